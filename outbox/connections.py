@@ -1,0 +1,126 @@
+"""Connections by name: which driver the settings mean, and the open ones of each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from outbox.drivers.base import Driver
+from outbox.drivers.database import DatabaseDriver
+from outbox.errors import ConfigurationError
+from outbox.settings import DATABASE, ConnectionSettings, Settings
+
+# What a dispatch depends on. Read again when one of these changes, not at every dispatch: that takes a millisecond.
+_FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT")
+
+
+class _Current:
+    """The settings of this process."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.settings: Settings | None = None
+        self.environment: tuple[str | None, ...] = ()
+
+    def get(self) -> Settings:
+        environment = tuple(map(os.environ.get, _FOLLOWED))
+        if self.settings is None or environment != self.environment:
+            self.settings = Settings.load(**self.given)
+            self.environment = environment
+        return self.settings
+
+    def set(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self.settings = None
+
+
+_current = _Current()
+
+
+def configure(**given: Any) -> Settings:
+    """Set settings from code, for this process: ``configure(database_url=…)``. They go before the environment; a later
+    call replaces them, and one without arguments returns to the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
+    Settings.load(**given)
+    _current.set(given)
+    return _current.get()
+
+
+def current_settings() -> Settings:
+    """The settings that ``dispatch`` goes by.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
+    return _current.get()
+
+
+def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
+    """
+    Raises:
+        ConfigurationError: no connection has this name.
+    """
+    if name in settings.connections:
+        return settings.connections[name]
+    if name == DATABASE:
+        return ConnectionSettings(driver=DATABASE, url=settings.database_url)
+    known = ", ".join(sorted({DATABASE, *settings.connections}))
+    raise ConfigurationError(
+        f"there is no connection {name!r} (there are: {known}): see QUEUE_CONNECTION and [tool.outbox.connections]"
+    )
+
+
+def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
+    """A driver for the connection ``name``; its pool belongs to the event loop on which it is first used.
+
+    Raises:
+        ConfigurationError: there is no such connection, or its URL or driver is wrong.
+    """
+    connection = connection_settings(settings, name)
+    if connection.driver != DATABASE:
+        raise ConfigurationError(f"the connection {name!r} names the driver {connection.driver!r}; there is: database")
+    return DatabaseDriver(connection.url, name=name, pool_size=pool_size)
+
+
+class _OpenDrivers:
+    """The drivers in use on one event loop."""
+
+    def __init__(self) -> None:
+        self._drivers: dict[tuple[str, str], Driver] = {}
+
+    def get(self, settings: Settings, name: str) -> Driver:
+        key = (name, connection_settings(settings, name).url)
+        driver = self._drivers.get(key)
+        if driver is None:
+            driver = self._drivers[key] = open_driver(settings, name)
+        return driver
+
+    async def close(self) -> None:
+        drivers, self._drivers = self._drivers, {}
+        for driver in drivers.values():
+            await driver.close()
+
+
+# Per loop, because a pooled connection can be used only on the loop that opened it.
+_open: WeakKeyDictionary[asyncio.AbstractEventLoop, _OpenDrivers] = WeakKeyDictionary()
+
+
+def driver_here(name: str) -> Driver:
+    """The driver of the connection ``name`` for the running event loop, opened when first asked for.
+
+    Raises:
+        ConfigurationError: as `open_driver`.
+    """
+    return _open.setdefault(asyncio.get_running_loop(), _OpenDrivers()).get(current_settings(), name)
+
+
+async def disconnect() -> None:
+    """Close what dispatches without a session have opened on this event loop. They open it again when needed."""
+    opened = _open.pop(asyncio.get_running_loop(), None)
+    if opened is not None:
+        await opened.close()

@@ -1,0 +1,144 @@
+"""Dispatching: a job is validated, sealed, and handed to the session or to the connection's driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from outbox.connections import connection_settings, current_settings, driver_here
+from outbox.drivers.database.staging import stage
+from outbox.envelope import DelayOption, Envelope, Options, seal
+from outbox.errors import SessionUnusable
+from outbox.ids import JobId
+from outbox.job import BackoffOption, Job
+
+AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
+
+
+class DispatchOptions(TypedDict, total=False):
+    """The options of a dispatch, as `dispatch` describes them; each left out, or None, is the job class's."""
+
+    connection: str | None
+    queue: str | None
+    delay: DelayOption | None
+    priority: int | None
+    max_tries: int | None
+    timeout: float | None
+    backoff: BackoffOption | None
+
+
+async def dispatch(
+    job: Job,
+    *,
+    session: AnySession | None = None,
+    connection: str | None = None,
+    queue: str | None = None,
+    delay: DelayOption | None = None,
+    priority: int | None = None,
+    max_tries: int | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of this call
+    backoff: BackoffOption | None = None,
+) -> JobId:
+    """Dispatch ``job`` and return its id.
+
+    With a ``session`` the job is written by the session's own transaction when it flushes: it exists if and only if
+    that
+    transaction commits. Nothing is awaited and no connection is opened. Without one the job is stored before this
+    returns, in a transaction of its own.
+
+    Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``; the first
+    two count from the write, by the database's clock. ``priority`` is 0 (first) to 9, ``max_tries`` 1 or more,
+    ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
+
+    Raises:
+        InvalidJob: a field does not validate or cannot be serialised; the message names it.
+        InvalidOption: an option is out of its range.
+        PayloadTooLarge: the serialised job is over ``OUTBOX_PAYLOAD_LIMIT`` bytes.
+        SessionUnusable: the session cannot carry a job; the message says why.
+        ConfigurationError: there is no such connection, or it is not set up.
+        BackendUnavailable: without a session: the store does not answer, and the job may or may not be stored.
+    """
+    options = DispatchOptions(
+        connection=connection,
+        queue=queue,
+        delay=delay,
+        priority=priority,
+        max_tries=max_tries,
+        timeout=timeout,
+        backoff=backoff,
+    )
+    return (await dispatch_many((job,), session=session, **options))[0]
+
+
+async def dispatch_many(
+    jobs: Iterable[Job], *, session: AnySession | None = None, **options: Unpack[DispatchOptions]
+) -> list[JobId]:
+    """Dispatch all ``jobs``, or none if one is refused: one INSERT per 1,000. Options and errors are those of
+    `dispatch`.
+
+    Without a session, jobs of one connection are stored in one transaction.
+    """
+    sealed = seal_all(jobs, options)
+    if session is not None:
+        stage_all(session, sealed)
+    else:
+        for name, envelopes in sealed.by_connection.items():
+            await driver_here(name).insert(envelopes)
+    return sealed.ids
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What one dispatch writes."""
+
+    ids: list[JobId]
+    by_connection: dict[str, list[Envelope]]
+
+
+def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
+    """Check the options and every job before anything is written."""
+    settings = current_settings()
+    connection = options.get("connection")
+    checked = Options.checked(
+        queue=options.get("queue"),
+        delay=options.get("delay"),
+        priority=options.get("priority"),
+        max_tries=options.get("max_tries"),
+        timeout=options.get("timeout"),
+        backoff=options.get("backoff"),
+        payload_limit=settings.payload_limit,
+    )
+    sealed = Sealed([], {})
+    for job in jobs:
+        envelope = seal(job, checked)
+        name = connection or job.connection or settings.connection
+        group = sealed.by_connection.get(name)
+        if group is None:
+            connection_settings(settings, name)
+            group = sealed.by_connection[name] = []
+        group.append(envelope)
+        sealed.ids.append(envelope.id)
+    return sealed
+
+
+def stage_all(session: AnySession, sealed: Sealed) -> None:
+    """Hand the jobs to the session. All connections are databases, and the session's is where they belong."""
+    target = _unwrap(session)
+    for envelopes in sealed.by_connection.values():
+        stage(target, envelopes)
+
+
+def _unwrap(session: object) -> Session:
+    if isinstance(session, async_scoped_session | scoped_session):
+        session = session()
+    if isinstance(session, AsyncSession):
+        session = session.sync_session
+    if not isinstance(session, Session):
+        raise SessionUnusable(
+            f"session= takes a Session or an AsyncSession of SQLAlchemy, not a {type(session).__name__}"
+        )
+    return session

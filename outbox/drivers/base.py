@@ -1,0 +1,266 @@
+"""The contract of a driver, in the verbs of jobs. ``tests/conformance/`` says what each verb owes.
+
+Every verb is plural. Seconds are floats, and durations only: the store's own clock decides what is due. A verb that
+cannot reach its store, after bounded retries of transient errors, raises `BackendUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+from outbox.settlement import Failure, Fence, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job held by this process until its lease ends."""
+
+    fence: Fence
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempt: int
+    """The number of this attempt, itself included."""
+    rescued: bool
+    """Whether an earlier claim ended without being settled: its worker died, or froze past the lease."""
+    deadline: float
+    """When the lease ends at the latest, on this process's `outbox.clock`: measured from before the claim was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Which of the held jobs got a new lease, until ``deadline`` on this process's clock, and which are lost."""
+
+    deadline: float
+    kept: frozenset[Fence]
+    lost: frozenset[Fence]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """``accepted`` were written; ``stale`` changed nothing, because their token is no longer the current one."""
+
+    accepted: tuple[Settlement, ...]
+    stale: tuple[Settlement, ...]
+
+
+class JobState(StrEnum):
+    READY = "ready"
+    DELAYED = "delayed"
+    RESERVED = "reserved"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A live job as an operator sees it. Times are aware, in UTC, from the store's clock."""
+
+    id: JobId
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    state: JobState
+    available_at: datetime
+    reserved_until: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    id: JobId
+    connection: str
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    failure: Failure
+    failed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready."""
+
+    queue: str
+    ready: int
+    delayed: int
+    reserved: int
+    failed: int
+    oldest: float | None
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker process. ``seen`` is seconds since its last heartbeat, by the store's clock."""
+
+    id: bytes
+    name: str
+    host: str
+    pid: int
+    queues: str
+    concurrency: int
+    running: int
+    processed: int
+    failed: int
+    started_at: datetime | None = None
+    seen: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something about a store that an operator should know. When ``serious``, jobs cannot run as it is."""
+
+    message: str
+    advice: str
+    serious: bool = False
+
+
+class Inserts(Protocol):
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        """Store jobs in a transaction of their own: all, or none. An id that is there already is left alone."""
+
+
+class Claims(Protocol):
+    """What a worker needs."""
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        """Take up to ``limit`` claimable jobs, those of earlier queues first, by priority and then by when they became
+        available. Each call writes one new token into what it takes and counts an attempt. Paused queues give nothing.
+        """
+
+    async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
+        """Renew the leases of jobs still held under these tokens."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """Write the ends of attempts, in one transaction. A settlement whose token is no longer current changes
+        nothing."""
+
+    async def next_due(self, queues: Sequence[str]) -> float | None:
+        """Seconds until the earliest job that is not yet available becomes so; None when there is none."""
+
+
+class Fleet(Protocol):
+    """Which worker processes there are."""
+
+    async def beat(self, worker: WorkerStatus) -> None:
+        """Write the worker's row, with the store's time as its heartbeat."""
+
+    async def retire(self, worker_id: bytes) -> None:
+        """Remove the worker's row."""
+
+    async def workers(self) -> list[WorkerStatus]:
+        """Every worker process that has a row, longest running first."""
+
+    async def forget_workers(self, unseen_for: float) -> int:
+        """Remove rows of processes not heard of for so many seconds; their jobs need no help, leases end by
+        themselves."""
+
+
+class Inspects(Protocol):
+    """What an operator needs of live jobs."""
+
+    async def get(self, job_id: JobId) -> StoredJob | None: ...
+
+    async def find(self, digits: str) -> list[JobId]:
+        """Ids of live jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20."""
+
+    async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
+        """Live jobs in the order in which they would be claimed."""
+
+    async def counts(self) -> list[QueueCounts]:
+        """One row per queue that has live or failed jobs, or is paused; by name."""
+
+    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Remove live jobs, whatever their state; return those that there were. The worker of a running one notices
+        when
+        it next renews its lease, and cancels the handler."""
+
+    async def clear(self, queue: str) -> int:
+        """Remove every job of a queue that no worker holds; return how many."""
+
+    async def pause(self, queue: str) -> bool:
+        """Stop claims from a queue; False when it was paused already."""
+
+    async def resume(self, queue: str) -> bool:
+        """Allow claims again; False when it was not paused."""
+
+
+class KeepsFailed(Protocol):
+    """What an operator needs of failed jobs."""
+
+    async def get_failed(self, job_id: JobId) -> FailedJob | None: ...
+
+    async def find_failed(self, digits: str) -> list[JobId]:
+        """Ids of failed jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20."""
+
+    async def list_failed(
+        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+    ) -> list[FailedJob]:
+        """Failed jobs, the latest failure first; ``before`` continues after the last id of an earlier page.
+
+        Raises:
+            JobNotFound: ``before`` is no longer there.
+        """
+
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Put failed jobs back under the same id with no attempts counted, each in the transaction that removes its
+        failed row; return those that there were. Where a live job has the id already, it stays as it is.
+
+        Raises:
+            InvalidPayload: a payload is broken JSON that the queue's table cannot hold; nothing is changed.
+        """
+
+    async def retry_all(self, queue: str | None = None) -> int:
+        """The same for every job (of a queue) that has failed by now; those with a broken payload stay. Return how many
+        were put back."""
+
+    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
+        """Failed jobs (of a queue) that `retry` refuses."""
+
+    async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Remove failed jobs for good; return those that there were."""
+
+    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+        """Remove all failed jobs (of a queue) (that failed more than ``older_than`` seconds ago); return how many."""
+
+
+class Driver(Inserts, Claims, Fleet, Inspects, KeepsFailed, Protocol):
+    """All of it, and a life cycle."""
+
+    name: str
+    """The connection's name in the settings."""
+
+    @property
+    def description(self) -> str:
+        """Where it stores, for banners and logs: a URL without its password, and the server's version once known."""
+
+    async def check(self) -> None:
+        """Reach the server.
+
+        Raises:
+            UnsupportedServer: it cannot give the guarantees.
+            TablesMissing: the tables are not there.
+            BackendUnavailable: it does not answer.
+        """
+
+    async def now(self) -> datetime:
+        """The store's clock."""
+
+    async def concerns(self) -> list[Concern]:
+        """What in the store's settings or tables weakens the guarantees."""
+
+    async def close(self) -> None:
+        """Give back every resource; harmless when repeated."""

@@ -1,0 +1,92 @@
+"""One database: its engine, its dialect, and transactions that are tried again where that is right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.engine import READS, create_engine
+from outbox.drivers.database.faults import Fault, Persistence, classify, translate
+from outbox.errors import BackendUnavailable
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+# Longer than any wait of the server's own (innodb_lock_wait_timeout is 50 s by default), and shorter than for ever:
+# what
+# a network that swallows packets would be.
+_TRANSACTION_SECONDS = 60.0
+
+
+class Database:
+    """Runs short transactions on connections of outbox's own."""
+
+    def __init__(self, url: URL, pool_size: int = 5) -> None:
+        self.url = url
+        self.engine = create_engine(url, pool_size)
+        self.dialect = dialect_for(self.engine.dialect)
+
+    @property
+    def address(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
+        """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
+
+        When the connection is lost while committing, nobody knows whether it was committed. ``confirm`` looks in a new
+        transaction and returns the result if it was, else None; without it the work is simply done again.
+
+        Raises:
+            BackendUnavailable: the database does not answer, or refused all retries.
+            TablesMissing, ConfigurationError: as their names say.
+        """
+        persistence = Persistence()
+        committing = False
+        while True:
+            try:
+                if committing and confirm is not None:
+                    known = await self._once(confirm, reads=True)
+                    if known is not None:
+                        return known
+                committing = False
+                async with asyncio.timeout(_TRANSACTION_SECONDS), self.engine.connect() as connection:
+                    result = await work(connection)
+                    committing = True
+                    await connection.commit()
+                return result
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                committing = committing and classify(error) is Fault.UNREACHABLE
+                await self._pause_or_raise(error, persistence)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
+        persistence = Persistence()
+        while True:
+            try:
+                return await self._once(work, reads=True)
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                await self._pause_or_raise(error, persistence)
+
+    async def _once(self, work: Work[T], *, reads: bool) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), self.engine.connect() as connection:
+            if reads:
+                connection = await connection.execution_options(**{READS: True})
+            return await work(connection)
+
+    async def _pause_or_raise(self, error: Exception, persistence: Persistence) -> None:
+        if isinstance(error, TimeoutError):
+            raise BackendUnavailable(f"{self.address} did not answer within {_TRANSACTION_SECONDS:.0f} s") from error
+        if await persistence.pause_after(error):
+            return
+        translated = translate(error, self.address)
+        if translated is None:
+            raise error
+        raise translated from error
+
+    async def close(self) -> None:
+        await self.engine.dispose()

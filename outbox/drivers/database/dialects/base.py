@@ -1,0 +1,146 @@
+"""What a dialect owes: statements as text, in the placeholders of its drivers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import Any
+
+from outbox.job import PRIORITIES
+
+_INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
+_CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL"
+# Written out, so that each priority is one range of the claim index and the ranges are read in its order.
+_PRIORITIES = ", ".join(str(priority) for priority in PRIORITIES)
+
+
+class Dialect(ABC):
+    """Statements that claim, settle and insert. Parameters are given in the order in which the docstrings list them."""
+
+    p: str
+    """The placeholder of the drivers."""
+    now: str
+    """The database's clock, in UTC, with the finest fraction it has."""
+    skip_locked: str
+    """What ends a select whose rows the transaction will write, skipping rows that others are writing."""
+    for_update: str
+    """The same, waiting for them."""
+    claim_hint: str
+    primary_hint: str
+    """Index hints after the name of ``queue_jobs``. On a nearly empty table the optimizer would rather scan all of it,
+    and lock or wait for rows that are none of the statement's business."""
+    keep_existing: str
+    """What ends an INSERT that leaves rows alone whose id is there already."""
+    replace: str
+    settings: str
+    """Names and values of those settings of the server that `outbox check` judges."""
+
+    @abstractmethod
+    def later(self, microseconds: str) -> str:
+        """The moment that lies the given SQL expression of microseconds after now."""
+
+    @abstractmethod
+    def moment(self, when: datetime) -> Any:
+        """An aware datetime as a parameter."""
+
+    @abstractmethod
+    def until(self, moment: str) -> str:
+        """The seconds from now to the given SQL expression of a moment, as a float."""
+
+    def parse_moment(self, value: Any) -> datetime:
+        """A moment as the drivers return it, as an aware datetime."""
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+    def marks(self, count: int) -> str:
+        return ", ".join([self.p] * count)
+
+    def insert(self, availabilities: list[str]) -> str:
+        """One row per availability (an SQL expression). Parameters per row: id, queue, name, priority, payload,
+        headers, then those of the availability."""
+        start, end = f"({self.marks(6)}, 0, ", f", {self.now})"
+        rows = ", ".join([start + available + end for available in availabilities])
+        return f"INSERT INTO queue_jobs ({_INSERT_COLUMNS}) VALUES {rows} {self.keep_existing}"
+
+    def select_claimable(self) -> str:
+        """Parameters: queue, queue, limit."""
+        return (
+            f"SELECT {_CLAIM_COLUMNS} FROM queue_jobs {self.claim_hint} "
+            f"WHERE queue = {self.p} AND priority IN ({_PRIORITIES}) AND available_at <= {self.now} "
+            f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
+            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
+            f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
+        )
+
+    def reserve(self, count: int) -> str:
+        """Parameters: token, microseconds of the lease, ids."""
+        return (
+            f"UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, reserved_until = {self.later(self.p)}, "
+            f"attempts = attempts + 1 WHERE id IN ({self.marks(count)})"
+        )
+
+    def held(self, count: int, *, lock: bool) -> str:
+        """Who holds these rows now, locking them in the order of the key if asked. Parameters: ids."""
+        return (
+            f"SELECT id, reserved_by FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
+            f"ORDER BY id {self.for_update if lock else ''}"
+        )
+
+    def renew(self, count: int) -> str:
+        """Parameters: microseconds of the lease, twice; ids; token.
+
+        A job that outlives its first lease moves to the lease's end in the claim index as well: thousands of long jobs
+        held at the head would otherwise be walked over by every claim.
+        """
+        end = self.later(self.p)
+        return (
+            f"UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
+            f"WHERE id IN ({self.marks(count)}) AND reserved_by = {self.p}"
+        )
+
+    @abstractmethod
+    def remove_held(self, count: int) -> str:
+        """Delete rows held under one token. Parameters: ids, token."""
+
+    @abstractmethod
+    def remove(self, count: int, table: str = "queue_jobs") -> str:
+        """Delete rows that this transaction has locked. Parameters: ids."""
+
+    def put_back(self, count: int) -> str:
+        """Parameters: (id, microseconds until available) per row; (id, attempts to take back) per row; ids."""
+        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        return (
+            f"UPDATE queue_jobs {self.primary_hint} SET available_at = {self.later(f'(CASE id {cases} END)')}, "
+            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL "
+            f"WHERE id IN ({self.marks(count)})"
+        )
+
+    def copy_to_failed(self, count: int) -> str:
+        """Parameters: connection; (id, exception as JSON) per row; ids."""
+        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        return (
+            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
+            f"attempts, exception, failed_at) SELECT id, {self.p}, queue, name, priority, payload, headers, attempts, "
+            f"CASE id {cases} END, {self.now} FROM queue_jobs WHERE id IN ({self.marks(count)})"
+        )
+
+    def copy_from_failed(self, count: int) -> str:
+        """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
+        return (
+            f"INSERT INTO queue_jobs ({_INSERT_COLUMNS}) SELECT id, queue, name, priority, payload, headers, 0, "
+            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
+            f"{self.keep_existing}"
+        )
+
+    def next_due(self, queues: int) -> str:
+        """Seconds until the earliest future ``available_at`` of each queue and priority. Parameters: queues."""
+        return (
+            f"SELECT {self.until('MIN(available_at)')} FROM queue_jobs WHERE queue IN ({self.marks(queues)}) "
+            f"AND priority IN ({_PRIORITIES}) AND available_at > {self.now} GROUP BY queue, priority"
+        )
+
+    def queues_with_due(self, queues: int) -> str:
+        """Of several queues those in which something may be claimable. Parameters: queues."""
+        return (
+            f"SELECT queue FROM queue_jobs WHERE queue IN ({self.marks(queues)}) "
+            f"GROUP BY queue, priority HAVING MIN(available_at) <= {self.now}"
+        )

@@ -1,0 +1,40 @@
+"""SQLite 3.35+: one writer at a time, so there is nothing to skip and nothing to lock row by row.
+
+Its clock has milliseconds; moments are written with six digits, as SQLAlchemy's DateTime reads and writes them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from outbox.drivers.database.dialects.base import Dialect
+
+
+class SQLite(Dialect):
+    p = "?"
+    now = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+    skip_locked = ""
+    for_update = ""
+    claim_hint = ""
+    primary_hint = ""
+    keep_existing = "ON CONFLICT (id) DO NOTHING"
+    replace = "REPLACE"
+    settings = (
+        "SELECT 'journal_mode', journal_mode FROM pragma_journal_mode "
+        "UNION ALL SELECT 'file', file FROM pragma_database_list WHERE name = 'main'"
+    )
+
+    def later(self, microseconds: str) -> str:
+        return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', (({microseconds}) / 1000000.0) || ' seconds') || '000')"
+
+    def moment(self, when: datetime) -> str:
+        return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def until(self, moment: str) -> str:
+        return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
+
+    def remove_held(self, count: int) -> str:
+        return f"{self.remove(count)} AND reserved_by = {self.p}"
+
+    def remove(self, count: int, table: str = "queue_jobs") -> str:
+        return f"DELETE FROM {table} WHERE id IN ({self.marks(count)})"

@@ -1,0 +1,134 @@
+"""The database as a driver: each verb of the contract, and the module that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import Claim, Concern, FailedJob, Lease, QueueCounts, Settled, StoredJob, WorkerStatus
+from outbox.drivers.database import claiming, concerns, failed, fleet, inspecting, settling
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.engine import parse_url, server_version
+from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.tables import metadata
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+from outbox.settlement import Fence, Settlement
+
+
+class DatabaseDriver:
+    """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
+
+    Raises:
+        ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
+    """
+
+    def __init__(self, url: str, *, name: str = "database", pool_size: int = 5) -> None:
+        self.name = name
+        self._database = Database(parse_url(url), pool_size)
+        self._server = ""
+
+    @property
+    def description(self) -> str:
+        return f"{self._database.address} ({self._server})" if self._server else self._database.address
+
+    async def check(self) -> None:
+        async def look(connection: AsyncConnection) -> str:
+            version = await server_version(connection)
+            for table in metadata.sorted_tables:
+                await connection.execute(table.select().limit(0))
+            return version
+
+        self._server = await self._database.read(look)
+
+    async def now(self) -> datetime:
+        return await inspecting.now(self._database)
+
+    async def concerns(self) -> list[Concern]:
+        return await concerns.concerns(self._database)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        async def write(connection: AsyncConnection) -> None:
+            for statement, parameters in insert_statements(self._database.dialect, envelopes):
+                await connection.exec_driver_sql(statement, parameters)
+
+        await self._database.write(write)
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        return await claiming.claim(self._database, queues, limit, lease)
+
+    async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
+        return await claiming.extend(self._database, fences, lease)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        return await settling.settle(self._database, self.name, settlements)
+
+    async def next_due(self, queues: Sequence[str]) -> float | None:
+        return await claiming.next_due(self._database, queues)
+
+    async def beat(self, worker: WorkerStatus) -> None:
+        await fleet.beat(self._database, worker)
+
+    async def retire(self, worker_id: bytes) -> None:
+        await fleet.retire(self._database, worker_id)
+
+    async def workers(self) -> list[WorkerStatus]:
+        return await fleet.list_workers(self._database)
+
+    async def forget_workers(self, unseen_for: float) -> int:
+        return await fleet.forget_workers(self._database, unseen_for)
+
+    async def get(self, job_id: JobId) -> StoredJob | None:
+        return await inspecting.get(self._database, job_id)
+
+    async def find(self, digits: str) -> list[JobId]:
+        return await inspecting.find(self._database, digits)
+
+    async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
+        return await inspecting.list_jobs(self._database, queue, limit)
+
+    async def counts(self) -> list[QueueCounts]:
+        return await inspecting.counts(self._database)
+
+    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await inspecting.cancel(self._database, job_ids)
+
+    async def clear(self, queue: str) -> int:
+        return await inspecting.clear(self._database, queue)
+
+    async def pause(self, queue: str) -> bool:
+        return await inspecting.pause(self._database, queue)
+
+    async def resume(self, queue: str) -> bool:
+        return await inspecting.resume(self._database, queue)
+
+    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+        return await failed.get_failed(self._database, job_id)
+
+    async def find_failed(self, digits: str) -> list[JobId]:
+        return await failed.find_failed(self._database, digits)
+
+    async def list_failed(
+        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+    ) -> list[FailedJob]:
+        return await failed.list_failed(self._database, queue, limit, before)
+
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await failed.retry(self._database, job_ids)
+
+    async def retry_all(self, queue: str | None = None) -> int:
+        return await failed.retry_all(self._database, queue)
+
+    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
+        return await failed.unretryable(self._database, queue, limit)
+
+    async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await failed.forget(self._database, job_ids)
+
+    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+        return await failed.flush(self._database, queue, older_than)

@@ -1,0 +1,139 @@
+"""Engines of outbox's own: READ COMMITTED on MySQL and MariaDB, one short write transaction at a time on SQLite."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from outbox.errors import ConfigurationError, UnsupportedServer
+
+READS = "outbox_reads"
+"""Execution option of a transaction that writes nothing: on SQLite it then does not wait for writers."""
+
+_CONNECT_SECONDS = 10
+_RECYCLE_SECONDS = 1800
+_BUSY_MILLISECONDS = 5_000
+_MYSQL, _MARIADB, _SQLITE = (8, 0, 1), (10, 6), (3, 35)
+
+
+def parse_url(url: str) -> URL:
+    """
+    Raises:
+        ConfigurationError: it is not the URL of a database that outbox can use.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            f"DATABASE_URL is not a database URL: {_without_password(url)!r}; an example: mysql+asyncmy://user:password@host/shop"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend not in {"mysql", "mariadb", "sqlite"}:
+        raise ConfigurationError(f"outbox keeps jobs in MySQL, MariaDB or SQLite, not in {backend}: see DATABASE_URL")
+    driver = "asyncmy" if backend != "sqlite" else "aiosqlite"
+    if parsed.drivername == backend:
+        return parsed.set(drivername=f"{backend}+{driver}")
+    if not parsed.drivername.endswith(f"+{driver}"):
+        raise ConfigurationError(
+            f"outbox reaches {backend} through {driver}: write DATABASE_URL={backend}+{driver}://… "
+            f"instead of {parsed.drivername}://…"
+        )
+    return parsed
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://[^@/]*@", "://…@", url)
+
+
+def create_engine(url: URL, pool_size: int) -> AsyncEngine:
+    """
+    Raises:
+        ConfigurationError: the driver's package is not installed.
+    """
+    try:
+        if url.get_backend_name() == "sqlite":
+            return _sqlite_engine(url, pool_size)
+        return create_async_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_recycle=_RECYCLE_SECONDS,
+            connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        extra = "sqlite" if url.get_backend_name() == "sqlite" else "mysql"
+        raise ConfigurationError(
+            f"{url.drivername} needs a package: pip install 'outbox[{extra}]' ({error})"
+        ) from error
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    pool: dict[str, Any] = (
+        {} if url.database in {None, "", ":memory:"} else {"pool_size": pool_size, "max_overflow": pool_size}
+    )
+    engine = create_async_engine(url, **pool)
+    event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    # Python's sqlite3 would begin transactions by itself, and begin them deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] not in {"wal", "memory"}:
+            # The file keeps its mode, so this happens once; while somebody writes it cannot, and a later connection will.
+            with suppress(sqlite3.OperationalError):
+                cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+    finally:
+        cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails at once, instead of waiting, when another one wrote
+    # in between.
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+async def server_version(connection: AsyncConnection) -> str:
+    """The server's name and version.
+
+    Raises:
+        UnsupportedServer: it is too old to give the guarantees.
+    """
+    if connection.dialect.name == "sqlite":
+        found = str((await connection.exec_driver_sql("SELECT sqlite_version()")).scalar_one())
+        return check_version("SQLite", found, _SQLITE, "RETURNING and upserts")
+    found = str((await connection.exec_driver_sql("SELECT VERSION()")).scalar_one())
+    if "mariadb" in found.lower():
+        # Some releases put a version of MySQL that old replicas understood before their own.
+        return check_version("MariaDB", found.removeprefix("5.5.5-"), _MARIADB, "SELECT … FOR UPDATE SKIP LOCKED")
+    return check_version("MySQL", found, _MYSQL, "SELECT … FOR UPDATE SKIP LOCKED")
+
+
+def check_version(product: str, found: str, needed: tuple[int, ...], feature: str) -> str:
+    """
+    Raises:
+        UnsupportedServer: ``found`` is older than ``needed``, or no version at all.
+    """
+    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
+    least = ".".join(str(number) for number in needed)
+    if numbers < needed:
+        raise UnsupportedServer(
+            f"{product} {found} has no {feature}, which outbox needs to claim jobs: "
+            f"upgrade to {product} {least} or later"
+        )
+    return f"{product} {'.'.join(str(number) for number in numbers)}"

@@ -1,0 +1,207 @@
+"""The failed jobs: read them, put them back, or remove them for good."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Text, and_, func, literal_column, not_, or_, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import FailedJob
+from outbox.drivers.database import inspecting
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.removing import CHUNK, Removal, chunks
+from outbox.drivers.database.settling import load_failure
+from outbox.drivers.database.tables import failed_jobs
+from outbox.errors import InvalidPayload, JobNotFound
+from outbox.ids import JobId
+from outbox.settlement import Failure
+
+_MICROSECONDS = 1_000_000
+
+# The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it.
+_STORABLE = (func.json_valid(failed_jobs.c.payload) == 1, func.json_valid(failed_jobs.c.headers) == 1)
+
+
+async def get_failed(database: Database, job_id: JobId) -> FailedJob | None:
+    query = _failed_jobs().where(failed_jobs.c.id == job_id.bytes)
+
+    async def read(connection: AsyncConnection) -> FailedJob | None:
+        row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else _failed_job(database.dialect, row)
+
+    return await database.read(read)
+
+
+async def list_failed(database: Database, queue: str | None, limit: int, before: JobId | None) -> list[FailedJob]:
+    """
+    Raises:
+        JobNotFound: ``before`` is no longer there, so nobody knows where its page ended.
+    """
+    query = _failed_jobs().order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
+    if queue is not None:
+        query = query.where(failed_jobs.c.queue == queue)
+
+    async def read(connection: AsyncConnection) -> list[FailedJob]:
+        page = query if before is None else query.where(await _earlier_than(connection, before))
+        return [_failed_job(database.dialect, row) for row in (await connection.execute(page)).mappings()]
+
+    return await database.read(read)
+
+
+async def _earlier_than(connection: AsyncConnection, job_id: JobId) -> ColumnElement[bool]:
+    """Failures of one moment, those of one settlement, follow each other by id."""
+    failed_at = await connection.scalar(select(failed_jobs.c.failed_at).where(failed_jobs.c.id == job_id.bytes))
+    if failed_at is None:
+        raise JobNotFound(f"the failed job {job_id} was removed meanwhile: begin again with the first page")
+    return or_(
+        failed_jobs.c.failed_at < failed_at,
+        and_(failed_jobs.c.failed_at == failed_at, failed_jobs.c.id < job_id.bytes),
+    )
+
+
+def _failed_jobs() -> Any:
+    exception = type_coerce(failed_jobs.c.exception, Text).label("exception")
+    return select(*(column for column in failed_jobs.c if column.name != "exception"), exception)
+
+
+def _failed_job(dialect: Dialect, row: Any) -> FailedJob:
+    return FailedJob(
+        id=UUID(bytes=bytes(row["id"])),
+        connection=row["connection"],
+        queue=row["queue"],
+        name=row["name"],
+        priority=row["priority"],
+        payload=row["payload"],
+        headers=row["headers"],
+        attempts=row["attempts"],
+        failure=_failure(row["exception"]),
+        failed_at=dialect.parse_moment(row["failed_at"]),
+    )
+
+
+def _failure(text: str) -> Failure:
+    """Other tools may write rows as well; one that is not as outbox writes them must not hide all others."""
+    try:
+        return load_failure(text)
+    except (ValueError, KeyError, TypeError):
+        return Failure("unknown", text, "")
+
+
+async def find_failed(database: Database, digits: str) -> list[JobId]:
+    return await inspecting.find_ids(database, failed_jobs, digits)
+
+
+async def retry(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
+    """The same id, no attempts counted, available now. A live job that has the id already stays as it is, and only the
+    failed row goes: two jobs of one id there cannot be, and the live one may be running.
+
+    Two operators who retry the same job put it back once: the second finds the row locked, then gone.
+    """
+    broken = [
+        job_id
+        for keys in chunks(job_ids)
+        for job_id in await _unstorable(database, failed_jobs.c.id.in_(keys), limit=len(keys))
+    ]
+    if broken:
+        names = ", ".join(str(job_id) for job_id in broken)
+        raise InvalidPayload(
+            f"the payload or the headers of {names} are not JSON, so nothing was retried: leave "
+            f"{'it' if len(broken) == 1 else 'them'} out, or repair the row in queue_failed_jobs"
+        )
+    put_back: set[bytes] = set()
+    for keys in chunks(job_ids):
+        put_back.update(await _put_back(database, keys))
+    return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in put_back]
+
+
+async def unretryable(database: Database, queue: str | None, limit: int) -> list[JobId]:
+    return await _unstorable(database, *([] if queue is None else [failed_jobs.c.queue == queue]), limit=limit)
+
+
+async def _unstorable(database: Database, *conditions: ColumnElement[bool], limit: int) -> list[JobId]:
+    broken = or_(*(not_(storable) for storable in _STORABLE))
+    query = select(failed_jobs.c.id).where(broken, *conditions).order_by(failed_jobs.c.id).limit(limit)
+
+    async def read(connection: AsyncConnection) -> list[JobId]:
+        return [UUID(bytes=bytes(key)) for key in await connection.scalars(query)]
+
+    return await database.read(read)
+
+
+async def _put_back(database: Database, keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
+    async def insert(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
+        await connection.exec_driver_sql(database.dialect.copy_from_failed(len(locked)), tuple(locked))
+
+    return await Removal(database, failed_jobs, keys, *conditions, *_STORABLE, also=insert).run()
+
+
+async def retry_all(database: Database, queue: str | None) -> int:
+    """Those that had failed when this began, so that a job that fails again at once is not put back again."""
+
+    async def put_back(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
+        return await _put_back(database, keys, *conditions)
+
+    return await _sweep(database, queue, 0.0, put_back)
+
+
+async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
+    removed: set[bytes] = set()
+    for keys in chunks(job_ids):
+        removed.update(await Removal(database, failed_jobs, keys).run())
+    return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
+
+
+async def flush(database: Database, queue: str | None, older_than: float | None) -> int:
+    """By the database's clock, as it was when this began."""
+
+    async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
+        return await Removal(database, failed_jobs, keys, *conditions).run()
+
+    return await _sweep(database, queue, older_than or 0.0, remove)
+
+
+async def _sweep(database: Database, queue: str | None, age: float, act: Callable[..., Awaitable[list[bytes]]]) -> int:
+    """Walk once, in the order of the key, over the jobs (of a queue) that failed at least ``age`` seconds ago, and
+    ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act`` repeats."""
+    horizon = await _moment(database, -age)
+    conditions = [failed_jobs.c.failed_at <= horizon]
+    if queue is not None:
+        conditions.append(failed_jobs.c.queue == queue)
+    done = 0
+    last = b""
+    while True:
+        keys = await _keys_after(database, last, conditions)
+        if keys:
+            done += len(await act(keys, *conditions))
+        if len(keys) < CHUNK:
+            return done
+        last = keys[-1]
+
+
+async def _moment(database: Database, seconds: float) -> Any:
+    """The moment that lies so many seconds from now, as the database writes it."""
+    moment: ColumnElement[Any] = literal_column(database.dialect.later(str(int(seconds * _MICROSECONDS))))
+
+    async def read(connection: AsyncConnection) -> Any:
+        return database.dialect.moment(database.dialect.parse_moment(await connection.scalar(select(moment))))
+
+    return await database.read(read)
+
+
+async def _keys_after(database: Database, last: bytes, conditions: Sequence[ColumnElement[bool]]) -> list[bytes]:
+    query = (
+        select(failed_jobs.c.id)
+        .with_hint(failed_jobs, database.dialect.primary_hint)
+        .where(failed_jobs.c.id > last, *conditions)
+        .order_by(failed_jobs.c.id)
+        .limit(CHUNK)
+    )
+
+    async def read(connection: AsyncConnection) -> list[bytes]:
+        return [bytes(key) for key in await connection.scalars(query)]
+
+    return await database.read(read)

@@ -1,0 +1,76 @@
+"""The rows of `queue_workers`: which processes there are, and when each was last heard of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import WorkerStatus
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.tables import workers
+
+_MICROSECONDS = 1_000_000
+
+
+async def beat(database: Database, worker: WorkerStatus) -> None:
+    now: ColumnElement[Any] = literal_column(database.dialect.now)
+    counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
+    identity = {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "queues": worker.queues,
+        "concurrency": worker.concurrency,
+    }
+
+    async def write(connection: AsyncConnection) -> None:
+        known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
+        if not known.rowcount:
+            row = workers.insert().values(id=worker.id, started_at=now, **identity, **counts)
+            await connection.execute(row)
+
+    await database.write(write)
+
+
+async def retire(database: Database, worker_id: bytes) -> None:
+    async def write(connection: AsyncConnection) -> None:
+        await connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+    await database.write(write)
+
+
+async def list_workers(database: Database) -> list[WorkerStatus]:
+    seen: ColumnElement[Any] = literal_column(f"-({database.dialect.until('seen_at')})").label("seen")
+    query = select(workers, seen).order_by(workers.c.started_at, workers.c.id)
+
+    async def read(connection: AsyncConnection) -> list[WorkerStatus]:
+        return [_status(database, row) for row in (await connection.execute(query)).mappings()]
+
+    return await database.read(read)
+
+
+def _status(database: Database, row: Any) -> WorkerStatus:
+    return WorkerStatus(
+        id=bytes(row["id"]),
+        name=row["name"],
+        host=row["host"],
+        pid=row["pid"],
+        queues=row["queues"],
+        concurrency=row["concurrency"],
+        running=row["running"],
+        processed=row["processed"],
+        failed=row["failed"],
+        started_at=database.dialect.parse_moment(row["started_at"]),
+        seen=max(0.0, float(row["seen"])),
+    )
+
+
+async def forget_workers(database: Database, unseen_for: float) -> int:
+    horizon: ColumnElement[Any] = literal_column(database.dialect.later(str(-int(unseen_for * _MICROSECONDS))))
+
+    async def write(connection: AsyncConnection) -> int:
+        return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount
+
+    return await database.write(write)

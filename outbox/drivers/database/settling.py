@@ -1,0 +1,112 @@
+"""The ends of attempts, written in one transaction with everything that follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import Settled
+from outbox.drivers.database.claiming import holders
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.inserting import insert_statements
+from outbox.settlement import Failure, Outcome, Settlement
+
+_MICROSECONDS = 1_000_000
+_REMOVED = {Outcome.COMPLETED, Outcome.CANCELLED}
+_PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
+
+
+async def settle(database: Database, connection_name: str, settlements: Sequence[Settlement]) -> Settled:
+    if not settlements:
+        return Settled((), ())
+    settling = _Settling(database, connection_name, settlements)
+    return await database.write(settling.write, confirm=settling.recover)
+
+
+class _Settling:
+    """One batch. The usual one, completions under one token, is a single DELETE; any other first locks its rows."""
+
+    def __init__(self, database: Database, connection_name: str, settlements: Sequence[Settlement]) -> None:
+        self._database = database
+        self._dialect = database.dialect
+        self._connection_name = connection_name
+        self._settlements = tuple(settlements)
+        self._decided = Settled((), ())
+
+    async def write(self, connection: AsyncConnection) -> Settled:
+        self._decided = await self._delete_at_once(connection) or await self._lock_and_write(connection)
+        return self._decided
+
+    async def recover(self, connection: AsyncConnection) -> Settled | None:
+        """What became of a commit whose answer was lost: all of it or nothing, so one row still held says nothing
+        was."""
+        tokens = {settlement.fence.job_id.bytes: settlement.fence.token for settlement in self._decided.accepted}
+        held = await holders(self._database, connection, list(tokens), lock=False)
+        return None if any(held.get(job_id) == token for job_id, token in tokens.items()) else self._decided
+
+    async def _delete_at_once(self, connection: AsyncConnection) -> Settled | None:
+        token = self._settlements[0].fence.token
+        for settlement in self._settlements:
+            if settlement.outcome not in _REMOVED or settlement.follow_ups or settlement.fence.token != token:
+                return None
+        ids = sorted(settlement.fence.job_id.bytes for settlement in self._settlements)
+        result = await connection.exec_driver_sql(self._dialect.remove_held(len(ids)), (*ids, token))
+        if result.rowcount == len(ids):
+            return Settled(self._settlements, ())
+        # Some were not ours any more. Which ones can be told only from the rows, so begin again by locking them.
+        await connection.rollback()
+        return None
+
+    async def _lock_and_write(self, connection: AsyncConnection) -> Settled:
+        ids = [settlement.fence.job_id.bytes for settlement in self._settlements]
+        held = await holders(self._database, connection, ids, lock=True)
+        accepted: list[Settlement] = []
+        stale: list[Settlement] = []
+        for settlement in self._settlements:
+            current = held.get(settlement.fence.job_id.bytes)
+            (accepted if current == settlement.fence.token else stale).append(settlement)
+        await self._write_failed(connection, [s for s in accepted if s.outcome is Outcome.FAILED])
+        await self._put_back(connection, [s for s in accepted if s.outcome in _PUT_BACK])
+        await self._remove(connection, [s for s in accepted if s.outcome not in _PUT_BACK])
+        follow_ups = [envelope for settlement in accepted for envelope in settlement.follow_ups]
+        for statement, parameters in insert_statements(self._dialect, follow_ups):
+            await connection.exec_driver_sql(statement, parameters)
+        return Settled(tuple(accepted), tuple(stale))
+
+    async def _write_failed(self, connection: AsyncConnection, failed: Sequence[Settlement]) -> None:
+        if not failed:
+            return
+        parameters: list[object] = [self._connection_name]
+        for settlement in failed:
+            parameters += (settlement.fence.job_id.bytes, dump_failure(settlement.failure))
+        ids = sorted(settlement.fence.job_id.bytes for settlement in failed)
+        await connection.exec_driver_sql(self._dialect.copy_to_failed(len(failed)), (*parameters, *ids))
+
+    async def _put_back(self, connection: AsyncConnection, put_back: Sequence[Settlement]) -> None:
+        if not put_back:
+            return
+        parameters: list[object] = []
+        for settlement in put_back:
+            parameters += (settlement.fence.job_id.bytes, int(settlement.delay * _MICROSECONDS))
+        for settlement in put_back:
+            parameters += (settlement.fence.job_id.bytes, int(settlement.outcome is Outcome.SNOOZED))
+        ids = sorted(settlement.fence.job_id.bytes for settlement in put_back)
+        await connection.exec_driver_sql(self._dialect.put_back(len(put_back)), (*parameters, *ids))
+
+    async def _remove(self, connection: AsyncConnection, removed: Sequence[Settlement]) -> None:
+        if not removed:
+            return
+        ids = sorted(settlement.fence.job_id.bytes for settlement in removed)
+        await connection.exec_driver_sql(self._dialect.remove(len(ids)), tuple(ids))
+
+
+def dump_failure(failure: Failure | None) -> str:
+    described = failure or Failure("unknown", "", "")
+    return json.dumps({"type": described.type, "message": described.message, "traceback": described.traceback})
+
+
+def load_failure(text: str | dict[str, str]) -> Failure:
+    values = json.loads(text) if isinstance(text, str) else text
+    return Failure(values["type"], values["message"], values["traceback"])

@@ -1,0 +1,120 @@
+"""Jobs in an application's own transaction.
+
+A session collects dispatched jobs in one pending object of its own and writes them when it flushes, in one INSERT. That
+makes SQLAlchemy's unit of work responsible for what is hard to get right: a rolled back savepoint takes along what was
+dispatched in it (opening a savepoint flushes what came before), a commit flushes until nothing is pending, and a
+session
+that is rolled back or closed forgets. The object is mapped to ``queue_jobs`` only so that the session finds the right
+bind; it is never written itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, inspect
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, UnboundExecutionError
+from sqlalchemy.orm import Session, registry
+
+from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.faults import Fault, classify, translate
+from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.tables import jobs
+from outbox.envelope import Envelope
+from outbox.errors import ConfigurationError, SessionUnusable
+
+_KEY = "outbox.staged"
+
+
+class StagedJobs:
+    """The jobs that a session will write when it flushes."""
+
+    def __init__(self) -> None:
+        self.envelopes: list[Envelope] = []
+
+
+_mapper = registry().map_imperatively(StagedJobs, jobs)
+
+
+def stage(session: Session, envelopes: Sequence[Envelope]) -> None:
+    """Let ``session`` write ``envelopes`` in its transaction, before anything after them can see the database.
+
+    Raises:
+        SessionUnusable: the session has failed, was closed for good, does not begin by itself, has no bind for
+            ``queue_jobs``, or commits every statement by itself.
+    """
+    if getattr(session, "_flushing", False):
+        # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.
+        _insert(session, envelopes)
+        return
+    staged = session.info.get(_KEY)
+    if staged is None or not inspect(staged).pending or inspect(staged).session is not session:
+        _check(session)
+        staged = StagedJobs()
+        _add(session, staged)
+        session.info[_KEY] = staged
+    staged.envelopes.extend(envelopes)
+
+
+def _add(session: Session, staged: StagedJobs) -> None:
+    try:
+        session.add(staged)
+    except InvalidRequestError as error:
+        raise SessionUnusable(f"the session cannot take a job: {error}") from error
+
+
+def _check(session: Session) -> None:
+    if not session.is_active:
+        raise SessionUnusable("this session's transaction has failed: call rollback() before dispatching in it again")
+    bind = _bind(session)
+    try:
+        dialect_for(bind.dialect)
+    except ConfigurationError as error:
+        raise SessionUnusable(
+            f"{error}: a session over several databases needs binds={{outbox.metadata.tables['queue_jobs']: engine}}"
+        ) from error
+
+
+def _bind(session: Session) -> Engine | Connection:
+    try:
+        return session.get_bind(mapper=_mapper)
+    except UnboundExecutionError:
+        raise SessionUnusable(
+            "this session has no engine for outbox's tables: give the sessionmaker a bind, or add "
+            "outbox.metadata.tables['queue_jobs'] with its engine to its binds"
+        ) from None
+
+
+@event.listens_for(Session, "before_flush")
+def _write_staged(session: Session, *_: Any) -> None:
+    staged = session.info.get(_KEY)
+    if staged is None or not inspect(staged).pending:
+        return
+    _insert(session, staged.envelopes)
+    # Only now: if the INSERT failed, the jobs stay pending, and no commit can leave them behind unnoticed.
+    session.expunge(staged)
+    del session.info[_KEY]
+
+
+def _insert(session: Session, envelopes: Sequence[Envelope]) -> None:
+    connection = session.connection(bind_arguments={"mapper": _mapper})
+    if _autocommits(connection):
+        raise SessionUnusable(
+            "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: "
+            "dispatch without the session, or give it an engine with transactions"
+        )
+    for statement, parameters in insert_statements(dialect_for(connection.dialect), envelopes):
+        try:
+            connection.exec_driver_sql(statement, parameters)
+        except DBAPIError as error:
+            # What the application's own transaction suffers, a deadlock or a lost connection, stays SQLAlchemy's error.
+            translated = None if classify(error) is not Fault.OTHER else translate(error, "the session's database")
+            if translated is None:
+                raise
+            raise translated from error
+
+
+def _autocommits(connection: Connection) -> bool:
+    # Asking publicly, `get_isolation_level`, would cost a round trip per flush.
+    return bool(connection._is_autocommit_isolation())  # noqa: SLF001

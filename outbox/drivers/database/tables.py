@@ -1,0 +1,124 @@
+"""The tables. An application adds them to its own Alembic with ``target_metadata = [Base.metadata, outbox.metadata]``.
+
+``queue_jobs`` holds live jobs only: waiting, delayed, reserved. What is finished leaves it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BINARY,
+    JSON,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData()
+
+CLAIM_INDEX = "queue_jobs_claim"
+
+
+def _binary() -> TypeEngine[bytes]:
+    return LargeBinary(16).with_variant(BINARY(16), "mysql", "mariadb")
+
+
+def _ascii(length: int) -> TypeEngine[str]:
+    """Names are ASCII and compared byte by byte: shorter index entries, and no collation to take one for another."""
+    return String(length).with_variant(
+        mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
+    )
+
+
+def _moment() -> TypeEngine[datetime]:
+    """UTC with microseconds, without a zone: what ``UTC_TIMESTAMP(6)`` gives."""
+    return DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
+def _small() -> TypeEngine[int]:
+    return SmallInteger().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb")
+
+
+def _long_text() -> TypeEngine[str]:
+    """Text, not JSON: a failed job keeps a payload that is broken JSON byte for byte."""
+    return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+_INNODB: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mariadb_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_charset": "utf8mb4",
+}
+
+jobs = Table(
+    "queue_jobs",
+    metadata,
+    Column("id", _binary(), primary_key=True),
+    Column("queue", _ascii(64), nullable=False),
+    Column("name", _ascii(255), nullable=False),
+    Column("priority", _small(), nullable=False),
+    Column("payload", JSON(), nullable=False),
+    Column("headers", JSON(), nullable=False),
+    Column("attempts", _small(), nullable=False),
+    Column("available_at", _moment(), nullable=False),
+    Column("reserved_by", _binary()),
+    Column("reserved_until", _moment()),
+    Column("created_at", _moment(), nullable=False),
+    Index(CLAIM_INDEX, "queue", "priority", "available_at"),
+    **_INNODB,
+)
+
+failed_jobs = Table(
+    "queue_failed_jobs",
+    metadata,
+    Column("id", _binary(), primary_key=True),
+    Column("connection", _ascii(64), nullable=False),
+    Column("queue", _ascii(64), nullable=False),
+    Column("name", _ascii(255), nullable=False),
+    Column("priority", _small(), nullable=False),
+    Column("payload", _long_text(), nullable=False),
+    Column("headers", _long_text(), nullable=False),
+    Column("attempts", _small(), nullable=False),
+    Column("exception", JSON(), nullable=False),
+    Column("failed_at", _moment(), nullable=False),
+    Index("queue_failed_jobs_failed_at", "failed_at"),
+    Index("queue_failed_jobs_queue", "queue", "failed_at"),
+    **_INNODB,
+)
+
+workers = Table(
+    "queue_workers",
+    metadata,
+    Column("id", _binary(), primary_key=True),
+    Column("name", _ascii(64), nullable=False),
+    Column("host", _ascii(255), nullable=False),
+    Column("pid", Integer(), nullable=False),
+    Column("queues", _long_text(), nullable=False),
+    Column("concurrency", Integer(), nullable=False),
+    Column("running", Integer(), nullable=False),
+    Column("processed", Integer(), nullable=False),
+    Column("failed", Integer(), nullable=False),
+    Column("started_at", _moment(), nullable=False),
+    Column("seen_at", _moment(), nullable=False),
+    **_INNODB,
+)
+
+pauses = Table(
+    "queue_pauses",
+    metadata,
+    Column("queue", _ascii(64), primary_key=True),
+    Column("paused_at", _moment(), nullable=False),
+    **_INNODB,
+)

@@ -1,0 +1,259 @@
+"""An envelope is a job made ready to be stored: validated, serialised, its options resolved."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from outbox import registry
+from outbox.backoff import MAX_DELAY, Backoff
+from outbox.errors import InvalidJob, InvalidOption, InvalidPayload, PayloadTooLarge
+from outbox.ids import JobId, new_job_id
+from outbox.job import (
+    BackoffOption,
+    Job,
+    as_backoff,
+    check_max_tries,
+    check_priority,
+    check_queue,
+    check_timeout,
+)
+
+DelayOption = float | timedelta | datetime
+DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
+
+# What a JSON column of MySQL holds exactly: integers of 64 bits, and 100 levels of nesting.
+_INTEGERS = range(-(2**63), 2**64)
+_MAX_DEPTH = 100
+_SUSPECT = re.compile(rb"\d{19}|[\[{]{20}|(?:[\[{][^\]}]*){100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What travels beside the payload: the options of this dispatch, and whatever tracing adds.
+
+    A value of ``None`` leaves the choice to the job's class and then to the worker.
+    """
+
+    max_tries: int | None = None
+    timeout: float | None = None
+    backoff: Backoff | None = None
+    trace: dict[str, str] | None = None
+
+    def dump(self) -> str:
+        if self is _NO_HEADERS:
+            return "{}"
+        values: dict[str, Any] = {}
+        if self.max_tries is not None:
+            values["max_tries"] = self.max_tries
+        if self.timeout is not None:
+            values["timeout"] = self.timeout
+        if self.backoff is not None:
+            values["backoff"] = {"delays": self.backoff.delays, "jitter": self.backoff.jitter}
+        if self.trace:
+            values["trace"] = self.trace
+        return json.dumps(values)
+
+    @classmethod
+    def load(cls, text: str) -> Headers:
+        """
+        Raises:
+            InvalidPayload: the headers are not what ``dump`` writes.
+        """
+        if text == "{}":
+            return _NO_HEADERS
+        try:
+            values = json.loads(text)
+            backoff = values.get("backoff")
+            return cls(
+                max_tries=None if values.get("max_tries") is None else check_max_tries(values["max_tries"]),
+                timeout=None if values.get("timeout") is None else check_timeout(values["timeout"]),
+                backoff=None if backoff is None else Backoff(backoff["delays"], jitter=backoff["jitter"]),
+                trace=values.get("trace"),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, InvalidOption) as error:
+            raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
+
+
+_NO_HEADERS = Headers()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One job to be stored. It becomes available ``delay`` seconds after it is written, by the database's clock, or at
+    ``available_at`` where an absolute time was given."""
+
+    id: JobId
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str = "{}"
+    delay: float = 0.0
+    available_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one dispatch decides for its jobs; ``None`` leaves it to the job's class."""
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: float = 0.0
+    available_at: datetime | None = None
+    headers: str = "{}"
+    payload_limit: int = DEFAULT_PAYLOAD_LIMIT
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        queue: str | None = None,
+        delay: DelayOption | None = None,
+        priority: int | None = None,
+        max_tries: int | None = None,
+        timeout: float | None = None,
+        backoff: BackoffOption | None = None,
+        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+    ) -> Options:
+        """
+        Raises:
+            InvalidOption: a value is out of its range.
+        """
+        options = cls(
+            queue=None if queue is None else check_queue(queue),
+            priority=None if priority is None else check_priority(priority),
+            payload_limit=payload_limit,
+        )
+        if delay is not None:
+            options = _with_delay(options, delay)
+        if max_tries is None and timeout is None and backoff is None:
+            return options
+        headers = Headers(
+            max_tries=None if max_tries is None else check_max_tries(max_tries),
+            timeout=None if timeout is None else check_timeout(timeout),
+            backoff=None if backoff is None else as_backoff(backoff),
+        )
+        return replace(options, headers=headers.dump())
+
+
+def _with_delay(options: Options, delay: DelayOption) -> Options:
+    if isinstance(delay, datetime):
+        if delay.tzinfo is None or delay.utcoffset() is None:
+            raise InvalidOption(f"a delay given as a datetime needs a time zone; {delay!r} has none")
+        return replace(options, available_at=delay)
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds <= MAX_DELAY:
+        raise InvalidOption(f"a delay is seconds (up to ten years), a timedelta or an aware datetime, not {delay!r}")
+    return replace(options, delay=max(0.0, float(seconds)))
+
+
+_NO_OPTIONS = Options()
+
+
+def seal(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
+    """Validate and serialise ``job``.
+
+    The serialised form is validated, not the object: what a worker will load is what was checked here, even where
+    fields were set after construction.
+
+    Raises:
+        InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
+        PayloadTooLarge: the payload is larger than the limit.
+    """
+    if not isinstance(job, Job):
+        raise InvalidJob(f"dispatch takes a Job, not {_described(job)}")
+    if registry.registered().get(job.name) is None:
+        raise InvalidJob(f"{job.name} has no method `handle`, so no worker could run it")
+    payload = _serialise(job)
+    if len(payload) > options.payload_limit:
+        raise PayloadTooLarge(
+            f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the data "
+            "elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
+        )
+    return Envelope(
+        new_job_id(),
+        options.queue or job.queue,
+        job.name,
+        job.priority if options.priority is None else options.priority,
+        payload.decode(),
+        options.headers,
+        options.delay,
+        options.available_at,
+    )
+
+
+def _described(value: object) -> str:
+    if isinstance(value, type) and issubclass(value, Job):
+        return f"the class {value.__qualname__}: dispatch an instance of it"
+    return f"a {type(value).__name__}"
+
+
+def _serialise(job: Job) -> bytes:
+    kind = type(job)
+    try:
+        payload = kind.__pydantic_serializer__.to_json(job, warnings=False)
+    except PydanticSerializationError as error:
+        raise InvalidJob(f"{job.name}: {_unserialisable_field(job)}: {error}") from error
+    except RecursionError:
+        raise InvalidJob(f"{job.name}: a field refers to itself, or is nested too deeply for JSON") from None
+    try:
+        kind.__pydantic_validator__.validate_json(payload)
+    except ValidationError as error:
+        raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
+    if _SUSPECT.search(payload):
+        _check_survives(job.name, payload)
+    return payload
+
+
+def _unserialisable_field(job: Job) -> str:
+    for field in type(job).model_fields:
+        try:
+            to_json(getattr(job, field, None))
+        except (PydanticSerializationError, ValueError, RecursionError):
+            return f"the field {field!r} cannot be serialised"
+    return "it cannot be serialised"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the job"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"the field {field!r} does not validate: {first['msg']}{more}"
+
+
+def _check_survives(name: str, payload: bytes) -> None:
+    """Refuse what MySQL's JSON would change or reject: integers over 64 bits, and more than 100 levels."""
+    pending: list[tuple[str, Any, int]] = [("", from_json(payload), 1)]
+    while pending:
+        path, value, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise InvalidJob(f"{name}: the field {path.split('.')[0]!r} is nested over {_MAX_DEPTH} levels deep")
+        if isinstance(value, int) and value not in _INTEGERS:
+            raise InvalidJob(
+                f"{name}: the field {path!r} holds an integer of more than 64 bits, which a JSON column does not keep "
+                "exactly: make it a string"
+            )
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        pending.extend((f"{path}.{key}".lstrip("."), child, depth + 1) for key, child in children)
+
+
+def unseal(name: str, payload: str) -> Job:
+    """The job that was stored as ``name`` and ``payload``.
+
+    Raises:
+        UnknownJob: no class is registered under ``name``.
+        InvalidPayload: the payload is not JSON, or does not validate.
+    """
+    kind = registry.resolve(name)
+    try:
+        return kind.__pydantic_validator__.validate_json(payload)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise InvalidPayload(f"{name}: {_first_problem(error)}") from error

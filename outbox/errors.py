@@ -1,0 +1,92 @@
+"""Every error that outbox raises, as one tree.
+
+::
+
+    OutboxError
+    ├── ConfigurationError            settings, flags or the surroundings are wrong: nothing was started
+    │   ├── UnsupportedServer         the database server is too old to claim jobs safely
+    │   └── TablesMissing             the tables are not there, or are those of another version
+    ├── DispatchError                 nothing was written
+    │   ├── InvalidJob                a field does not validate or cannot be serialised
+    │   ├── InvalidOption             queue, delay, priority, tries, timeout or backoff out of range
+    │   ├── PayloadTooLarge           the serialised job is over the limit
+    │   └── SessionUnusable           the session cannot carry a job
+    ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
+    │   ├── UnknownJob                no registered class has the row's name
+    │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
+    │   ├── AttemptsExhausted         the job's leases ended too often, or it was released on its last attempt
+    │   ├── JobTimeout                an attempt took longer than its timeout
+    │   └── JobFailed                 the job called ``context.fail("reason")``
+    ├── JobNotFound                   no job, or no failed job, has this id
+    └── BackendUnavailable            the server cannot be reached, or answers with transient errors only
+"""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """The root of every error that outbox raises."""
+
+
+class ConfigurationError(OutboxError):
+    """Settings, flags or the surroundings are wrong; the message says what to change."""
+
+
+class UnsupportedServer(ConfigurationError):
+    """The database server has no ``SKIP LOCKED``, without which workers would wait for each other."""
+
+
+class TablesMissing(ConfigurationError):
+    """The tables of outbox are not in the database: run ``alembic upgrade head``."""
+
+
+class DispatchError(OutboxError):
+    """A job was refused at dispatch; nothing was written."""
+
+
+class InvalidJob(DispatchError):
+    """A field of the job does not validate or cannot be serialised; the message names the field."""
+
+
+class InvalidOption(DispatchError):
+    """An option of the job or of the dispatch is out of its range."""
+
+
+class PayloadTooLarge(DispatchError):
+    """The serialised job is larger than ``OUTBOX_PAYLOAD_LIMIT`` bytes."""
+
+
+class SessionUnusable(DispatchError):
+    """The session given to ``dispatch`` cannot carry a job; the message says why."""
+
+
+class JobError(OutboxError):
+    """Why a job ended without success."""
+
+
+class UnknownJob(JobError):
+    """No registered job class has this name."""
+
+
+class InvalidPayload(JobError):
+    """The payload is not JSON, or does not validate against the job class."""
+
+
+class AttemptsExhausted(JobError):
+    """No attempts are left."""
+
+
+class JobTimeout(JobError):
+    """An attempt ran longer than its timeout."""
+
+
+class JobFailed(JobError):
+    """The job failed itself."""
+
+
+class JobNotFound(OutboxError):
+    """No job has this id."""
+
+
+class BackendUnavailable(OutboxError):
+    """The server behind a connection cannot be reached or keeps refusing; trying again later is right."""

@@ -1,0 +1,208 @@
+"""What happens inside a worker, as values. Code emits them; logs and telemetry listen from outside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from outbox.ids import JobId
+from outbox.settlement import Failure, Outcome
+
+_log = logging.getLogger("outbox.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The root of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent(Event):
+    job_id: JobId
+    name: str
+    queue: str
+    connection: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(JobEvent):
+    """The handler is about to be called. ``rescued``: an earlier attempt ended with its worker."""
+
+    rescued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettled(JobEvent):
+    """The end of an attempt is in the store. ``seconds`` is how long the attempt took; ``delay`` is seconds until the
+    next."""
+
+    outcome: Outcome
+    seconds: float
+    delay: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(JobEvent):
+    """Another worker may own the job now; whatever this one still does with it changes nothing in the store."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobOverdue(JobEvent):
+    """A handler was told to stop and did not; its slot stays taken until it returns."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed(JobEvent):
+    """``failed()`` of a job raised, or did not end in time. The job has failed all the same."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementRefused(JobEvent):
+    """The store refuses the end of this attempt, for a reason that trying again would not change. The job is claimed
+    again
+    when its lease ends."""
+
+    outcome: Outcome
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementsAbandoned(Event):
+    """A worker stopped while its store was out of reach. These jobs run again when their leases end."""
+
+    connection: str
+    job_ids: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """A handler has kept the event loop from running for ``seconds``; ``stack`` is where it is."""
+
+    seconds: float
+    running: tuple[str, ...]
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """``connections`` describes each store: a URL without its password, and the server's version where it is known."""
+
+    worker: str
+    pid: int
+    connections: tuple[str, ...]
+    queues: tuple[str, ...]
+    concurrency: int
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopping(Event):
+    """It claims nothing from now on. ``error`` says what went wrong where the reason is an error."""
+
+    worker: str
+    reason: str
+    running: int
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped(Event):
+    """``processed`` counts attempts that ended, ``failed`` those of them that were a job's last; ``handed_back``,
+    attempts that
+    were given back unfinished."""
+
+    worker: str
+    processed: int
+    failed: int
+    handed_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKilled(Event):
+    """The process ends at once, because it cannot stop in order. Its jobs are claimed again when their leases end."""
+
+    worker: str
+    exit_code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStarted(Event):
+    """A supervisor started worker process number ``index``."""
+
+    index: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded(Event):
+    """A worker process ended. ``exit_code`` is negative for a signal; ``restart_in`` is None where it is not
+    replaced."""
+
+    index: int
+    pid: int
+    exit_code: int
+    restart_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesChanged(Event):
+    """``--reload`` saw files change; the worker processes start anew."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDown(Event):
+    """A store stopped answering. Emitted once, however long it lasts."""
+
+    connection: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionUp(Event):
+    """It answers again, after ``seconds``."""
+
+    connection: str
+    seconds: float
+
+
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Hands every event to every listener, in the order in which they were added. A listener that raises is reported
+    and
+    otherwise ignored: telemetry cannot fail a job.
+
+    Most events come from the thread of the event loop, some from the one that renews leases.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[tuple[Listener, tuple[type[Event], ...]]] = []
+
+    def listen(self, listener: Listener, *kinds: type[Event]) -> None:
+        """Call ``listener`` for events of these kinds; without any, for all."""
+        self._listeners.append((listener, kinds or (Event,)))
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Whether anybody listens for ``kind``; for events that come once per job, and cost more than this question."""
+        return any(issubclass(kind, kinds) for _, kinds in self._listeners)
+
+    def emit(self, event: Event) -> None:
+        for listener, kinds in self._listeners:
+            if isinstance(event, kinds):
+                try:
+                    listener(event)
+                except Exception:  # noqa: BLE001 - telemetry cannot fail a job
+                    _log.exception("a listener failed on %s", type(event).__name__)

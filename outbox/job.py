@@ -1,0 +1,199 @@
+"""`Job`: what an application subclasses, and the context that a running job sees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from outbox import registry
+from outbox.backoff import MAX_DELAY, Backoff
+from outbox.errors import ConfigurationError, InvalidOption, JobFailed
+from outbox.ids import JobId
+
+BackoffOption = float | Sequence[float] | Backoff
+
+QUEUE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+PRIORITIES = range(10)
+
+_JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
+_OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
+
+
+class Job(BaseModel):
+    """A unit of work with typed fields, validated when it is made, when it is dispatched and when it is loaded.
+
+    Class options, each of which a dispatch can override:
+
+    * ``queue``: ``[a-z0-9._-]{1,64}``, default ``"default"``
+    * ``connection``: the name of a connection; ``None`` takes ``settings.connection``
+    * ``priority``: 0 (first) to 9, default 5
+    * ``max_tries``: attempts in all, 1 or more; ``None`` takes the worker's ``--max-tries``
+    * ``timeout``: seconds for one attempt, 0 for no limit; ``None`` takes the worker's ``--timeout``
+    * ``backoff``: seconds between attempts: a number, a list (the last value repeats), a `Backoff`, or a method
+      ``backoff(self, attempt) -> seconds``; ``None`` takes the worker's ``--backoff``
+
+    ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
+    of rows written before a rename.
+
+    A subclass with a method ``handle`` (``async def``, or a plain ``def``, which runs in a thread) is registered when
+    it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
+
+    Raises:
+        ConfigurationError: on definition, when an option is out of its range or shadowed by a field.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    name: ClassVar[str] = "outbox.Job"
+    aliases: ClassVar[Sequence[str]] = ()
+    queue: ClassVar[str] = "default"
+    connection: ClassVar[str | None] = None
+    priority: ClassVar[int] = 5
+    max_tries: ClassVar[int | None] = None
+    timeout: ClassVar[float | None] = None
+    backoff: ClassVar[BackoffOption | Callable[[Any, int], float] | None] = None
+
+    _context: JobContext | None = PrivateAttr(default=None)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
+        if "aliases" not in cls.__dict__:
+            cls.aliases = ()
+        _check_definition(cls)
+        if callable(getattr(cls, "handle", None)):
+            registry.register(cls)
+
+    @property
+    def context(self) -> JobContext:
+        """What the running job knows of itself, and how it ends itself early.
+
+        Raises:
+            RuntimeError: the job is not being run by a worker.
+        """
+        if self._context is None:
+            raise RuntimeError(f"{self.name} has no context: it is not being run by a worker")
+        return self._context
+
+
+def _check_definition(cls: type[Job]) -> None:
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    shadowed = [option for option in _OPTIONS if option in cls.model_fields]
+    if shadowed:
+        raise ConfigurationError(
+            f"{where}: `{shadowed[0]}` is an option of the job class and cannot be a field: drop its annotation if "
+            "you meant the option, or name the field otherwise"
+        )
+    if not isinstance(cls.name, str) or not _JOB_NAME.fullmatch(cls.name):
+        raise ConfigurationError(f"{where}: a job's name is 1 to 255 printable ASCII characters, not {cls.name!r}")
+    if isinstance(cls.aliases, str):
+        raise ConfigurationError(f"{where}: aliases is a list of names, not one string")
+    try:
+        check_queue(cls.queue)
+        check_priority(cls.priority)
+        if cls.max_tries is not None:
+            check_max_tries(cls.max_tries)
+        if cls.timeout is not None:
+            check_timeout(cls.timeout)
+        if cls.backoff is not None and not callable(cls.backoff):
+            as_backoff(cls.backoff)
+    except InvalidOption as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def check_queue(queue: str) -> str:
+    if not isinstance(queue, str) or not QUEUE_NAME.fullmatch(queue):
+        raise InvalidOption(f"a queue's name is 1 to 64 of the characters a-z 0-9 . _ -, not {queue!r}")
+    return queue
+
+
+def check_priority(priority: int) -> int:
+    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in PRIORITIES:
+        raise InvalidOption(f"a priority is a whole number from 0 (first) to 9, not {priority!r}")
+    return priority
+
+
+def check_max_tries(max_tries: int) -> int:
+    if isinstance(max_tries, bool) or not isinstance(max_tries, int) or not 1 <= max_tries <= 65_535:
+        raise InvalidOption(f"max_tries is a whole number from 1 to 65535, not {max_tries!r}")
+    return max_tries
+
+
+def check_timeout(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_DELAY:
+        raise InvalidOption(f"a timeout is a number of seconds, 0 for no limit, not {timeout!r}")
+    return float(timeout)
+
+
+def as_backoff(backoff: BackoffOption) -> Backoff:
+    return backoff if isinstance(backoff, Backoff) else Backoff(backoff)
+
+
+class JobContext:
+    """What a running job knows of itself; its methods decide how the attempt ends once ``handle`` returns.
+
+    The last decision counts. They can be called from a plain ``def handle`` in its thread as well.
+    """
+
+    __slots__ = ("attempt", "connection", "decision", "job_id", "max_tries", "queue")
+
+    def __init__(self, *, job_id: JobId, attempt: int, max_tries: int, queue: str, connection: str) -> None:
+        self.job_id = job_id
+        self.attempt = attempt
+        """The number of this attempt: 1 is the first."""
+        self.max_tries = max_tries
+        self.queue = queue
+        self.connection = connection
+        self.decision: Decision | None = None
+
+    def release(self, delay: float = 0) -> None:
+        """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""
+        self.decision = Released(_check_delay(delay))
+
+    def snooze(self, delay: float) -> None:
+        """Put the job back for ``delay`` seconds without counting this attempt."""
+        self.decision = Snoozed(_check_delay(delay))
+
+    def fail(self, error: BaseException | str) -> None:
+        """End the job as failed, whatever attempts are left."""
+        self.decision = Failed(JobFailed(error) if isinstance(error, str) else error)
+
+    def delete(self) -> None:
+        """End the job without success or failure: it is removed, and nothing else happens."""
+        self.decision = Deleted()
+
+
+def _check_delay(delay: float) -> float:
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
+        raise InvalidOption(f"a delay is a number of seconds from 0 to {MAX_DELAY:.0f}, not {delay!r}")
+    return float(delay)
+
+
+class Released:
+    __slots__ = ("delay",)
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+
+
+class Snoozed(Released):
+    __slots__ = ()
+
+
+class Failed:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Deleted:
+    __slots__ = ()
+
+
+Decision = Released | Snoozed | Failed | Deleted

@@ -1,0 +1,100 @@
+"""How an attempt at a job ends: a frozen value, made only by the named constructors below."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+
+_MESSAGE_LIMIT = 8_000
+_TRACEBACK_LIMIT = 64_000
+
+
+class Fence(NamedTuple):
+    """The proof of ownership that every write names: a job, and the token of the claim that holds it."""
+
+    job_id: JobId
+    token: bytes
+
+
+class Outcome(StrEnum):
+    COMPLETED = "completed"
+    RETRIED = "retried"
+    FAILED = "failed"
+    RELEASED = "released"
+    SNOOZED = "snoozed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as it is stored: type, message and traceback as text."""
+
+    type: str
+    message: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe ``error``. Never raises, whatever the exception's own ``__str__`` does."""
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            message = str(error)
+        except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may raise anything
+            message = f"<{kind.__qualname__} whose message cannot be shown: {type(broken).__name__}>"
+        try:
+            trace = "".join(traceback.format_exception(error)) if error.__traceback__ or error.__cause__ else ""
+        except Exception:  # noqa: BLE001
+            trace = ""
+        return cls(name, _storable(message)[:_MESSAGE_LIMIT], _storable(trace)[-_TRACEBACK_LIMIT:])
+
+
+def _storable(text: str) -> str:
+    """Lone surrogates cannot be encoded as UTF-8 and would make the whole batch fail."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt. ``delay`` is seconds until the job may be claimed again."""
+
+    fence: Fence
+    outcome: Outcome
+    delay: float = 0.0
+    failure: Failure | None = None
+    follow_ups: tuple[Envelope, ...] = ()
+
+    @classmethod
+    def completed(cls, fence: Fence, follow_ups: tuple[Envelope, ...] = ()) -> Settlement:
+        """The job succeeded and leaves the queue; ``follow_ups`` enter it in the same transaction."""
+        return cls(fence, Outcome.COMPLETED, follow_ups=follow_ups)
+
+    @classmethod
+    def retried(cls, fence: Fence, delay: float, failure: Failure) -> Settlement:
+        """The attempt failed and counts; another one follows after ``delay``."""
+        return cls(fence, Outcome.RETRIED, delay, failure)
+
+    @classmethod
+    def failed(cls, fence: Fence, failure: Failure) -> Settlement:
+        """The job moves to the failed jobs, its payload untouched."""
+        return cls(fence, Outcome.FAILED, failure=failure)
+
+    @classmethod
+    def released(cls, fence: Fence, delay: float = 0.0) -> Settlement:
+        """The job put itself back; the attempt counts."""
+        return cls(fence, Outcome.RELEASED, delay)
+
+    @classmethod
+    def snoozed(cls, fence: Fence, delay: float = 0.0) -> Settlement:
+        """The job goes back as if this attempt had never been: a snooze, or a worker that shuts down."""
+        return cls(fence, Outcome.SNOOZED, delay)
+
+    @classmethod
+    def cancelled(cls, fence: Fence) -> Settlement:
+        """The job is removed: neither success nor failure."""
+        return cls(fence, Outcome.CANCELLED)

@@ -1,0 +1,74 @@
+"""Dispatching from code that is not async. Below this surface it is the same as `outbox.dispatch`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar, Unpack
+
+from outbox.connections import disconnect as disconnect_async
+from outbox.dispatch import AnySession, DispatchOptions, seal_all, stage_all
+from outbox.dispatch import dispatch_many as dispatch_many_async
+from outbox.ids import JobId
+from outbox.job import Job
+
+__all__ = ["disconnect", "dispatch", "dispatch_many"]
+
+T = TypeVar("T")
+
+
+def dispatch(job: Job, *, session: AnySession | None = None, **options: Unpack[DispatchOptions]) -> JobId:
+    """`outbox.dispatch`, for code with a sync ``Session`` or none."""
+    return dispatch_many((job,), session=session, **options)[0]
+
+
+def dispatch_many(
+    jobs: Iterable[Job], *, session: AnySession | None = None, **options: Unpack[DispatchOptions]
+) -> list[JobId]:
+    """`outbox.dispatch_many`, for code with a sync ``Session`` or none.
+
+    Without a session it blocks until the jobs are stored. The work is done on an event loop in a thread of outbox's
+    own,
+    started when first needed and kept, so that its connections are kept as well.
+    """
+    if session is None:
+        return _loop.run(dispatch_many_async(jobs, **options))
+    sealed = seal_all(jobs, options)
+    stage_all(session, sealed)
+    return sealed.ids
+
+
+def disconnect() -> None:
+    """Close what dispatches without a session have opened. They open it again when needed."""
+    if _loop.started:
+        _loop.run(disconnect_async())
+
+
+class _LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._start_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._loop is not None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._start_lock:
+            loop = self._loop
+            if loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                threading.Thread(target=loop.run_forever, name="outbox-sync", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    def forget(self) -> None:
+        """After a fork: the thread exists only in the parent."""
+        self.__init__()  # type: ignore[misc]
+
+
+_loop = _LoopThread()
+os.register_at_fork(after_in_child=_loop.forget)

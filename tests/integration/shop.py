@@ -1,0 +1,63 @@
+"""A business table, and jobs, for tests that dispatch in transactions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, String, create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from outbox import Job
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer: Mapped[str] = mapped_column(String(50), unique=True)
+
+
+class Receipt(Job):
+    queue = "mail"
+
+    order_id: int
+    note: str = ""
+
+    async def handle(self) -> None:
+        """Never run: these tests end at the queue."""
+
+
+def async_engine(url: str, **options: Any) -> AsyncEngine:
+    engine = create_async_engine(url, **options)
+    _begin_immediately(engine.sync_engine)
+    return engine
+
+
+def sync_engine(url: str, **options: Any) -> Engine:
+    parsed = make_url(url)
+    driver = "sqlite" if parsed.get_backend_name() == "sqlite" else "mysql+pymysql"
+    engine = create_engine(parsed.set(drivername=driver), **options)
+    _begin_immediately(engine)
+    return engine
+
+
+def _begin_immediately(engine: Engine) -> None:
+    """What SQLAlchemy's documentation advises for SQLite: working savepoints, and writers that wait for each other."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_sqlalchemy(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+COUNT = text("SELECT COUNT(*) FROM queue_jobs")
