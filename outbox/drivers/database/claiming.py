@@ -47,8 +47,9 @@ class _Taking:
                 break
         if self._claims:
             ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
+            microseconds = int(self._lease * _MICROSECONDS)
             await connection.exec_driver_sql(
-                self._dialect.reserve(len(ids)), (self._token, int(self._lease * _MICROSECONDS), *ids)
+                self._dialect.reserve(len(ids)), (self._token, microseconds, microseconds, *ids)
             )
         return self._claims
 

@@ -72,10 +72,15 @@ class Dialect(ABC):
         )
 
     def reserve(self, count: int) -> str:
-        """Parameters: token, microseconds of the lease, ids."""
+        """Parameters: token; microseconds of the lease, twice; ids.
+
+        Both moments move to the end of the lease: what is held leaves the part of the claim index that claims read, so
+        that they never meet a row that its holder is about to delete, nor walk over thousands of long jobs.
+        """
+        end = self.later(self.p)
         return (
-            f"UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, reserved_until = {self.later(self.p)}, "
-            f"attempts = attempts + 1 WHERE id IN ({self.marks(count)})"
+            f"UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, reserved_until = {end}, "
+            f"available_at = {end}, attempts = attempts + 1 WHERE id IN ({self.marks(count)})"
         )
 
     def held(self, count: int, *, lock: bool) -> str:
@@ -86,11 +91,7 @@ class Dialect(ABC):
         )
 
     def renew(self, count: int) -> str:
-        """Parameters: microseconds of the lease, twice; ids; token.
-
-        A job that outlives its first lease moves to the lease's end in the claim index as well: thousands of long jobs
-        held at the head would otherwise be walked over by every claim.
-        """
+        """Parameters: microseconds of the lease, twice; ids; token."""
         end = self.later(self.p)
         return (
             f"UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
