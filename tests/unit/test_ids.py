@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from outbox import ids
+from outbox.ids import new_job_id, new_token
+
+
+def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front() -> None:
+    before = time.time_ns() // 1_000_000
+    job_id = new_job_id()
+    assert (job_id.version, job_id.variant) == (7, "specified in RFC 4122")
+    assert before <= job_id.int >> 80 <= time.time_ns() // 1_000_000 + 1
+
+
+def test_ids_only_grow_even_when_the_wall_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [new_job_id() for _ in range(10_000)]
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_000_000_000_000_000)
+    made += [new_job_id() for _ in range(10_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == 20_000
+
+
+def test_threads_never_get_the_same_id() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [job_id for batch in pool.map(lambda _: [new_job_id() for _ in range(2_000)], range(8)) for job_id in batch]
+    assert len(set(made)) == len(made)
+
+
+def test_a_forked_child_does_not_repeat_its_parents_ids() -> None:
+    read, write = os.pipe()
+    new_job_id()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"".join(new_job_id().bytes for _ in range(50)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 50 * 16)
+    os.close(read)
+    os.close(write)
+    ours = {new_job_id().bytes for _ in range(50)}
+    assert len(theirs) == 800
+    assert not ours & {theirs[start : start + 16] for start in range(0, 800, 16)}
+
+
+def test_tokens_are_sixteen_bytes_and_not_repeated() -> None:
+    tokens = {new_token() for _ in range(1_000)}
+    assert len(tokens) == 1_000
+    assert {len(token) for token in tokens} == {16}

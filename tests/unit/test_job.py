@@ -1,0 +1,246 @@
+"""Job classes: what a definition accepts, what a dispatch refuses, and how rows become jobs again."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar
+
+import pytest
+from pydantic import BaseModel, Field, PlainSerializer
+
+from outbox import Backoff, Job, registry
+from outbox.envelope import Headers, Options, seal, unseal
+from outbox.errors import (
+    ConfigurationError,
+    InvalidJob,
+    InvalidOption,
+    InvalidPayload,
+    PayloadTooLarge,
+    UnknownJob,
+)
+
+
+class Item(BaseModel):
+    sku: str
+    amount: int = Field(ge=1)
+
+
+class Ship(Job):
+    queue = "shipping"
+    max_tries = 7
+    aliases = ("shop.OldShip",)
+
+    order_id: int
+    items: list[Item] = Field(default_factory=list)
+    anything: Any = None
+
+    async def handle(self) -> None:
+        """Not run here."""
+
+
+def test_a_job_survives_its_row() -> None:
+    job = Ship(order_id=7, items=[Item(sku="a", amount=2)], anything={"deep": [1, None, "x"]})
+    envelope = seal(job)
+    assert (envelope.name, envelope.queue) == (f"{__name__}.Ship", "shipping")
+    assert unseal(envelope.name, envelope.payload) == job
+
+
+def test_a_field_set_after_construction_is_dispatched_and_validated() -> None:
+    job = Ship(order_id=0)
+    job.order_id = 7
+    assert json.loads(seal(job).payload)["order_id"] == 7
+    job.order_id = "seven"  # type: ignore[assignment]
+    with pytest.raises(InvalidJob, match="'order_id'"):
+        seal(job)
+    job.order_id = 7
+    job.items = [Item.model_construct(sku="a", amount=0)]
+    with pytest.raises(InvalidJob, match=r"'items\.0\.amount'"):
+        seal(job)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (object(), "'anything' cannot be serialised"),
+        (2**64, "'anything' holds an integer of more than 64 bits"),
+        ([{"deep": -(2**63) - 1}], r"'anything\.0\.deep' holds an integer"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_by_name(value: object, says: str) -> None:
+    with pytest.raises(InvalidJob, match=says):
+        seal(Ship(order_id=1, anything=value))
+
+
+def test_what_json_can_hold_is_kept() -> None:
+    value = [2**64 - 1, -(2**63), 10**18, "1" * 30, "[" * 200, 1.5]
+    job = Ship(order_id=1, anything=value)
+    assert unseal(job.name, seal(job).payload).anything == value  # type: ignore[attr-defined]
+
+
+def test_a_field_that_refers_to_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(InvalidJob, match="anything"):
+        seal(Ship.model_construct(order_id=1, items=[], anything=loop))
+
+
+def test_more_levels_than_mysql_takes_are_refused() -> None:
+    nested: Any = 1
+    for _ in range(120):
+        nested = [nested]
+    with pytest.raises(InvalidJob, match="'anything' is nested over 100 levels"):
+        seal(Ship(order_id=1, anything=nested))
+
+
+def test_infinity_and_nan_are_refused() -> None:
+    class Weigh(Job):
+        grams: float
+
+        async def handle(self) -> None:
+            """Not run here."""
+
+    with pytest.raises(ValueError, match="finite"):
+        Weigh(grams=float("nan"))
+    job = Weigh(grams=1.0)
+    job.grams = float("inf")
+    with pytest.raises(InvalidJob, match="grams"):
+        seal(job)
+
+
+def test_a_field_that_does_not_load_as_it_was_written_is_refused_at_dispatch() -> None:
+    class Odd(Job):
+        number: Annotated[int, PlainSerializer(lambda _: "not a number")]
+
+        async def handle(self) -> None:
+            """Not run here."""
+
+    with pytest.raises(InvalidJob, match="number"):
+        seal(Odd(number=1))
+
+
+def test_the_limit_is_in_bytes_and_inclusive() -> None:
+    limit = Options(payload_limit=len('{"order_id":1,"items":[],"anything":""}') + 100)
+    seal(Ship(order_id=1, anything="é" * 50), limit)
+    with pytest.raises(PayloadTooLarge, match="140 bytes, the limit 139"):
+        seal(Ship(order_id=1, anything="x" + "é" * 50), limit)
+
+
+@pytest.mark.parametrize("wrong", [Ship, "Ship", None, 3])
+def test_only_jobs_are_dispatched(wrong: Any) -> None:
+    with pytest.raises(InvalidJob, match="dispatch"):
+        seal(wrong)
+
+
+def test_a_class_without_handle_is_a_base_and_not_a_job() -> None:
+    class Base(Job):
+        order_id: int = 0
+
+    assert Base.name not in registry.registered()
+    with pytest.raises(InvalidJob, match="handle"):
+        seal(Base())
+
+
+def test_a_subclass_inherits_options_and_not_names() -> None:
+    class Express(Ship):
+        priority = 0
+
+    assert (Express.queue, Express.max_tries, Express.priority) == ("shipping", 7, 0)
+    assert Express.name.endswith("Express")
+    assert Express.aliases == ()
+
+
+def test_an_alias_loads_rows_of_the_old_name() -> None:
+    assert isinstance(unseal("shop.OldShip", '{"order_id": 1}'), Ship)
+
+
+def test_two_classes_cannot_have_one_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"two job classes are named 'shop\.OldShip'"):
+
+        class Other(Job):
+            name = "shop.OldShip"
+
+            async def handle(self) -> None:
+                """Not run here."""
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"queue": "Mail"}, "queue"),
+        ({"queue": "x" * 65}, "queue"),
+        ({"priority": 10}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"max_tries": 0}, "max_tries"),
+        ({"timeout": -1}, "timeout"),
+        ({"backoff": [1, -1]}, "backoff"),
+        ({"name": "größe"}, "ASCII"),
+        ({"aliases": "one.name"}, "list"),
+    ],
+)
+def test_a_class_with_an_option_out_of_range_cannot_be_defined(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        type("Wrong", (Job,), {"__module__": __name__, **options})
+
+
+@pytest.mark.filterwarnings("ignore:Field name")
+def test_an_option_with_an_annotation_is_not_taken_for_a_field() -> None:
+    with pytest.raises(ConfigurationError, match="`queue` is an option"):
+
+        class Wrong(Job):
+            queue: str = "mail"  # type: ignore[misc]
+
+
+def test_class_options_may_be_annotated_as_such() -> None:
+    class Right(Job):
+        queue: ClassVar[str] = "mail"
+
+    assert Right.queue == "mail"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"queue": "a b"}, "queue"),
+        ({"priority": -1}, "priority"),
+        ({"max_tries": 1.5}, "max_tries"),
+        ({"timeout": "1"}, "timeout"),
+        ({"backoff": "soon"}, "backoff"),
+        ({"delay": float("nan")}, "delay"),
+        ({"delay": "tomorrow"}, "delay"),
+        ({"delay": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001 - the point
+        ({"delay": timedelta(days=36_500)}, "delay"),
+    ],
+)
+def test_a_dispatch_with_an_option_out_of_range_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        Options.checked(**options)
+
+
+def test_headers_come_back_as_they_were() -> None:
+    headers = Headers(max_tries=3, timeout=1.5, backoff=Backoff([1, 2], jitter=0.5), trace={"traceparent": "00-1"})
+    assert Headers.load(headers.dump()) == headers
+    assert Headers.load("{}") == Headers()
+    assert Headers().dump() == "{}"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"max_tries": 0}', '{"backoff": 3}', '{"timeout": "x"}'])
+def test_broken_headers_are_an_invalid_payload(text: str) -> None:
+    with pytest.raises(InvalidPayload, match="headers"):
+        Headers.load(text)
+
+
+def test_rows_that_make_no_job_say_why() -> None:
+    with pytest.raises(UnknownJob, match="OUTBOX_JOBS"):
+        unseal("no.such.Job", "{}")
+    with pytest.raises(UnknownJob):
+        unseal("os.system", '"true"')
+    with pytest.raises(InvalidPayload, match="Invalid JSON"):
+        unseal(Ship.name, "{")
+    with pytest.raises(InvalidPayload, match="order_id"):
+        unseal(Ship.name, "{}")
+
+
+def test_a_job_outside_a_worker_has_no_context() -> None:
+    with pytest.raises(RuntimeError, match="not being run"):
+        _ = Ship(order_id=1).context
