@@ -1,0 +1,64 @@
+# Every target sets up what it needs, in .venv: `make demo` and `make test` are all that a fresh machine with
+# Python 3.11 has to be told. Plain POSIX make, but for ?=.
+#
+#   make demo DATABASE_URL=mysql+asyncmy://root@127.0.0.1/shop      the demo on a server of yours
+#   make test ARGS='-m sqlite -k dispatch'                          a few tests
+#   make test PYTHON=python3.13
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+
+.PHONY: help demo test lint format build servers clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.demo ## real orders and readings, a worker killed in the middle, nothing lost (DATABASE_URL=…)
+	@$(BIN)/python -m app.demo
+
+test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redis and SQLite (ARGS=… for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff rewrite the code
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+build: $(VENV)/.dev ## the wheel, in dist/
+	$(BIN)/python -m build --wheel
+
+servers: ## install the servers that the tests start, where that is possible
+	@tests/servers/install
+
+clean: ## remove everything that make has made here
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed again whenever pyproject.toml has changed. What `dev` installs is enough for `demo`, so it counts for both.
+$(VENV)/.dev: pyproject.toml $(BIN)/pip
+	@echo 'installing outbox and its development tools in $(VENV)'
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.demo: pyproject.toml $(BIN)/pip
+	@echo 'installing outbox and what the demo needs in $(VENV)'
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+# Debian's python3 comes without ensurepip, and then venv makes an environment that has no pip: better none at all.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'outbox needs Python 3.11 or later: make PYTHON=python3.x' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(INSTALL_ENSUREPIP) || { echo "outbox needs Python's venv: install $(VENV_PACKAGE)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+VENV_PACKAGE = $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+INSTALL_ENSUREPIP = { [ "$$(id -u)" = 0 ] && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install "$(VENV_PACKAGE)" >/dev/null; }

@@ -1,0 +1,110 @@
+"""Databases for single tests: made, emptied, dropped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, MetaData, inspect, make_url, text
+
+from tests.servers.server import Server
+from tests.servers.sql import connection, engine
+
+LEAK_SECONDS = 2.0
+
+_numbers = itertools.count(1)
+
+
+class ConnectionLeakError(Exception):
+    """A test ended, and something still holds a connection to its database."""
+
+
+@contextmanager
+def fresh_database(server: Server) -> Iterator[str]:
+    """Yield the async URL of an empty database, and drop it afterwards.
+
+    :raises ConnectionLeakError: at the end somebody was still connected to it. It is dropped all the same.
+    """
+    address = make_url(server.url)
+    # The process's number in the name lets several runs share one server.
+    name = f"outbox_test_{os.getpid()}_{next(_numbers)}"
+    with connection(server.url) as admin:
+        admin.execute(text(f"CREATE DATABASE {name} CHARACTER SET utf8mb4"))
+    url = _url(address.set(database=name))
+    try:
+        yield url
+        refuse_leaks(url)
+    finally:
+        with connection(server.url) as admin:
+            _disconnect(admin, name)
+            admin.execute(text(f"DROP DATABASE {name}"))
+
+
+def fresh_file(directory: Path, template: Path | None = None) -> str:
+    """The async URL of an SQLite database in `directory`: a new one, or a copy of `template`."""
+    file = directory / "outbox.db"
+    if template:
+        shutil.copyfile(template, file)
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def create_tables(url: str, metadata: MetaData) -> None:
+    database = engine(url)
+    metadata.create_all(database)
+    database.dispose()
+
+
+def restore(url: str, metadata: MetaData) -> None:
+    """Empty the tables of `metadata`, and drop every other: as right after `create_tables`, and quicker.
+
+    DELETE, because TRUNCATE makes a file anew for every table, empty or not.
+
+    :raises ConnectionLeakError: somebody was still connected. The tables are emptied all the same.
+    """
+    try:
+        refuse_leaks(url)
+    finally:
+        with connection(url) as database:
+            _disconnect(database, make_url(url).database or "")
+            database.execute(text("SET SESSION foreign_key_checks = 0"))
+            for table in inspect(database).get_table_names():
+                known = table in metadata.tables
+                database.execute(text(f"DELETE FROM `{table}`" if known else f"DROP TABLE `{table}`"))
+
+
+def refuse_leaks(url: str) -> None:
+    """Ask the server who is still connected: it also knows of pools that the test has lost sight of.
+
+    :raises ConnectionLeakError: somebody is, and has been for two seconds. The server takes a moment to see that a
+        client has gone.
+    """
+    name = make_url(url).database or ""
+    deadline = time.monotonic() + LEAK_SECONDS
+    with connection(url) as database:
+        while others := _others(database, name):
+            if time.monotonic() > deadline:
+                count = f"{len(others)} connection{'s' if len(others) > 1 else ''}"
+                raise ConnectionLeakError(f"{count} to {name} still open: the test must dispose of its engines")
+            time.sleep(0.01)
+
+
+def _others(database: Connection, name: str) -> list[int]:
+    """The ids of the connections, this one left out, that use the database `name`."""
+    own = database.scalar(text("SELECT CONNECTION_ID()"))
+    rows = database.execute(text("SHOW PROCESSLIST")).mappings()
+    return [row["Id"] for row in rows if row["db"] == name and row["Id"] != own]
+
+
+def _disconnect(database: Connection, name: str) -> None:
+    """Ends what still holds locks in there: to empty or to drop a table waits for them."""
+    for other in _others(database, name):
+        database.execute(text(f"KILL {other}"))
+
+
+def _url(address: URL) -> str:
+    return address.render_as_string(hide_password=False)

@@ -1,0 +1,28 @@
+"""Plain synchronous connections for the tests' own housekeeping, through none of the code under test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
+
+SYNC_DRIVERS = {"mysql": "mysql+pymysql", "sqlite": "sqlite"}
+
+
+def engine(url: str, *, timeout: float = 5.0) -> Engine:
+    """An engine without a pool and with autocommit. `timeout` (seconds) is for connecting."""
+    address = make_url(url)
+    arguments = {"connect_timeout": max(1, round(timeout))} if address.get_backend_name() == "mysql" else {}
+    address = address.set(drivername=SYNC_DRIVERS[address.get_backend_name()])
+    return create_engine(address, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments)
+
+
+@contextmanager
+def connection(url: str, *, timeout: float = 5.0) -> Iterator[Connection]:
+    database = engine(url, timeout=timeout)
+    try:
+        with database.connect() as opened:
+            yield opened
+    finally:
+        database.dispose()
