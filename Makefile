@@ -2,6 +2,7 @@
 # Python 3.11 has to be told. Plain POSIX make, but for ?=.
 #
 #   make demo DATABASE_URL=mysql+asyncmy://root@127.0.0.1/shop      the demo on a server of yours
+#   make demo ARGS=--help                                           its size, its directory, starting over
 #   make test ARGS='-m sqlite -k dispatch'                          a few tests
 #   make test PYTHON=python3.13
 
@@ -18,7 +19,7 @@ help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-8s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.demo ## real orders and readings, a worker killed in the middle, nothing lost (DATABASE_URL=…)
-	@$(BIN)/python -m app.demo
+	@$(BIN)/python -m app.demo $(ARGS)
 
 test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redis and SQLite (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)

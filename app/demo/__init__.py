@@ -1,0 +1,1 @@
+"""The demonstration: `python -m app.demo`. Feeds, kills, waits, and then counts from the outside."""

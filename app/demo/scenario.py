@@ -1,0 +1,195 @@
+"""What happens, in order: migrate, start the workers, feed, kill one, wait, stop, compare."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import db
+from app.demo import workers
+from app.demo.feed import DECLINED_EVERY, feed
+from app.demo.ledger import Ledger
+from app.demo.mailbox import Mailbox, serve
+from app.demo.screen import Screen
+from app.demo.table import summary
+from app.demo.verdict import effects, judge, stored
+from app.demo.witness import Witness
+from app.demo.workers import DemoError, Workers
+from app.models import Order, Reading
+from app.settings import settings
+
+REPORTS = 12
+REPORT_DELAY = timedelta(seconds=3)
+REPORT_SECONDS = workers.LEASE + 1.5  # longer than a lease, which a live worker has to extend
+KILL_AT = 0.4  # of all jobs
+LOOK_EVERY = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    directory: Path
+    orders: int
+    readings: int
+    timeout: float
+    reset: bool
+
+
+class Scenario:
+    """One demonstration, from an empty database to a verdict."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self.ledger = Ledger()
+        self.mailbox = Mailbox()
+        self.witness = Witness(options.directory / "runs")
+        accepted = options.orders - options.orders // DECLINED_EVERY
+        self.expected = accepted + options.readings + REPORTS
+        self.screen = Screen(
+            console,
+            {
+                "orders placed": accepted,
+                "readings stored": options.readings,
+                "receipts sent": accepted,
+                "readings processed": options.readings,
+                "reports drawn": REPORTS,
+            },
+        )
+        self.killed: int | None = None
+
+    async def run(self) -> bool:
+        """Play it all; whether the guarantees held. Raises DemoError where it cannot go on."""
+        started = time.monotonic()
+        async with serve(self.mailbox) as smtp_port:
+            self._set_environment(smtp_port)
+            try:
+                await self._migrate()
+                exit_code = await self._feed_and_drain()
+                return await self._judge(exit_code, time.monotonic() - started)
+            finally:
+                await db.dispose()
+
+    def _set_environment(self, smtp_port: int) -> None:
+        """For this process and those that it starts. DATABASE_URL and QUEUE_CONNECTION stay as given."""
+        directory = self.options.directory
+        self.witness.directory.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("DATABASE_URL", f"sqlite+aiosqlite:///{directory}/demo.db")
+        os.environ.update(
+            OUTBOX_JOBS="app.jobs",
+            APP_SMTP_HOST="127.0.0.1",
+            APP_SMTP_PORT=str(smtp_port),
+            APP_REPORTS_DIR=str(directory / "reports"),
+            APP_REPORT_SECONDS=str(REPORT_SECONDS),
+            APP_RUN_LOG=str(self.witness.directory),
+        )
+        settings.cache_clear()
+
+    async def _migrate(self) -> None:
+        if self.options.reset:
+            await workers.run_module("-m", "alembic", "downgrade", "base", seconds=60)
+        await workers.run_module("-m", "alembic", "upgrade", "head", seconds=60)
+        self.screen.say("alembic upgrade head: the tables are there")
+        try:
+            async with db.snapshot() as session:
+                rows = [await session.scalar(select(func.count(table.id))) for table in (Order, Reading)]
+        except SQLAlchemyError as error:
+            raise DemoError(f"the database does not answer: {error}") from error
+        if any(rows):
+            raise DemoError(
+                f"this database already holds {rows[0]} orders and {rows[1]} readings, and the demonstration counts "
+                "from nothing. Give it another database, or let it drop the tables of this project with --reset."
+            )
+
+    async def _feed_and_drain(self) -> int:
+        """The workers' exit code, once everything that was fed is done."""
+        log = self.options.directory / "workers.log"
+        async with workers.started(log) as running:
+            with self.screen.shown():
+                async with _in_background(self._feed()) as feeding:
+                    await self._watch(running, feeding)
+            self.screen.say("stopping the workers with SIGTERM")
+            return await running.stop()
+
+    async def _feed(self) -> None:
+        wanted = self.options
+        await feed(self.ledger, order_count=wanted.orders, reading_count=wanted.readings, report_delay=REPORT_DELAY)
+
+    async def _watch(self, running: Workers, feeding: asyncio.Task[None]) -> None:
+        """Until each committed job has ended; half-way, kill a worker."""
+        deadline = time.monotonic() + self.options.timeout
+        while not (self.ledger.closed and self.ledger.committed.keys() <= self.witness.ended):
+            if time.monotonic() > deadline:
+                self.screen.say(f"[red]not done after {self.options.timeout:.0f} s[/]; the workers' last words:")
+                self.screen.say(running.last_words())
+                return
+            await asyncio.sleep(LOOK_EVERY)
+            running.check()
+            if feeding.done() and (error := feeding.exception()):
+                raise DemoError(f"feeding failed: {error!r}") from error
+            self.witness.look()
+            self.screen.update(self._done())
+            if self.killed is None and len(self.witness.ended) > self.expected * KILL_AT:
+                self._kill()
+
+    def _kill(self) -> None:
+        """Kill the busiest worker process, without a warning and in the middle of its work."""
+        busy = self.witness.busy()
+        if len(busy) < workers.PROCESSES:
+            return  # the other one has yet to start
+        self.killed, jobs = busy.most_common(1)[0]
+        os.kill(self.killed, signal.SIGKILL)
+        self.screen.say(
+            f"[bold red]kill -9 {self.killed}[/]: one of {workers.PROCESSES} workers, in the middle of {jobs} jobs"
+        )
+
+    def _done(self) -> dict[str, int]:
+        ended = self.witness.ended_by_job
+        return {
+            "orders placed": self.ledger.counts["orders"],
+            "readings stored": self.ledger.counts["readings"],
+            "receipts sent": ended["SendReceipt"],
+            "readings processed": ended["ProcessReading"],
+            "reports drawn": ended["GenerateReport"],
+        }
+
+    async def _judge(self, exit_code: int, seconds: float) -> bool:
+        self.witness.look()
+        rows = await stored()
+        seen = effects(rows, self.mailbox, settings().reports_dir)
+        verdict = judge(self.ledger, self.witness, seen, self.killed)
+        self.console.print(summary(rows, self.ledger, self.mailbox, self.witness, verdict, seconds))
+        problems = {
+            "jobs or their effects were lost": bool(verdict.lost),
+            "jobs ran that were never committed": bool(verdict.phantom),
+            "jobs ran again for no reason that shows": verdict.unexplained > 0,
+            "a second run was added to the daily sums": rows.counted != len(rows.processed),
+            "no worker was killed: one of them never came to work": self.killed is None,
+            f"the workers ended with exit code {exit_code}": exit_code != 0,
+        }
+        for problem, found in problems.items():
+            if found:
+                self.console.print(f"[bold red]{problem}")
+        return not any(problems.values())
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `work` beside the block; it does not outlive it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
