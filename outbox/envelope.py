@@ -28,9 +28,9 @@ from outbox.job import (
 DelayOption = float | timedelta | datetime
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
-# What a JSON column of MySQL holds exactly: integers of 64 bits, and 100 levels of nesting.
+# What a JSON column holds exactly everywhere: integers of 64 bits (MySQL), and 31 levels of nesting (MariaDB).
 _INTEGERS = range(-(2**63), 2**64)
-_MAX_DEPTH = 100
+_MAX_DEPTH = 31
 _LONG_INTEGER = re.compile(rb"\d{19}")
 
 
@@ -231,7 +231,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _check_survives(name: str, payload: bytes) -> None:
-    """Refuse what MySQL's JSON would change or reject: integers over 64 bits, and more than 100 levels."""
+    """Refuse what a JSON column would change or reject."""
     pending: list[tuple[str, Any, int]] = [("", from_json(payload), 1)]
     while pending:
         path, value, depth = pending.pop()

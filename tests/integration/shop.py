@@ -27,6 +27,7 @@ class Receipt(Job):
 
     order_id: int
     note: str = ""
+    extra: Any = None
 
     async def handle(self) -> None:
         """Never run: these tests end at the queue."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.settlement import Settlement
-from tests.conformance.jobs import envelopes
+from tests.conformance.jobs import FAILURE, envelopes
 from tests.integration.shop import Receipt, async_engine
 
 CLAIMERS, JOBS, BATCH = 16, 20_000, 50
@@ -114,3 +114,36 @@ async def test_application_transactions_never_wait_for_claimers(
     await asyncio.gather(*application)
     await engine.dispose()
     assert await row_lock_waits(claimers[0]) == waits
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 100, 500, 1_100])
+async def test_no_statement_of_a_worker_waits_for_an_open_transaction_of_the_application(
+    migrated_url: str, backend: str, count: int
+) -> None:
+    """On a nearly empty table the optimizer is tempted to read all of it, and waits for rows that it does not want.
+    The application's transaction stays open for the whole test."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has one writer at a time: an open transaction of the application is waited for")
+    worker, engine = DatabaseDriver(migrated_url), async_engine(migrated_url)
+    await worker.insert(envelopes(count))
+    async with AsyncSession(engine) as session:
+        await dispatch(Receipt(order_id=1), session=session, queue="default")
+        await session.flush()
+        waits = await row_lock_waits(worker)
+        async with asyncio.timeout(40):
+            for end in (
+                lambda fence: Settlement.retried(fence, 0, FAILURE),
+                Settlement.snoozed,
+                lambda fence: Settlement.failed(fence, FAILURE),
+                Settlement.completed,
+            ):
+                claims = await worker.claim(["default"], count, 60)
+                assert len(claims) == count
+                assert not (await worker.extend([claim.fence for claim in claims], 60)).lost
+                settled = await worker.settle([end(claim.fence) for claim in claims])
+                assert len(settled.accepted) == count
+                await worker.retry_all()
+        assert await row_lock_waits(worker) == waits
+        await session.rollback()
+    await engine.dispose()
+    await worker.close()

@@ -88,7 +88,7 @@ async def test_a_job_is_there_when_its_transaction_has_committed(
     [job] = await stored(driver)
     assert (job.id, job.queue, job.priority, job.attempts) == (job_id, "mail", 5, 0)
     assert job.name == "tests.integration.shop.Receipt"
-    assert json.loads(job.payload) == {"order_id": order_id, "note": ""}
+    assert json.loads(job.payload) == {"order_id": order_id, "note": "", "extra": None}
 
 
 async def test_a_rollback_takes_the_job_along(
@@ -479,12 +479,25 @@ async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(
 async def test_a_payload_at_the_limit_is_stored(
     sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver
 ) -> None:
-    overhead = len('{"order_id":1,"note":""}')
+    overhead = len('{"order_id":1,"note":"","extra":null}')
     async with sessions() as session, session.begin():
         job_id = await dispatch(Receipt(order_id=1, note="x" * (1_048_576 - overhead)), session=session)
     job = await driver.get(job_id)
     assert job is not None
     assert len(json.loads(job.payload)["note"]) == 1_048_576 - overhead
+
+
+async def test_the_deepest_nesting_that_is_accepted_is_stored(
+    sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver
+) -> None:
+    nested: object = 1
+    for _ in range(30):
+        nested = [nested]
+    async with sessions() as session, session.begin():
+        job_id = await dispatch(Receipt(order_id=1, extra=nested), session=session)
+    job = await driver.get(job_id)
+    assert job is not None
+    assert json.loads(job.payload)["extra"] == nested
 
 
 async def test_what_is_no_session_is_named() -> None:

@@ -27,7 +27,8 @@ def test_ids_only_grow_even_when_the_wall_clock_goes_back(monkeypatch: pytest.Mo
 
 def test_threads_never_get_the_same_id() -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = [job_id for batch in pool.map(lambda _: [new_job_id() for _ in range(2_000)], range(8)) for job_id in batch]
+        batches = pool.map(lambda _: [new_job_id() for _ in range(2_000)], range(8))
+        made = [job_id for batch in batches for job_id in batch]
     assert len(set(made)) == len(made)
 
 

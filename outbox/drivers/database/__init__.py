@@ -1,6 +1,7 @@
 """Jobs in MySQL, MariaDB or SQLite."""
 
 from outbox.drivers.database.driver import DatabaseDriver
+from outbox.drivers.database.keeping import FailedJobKeeper
 from outbox.drivers.database.tables import metadata
 
-__all__ = ["DatabaseDriver", "metadata"]
+__all__ = ["DatabaseDriver", "FailedJobKeeper", "metadata"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox import clock
 from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.database import Database
+from outbox.drivers.database.keys import chunked
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
@@ -48,9 +50,10 @@ class _Taking:
         if self._claims:
             ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
             microseconds = int(self._lease * _MICROSECONDS)
-            await connection.exec_driver_sql(
-                self._dialect.reserve(len(ids)), (self._token, microseconds, microseconds, *ids)
-            )
+            for keys in chunked(ids):
+                await connection.exec_driver_sql(
+                    self._dialect.reserve(len(keys)), (self._token, microseconds, microseconds, *keys)
+                )
         return self._claims
 
     async def _queues_to_try(self, connection: AsyncConnection) -> Sequence[str]:
@@ -87,15 +90,15 @@ class _Taking:
 async def extend(database: Database, fences: Sequence[Fence], lease: float) -> Lease:
     """Renew in one statement per token, and ask for the rows only where a token lost some of them."""
     by_token: dict[bytes, list[Fence]] = {}
-    for fence in fences:
+    for fence in sorted(fences, key=attrgetter("job_id")):
         by_token.setdefault(fence.token, []).append(fence)
     microseconds = int(lease * _MICROSECONDS)
 
     async def renew(connection: AsyncConnection) -> Lease:
         deadline = clock.now() + lease
         lost: set[Fence] = set()
-        for token, group in by_token.items():
-            ids = sorted(fence.job_id.bytes for fence in group)
+        for token, group in ((token, group) for token, all_of in by_token.items() for group in chunked(all_of)):
+            ids = [fence.job_id.bytes for fence in group]
             result = await connection.exec_driver_sql(
                 database.dialect.renew(len(ids)), (microseconds, microseconds, *ids, token)
             )
@@ -111,11 +114,11 @@ async def holders(
     database: Database, connection: AsyncConnection, ids: Sequence[bytes], *, lock: bool
 ) -> dict[bytes, bytes | None]:
     """The current token of each of these jobs that is still there."""
-    if not ids:
-        return {}
-    statement = database.dialect.held(len(ids), lock=lock)
-    rows: Iterable[Any] = await connection.exec_driver_sql(statement, tuple(sorted(ids)))
-    return {bytes(row[0]): None if row[1] is None else bytes(row[1]) for row in rows}
+    held: dict[bytes, bytes | None] = {}
+    for keys in chunked(sorted(ids)):
+        rows: Iterable[Any] = await connection.exec_driver_sql(database.dialect.held(len(keys), lock=lock), tuple(keys))
+        held.update((bytes(row[0]), None if row[1] is None else bytes(row[1])) for row in rows)
+    return held
 
 
 async def next_due(database: Database, queues: Sequence[str]) -> float | None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.engine import READS, create_engine
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
+from outbox.drivers.database.origin import Origin
 from outbox.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -23,11 +24,15 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 _TRANSACTION_SECONDS = 60.0
 
 
+_ALL = Origin()
+
+
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5) -> None:
+    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL) -> None:
         self.url = url
+        self.origin = origin
         self.engine = create_engine(url, pool_size)
         self.dialect = dialect_for(self.engine.dialect)
 

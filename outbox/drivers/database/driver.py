@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +12,7 @@ from outbox.drivers.database import claiming, concerns, failed, fleet, inspectin
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
 from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -21,13 +22,17 @@ from outbox.settlement import Fence, Settlement
 class DatabaseDriver:
     """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
 
+    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobKeeper`.
+
     Raises:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
     """
 
-    def __init__(self, url: str, *, name: str = "database", pool_size: int = 5) -> None:
+    def __init__(
+        self, url: str, *, name: str = "database", pool_size: int = 5, keeps_failed_of: Collection[str] = ()
+    ) -> None:
         self.name = name
-        self._database = Database(parse_url(url), pool_size)
+        self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)))
         self._server = ""
 
     @property

@@ -93,7 +93,7 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA journal_mode")
         if cursor.fetchone()[0] not in {"wal", "memory"}:
-            # The file keeps its mode, so this happens once; while somebody writes it cannot, and a later connection will.
+            # The file keeps its mode, so this happens once. While somebody writes it cannot; a later connection will.
             with suppress(sqlite3.OperationalError):
                 cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")

@@ -27,7 +27,7 @@ _STORABLE = (func.json_valid(failed_jobs.c.payload) == 1, func.json_valid(failed
 
 
 async def get_failed(database: Database, job_id: JobId) -> FailedJob | None:
-    query = _failed_jobs().where(failed_jobs.c.id == job_id.bytes)
+    query = _failed_jobs().where(failed_jobs.c.id == job_id.bytes, database.origin.condition)
 
     async def read(connection: AsyncConnection) -> FailedJob | None:
         row = (await connection.execute(query)).mappings().one_or_none()
@@ -41,7 +41,8 @@ async def list_failed(database: Database, queue: str | None, limit: int, before:
     Raises:
         JobNotFound: ``before`` is no longer there, so nobody knows where its page ended.
     """
-    query = _failed_jobs().order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
+    query = _failed_jobs().where(database.origin.condition)
+    query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
     if queue is not None:
         query = query.where(failed_jobs.c.queue == queue)
 
@@ -68,6 +69,12 @@ def _failed_jobs() -> Any:
     return select(*(column for column in failed_jobs.c if column.name != "exception"), exception)
 
 
+async def locked_jobs(database: Database, connection: AsyncConnection, keys: Sequence[bytes]) -> list[FailedJob]:
+    """What is in rows that this transaction has locked."""
+    query = database.dialect.pick(_failed_jobs(), failed_jobs, keys)
+    return [_failed_job(database.dialect, row) for row in (await connection.execute(query)).mappings()]
+
+
 def _failed_job(dialect: Dialect, row: Any) -> FailedJob:
     return FailedJob(
         id=UUID(bytes=bytes(row["id"])),
@@ -92,7 +99,7 @@ def _failure(text: str) -> Failure:
 
 
 async def find_failed(database: Database, digits: str) -> list[JobId]:
-    return await inspecting.find_ids(database, failed_jobs, digits)
+    return await inspecting.find_ids(database, failed_jobs, digits, database.origin.condition)
 
 
 async def retry(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
@@ -124,7 +131,12 @@ async def unretryable(database: Database, queue: str | None, limit: int) -> list
 
 async def _unstorable(database: Database, *conditions: ColumnElement[bool], limit: int) -> list[JobId]:
     broken = or_(*(not_(storable) for storable in _STORABLE))
-    query = select(failed_jobs.c.id).where(broken, *conditions).order_by(failed_jobs.c.id).limit(limit)
+    query = (
+        select(failed_jobs.c.id)
+        .where(broken, database.origin.condition, *conditions)
+        .order_by(failed_jobs.c.id)
+        .limit(limit)
+    )
 
     async def read(connection: AsyncConnection) -> list[JobId]:
         return [UUID(bytes=bytes(key)) for key in await connection.scalars(query)]
@@ -136,7 +148,8 @@ async def _put_back(database: Database, keys: Sequence[bytes], *conditions: Colu
     async def insert(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
         await connection.exec_driver_sql(database.dialect.copy_from_failed(len(locked)), tuple(locked))
 
-    return await Removal(database, failed_jobs, keys, *conditions, *_STORABLE, also=insert).run()
+    mine = database.origin.condition
+    return await Removal(database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert).run()
 
 
 async def retry_all(database: Database, queue: str | None) -> int:
@@ -145,13 +158,13 @@ async def retry_all(database: Database, queue: str | None) -> int:
     async def put_back(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await _put_back(database, keys, *conditions)
 
-    return await _sweep(database, queue, 0.0, put_back)
+    return await sweep(database, queue, 0.0, put_back)
 
 
 async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     removed: set[bytes] = set()
     for keys in chunks(job_ids):
-        removed.update(await Removal(database, failed_jobs, keys).run())
+        removed.update(await Removal(database, failed_jobs, keys, database.origin.condition).run())
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
@@ -161,14 +174,14 @@ async def flush(database: Database, queue: str | None, older_than: float | None)
     async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await Removal(database, failed_jobs, keys, *conditions).run()
 
-    return await _sweep(database, queue, older_than or 0.0, remove)
+    return await sweep(database, queue, older_than or 0.0, remove)
 
 
-async def _sweep(database: Database, queue: str | None, age: float, act: Callable[..., Awaitable[list[bytes]]]) -> int:
+async def sweep(database: Database, queue: str | None, age: float, act: Callable[..., Awaitable[list[bytes]]]) -> int:
     """Walk once, in the order of the key, over the jobs (of a queue) that failed at least ``age`` seconds ago, and
     ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act`` repeats."""
     horizon = await _moment(database, -age)
-    conditions = [failed_jobs.c.failed_at <= horizon]
+    conditions = [failed_jobs.c.failed_at <= horizon, database.origin.condition]
     if queue is not None:
         conditions.append(failed_jobs.c.queue == queue)
     done = 0

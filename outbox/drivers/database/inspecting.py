@@ -115,11 +115,12 @@ async def find(database: Database, digits: str) -> list[JobId]:
     return await find_ids(database, jobs, digits)
 
 
-async def find_ids(database: Database, table: Table, digits: str) -> list[JobId]:
+async def find_ids(database: Database, table: Table, digits: str, *conditions: ColumnElement[bool]) -> list[JobId]:
     """Ids in ``table`` that begin with these hexadecimal digits (a range of the key), or end with them (all keys)."""
     first, last = (bytes.fromhex(digits.ljust(_ID_DIGITS, filler)) for filler in "0f")
     ends = func.hex(table.c.id).like(f"%{digits.upper()}")
-    query = select(table.c.id).where(or_(table.c.id.between(first, last), ends)).order_by(table.c.id).limit(_MATCHES)
+    matches = or_(table.c.id.between(first, last), ends)
+    query = select(table.c.id).where(matches, *conditions).order_by(table.c.id).limit(_MATCHES)
 
     async def read(connection: AsyncConnection) -> list[JobId]:
         return [UUID(bytes=bytes(key)) for key in await connection.scalars(query)]
@@ -138,7 +139,9 @@ async def counts(database: Database) -> list[QueueCounts]:
         select(jobs.c.queue, _state(dialect), func.count().label("number"), waiting.label("waiting")).group_by(
             jobs.c.queue, "state"
         ),
-        select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null()).group_by(failed_jobs.c.queue),
+        select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null())
+        .where(database.origin.condition)
+        .group_by(failed_jobs.c.queue),
         select(pauses.c.queue, literal_column(f"'{_PAUSED}'"), literal_column("1"), null()),
     )
 

@@ -41,13 +41,8 @@ class Removal:
         self._database = database
         self._table = table
         self._also = also
-        self._locking = (
-            select(table.c.id)
-            .with_hint(table, database.dialect.primary_hint)
-            .where(table.c.id.in_(keys), *conditions)
-            .order_by(table.c.id)
-            .with_for_update(skip_locked=skip_locked)
-        )
+        locking = select(table.c.id).where(*conditions).with_for_update(skip_locked=skip_locked)
+        self._locking = database.dialect.pick(locking, table, keys)
         self._taken: list[bytes] = []
 
     async def run(self) -> list[bytes]:
@@ -59,8 +54,7 @@ class Removal:
         if self._taken:
             if self._also is not None:
                 await self._also(connection, self._taken)
-            statement = self._database.dialect.remove(len(self._taken), self._table.name)
-            await connection.exec_driver_sql(statement, tuple(self._taken))
+            await connection.execute(self._database.dialect.delete(self._table, self._taken))
         return self._taken
 
     async def _recover(self, connection: AsyncConnection) -> list[bytes] | None:

@@ -1,4 +1,4 @@
-"""The ends of attempts, written in one transaction with everything that follows from them."""
+"""The ends of attempts, each written in one transaction with everything that follows from it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from outbox.drivers.base import Settled
 from outbox.drivers.database.claiming import holders
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.keys import chunked
 from outbox.settlement import Failure, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000
@@ -19,14 +20,19 @@ _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
 
 async def settle(database: Database, connection_name: str, settlements: Sequence[Settlement]) -> Settled:
-    if not settlements:
-        return Settled((), ())
-    settling = _Settling(database, connection_name, settlements)
-    return await database.write(settling.write, confirm=settling.recover)
+    accepted: list[Settlement] = []
+    stale: list[Settlement] = []
+    for batch in chunked(settlements):
+        settling = _Settling(database, connection_name, batch)
+        settled = await database.write(settling.write, confirm=settling.recover)
+        accepted += settled.accepted
+        stale += settled.stale
+    return Settled(tuple(accepted), tuple(stale))
 
 
 class _Settling:
-    """One batch. The usual one, completions under one token, is a single DELETE; any other first locks its rows."""
+    """One batch, one transaction. The usual one, completions under one token, is a single DELETE; any other first locks
+    its rows."""
 
     def __init__(self, database: Database, connection_name: str, settlements: Sequence[Settlement]) -> None:
         self._database = database

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+from sqlalchemy import Delete, Select, Table, TextClause, delete
 
 from outbox.job import PRIORITIES
 
@@ -103,8 +106,8 @@ class Dialect(ABC):
         """Delete rows held under one token. Parameters: ids, token."""
 
     @abstractmethod
-    def remove(self, count: int, table: str = "queue_jobs") -> str:
-        """Delete rows that this transaction has locked. Parameters: ids."""
+    def remove(self, count: int) -> str:
+        """Delete rows that this transaction has locked and found held. Parameters: ids."""
 
     def put_back(self, count: int) -> str:
         """Parameters: (id, microseconds until available) per row; (id, attempts to take back) per row; ids."""
@@ -121,7 +124,16 @@ class Dialect(ABC):
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
             f"attempts, exception, failed_at) SELECT id, {self.p}, queue, name, priority, payload, headers, attempts, "
-            f"CASE id {cases} END, {self.now} FROM queue_jobs WHERE id IN ({self.marks(count)})"
+            f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)})"
+        )
+
+    def keep_failed(self, count: int) -> str:
+        """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: id, connection,
+        queue, name, priority, payload, headers, attempts, exception, when it failed, the same again."""
+        row = f"({self.marks(9)}, CASE WHEN {self.p} < {self.now} THEN {self.p} ELSE {self.now} END)"
+        return (
+            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
+            f"attempts, exception, failed_at) VALUES {', '.join([row] * count)}"
         )
 
     def copy_from_failed(self, count: int) -> str:
@@ -131,6 +143,14 @@ class Dialect(ABC):
             f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
             f"{self.keep_existing}"
         )
+
+    def pick(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
+        """``query`` on the rows of ``table`` with these ids, read one after the other, and no other row looked at."""
+        return query.where(table.c.id.in_(ids)).order_by(table.c.id)
+
+    def delete(self, table: Table, ids: Sequence[bytes]) -> Delete | TextClause:
+        """The rows of ``table`` with these ids, no other row looked at."""
+        return delete(table).where(table.c.id.in_(ids))
 
     def next_due(self, queues: int) -> str:
         """Seconds until the earliest future ``available_at`` of each queue and priority. Parameters: queues."""

@@ -36,5 +36,5 @@ class SQLite(Dialect):
     def remove_held(self, count: int) -> str:
         return f"{self.remove(count)} AND reserved_by = {self.p}"
 
-    def remove(self, count: int, table: str = "queue_jobs") -> str:
-        return f"DELETE FROM {table} WHERE id IN ({self.marks(count)})"
+    def remove(self, count: int) -> str:
+        return f"DELETE FROM queue_jobs WHERE id IN ({self.marks(count)})"

@@ -1,0 +1,93 @@
+"""What all commands share: settings, the driver of ``--connection``, ``--json``, errors as one line and an exit code.
+
+| exit code | |
+|---|---|
+| 0 | done |
+| 1 | not done, or not all of it: no such job, the database does not answer, `check` found a problem |
+| 2 | the settings, the flags or the tables are wrong |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from outbox.connections import open_driver
+from outbox.console.screen import Screen
+from outbox.errors import ConfigurationError, InvalidOption, OutboxError
+from outbox.job import check_queue
+from outbox.settings import Settings
+
+Work = Callable[..., Awaitable[int | None]]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line, not with a traceback, when outbox says no."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # asyncmy logs every warning of the server, a broken JSON text for example; what matters comes back as an error.
+        logging.getLogger("asyncmy").setLevel(logging.ERROR)
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            raise Misconfigured(_one_line(error)) from error
+        except OutboxError as error:
+            raise Refused(_one_line(error)) from error
+
+
+def _one_line(error: OutboxError) -> str:
+    return " ".join(str(error).split())
+
+
+class Refused(click.ClickException):
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"outbox: {self.format_message()}", file=file, err=file is None)
+
+
+class Misconfigured(Refused):
+    exit_code = 2
+
+
+def queue(name: str) -> str:
+    """A parameter's type."""
+    try:
+        return check_queue(name)
+    except InvalidOption as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def json_option(function: Function) -> Function:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def on_connection(work: Work) -> Callable[..., None]:
+    """The command that awaits ``work(driver, screen, …)`` with the driver of ``--connection``, and exits with the code
+    that it returns."""
+
+    @click.option("--connection", metavar="NAME", help="A connection of the settings. Default: QUEUE_CONNECTION.")
+    @json_option
+    @functools.wraps(work)
+    def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
+        settings = Settings.load()
+        code = asyncio.run(_run(work, settings, connection or settings.connection, Screen(as_json), parameters))
+        click.get_current_context().exit(code or 0)
+
+    return run
+
+
+async def _run(
+    work: Work, settings: Settings, connection: str, screen: Screen, parameters: dict[str, Any]
+) -> int | None:
+    driver = open_driver(settings, connection)
+    try:
+        return await work(driver, screen, **parameters)
+    finally:
+        await driver.close()

@@ -1,0 +1,161 @@
+"""The examination behind `outbox check`: settings, jobs, and each connection from its server to its workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from outbox import registry
+from outbox.connections import open_driver
+from outbox.console.findings import Finding
+from outbox.console.readable import age, counted
+from outbox.console.tables import SILENT_SECONDS
+from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
+from outbox.errors import ConfigurationError, OutboxError
+from outbox.job import Job
+from outbox.settings import Settings
+
+_LOOKED_AT = 500
+"""Live jobs whose names are compared with the registered ones."""
+
+
+async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
+    """Everything, or of the connections only ``connection``; one finding after the other, as they are made."""
+    try:
+        settings = Settings.load()
+    except ConfigurationError as error:
+        yield Finding.problem("settings", str(error))
+        return
+    yield Finding.ok("settings", f"jobs go to the connection {settings.connection}")
+    for finding in _examine_jobs(settings):
+        yield finding
+    for name in [connection] if connection else connection_names(settings):
+        async with aclosing(_examine_connection(settings, name)) as findings:
+            async for finding in findings:
+                yield finding
+
+
+def job_classes() -> list[type[Job]]:
+    """The registered classes, by name; each once, whatever aliases it has."""
+    return sorted(set(registry.registered().values()), key=lambda job: job.name)
+
+
+def connection_names(settings: Settings) -> list[str]:
+    """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name."""
+    named = (job.connection for job in job_classes())
+    return list(dict.fromkeys([settings.connection, *settings.connections, *(name for name in named if name)]))
+
+
+def _examine_jobs(settings: Settings) -> Iterator[Finding]:
+    if not settings.jobs:
+        yield Finding.warning("jobs", "no module with jobs is named", "set OUTBOX_JOBS to the modules that define them")
+    for module in settings.jobs:
+        try:
+            registry.import_jobs([module])
+        except ConfigurationError as error:
+            yield Finding.problem("jobs", str(error))
+        else:
+            yield Finding.ok("jobs", f"{module} is imported")
+    classes = job_classes()
+    if classes:
+        described = ", ".join(f"{job.name} (queue {job.queue})" for job in classes)
+        yield Finding.info("jobs", f"{counted(len(classes), 'job')} registered: {described}")
+    elif settings.jobs:
+        yield Finding.warning("jobs", "no job class is registered", "give the classes in these modules a `handle`")
+
+
+async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[Finding, None]:
+    try:
+        driver = open_driver(settings, name)
+    except ConfigurationError as error:
+        yield Finding.problem(name, str(error))
+        return
+    try:
+        await driver.check()
+        yield Finding.ok(name, f"{driver.description} answers and has the tables")
+        yield await _compare_clocks(driver)
+        for concern in await driver.concerns():
+            make = Finding.problem if concern.serious else Finding.warning
+            yield make(name, concern.message, concern.advice)
+        counts = await driver.counts()
+        workers = await driver.workers()
+        for finding in (*_examine_queues(name, counts, workers), *_examine_workers(name, workers)):
+            yield finding
+        for finding in await _examine_names(driver):
+            yield finding
+    except OutboxError as error:
+        yield Finding.problem(name, str(error))
+    finally:
+        await driver.close()
+
+
+async def _compare_clocks(driver: Driver) -> Finding:
+    before = datetime.now(UTC)
+    there = await driver.now()
+    ahead = there - before - (datetime.now(UTC) - before) / 2
+    if abs(ahead) < timedelta(seconds=1):
+        return Finding.info(driver.name, "its clock and this machine's agree to a second")
+    way = "ahead of" if ahead > timedelta() else "behind"
+    seconds = abs(ahead).total_seconds()
+    return Finding.info(
+        driver.name, f"its clock is {seconds:,.0f} s {way} this machine's; jobs go by the server's, so nothing breaks"
+    )
+
+
+def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStatus]) -> Iterator[Finding]:
+    ready, failed = sum(queue.ready for queue in counts), sum(queue.failed for queue in counts)
+    waits = [queue.oldest for queue in counts if queue.oldest is not None]
+    waiting = f", the first for {age(max(waits))}" if waits else ""
+    delayed, reserved = sum(queue.delayed for queue in counts), sum(queue.reserved for queue in counts)
+    yield Finding.info(name, f"{ready:,} ready{waiting}; {delayed:,} delayed, {reserved:,} reserved")
+    if failed:
+        yield Finding.warning(
+            name, counted(failed, "failed job"), "see `outbox failed`; then `outbox retry` or `outbox forget`"
+        )
+    drained = {queue for worker in workers if not _silent(worker) for queue in worker.queues.split(",")}
+    for queue in counts:
+        if queue.paused:
+            message = f"the queue {queue.queue} is paused with {queue.ready:,} ready"
+            yield Finding.warning(name, message, f"`outbox resume {queue.queue}` lets workers go on")
+        elif queue.ready and queue.queue not in drained:
+            message = f"no worker drains the queue {queue.queue}, where {queue.ready:,} ready"
+            yield Finding.warning(name, message, f"start one: `python -m outbox.work --queue {queue.queue}`")
+
+
+def _silent(worker: WorkerStatus) -> bool:
+    return worker.seen > SILENT_SECONDS
+
+
+def _examine_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding]:
+    alive = [worker for worker in workers if not _silent(worker)]
+    if alive:
+        yield Finding.info(name, f"{counted(len(alive), 'worker')} alive")
+    for worker in workers:
+        if _silent(worker):
+            yield Finding.warning(
+                name,
+                f"the worker {worker.name} was last heard of {age(worker.seen)} ago",
+                f"see what became of process {worker.pid} on {worker.host}; its jobs go to others by themselves",
+            )
+
+
+async def _examine_names(driver: Driver) -> list[Finding]:
+    known = registry.registered()
+    if not known:
+        return []
+    unknown = sorted({job.name for job in await driver.list_jobs(limit=_LOOKED_AT)} - set(known))
+    findings = [
+        Finding.warning(
+            driver.name,
+            f"there are jobs named {name}, which no module of OUTBOX_JOBS registers: a worker would fail them",
+            "add the module, or the name to the `aliases` of the class that took its place",
+        )
+        for name in unknown
+    ]
+    broken = await driver.unretryable()
+    if broken:
+        ids = ", ".join(map(str, broken))
+        message = f"the payload or the headers of {counted(len(broken), 'failed job')} are not JSON: {ids}"
+        findings.append(Finding.warning(driver.name, message, "repair the rows, or `outbox forget` them"))
+    return findings

@@ -1,0 +1,41 @@
+"""What `outbox check` found: one line each, with what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    OK = "ok"
+    INFO = "info"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``advice`` is what to do about it, empty where there is nothing to do."""
+
+    level: Level
+    subject: str
+    message: str
+    advice: str = ""
+
+    @classmethod
+    def ok(cls, subject: str, message: str) -> Finding:
+        return cls(Level.OK, subject, message)
+
+    @classmethod
+    def info(cls, subject: str, message: str) -> Finding:
+        return cls(Level.INFO, subject, message)
+
+    @classmethod
+    def warning(cls, subject: str, message: str, advice: str) -> Finding:
+        """It works, but not as well, or not for long."""
+        return cls(Level.WARNING, subject, message, advice)
+
+    @classmethod
+    def problem(cls, subject: str, message: str, advice: str = "") -> Finding:
+        """Jobs cannot be dispatched, or not be run."""
+        return cls(Level.PROBLEM, subject, message, advice)

@@ -1,0 +1,143 @@
+"""The failed jobs of a connection that is not a database, kept in a database's `queue_failed_jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import Concern, FailedJob
+from outbox.drivers.database import concerns, failed
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.engine import parse_url
+from outbox.drivers.database.origin import Origin
+from outbox.drivers.database.removing import Removal, chunks
+from outbox.drivers.database.settling import dump_failure
+from outbox.drivers.database.tables import failed_jobs
+from outbox.ids import JobId
+
+_ROWS_PER_INSERT = 100
+# As in `inserting.py`: half of the smallest max_allowed_packet in use, because escaping can double what is sent.
+_CHARACTERS_PER_INSERT = 7_000_000
+
+Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
+Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
+
+
+class FailedJobKeeper:
+    """What the driver of the connection ``of`` needs in order to keep its failed jobs here.
+
+    Raises:
+        ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
+    """
+
+    def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
+        self._database = Database(parse_url(url), pool_size, Origin(only=of))
+
+    async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
+        """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
+        the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
+        for batch in _batches(sorted(jobs, key=lambda job: job.id)):
+            await self._database.write(_Keeping(self._database, batch, still).write)
+
+    async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+        """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction per thousand; return
+        those that there were."""
+        taken: set[bytes] = set()
+        for keys in chunks(job_ids):
+            taken.update(await self._removal(keys, also).run())
+        return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
+
+    async def take_all(self, queue: str | None, older_than: float | None, also: Also) -> int:
+        """The same with all (of a queue) that had failed (so many seconds ago) when this began."""
+
+        async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
+            return await self._removal(keys, also, *conditions).run()
+
+        return await failed.sweep(self._database, queue, older_than or 0.0, take)
+
+    def _removal(self, keys: Sequence[bytes], also: Also, *conditions: Any) -> Removal:
+        async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
+            await also(await failed.locked_jobs(self._database, connection, locked))
+
+        mine = self._database.origin.condition
+        return Removal(self._database, failed_jobs, keys, mine, *conditions, also=with_rows)
+
+    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+        return await failed.get_failed(self._database, job_id)
+
+    async def find_failed(self, digits: str) -> list[JobId]:
+        return await failed.find_failed(self._database, digits)
+
+    async def list_failed(self, queue: str | None, limit: int, before: JobId | None) -> list[FailedJob]:
+        return await failed.list_failed(self._database, queue, limit, before)
+
+    async def counts(self) -> dict[str, int]:
+        """How many there are, by queue."""
+        mine = self._database.origin.condition
+        query = select(failed_jobs.c.queue, func.count()).where(mine).group_by(failed_jobs.c.queue)
+
+        async def read(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+        return await self._database.read(read)
+
+    async def check(self) -> None:
+        """
+        Raises:
+            TablesMissing, BackendUnavailable, ConfigurationError: as their names say.
+        """
+
+        async def look(connection: AsyncConnection) -> None:
+            await connection.execute(failed_jobs.select().limit(0))
+
+        await self._database.read(look)
+
+    async def concerns(self) -> list[Concern]:
+        return await concerns.concerns(self._database)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+class _Keeping:
+    """One transaction of `FailedJobKeeper.keep`."""
+
+    def __init__(self, database: Database, jobs: Sequence[FailedJob], still: Still) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._still = still
+
+    async def write(self, connection: AsyncConnection) -> None:
+        jobs = self._jobs
+        while jobs:
+            parameters = tuple(value for job in jobs for value in self._row(job))
+            await connection.exec_driver_sql(self._database.dialect.keep_failed(len(jobs)), parameters)
+            kept = await self._still(jobs)
+            if len(kept) == len(jobs):
+                return
+            # What was there before must stay as it was, so begin again without the others.
+            await connection.rollback()
+            jobs = [job for job in jobs if job.id in kept]
+
+    def _row(self, job: FailedJob) -> tuple[Any, ...]:
+        failed_at = self._database.dialect.moment(job.failed_at)
+        exception = dump_failure(job.failure)
+        names = (job.id.bytes, job.connection, job.queue, job.name, job.priority)
+        return (*names, job.payload, job.headers, job.attempts, exception, failed_at, failed_at)
+
+
+def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:
+    batch: list[FailedJob] = []
+    characters = 0
+    for job in jobs:
+        size = len(job.payload) + len(job.failure.message) + len(job.failure.traceback)
+        if batch and (len(batch) >= _ROWS_PER_INSERT or characters + size > _CHARACTERS_PER_INSERT):
+            yield batch
+            batch, characters = [], 0
+        batch.append(job)
+        characters += size
+    if batch:
+        yield batch

@@ -1,0 +1,18 @@
+"""How many rows one statement names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+KEYS_PER_STATEMENT = 500
+"""With a thousand keys MariaDB turns the list into a join, and may then read the whole table and wait for rows that are
+none of the statement's business: those of an application's open transaction."""
+
+
+def chunked(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """``items`` in portions for one statement each."""
+    for start in range(0, len(items), KEYS_PER_STATEMENT):
+        yield items[start : start + KEYS_PER_STATEMENT]

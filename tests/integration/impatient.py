@@ -1,0 +1,19 @@
+"""Named in OUTBOX_JOBS beside the jobs, it makes a worker give up sooner on handlers that do not stop."""
+
+from __future__ import annotations
+
+from outbox.runtime.executor import Executor
+from outbox.runtime.hooks import Hooks
+from outbox.runtime.watchdog import Watchdog
+
+PATIENCE = (0.4, 0.2, 0.2)
+HARD_GRACE = 1.0
+
+
+def install() -> None:
+    for service in (Executor, Hooks):
+        service.__init__.__defaults__ = (PATIENCE,)  # type: ignore[misc]
+    Watchdog.__init__.__kwdefaults__["hard_grace"] = HARD_GRACE  # type: ignore[index, misc]
+
+
+install()

@@ -1,0 +1,61 @@
+"""Forcing two transactions to meet: one holds a lock, and the test knows when others have come to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import event, text
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.ids import JobId
+
+
+@asynccontextmanager
+async def locked(driver: DatabaseDriver, table: str, job_id: JobId) -> AsyncIterator[None]:
+    """While somebody else is writing this row; on SQLite, while somebody else is writing."""
+    async with driver._database.engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            await connection.execute(text(f"SELECT 1 FROM {table} WHERE id = :id FOR UPDATE"), {"id": job_id.bytes})
+        else:
+            await connection.execute(text("SELECT 1"))  # begins; SQLite's transactions lock when they begin
+        yield
+        await connection.rollback()
+
+
+class Arrivals:
+    """How many transactions have come as far as they can while the lock is held."""
+
+    def __init__(self, drivers: Sequence[DatabaseDriver]) -> None:
+        self._looking = drivers[0]
+        self.begun = 0
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while await self._waiting() < count:
+                await asyncio.sleep(0.01)
+
+    async def _waiting(self) -> int:
+        engine = self._looking._database.engine
+        if engine.dialect.name == "sqlite":
+            return self.begun
+        async with engine.connect() as connection:
+            status = await connection.execute(text("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'"))
+            return int(status.one()[1])
+
+
+@contextmanager
+def arrivals(*drivers: DatabaseDriver) -> Iterator[Arrivals]:
+    """Of ``drivers``. InnoDB says who waits; on SQLite, which does not, whoever is about to begin counts."""
+    seen = Arrivals(drivers)
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        seen.begun += statement == "BEGIN IMMEDIATE"
+
+    engines = [driver._database.engine.sync_engine for driver in drivers]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
