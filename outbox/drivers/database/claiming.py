@@ -10,13 +10,16 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease
+from outbox.drivers.base import Claim, Lease, Outlook
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
+
+_SEEN_SECONDS = 60.0
+"""A worker that was not heard of for so long does not share the looking any more."""
 
 
 async def claim(database: Database, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
@@ -121,9 +124,14 @@ async def holders(
     return held
 
 
-async def next_due(database: Database, queues: Sequence[str]) -> float | None:
-    async def look(connection: AsyncConnection) -> float | None:
-        rows = await connection.exec_driver_sql(database.dialect.next_due(len(queues)), tuple(queues))
-        return min((max(0.0, float(seconds)) for (seconds,) in rows if seconds is not None), default=None)
+async def look(database: Database, queues: Sequence[str]) -> Outlook:
+    statement = database.dialect.look(len(queues), int(_SEEN_SECONDS * _MICROSECONDS))
 
-    return await database.read(look)
+    async def read(connection: AsyncConnection) -> list[Any]:
+        return list(await connection.exec_driver_sql(statement, tuple(queues) * 3))
+
+    rows = await database.read(read)
+    paused = {queue for queue, seconds, _ in rows if queue is not None and seconds is None}
+    due = [float(seconds) for queue, seconds, _ in rows if seconds is not None and queue not in paused]
+    idle = sum(int(workers) for _, _, workers in rows)
+    return Outlook(max(0.0, min(due)) if due else None, max(1, idle))

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.dialects import dialect_for
-from outbox.drivers.database.engine import READS, create_engine
+from outbox.drivers.database.engine import create_engine, create_reader
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.origin import Origin
 from outbox.errors import BackendUnavailable
@@ -34,6 +34,7 @@ class Database:
         self.url = url
         self.origin = origin
         self.engine = create_engine(url, pool_size)
+        self._reader = create_reader(self.engine, pool_size)
         self.dialect = dialect_for(self.engine.dialect)
 
     @property
@@ -55,7 +56,7 @@ class Database:
         while True:
             try:
                 if committing and confirm is not None:
-                    known = await self._once(confirm, reads=True)
+                    known = await self._once(confirm)
                     if known is not None:
                         return known
                 committing = False
@@ -73,14 +74,16 @@ class Database:
         persistence = Persistence()
         while True:
             try:
-                return await self._once(work, reads=True)
+                return await self._once(work)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
                 await self._pause_or_raise(error, persistence)
 
-    async def _once(self, work: Work[T], *, reads: bool) -> T:
-        async with asyncio.timeout(_TRANSACTION_SECONDS), self.engine.connect() as connection:
-            if reads:
-                connection = await connection.execution_options(**{READS: True})
+    async def write_alone(self, work: Work[T]) -> T:
+        """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
+        return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
+
+    async def _once(self, work: Work[T]) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), self._reader.connect() as connection:
             return await work(connection)
 
     async def _pause_or_raise(self, error: Exception, persistence: Persistence) -> None:
@@ -94,4 +97,5 @@ class Database:
         raise translated from error
 
     async def close(self) -> None:
+        await self._reader.dispose()
         await self.engine.dispose()

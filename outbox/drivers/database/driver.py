@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import Claim, Concern, FailedJob, Lease, QueueCounts, Settled, StoredJob, WorkerStatus
+from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
 from outbox.drivers.database import claiming, concerns, failed, fleet, inspecting, settling
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
@@ -73,8 +73,8 @@ class DatabaseDriver:
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settling.settle(self._database, self.name, settlements)
 
-    async def next_due(self, queues: Sequence[str]) -> float | None:
-        return await claiming.next_due(self._database, queues)
+    async def look(self, queues: Sequence[str]) -> Outlook:
+        return await claiming.look(self._database, queues)
 
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._database, worker)

@@ -60,19 +60,43 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     try:
         if url.get_backend_name() == "sqlite":
             return _sqlite_engine(url, pool_size)
-        return create_async_engine(
-            url,
-            isolation_level="READ COMMITTED",
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_recycle=_RECYCLE_SECONDS,
-            connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
-        )
+        return _server_engine(url, "READ COMMITTED", pool_size, pool_size)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         extra = "sqlite" if url.get_backend_name() == "sqlite" else "mysql"
         raise ConfigurationError(
             f"{url.drivername} needs a package: pip install 'outbox[{extra}]' ({error})"
         ) from error
+
+
+def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
+    """The same database for statements that are each a transaction of their own, with nothing sent before or after."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{READS: True})
+    reader = _server_engine(engine.url, "AUTOCOMMIT", 1, pool_size)
+    dialect = reader.sync_engine.dialect
+    roll_back = dialect.do_rollback
+
+    def roll_back_what_is_broken(connection: Any) -> None:
+        # There is no transaction. But a connection that was lost must not go back to the pool, and this finds out.
+        if not dialect.get_driver_connection(connection).connected:
+            roll_back(connection)
+
+    dialect.do_rollback = roll_back_what_is_broken  # type: ignore[method-assign]
+    return reader
+
+
+def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        isolation_level=isolation_level,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_recycle=_RECYCLE_SECONDS,
+        # A transaction that was not committed is rolled back when its connection is closed; after a commit there is
+        # nothing to roll back, and asking the server all the same is a round trip in the way of every claim.
+        pool_reset_on_return=None,
+        connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
+    )
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -88,6 +112,8 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     # Python's sqlite3 would begin transactions by itself, and begin them deferred.
     connection.isolation_level = None
+    # SQLite takes text that is no UTF-8, and a row with such a payload must not keep others from being read.
+    connection.driver_connection.text_factory = _decoded
     cursor = connection.cursor()
     try:
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
@@ -99,6 +125,10 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
         cursor.execute("PRAGMA synchronous = FULL")
     finally:
         cursor.close()
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -54,7 +54,7 @@ def _classify_driver(error: DBAPIError) -> Fault:
         return Fault.CONTENDED
     if error.connection_invalidated or code in _UNREACHABLE or isinstance(error.orig, OSError | EOFError):
         return Fault.UNREACHABLE
-    if "unable to open database file" in message or "disk I/O error" in message:
+    if "disk I/O error" in message:
         return Fault.UNREACHABLE
     return Fault.OTHER
 
@@ -78,6 +78,8 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
         return TablesMissing(f"{where} has tables of another version: run `alembic upgrade head` ({first_line(error)})")
     if code in _MISCONFIGURED:
         return ConfigurationError(f"{where} refuses this user or database: {first_line(error)}")
+    if "file is not a database" in message or "unable to open database file" in message:
+        return ConfigurationError(f"{where} cannot be opened as an SQLite database: {first_line(error)}")
     if code == _PACKET_TOO_LARGE:
         return ConfigurationError(f"{where}: a statement is larger than the server's max_allowed_packet: raise it")
     return None

@@ -25,13 +25,17 @@ async def beat(database: Database, worker: WorkerStatus) -> None:
         "concurrency": worker.concurrency,
     }
 
-    async def write(connection: AsyncConnection) -> None:
+    async def count(connection: AsyncConnection) -> bool:
         known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
-        if not known.rowcount:
-            row = workers.insert().values(id=worker.id, started_at=now, **identity, **counts)
-            await connection.execute(row)
+        return bool(known.rowcount)
 
-    await database.write(write)
+    async def count_or_appear(connection: AsyncConnection) -> None:
+        if not await count(connection):
+            await connection.execute(workers.insert().values(id=worker.id, started_at=now, **identity, **counts))
+
+    # Every worker does this every few seconds, so it is one statement, not three.
+    if not await database.write_alone(count):
+        await database.write(count_or_appear)
 
 
 async def retire(database: Database, worker_id: bytes) -> None:

@@ -20,7 +20,7 @@ from outbox.ids import JobId
 
 _ROWS_PER_INSERT = 100
 # As in `inserting.py`: half of the smallest max_allowed_packet in use, because escaping can double what is sent.
-_CHARACTERS_PER_INSERT = 7_000_000
+_BYTES_PER_INSERT = 7_000_000
 
 Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
 Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
@@ -131,13 +131,13 @@ class _Keeping:
 
 def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:
     batch: list[FailedJob] = []
-    characters = 0
+    total = 0
     for job in jobs:
-        size = len(job.payload) + len(job.failure.message) + len(job.failure.traceback)
-        if batch and (len(batch) >= _ROWS_PER_INSERT or characters + size > _CHARACTERS_PER_INSERT):
+        size = len(job.payload.encode()) + len(dump_failure(job.failure))
+        if batch and (len(batch) >= _ROWS_PER_INSERT or total + size > _BYTES_PER_INSERT):
             yield batch
-            batch, characters = [], 0
+            batch, total = [], 0
         batch.append(job)
-        characters += size
+        total += size
     if batch:
         yield batch

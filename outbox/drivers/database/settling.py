@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import Settled
 from outbox.drivers.database.claiming import holders
 from outbox.drivers.database.database import Database
-from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.inserting import insert_statements, packets
 from outbox.drivers.database.keys import chunked
 from outbox.settlement import Failure, Outcome, Settlement
 
@@ -82,13 +82,12 @@ class _Settling:
         return Settled(tuple(accepted), tuple(stale))
 
     async def _write_failed(self, connection: AsyncConnection, failed: Sequence[Settlement]) -> None:
-        if not failed:
-            return
-        parameters: list[object] = [self._connection_name]
-        for settlement in failed:
-            parameters += (settlement.fence.job_id.bytes, dump_failure(settlement.failure))
-        ids = sorted(settlement.fence.job_id.bytes for settlement in failed)
-        await connection.exec_driver_sql(self._dialect.copy_to_failed(len(failed)), (*parameters, *ids))
+        described = [(settlement.fence.job_id.bytes, dump_failure(settlement.failure)) for settlement in failed]
+        for chunk in packets(described, lambda pair: len(pair[1])):
+            parameters = [value for pair in chunk for value in pair]
+            ids = sorted(job_id for job_id, _ in chunk)
+            statement = self._dialect.copy_to_failed(len(chunk))
+            await connection.exec_driver_sql(statement, (self._connection_name, *parameters, *ids))
 
     async def _put_back(self, connection: AsyncConnection, put_back: Sequence[Settlement]) -> None:
         if not put_back:

@@ -15,6 +15,8 @@ _INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, availa
 _CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL"
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 _PRIORITIES = ", ".join(str(priority) for priority in PRIORITIES)
+# What the column holds; one more would be an error, and no claim that meets the row would succeed.
+_MAX_ATTEMPTS = 65_535
 
 
 class Dialect(ABC):
@@ -35,6 +37,9 @@ class Dialect(ABC):
     keep_existing: str
     """What ends an INSERT that leaves rows alone whose id is there already."""
     replace: str
+    unchecked: str = ""
+    """What goes before an UPDATE of a row that may hold broken JSON. MariaDB checks the JSON columns of every row that
+    is written, whether they are written or not, and refuses: no worker could claim anything any more."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
 
@@ -82,8 +87,9 @@ class Dialect(ABC):
         """
         end = self.later(self.p)
         return (
-            f"UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, reserved_until = {end}, "
-            f"available_at = {end}, attempts = attempts + 1 WHERE id IN ({self.marks(count)})"
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, "
+            f"reserved_until = {end}, available_at = {end}, attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
+            f"WHERE id IN ({self.marks(count)})"
         )
 
     def held(self, count: int, *, lock: bool) -> str:
@@ -97,7 +103,7 @@ class Dialect(ABC):
         """Parameters: microseconds of the lease, twice; ids; token."""
         end = self.later(self.p)
         return (
-            f"UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
             f"WHERE id IN ({self.marks(count)}) AND reserved_by = {self.p}"
         )
 
@@ -113,7 +119,8 @@ class Dialect(ABC):
         """Parameters: (id, microseconds until available) per row; (id, attempts to take back) per row; ids."""
         cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
         return (
-            f"UPDATE queue_jobs {self.primary_hint} SET available_at = {self.later(f'(CASE id {cases} END)')}, "
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
+            f"SET available_at = {self.later(f'(CASE id {cases} END)')}, "
             f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL "
             f"WHERE id IN ({self.marks(count)})"
         )
@@ -152,11 +159,26 @@ class Dialect(ABC):
         """The rows of ``table`` with these ids, no other row looked at."""
         return delete(table).where(table.c.id.in_(ids))
 
-    def next_due(self, queues: int) -> str:
-        """Seconds until the earliest future ``available_at`` of each queue and priority. Parameters: queues."""
+    @abstractmethod
+    def drains(self) -> str:
+        """Whether a worker's row names a queue. Parameters: queue."""
+
+    def look(self, queues: int, unseen_for: int) -> str:
+        """One row per queue and priority with the seconds until its earliest moment; one for each queue that is paused,
+        with a NULL in their place; one without a queue, for the workers that have room, take jobs of one of the queues
+        and were seen in the last ``unseen_for`` microseconds. Parameters: queues, three times.
+
+        The groups are entries of the claim index next to each other: the server reads the first of each and skips the
+        others.
+        """
+        names = self.marks(queues)
+        drained = " OR ".join([self.drains()] * queues)
         return (
-            f"SELECT {self.until('MIN(available_at)')} FROM queue_jobs WHERE queue IN ({self.marks(queues)}) "
-            f"AND priority IN ({_PRIORITIES}) AND available_at > {self.now} GROUP BY queue, priority"
+            f"SELECT queue, {self.until('MIN(available_at)')}, 0 FROM queue_jobs WHERE queue IN ({names}) "
+            "GROUP BY queue, priority "
+            f"UNION ALL SELECT queue, NULL, 0 FROM queue_pauses WHERE queue IN ({names}) "
+            f"UNION ALL SELECT NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
+            f"AND seen_at > {self.later(str(-unseen_for))} AND ({drained})"
         )
 
     def queues_with_due(self, queues: int) -> str:

@@ -23,6 +23,7 @@ class MySQL(Dialect):
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
     replace = "REPLACE"
+    unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
     settings = (
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', "
         "'binlog_format', 'read_only', 'super_read_only', 'max_allowed_packet')"
@@ -36,6 +37,9 @@ class MySQL(Dialect):
 
     def until(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, {self.now}, {moment}) / 1e6"
+
+    def drains(self) -> str:
+        return f"FIND_IN_SET({self.p}, queues)"
 
     def remove_held(self, count: int) -> str:
         return (

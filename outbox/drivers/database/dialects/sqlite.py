@@ -33,6 +33,9 @@ class SQLite(Dialect):
     def until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
 
+    def drains(self) -> str:
+        return f"instr(',' || queues || ',', ',' || {self.p} || ',')"
+
     def remove_held(self, count: int) -> str:
         return f"{self.remove(count)} AND reserved_by = {self.p}"
 

@@ -1,0 +1,194 @@
+"""What a database's refusals become: errors that say what to do, and retries where they are right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.engine import check_version
+from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, envelope, envelopes
+from tests.servers import LocalServer
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+async def test_check_names_the_server(driver: DatabaseDriver, backend: str) -> None:
+    await driver.check()
+    assert {"sqlite": "SQLite 3.", "mysql": "MySQL ", "mariadb": "MariaDB 1"}[backend] in driver.description
+
+
+async def test_missing_tables_say_what_to_run(database_url: str) -> None:
+    driver = DatabaseDriver(database_url)
+    for call in (driver.check(), driver.claim(["default"], 1, 30), driver.insert([envelope()]), driver.counts()):
+        with pytest.raises(TablesMissing, match="alembic upgrade head"):
+            await call
+    await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "needed"),
+    [("MySQL", "5.7.44-log", (8, 0, 1)), ("MySQL", "8.0.0", (8, 0, 1)), ("MariaDB", "10.5.23-MariaDB", (10, 6))],
+)
+def test_a_server_without_skip_locked_is_refused(product: str, version: str, needed: tuple[int, ...]) -> None:
+    with pytest.raises(UnsupportedServer, match=rf"{product} {version} .*SKIP LOCKED.*upgrade to {product}"):
+        check_version(product, version, needed, "SELECT … FOR UPDATE SKIP LOCKED")
+
+
+@pytest.mark.parametrize("version", ["8.0.1", "8.4.3", "9.7.0-commercial", "10.6.0"])
+def test_servers_that_have_it_are_taken(version: str) -> None:
+    check_version("MySQL", version, (8, 0, 1), "SKIP LOCKED")
+
+
+async def test_an_unreachable_server_is_one_clear_line() -> None:
+    driver = DatabaseDriver("mysql+asyncmy://shop:secret@127.0.0.1:1/shop")
+    with pytest.raises(BackendUnavailable, match="127.0.0.1:1/shop does not answer") as caught:
+        await driver.check()
+    assert "secret" not in str(caught.value)
+    await driver.close()
+
+
+async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("this is not a database, and long enough to be looked at " * 20)
+    for path in (tmp_path / "note.txt", tmp_path / "no" / "such" / "directory.db"):
+        driver = DatabaseDriver(f"sqlite+aiosqlite:///{path}")
+        with pytest.raises(ConfigurationError, match="cannot be opened"):
+            await driver.check()
+        await driver.close()
+
+
+async def test_a_wrong_password_is_a_matter_of_configuration(local_database: LocalServer) -> None:
+    url = local_database.url.replace("root", "nobody:wrong", 1)
+    driver = DatabaseDriver(url)
+    with pytest.raises(ConfigurationError, match="refuses this user or database"):
+        await driver.check()
+    await driver.close()
+
+
+class Losing:
+    """Cuts the connection of the next commits: before they are sent, or after the server has done them."""
+
+    def __init__(self, driver: DatabaseDriver, *, after: bool) -> None:
+        self.left = 1
+        engine = driver._database.engine.sync_engine
+        commit = engine.dialect.do_commit
+
+        def do_commit(connection: object) -> None:
+            if not self.left:
+                commit(connection)  # type: ignore[arg-type]
+                return
+            self.left -= 1
+            if after:
+                commit(connection)  # type: ignore[arg-type]
+            raise engine.dialect.dbapi.OperationalError(2013, "Lost connection to server during query")  # type: ignore[union-attr]
+
+        engine.dialect.do_commit = do_commit  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+async def test_a_claim_whose_commit_was_not_answered_is_neither_lost_nor_doubled(
+    driver: DatabaseDriver, backend: str, after: bool
+) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connection that could be lost")
+    await driver.insert(envelopes(3))
+    Losing(driver, after=after)
+    claims = await driver.claim(["default"], 10, 30)
+    assert len(claims) == 3
+    assert {claim.attempt for claim in claims} == {1}
+    job = await driver.get(claims[0].fence.job_id)
+    assert job is not None
+    assert job.attempts == 1, "an attempt was counted twice"
+    settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    assert len(settled.accepted) == 3
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+async def test_a_settlement_whose_commit_was_not_answered_is_written_once(
+    driver: DatabaseDriver, backend: str, after: bool
+) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connection that could be lost")
+    await driver.insert(envelopes(3))
+    claims = await driver.claim(["default"], 10, 30)
+    ends = [
+        Settlement.completed(claims[0].fence, (envelope(queue="next"),)),
+        Settlement.retried(claims[1].fence, 0, FAILURE),
+        Settlement.failed(claims[2].fence, FAILURE),
+    ]
+    Losing(driver, after=after)
+    settled = await driver.settle(ends)
+    assert len(settled.accepted) == 3
+    assert settled.stale == ()
+    assert len(await driver.claim(["next"], 10, 30)) == 1
+    assert len(await driver.list_failed()) == 1
+    [again] = await driver.claim(["default"], 10, 30)
+    assert again.attempt == 2
+
+
+async def test_a_dispatch_whose_commit_was_not_answered_makes_one_job(driver: DatabaseDriver, backend: str) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connection that could be lost")
+    Losing(driver, after=True)
+    await driver.insert(envelopes(3))
+    assert len(await driver.claim(["default"], 10, 30)) == 3
+
+
+async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, backend: str) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite knows neither")
+    await driver.insert(envelopes(1))
+    refusals = [1213, 1205, 1213]
+    engine = driver._database.engine.sync_engine
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def refuse(*_: object) -> None:
+        if refusals:
+            raise engine.dialect.dbapi.OperationalError(refusals.pop(), "try restarting transaction")  # type: ignore[union-attr]
+
+    assert len(await driver.claim(["default"], 1, 30)) == 1
+    assert refusals == []
+
+
+async def test_retries_are_bounded(driver: DatabaseDriver, backend: str) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite knows no deadlocks")
+    tries = 0
+    engine = driver._database.engine.sync_engine
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def refuse(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise engine.dialect.dbapi.OperationalError(1213, "Deadlock found")  # type: ignore[union-attr]
+
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(["default"], 1, 30)
+    assert tries == 10
+
+
+async def test_a_locked_sqlite_file_is_waited_for(driver: DatabaseDriver, backend: str, migrated_url: str) -> None:
+    if backend != "sqlite":
+        pytest.skip("about SQLite's one writer")
+    await driver.insert(envelopes(1))
+    engine = create_async_engine(migrated_url)
+    async with engine.connect() as writer:
+        await writer.exec_driver_sql("BEGIN IMMEDIATE")
+        claiming = asyncio.create_task(driver.claim(["default"], 1, 30))
+        await asyncio.sleep(0.2)  # the claim waits inside SQLite, where nothing can be seen of it
+        assert not claiming.done()
+        await writer.exec_driver_sql("ROLLBACK")
+        assert len(await claiming) == 1
+    await engine.dispose()
