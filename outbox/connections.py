@@ -8,9 +8,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from outbox.drivers.base import Driver
-from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
 from outbox.errors import ConfigurationError
-from outbox.settings import DATABASE, ConnectionSettings, Settings
+from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
 
 # What a dispatch depends on. Read again when one of these changes, not at every dispatch: that takes a millisecond.
 _FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT")
@@ -69,7 +69,11 @@ def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
         return settings.connections[name]
     if name == DATABASE:
         return ConnectionSettings(driver=DATABASE, url=settings.database_url)
-    known = ", ".join(sorted({DATABASE, *settings.connections}))
+    if name == REDIS:
+        if settings.redis_url is None:
+            raise ConfigurationError("the connection redis needs a server: set REDIS_URL=redis://host:6379/0")
+        return ConnectionSettings(driver=REDIS, url=settings.redis_url)
+    known = ", ".join(sorted({DATABASE, REDIS, *settings.connections}))
     raise ConfigurationError(
         f"there is no connection {name!r} (there are: {known}): see QUEUE_CONNECTION and [tool.outbox.connections]"
     )
@@ -82,9 +86,37 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
         ConfigurationError: there is no such connection, or its URL or driver is wrong.
     """
     connection = connection_settings(settings, name)
+    if connection.driver == REDIS:
+        return _redis_driver(settings, connection.url, name, pool_size)
     if connection.driver != DATABASE:
-        raise ConfigurationError(f"the connection {name!r} names the driver {connection.driver!r}; there is: database")
-    return DatabaseDriver(connection.url, name=name, pool_size=pool_size)
+        raise ConfigurationError(
+            f"the connection {name!r} names the driver {connection.driver!r}; there are: {DATABASE}, {REDIS}"
+        )
+    elsewhere = (
+        _redis_names(settings) if _keeps_failed_jobs(settings) and connection.url == settings.database_url else ()
+    )
+    return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
+
+
+def _redis_driver(settings: Settings, url: str, name: str, pool_size: int) -> Driver:
+    try:
+        # Only here: its package is an extra, and takes as long to import as all of outbox.
+        from outbox.drivers.redis import RedisDriver
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the connection {name!r} needs a package: pip install 'outbox[redis]' ({error})"
+        ) from error
+    keeper = FailedJobKeeper(settings.database_url, of=name) if _keeps_failed_jobs(settings) else None
+    return RedisDriver(url, name=name, pool_size=pool_size, failed_store=keeper)
+
+
+def _keeps_failed_jobs(settings: Settings) -> bool:
+    """Whether the failed jobs of Redis go to the database: where one was configured, not by default."""
+    return "database_url" in settings.model_fields_set
+
+
+def _redis_names(settings: Settings) -> list[str]:
+    return [REDIS, *(name for name, connection in settings.connections.items() if connection.driver == REDIS)]
 
 
 class _OpenDrivers:

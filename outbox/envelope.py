@@ -77,7 +77,7 @@ class Headers:
                 backoff=None if backoff is None else Backoff(backoff["delays"], jitter=backoff["jitter"]),
                 trace=values.get("trace"),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, InvalidOption) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidOption) as error:
             raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
 
 

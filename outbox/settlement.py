@@ -45,13 +45,19 @@ class Failure:
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         try:
             message = str(error)
-        except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may raise anything
+        except BaseException as broken:  # noqa: BLE001 - an exception's own __str__ may raise anything
             message = f"<{kind.__qualname__} whose message cannot be shown: {type(broken).__name__}>"
         try:
-            trace = "".join(traceback.format_exception(error)) if error.__traceback__ or error.__cause__ else ""
-        except Exception:  # noqa: BLE001
+            trace = _trace(error) if error.__traceback__ or error.__cause__ else ""
+        except BaseException:  # noqa: BLE001
             trace = ""
         return cls(name, _storable(message)[:_MESSAGE_LIMIT], _storable(trace)[-_TRACEBACK_LIMIT:])
+
+
+def _trace(error: BaseException) -> str:
+    """Its frames stay, however long its message is."""
+    parts = traceback.format_exception(error)
+    return "".join(part if len(part) <= _MESSAGE_LIMIT else f"{part[:_MESSAGE_LIMIT]}…\n" for part in parts)
 
 
 def _storable(text: str) -> str:

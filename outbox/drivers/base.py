@@ -52,6 +52,17 @@ class Settled:
     stale: tuple[Settlement, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an idle worker has to look forward to."""
+
+    due: float | None
+    """Seconds until the earliest moment at which a job may be claimable, a lease that ends included: 0.0 when one may
+    be now, None when there is none. Paused queues do not count."""
+    idle: int = 1
+    """Worker processes that have room and drain one of the queues; 1 where the store does not tell."""
+
+
 class JobState(StrEnum):
     READY = "ready"
     DELAYED = "delayed"
@@ -148,8 +159,8 @@ class Claims(Protocol):
         """Write the ends of attempts, in one transaction. A settlement whose token is no longer current changes
         nothing."""
 
-    async def next_due(self, queues: Sequence[str]) -> float | None:
-        """Seconds until the earliest job that is not yet available becomes so; None when there is none."""
+    async def look(self, queues: Sequence[str]) -> Outlook:
+        """When there may be something to claim: one statement where the store has statements, taking no lock."""
 
 
 class Fleet(Protocol):

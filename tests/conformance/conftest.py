@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import pytest
+from redis import Redis as Client
+from redis.asyncio import RedisCluster
 
 from outbox.drivers.base import Driver
-from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
+from outbox.drivers.redis import RedisDriver
+from tests.integration.redis_servers import ClusterServer, cluster, cluster_url
+from tests.servers import databases, summary
 
 DriverFactory = Callable[[], Driver]
 
+SQL = {"sqlite", "mysql", "mariadb"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.sqlite),
+        pytest.param("mysql", marks=pytest.mark.mysql),
+        pytest.param("mariadb", marks=pytest.mark.mariadb),
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("redis with a database", marks=pytest.mark.redis),
+        pytest.param("redis cluster", marks=pytest.mark.redis),
+    ]
+)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 @pytest.fixture
-async def driver_factory(migrated_url: str) -> AsyncIterator[DriverFactory]:
+async def driver_factory(backend: str, request: pytest.FixtureRequest) -> AsyncIterator[DriverFactory]:
     """Makes drivers on one empty store, as so many processes would have them, and closes them."""
-    opened: list[DatabaseDriver] = []
+    opened: list[Driver] = []
+    open_one = opener(backend, request)
 
     def make() -> Driver:
-        opened.append(DatabaseDriver(migrated_url))
+        opened.append(open_one())
         return opened[-1]
 
     yield make
-    leaked = [driver for driver in opened if driver._database.engine.pool.checkedout()]  # type: ignore[attr-defined]
+    leaked = [driver for driver in opened if connections_in_use(driver)]
     for driver in opened:
         await driver.close()
     assert not leaked, "a connection was not given back to its pool"
+
+
+def opener(backend: str, request: pytest.FixtureRequest) -> DriverFactory:
+    if backend in SQL:
+        url = request.getfixturevalue("migrated_url")
+        return lambda: DatabaseDriver(url)
+    url = request.getfixturevalue("redis_cluster_url" if backend == "redis cluster" else "redis_url")
+    if backend != "redis with a database":
+        return lambda: RedisDriver(url)
+    template, directory = request.getfixturevalue("migrated_sqlite"), request.getfixturevalue("tmp_path")
+    database = databases.fresh_file(directory, template)
+    return lambda: RedisDriver(url, failed_store=FailedJobKeeper(database, of="redis"))
+
+
+def connections_in_use(driver: Driver) -> int:
+    if isinstance(driver, DatabaseDriver):
+        return int(driver._database.engine.pool.checkedout())  # type: ignore[attr-defined]
+    assert isinstance(driver, RedisDriver)
+    client = driver._store._client
+    if isinstance(client, RedisCluster):
+        return sum(len(node._connections) - len(node._free) for node in client.get_nodes())
+    return len(client.connection_pool._in_use_connections)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[ClusterServer]]:
+    with summary.skipping(), cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: Sequence[ClusterServer]) -> Iterator[str]:
+    yield cluster_url(redis_cluster)
+    for node in redis_cluster:
+        with Client.from_url(node.url) as client:
+            client.flushall()
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ async def test_what_is_held_is_not_given_to_another(driver: Driver, other: Drive
 async def test_a_delayed_job_is_not_given_before_its_time(driver: Driver) -> None:
     await driver.insert([envelope(delay=3600)])
     assert await driver.claim(["default"], 10, 30) == []
-    due = await driver.next_due(["default"])
+    due = (await driver.look(["default"])).due
     assert due is not None
     assert 3590 < due <= 3600.1
 
@@ -85,16 +85,16 @@ async def test_an_absolute_time_counts_in_its_own_zone(driver: Driver) -> None:
 
     tomorrow_elsewhere = datetime.now(timezone(timedelta(hours=-11))) + timedelta(hours=24)
     await driver.insert([envelope(available_at=tomorrow_elsewhere)])
-    due = await driver.next_due(["default"])
+    due = (await driver.look(["default"])).due
     assert due is not None
     assert abs(due - 86_400) < 60
 
 
-async def test_next_due_is_the_earliest_of_all_queues_and_priorities(driver: Driver) -> None:
-    assert await driver.next_due(["a", "b"]) is None
+async def test_a_look_finds_the_earliest_of_all_queues_and_priorities(driver: Driver) -> None:
+    assert (await driver.look(["a", "b"])).due is None
     await driver.insert([envelope(queue="a", delay=500), envelope(queue="b", delay=100, priority=9)])
     await driver.insert([envelope(queue="c", delay=10)])
-    due = await driver.next_due(["a", "b"])
+    due = (await driver.look(["a", "b"])).due
     assert due is not None
     assert 90 < due <= 100.1
 

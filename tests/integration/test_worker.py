@@ -18,6 +18,7 @@ from outbox import Job
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Options, seal
 from outbox.ids import JobId
+from tests.crash.blocking import BlocksDuringASettlement
 from tests.crash.jobs import (
     Blocks,
     Counted,
@@ -406,6 +407,24 @@ async def test_a_job_that_blocks_the_loop_for_ever_costs_the_process(workers: Wo
     assert Blocks.name in killed["reason"]
     (job,) = await queue.driver.list_jobs()
     assert job.attempts == 1, "its lease was renewed while it blocked, and the attempt counts"
+
+
+@on_every_database
+async def test_a_job_that_blocks_the_loop_costs_nobody_a_lease(workers: Workers, queue: Queue) -> None:
+    """The settlement of another job is under way when the loop stops turning. Were it made on that loop, its
+    transaction would stay open, and its locks would keep every lease of this worker from being renewed."""
+    workers.modules = "tests.crash.jobs,tests.crash.blocking"
+    await queue.put(
+        BlocksDuringASettlement(number=1, seconds=2.5),
+        Counted(number=2, seconds=0.2),  # ends, and is being settled
+        Counted(number=3, seconds=0.3),
+    )
+    worker = await workers.start("--lease", "1", "--concurrency", "3", "--stop-when-empty", *FAST)
+    assert await worker.exit_code() == 0
+    assert worker.of("loop_blocked")
+    assert worker.of("lease_lost") == worker.of("log") == []
+    assert {run.attempt for run in workers.oracle.runs("begin")} == {1}
+    assert numbers(workers.oracle.runs("end")) == [1, 2, 3]
 
 
 async def test_a_task_that_exits_ends_neither_its_job_nor_the_worker(workers: Workers, queue: Queue) -> None:

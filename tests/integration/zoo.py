@@ -196,7 +196,7 @@ class BlocksTheLoop(Job):
 
     async def handle(self) -> None:
         note("begin", self)
-        time.sleep(self.seconds)  # noqa: ASYNC251 - what a bad handler does
+        time.sleep(self.seconds)
         note("end", self)
 
 

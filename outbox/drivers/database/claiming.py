@@ -14,6 +14,7 @@ from outbox.drivers.base import Claim, Lease, Outlook
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
 from outbox.ids import new_token
+from outbox.job import PRIORITIES
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -126,12 +127,13 @@ async def holders(
 
 async def look(database: Database, queues: Sequence[str]) -> Outlook:
     statement = database.dialect.look(len(queues), int(_SEEN_SECONDS * _MICROSECONDS))
+    twice = tuple(queue for queue in queues for _ in range(2 * len(PRIORITIES)))
 
     async def read(connection: AsyncConnection) -> list[Any]:
-        return list(await connection.exec_driver_sql(statement, tuple(queues) * 3))
+        return list(await connection.exec_driver_sql(statement, (*twice, *queues, *queues)))
 
     rows = await database.read(read)
-    paused = {queue for queue, seconds, _ in rows if queue is not None and seconds is None}
+    paused = {queue for queue, _, workers in rows if workers is None}
     due = [float(seconds) for queue, seconds, _ in rows if seconds is not None and queue not in paused]
-    idle = sum(int(workers) for _, _, workers in rows)
-    return Outlook(max(0.0, min(due)) if due else None, max(1, idle))
+    idle = sum(workers for _, _, workers in rows if workers is not None)
+    return Outlook(max(0.0, min(due)) if due else None, max(1, int(idle)))

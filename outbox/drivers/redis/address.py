@@ -1,0 +1,144 @@
+"""What a REDIS_URL means: one server, a master that Sentinel knows, or a cluster."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from outbox.errors import ConfigurationError
+
+_SENTINEL, _CLUSTER = "redis+sentinel", "redis+cluster"
+_PLAIN = ("redis", "rediss", "unix")
+_EXAMPLES = (
+    "redis://:password@host:6379/0, rediss://… with TLS, unix:///run/redis.sock?db=0, "
+    "redis+sentinel://host:26379,host2:26379/master-name/0, redis+cluster://host:6379,host2:6379"
+)
+_DEFAULT_PORTS = {_SENTINEL: 26_379, _CLUSTER: 6_379}
+
+_CONNECT_SECONDS = 5.0
+# Longer than any script of outbox takes, and short enough that a worker whose server has frozen learns it well before
+# its leases end.
+_ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A checked URL.
+
+    Raises:
+        ConfigurationError: on `parse`, when it is none that outbox knows.
+    """
+
+    url: str
+    scheme: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    master: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    sentinel_options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        parts = urlsplit(url)
+        if parts.scheme in _PLAIN:
+            return cls(url, parts.scheme)
+        if parts.scheme not in _DEFAULT_PORTS:
+            raise ConfigurationError(f"{_hidden(url)!r} is not the URL of a Redis: write {_EXAMPLES}")
+        try:
+            return _several(url, parts)
+        except ValueError as error:
+            raise ConfigurationError(f"{_hidden(url)!r}: {error}: write {_EXAMPLES}") from None
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.scheme == _CLUSTER
+
+    def __str__(self) -> str:
+        return _hidden(self.url)
+
+    def client(self) -> Redis:
+        """
+        Raises:
+            ConfigurationError: the URL has an option that there is not.
+        """
+        if self.scheme == _SENTINEL:
+            options = {**_timeouts(), **dict(self.sentinel_options)}
+            sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
+            return sentinel.master_for(self.master)  # type: ignore[no-any-return]
+        try:
+            return Redis.from_url(self.url, **_defaults(over_tcp=self.scheme != "unix"))
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{self}: {error}: write {_EXAMPLES}") from None
+
+    def cluster(self) -> RedisCluster:
+        nodes = [ClusterNode(host, port) for host, port in self.hosts]
+        return RedisCluster(startup_nodes=nodes, **_defaults(), **dict(self.options))
+
+
+def _timeouts() -> dict[str, Any]:
+    return {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _CONNECT_SECONDS}
+
+
+def _defaults(*, over_tcp: bool = True) -> dict[str, Any]:
+    # Nothing is sent again behind our back: a claim that may have been carried out has to say so. And answers have the
+    # same form with every version of the package.
+    options = {**_timeouts(), "retry": Retry(NoBackoff(), 0), "protocol": 2}
+    return {**options, "socket_keepalive": True} if over_tcp else options
+
+
+def _several(url: str, parts: SplitResult) -> Address:
+    """A URL with several hosts, which `urlsplit` leaves whole."""
+    user, _, where = parts.netloc.rpartition("@")
+    hosts = tuple(_host(one, _DEFAULT_PORTS[parts.scheme]) for one in where.split(",") if one)
+    if not hosts:
+        raise ValueError("it names no host")
+    username, _, password = user.partition(":")
+    options = {"username": unquote(username), "password": unquote(password)}
+    path = [unquote(step) for step in parts.path.split("/") if step]
+    master = ""
+    if parts.scheme == _SENTINEL:
+        if not path:
+            raise ValueError("it does not name the master")
+        master = path.pop(0)
+        options["db"] = path.pop(0) if path else ""
+    if path:
+        raise ValueError(f"/{'/'.join(path)} means nothing here")
+    return Address(
+        url,
+        parts.scheme,
+        hosts,
+        master,
+        tuple((name, int(value) if name == "db" else value) for name, value in options.items() if value),
+        _sentinel_options(parts),
+    )
+
+
+def _sentinel_options(parts: SplitResult) -> tuple[tuple[str, str], ...]:
+    """``?sentinel_username=…&sentinel_password=…``: the sentinels' own, where they have one."""
+    given = parse_qs(parts.query, keep_blank_values=True)
+    known = {f"sentinel_{name}": name for name in ("username", "password")} if parts.scheme == _SENTINEL else {}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"the option {unknown[0]} is not known")
+    return tuple((known[name], values[-1]) for name, values in given.items())
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    # The brackets are those of an IPv6 address.
+    found = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d+))?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a host")
+    return found[1].strip("[]"), int(found[2] or default_port)
+
+
+def _hidden(url: str) -> str:
+    """Without the passwords."""
+    url = re.sub(r"://([^:@/]*):[^@/]*@", r"://\1:***@", url)
+    return re.sub(r"((?:^|[?&])[a-z_]*password=)[^&]*", r"\1***", url)

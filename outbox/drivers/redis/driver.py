@@ -1,0 +1,137 @@
+"""Redis as a driver: each verb of the contract, and the module that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
+from outbox.drivers.redis import claiming, concerns, fleet, inserting, inspecting, settling
+from outbox.drivers.redis.failed import FailedJobs
+from outbox.drivers.redis.handover import FailedStore, HandedOver
+from outbox.drivers.redis.parking import Parking
+from outbox.drivers.redis.store import open_store
+from outbox.drivers.redis.whereabouts import Whereabouts
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+from outbox.settlement import Fence, Outcome, Settlement
+
+
+class RedisDriver:
+    """Jobs in Redis or Valkey. Its connections belong to the event loop on which they are first used.
+
+    Failed jobs stay in Redis, or move to ``failed_store``, which the driver then owns.
+
+    Raises:
+        ConfigurationError: the URL is not one of a Redis.
+    """
+
+    def __init__(
+        self, url: str, *, name: str = "redis", pool_size: int = 5, failed_store: FailedStore | None = None
+    ) -> None:
+        self.name = name
+        self._store = open_store(url, 2 * pool_size)
+        self._whereabouts = Whereabouts(self._store)
+        self._parking = Parking(self._store)
+        self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
+        self._server = ""
+
+    @property
+    def description(self) -> str:
+        return f"{self._store.address} ({self._server})" if self._server else str(self._store.address)
+
+    async def check(self) -> None:
+        self._server = await concerns.check(self._store)
+        await self._failed.check()
+
+    async def now(self) -> datetime:
+        return await inspecting.now(self._store)
+
+    async def concerns(self) -> list[Concern]:
+        return [*await concerns.concerns(self._store), *await self._failed.concerns()]
+
+    async def close(self) -> None:
+        await self._failed.close()
+        await self._store.close()
+
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        await inserting.insert(self._store, envelopes)
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        return await claiming.claim(self._store, self._whereabouts, queues, limit, lease)
+
+    async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
+        return await claiming.extend(self._store, self._whereabouts, fences, lease)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        settled = await settling.settle(self._store, self._whereabouts, self._parking, self.name, settlements)
+        if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
+            self._failed.arrived()
+        return settled
+
+    async def look(self, queues: Sequence[str]) -> Outlook:
+        return await claiming.look(self._store, queues)
+
+    async def beat(self, worker: WorkerStatus) -> None:
+        await fleet.beat(self._store, worker)
+        await self._parking.deliver_left()
+        await self._failed.upkeep()
+
+    async def retire(self, worker_id: bytes) -> None:
+        await fleet.retire(self._store, worker_id)
+
+    async def workers(self) -> list[WorkerStatus]:
+        return await fleet.list_workers(self._store)
+
+    async def forget_workers(self, unseen_for: float) -> int:
+        return await fleet.forget_workers(self._store, unseen_for)
+
+    async def get(self, job_id: JobId) -> StoredJob | None:
+        return await inspecting.get(self._store, job_id)
+
+    async def find(self, digits: str) -> list[JobId]:
+        return await inspecting.find(self._store, digits)
+
+    async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
+        return await inspecting.list_jobs(self._store, queue, limit)
+
+    async def counts(self) -> list[QueueCounts]:
+        return inspecting.with_failed(await inspecting.counts(self._store), await self._failed.counts())
+
+    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await inspecting.cancel(self._store, job_ids)
+
+    async def clear(self, queue: str) -> int:
+        return await inspecting.clear(self._store, queue)
+
+    async def pause(self, queue: str) -> bool:
+        return await inspecting.pause(self._store, queue)
+
+    async def resume(self, queue: str) -> bool:
+        return await inspecting.resume(self._store, queue)
+
+    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+        return await self._failed.get_failed(job_id)
+
+    async def find_failed(self, digits: str) -> list[JobId]:
+        return await self._failed.find_failed(digits)
+
+    async def list_failed(
+        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+    ) -> list[FailedJob]:
+        return await self._failed.list_failed(queue, limit, before)
+
+    async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await self._failed.retry(job_ids)
+
+    async def retry_all(self, queue: str | None = None) -> int:
+        return await self._failed.retry_all(queue)
+
+    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
+        return await self._failed.unretryable(queue, limit)
+
+    async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await self._failed.forget(job_ids)
+
+    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+        return await self._failed.flush(queue, older_than)

@@ -1,0 +1,180 @@
+"""What an operator asks of live jobs and queues, and the orders that remove or hold them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from outbox.drivers.base import JobState, QueueCounts, StoredJob
+from outbox.drivers.redis.keys import PAUSED, QUEUES, key, queue_keys, zset_keys
+from outbox.drivers.redis.packing import moment, unpack_body
+from outbox.drivers.redis.scripting import Script, command
+from outbox.drivers.redis.store import Store
+from outbox.ids import JobId
+from outbox.job import PRIORITIES, check_queue
+
+_SHOW, _COUNT, _CANCEL, _CLEAR = Script("show"), Script("count"), Script("cancel"), Script("clear")
+
+CHUNK = 1_000
+"""Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
+
+_MATCHES = 20
+_ROW = 6
+
+
+async def get(store: Store, job_id: JobId) -> StoredJob | None:
+    queues = await store.queues()
+    answers = await store.do_all([_SHOW(queue_keys(queue), 1, job_id.bytes) for queue in queues])
+    for queue, answer in zip(queues, answers, strict=True):
+        for job in _stored_jobs(queue, answer):
+            return job
+    return None
+
+
+async def list_jobs(store: Store, queue: str | None, limit: int) -> list[StoredJob]:
+    """By queue, and in it in the order in which they would be claimed."""
+    found: list[StoredJob] = []
+    for name in await store.queues() if queue is None else [queue]:
+        if len(found) < limit:
+            found += _stored_jobs(name, await store.do(_SHOW(queue_keys(name), limit - len(found))))
+    return found
+
+
+def _stored_jobs(queue: str, answer: Sequence[bytes]) -> list[StoredJob]:
+    now = moment(answer[0])
+    return [_stored_job(queue, now, _Row(*answer[start : start + _ROW])) for start in range(1, len(answer), _ROW)]
+
+
+class _Row(NamedTuple):
+    """A live job as `show.lua` returns it."""
+
+    job_id: bytes
+    priority: bytes
+    available_at: bytes
+    body: bytes
+    hold: bytes
+    tries: bytes
+
+
+def _stored_job(queue: str, now: datetime, row: _Row) -> StoredJob:
+    body = unpack_body(row.body)
+    available_at = moment(row.available_at)
+    waiting = JobState.READY if available_at <= now else JobState.DELAYED
+    return StoredJob(
+        id=UUID(bytes=row.job_id),
+        queue=queue,
+        name=body.name,
+        priority=int(row.priority),
+        payload=body.payload,
+        headers=body.headers,
+        attempts=int(row.hold[1:6] or row.tries[:5] or 0),
+        state=JobState.RESERVED if row.hold and waiting is JobState.DELAYED else waiting,
+        available_at=available_at,
+        reserved_until=available_at if row.hold else None,
+        created_at=moment(body.created_at),
+    )
+
+
+async def find(store: Store, digits: str) -> list[JobId]:
+    return await find_ids(store, digits, [key for queue in await store.queues() for key in zset_keys(queue)])
+
+
+async def find_ids(store: Store, digits: str, zsets: Iterable[str]) -> list[JobId]:
+    """Ids in these zsets that begin or end with the digits. It reads all of them, a thousand at a time."""
+    found = set()
+    for zset in zsets:
+        async for member in _members(store, zset):
+            digits_of_member = member.hex()
+            if digits_of_member.startswith(digits) or digits_of_member.endswith(digits):
+                found.add(member)
+    return [UUID(bytes=member) for member in sorted(found)[:_MATCHES]]
+
+
+async def _members(store: Store, zset: str) -> AsyncIterator[bytes]:
+    cursor: int | str = 0
+    while True:
+        cursor, page = await store.do(command("ZSCAN", zset, cursor, "COUNT", CHUNK))
+        for member, _ in page:
+            yield member
+        if int(cursor) == 0:
+            return
+
+
+async def counts(store: Store) -> list[QueueCounts]:
+    """One script per queue, so that a job that moves meanwhile is counted in one place, not in two or none."""
+    queues = await store.queues()
+    answers = await store.do_all([_COUNT(queue_keys(queue)) for queue in queues])
+    return [_queue_counts(queue, *answer) for queue, answer in zip(queues, answers, strict=True) if _worth(*answer)]
+
+
+def _worth(ready: int, delayed: int, reserved: int, failed: int, _oldest: int, paused: int) -> bool:
+    return any((ready, delayed, reserved, failed, paused))
+
+
+def _queue_counts(
+    queue: str, ready: int, delayed: int, reserved: int, failed: int, oldest: int, paused: int
+) -> QueueCounts:
+    return QueueCounts(
+        queue=queue,
+        ready=ready,
+        delayed=delayed,
+        reserved=reserved,
+        failed=failed,
+        oldest=oldest / 1_000_000 if oldest >= 0 else None,
+        paused=bool(paused),
+    )
+
+
+def with_failed(counts: Sequence[QueueCounts], failed: Mapping[str, int]) -> list[QueueCounts]:
+    """The same with failed jobs added that are kept elsewhere."""
+    by_queue = {count.queue: count for count in counts}
+    for queue, number in failed.items():
+        known = by_queue.get(queue) or _queue_counts(queue, 0, 0, 0, 0, -1, 0)
+        by_queue[queue] = replace(known, failed=known.failed + number)
+    return [by_queue[queue] for queue in sorted(by_queue)]
+
+
+async def cancel(store: Store, job_ids: Sequence[JobId]) -> list[JobId]:
+    queues = await store.queues()
+    unique = list(dict.fromkeys(job_ids))
+    removed: set[bytes] = set()
+    for start in range(0, len(unique), CHUNK):
+        ids = [job_id.bytes for job_id in unique[start : start + CHUNK]]
+        for there in await store.do_all([_CANCEL(queue_keys(queue), *ids) for queue in queues]):
+            removed.update(there)
+    return [job_id for job_id in unique if job_id.bytes in removed]
+
+
+async def clear(store: Store, queue: str) -> int:
+    """Walks each priority once in the order of its times, in scripts that are short, so that it ends however fast jobs
+    come in."""
+    removed = 0
+    for priority in PRIORITIES:
+        place: tuple[bytes | str, int] | None = ("-inf", 0)
+        while place is not None:
+            count, *rest = await store.do(_CLEAR(queue_keys(queue), priority, *place, CHUNK))
+            removed += count
+            place = (rest[0], rest[1]) if rest else None
+    return removed
+
+
+async def pause(store: Store, queue: str) -> bool:
+    """
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    name = check_queue(queue)
+    _, paused = await store.do_all([command("SADD", QUEUES, name), command("SET", key(name, PAUSED), 1, "NX")])
+    return bool(paused)
+
+
+async def resume(store: Store, queue: str) -> bool:
+    return bool(await store.do(command("DEL", key(queue, PAUSED))))
+
+
+async def now(store: Store) -> datetime:
+    seconds, micros = await store.do(command("TIME"))
+    return moment(int(seconds) * 1_000_000 + int(micros))

@@ -1,0 +1,82 @@
+"""Jobs as bytes: how the scripts are given them and give them back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from outbox.envelope import Envelope
+
+_MICROSECONDS = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RECORD = struct.Struct(">16sHBBQI")
+_JOBS_PER_PART = 1_000
+
+
+class Body(NamedTuple):
+    """What a job's hash field holds. Nothing in here can fail to be read: a bad job is to be kept, and to stop
+    nobody."""
+
+    created_at: str
+    name: str
+    headers: str
+    payload: str
+
+
+def microseconds(seconds: float) -> int:
+    return int(seconds * _MICROSECONDS)
+
+
+def moment(score: str | bytes | float) -> datetime:
+    """A time of the server's as an aware datetime; 1970 for what is none."""
+    try:
+        return _EPOCH + timedelta(microseconds=int(float(score)))
+    except (ValueError, OverflowError):
+        return _EPOCH
+
+
+def score(when: datetime) -> int:
+    return max(0, (when - _EPOCH) // timedelta(microseconds=1))
+
+
+def text(raw: bytes) -> str:
+    """Bytes that somebody else wrote may not be UTF-8; as an escaped text they can be shown, and fail as a payload."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def pack_body(envelope: Envelope) -> bytes:
+    # A line break in JSON is a space; in the payload, which comes last, it stays.
+    headers = envelope.headers.replace("\n", " ")
+    return f"{envelope.name}\n{headers}\n{envelope.payload}".encode()
+
+
+def unpack_body(raw: bytes) -> Body:
+    created_at, _, rest = text(raw).partition("\n")
+    name, _, rest = rest.partition("\n")
+    headers, _, payload = rest.partition("\n")
+    return Body(created_at, name, headers, payload)
+
+
+class Packed(NamedTuple):
+    """Jobs in the form of `unpack_jobs` in `library.lua`."""
+
+    records: bytes
+    bodies: bytes
+
+
+def pack_jobs(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Packed:
+    """Each job with the number of its queue among the keys, and its body."""
+    records = bytearray()
+    for envelope, queue, body in jobs:
+        absolute = envelope.available_at is not None
+        when = microseconds(envelope.delay) if envelope.available_at is None else score(envelope.available_at)
+        records += _RECORD.pack(envelope.id.bytes, queue, envelope.priority, absolute, when, len(body))
+    return Packed(bytes(records), b"".join(body for _, _, body in jobs))
+
+
+def parts(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Iterator[Packed]:
+    """A string of Redis holds 512 MB at most, so many jobs go as several."""
+    for start in range(0, len(jobs), _JOBS_PER_PART):
+        yield pack_jobs(jobs[start : start + _JOBS_PER_PART])

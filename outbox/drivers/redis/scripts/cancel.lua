@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- Removes live jobs, held or not. Whoever runs one owns nothing any more: its token matches nothing.
+--
+-- KEYS  the keys of the queue, as in library.lua
+-- ARGV  ids
+--
+-- Returns those that there were.
+
+local ids, removed = {}, {}
+for position = 1, #ARGV do
+  ids[position] = ARGV[position]
+end
+for priority = 0, 9 do
+  local key, here = KEYS[ZERO + priority], {}
+  for position, score in ipairs(read('ZMSCORE', key, ids)) do
+    if score then
+      here[#here + 1] = ids[position]
+      removed[#removed + 1] = ids[position]
+    end
+  end
+  write('ZREM', key, here)
+end
+for _, key in ipairs({ JOBS, HELD, TRIES }) do
+  write('HDEL', KEYS[key], removed)
+end
+return removed

@@ -1,0 +1,125 @@
+#!lua flags=allow-oom
+-- Writes the ends of attempts. A settlement whose token is not the current one changes nothing.
+--
+-- KEYS  the keys of the queue, as in library.lua; then, where they are in this slot, those of the queues of follow-ups,
+--       and outbox:queues, the set of the names of all queues
+-- ARGV  1 the name of the connection
+--       2 records: kind(1) id(16) token(16); the kinds are
+--         "C" remove  "F" move to the failed jobs  "P" put back  "S" put back and give the attempt back
+--       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
+--       4, 5 the follow-ups, records and bodies as in library.lua; queue number 0 parks the follow-up
+--       6 the names of the queues of follow-ups, separated by commas
+--       7 … for each "F" the exception, for each "P" and "S" the delay in microseconds, in the order of the records
+--
+-- Returns one character per record: "1" written, "0" somebody else holds the job, "g" it is gone, "b" it was put back
+-- under this token. What the last two mean after a lost answer, `settling.py` knows.
+
+local RECORD_OF_SETTLEMENT = 33
+local connection, records, owners = ARGV[1], ARGV[2], ARGV[3]
+local moment = now()
+local next_extra = 7
+local answers, removed, released = {}, {}, {}
+local leaving, returning, tried = lists(), lists(), {}
+local failed_ids, failed_heads = {}, {}
+
+local ids = {}
+for start = 2, #records, RECORD_OF_SETTLEMENT do
+  ids[#ids + 1] = string.sub(records, start, start + 15)
+end
+
+local function extra()
+  next_extra = next_extra + 1
+  return ARGV[next_extra - 1]
+end
+
+local function refusal(id, hold, token)
+  if hold then
+    return '0'
+  end
+  local put_back = redis.call('HGET', KEYS[TRIES], id)
+  if put_back then
+    return string.sub(put_back, 6) == token and 'b' or '0'
+  end
+  return redis.call('HEXISTS', KEYS[JOBS], id) == 1 and '0' or 'g'
+end
+
+local function leave(id, hold)
+  local list = leaving[KEYS[ZERO + string.sub(hold, 1, 1)]]
+  list[#list + 1] = id
+  removed[#removed + 1] = id
+end
+
+local function put_back(id, hold, token, kind, delay)
+  local list = returning[KEYS[ZERO + string.sub(hold, 1, 1)]]
+  list[#list + 1] = digits(moment + delay)
+  list[#list + 1] = id
+  released[#released + 1] = id
+  tried[#tried + 1] = id
+  tried[#tried + 1] = string.format('%05d', string.sub(hold, 2, 6) - (kind == 'S' and 1 or 0)) .. token
+end
+
+local function fail(id, hold, exception)
+  leave(id, hold)
+  failed_ids[#failed_ids + 1] = id
+  failed_heads[#failed_heads + 1] = string.sub(hold, 1, 6) .. '\n' .. connection .. '\n' .. exception .. '\n'
+end
+
+local function write_failed()
+  local scores, failures, failed_at = {}, {}, digits(moment)
+  for position, body in ipairs(read('HMGET', KEYS[JOBS], failed_ids)) do
+    scores[#scores + 1] = failed_at
+    scores[#scores + 1] = failed_ids[position]
+    failures[#failures + 1] = failed_ids[position]
+    failures[#failures + 1] = failed_heads[position] .. (body or '')
+  end
+  write('ZADD', KEYS[FAILED], scores)
+  write('HSET', KEYS[FAILURES], failures)
+end
+
+for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
+  local id, start = ids[position], (position - 1) * RECORD_OF_SETTLEMENT
+  local kind, token = string.sub(records, start + 1, start + 1), string.sub(records, start + 18, start + 33)
+  local more = kind ~= 'C' and extra()
+  if not hold or string.sub(hold, 8) ~= token then
+    answers[position] = refusal(id, hold, token)
+  else
+    answers[position] = '1'
+    if kind == 'C' then
+      leave(id, hold)
+    elseif kind == 'F' then
+      fail(id, hold, more)
+    else
+      put_back(id, hold, token, kind, tonumber(more))
+    end
+  end
+end
+
+write_failed()
+for key, list in pairs(leaving) do
+  write('ZREM', key, list)
+end
+for key, list in pairs(returning) do
+  write('ZADD', key, list)
+end
+write('HDEL', KEYS[JOBS], removed)
+write('HDEL', KEYS[HELD], removed)
+write('HDEL', KEYS[HELD], released)
+write('HSET', KEYS[TRIES], tried)
+
+if #owners > 0 then
+  local here, parked = {}, {}
+  for position, job in ipairs(unpack_jobs(ARGV[4], ARGV[5], moment)) do
+    if answers[struct.unpack('>I4', owners, position * 4 - 3)] == '1' then
+      if job[2] < 0 then
+        parked[#parked + 1] = job[1]
+        parked[#parked + 1] = digits(job[4]) .. '\n' .. job[5]
+      else
+        here[#here + 1] = job
+      end
+    end
+  end
+  register(ARGV[6])
+  insert(here)
+  write('HSET', KEYS[PARKED], parked)
+end
+return table.concat(answers)

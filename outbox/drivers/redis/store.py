@@ -1,0 +1,150 @@
+"""One Redis: commands sent to it, and sent again where that is right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import NoScriptError
+
+from outbox import clock
+from outbox.drivers.redis.address import Address
+from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, translate
+from outbox.drivers.redis.keys import QUEUES
+from outbox.drivers.redis.scripting import Call, command
+
+T = TypeVar("T")
+Work = Callable[[float | None], Awaitable[T]]
+
+
+class Store:
+    """Sends commands over at most ``connections`` connections at once. `Cluster` does the same for a cluster."""
+
+    one_slot = True
+    """Whether a script may touch the keys of several queues."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        self.address = address
+        self._client: Any = self._connect()
+        self._room = asyncio.Semaphore(connections)
+
+    def _connect(self) -> Redis | RedisCluster:
+        return self.address.client()
+
+    async def do(self, call: Call) -> Any:
+        """Send one command, and again after a lost connection: for what may be done twice."""
+        return await self.persist(lambda _: self.send(call))
+
+    async def do_all(self, calls: Sequence[Call]) -> list[Any]:
+        """The same for several commands, in one round trip where there is one server."""
+        return await self.persist(lambda _: self.send_all(calls))
+
+    async def persist(self, work: Work[T]) -> T:
+        """Run ``work``, and again after a refusal that will pass or a lost connection. It is given None, or, when an
+        earlier try may have been carried out, the seconds since the first.
+
+        Raises:
+            BackendUnavailable: the server does not answer, or refused all retries.
+            ConfigurationError: it refuses the user, or is not what the URL says.
+        """
+        persistence = Persistence()
+        begun = clock.now()
+        unclear = False
+        while True:
+            try:
+                return await work(clock.now() - begun if unclear else None)
+            except SAID as error:
+                fault = classify(error)
+                if fault is Fault.UNREACHABLE:
+                    unclear = True
+                    await self._forget_connections()
+                if await persistence.pause_after(fault):
+                    continue
+                translated = translate(error, str(self.address))
+                if translated is None:
+                    raise
+                raise translated from error
+
+    async def send(self, call: Call) -> Any:
+        async with self._room:
+            try:
+                return await self._client.execute_command(*call.words)
+            except NoScriptError:
+                # The server was started anew, or another one took over.
+                return await self._client.execute_command(*call.in_full())
+
+    async def send_all(self, calls: Sequence[Call]) -> list[Any]:
+        if len(calls) < 2:
+            return [await self.send(call) for call in calls]
+        async with self._room, self._client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call.words)
+            answers = await pipeline.execute(raise_on_error=False)
+        for position, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                answers[position] = await self.send(calls[position])
+            elif isinstance(answer, Exception):
+                raise answer
+        return list(answers)
+
+    async def queues(self) -> list[str]:
+        """The names of all queues that ever had a job."""
+        return sorted(name.decode() for name in await self.do(command("SMEMBERS", QUEUES)))
+
+    async def info(self) -> list[dict[str, Any]]:
+        """What each server that keeps jobs says of itself."""
+        return [await self.do(command("INFO"))]
+
+    async def _forget_connections(self) -> None:
+        """Those that wait in the pool lead to the same server."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        pool = self._client.connection_pool
+        if isinstance(pool, SentinelConnectionPool):
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
+class Cluster(Store):
+    """A Redis Cluster: every queue is in a slot of its own, and a script touches one."""
+
+    one_slot = False
+
+    def _connect(self) -> Redis | RedisCluster:
+        return self.address.cluster()
+
+    async def send_all(self, calls: Sequence[Call]) -> list[Any]:
+        # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.
+        answers = await asyncio.gather(*(self.send(call) for call in calls), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    async def info(self) -> list[dict[str, Any]]:
+        async def ask(_: float | None) -> dict[str, dict[str, Any]]:
+            found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+            return found
+
+        found = await self.persist(ask)
+        return [found] if "redis_version" in found else list(found.values())
+
+    async def _forget_connections(self) -> None:
+        """The client looks for the nodes anew by itself."""
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def open_store(url: str, connections: int) -> Store:
+    """
+    Raises:
+        ConfigurationError: it is not the URL of a Redis.
+    """
+    address = Address.parse(url)
+    return Cluster(address, connections) if address.is_cluster else Store(address, connections)

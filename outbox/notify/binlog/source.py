@@ -1,0 +1,31 @@
+"""The binary log as a source of wake-ups."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from sqlalchemy import URL
+
+from outbox.notify.base import Report
+from outbox.notify.binlog.stream import Stream
+from outbox.notify.listening import Listening
+from outbox.notify.switchboard import Switchboard
+
+
+class BinaryLog(Listening):
+    """One stream for a process, or, under a supervisor, for all of its processes: see `outbox.notify.group`."""
+
+    name = "binlog"
+
+    def __init__(self, url: URL, switchboard: Switchboard, report: Report) -> None:
+        super().__init__(switchboard, report)
+        self._url = url
+
+    async def listen(self) -> AsyncIterator[frozenset[str] | None]:
+        stream = await Stream.open(self._url)
+        try:
+            yield None
+            async for queues in stream.queues():
+                yield queues
+        finally:
+            stream.end()

@@ -1,0 +1,120 @@
+"""Claims jobs whenever there is room to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from outbox import clock
+from outbox.drivers.base import Outlook
+from outbox.errors import BackendUnavailable
+from outbox.notify.base import Wakeups
+from outbox.runtime.attempt import Attempt
+from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.completer import Completer
+from outbox.runtime.nap import Nap
+from outbox.runtime.service import BackgroundLoop
+from outbox.runtime.slots import Slots
+from outbox.settings import WorkerOptions
+
+_BATCH_WINDOW = 0.02
+"""Seconds for which a free slot waits for others while there is a backlog. Invisible beside the jobs that keep the
+other slots, and it turns a claim per job into a few dozen per second."""
+
+
+class Claimer(BackgroundLoop):
+    """Takes as many jobs as there are free slots.
+
+    A claim that came back full says that there is more: the next one follows as soon as a quarter of the slots is
+    free, or a short while after the first is. A claim that came back with less says that the store has been emptied:
+    the next one follows a wake-up, or a look that found something due. An idle claimer only looks: see `Nap`.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        claim: Callable[[int], Awaitable[list[Attempt]]],
+        look: Callable[[], Awaitable[Outlook]],
+        slots: Slots,
+        lanes: int,
+        completer: Completer,
+        availability: Availability,
+        wakeups: Wakeups,
+        check: Callable[[], Awaitable[None]],
+        begin: Callable[[Sequence[Attempt]], None],
+        hand_back: Callable[[Sequence[Attempt]], None],
+        on_empty: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__()
+        self._claim = claim
+        self._slots = slots
+        self._lanes = lanes
+        self._completer = completer
+        self._availability = availability
+        self._wakeups = wakeups
+        self._check = check
+        self._begin = begin
+        self._hand_back = hand_back
+        self._on_empty = on_empty
+        self._patience = Patience()
+        self._backlog = False
+        self._nap = Nap(self, options, look, wakeups, availability)
+
+    @property
+    def idle_workers(self) -> int:
+        """How many workers with room for more drain these queues, as far as is known."""
+        return self._nap.idle
+
+    async def run(self) -> None:
+        await self._try(self._check)
+        while not self.stopping:
+            await self._completer.keeping_up()
+            batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
+            reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, share=self._lanes)
+            if reserved:
+                await self._fill(reserved)
+
+    def interrupt(self) -> None:
+        self._slots.kick()
+        self._wakeups.wake()
+
+    async def _fill(self, reserved: int) -> None:
+        used = 0
+        attempts: list[Attempt] | None = None
+        self._nap.end()
+        begun = clock.now()
+        try:
+            attempts = await self._claim(reserved)
+            used = 0 if self.stopping else len(attempts)
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+        finally:
+            # Before any pause: the slots belong to the other lanes as well.
+            self._slots.use(reserved, used)
+        if attempts is None:
+            await self.pause(self._patience.next())
+            return
+        self._patience.reset()
+        self._availability.succeeded(begun)
+        if self.stopping:
+            self._hand_back(attempts)
+            return
+        self._begin(attempts)
+        self._backlog = len(attempts) == reserved
+        if not attempts:
+            await self._try(self._on_empty)
+        if not self._backlog:
+            await self._nap.take(found=bool(attempts))
+
+    async def _try(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Until the store answers, or the worker stops."""
+        while not self.stopping:
+            begun = clock.now()
+            try:
+                await call()
+            except BackendUnavailable as error:
+                self._availability.failed(begun, error)
+                await self.pause(self._patience.next())
+            else:
+                self._availability.succeeded(begun)
+                return

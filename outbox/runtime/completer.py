@@ -1,0 +1,177 @@
+"""Writes the ends of attempts to the store, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from outbox import clock
+from outbox.drivers.base import Settled
+from outbox.errors import BackendUnavailable
+from outbox.events import Events, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.held import Held
+from outbox.runtime.service import BackgroundLoop
+from outbox.settlement import Failure, Settlement
+
+MAX_BATCH = 500
+
+MAX_BACKLOG = 2_000
+"""Ended attempts that may wait for a slow store before claiming waits for them."""
+
+_TOO_LATE = "its end came too late: the job has another owner, or was cancelled"
+
+
+class Completer(BackgroundLoop):
+    """While one batch is being written, the next one gathers: no job waits for company, and under load batches grow by
+    themselves. Settlements are written in the order in which attempts ended.
+
+    A store that does not answer is asked again until it does; nothing is dropped. When the worker stops meanwhile, it
+    is asked for one more lease: what is written later would find the jobs with other owners anyway.
+    """
+
+    def __init__(
+        self,
+        settle: Callable[[Sequence[Settlement]], Awaitable[Settled]],
+        held: Held,
+        availability: Availability,
+        events: Events,
+        *,
+        connection: str,
+        lease: float,
+        on_accepted: Callable[[Attempt], None],
+    ) -> None:
+        super().__init__()
+        self._settle = settle
+        self._held = held
+        self._availability = availability
+        self._events = events
+        self._connection = connection
+        self._lease = lease
+        self._on_accepted = on_accepted
+        self._pending: deque[Attempt] = deque()
+        self._writing = 0
+        self._wanted = asyncio.Event()
+        self._keeping_up = asyncio.Event()
+        self._keeping_up.set()
+        self._give_up_at: float | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Attempts that have ended and are not in the store yet."""
+        return len(self._pending) + self._writing
+
+    def submit(self, attempt: Attempt) -> None:
+        """Take over an ended attempt that has a settlement."""
+        self._pending.append(attempt)
+        self._wanted.set()
+        if len(self._pending) >= MAX_BACKLOG and not self.stopping:
+            self._keeping_up.clear()
+
+    async def keeping_up(self) -> None:
+        """Return once the store takes settlements. Claiming before that could claim again what has ended here."""
+        await self._keeping_up.wait()
+
+    async def run(self) -> None:
+        while self._pending or not self.stopping:
+            if not self._pending:
+                await self._wanted.wait()
+                self._wanted.clear()
+                continue
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
+            self._writing = len(batch)
+            try:
+                await self._write(batch)
+            except BackendUnavailable:
+                self._abandon([*batch, *self._pending])
+            self._writing = 0
+
+    async def stop(self) -> None:
+        if self._give_up_at is None:
+            self._give_up_at = clock.now() + self._lease
+        await super().stop()
+
+    def interrupt(self) -> None:
+        self._wanted.set()
+        # Whoever waits for a store that may never answer has to stop as well.
+        self._keeping_up.set()
+
+    async def _write(self, batch: list[Attempt]) -> None:
+        """
+        Raises:
+            BackendUnavailable: still, although the worker has been stopping for a while.
+        """
+        settlements = [attempt.settlement for attempt in batch if attempt.settlement is not None]
+        try:
+            settled = await self._patiently(settlements)
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one that the store refuses must not take the others with it
+            if len(batch) == 1:
+                self._refused(batch[0], error)
+            else:
+                middle = len(batch) // 2
+                await self._write(batch[:middle])
+                await self._write(batch[middle:])
+        else:
+            self._held.discard(batch)
+            self._report(batch, settled)
+
+    async def _patiently(self, settlements: list[Settlement]) -> Settled:
+        """
+        Raises:
+            BackendUnavailable: still, although the worker has been stopping for a while.
+        """
+        patience = Patience()
+        while True:
+            begun = clock.now()
+            try:
+                settled = await self._settle(settlements)
+            except BackendUnavailable as error:
+                self._availability.failed(begun, error)
+                if self._give_up_at is not None and clock.now() >= self._give_up_at:
+                    raise
+                if not self.stopping:
+                    self._keeping_up.clear()
+                await self._retry_pause(patience.next())
+            else:
+                self._availability.succeeded(begun)
+                if len(self._pending) < MAX_BACKLOG:
+                    self._keeping_up.set()
+                return settled
+
+    async def _retry_pause(self, seconds: float) -> None:
+        """Also while stopping, when ``pause`` would return at once."""
+        if await self.pause(seconds):
+            await asyncio.sleep(min(seconds, 1.0))
+
+    def _report(self, batch: list[Attempt], settled: Settled) -> None:
+        stale = {settlement.fence for settlement in settled.stale}
+        told = self._events.wants(JobSettled)
+        for attempt in batch:
+            settlement = attempt.settlement
+            if settlement is None:
+                continue
+            if settlement.fence in stale:
+                if attempt.interruption is not Interruption.UNREACHABLE:  # told already
+                    self._events.emit(attempt.event(LeaseLost, _TOO_LATE))
+                continue
+            if told:
+                self._events.emit(
+                    attempt.event(JobSettled, settlement.outcome, attempt.seconds, settlement.delay, settlement.failure)
+                )
+            self._on_accepted(attempt)
+
+    def _refused(self, attempt: Attempt, error: Exception) -> None:
+        self._held.discard([attempt])
+        if attempt.settlement is not None:
+            self._events.emit(attempt.event(SettlementRefused, attempt.settlement.outcome, Failure.of(error)))
+
+    def _abandon(self, attempts: list[Attempt]) -> None:
+        unwritten = [attempt for attempt in attempts if self._held.get(attempt.fence) is attempt]
+        self._held.discard(unwritten)
+        self._pending.clear()
+        job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
+        self._events.emit(SettlementsAbandoned(self._connection, job_ids))

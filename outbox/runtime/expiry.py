@@ -1,0 +1,32 @@
+"""Stops handlers before their leases end, where those could not be renewed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from outbox import clock
+from outbox.runtime.held import Held
+from outbox.runtime.service import BackgroundLoop
+from outbox.settlement import Fence
+
+
+def margin(lease: float) -> float:
+    """How many seconds before the end of its lease a handler is told to stop."""
+    return lease / 6
+
+
+class Expiry(BackgroundLoop):
+    """A loop of its own, because a renewal can hang in a call that never returns. It notices as well when the process
+    was frozen past its leases."""
+
+    def __init__(self, held: Held, *, lease: float, on_expiring: Callable[[Fence], None]) -> None:
+        super().__init__()
+        self._held = held
+        self._margin = margin(lease)
+        self._on_expiring = on_expiring
+
+    async def run(self) -> None:
+        # A lease that ends between two looks is still caught before it ends: the looks are closer than the margin.
+        while not await self.pause(self._margin / 2):
+            for attempt in self._held.expiring(clock.now() + self._margin):
+                self._on_expiring(attempt.fence)

@@ -1,0 +1,53 @@
+"""The jobs that this process holds on one connection, from their claims until their ends are in the store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.settlement import Fence
+
+
+class Held:
+    """Filled and emptied by the event loop of the worker, read by the thread that renews leases."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: dict[Fence, Attempt] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def add(self, attempts: Iterable[Attempt]) -> None:
+        with self._lock:
+            self._attempts.update({attempt.fence: attempt for attempt in attempts})
+
+    def discard(self, attempts: Iterable[Attempt]) -> None:
+        with self._lock:
+            for attempt in attempts:
+                self._attempts.pop(attempt.fence, None)
+
+    def get(self, fence: Fence) -> Attempt | None:
+        with self._lock:
+            return self._attempts.get(fence)
+
+    def attempts(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._attempts.values())
+
+    def renewable(self) -> list[Fence]:
+        """What to renew: also ended attempts, until their settlements are written. Never one whose lease was lost: it
+        would be kept from its next owner."""
+        return [attempt.fence for attempt in self.attempts() if attempt.interruption is not Interruption.LEASE_LOST]
+
+    def renewed(self, fences: Iterable[Fence], deadline: float) -> None:
+        """These leases now end at ``deadline``, on `outbox.clock`."""
+        with self._lock:
+            for fence in fences:
+                if fence in self._attempts:
+                    self._attempts[fence].deadline = deadline
+
+    def expiring(self, before: float) -> list[Attempt]:
+        """Attempts still running whose leases end before that time, on `outbox.clock`."""
+        return [attempt for attempt in self.attempts() if not attempt.ended and attempt.deadline <= before]

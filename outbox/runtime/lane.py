@@ -1,0 +1,195 @@
+"""One connection that a worker drains: what is claimed from it, held, and settled there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from outbox import clock
+from outbox.drivers.base import Driver, Outlook, Settled
+from outbox.events import Events, LeaseLost
+from outbox.notify.base import Wakeups
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.availability import Availability
+from outbox.runtime.claimer import Claimer
+from outbox.runtime.completer import Completer
+from outbox.runtime.executor import Executor
+from outbox.runtime.expiry import margin
+from outbox.runtime.held import Held
+from outbox.runtime.hooks import Hooks
+from outbox.runtime.slots import Slots
+from outbox.runtime.store_thread import StoreThread
+from outbox.runtime.tally import Tally
+from outbox.settings import WorkerOptions
+from outbox.settlement import Failure, Fence, Outcome, Settlement
+
+_log = logging.getLogger("outbox.runtime")
+
+_PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED})
+
+
+class Lane:
+    """Connects the services of one connection.
+
+    The driver is used in the thread of ``stores`` only; everything else happens on the event loop of the worker.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        options: WorkerOptions,
+        stores: StoreThread,
+        *,
+        lanes: int,
+        slots: Slots,
+        executor: Executor,
+        hooks: Hooks,
+        tally: Tally,
+        events: Events,
+        wakeups: Wakeups,
+        on_empty: Callable[[Lane], None],
+    ) -> None:
+        self.driver = driver
+        self.connection = driver.name
+        self.held = Held()
+        self.checked = False
+        """Whether the store was reached and found in order."""
+        self.availability = Availability(driver.name, events)
+        self._options = options
+        self._stores = stores
+        self._slots = slots
+        self._executor = executor
+        self._hooks = hooks
+        self._tally = tally
+        self._events = events
+        self._wakeups = wakeups
+        self._on_empty = on_empty
+        # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.completer = Completer(
+            self._settle,
+            self.held,
+            self.availability,
+            events,
+            connection=driver.name,
+            lease=options.lease,
+            on_accepted=self._accepted,
+        )
+        self.claimer = Claimer(
+            options,
+            claim=self._claim,
+            look=self._look,
+            slots=slots,
+            lanes=lanes,
+            completer=self.completer,
+            availability=self.availability,
+            wakeups=wakeups,
+            check=self.check,
+            begin=self._begin,
+            hand_back=self._hand_back,
+            on_empty=self._claimed_nothing,
+        )
+
+    async def check(self) -> None:
+        """Reach the store, unless that has been done.
+
+        Raises:
+            ConfigurationError: it is not what outbox needs.
+            BackendUnavailable: it does not answer.
+        """
+        if not self.checked:
+            await self._stores.call(self.driver.check)
+            self.checked = True
+
+    def lose(self, fence: Fence) -> None:
+        """The store says that this job has another owner, or is no more."""
+        attempt = self.held.get(fence)
+        if attempt is not None:
+            attempt.interrupt(Interruption.LEASE_LOST)
+
+    def expire(self, fence: Fence) -> None:
+        """The lease of this job is about to end, or has ended."""
+        attempt = self.held.get(fence)
+        # It may have been renewed since.
+        if attempt is not None and attempt.deadline <= clock.now() + margin(self._options.lease):
+            down = self.availability.down
+            attempt.interrupt(Interruption.UNREACHABLE if down else Interruption.LEASE_LOST)
+
+    async def _claim(self, limit: int) -> list[Attempt]:
+        return await self._stores.call(self._claim_and_hold, limit)
+
+    async def _claim_and_hold(self, limit: int) -> list[Attempt]:
+        """In the thread of the stores: from then on the leases are renewed, even if a handler keeps the worker's loop
+        from hearing of what was claimed."""
+        claims = await self.driver.claim(self._options.queue, limit, self._options.lease)
+        attempts = [Attempt(claim, self.connection, self._ended) for claim in claims]
+        self.held.add(attempts)
+        return attempts
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
+        return await self._stores.call(self.driver.settle, settlements)
+
+    async def _look(self) -> Outlook:
+        return await self._stores.call(self.driver.look, self._options.queue)
+
+    def _begin(self, attempts: Sequence[Attempt]) -> None:
+        loop = asyncio.get_running_loop()
+        for attempt in attempts:
+            task = loop.create_task(self._run(attempt), name=attempt.claim.name)
+            self._tasks.add(task)
+            task.add_done_callback(self._free)
+
+    def _hand_back(self, attempts: Sequence[Attempt]) -> None:
+        """What was claimed when the worker had been asked to stop already."""
+        for attempt in attempts:
+            attempt.interrupt(Interruption.SHUTDOWN)
+            attempt.end(Settlement.snoozed(attempt.fence))
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            attempt.end(await self._executor.run(attempt))
+        except BaseException as error:  # noqa: BLE001 - an attempt without an end would be held for ever
+            _log.exception("the worker itself failed on %s %s", attempt.claim.name, attempt.fence.job_id)
+            attempt.end(Settlement.failed(attempt.fence, Failure.of(error)))
+        finally:
+            if attempt.overdue:
+                self._slots.unmark_stuck()
+
+    def _free(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release(self._options.rest)
+
+    def _ended(self, attempt: Attempt) -> None:
+        if attempt.overdue:
+            self._slots.mark_stuck()
+        if attempt.settlement is not None:
+            self.completer.submit(attempt)
+        if attempt.interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
+            self._events.emit(attempt.event(LeaseLost, attempt.interruption.value))
+        if attempt.settlement is None:
+            self.held.discard([attempt])
+
+    def _accepted(self, attempt: Attempt) -> None:
+        self._tally.count(attempt)
+        settlement = attempt.settlement
+        if settlement is None:
+            return
+        if settlement.outcome is Outcome.FAILED:
+            self._hooks.call(attempt)
+        elif settlement.outcome in _PUT_BACK and settlement.delay < self._options.sleep:
+            # The claimer may be asleep for longer than that.
+            asyncio.get_running_loop().call_later(settlement.delay, self._wakeups.wake)
+        elif settlement.follow_ups:
+            self._wakeups.wake()
+        if self._options.stop_when_empty and not self.held:
+            # That may have been the last one.
+            self._wakeups.wake()
+
+    async def _claimed_nothing(self) -> None:
+        if self._options.once:
+            self._on_empty(self)
+        elif self._options.stop_when_empty:
+            counts = await self._stores.call(self.driver.counts)
+            if not any(c.ready or c.delayed or c.reserved for c in counts if c.queue in self._options.queue):
+                self._on_empty(self)

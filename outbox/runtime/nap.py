@@ -1,0 +1,129 @@
+"""The time between a claim that emptied the store and the next one that is worth its while."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+from outbox import clock
+from outbox.drivers.base import Outlook
+from outbox.errors import BackendUnavailable
+from outbox.notify.base import Wake, Wakeups
+from outbox.runtime.availability import Availability
+from outbox.runtime.eagerness import Eagerness
+from outbox.runtime.service import BackgroundLoop
+from outbox.settings import WorkerOptions
+
+_LULL = 0.01
+"""Seconds after a claim that found something, in which a wake-up leads to the next claim without a look between."""
+
+_SHORTEST = 0.005
+
+_DOUBT = 0.02
+"""Seconds after which a worker that was woken for nothing looks once more: a binary log tells of a commit a moment
+before others can see its rows."""
+
+_SHARE = 0.2
+"""Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many they are."""
+
+_SPREAD = (1.1, 1.3)
+"""Pauses are longer than ``--sleep`` by a random part, so that workers started together do not look together, and one
+worker's looks and heartbeats together stay below one statement per second."""
+
+_HERD_SPREAD, _HERD_SPREAD_AT_MOST = 0.001, 0.05
+"""The same for the moment at which a job becomes due, for every idle worker that sleeps until then."""
+
+_HERD_STEP = 0.02
+"""Seconds for which a worker that was woken for nothing hesitates at most, for every other idle one."""
+
+
+class Nap:
+    """One statement per pause: a look tells whether something is due, when the next job is, and how many workers share
+    the looking."""
+
+    def __init__(
+        self,
+        service: BackgroundLoop,
+        options: WorkerOptions,
+        look: Callable[[], Awaitable[Outlook]],
+        wakeups: Wakeups,
+        availability: Availability,
+    ) -> None:
+        self.idle = 1
+        """How many workers with room for more drain these queues, as far as is known."""
+        self._service = service
+        self._sleep = options.sleep
+        # They must claim to find out that there is nothing to claim.
+        self._restless = options.once or options.stop_when_empty
+        self._look = look
+        self._wakeups = wakeups
+        self._availability = availability
+        self._eagerness = Eagerness()
+        self._fruitless = 0
+        self._expecting = False
+        self._known: float | None = None
+
+    def end(self) -> None:
+        """A claim is about to begin."""
+        self._expecting |= bool(self._wakeups.clear())
+
+    async def take(self, *, found: bool) -> None:
+        """Return when a claim is worth its while, or the worker stops. ``found`` is whether the last one was."""
+        if found:
+            self._fruitless, self._expecting = 0, False
+            self._eagerness.rewarded()
+            if await self._wakeups.wait(_LULL) is Wake.JOBS:
+                self._expecting = True
+                return
+        else:
+            self._fruitless += 1
+        doubtful = self._expecting
+        while not self._service.stopping:
+            pause = await self._next_pause()
+            if pause <= 0:
+                return
+            woken = await self._wakeups.wait(min(pause, _DOUBT) if doubtful else pause)
+            doubtful = False
+            if self._restless or self._fruitless or (woken and not await self._hesitate(woken)):
+                return
+
+    async def _next_pause(self) -> float:
+        """Look, and say how long to sleep; 0 for not at all."""
+        expecting, self._expecting = bool(self._wakeups.clear()) or self._expecting, False
+        begun = clock.now()
+        try:
+            outlook = await self._look()
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+            self._fruitless = 1  # The next claim finds out when it is back.
+            return self._sleep
+        self.idle = max(1, outlook.idle)
+        news = self._news(outlook.due)
+        if outlook.due is not None and outlook.due <= 0:
+            # What is due and cannot be claimed is in the hands of somebody who is claiming it right now.
+            return min(self._sleep, _SHORTEST * 4 ** (self._fruitless - 1)) if self._fruitless else 0.0
+        self._fruitless = 0
+        if expecting and not news:
+            self._eagerness.disappointed()
+        return self._until(outlook.due)
+
+    def _news(self, due: float | None) -> bool:
+        """Whether a job is due earlier than was known: then this is what the wake-up was about."""
+        known, self._known = self._known, None if due is None else clock.now() + due
+        return self._known is not None and (known is None or self._known < known - _SHORTEST)
+
+    def _until(self, due: float | None) -> float:
+        pause = max(self._sleep, _SHARE * self.idle) * random.uniform(*_SPREAD)  # noqa: S311 - spreads load
+        if due is None:
+            return pause
+        herd = min(_HERD_SPREAD_AT_MOST, _HERD_SPREAD * (self.idle - 1))
+        return min(pause, max(due, _SHORTEST) + random.uniform(0.0, herd))  # noqa: S311 - spreads load
+
+    async def _hesitate(self, woken: Wake) -> bool:
+        """Whether to look first: something may have changed, or others may be quicker."""
+        self._expecting = True
+        others = self.idle - 1 if woken is Wake.JOBS else self.idle
+        hesitation = self._eagerness.hesitation(_HERD_STEP * others)
+        if hesitation:
+            await self._service.pause(hesitation)
+        return bool(hesitation) or woken is Wake.MAYBE

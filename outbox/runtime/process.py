@@ -1,0 +1,107 @@
+"""One worker process, from its event loop to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from outbox.connections import disconnect
+from outbox.runtime.exits import ExitCode, Reason, end_now
+from outbox.runtime.loops import new_loop
+from outbox.runtime.signals import Signals
+from outbox.runtime.worker import Ended, Worker
+
+SUPERVISED = "OUTBOX_SUPERVISED"
+"""The environment variable in which a supervisor tells its child ``index:descriptor``."""
+
+_CLOSE_WITHIN = 5.0
+
+_log = logging.getLogger("outbox.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """What a worker process knows of the supervisor that started it."""
+
+    index: int
+    descriptor: int
+    """The reading end of a pipe that is at its end once the supervisor is gone, however it went."""
+
+    @classmethod
+    def take(cls) -> Supervised | None:
+        """Read it from the environment, and remove it there: processes that a job starts are not supervised."""
+        value = os.environ.pop(SUPERVISED, None)
+        if value is None:
+            return None
+        index, _, descriptor = value.partition(":")
+        os.set_inheritable(int(descriptor), False)
+        return cls(int(index), int(descriptor))
+
+
+def run_worker(worker: Worker, supervised: Supervised | None) -> ExitCode:
+    """Run until the worker has ended. What is stuck in it then still runs: end the process.
+
+    Raises:
+        ConfigurationError: nothing was started, because a store is not what outbox needs.
+    """
+    Signals(lambda: worker.stop.request(Reason.SIGNAL)).install()
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    if supervised is not None:
+        _watch(loop, supervised.descriptor, worker)
+    stuck = 0
+    try:
+        ended = _run(loop, worker)
+        stuck = ended.stuck
+        return ended.reason.exit_code(supervised=supervised is not None)
+    finally:
+        # A handler that does not end would keep the loop from closing.
+        if not stuck:
+            _close(loop)
+
+
+def _run(loop: asyncio.AbstractEventLoop, worker: Worker) -> Ended:
+    main = loop.create_task(worker.run())
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt):
+            if main.done():
+                raise
+            # From a task that a job had started: asyncio lets these two through, out of the loop.
+            _log.exception("a task raised an exception that is meant to end the process; ignored")
+
+
+def _watch(loop: asyncio.AbstractEventLoop, descriptor: int, worker: Worker) -> None:
+    def closed() -> None:
+        loop.remove_reader(descriptor)
+        worker.stop.request(Reason.ORPHANED)
+
+    loop.add_reader(descriptor, closed)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Let go of what jobs have left behind on the loop: tasks, generators, connections."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    with suppress(Exception):
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=_CLOSE_WITHIN))
+        loop.run_until_complete(disconnect())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process in order, but soon: threads that jobs have left behind may not end, and Python waits for them."""
+    last_resort = threading.Timer(_CLOSE_WITHIN, end_now, args=(code,))
+    last_resort.daemon = True
+    last_resort.start()
+    sys.exit(code)

@@ -1,0 +1,66 @@
+"""Keeps the leases of held jobs from ending."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from outbox import clock
+from outbox.drivers.base import Claims
+from outbox.errors import BackendUnavailable
+from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.held import Held
+from outbox.runtime.service import BackgroundLoop
+from outbox.settlement import Fence
+
+_log = logging.getLogger("outbox.runtime")
+
+
+class Renewal(BackgroundLoop):
+    """Renews every lease of one connection in one call, at a third of the lease: two of them may fail."""
+
+    def __init__(
+        self,
+        driver: Claims,
+        held: Held,
+        availability: Availability,
+        *,
+        lease: float,
+        on_lost: Callable[[Fence], None],
+    ) -> None:
+        super().__init__()
+        self._driver = driver
+        self._held = held
+        self._availability = availability
+        self._lease = lease
+        self._interval = lease / 3
+        self._on_lost = on_lost
+        self._patience = Patience(maximum=lease / 12)
+
+    async def run(self) -> None:
+        delay = self._interval
+        while not await self.pause(delay):
+            begun = clock.now()
+            if await self._renew(begun):
+                self._patience.reset()
+                delay = max(0.0, self._interval - (clock.now() - begun))
+            else:
+                delay = self._patience.next()
+
+    async def _renew(self, begun: float) -> bool:
+        fences = self._held.renewable()
+        if not fences:
+            return True
+        try:
+            lease = await self._driver.extend(fences, self._lease)
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+            return False
+        except Exception:  # noqa: BLE001 - whatever it is: to stop renewing would cost every job that runs
+            _log.exception("leases could not be renewed; trying again")
+            return False
+        self._availability.succeeded(begun)
+        self._held.renewed(lease.kept, lease.deadline)
+        for fence in lease.lost:
+            self._on_lost(fence)
+        return True

@@ -1,0 +1,77 @@
+"""The one contract of everything that runs in the background of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+_log = logging.getLogger("outbox.runtime")
+
+
+class Service(Protocol):
+    """Both calls are safe in any state: stopped before it was started, stopped twice, started twice. What has been
+    stopped stays stopped."""
+
+    async def start(self) -> None:
+        """Return once the service is under way."""
+
+    async def stop(self) -> None:
+        """Return once it has ended."""
+
+
+class BackgroundLoop(ABC):
+    """A service that is one task.
+
+    The task is asked to end and never cancelled: it may be in the middle of a database call, and a cancelled call
+    leaves behind a connection in a state that nobody knows.
+    """
+
+    on_crash: Callable[[BaseException], None] | None = None
+    """Called when the loop ends with an exception, which is always a defect or a store that changed under it."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Work until ``stopping``."""
+
+    @property
+    def stopping(self) -> bool:
+        return self._asked.is_set()
+
+    async def start(self) -> None:
+        if self._task is None and not self.stopping:
+            self._task = asyncio.create_task(self.run(), name=type(self).__name__)
+            self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        self._asked.set()
+        self.interrupt()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def interrupt(self) -> None:  # noqa: B027 - most loops wait for nothing but ``pause``
+        """End waits other than ``pause``, so that the loop notices at once that it should stop."""
+
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, at most until asked to stop. Returns whether it was."""
+        if not self.stopping and seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._asked.wait()
+        return self.stopping
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if self.on_crash is not None:
+            self.on_crash(error)
+        else:
+            _log.error("%s failed", type(self).__name__, exc_info=error)

@@ -1,0 +1,121 @@
+"""The thread in which a worker talks to its stores, whatever its handlers do to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from outbox.drivers.base import Driver
+from outbox.runtime.loops import new_loop
+from outbox.runtime.service import BackgroundLoop
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_STOP_WITHIN = 10.0
+
+
+class StoreThread:
+    """A service that is a thread with an event loop of its own, on which all drivers are used.
+
+    A handler that blocks its loop for minutes therefore keeps its lease: renewal runs here. Nor does it hold up a
+    transaction: a claim or a settlement caught half way would keep its row locks for as long as the handler blocks,
+    and on SQLite the whole database, against other workers, and against the renewal of this worker's own leases.
+
+    Only code that holds the interpreter's lock without a break, in an extension written in C, stops this thread, too.
+    """
+
+    def __init__(
+        self,
+        drivers: Sequence[Driver],
+        build: Callable[[], Sequence[BackgroundLoop]],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        """``drivers`` belong to the thread from then on: it closes them. ``build`` is called in it."""
+        self._drivers = drivers
+        self._build = build
+        self._on_crash = on_crash
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: asyncio.Event | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._stopped = False
+
+    async def start(self) -> None:
+        if self._thread is not None or self._stopped:
+            return
+        caller = asyncio.get_running_loop()
+        self._started, self._ended = caller.create_future(), caller.create_future()
+        self._thread = threading.Thread(
+            target=self._run, args=(caller, self._started, self._ended), name="outbox-stores", daemon=True
+        )
+        self._thread.start()
+        await self._started
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._ended is None:
+            return
+        if self._loop is not None and self._asked is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._asked.set)
+        # A store that swallowed a call without a trace must not keep the process for ever; the thread is a daemon.
+        await asyncio.wait([self._ended], timeout=_STOP_WITHIN)
+
+    async def call(self, function: Callable[_P, Awaitable[_T]], *arguments: _P.args, **options: _P.kwargs) -> _T:
+        """Await ``function`` in the thread. Not to be cancelled: the call would be, with its connection."""
+        assert self._loop is not None  # noqa: S101 - for the type checker: started
+
+        async def run() -> _T:
+            return await function(*arguments, **options)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+    def _run(
+        self, caller: asyncio.AbstractEventLoop, started: asyncio.Future[None], ended: asyncio.Future[None]
+    ) -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(self._main(caller, started))
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would hear of this
+            _tell(caller, _reject, started, error)
+            _tell(caller, self._on_crash, error)
+        finally:
+            _tell(caller, _resolve, started)
+            _tell(caller, _resolve, ended)
+
+    async def _main(self, caller: asyncio.AbstractEventLoop, started: asyncio.Future[None]) -> None:
+        self._asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        services = self._build()
+        try:
+            for service in services:
+                service.on_crash = lambda error: _tell(caller, self._on_crash, error)
+                await service.start()
+            _tell(caller, _resolve, started)
+            await self._asked.wait()
+            for service in reversed(services):
+                await service.stop()
+        finally:
+            for driver in self._drivers:
+                await driver.close()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    # The worker's loop is closed: it did not wait for this thread.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *arguments)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _reject(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

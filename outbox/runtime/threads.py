@@ -1,0 +1,129 @@
+"""Threads in which plain functions of jobs run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+
+class Interrupted(BaseException):
+    """Raised inside a plain function, in its thread, to make it stop."""
+
+
+class Returned(NamedTuple):
+    """What a plain function returned or raised. A future cannot carry a StopIteration as its exception; a value can."""
+
+    value: Any
+    error: BaseException | None
+
+
+class ThreadCall:
+    """One function on its way through a thread."""
+
+    __slots__ = ("_arguments", "_context", "_function", "_interrupted", "_lock", "_loop", "_thread", "returned")
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.returned: asyncio.Future[Returned] = self._loop.create_future()
+        self._function = function
+        self._arguments = arguments
+        self._context = contextvars.copy_context()
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Raise `Interrupted` in the thread, before its next bytecode.
+
+        CPython's ``PyThreadState_SetAsyncExc``: it cannot end a call into C that does not return, such as a long sleep,
+        a read without a timeout, or a computation in an extension. The exception comes when that call has returned.
+        """
+        with self._lock:
+            self._interrupted = True
+            if self._thread is not None:
+                _raise_in(self._thread, Interrupted)
+
+    def run(self) -> None:
+        """In the thread."""
+        value, error = None, None
+        try:
+            self._enter()
+            value = self._context.run(self._function, *self._arguments)
+        except BaseException as raised:  # noqa: BLE001 - whatever it was belongs to the job
+            error = raised
+        while True:
+            try:
+                self._leave()
+                break
+            except Interrupted as late:
+                error = error or late
+        # A closed loop: the worker did not wait for this thread.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._resolve, Returned(value, error))
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._interrupted:
+                raise Interrupted
+            self._thread = threading.get_ident()
+
+    def _leave(self) -> None:
+        """From here on the thread belongs to the next call: nothing may be raised in it any more."""
+        with self._lock:
+            self._thread = None
+            _raise_in(threading.get_ident(), None)
+
+    def _resolve(self, returned: Returned) -> None:
+        if not self.returned.done():
+            self.returned.set_result(returned)
+
+
+def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
+    """``None`` takes back an exception that has not been raised yet."""
+    value = None if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
+
+
+class Threads:
+    """As many threads as functions run at once, kept for the next ones. How many that may be is for `Slots` to say.
+
+    They are daemons: a function that never returns cannot keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._count = 0
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Threads start when they are needed."""
+
+    async def stop(self) -> None:
+        """Let idle threads end, and busy ones after what they are doing. Does not wait for them."""
+        if not self._stopped:
+            self._stopped = True
+            for _ in range(self._count):
+                self._calls.put(None)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> ThreadCall:
+        """Run ``function`` in a thread, with the caller's context variables."""
+        call = ThreadCall(function, arguments)
+        self._calls.put(call)
+        if not self._idle.acquire(blocking=False):
+            self._count += 1
+            threading.Thread(target=self._work, name=f"outbox-job-{self._count}", daemon=True).start()
+        return call
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.run()
+            # A thread that keeps a call alive while it waits keeps its job and its arguments alive, too.
+            del call
+            self._idle.release()

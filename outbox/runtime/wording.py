@@ -1,0 +1,235 @@
+"""What each event says to people: how serious it is, one word, and one line."""
+
+from __future__ import annotations
+
+import signal
+from enum import Enum
+from functools import singledispatch
+from typing import NamedTuple
+
+from outbox.events import (
+    ConnectionDown,
+    ConnectionUp,
+    Event,
+    HookFailed,
+    JobEvent,
+    JobOverdue,
+    JobSettled,
+    JobStarted,
+    LeaseLost,
+    LoopBlocked,
+    ProcessEnded,
+    ProcessStarted,
+    SettlementRefused,
+    SettlementsAbandoned,
+    SourcesChanged,
+    WorkerKilled,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
+from outbox.settlement import Failure, Outcome
+
+_LONGEST = 300
+
+
+class Level(Enum):
+    QUIET = "quiet"
+    GOOD = "good"
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Wording(NamedTuple):
+    level: Level
+    word: str
+    text: str
+
+
+_OUTCOMES = {
+    Outcome.COMPLETED: (Level.GOOD, "done"),
+    Outcome.RETRIED: (Level.WARNING, "retry"),
+    Outcome.FAILED: (Level.ERROR, "failed"),
+    Outcome.RELEASED: (Level.NOTICE, "released"),
+    Outcome.SNOOZED: (Level.NOTICE, "put back"),
+    Outcome.CANCELLED: (Level.NOTICE, "removed"),
+}
+
+
+@singledispatch
+def describe(event: Event) -> Wording:
+    return Wording(Level.QUIET, "event", one_line(str(event)))
+
+
+@describe.register
+def _(event: JobStarted) -> Wording:
+    rescued = ": an earlier attempt ended with its worker" if event.rescued else ""
+    return Wording(Level.QUIET, "running", f"{_job(event)}{rescued}")
+
+
+@describe.register
+def _(event: JobSettled) -> Wording:
+    level, word = _OUTCOMES[event.outcome]
+    text = f"{_job(event)}, {_seconds(event.seconds)}"
+    if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED):
+        text += f"; again in {_seconds(event.delay)}" if event.delay else "; again at once"
+    if event.failure is not None:
+        text += f": {_failure(event.failure)}"
+    return Wording(level, word, text)
+
+
+@describe.register
+def _(event: LeaseLost) -> Wording:
+    return Wording(Level.WARNING, "lost", f"{_job(event)}: {event.reason}; what it does now changes nothing")
+
+
+@describe.register
+def _(event: JobOverdue) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "overdue",
+        f"{_job(event)}: does not stop although {event.reason}; its slot stays taken until it does",
+    )
+
+
+@describe.register
+def _(event: HookFailed) -> Wording:
+    return Wording(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
+
+
+@describe.register
+def _(event: SettlementRefused) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "refused",
+        f"{_job(event)}: the store does not take its end ({event.outcome.value}): {_failure(event.failure)}; "
+        "it runs again when its lease ends",
+    )
+
+
+@describe.register
+def _(event: SettlementsAbandoned) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "abandoned",
+        f"{event.connection}: the ends of {len(event.job_ids)} jobs could not be written before the worker had to "
+        "stop; they run again when their leases end",
+    )
+
+
+@describe.register
+def _(event: LoopBlocked) -> Wording:
+    where = [line.strip() for line in event.stack.splitlines() if line.strip()]
+    return Wording(
+        Level.WARNING,
+        "blocked",
+        f"the event loop has not run for {_seconds(event.seconds)}: a handler blocks it, at {' '.join(where[-2:])}; "
+        f"running: {', '.join(event.running)}",
+    )
+
+
+@describe.register
+def _(event: WorkerStarted) -> Wording:
+    return Wording(
+        Level.NOTICE,
+        "started",
+        f"worker {event.worker} (pid {event.pid}) drains {', '.join(event.queues)} "
+        f"from {'; '.join(event.connections)}: {event.concurrency} jobs at once, lease {event.lease:g} s",
+    )
+
+
+@describe.register
+def _(event: WorkerStopping) -> Wording:
+    text = f"worker {event.worker}: {event.reason}; {event.running} jobs are running"
+    if event.error is not None:
+        return Wording(Level.ERROR, "stopping", f"{text}: {_failure(event.error)}")
+    return Wording(Level.NOTICE, "stopping", text)
+
+
+@describe.register
+def _(event: WorkerStopped) -> Wording:
+    return Wording(
+        Level.NOTICE,
+        "stopped",
+        f"worker {event.worker}: {event.processed} processed, {event.failed} failed, {event.handed_back} handed back",
+    )
+
+
+@describe.register
+def _(event: WorkerKilled) -> Wording:
+    return Wording(
+        Level.ERROR, "killed", f"worker {event.worker} ends with exit code {event.exit_code}, at once: {event.reason}"
+    )
+
+
+@describe.register
+def _(event: ConnectionDown) -> Wording:
+    return Wording(Level.ERROR, "down", f"{event.connection}: {one_line(event.error)}; trying until it is back")
+
+
+@describe.register
+def _(event: ConnectionUp) -> Wording:
+    return Wording(Level.GOOD, "up", f"{event.connection}: back after {_seconds(event.seconds)}")
+
+
+@describe.register
+def _(event: ProcessStarted) -> Wording:
+    return Wording(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
+
+
+@describe.register
+def _(event: ProcessEnded) -> Wording:
+    how = f"exit code {event.exit_code}" if event.exit_code >= 0 else _signal_name(-event.exit_code)
+    if event.restart_in is None:
+        return Wording(Level.NOTICE, "process", f"{event.index} ended (pid {event.pid}, {how})")
+    again = f"in {_seconds(event.restart_in)}" if event.restart_in else "at once"
+    return Wording(Level.WARNING, "process", f"{event.index} ended (pid {event.pid}, {how}); starts again {again}")
+
+
+@describe.register
+def _(event: SourcesChanged) -> Wording:
+    return Wording(Level.NOTICE, "reload", ", ".join(event.paths))
+
+
+def banner(event: WorkerStarted) -> str:
+    """What a person sees first: what is drained, where it is, and how to stop."""
+    rows = [
+        ("drains", f"{', '.join(event.queues)}{' (in this order)' if len(event.queues) > 1 else ''}"),
+        *(("from", connection) for connection in event.connections),
+        ("at once", f"{event.concurrency} jobs, each held by a lease of {event.lease:g} s while it runs"),
+        ("stop", f"Ctrl-C, or kill -TERM {event.pid}"),
+    ]
+    lines = [
+        f"\x1b[1moutbox\x1b[0m  worker {event.worker}",
+        *(f"  \x1b[2m{key:<8}\x1b[0m {text}" for key, text in rows),
+    ]
+    return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """Printable, short, and without what would move a terminal's cursor."""
+    line = " ".join(text.split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def _job(event: JobEvent) -> str:
+    return f"{event.name} {event.job_id.hex[-12:]} attempt {event.attempt}"
+
+
+def _failure(failure: Failure) -> str:
+    return one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,236 @@
+"""One worker process: which services there are, and in which order they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from outbox import clock
+from outbox.drivers.base import Driver, WorkerStatus
+from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.events import Events, WorkerStarted, WorkerStopped, WorkerStopping
+from outbox.ids import new_token
+from outbox.notify.polling import Polling
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.drain import Drain
+from outbox.runtime.executor import Executor
+from outbox.runtime.exits import Reason, end_now
+from outbox.runtime.expiry import Expiry
+from outbox.runtime.hooks import Hooks
+from outbox.runtime.lane import Lane
+from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
+from outbox.runtime.presence import Presence
+from outbox.runtime.renewal import Renewal
+from outbox.runtime.service import BackgroundLoop, Service
+from outbox.runtime.slots import Slots
+from outbox.runtime.stop import StopRequest
+from outbox.runtime.store_thread import StoreThread
+from outbox.runtime.tally import Tally
+from outbox.runtime.threads import Threads
+from outbox.runtime.watchdog import Watchdog
+from outbox.settings import WorkerOptions
+from outbox.settlement import Failure, Fence
+
+_BEAT_AT_MOST = 10.0
+
+_log = logging.getLogger("outbox.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a worker ended. ``stuck`` handlers are still running: only the end of the process ends them."""
+
+    reason: Reason
+    error: BaseException | None
+    stuck: int
+
+
+class Worker:
+    """Drains one or several connections, which share the slots of this process.
+
+    ``drivers`` belong to the worker from then on: it uses them in a thread of its own, and closes them.
+    """
+
+    def __init__(self, options: WorkerOptions, drivers: Sequence[Driver], events: Events, *, name: str) -> None:
+        self.stop = StopRequest()
+        self._options = options
+        self._drivers = drivers
+        self._events = events
+        self._name = name
+        self._id = new_token()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
+        self._tally = Tally()
+        self._slots = Slots(options.concurrency, budget=1 if options.once else options.max_jobs or None)
+        self._slots.on_all_stuck = partial(self.stop.request, Reason.STUCK)
+        self._slots.on_budget_spent = partial(self.stop.request, Reason.ONCE if options.once else Reason.MAX_JOBS)
+        self._threads = Threads()
+        self._stores = StoreThread(drivers, self._alive, self._crashed)
+        self._hooks = Hooks(options, self._slots, self._threads, events)
+        emptiness = Emptiness(len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop)
+        executor = Executor(options, self._threads, events)
+        self._lanes = [
+            Lane(
+                driver,
+                options,
+                self._stores,
+                lanes=len(drivers),
+                slots=self._slots,
+                executor=executor,
+                hooks=self._hooks,
+                tally=self._tally,
+                events=events,
+                wakeups=Polling(),
+                on_empty=lambda lane: emptiness.found(lane.connection),
+            )
+            for driver in drivers
+        ]
+
+    async def run(self) -> Ended:
+        """Work until something asks to stop; then stop in order.
+
+        Raises:
+            ConfigurationError: before anything was started: a store is not what outbox needs.
+        """
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        services = self._services()
+        try:
+            await self._stores.start()
+            await self._check()
+            self._announce()
+            for service in services:
+                if isinstance(service, BackgroundLoop):
+                    service.on_crash = self._crashed
+                await service.start()
+            await self.stop.wait()
+            self._announce_stop()
+        finally:
+            for service in reversed(services):
+                await service.stop()
+        tally = self._tally
+        self._events.emit(WorkerStopped(self._name, tally.processed, tally.failed, tally.handed_back))
+        return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
+
+    def _services(self) -> list[Service]:
+        """In the order in which they start. They stop the other way round: nothing new is claimed, what runs comes to
+        its end, the ends are written, their hooks run, and only then leases are no longer renewed."""
+        options = self._options
+        drain = partial(Drain, self._interrupt, slots=self._slots, stop=self.stop, grace=options.grace)
+        limits: list[Service] = []
+        if options.max_time:
+            limits.append(TimeLimit(options.max_time, self.stop))
+        if options.memory:
+            limits.append(MemoryLimit(options.memory, self.stop))
+        return [
+            self._threads,
+            self._stores,
+            drain(),  # of hooks
+            *(lane.completer for lane in self._lanes),
+            drain(),  # of jobs
+            *(lane.claimer for lane in self._lanes),
+            *limits,
+        ]
+
+    def _alive(self) -> list[BackgroundLoop]:
+        """What shows that this process lives. Built in the thread of the stores; reports to the worker's loop."""
+        assert self._loop is not None  # noqa: S101 - for the type checker: set by run
+        watchdog = Watchdog(
+            worker=self._name,
+            loop=self._loop,
+            thread=self._thread,
+            attempts=self._attempts,
+            stop=self.stop,
+            grace=self._options.grace,
+            events=self._events,
+            kill=end_now,
+        )
+        return [*(service for lane in self._lanes for service in self._heartbeat(lane)), watchdog]
+
+    def _heartbeat(self, lane: Lane) -> list[BackgroundLoop]:
+        lease = self._options.lease
+        return [
+            Presence(
+                lane.driver,
+                lane.availability,
+                interval=min(lease / 3, _BEAT_AT_MOST),
+                ready=lambda: lane.checked,
+                status=self._status,
+                idle_workers=lambda: lane.claimer.idle_workers,
+            ),
+            Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
+            Renewal(lane.driver, lane.held, lane.availability, lease=lease, on_lost=partial(self._tell, lane.lose)),
+        ]
+
+    def _tell(self, hear: Callable[[Fence], None], fence: Fence) -> None:
+        """From another thread."""
+        assert self._loop is not None  # noqa: S101 - for the type checker: set by run
+        # A closed loop has no handler left to stop.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(hear, fence)
+
+    async def _check(self) -> None:
+        """Look at every store once. Those that do not answer are waited for by their claimers."""
+        for lane in self._lanes:
+            begun = clock.now()
+            try:
+                await lane.check()
+            except BackendUnavailable as error:
+                lane.availability.failed(begun, error)
+
+    def _attempts(self) -> list[Attempt]:
+        return [attempt for lane in self._lanes for attempt in lane.held.attempts()]
+
+    def _interrupt(self) -> None:
+        for attempt in self._attempts():
+            attempt.interrupt(Interruption.SHUTDOWN)
+        self._hooks.interrupt()
+
+    def _crashed(self, error: BaseException) -> None:
+        configuration = isinstance(error, ConfigurationError)
+        if not configuration:
+            _log.error("a service of the worker failed", exc_info=error)
+        self.stop.request(Reason.CONFIGURATION if configuration else Reason.CRASHED, error)
+
+    def _status(self) -> WorkerStatus:
+        return WorkerStatus(
+            id=self._id,
+            name=self._name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=",".join(self._options.queue),
+            concurrency=self._options.concurrency,
+            running=self._slots.running,
+            processed=self._tally.processed,
+            failed=self._tally.failed,
+        )
+
+    def _announce(self) -> None:
+        options = self._options
+        self._events.emit(
+            WorkerStarted(
+                self._name,
+                os.getpid(),
+                tuple(f"{driver.name}: {driver.description}" for driver in self._drivers),
+                options.queue,
+                options.concurrency,
+                options.lease,
+            )
+        )
+
+    def _announce_stop(self) -> None:
+        reason, error = self.stop.reason, self.stop.error
+        self._events.emit(
+            WorkerStopping(
+                self._name,
+                reason.text if reason is not None else "",
+                self._slots.running,
+                None if error is None else Failure.of(error),
+            )
+        )

@@ -1,0 +1,154 @@
+"""``python -m outbox.work [MODULE[:ATTRIBUTE]]``: a worker, or several under a supervisor.
+
+Exit codes are those of `outbox.runtime.exits`: 0 asked to stop or done, 1 an unexpected error, 2 configuration,
+12 ``--memory``, 14 every slot stuck, 15 event loop blocked, 130 a second INT, TERM or QUIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from outbox.connections import open_driver
+from outbox.errors import ConfigurationError
+from outbox.events import Events
+from outbox.registry import import_jobs
+from outbox.runtime import logs
+from outbox.runtime.exits import ExitCode
+from outbox.runtime.process import Supervised, leave, run_worker
+from outbox.runtime.reload import Reloader, run_reloading
+from outbox.runtime.supervisor import Supervisor, worker_command
+from outbox.runtime.worker import Worker
+from outbox.settings import Settings, WorkerOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+EXIT_CODES = """\b
+Exit codes:
+  0    asked to stop, or done (--once, --stop-when-empty, --max-jobs, --max-time)
+  1    an unexpected error
+  2    settings, flags, the database's version or its tables are wrong
+  12   --memory was reached
+  14   every slot is taken by a handler that does not end
+  15   a handler blocked the event loop long past its timeout, or past --grace
+  130  stopped hard, by a second INT, TERM or QUIT
+
+\b
+TERM, INT, QUIT: claim no more, finish what runs within --grace, hand back the rest, exit 0.
+"""
+
+
+def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
+    """An option that is not passed on unless it is given, so that profile, environment and pyproject.toml count."""
+    return click.option(*names, default=None, **attributes)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+@click.argument("profile", metavar="[MODULE[:ATTRIBUTE]]", required=False)
+@_flag("--connection", metavar="NAME[,NAME]", help="Connections to drain. Default: QUEUE_CONNECTION.")
+@_flag("--queue", metavar="NAME[,NAME]", help="Queues, in order of preference. Default: default.")
+@_flag("--concurrency", type=int, metavar="N", help="Jobs at once in one process. Default: 20.")
+@_flag("--processes", type=int, metavar="N", help="Processes, watched by a supervisor if more than one.")
+@_flag("--max-jobs", type=int, metavar="N", help="Stop after N attempts. With several processes: replace each.")
+@_flag("--max-time", type=float, metavar="SECONDS", help="Stop after so long. With several processes: replace each.")
+@_flag("--max-tries", type=int, metavar="N", help="Attempts for jobs that do not say. Default: 3.")
+@_flag("--timeout", type=float, metavar="SECONDS", help="For jobs that do not say; 0: no limit. Default: 60.")
+@_flag("--backoff", metavar="SECONDS[,…]", help="For jobs that do not say. Default: 1,10,60.")
+@_flag("--sleep", type=float, metavar="SECONDS", help="Longest pause between two looks for work. Default: 1.")
+@_flag("--rest", type=float, metavar="SECONDS", help="Pause after each job, in its slot.")
+@_flag("--memory", type=int, metavar="MIB", help="Stop above so much memory. With several processes: replace each.")
+@_flag("--lease", type=float, metavar="SECONDS", help="How long a dead worker's jobs stay its own. Default: 30.")
+@_flag("--grace", type=float, metavar="SECONDS", help="What running jobs get to finish after TERM. Default: 30.")
+@_flag("--once", is_flag=True, help="Look once, run the next job if there is one, and stop.")
+@_flag("--stop-when-empty", is_flag=True, help="Stop when nothing is ready, delayed or reserved.")
+@_flag("--name", metavar="NAME", help="What logs and `outbox workers` call it. Default: host:pid.")
+@_flag("--json", "json_logs", is_flag=True, help="Log one JSON object per line.")
+@_flag("--reload", is_flag=True, help="For development: start anew when Python files change.")
+def cli(profile: str | None, **flags: Any) -> None:
+    """Run the jobs of a queue.
+
+    Without an argument, a worker from the settings; with one, the worker profile in that module, for example
+    workers.mail (attribute `worker`). Flags go before the profile, then the environment and .env (OUTBOX_…),
+    then [tool.outbox] in pyproject.toml.
+    """
+    supervised = Supervised.take()
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        options = _profile(profile).overridden(**given) if profile else WorkerOptions.load(**given)
+        events = Events()
+        logs.listen(events, sys.stdout, as_json=options.json_logs)
+        if supervised is None and (options.processes > 1 or options.reload):
+            code = _supervise(options, events, sys.argv[1:])
+        else:
+            code = run_worker(_worker(options, events, supervised), supervised)
+    except ConfigurationError as error:
+        raise Misconfigured(" ".join(str(error).split())) from error
+    leave(code)
+
+
+class Misconfigured(click.ClickException):
+    exit_code = ExitCode.CONFIGURATION
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"outbox.work: {self.format_message()}", file=file, err=file is None)
+
+
+def _profile(reference: str) -> WorkerOptions:
+    """The worker profile at ``module`` or ``module:attribute``."""
+    module, _, attribute = reference.partition(":")
+    attribute = attribute or "worker"
+    try:
+        profile = getattr(importlib.import_module(module), attribute)
+    except AttributeError:
+        raise ConfigurationError(f"the module {module!r} has no attribute {attribute!r}: name the profile") from None
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"the worker profile {reference!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(profile, WorkerOptions):
+        raise ConfigurationError(f"{module}:{attribute} is a {type(profile).__name__}, not outbox.WorkerOptions")
+    return profile
+
+
+def _worker(options: WorkerOptions, events: Events, supervised: Supervised | None) -> Worker:
+    settings = Settings.load()
+    import_jobs(settings.jobs)
+    drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
+    name = options.name or f"{socket.gethostname()}:{os.getpid()}"
+    if supervised is not None and options.name:
+        name = f"{options.name}:{supervised.index}"
+    return Worker(options, drivers, events, name=name)
+
+
+def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str]) -> int:
+    supervisor = Supervisor(worker_command(arguments), options.processes, events, reloads=options.reload)
+    if options.reload:
+        return asyncio.run(run_reloading(supervisor, Reloader(supervisor, events, Path.cwd())))
+    return asyncio.run(supervisor.run())
+
+
+def main() -> NoReturn:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII.
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="python -m outbox.work")
+    raise SystemExit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

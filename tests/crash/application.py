@@ -1,0 +1,68 @@
+"""An application that dispatches in transactions of its own, some of which roll back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from outbox import Job, JobId, dispatch
+from tests.integration.shop import async_engine
+
+
+@dataclass
+class Ledger:
+    """What the application knows of its own transactions."""
+
+    committed: set[JobId] = field(default_factory=set)
+    rolled_back: set[JobId] = field(default_factory=set)
+    unknown: set[JobId] = field(default_factory=set)
+    """The server died during the commit: it happened, or it did not."""
+
+
+async def dispatch_in_transactions(url: str, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
+    """One transaction per job; every fifth rolls back. One that meets a dead server is done again."""
+    engine = async_engine(url)
+    try:
+        for number, job in enumerate(jobs):
+            while not await _transaction(engine, job, ledger, roll_back=number % 5 == 4):
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+    finally:
+        await engine.dispose()
+
+
+async def _transaction(engine: AsyncEngine, job: Job, ledger: Ledger, *, roll_back: bool) -> bool:
+    """Whether its outcome was as intended."""
+    session = AsyncSession(engine)
+    try:
+        job_id = await dispatch(job, session=session)
+        await session.flush()
+    except DBAPIError:
+        await _close(session)
+        return False
+    if roll_back:
+        ledger.rolled_back.add(job_id)
+        await _close(session)
+        return True
+    try:
+        await session.commit()
+    except DBAPIError:
+        ledger.unknown.add(job_id)
+        return False
+    else:
+        ledger.committed.add(job_id)
+        return True
+    finally:
+        await _close(session)
+
+
+async def _close(session: AsyncSession) -> None:
+    try:
+        await session.close()
+    except DBAPIError:
+        # The server is gone, and the transaction with it.
+        return

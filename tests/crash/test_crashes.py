@@ -1,0 +1,253 @@
+"""Real worker processes that die, freeze and stop, and what is left of their jobs.
+
+The oracle writes outside outbox's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+import outbox
+from outbox import Job
+from outbox.drivers.base import StoredJob
+from outbox.drivers.database import DatabaseDriver
+from outbox.ids import JobId
+from tests.crash import dying
+from tests.crash.application import Ledger, dispatch_in_transactions
+from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
+from tests.crash.running import Workers, until
+from tests.crash.verdict import verify
+from tests.servers import LocalServer, Server, databases, sql
+
+LEASE = 1.5
+FLAGS = ("--lease", str(LEASE), "--sleep", "0.1")
+
+
+def now() -> float:
+    """On the clock of the oracle."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Scene:
+    """An application, its workers, and the store."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url = url
+        self.workers = Workers(url, directory)
+        self.oracle = self.workers.oracle
+        self.driver = DatabaseDriver(url)
+        self.ledger = Ledger()
+        self.deaths: dict[int, float] = {}
+
+    async def dispatch(self, *jobs: Job, pause: float = 0.0) -> None:
+        await dispatch_in_transactions(self.url, jobs, self.ledger, pause=pause)
+
+    async def only(self, job: Job) -> JobId:
+        await self.dispatch(job)
+        (job_id,) = self.ledger.committed
+        return job_id
+
+    async def stored(self, job_id: JobId) -> StoredJob:
+        job = await self.driver.get(job_id)
+        assert job is not None
+        return job
+
+    async def all_done(self) -> None:
+        async with asyncio.timeout(60):
+            while await self.driver.list_jobs(limit=1):
+                await asyncio.sleep(0.1)
+
+    async def verify(self) -> None:
+        await verify(self.driver, self.oracle, self.ledger, lease=LEASE, deaths=self.deaths)
+
+    async def close(self) -> None:
+        await self.workers.close()
+        await self.driver.close()
+
+
+@pytest.fixture
+async def scene(migrated_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    scene = Scene(migrated_url, tmp_path)
+    yield scene
+    await scene.close()
+
+
+async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: Scene) -> None:
+    victim = await scene.workers.started("--concurrency", "8", *FLAGS)
+    await scene.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
+    await scene.oracle.wait("begin", 12)
+    scene.deaths[victim.pid] = now()
+    await victim.kill()
+    begun, ended = scene.oracle.runs("begin"), {run.id for run in scene.oracle.runs("end")}
+    interrupted = {run.id for run in begun} - ended
+    assert interrupted
+    survivor = await scene.workers.started("--concurrency", "8", *FLAGS)
+    await scene.all_done()
+    assert await survivor.terminate() == 0
+    await scene.verify()
+    second_runs = [run for run in scene.oracle.runs("begin") if run.attempt == 2]
+    assert {run.id for run in second_runs} >= interrupted
+    prompt = scene.deaths[victim.pid] + LEASE + 2
+    assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
+
+
+@pytest.mark.parametrize("moment", [dying.BEFORE_COMMIT, dying.AFTER_COMMIT])
+async def test_a_worker_killed_in_the_middle_of_a_settlement(scene: Scene, tmp_path: Path, moment: str) -> None:
+    scene.workers.modules = "tests.crash.jobs,tests.crash.dying"
+    await scene.dispatch(*(Counted(number=number) for number in range(25)))
+    (tmp_path / "die").write_text(moment)
+    victim = await scene.workers.start("--concurrency", "5", *FLAGS)
+    assert await victim.exit_code() == -signal.SIGKILL
+    scene.deaths[victim.pid] = now()
+    assert victim.of("job_settled") == [], "it died before it could know"
+    ended = {run.id for run in scene.oracle.runs("end")}
+    assert ended
+    rescuer = await scene.workers.started(*FLAGS)
+    await scene.all_done()
+    await rescuer.terminate()
+    await scene.verify()
+    again = {run.id for run in scene.oracle.runs("begin") if run.attempt > 1}
+    if moment == dying.AFTER_COMMIT:
+        assert ended - again, "what was committed did not run again"
+    else:
+        assert ended <= again, "what was not committed did"
+
+
+@pytest.mark.parametrize("first", ["return", "raise", "release", "fail"])
+@pytest.mark.parametrize("kind", [Gated, GatedInThread])
+async def test_a_frozen_worker_that_comes_back_changes_nothing(
+    scene: Scene, tmp_path: Path, kind: type[Gated], first: str
+) -> None:
+    """SIGSTOP past the lease, then SIGCONT while the job's next owner is busy with it: whatever the zombie's attempt
+    comes to, the store stays as its next owner left it, and the zombie does not even extend that one's lease."""
+    job_id = await scene.only(kind(first=first))
+    zombie = await scene.workers.started(*FLAGS)
+    await scene.oracle.wait("begin")
+    await freeze(zombie.pid, scene.url)
+    scene.deaths[zombie.pid] = now()
+    owner = await scene.workers.started(*FLAGS)
+    await scene.oracle.wait("begin", 2)
+    token = reserved_by(scene.url, job_id)
+    (tmp_path / "go-1").touch()
+    os.kill(zombie.pid, signal.SIGCONT)
+    await zombie.event("lease_lost", job_id=str(job_id))
+    await asyncio.sleep(LEASE)
+    assert reserved_by(scene.url, job_id) == token
+    assert (await scene.stored(job_id)).attempts == 2
+    (tmp_path / "go-2").touch()
+    await owner.event("job_settled", job_id=str(job_id), outcome="completed", attempt=2)
+    assert await zombie.terminate() == 0, "the worker itself is well again"
+    assert await owner.terminate() == 0
+    assert zombie.of("job_settled") == owner.of("lease_lost") == []
+    assert len(zombie.of("lease_lost")) == 1
+    assert await scene.driver.list_failed() == []
+    await scene.verify()
+
+
+async def freeze(pid: int, url: str) -> None:
+    """SIGSTOP between two transactions. One in the middle of a transaction would keep its locks for as long as the
+    server keeps its connection, and on SQLite for ever: that is about the database, not about leases."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.2)
+        if not in_transaction(url):
+            return
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.05)
+
+
+def in_transaction(url: str) -> bool:
+    """Whether anybody is, where nobody but the frozen process is connected."""
+    with sql.connection(url) as connection:
+        if connection.dialect.name != "sqlite":
+            statement = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
+            return bool(connection.exec_driver_sql(statement).scalar_one())
+        try:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql("ROLLBACK")
+        except OperationalError:
+            return True
+        return False
+
+
+def reserved_by(url: str, job_id: JobId) -> bytes:
+    with sql.connection(url) as connection:
+        statement = f"SELECT reserved_by FROM queue_jobs WHERE id = x'{job_id.hex}'"
+        return bytes(connection.exec_driver_sql(statement).scalar_one())
+
+
+async def test_a_job_that_kills_its_process_ends_in_the_failed_table(scene: Scene) -> None:
+    await scene.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
+    # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
+    workers = await scene.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
+    await scene.all_done()
+    assert await workers.terminate() == 0
+    (failed,) = await scene.driver.list_failed()
+    assert (failed.name, failed.attempts) == (KillsItself.name, 4)
+    assert failed.failure.type == "outbox.errors.AttemptsExhausted"
+    assert "lease ended 3 times" in failed.failure.message
+    runs = [run for run in scene.oracle.runs("begin") if run.number == 0]
+    assert [run.attempt for run in runs] == [1, 2, 3]
+    assert len(workers.of("process_ended", exit_code=-signal.SIGKILL)) == 3
+    await scene.verify()
+
+
+async def test_term_under_load_costs_nobody_an_attempt(scene: Scene) -> None:
+    leaving = await scene.workers.started("--concurrency", "10", "--grace", "0.3", *FLAGS)
+    staying = await scene.workers.started("--concurrency", "10", *FLAGS)
+    load = asyncio.create_task(
+        scene.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(150)), pause=0.005)
+    )
+    await until(lambda: len([run for run in scene.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
+    assert await leaving.terminate() == 0
+    (stopped,) = leaving.of("worker_stopped")
+    await load
+    await scene.all_done()
+    assert await staying.terminate() == 0
+    assert stopped["handed_back"] == len(scene.oracle.runs("cancelled")) > 0
+    assert {run.attempt for run in scene.oracle.runs("begin")} == {1}
+    assert leaving.of("lease_lost") == staying.of("lease_lost") == []
+    await scene.verify()
+
+
+@pytest.fixture
+async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
+    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+        databases.create_tables(url, outbox.metadata)
+        scene = Scene(url, tmp_path)
+        yield scene
+        await scene.close()
+
+
+async def test_the_database_server_killed_under_load(
+    scene_with_its_own_server: Scene, local_database: LocalServer
+) -> None:
+    """Twice, while transactions commit, jobs are claimed, renewed and settled."""
+    scene = scene_with_its_own_server
+    workers = [await scene.workers.started("--concurrency", "10", *FLAGS) for _ in range(2)]
+    jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(400)]
+    load = asyncio.create_task(scene.dispatch(*jobs, pause=0.01))
+    for round_ in (1, 2):
+        await scene.oracle.wait("begin", 60 * round_)
+        await asyncio.to_thread(local_database.kill)
+        for worker in workers:
+            await worker.event("connection_down", round_)
+        await asyncio.to_thread(local_database.start)
+    await load
+    await scene.all_done()
+    for worker in workers:
+        assert await worker.terminate() == 0
+        assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 2
+        assert worker.of("log") == []
+        assert worker.of("settlement_refused") == worker.of("settlements_abandoned") == []
+    assert len(scene.ledger.committed) + len(scene.ledger.rolled_back) == len(jobs)
+    assert await scene.driver.list_failed() == []
+    await scene.verify()

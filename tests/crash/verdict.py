@@ -1,0 +1,51 @@
+"""What must hold after every crash, from the oracle and from what is left in the tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from itertools import pairwise
+
+from outbox.drivers.database import DatabaseDriver
+from tests.crash.application import Ledger
+from tests.crash.running import Oracle, Run
+
+SLACK = 0.25
+"""Seconds by which a process may be late to write down what it does."""
+
+
+async def verify(
+    driver: DatabaseDriver, oracle: Oracle, ledger: Ledger, *, lease: float, deaths: dict[int, float] | None = None
+) -> None:
+    """Nothing lost, nothing phantom, no run that the lease does not explain.
+
+    ``deaths`` are the processes killed or frozen, and when, on the clock of the oracle.
+    """
+    assert await driver.list_jobs() == []
+    failed = {str(job.id) for job in await driver.list_failed(limit=10_000)}
+    ended = {run.id for run in oracle.runs("end")}
+    committed = {str(job_id) for job_id in ledger.committed}
+    allowed = committed | {str(job_id) for job_id in ledger.unknown}
+    assert committed - ended - failed == set(), "lost"
+    assert {run.id for run in oracle.runs()} - allowed == set(), "phantom"
+    assert failed - allowed == set(), "phantom"
+    explain(oracle.runs(), lease=lease, deaths=deaths or {})
+
+
+def explain(runs: Collection[Run], *, lease: float, deaths: dict[int, float]) -> None:
+    """Each run but the first of a job must follow the end of the lease of the one before, or its being handed back."""
+    by_job: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.at):
+        by_job[run.id].append(run)
+    for lines in by_job.values():
+        begins = [line for line in lines if line.what == "begin"]
+        for before, after in pairwise(begins):
+            between = [line for line in lines if before.at <= line.at <= after.at and line.pid == before.pid]
+            if any(line.what == "cancelled" for line in between):
+                # Handed back, or stopped because its lease was about to end.
+                continue
+            assert after.attempt == before.attempt + 1, f"an attempt that was not counted: {before} {after}"
+            assert after.at >= before.at + lease - SLACK, f"a run within the lease of another: {before} {after}"
+            if before.pid in deaths:
+                # It was renewed at most a third of a lease before its owner died, or claimed since then.
+                assert after.at >= deaths[before.pid] + lease * 2 / 3 - SLACK, f"{before} {after} {deaths}"

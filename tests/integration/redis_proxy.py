@@ -1,0 +1,68 @@
+"""A network between driver and server that loses an answer when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """Forwards bytes both ways."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._host, self._port = parts.hostname, parts.port
+        self._losing = False
+        self._connections: list[asyncio.StreamWriter] = []
+        self.lost = 0
+        self.url = ""
+
+    def lose_the_next_answer(self) -> None:
+        """The server does what it is asked next, and its answer is lost with the connection."""
+        self._losing = True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_there = await asyncio.open_connection(self._host, self._port)
+        self._connections += [writer, to_there]
+        try:
+            await asyncio.gather(self._ask(reader, to_there), self._answer(there, writer))
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            to_there.close()
+
+    async def _ask(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        while data := await client.read(65_536):
+            server.write(data)
+            await server.drain()
+        server.close()
+
+    async def _answer(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await server.read(65_536):
+            if self._losing:
+                self._losing = False
+                self.lost += 1
+                break
+            client.write(data)
+            await client.drain()
+        client.close()
+
+    def hang_up(self) -> None:
+        for writer in self._connections:
+            writer.close()
+
+
+@asynccontextmanager
+async def proxy(target: str) -> AsyncIterator[Proxy]:
+    between = Proxy(target)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
+    between.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}{urlsplit(target).path}"
+    try:
+        yield between
+    finally:
+        server.close()
+        between.hang_up()
+        await asyncio.sleep(0)

@@ -1,0 +1,125 @@
+"""Redis killed and started again: with `appendonly yes` nothing is lost, and no worker has to be started anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis as Client
+
+from outbox.drivers.base import JobState, WorkerStatus
+from outbox.drivers.redis import RedisDriver
+from outbox.errors import BackendUnavailable
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
+from tests.servers import LocalServer
+
+
+@pytest.fixture
+async def driver(local_redis: LocalServer) -> AsyncIterator[RedisDriver]:
+    driver = RedisDriver(local_redis.url)
+    yield driver
+    await driver.close()
+
+
+async def killed_and_restarted(server: LocalServer) -> None:
+    server.kill()
+    await asyncio.to_thread(server.restart)
+
+
+async def test_jobs_in_every_state_are_there_after_a_kill(driver: RedisDriver, local_redis: LocalServer) -> None:
+    await driver.insert([*envelopes(100), envelope(queue="later", delay=3600)])
+    claims = await driver.claim(["default"], 10, 3600)
+    ends = [
+        Settlement.completed(claims[0].fence),
+        Settlement.failed(claims[1].fence, FAILURE),
+        Settlement.retried(claims[2].fence, 3600, FAILURE),
+    ]
+    await driver.settle(ends)
+    before = {job.id: job for job in await driver.list_jobs(limit=200)}
+    failed = await driver.list_failed()
+    await killed_and_restarted(local_redis)
+    after = {job.id: job for job in await driver.list_jobs(limit=200)}
+    assert after == before
+    assert len(after) == 99
+    assert await driver.list_failed() == failed
+    states = [job.state for job in after.values()]
+    assert (states.count(JobState.RESERVED), states.count(JobState.DELAYED)) == (7, 2)
+
+
+async def test_a_claim_from_before_the_kill_is_still_held_and_settled(
+    driver: RedisDriver, local_redis: LocalServer
+) -> None:
+    await driver.insert([envelope()])
+    claim = await claim_one(driver)
+    await killed_and_restarted(local_redis)
+    assert await driver.claim(["default"], 1, 30) == []
+    assert (await driver.extend([claim.fence], 30)).kept == {claim.fence}
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+
+
+async def test_every_script_is_sent_again_to_a_server_that_does_not_know_it(
+    driver: RedisDriver, local_redis: LocalServer
+) -> None:
+    for _ in range(2):
+        await every_verb(driver)
+        await killed_and_restarted(local_redis)
+    with Client.from_url(local_redis.url) as client:
+        client.script_flush()
+    await every_verb(driver)
+
+
+async def every_verb(driver: RedisDriver) -> None:
+    worker = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
+    await driver.insert([*envelopes(6), envelope(queue="other")])
+    claims = await driver.claim(["default", "other", "third"], 7, 30)
+    assert [claim.queue for claim in claims] == ["default"] * 6 + ["other"]
+    fences = [claim.fence for claim in claims]
+    assert (await driver.extend(fences, 30)).kept == set(fences)
+    ends = [Settlement.failed(fence, FAILURE) for fence in fences]
+    assert len((await driver.settle(ends)).accepted) == 7
+    assert (await driver.look(["default", "other"])).due is None
+    assert len(await driver.list_failed()) == 7
+    assert await driver.retry([fences[0].job_id]) == [fences[0].job_id]
+    assert await driver.get(fences[0].job_id) is not None
+    assert await driver.forget([fences[1].job_id]) == [fences[1].job_id]
+    assert [counts.failed for counts in await driver.counts()] == [4, 1]
+    assert await driver.cancel([fences[0].job_id]) == [fences[0].job_id]
+    assert await driver.retry_all() == 5
+    assert await driver.clear("default") == 4
+    assert await driver.clear("other") == 1
+    await driver.beat(worker)
+    assert [replace(one, started_at=None, seen=0.0) for one in await driver.workers()] == [worker]
+    await driver.retire(worker.id)
+    assert await driver.forget_workers(1) == 0
+
+
+async def test_while_it_is_down_every_call_says_so_and_then_goes_on(
+    driver: RedisDriver, local_redis: LocalServer
+) -> None:
+    await driver.insert([envelope()])
+    claim = await claim_one(driver)
+    local_redis.kill()
+    calls = [
+        lambda: driver.insert([envelope()]),
+        lambda: driver.claim(["default"], 1, 30),
+        lambda: driver.extend([claim.fence], 30),
+        lambda: driver.settle([Settlement.completed(claim.fence)]),
+        lambda: driver.look(["default", "other"]),
+        driver.counts,
+        driver.check,
+    ]
+    for call in calls:
+        with pytest.raises(BackendUnavailable, match=rf"redis://127.0.0.1:{local_redis.port}/0 does not answer"):
+            await call()
+    await asyncio.to_thread(local_redis.restart)
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+
+
+async def test_many_connections_that_the_kill_cut_are_replaced(driver: RedisDriver, local_redis: LocalServer) -> None:
+    await asyncio.gather(*(driver.insert([job]) for job in envelopes(50)))
+    await killed_and_restarted(local_redis)
+    await asyncio.gather(*(driver.insert([job]) for job in envelopes(50)))
+    assert len(await driver.list_jobs(limit=200)) == 100

@@ -1,0 +1,240 @@
+"""When and how much is claimed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from outbox.drivers.base import Claim
+from outbox.envelope import Options
+from outbox.errors import BackendUnavailable
+from outbox.events import ConnectionDown, ConnectionUp
+from outbox.job import Job
+from outbox.notify.polling import Polling
+from outbox.runtime.attempt import Attempt
+from outbox.runtime.availability import Availability
+from outbox.runtime.claimer import Claimer
+from outbox.runtime.completer import Completer
+from outbox.runtime.held import Held
+from outbox.runtime.slots import Slots
+from outbox.settings import WorkerOptions
+from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
+
+
+class Work(Job):
+    async def handle(self) -> None: ...
+
+
+class Bench:
+    """A claimer whose jobs end when the test says so."""
+
+    def __init__(self, **options: Any) -> None:
+        self.store = Store()
+        self.driver = MemoryDriver(self.store)
+        self.recorder = Recorder()
+        self.options = WorkerOptions(**{"concurrency": 8, "sleep": 60, **options})
+        self.slots = Slots(self.options.concurrency)
+        self.wakeups = Polling()
+        self.begun: list[Attempt] = []
+        self.handed_back: list[Attempt] = []
+        self.checks = 0
+        self.check_errors: list[Exception] = []
+        self.empty = 0
+        availability = Availability("memory", self.recorder.events)
+        self.completer = Completer(
+            self.driver.settle,
+            Held(),
+            availability,
+            self.recorder.events,
+            connection="memory",
+            lease=30,
+            on_accepted=lambda attempt: None,
+        )
+        self.claimer = Claimer(
+            self.options,
+            claim=self._claim,
+            look=lambda: self.driver.look(self.options.queue),
+            slots=self.slots,
+            lanes=1,
+            completer=self.completer,
+            availability=availability,
+            wakeups=self.wakeups,
+            check=self._check,
+            begin=self.begun.extend,
+            hand_back=self.handed_back.extend,
+            on_empty=self._on_empty,
+        )
+
+    async def _claim(self, limit: int) -> list[Attempt]:
+        claims = await self.driver.claim(self.options.queue, limit, self.options.lease)
+        return [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
+
+    async def _check(self) -> None:
+        self.checks += 1
+        if self.check_errors:
+            raise self.check_errors.pop()
+
+    async def _on_empty(self) -> None:
+        self.empty += 1
+
+    def put(self, count: int, **options: Any) -> None:
+        self.store.put(*(Work() for _ in range(count)), options=Options(**options))
+
+    async def calls(self, verb: str, count: int) -> None:
+        await until(lambda: self.store.calls.count(verb) >= count)
+
+    async def settled_down(self) -> None:
+        """Until the claimer sleeps or waits for room."""
+        before = -1
+        while before != len(self.store.calls):
+            before = len(self.store.calls)
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.driver.claiming = True
+    await bench.claimer.stop()
+
+
+async def test_it_claims_as_much_as_there_is_room_for(bench: Bench) -> None:
+    bench.put(20)
+    await bench.claimer.start()
+    await bench.settled_down()
+    assert bench.store.claim_limits == [8]
+    assert len(bench.begun) == bench.slots.running == 8
+
+
+async def test_after_a_full_claim_it_waits_for_a_quarter_of_the_slots(bench: Bench) -> None:
+    bench.put(20)
+    await bench.claimer.start()
+    await bench.settled_down()
+    bench.slots.release()
+    bench.slots.release()
+    await bench.calls("claim", 2)
+    assert bench.store.claim_limits == [8, 2]
+
+
+async def test_after_a_full_claim_a_single_free_slot_is_soon_used(bench: Bench) -> None:
+    bench.put(20)
+    await bench.claimer.start()
+    await bench.settled_down()
+    bench.slots.release()
+    await bench.calls("claim", 2)
+    assert bench.store.claim_limits == [8, 1]
+
+
+async def test_an_idle_claimer_only_looks() -> None:
+    bench = Bench(sleep=0.05)
+    await bench.claimer.start()
+    await bench.calls("look", 5)
+    await bench.claimer.stop()
+    assert bench.store.calls.count("claim") == bench.empty == 1
+
+
+async def test_a_full_claim_is_followed_by_no_look(bench: Bench) -> None:
+    bench.put(8)
+    await bench.claimer.start()
+    await bench.calls("claim", 1)
+    await bench.settled_down()
+    assert "look" not in bench.store.calls
+
+
+async def test_it_wakes_when_the_next_delayed_job_becomes_due(bench: Bench) -> None:
+    bench.put(1, delay=0.1)
+    await bench.claimer.start()
+    await until(lambda: len(bench.begun) == 1)
+    assert bench.store.calls.count("claim") <= 3
+
+
+async def test_a_wakeup_ends_the_nap(bench: Bench) -> None:
+    await bench.claimer.start()
+    await bench.settled_down()
+    bench.put(1)
+    await asyncio.to_thread(bench.wakeups.wake)
+    await until(lambda: len(bench.begun) == 1)
+
+
+async def test_a_wakeup_during_a_claim_is_not_lost(bench: Bench) -> None:
+    bench.put(1)
+    bench.driver.claiming = False
+    await bench.claimer.start()
+    await asyncio.sleep(0.01)
+    bench.wakeups.wake()
+    bench.driver.claiming = True
+    await bench.calls("claim", 2)
+
+
+async def test_an_outage_is_told_once_and_survived(bench: Bench) -> None:
+    bench.store.unreachable = True
+    await bench.claimer.start()
+    await bench.calls("claim", 4)
+    assert bench.slots.free == 8, "the slots belong to other lanes meanwhile"
+    bench.put(1)
+    bench.store.unreachable = False
+    await until(lambda: len(bench.begun) == 1)
+    assert [type(event) for event in bench.recorder.seen] == [ConnectionDown, ConnectionUp]
+
+
+async def test_it_looks_for_the_store_until_it_is_there(bench: Bench) -> None:
+    bench.check_errors = [BackendUnavailable("starting"), BackendUnavailable("starting")]
+    await bench.claimer.start()
+    await bench.calls("claim", 1)
+    assert bench.checks == 3
+    assert [type(event) for event in bench.recorder.seen] == [ConnectionDown, ConnectionUp]
+
+
+async def test_what_is_claimed_while_stopping_is_handed_back(bench: Bench) -> None:
+    bench.put(3)
+    bench.driver.claiming = False
+    await bench.claimer.start()
+    await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(bench.claimer.stop())
+    await asyncio.sleep(0.01)
+    bench.driver.claiming = True
+    await stopping
+    assert len(bench.handed_back) == 3
+    assert bench.begun == []
+    assert bench.slots.free == 8
+
+
+async def test_stopping_ends_every_kind_of_wait() -> None:
+    napping = Bench()
+    await napping.claimer.start()
+    await napping.settled_down()
+    await napping.claimer.stop()
+
+    waiting_for_room = Bench()
+    waiting_for_room.put(8)
+    await waiting_for_room.claimer.start()
+    await until(lambda: len(waiting_for_room.begun) == 8)
+    await waiting_for_room.claimer.stop()
+
+    waiting_for_the_store = Bench()
+    waiting_for_the_store.store.unreachable = True
+    await waiting_for_the_store.claimer.start()
+    await waiting_for_the_store.calls("claim", 3)
+    await waiting_for_the_store.claimer.stop()
+
+    never_started = Bench()
+    await never_started.claimer.stop()
+    await never_started.claimer.start()
+    assert never_started.store.calls == []
+
+
+async def test_an_unexpected_error_is_reported(bench: Bench) -> None:
+    async def claim(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        raise ZeroDivisionError
+
+    crashes: list[BaseException] = []
+    bench.driver.claim = claim  # type: ignore[method-assign]
+    bench.claimer.on_crash = crashes.append
+    await bench.claimer.start()
+    await until(lambda: bool(crashes))
+    assert isinstance(crashes[0], ZeroDivisionError)
+    assert bench.slots.free == 8

@@ -1,0 +1,203 @@
+"""Settlements on their way into the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from outbox.events import ConnectionDown, ConnectionUp, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox.job import Job
+from outbox.runtime import completer as module
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.availability import Availability
+from outbox.runtime.completer import Completer
+from outbox.runtime.held import Held
+from outbox.settlement import Outcome, Settlement
+from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
+
+
+class Work(Job):
+    async def handle(self) -> None: ...
+
+
+class Bench:
+    def __init__(self, lease: float = 30) -> None:
+        self.store = Store()
+        self.driver = MemoryDriver(self.store)
+        self.recorder = Recorder()
+        self.held = Held()
+        self.accepted: list[Attempt] = []
+        self.completer = Completer(
+            self.driver.settle,
+            self.held,
+            Availability("memory", self.recorder.events),
+            self.recorder.events,
+            connection="memory",
+            lease=lease,
+            on_accepted=self.accepted.append,
+        )
+
+    async def claim(self, count: int) -> list[Attempt]:
+        self.store.put(*(Work() for _ in range(count)))
+        claims = await self.driver.claim(["default"], count, 30)
+        attempts = [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
+        self.held.add(attempts)
+        return attempts
+
+    def complete(self, *attempts: Attempt) -> None:
+        for attempt in attempts:
+            attempt.end(Settlement.completed(attempt.fence))
+            self.completer.submit(attempt)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    await bench.completer.start()
+    yield bench
+    bench.driver.settling = True
+    bench.store.unreachable = False
+    await bench.completer.stop()
+
+
+async def test_one_settlement_is_written_at_once(bench: Bench) -> None:
+    bench.complete(*await bench.claim(1))
+    await bench.recorder.wait(JobSettled)
+    assert bench.store.batches == [1]
+    assert len(bench.held) == 0
+    assert len(bench.accepted) == 1
+
+
+async def test_while_one_batch_is_being_written_the_next_gathers(bench: Bench) -> None:
+    attempts = await bench.claim(10)
+    bench.driver.settling = False
+    bench.complete(attempts[0])
+    await until(lambda: "settle begins" in bench.store.calls)
+    bench.complete(*attempts[1:])
+    assert len(bench.held) == 10, "leases are renewed until the ends are written"
+    bench.driver.settling = True
+    await bench.recorder.wait(JobSettled, 10)
+    assert bench.store.batches == [1, 9]
+    assert [each.fence for each in bench.store.settled] == [attempt.fence for attempt in attempts]
+
+
+async def test_a_stale_settlement_is_told_as_a_lost_lease(bench: Bench) -> None:
+    mine, stolen = await bench.claim(2)
+    bench.store.steal(stolen.fence.job_id)
+    bench.complete(mine, stolen)
+    (lost,) = await bench.recorder.wait(LeaseLost)
+    assert isinstance(lost, LeaseLost)
+    assert lost.job_id == stolen.fence.job_id
+    assert bench.accepted == [mine]
+
+
+async def test_a_job_handed_back_after_an_outage_is_not_lost_twice(bench: Bench) -> None:
+    (attempt,) = await bench.claim(1)
+    bench.store.steal(attempt.fence.job_id)
+    attempt.interrupt(Interruption.UNREACHABLE)
+    attempt.end(Settlement.snoozed(attempt.fence))
+    bench.completer.submit(attempt)
+    await until(lambda: len(bench.held) == 0)
+    assert bench.recorder.of(LeaseLost) == []
+
+
+async def test_nothing_is_dropped_while_the_store_is_away(bench: Bench) -> None:
+    attempts = await bench.claim(5)
+    bench.store.unreachable = True
+    bench.complete(*attempts)
+    await until(lambda: bench.store.calls.count("settle") >= 3)
+    keeping_up = asyncio.create_task(bench.completer.keeping_up())
+    await asyncio.sleep(0)
+    assert not keeping_up.done(), "claiming now could claim again what has ended here"
+    bench.store.unreachable = False
+    await bench.recorder.wait(JobSettled, 5)
+    await keeping_up
+    assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
+
+
+async def test_a_settlement_that_the_store_refuses_does_not_take_others_with_it(bench: Bench) -> None:
+    attempts = await bench.claim(20)
+    poison = {attempts[3].fence, attempts[17].fence}
+    bench.store.poison = lambda settlement: settlement.fence in poison
+    bench.complete(*attempts)
+    refused = await bench.recorder.wait(SettlementRefused, 2)
+    await bench.recorder.wait(JobSettled, 18)
+    assert {event.job_id for event in refused if isinstance(event, SettlementRefused)} == {f.job_id for f in poison}
+    first = refused[0]
+    assert isinstance(first, SettlementRefused)
+    assert (first.outcome, first.failure.message) == (Outcome.COMPLETED, "this row is not for me")
+    assert len(bench.held) == 0, "the leases of the refused ones are left to end"
+    bench.complete(*await bench.claim(1))
+    await bench.recorder.wait(JobSettled, 19)
+
+
+async def test_stopping_writes_everything_that_has_ended() -> None:
+    bench = Bench()
+    await bench.completer.start()
+    bench.driver.settling = False
+    bench.complete(*await bench.claim(3))
+    stopping = asyncio.create_task(bench.completer.stop())
+    await asyncio.sleep(0.01)
+    bench.complete(*await bench.claim(3))
+    bench.driver.settling = True
+    await stopping
+    assert len(bench.accepted) == 6
+
+
+async def test_stopping_while_the_store_is_away_ends_after_one_lease() -> None:
+    bench = Bench(lease=0.3)
+    await bench.completer.start()
+    attempts = await bench.claim(3)
+    bench.store.unreachable = True
+    bench.complete(*attempts[:2])
+    await until(lambda: "settle" in bench.store.calls)
+    bench.complete(attempts[2])
+    await bench.completer.stop()
+    (abandoned,) = bench.recorder.of(SettlementsAbandoned)
+    assert isinstance(abandoned, SettlementsAbandoned)
+    assert set(abandoned.job_ids) == {attempt.fence.job_id for attempt in attempts}
+    assert len(bench.held) == 0
+
+
+async def test_a_store_that_comes_back_while_stopping_gets_everything() -> None:
+    bench = Bench(lease=30)
+    await bench.completer.start()
+    bench.complete_later = await bench.claim(2)  # type: ignore[attr-defined]
+    bench.store.unreachable = True
+    bench.complete(*bench.complete_later)  # type: ignore[attr-defined]
+    await until(lambda: "settle" in bench.store.calls)
+    stopping = asyncio.create_task(bench.completer.stop())
+    await until(lambda: bench.store.calls.count("settle") >= 3)
+    bench.store.unreachable = False
+    await stopping
+    assert len(bench.accepted) == 2
+
+
+async def test_claiming_waits_for_a_store_that_is_slower_than_the_jobs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BACKLOG", 3)
+    attempts = await bench.claim(5)
+    bench.driver.settling = False
+    bench.complete(attempts[0])
+    await until(lambda: "settle begins" in bench.store.calls)
+    bench.complete(*attempts[1:])
+    keeping_up = asyncio.create_task(bench.completer.keeping_up())
+    await asyncio.sleep(0)
+    assert not keeping_up.done()
+    bench.driver.settling = True
+    await keeping_up
+
+
+async def test_stop_is_safe_in_any_state() -> None:
+    bench = Bench()
+    await bench.completer.stop()
+    await bench.completer.stop()
+    await bench.completer.start()
+    bench = Bench()
+    await bench.completer.start()
+    await bench.completer.start()
+    await bench.completer.stop()
+    await bench.completer.stop()

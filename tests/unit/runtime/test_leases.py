@@ -1,0 +1,146 @@
+"""Renewal, and what happens when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from outbox import clock
+from outbox.events import ConnectionDown, ConnectionUp
+from outbox.job import Job
+from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.availability import Availability
+from outbox.runtime.expiry import Expiry
+from outbox.runtime.held import Held
+from outbox.runtime.renewal import Renewal
+from outbox.settlement import Fence, Settlement
+from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
+
+
+class Work(Job):
+    async def handle(self) -> None: ...
+
+
+class Bench:
+    def __init__(self, lease: float) -> None:
+        self.lease = lease
+        self.store = Store()
+        self.driver = MemoryDriver(self.store)
+        self.recorder = Recorder()
+        self.held = Held()
+        self.lost: list[Fence] = []
+        self.expiring: list[Fence] = []
+        availability = Availability("memory", self.recorder.events)
+        self.renewal = Renewal(self.driver, self.held, availability, lease=lease, on_lost=self.lost.append)
+        self.expiry = Expiry(self.held, lease=lease, on_expiring=self.expiring.append)
+
+    async def claim(self, count: int = 1) -> list[Attempt]:
+        self.store.put(*(Work() for _ in range(count)))
+        claims = await self.driver.claim(["default"], count, self.lease)
+        attempts = [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
+        self.held.add(attempts)
+        return attempts
+
+    def calls(self, verb: str) -> Callable[[int], bool]:
+        return lambda count: self.store.calls.count(verb) >= count
+
+
+async def test_all_leases_are_renewed_in_one_call_each_third_of_a_lease() -> None:
+    bench = Bench(lease=0.3)
+    attempts = await bench.claim(50)
+    first = attempts[0].deadline
+    began = clock.now()
+    await bench.renewal.start()
+    await until(lambda: bench.store.calls.count("extend") == 3)
+    await bench.renewal.stop()
+    assert clock.now() - began >= 0.29
+    assert bench.lost == []
+    assert all(attempt.deadline > first + 0.1 for attempt in attempts)
+    assert [row.reserved_until for row in bench.store.rows.values()] == [attempt.deadline for attempt in attempts]
+
+
+async def test_nothing_held_costs_no_call() -> None:
+    bench = Bench(lease=0.03)
+    await bench.renewal.start()
+    await bench.renewal.pause(0.1)
+    await bench.renewal.stop()
+    assert bench.store.calls == []
+
+
+async def test_a_lost_lease_is_told_and_a_stolen_job_is_not_extended() -> None:
+    bench = Bench(lease=0.15)
+    kept, stolen = await bench.claim(2)
+    bench.store.steal(stolen.fence.job_id)
+    until_then = bench.store.rows[stolen.fence.job_id].reserved_until
+    await bench.renewal.start()
+    await until(lambda: bool(bench.lost))
+    await bench.renewal.stop()
+    assert set(bench.lost) == {stolen.fence}
+    assert bench.store.rows[stolen.fence.job_id].reserved_until == until_then
+    assert kept.deadline > stolen.deadline
+
+
+async def test_a_job_whose_lease_is_lost_is_not_kept_from_its_next_owner() -> None:
+    bench = Bench(lease=30)
+    attempts = await bench.claim(2)
+    attempts[0].interrupt(Interruption.LEASE_LOST)
+    assert bench.held.renewable() == [attempts[1].fence]
+
+
+async def test_an_ended_attempt_is_renewed_until_it_is_written() -> None:
+    bench = Bench(lease=30)
+    (attempt,) = await bench.claim()
+    attempt.end(Settlement.completed(attempt.fence))
+    assert bench.held.renewable() == [attempt.fence]
+    assert bench.held.expiring(float("inf")) == [], "there is no handler left to stop"
+
+
+async def test_failures_are_tried_again_well_before_the_lease_ends() -> None:
+    bench = Bench(lease=1.2)
+    await bench.claim()
+    bench.store.unreachable = True
+    await bench.renewal.start()
+    await until(lambda: bench.store.calls.count("extend") >= 4)
+    bench.store.unreachable = False
+    await bench.recorder.wait(ConnectionUp)
+    await bench.renewal.stop()
+    assert len(bench.recorder.of(ConnectionDown)) == 1
+
+
+async def test_an_unexpected_error_does_not_end_renewal(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(lease=0.1)
+    await bench.claim()
+    original, failing = bench.driver.extend, [True]
+
+    async def extend(*arguments: object) -> object:
+        if failing.pop() if failing else False:
+            raise ZeroDivisionError
+        return await original(*arguments)  # type: ignore[arg-type]
+
+    bench.driver.extend = extend  # type: ignore[method-assign, assignment]
+    await bench.renewal.start()
+    await until(lambda: bench.store.calls.count("extend") >= 1)
+    await bench.renewal.stop()
+    assert "trying again" in caplog.text
+
+
+async def test_a_handler_is_told_before_its_lease_ends_even_while_a_renewal_hangs() -> None:
+    bench = Bench(lease=0.6)
+    (attempt,) = await bench.claim()
+    await bench.expiry.start()
+    await until(lambda: bool(bench.expiring))
+    assert clock.now() < attempt.deadline
+    assert clock.now() >= attempt.deadline - 0.1 - 0.05
+    await bench.expiry.stop()
+
+
+async def test_a_renewed_lease_is_not_expiring() -> None:
+    bench = Bench(lease=0.3)
+    await bench.claim()
+    await bench.renewal.start()
+    await bench.expiry.start()
+    await until(lambda: bench.store.calls.count("extend") >= 6)
+    await bench.expiry.stop()
+    await bench.renewal.stop()
+    assert bench.expiring == []

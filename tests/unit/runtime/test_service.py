@@ -1,0 +1,118 @@
+"""The contract of services, and the seams beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from outbox.errors import ConfigurationError
+from outbox.events import Events
+from outbox.notify.polling import Polling
+from outbox.runtime import process, reload
+from outbox.runtime.exits import Reason
+from outbox.runtime.reload import Reloader
+from outbox.runtime.service import BackgroundLoop
+from outbox.runtime.supervisor import Supervisor
+from outbox.runtime.worker import Ended
+
+
+class Loop(BackgroundLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    async def run(self) -> None:
+        self.runs += 1
+        await self.pause(60)
+
+
+async def test_a_service_is_safe_in_any_state() -> None:
+    service = Loop()
+    await service.start()
+    await service.start()
+    await asyncio.sleep(0)
+    await service.stop()
+    await service.stop()
+    await service.start()
+    assert service.runs == 1
+    never = Loop()
+    await never.stop()
+    await never.start()
+    assert never.runs == 0
+
+
+async def test_stop_waits_and_never_cancels() -> None:
+    class InACall(BackgroundLoop):
+        finished = False
+
+        async def run(self) -> None:
+            await self.pause(60)
+            await asyncio.sleep(0.05)  # a database call
+            self.finished = True
+
+    service = InACall()
+    await service.start()
+    await asyncio.sleep(0)
+    await service.stop()
+    assert service.finished
+
+
+async def test_a_crash_that_nobody_watches_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Crashes(BackgroundLoop):
+        async def run(self) -> None:
+            raise ZeroDivisionError
+
+    service = Crashes()
+    await service.start()
+    await asyncio.sleep(0.01)
+    await service.stop()
+    assert "Crashes failed" in caplog.text
+
+
+async def test_polling_sleeps_until_its_time_or_until_woken() -> None:
+    polling = Polling()
+    began = time.monotonic()
+    assert not await polling.wait(0.05)
+    assert time.monotonic() - began >= 0.04
+    polling.wake()
+    await asyncio.sleep(0)
+    assert await polling.wait(60), "a wake-up before the wait counts"
+    asyncio.get_running_loop().call_later(0.01, polling.wake)
+    assert await polling.wait(60)
+    assert not await polling.wait(0.01), "each wake-up counts once"
+
+
+async def test_a_wakeup_before_anybody_ever_waited_counts() -> None:
+    polling = Polling()
+    polling.wake()
+    assert await polling.wait(60)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_task_that_exits_does_not_end_the_worker(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    class Worker:
+        async def run(self) -> Ended:
+            async def exits() -> None:
+                raise SystemExit(7)
+
+            tasks = [asyncio.create_task(exits()), asyncio.create_task(exits())]
+            await asyncio.sleep(0.05)
+            assert [type(task.exception()) for task in tasks] == [SystemExit, SystemExit]
+            return Ended(Reason.SIGNAL, None, 0)
+
+    loop = new_loop()
+    assert process._run(loop, Worker()).reason is Reason.SIGNAL  # type: ignore[arg-type]
+    loop.close()
+
+
+async def test_reload_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "watchfiles", None)
+    supervisor = Supervisor([sys.executable], 1, Events())
+    with pytest.raises(ConfigurationError, match=r"pip install 'outbox\[reload\]'"):
+        Reloader(supervisor, Events(), Path())

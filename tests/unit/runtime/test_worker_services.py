@@ -1,0 +1,471 @@
+"""A whole worker in this process, on a store that can be held and broken at will."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any, ClassVar
+
+import pytest
+
+from outbox.backoff import Backoff
+from outbox.drivers.base import Lease
+from outbox.envelope import Options
+from outbox.errors import TablesMissing
+from outbox.events import (
+    ConnectionDown,
+    ConnectionUp,
+    JobOverdue,
+    JobSettled,
+    JobStarted,
+    LeaseLost,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
+from outbox.job import Job
+from outbox.runtime import worker as module
+from outbox.runtime.executor import Executor
+from outbox.runtime.exits import Reason
+from outbox.runtime.worker import Ended, Worker
+from outbox.settings import WorkerOptions
+from outbox.settlement import Outcome
+from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
+
+
+class Quick(Job):
+    async def handle(self) -> None: ...
+
+
+class Gated(Job):
+    """Ends when the test opens the gate."""
+
+    timeout = 0
+    gate: ClassVar[asyncio.Event]
+    running: ClassVar[int] = 0
+
+    async def handle(self) -> None:
+        Gated.running += 1
+        try:
+            await self.gate.wait()
+        finally:
+            Gated.running -= 1
+
+
+class Flaky(Job):
+    max_tries = 3
+    backoff = Backoff(0.05)
+    hooked: ClassVar[list[BaseException]] = []
+
+    async def handle(self) -> None:
+        raise ValueError(f"attempt {self.context.attempt}")
+
+    async def failed(self, error: BaseException) -> None:
+        self.hooked.append(error)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    Gated.gate, Gated.running = asyncio.Event(), 0
+    Flaky.hooked.clear()
+
+
+class Running:
+    def __init__(self, *stores: Store, **options: Any) -> None:
+        self.stores = stores or (Store(),)
+        self.recorder = Recorder()
+        options = {"sleep": 0.05, "grace": 60, "concurrency": 10, **options}
+        self.drivers = [MemoryDriver(store, f"memory{index}") for index, store in enumerate(self.stores)]
+        self.worker = Worker(
+            WorkerOptions(**options),
+            self.drivers,  # type: ignore[arg-type]
+            self.recorder.events,
+            name="test",
+        )
+        self.task: asyncio.Task[Ended] | None = None
+
+    @property
+    def store(self) -> Store:
+        return self.stores[0]
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.worker.run())
+
+    async def ended(self) -> Ended:
+        if self.task is None:
+            self.start()
+        assert self.task is not None
+        return await asyncio.wait_for(self.task, 30)
+
+    async def stopped(self) -> Ended:
+        self.worker.stop.request(Reason.SIGNAL)
+        return await self.ended()
+
+
+async def test_it_drains_the_queue_and_stops_when_it_is_empty() -> None:
+    running = Running(stop_when_empty=True, concurrency=3)
+    running.store.put(*(Quick() for _ in range(25)))
+    ended = await running.ended()
+    assert (ended.reason, ended.stuck) == (Reason.EMPTY, 0)
+    assert running.store.rows == {}
+    assert len(running.recorder.of(JobSettled)) == 25
+    assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 25, 0, 0)]
+    assert running.store.workers == {}
+    assert all(driver.closed for driver in running.drivers)
+
+
+async def test_empty_means_nothing_delayed_either() -> None:
+    running = Running(stop_when_empty=True)
+    running.store.put(Quick(), options=Options(delay=0.3))
+    running.store.put(Quick(), options=Options(queue="other"))
+    await running.ended()
+    assert [row.queue for row in running.store.rows.values()] == ["other"]
+
+
+async def test_a_job_is_tried_again_and_then_fails_with_its_hook_called_once() -> None:
+    running = Running(stop_when_empty=True, sleep=30)
+    running.store.put(Flaky())
+    await running.ended()
+    outcomes = [event.outcome for event in running.recorder.of(JobSettled) if isinstance(event, JobSettled)]
+    assert outcomes == [Outcome.RETRIED, Outcome.RETRIED, Outcome.FAILED]
+    assert [str(error) for error in Flaky.hooked] == ["attempt 3"]
+    assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 3, 1, 0)]
+
+
+async def test_once_runs_one_job() -> None:
+    running = Running(once=True)
+    running.store.put(Quick(), Quick())
+    assert (await running.ended()).reason is Reason.ONCE
+    assert len(running.store.rows) == 1
+
+
+async def test_once_looks_once() -> None:
+    running = Running(once=True, sleep=30)
+    running.store.put(Quick(), options=Options(delay=20))
+    assert (await running.ended()).reason is Reason.ONCE
+    assert len(running.store.rows) == 1
+
+
+async def test_max_jobs_is_exact() -> None:
+    running = Running(max_jobs=7, concurrency=4)
+    running.store.put(*(Quick() for _ in range(20)))
+    assert (await running.ended()).reason is Reason.MAX_JOBS
+    assert len(running.store.rows) == 13
+    assert len(running.recorder.of(JobStarted)) == 7
+
+
+async def test_a_worker_that_reached_its_limit_lets_jobs_finish_beyond_the_grace() -> None:
+    running = Running(max_jobs=1, grace=0)
+    running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(WorkerStopping)
+    await asyncio.sleep(0.05)
+    assert Gated.running == 1
+    Gated.gate.set()
+    await running.ended()
+    assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 1, 0, 0)]
+
+
+async def test_max_time() -> None:
+    running = Running(max_time=0.1)
+    assert (await running.ended()).reason is Reason.MAX_TIME
+
+
+async def test_it_lets_jobs_finish_within_the_grace() -> None:
+    running = Running()
+    running.store.put(Gated(), Gated())
+    running.start()
+    await running.recorder.wait(JobStarted, 2)
+    running.worker.stop.request(Reason.SIGNAL)
+    await running.recorder.wait(WorkerStopping)
+    running.store.put(Quick())
+    Gated.gate.set()
+    ended = await running.ended()
+    assert ended.reason is Reason.SIGNAL
+    assert [row.name for row in running.store.rows.values()] == [Quick.name], "a stopping worker claims nothing"
+
+
+async def test_what_does_not_finish_is_handed_back_without_costing_an_attempt() -> None:
+    running = Running(grace=0.05)
+    running.store.put(Gated(), Gated())
+    running.start()
+    await running.recorder.wait(JobStarted, 2)
+    await running.stopped()
+    assert [(row.attempts, row.token) for row in running.store.rows.values()] == [(0, None), (0, None)]
+    assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 0, 0, 2)]
+    assert Gated.running == 0
+
+
+async def test_the_order_of_stopping_leases_last() -> None:
+    """While the last ends are being written, leases are still renewed and the worker's row is still there."""
+    running = Running(lease=1)
+    running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    running.drivers[0].settling = False
+    Gated.gate.set()
+    running.worker.stop.request(Reason.SIGNAL)
+    await until(lambda: "settle begins" in running.store.calls)
+    del running.store.calls[:]
+    await until(lambda: running.store.calls.count("extend") >= 2)
+    assert len(running.store.workers) == 1
+    running.drivers[0].settling = True
+    await running.ended()
+    assert running.store.workers == {}
+    assert running.store.calls[-1] == "retire"
+    assert running.store.rows == {}
+
+
+async def test_a_job_that_blocks_the_loop_keeps_its_lease() -> None:
+    class Blocks(Job):
+        timeout = 0
+
+        async def handle(self) -> None:
+            time.sleep(2.5)
+
+    running = Running(lease=1, stop_when_empty=True)
+    running.store.put(Blocks())
+    await running.ended()
+    (settled,) = running.recorder.of(JobSettled)
+    assert isinstance(settled, JobSettled)
+    assert (settled.outcome, settled.attempt) == (Outcome.COMPLETED, 1)
+    assert running.recorder.of(LeaseLost) == []
+
+
+async def test_jobs_claimed_while_the_loop_is_blocked_keep_their_leases_until_they_begin() -> None:
+    """The claim comes back in another thread, and its leases are renewed there, before the loop can hear of it."""
+    blocked = threading.Event()
+
+    class BlocksOnce(Job):
+        timeout = 0
+
+        async def handle(self) -> None:
+            running.drivers[0].claiming = False
+            running.store.put(*(Quick() for _ in range(5)))
+            await asyncio.sleep(0.2)  # the claimer's next claim is under way by now
+            running.drivers[0].claiming = True
+            blocked.set()
+            time.sleep(2.5)
+
+    running = Running(lease=1, concurrency=10, stop_when_empty=True)
+    running.store.put(BlocksOnce())
+    await running.ended()
+    assert blocked.is_set()
+    settled = [event for event in running.recorder.of(JobSettled) if isinstance(event, JobSettled)]
+    assert [(event.outcome, event.attempt) for event in settled] == [(Outcome.COMPLETED, 1)] * 6
+    assert running.recorder.of(LeaseLost) == []
+
+
+async def test_a_job_that_somebody_else_owns_is_cancelled_and_changes_nothing() -> None:
+    running = Running(lease=1)
+    (job_id,) = running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    running.store.steal(job_id)
+    (lost,) = await running.recorder.wait(LeaseLost)
+    assert isinstance(lost, LeaseLost)
+    assert lost.job_id == job_id
+    assert Gated.running == 0
+    await running.stopped()
+    assert running.store.settled == []
+
+
+async def test_an_outage_longer_than_the_lease_costs_no_attempt_and_is_told_once() -> None:
+    running = Running(lease=1)
+    running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    running.store.unreachable = True
+    await running.recorder.wait(LeaseLost)
+    assert Gated.running == 0, "the handler stops before its lease ends"
+    await asyncio.sleep(1)
+    running.store.unreachable = False
+    await running.recorder.wait(JobStarted, 2)
+    again = running.recorder.of(JobStarted)[1]
+    assert isinstance(again, JobStarted)
+    assert again.attempt == 1
+    Gated.gate.set()
+    await running.recorder.wait(JobSettled, 2)
+    await running.stopped()
+    assert len(running.recorder.of(ConnectionDown)) == len(running.recorder.of(ConnectionUp)) == 1
+
+
+async def test_a_worker_that_was_frozen_past_its_lease_does_not_hand_the_job_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were it to, a job that freezes its machine would never be counted, and never end."""
+    running = Running(lease=1)
+    running.store.put(Gated())
+
+    async def hangs(self: MemoryDriver, fences: object, lease: float) -> Lease:
+        await asyncio.sleep(3)
+        return Lease(0, frozenset(), frozenset())
+
+    monkeypatch.setattr(MemoryDriver, "extend", hangs)
+    running.start()
+    await running.recorder.wait(LeaseLost)
+    assert running.store.settled == []
+    (row,) = running.store.rows.values()
+    assert row.attempts == 1
+    await running.stopped()
+
+
+async def test_a_wrong_store_stops_the_worker_before_it_starts() -> None:
+    running = Running()
+    running.drivers[0].check_error = TablesMissing("run `alembic upgrade head`")
+    with pytest.raises(TablesMissing, match="alembic"):
+        await running.ended()
+    assert running.recorder.seen == []
+    assert running.drivers[0].closed
+
+
+async def test_a_store_that_is_away_at_the_start_is_waited_for() -> None:
+    running = Running()
+    running.store.unreachable = True
+    running.store.put(Quick())
+    running.start()
+    await running.recorder.wait(WorkerStarted)
+    await until(lambda: running.store.calls.count("check") >= 3)
+    assert "beat" not in running.store.calls
+    running.store.unreachable = False
+    await running.recorder.wait(JobSettled)
+    await running.stopped()
+    assert len(running.recorder.of(ConnectionDown)) == len(running.recorder.of(ConnectionUp)) == 1
+
+
+async def test_a_store_that_turns_out_wrong_later_is_a_matter_of_configuration() -> None:
+    running = Running()
+    running.store.unreachable = True
+    running.drivers[0].check_error = TablesMissing("run `alembic upgrade head`")
+    running.start()
+    await running.recorder.wait(ConnectionDown)
+    running.store.unreachable = False
+    ended = await running.ended()
+    assert ended.reason is Reason.CONFIGURATION
+    assert isinstance(ended.error, TablesMissing)
+
+
+async def test_one_store_that_is_away_does_not_keep_the_worker_from_the_others() -> None:
+    away, here = Store(), Store()
+    away.unreachable = True
+    running = Running(away, here, concurrency=2)
+    here.put(*(Quick() for _ in range(10)))
+    running.start()
+    await running.recorder.wait(JobSettled, 10)
+    await running.stopped()
+    assert here.rows == {}
+
+
+async def test_several_stores_get_their_turn() -> None:
+    first, second = Store(), Store()
+    running = Running(first, second, concurrency=2, stop_when_empty=True)
+    first.put(*(Quick() for _ in range(50)))
+    second.put(*(Quick() for _ in range(50)))
+    await running.ended()
+    connections = [event.connection for event in running.recorder.of(JobSettled) if isinstance(event, JobSettled)]
+    assert set(connections[:20]) == {"memory0", "memory1"}
+    assert len(connections) == 100
+
+
+async def test_a_look_that_fails_for_no_known_reason_stops_the_worker_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running = Running()
+    running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+
+    async def look(*_: object) -> object:
+        raise ZeroDivisionError("a defect")
+
+    running.drivers[0].look = look  # type: ignore[method-assign, assignment]
+    await running.recorder.wait(WorkerStopping)
+    Gated.gate.set()
+    ended = await running.ended()
+    assert ended.reason is Reason.CRASHED
+    assert running.store.rows == {}, "what ran was finished and written"
+    assert "a service of the worker failed" in caplog.text
+
+
+async def test_a_worker_whose_slots_are_all_stuck_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    class Stuck(Job):
+        timeout = 0.02
+        max_tries = 1
+
+        def handle(self) -> None:
+            release.wait(20)  # a call into C, which nothing interrupts
+
+    monkeypatch.setattr(module, "Executor", impatient)
+    running = Running(concurrency=2)
+    running.store.put(Stuck(), Stuck(), Stuck())
+    ended = await running.ended()
+    release.set()
+    assert (ended.reason, ended.stuck) == (Reason.STUCK, 2)
+    assert len(running.recorder.of(JobOverdue)) == 2
+    assert len(running.store.failed) == 2
+    assert [row.attempts for row in running.store.rows.values()] == [0]
+
+
+def impatient(*arguments: Any) -> Executor:
+    return Executor(*arguments, (0.02, 0.02))
+
+
+async def test_a_rest_keeps_the_slot_for_a_while() -> None:
+    running = Running(concurrency=1, rest=0.1, stop_when_empty=True)
+    running.store.put(Quick(), Quick(), Quick())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    began = time.monotonic()
+    await running.recorder.wait(JobStarted, 3)
+    assert time.monotonic() - began >= 0.19
+    await running.ended()
+
+
+async def test_no_task_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    running = Running(grace=0)
+    running.store.put(Gated(), Quick(), Flaky())
+    running.start()
+    await running.recorder.wait(JobSettled, 2)
+    await running.stopped()
+    assert asyncio.all_tasks() == before
+
+
+async def test_jobs_run_at_the_same_time_on_one_loop() -> None:
+    barrier = asyncio.Barrier(3)
+
+    class Meets(Job):
+        timeout = 5
+
+        async def handle(self) -> None:
+            await barrier.wait()
+
+    running = Running(stop_when_empty=True)
+    running.store.put(Meets(), Meets(), Meets())
+    await running.ended()
+    assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 3, 0, 0)]
+
+
+async def test_the_hook_is_not_called_by_a_zombie() -> None:
+    hooked = []
+
+    class Loses(Job):
+        max_tries = 1
+
+        async def handle(self) -> None:
+            running.store.steal(self.context.job_id)
+            raise ValueError
+
+        async def failed(self, error: BaseException) -> None:
+            hooked.append(error)
+
+    running = Running()
+    running.store.put(Loses())
+    running.start()
+    await running.recorder.wait(LeaseLost)
+    await running.stopped()
+    assert hooked == []
+    assert running.store.failed == {}
