@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from outbox.drivers.base import Driver
+from outbox.drivers.base import Accepts, Driver
 from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
 from outbox.errors import ConfigurationError
 from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
+
+if TYPE_CHECKING:
+    from outbox.drivers.redis import RedisDriver
 
 # What a dispatch depends on. Read again when one of these changes, not at every dispatch: that takes a millisecond.
 _FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT")
@@ -92,13 +95,16 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
         raise ConfigurationError(
             f"the connection {name!r} names the driver {connection.driver!r}; there are: {DATABASE}, {REDIS}"
         )
-    elsewhere = (
-        _redis_names(settings) if _keeps_failed_jobs(settings) and connection.url == settings.database_url else ()
-    )
+    elsewhere = _redis_names(settings) if has_database(settings) and connection.url == settings.database_url else ()
     return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
 
 
 def _redis_driver(settings: Settings, url: str, name: str, pool_size: int) -> Driver:
+    keeper = FailedJobKeeper(settings.database_url, of=name) if has_database(settings) else None
+    return _redis_class(name)(url, name=name, pool_size=pool_size, failed_store=keeper)
+
+
+def _redis_class(name: str) -> type[RedisDriver]:
     try:
         # Only here: its package is an extra, and takes as long to import as all of outbox.
         from outbox.drivers.redis import RedisDriver
@@ -106,13 +112,45 @@ def _redis_driver(settings: Settings, url: str, name: str, pool_size: int) -> Dr
         raise ConfigurationError(
             f"the connection {name!r} needs a package: pip install 'outbox[redis]' ({error})"
         ) from error
-    keeper = FailedJobKeeper(settings.database_url, of=name) if _keeps_failed_jobs(settings) else None
-    return RedisDriver(url, name=name, pool_size=pool_size, failed_store=keeper)
+    return RedisDriver
 
 
-def _keeps_failed_jobs(settings: Settings) -> bool:
-    """Whether the failed jobs of Redis go to the database: where one was configured, not by default."""
+def has_database(settings: Settings) -> bool:
+    """Whether there is a database beside Redis: where one was configured, not by default."""
     return "database_url" in settings.model_fields_set
+
+
+def is_relayed(settings: Settings, name: str) -> bool:
+    """Whether jobs for the connection ``name`` that are dispatched in a session are relayed to it.
+
+    Raises:
+        ConfigurationError: there is no such connection, or no database that a relay could find them in.
+    """
+    if connection_settings(settings, name).driver != REDIS:
+        return False
+    if not has_database(settings):
+        raise ConfigurationError(
+            f"a session's jobs for the connection {name!r} are relayed through the session's database: set DATABASE_URL "
+            "to it, so that workers find them there"
+        )
+    return True
+
+
+def relayed_connections(settings: Settings) -> list[str]:
+    """The connections that workers relay jobs to: none without a database beside Redis."""
+    if not has_database(settings):
+        return []
+    names = [REDIS] if settings.redis_url is not None else []
+    return [*names, *(name for name in _redis_names(settings) if name in settings.connections)]
+
+
+def open_relay_target(settings: Settings, name: str) -> Accepts:
+    """What a relay moves jobs to.
+
+    Raises:
+        ConfigurationError: as `open_driver`.
+    """
+    return _redis_class(name)(connection_settings(settings, name).url, name=name, pool_size=1)
 
 
 def _redis_names(settings: Settings) -> list[str]:

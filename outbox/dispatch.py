@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from outbox.connections import connection_settings, current_settings, driver_here
+from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
 from outbox.drivers.database.staging import stage
 from outbox.envelope import DelayOption, Envelope, Options, seal
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
 from outbox.job import BackoffOption, Job
+from outbox.relay.route import outward, relayed_connection
+from outbox.relay.thread import relay_threads
+from outbox.wakeups import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
 
@@ -88,6 +91,7 @@ async def dispatch_many(
     else:
         for name, envelopes in sealed.by_connection.items():
             await driver_here(name).insert(envelopes)
+            announce({envelope.queue for envelope in envelopes}, name)
     return sealed.ids
 
 
@@ -126,10 +130,23 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
 
 
 def stage_all(session: AnySession, sealed: Sealed) -> None:
-    """Hand the jobs to the session. All connections are databases, and the session's is where they belong."""
-    target = _unwrap(session)
-    for envelopes in sealed.by_connection.values():
-        stage(target, envelopes)
+    """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
+    Redis are relayed to it from there."""
+    target, settings = _unwrap(session), current_settings()
+    for name, envelopes in sealed.by_connection.items():
+        relayed = is_relayed(settings, name)
+        stage(target, [outward(envelope, name) for envelope in envelopes] if relayed else envelopes, _committed)
+
+
+def _committed(queues: Collection[str]) -> None:
+    """Jobs of these queues were committed by a session."""
+    names = {queue: relayed_connection(queue) for queue in queues}
+    for name in names.values():
+        if name is not None:
+            relay_threads.wake(name)
+    ordinary = [queue for queue, name in names.items() if name is None]
+    if ordinary:
+        announce(ordinary)
 
 
 def _unwrap(session: object) -> Session:

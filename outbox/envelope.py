@@ -45,6 +45,8 @@ class Headers:
     timeout: float | None = None
     backoff: Backoff | None = None
     trace: dict[str, str] | None = None
+    relayed_to: str | None = None
+    """On a row that is on its way to another connection: the queue that the job will be in there."""
 
     def dump(self) -> str:
         if self is _NO_HEADERS:
@@ -58,6 +60,8 @@ class Headers:
             values["backoff"] = {"delays": self.backoff.delays, "jitter": self.backoff.jitter}
         if self.trace:
             values["trace"] = self.trace
+        if self.relayed_to is not None:
+            values["relayed_to"] = self.relayed_to
         return json.dumps(values)
 
     @classmethod
@@ -76,6 +80,7 @@ class Headers:
                 timeout=None if values.get("timeout") is None else check_timeout(values["timeout"]),
                 backoff=None if backoff is None else Backoff(backoff["delays"], jitter=backoff["jitter"]),
                 trace=values.get("trace"),
+                relayed_to=None if values.get("relayed_to") is None else check_queue(values["relayed_to"]),
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidOption) as error:
             raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error

@@ -94,7 +94,8 @@ class LoopBlocked(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
-    """``connections`` describes each store: a URL without its password, and the server's version where it is known."""
+    """``connections`` describes each store: a URL without its password, and the server's version where it is known.
+    ``wakeups`` says for each of them what tells of new jobs, or why it is nothing."""
 
     worker: str
     pid: int
@@ -102,6 +103,7 @@ class WorkerStarted(Event):
     queues: tuple[str, ...]
     concurrency: int
     lease: float
+    wakeups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,23 @@ class ConnectionUp(Event):
 
     connection: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WakeupsUnheard(Event):
+    """What tells of new jobs, ``source``, is not heard any more. Until it is, they are found by polling."""
+
+    connection: str
+    source: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeupsHeard(Event):
+    """It is heard again."""
+
+    connection: str
+    source: str
 
 
 Listener = Callable[[Event], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
@@ -120,7 +120,10 @@ class WorkerOptions(_Layered):
     backoff: Annotated[tuple[float, ...], NoDecode] = (1.0, 10.0, 60.0)
     """For jobs that do not say; the last value repeats."""
     sleep: float = Field(default=1.0, gt=0)
-    """The longest pause between two looks for work."""
+    """The pause between two looks for work. It is made a little longer at random, and by every other idle worker, so
+    that together they look five times a second at most."""
+    wake: Literal["auto", "poll", "redis", "binlog"] = "auto"
+    """What tells an idle worker of new jobs. Without it, and whenever it fails, they are found by looking."""
     rest: float = Field(default=0, ge=0)
     """A pause after each job, in its slot."""
     memory: int = Field(default=0, ge=0)
@@ -137,6 +140,8 @@ class WorkerOptions(_Layered):
     """What logs and ``outbox workers`` call it; default ``host:pid``."""
     json_logs: bool = Field(default=False, validation_alias="OUTBOX_JSON")
     """One JSON object per line instead of lines for people."""
+    relay: bool = False
+    """Drain nothing; only move jobs from the database to the Redis that they are for."""
     reload: bool = False
     """For development: restart when Python files change."""
 

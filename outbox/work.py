@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,14 +22,18 @@ import click
 from outbox.connections import open_driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
+from outbox.notify.group import Hub, Line
 from outbox.registry import import_jobs
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import Supervised, leave, run_worker
+from outbox.runtime.relaying import relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
 from outbox.runtime.supervisor import Supervisor, worker_command
+from outbox.runtime.waking import Waking
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
+from outbox.wakeups import binary_log
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -63,7 +68,8 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--max-tries", type=int, metavar="N", help="Attempts for jobs that do not say. Default: 3.")
 @_flag("--timeout", type=float, metavar="SECONDS", help="For jobs that do not say; 0: no limit. Default: 60.")
 @_flag("--backoff", metavar="SECONDS[,…]", help="For jobs that do not say. Default: 1,10,60.")
-@_flag("--sleep", type=float, metavar="SECONDS", help="Longest pause between two looks for work. Default: 1.")
+@_flag("--sleep", type=float, metavar="SECONDS", help="Pause between two looks for work. Default: 1.")
+@_flag("--wake", type=click.Choice(["auto", "poll", "redis", "binlog"]), help="What tells of new jobs. Default: auto.")
 @_flag("--rest", type=float, metavar="SECONDS", help="Pause after each job, in its slot.")
 @_flag("--memory", type=int, metavar="MIB", help="Stop above so much memory. With several processes: replace each.")
 @_flag("--lease", type=float, metavar="SECONDS", help="How long a dead worker's jobs stay its own. Default: 30.")
@@ -72,6 +78,7 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--stop-when-empty", is_flag=True, help="Stop when nothing is ready, delayed or reserved.")
 @_flag("--name", metavar="NAME", help="What logs and `outbox workers` call it. Default: host:pid.")
 @_flag("--json", "json_logs", is_flag=True, help="Log one JSON object per line.")
+@_flag("--relay", is_flag=True, help="Only move jobs that were dispatched to Redis in a transaction there.")
 @_flag("--reload", is_flag=True, help="For development: start anew when Python files change.")
 def cli(profile: str | None, **flags: Any) -> None:
     """Run the jobs of a queue.
@@ -123,16 +130,23 @@ def _profile(reference: str) -> WorkerOptions:
 
 def _worker(options: WorkerOptions, events: Events, supervised: Supervised | None) -> Worker:
     settings = Settings.load()
-    import_jobs(settings.jobs)
-    drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
     name = options.name or f"{socket.gethostname()}:{os.getpid()}"
     if supervised is not None and options.name:
         name = f"{options.name}:{supervised.index}"
-    return Worker(options, drivers, events, name=name)
+    if options.relay:
+        relays = relay_loops(settings, events, interval=options.sleep)
+        if not relays:
+            raise ConfigurationError("--relay moves jobs from a database to Redis: set DATABASE_URL and REDIS_URL")
+        return Worker(options, [], events, name=name, relays=relays)
+    import_jobs(settings.jobs)
+    drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
+    waking = Waking(settings, options.wake, events, Line.take())
+    return Worker(options, drivers, events, name=name, waking=waking, relays=relay_loops(settings, events))
 
 
 def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str]) -> int:
-    supervisor = Supervisor(worker_command(arguments), options.processes, events, reloads=options.reload)
+    hub = Hub(partial(binary_log, Settings.load()))
+    supervisor = Supervisor(worker_command(arguments), options.processes, events, reloads=options.reload, hub=hub)
     if options.reload:
         return asyncio.run(run_reloading(supervisor, Reloader(supervisor, events, Path.cwd())))
     return asyncio.run(supervisor.run())

@@ -163,6 +163,20 @@ class Claims(Protocol):
         """When there may be something to claim: one statement where the store has statements, taking no lock."""
 
 
+class Accepts(Protocol):
+    """What a store owes to whom a relay moves jobs from a database."""
+
+    async def accept(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+        """Store jobs, each of them once, however often it is sent; return those that were stored before and have ended
+        since. What the store has lost, it stores again."""
+
+    async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
+        """These are not sent again."""
+
+    async def close(self) -> None:
+        """Give back every resource; harmless when repeated."""
+
+
 class Fleet(Protocol):
     """Which worker processes there are."""
 

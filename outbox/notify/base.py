@@ -55,6 +55,16 @@ class Unavailable(Exception):
     """Wake-ups of this kind cannot be had here; the message says why and what would help."""
 
 
+class Bells(Protocol):
+    """Whom a source tells: the `outbox.notify.switchboard` of this process, or those of others."""
+
+    def ring(self, queues: Collection[str]) -> None:
+        """Jobs of these queues were committed."""
+
+    def ring_all(self) -> None:
+        """Something may have been committed that nobody heard of."""
+
+
 Announce = Callable[[Collection[str]], None]
 """Tells whoever listens that jobs of these queues were committed. Never waits, never raises."""
 

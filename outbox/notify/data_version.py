@@ -33,7 +33,7 @@ class DataVersion(Polling):
         """None for a database that is in no file of its own: nobody else can write to it."""
         if url.database in {None, "", ":memory:"} or url.query.get("uri"):
             return None
-        return cls(Path(url.database).resolve())  # type: ignore[arg-type]
+        return cls(Path(url.database).resolve())
 
     async def wait(self, seconds: float) -> Wake:
         self._tick(asyncio.get_running_loop())

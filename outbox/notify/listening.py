@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from outbox.notify.base import Report, Unavailable
-from outbox.notify.switchboard import Switchboard
+from outbox.notify.base import Bells, Report, Unavailable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 _START_SECONDS = 5.0
@@ -24,11 +23,15 @@ class Listening(ABC):
     name: str
     """What the banner says."""
 
-    def __init__(self, switchboard: Switchboard, report: Report) -> None:
-        self._switchboard = switchboard
+    def __init__(self, bells: Bells, report: Report) -> None:
+        self._bells = bells
         self._report = report
+        self.hears = False
+        """Whether it is connected at this moment."""
         self._task: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[str] | None = None
         self._stopped = False
+        self._pause = _FIRST_PAUSE
 
     @abstractmethod
     def listen(self) -> AsyncIterator[frozenset[str] | None]:
@@ -46,11 +49,15 @@ class Listening(ABC):
         Raises:
             Unavailable: it cannot be had.
         """
-        if self._stopped or self._task is not None:
+        if self._task is None and not self._stopped:
+            self._first = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._run(self._first), name=type(self).__name__)
+        if self._first is None:
             return self.name
-        first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(first), name=type(self).__name__)
-        return await first
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                return await asyncio.shield(self._first)
+        return f"{self.name}, which does not answer yet"
 
     async def stop(self) -> None:
         self._stopped = True
@@ -59,55 +66,45 @@ class Listening(ABC):
             await asyncio.wait([self._task])
 
     async def _run(self, first: asyncio.Future[str]) -> None:
-        loop = asyncio.get_running_loop()
-        late = loop.call_later(_START_SECONDS, _settle, first, f"{self.name}, which does not answer yet")
-        pause = _FIRST_PAUSE
-        hears = True
         try:
             while True:
                 try:
-                    async for queues in self.listen():
-                        if queues is not None:
-                            self._ring(queues)
-                            continue
-                        # Whatever was committed while nobody listened.
-                        self._switchboard.ring_all()
-                        pause = _FIRST_PAUSE
-                        if not hears:
-                            self._report(None)
-                        hears = True
-                        _settle(first, self.name)
+                    await self._hear(first)
                 except Unavailable as error:
                     if not first.done():
                         first.set_exception(error)
                         return
-                    hears = self._lost(hears, error)
-                    pause = _LONGEST_PAUSE
+                    self._pause = _LONGEST_PAUSE
+                    self._lost(first, error)
                 except Exception as error:  # noqa: BLE001 - a mechanism that fails costs latency, nothing else
-                    _settle(first, f"{self.name}, which does not answer yet ({_line(error)})")
-                    hears = self._lost(hears, error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                    self._lost(first, error)
+                await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         finally:
-            late.cancel()
-            _settle(first, self.name)
+            first.cancel()
 
-    def _ring(self, queues: frozenset[str]) -> None:
-        if queues:
-            self._switchboard.ring(queues)
-        else:
-            self._switchboard.ring_all()
+    async def _hear(self, first: asyncio.Future[str]) -> None:
+        async for queues in self.listen():
+            if queues:
+                self._bells.ring(queues)
+                continue
+            # Nobody knows which queues; or nobody listened until now.
+            self._bells.ring_all()
+            if not self.hears:
+                self.hears, self._pause = True, _FIRST_PAUSE
+                if first.done():
+                    self._report(None)
+                else:
+                    first.set_result(self.name)
 
-    def _lost(self, heard: bool, error: Exception) -> bool:
-        if heard:
-            _log.debug("%s ended", self.name, exc_info=error)
+    def _lost(self, first: asyncio.Future[str], error: Exception) -> None:
+        """Told once, however long it lasts."""
+        _log.debug("%s ended", self.name, exc_info=error)
+        if not first.done():
+            first.set_result(f"{self.name}, which does not answer yet ({_line(error)})")
+        elif self.hears:
             self._report(_line(error))
-        return False
-
-
-def _settle(first: asyncio.Future[str], text: str) -> None:
-    with suppress(asyncio.InvalidStateError):
-        first.set_result(text)
+        self.hears = False
 
 
 def _line(error: BaseException) -> str:

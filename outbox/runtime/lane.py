@@ -63,7 +63,7 @@ class Lane:
         self._hooks = hooks
         self._tally = tally
         self._events = events
-        self._wakeups = wakeups
+        self.wakeups = wakeups
         self._on_empty = on_empty
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,12 +179,12 @@ class Lane:
             self._hooks.call(attempt)
         elif settlement.outcome in _PUT_BACK and settlement.delay < self._options.sleep:
             # The claimer may be asleep for longer than that.
-            asyncio.get_running_loop().call_later(settlement.delay, self._wakeups.wake)
+            asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
         elif settlement.follow_ups:
-            self._wakeups.wake()
+            self.wakeups.wake()
         if self._options.stop_when_empty and not self.held:
             # That may have been the last one.
-            self._wakeups.wake()
+            self.wakeups.wake()
 
     async def _claimed_nothing(self) -> None:
         if self._options.once:

@@ -24,9 +24,9 @@ _DOUBT = 0.02
 before others can see its rows."""
 
 _SHARE = 0.2
-"""Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many they are."""
+"""Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many."""
 
-_SPREAD = (1.1, 1.3)
+_SPREAD = (1.2, 1.4)
 """Pauses are longer than ``--sleep`` by a random part, so that workers started together do not look together, and one
 worker's looks and heartbeats together stay below one statement per second."""
 

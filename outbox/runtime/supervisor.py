@@ -8,10 +8,11 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from outbox import clock
 from outbox.events import Events, ProcessEnded, ProcessStarted
+from outbox.notify.group import LINE, Hub
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import SUPERVISED
 from outbox.runtime.signals import Signals
@@ -42,11 +43,14 @@ class Supervisor:
     They see the end of a pipe when the supervisor is gone, and stop.
     """
 
-    def __init__(self, command: Sequence[str], count: int, events: Events, *, reloads: bool = False) -> None:
+    def __init__(
+        self, command: Sequence[str], count: int, events: Events, *, reloads: bool = False, hub: Hub | None = None
+    ) -> None:
         self._command = command
         self._count = count
         self._events = events
         self._reloads = reloads
+        self._hub = hub
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
         self._code = ExitCode.OK
@@ -61,6 +65,8 @@ class Supervisor:
         try:
             await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
         finally:
+            if self._hub is not None:
+                await self._hub.stop()
             for descriptor in self._alive:
                 os.close(descriptor)
         return self._code
@@ -107,13 +113,16 @@ class Supervisor:
     async def _spawn(self, index: int) -> Process:
         assert self._alive is not None  # noqa: S101 - for the type checker: set by run
         descriptor = self._alive[0]
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env={**os.environ, SUPERVISED: f"{index}:{descriptor}"},
-            stdin=DEVNULL,
-            pass_fds=(descriptor,),
-            process_group=0,
-        )
+        environment = {**os.environ, SUPERVISED: f"{index}:{descriptor}"}
+        descriptors = [descriptor]
+        with ExitStack() as theirs:
+            if self._hub is not None:
+                line = theirs.enter_context(self._hub.line())
+                environment[LINE] = str(line.fileno())
+                descriptors.append(line.fileno())
+            process = await asyncio.create_subprocess_exec(
+                *self._command, env=environment, stdin=DEVNULL, pass_fds=descriptors, process_group=0
+            )
         self._processes[index] = process
         self._events.emit(ProcessStarted(index, process.pid))
         if self._stopping.is_set():

@@ -23,6 +23,8 @@ from outbox.events import (
     SettlementRefused,
     SettlementsAbandoned,
     SourcesChanged,
+    WakeupsHeard,
+    WakeupsUnheard,
     WorkerKilled,
     WorkerStarted,
     WorkerStopped,
@@ -131,11 +133,12 @@ def _(event: LoopBlocked) -> Wording:
 
 @describe.register
 def _(event: WorkerStarted) -> Wording:
+    woken = f", woken by {'; '.join(event.wakeups)}" if event.wakeups else ""
     return Wording(
         Level.NOTICE,
         "started",
         f"worker {event.worker} (pid {event.pid}) drains {', '.join(event.queues)} "
-        f"from {'; '.join(event.connections)}: {event.concurrency} jobs at once, lease {event.lease:g} s",
+        f"from {'; '.join(event.connections)}: {event.concurrency} jobs at once, lease {event.lease:g} s{woken}",
     )
 
 
@@ -174,6 +177,17 @@ def _(event: ConnectionUp) -> Wording:
 
 
 @describe.register
+def _(event: WakeupsUnheard) -> Wording:
+    text = f"{event.connection}: {event.source} is not heard: {one_line(event.error)}; polling until it is"
+    return Wording(Level.WARNING, "wake-ups", text)
+
+
+@describe.register
+def _(event: WakeupsHeard) -> Wording:
+    return Wording(Level.GOOD, "wake-ups", f"{event.connection}: {event.source} is heard again")
+
+
+@describe.register
 def _(event: ProcessStarted) -> Wording:
     return Wording(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
 
@@ -198,6 +212,7 @@ def banner(event: WorkerStarted) -> str:
         ("drains", f"{', '.join(event.queues)}{' (in this order)' if len(event.queues) > 1 else ''}"),
         *(("from", connection) for connection in event.connections),
         ("at once", f"{event.concurrency} jobs, each held by a lease of {event.lease:g} s while it runs"),
+        *(("woken by", wakeups) for wakeups in event.wakeups),
         ("stop", f"Ctrl-C, or kill -TERM {event.pid}"),
     ]
     lines = [

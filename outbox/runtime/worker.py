@@ -18,6 +18,7 @@ from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events, WorkerStarted, WorkerStopped, WorkerStopping
 from outbox.ids import new_token
 from outbox.notify.polling import Polling
+from outbox.notify.switchboard import switchboard
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.drain import Drain
 from outbox.runtime.executor import Executor
@@ -27,6 +28,7 @@ from outbox.runtime.hooks import Hooks
 from outbox.runtime.lane import Lane
 from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
 from outbox.runtime.presence import Presence
+from outbox.runtime.relaying import RelayLoop
 from outbox.runtime.renewal import Renewal
 from outbox.runtime.service import BackgroundLoop, Service
 from outbox.runtime.slots import Slots
@@ -34,6 +36,7 @@ from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.runtime.threads import Threads
+from outbox.runtime.waking import Waking
 from outbox.runtime.watchdog import Watchdog
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure, Fence
@@ -55,15 +58,29 @@ class Ended:
 class Worker:
     """Drains one or several connections, which share the slots of this process.
 
-    ``drivers`` belong to the worker from then on: it uses them in a thread of its own, and closes them.
+    ``drivers`` belong to the worker from then on: it uses them in a thread of its own, and closes them. Without
+    ``waking``, only this process itself tells it of new jobs. ``relays`` run beside; without drivers, they are all that
+    it does.
     """
 
-    def __init__(self, options: WorkerOptions, drivers: Sequence[Driver], events: Events, *, name: str) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        drivers: Sequence[Driver],
+        events: Events,
+        *,
+        name: str,
+        waking: Waking | None = None,
+        relays: Sequence[RelayLoop] = (),
+    ) -> None:
         self.stop = StopRequest()
         self._options = options
         self._drivers = drivers
         self._events = events
         self._name = name
+        self._waking = waking
+        self._relays = relays
+        self._wakeups: list[str] = []
         self._id = new_token()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.get_ident()
@@ -87,7 +104,7 @@ class Worker:
                 hooks=self._hooks,
                 tally=self._tally,
                 events=events,
-                wakeups=Polling(),
+                wakeups=waking.wakeups(driver.name) if waking is not None else Polling(),
                 on_empty=lambda lane: emptiness.found(lane.connection),
             )
             for driver in drivers
@@ -104,6 +121,7 @@ class Worker:
         try:
             await self._stores.start()
             await self._check()
+            await self._listen()
             self._announce()
             for service in services:
                 if isinstance(service, BackgroundLoop):
@@ -114,6 +132,7 @@ class Worker:
         finally:
             for service in reversed(services):
                 await service.stop()
+            await self._stop_listening()
         tally = self._tally
         self._events.emit(WorkerStopped(self._name, tally.processed, tally.failed, tally.handed_back))
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
@@ -151,7 +170,7 @@ class Worker:
             events=self._events,
             kill=end_now,
         )
-        return [*(service for lane in self._lanes for service in self._heartbeat(lane)), watchdog]
+        return [*(service for lane in self._lanes for service in self._heartbeat(lane)), *self._relays, watchdog]
 
     def _heartbeat(self, lane: Lane) -> list[BackgroundLoop]:
         lease = self._options.lease
@@ -183,6 +202,23 @@ class Worker:
                 await lane.check()
             except BackendUnavailable as error:
                 lane.availability.failed(begun, error)
+
+    async def _listen(self) -> None:
+        """
+        Raises:
+            ConfigurationError: what the options want to listen to is not set up.
+        """
+        for lane in self._lanes:
+            switchboard.listen(self._options.queue, lane.wakeups)
+            if self._waking is not None:
+                self._wakeups.append(await self._waking.listen(lane.connection))
+
+    async def _stop_listening(self) -> None:
+        for lane in self._lanes:
+            switchboard.forget(lane.wakeups)
+            lane.wakeups.close()
+        if self._waking is not None:
+            await self._waking.stop()
 
     def _attempts(self) -> list[Attempt]:
         return [attempt for lane in self._lanes for attempt in lane.held.attempts()]
@@ -217,10 +253,14 @@ class Worker:
             WorkerStarted(
                 self._name,
                 os.getpid(),
-                tuple(f"{driver.name}: {driver.description}" for driver in self._drivers),
-                options.queue,
+                (
+                    *(f"{driver.name}: {driver.description}" for driver in self._drivers),
+                    *(relay.description for relay in self._relays),
+                ),
+                options.queue if self._lanes else tuple(relay.queue for relay in self._relays),
                 options.concurrency,
                 options.lease,
+                tuple(self._wakeups),
             )
         )
 

@@ -107,6 +107,8 @@ class WorkerProcess:
         return code
 
     async def terminate(self) -> int:
+        code = self.process.returncode
+        assert code is None, f"it ended by itself with {code}; it said {self.events[-20:]} {self.other[-20:]}"
         self.send(signal.SIGTERM)
         return await self.exit_code()
 

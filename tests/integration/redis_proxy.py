@@ -15,7 +15,9 @@ class Proxy:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname, parts.port
         self._losing = False
+        self._stalled: set[asyncio.StreamWriter] = set()
         self._connections: list[asyncio.StreamWriter] = []
+        self._serving: list[asyncio.Task[None]] = []
         self.lost = 0
         self.url = ""
 
@@ -23,7 +25,14 @@ class Proxy:
         """The server does what it is asked next, and its answer is lost with the connection."""
         self._losing = True
 
+    def stall(self) -> None:
+        """Nothing more comes over the connections that there are, and nobody is told; new ones work."""
+        self._stalled.update(self._connections)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._serving.append(task)
         there, to_there = await asyncio.open_connection(self._host, self._port)
         self._connections += [writer, to_there]
         try:
@@ -36,6 +45,8 @@ class Proxy:
 
     async def _ask(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while data := await client.read(65_536):
+            if server in self._stalled:
+                continue
             server.write(data)
             await server.drain()
         server.close()
@@ -54,6 +65,10 @@ class Proxy:
         for writer in self._connections:
             writer.close()
 
+    async def end(self) -> None:
+        self.hang_up()
+        await asyncio.gather(*self._serving)
+
 
 @asynccontextmanager
 async def proxy(target: str) -> AsyncIterator[Proxy]:
@@ -64,5 +79,4 @@ async def proxy(target: str) -> AsyncIterator[Proxy]:
         yield between
     finally:
         server.close()
-        between.hang_up()
-        await asyncio.sleep(0)
+        await between.end()

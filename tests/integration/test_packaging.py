@@ -16,9 +16,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", built, ROOT], check=True, timeout=100
-    )
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT)]
+    subprocess.run(build, check=True, timeout=100)
     return next(built.glob("*.whl"))
 
 
@@ -27,6 +26,7 @@ def test_the_wheel_holds_outbox_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"outbox"}
     assert "outbox/py.typed" in names
+    assert "outbox/drivers/redis/scripts/claim.lua" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

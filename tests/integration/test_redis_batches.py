@@ -95,6 +95,17 @@ async def test_nothing_but_the_names_of_queues_is_left_behind(driver: RedisDrive
     assert set(admin.keys()) == {b"outbox:queues"}
 
 
+async def test_an_insert_that_is_repeated_leaves_a_held_job_held(driver: RedisDriver, other: RedisDriver) -> None:
+    job = envelope()
+    await driver.insert([job])
+    claim = await claim_one(driver)
+    before = await driver.get(job.id)
+    await other.insert([job, envelope(queue="mail")])
+    assert await driver.get(job.id) == before
+    assert await other.claim(["default"], 10, 30) == []
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+
+
 # --- the fence, at the worst moment
 
 

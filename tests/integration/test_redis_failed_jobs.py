@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis import Redis as Client
@@ -13,9 +14,10 @@ from redis import Redis as Client
 from outbox.drivers.base import JobState
 from outbox.drivers.redis import RedisDriver, inspecting
 from outbox.drivers.redis.keys import key
+from outbox.drivers.redis.scripting import Call
 from outbox.errors import JobNotFound
 from outbox.ids import JobId, new_job_id
-from outbox.settlement import Settlement
+from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 from tests.integration.console import REFUSED, fail
 
@@ -149,6 +151,26 @@ async def test_retrying_all_leaves_what_fails_after_it_began(driver: RedisDriver
     assert await driver.retry_all() == 1
     assert [job.id for job in await driver.list_failed()] == [late.fence.job_id]
     assert [job.id for job in await driver.list_jobs()] == [early.fence.job_id]
+
+
+@pytest.mark.parametrize("verb", ["retry_all", "flush"])
+async def test_a_job_that_fails_anew_just_before_its_turn_is_left(
+    driver: RedisDriver, other: RedisDriver, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Between the look at what failed and the script, the job is retried and fails once more."""
+    [claim] = await fail(driver, envelope())
+    do = driver._store.do
+
+    async def fail_anew_first(call: Call) -> Any:
+        if call.script is not None:
+            await other.retry([claim.fence.job_id])
+            again = await claim_one(other)
+            await other.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+        return await do(call)
+
+    monkeypatch.setattr(driver._store, "do", fail_anew_first)
+    assert await getattr(driver, verb)() == 0
+    assert [job.failure.type for job in await other.list_failed()] == ["Later"]
 
 
 async def test_a_failed_job_that_cannot_be_read_is_kept(driver: RedisDriver, admin: Client) -> None:

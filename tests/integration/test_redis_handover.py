@@ -319,6 +319,23 @@ async def test_a_slow_hand_over_does_not_replace_a_later_failure_of_the_same_job
     assert [job.failure.type for job in await database.list_failed()] == ["Later"]
 
 
+async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_first(
+    worker: Process, operator: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.handing._here.forget_exactly = pause.before(worker.handing._here.forget_exactly)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    await operator.driver.retry([claim.fence.job_id])
+    again = await claim_one(operator.driver)
+    operator.handing.arrived = lambda: None  # type: ignore[method-assign]
+    await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+    pause.go_on()
+    await slow
+    assert [job.failure.type for job in await operator.driver.list_failed()] == ["Later"]
+
+
 async def test_of_several_only_those_that_were_retried_meanwhile_are_left_out(
     worker: Process, operator: Process, database: DatabaseDriver
 ) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+from redis import exceptions
 
 from outbox import clock
 from outbox.drivers.base import Claim, JobState
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis import address as addresses
+from outbox.drivers.redis.scripting import Call
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -214,6 +218,32 @@ async def test_a_server_that_froze_is_unavailable_before_leases_end(
     with pytest.raises(BackendUnavailable, match="does not answer"):
         await driver.claim(["default"], 1, 30)
     os.kill(local_redis.pid, signal.SIGCONT)
+    await driver.close()
+
+
+async def test_connections_that_lead_nowhere_are_given_up_together(
+    redis_url: str, between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each of them would cost a call its patience."""
+    monkeypatch.setattr(addresses, "_ANSWER_SECONDS", 0.3)
+    driver = RedisDriver(between.url)
+    send, timeouts = driver._store.send, 0
+
+    async def counted(call: Call) -> Any:
+        nonlocal timeouts
+        try:
+            return await send(call)
+        except exceptions.TimeoutError:
+            timeouts += 1
+            raise
+
+    monkeypatch.setattr(driver._store, "send", counted)
+    await asyncio.gather(*(driver.insert([job]) for job in envelopes(8)))
+    between.stall()
+    await driver.insert([envelope()])
+    await asyncio.gather(*(driver.insert([job]) for job in envelopes(8)))
+    assert timeouts == 1
+    assert len(await driver.list_jobs()) == 17
     await driver.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from redis import exceptions
 from outbox.drivers.redis import RedisDriver, concerns
 from outbox.drivers.redis.address import Address
 from outbox.drivers.redis.faults import Fault, classify, translate
+from outbox.drivers.redis.scripting import command
 from outbox.drivers.redis.store import Store
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.integration.redis_servers import ClusterServer
+from tests.integration.test_redis_restart import every_verb
 from tests.servers import LocalServer, summary
 
 
@@ -107,6 +110,27 @@ async def test_a_user_without_the_right_to_run_scripts_is_a_wrong_configuration(
     admin.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], categories=["+@read"])
     said = await refusal_of(f"redis://reader:any@127.0.0.1:{local_redis.port}/0", ConfigurationError)
     assert "no permissions" in said
+
+
+async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServer, admin: Client) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    found = re.search(r"^ACL SETUSER (.+)$", page, re.MULTILINE)
+    assert found
+    admin.execute_command("ACL", "SETUSER", *found[1].split())
+    name, password = found[1].split()[0], next(word[1:] for word in found[1].split() if word.startswith(">"))
+    driver = RedisDriver(f"redis://{name}:{password}@127.0.0.1:{local_redis.port}/0")
+    await driver.check()
+    await driver.concerns()
+    await every_verb(driver)
+    await driver.now()
+    assert await driver.pause("default")
+    assert await driver.resume("default")
+    assert await driver.find("00000000") == await driver.find_failed("00000000") == []
+    with pytest.raises(ConfigurationError):
+        await driver._store.do(command("FLUSHALL"))
+    with pytest.raises(ConfigurationError):
+        await driver._store.do(command("GET", "session:1"))
+    await driver.close()
 
 
 async def test_a_database_number_that_there_is_not_is_a_wrong_configuration(local_redis: LocalServer) -> None:

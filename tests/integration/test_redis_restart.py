@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from redis import Redis as Client
@@ -14,7 +15,7 @@ from outbox.drivers.redis import RedisDriver
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
-from tests.servers import LocalServer
+from tests.servers import LocalServer, Redis, summary
 
 
 @pytest.fixture
@@ -47,6 +48,31 @@ async def test_jobs_in_every_state_are_there_after_a_kill(driver: RedisDriver, l
     assert await driver.list_failed() == failed
     states = [job.state for job in after.values()]
     assert (states.count(JobState.RESERVED), states.count(JobState.DELAYED)) == (7, 2)
+
+
+@pytest.mark.parametrize("fsync", ["no", "everysec", "always"])
+async def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, fsync: str) -> None:
+    """Not even with `appendfsync no`: what was written is the kernel's to keep, and only a power failure loses that."""
+    with summary.skipping(), Redis(tmp_path / "redis", options=("--appendfsync", fsync)) as server:
+        assert await left_after_a_kill(server) == 500
+
+
+async def test_without_the_append_only_file_a_killed_process_loses_what_the_concern_says(tmp_path: Path) -> None:
+    with summary.skipping(), Redis(tmp_path / "redis", options=("--appendonly", "no")) as server:
+        assert await left_after_a_kill(server) == 0
+
+
+async def left_after_a_kill(server: LocalServer) -> int:
+    driver = RedisDriver(server.url)
+    await driver.insert(envelopes(250))
+    for job in envelopes(250):
+        await driver.insert([job])
+    await killed_and_restarted(server)
+    left = len(await driver.list_jobs(limit=1_000))
+    await driver.insert([envelope()])
+    await claim_one(driver)
+    await driver.close()
+    return left
 
 
 async def test_a_claim_from_before_the_kill_is_still_held_and_settled(

@@ -81,7 +81,7 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
         if not dialect.get_driver_connection(connection).connected:
             roll_back(connection)
 
-    dialect.do_rollback = roll_back_what_is_broken  # type: ignore[method-assign]
+    dialect.do_rollback = roll_back_what_is_broken  # type: ignore[assignment, method-assign]
     return reader
 
 

@@ -11,6 +11,7 @@ bind; it is never written itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, inspect
@@ -23,6 +24,9 @@ from outbox.drivers.database.inserting import insert_statements
 from outbox.drivers.database.tables import jobs
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, SessionUnusable
+from outbox.notify.base import Announce
+from outbox.notify.committed import after_commit
+from outbox.notify.switchboard import switchboard
 
 _KEY = "outbox.staged"
 
@@ -30,15 +34,17 @@ _KEY = "outbox.staged"
 class StagedJobs:
     """The jobs that a session will write when it flushes."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Announce) -> None:
         self.envelopes: list[Envelope] = []
+        self.announce = announce
 
 
 _mapper = registry().map_imperatively(StagedJobs, jobs)
 
 
-def stage(session: Session, envelopes: Sequence[Envelope]) -> None:
-    """Let ``session`` write ``envelopes`` in its transaction, before anything after them can see the database.
+def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = switchboard.ring) -> None:
+    """Let ``session`` write ``envelopes`` in its transaction, before anything after them can see the database, and
+    ``announce`` their queues when that has committed.
 
     Raises:
         SessionUnusable: the session has failed, was closed for good, does not begin by itself, has no bind for
@@ -46,12 +52,12 @@ def stage(session: Session, envelopes: Sequence[Envelope]) -> None:
     """
     if getattr(session, "_flushing", False):
         # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.
-        _insert(session, envelopes)
+        _insert(session, envelopes, announce)
         return
     staged = session.info.get(_KEY)
     if staged is None or not inspect(staged).pending or inspect(staged).session is not session:
         _check(session)
-        staged = StagedJobs()
+        staged = StagedJobs(announce)
         _add(session, staged)
         session.info[_KEY] = staged
     staged.envelopes.extend(envelopes)
@@ -91,13 +97,13 @@ def _write_staged(session: Session, *_: Any) -> None:
     staged = session.info.get(_KEY)
     if staged is None or not inspect(staged).pending:
         return
-    _insert(session, staged.envelopes)
+    _insert(session, staged.envelopes, staged.announce)
     # Only now: if the INSERT failed, the jobs stay pending, and no commit can leave them behind unnoticed.
     session.expunge(staged)
     del session.info[_KEY]
 
 
-def _insert(session: Session, envelopes: Sequence[Envelope]) -> None:
+def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce) -> None:
     connection = session.connection(bind_arguments={"mapper": _mapper})
     if _autocommits(connection):
         raise SessionUnusable(
@@ -113,6 +119,7 @@ def _insert(session: Session, envelopes: Sequence[Envelope]) -> None:
             if translated is None:
                 raise
             raise translated from error
+    after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))
 
 
 def _autocommits(connection: Connection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,11 @@ class Address:
             return Redis.from_url(self.url, **_defaults(over_tcp=self.scheme != "unix"))
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{self}: {error}: write {_EXAMPLES}") from None
+
+    def node(self) -> Redis:
+        """Any one node of a cluster: what is published to it reaches all of them."""
+        host, port = random.choice(self.hosts)  # noqa: S311 - the next one when this one is down
+        return Redis(host=host, port=port, **_defaults(), **dict(self.options))
 
     def cluster(self) -> RedisCluster:
         nodes = [ClusterNode(host, port) for host, port in self.hosts]

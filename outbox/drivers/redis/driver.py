@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
-from outbox.drivers.redis import claiming, concerns, fleet, inserting, inspecting, settling
+from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, settling
 from outbox.drivers.redis.failed import FailedJobs
 from outbox.drivers.redis.handover import FailedStore, HandedOver
 from outbox.drivers.redis.parking import Parking
@@ -56,6 +56,12 @@ class RedisDriver:
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         await inserting.insert(self._store, envelopes)
+
+    async def accept(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+        return await accepting.accept(self._store, envelopes)
+
+    async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
+        await accepting.forget_accepted(self._store, envelopes)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         return await claiming.claim(self._store, self._whereabouts, queues, limit, lease)

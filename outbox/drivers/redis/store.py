@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisClusterException
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
@@ -60,7 +60,7 @@ class Store:
                 fault = classify(error)
                 if fault is Fault.UNREACHABLE:
                     unclear = True
-                    await self._forget_connections()
+                    await self._start_over(error)
                 if await persistence.pause_after(fault):
                     continue
                 translated = translate(error, str(self.address))
@@ -98,8 +98,8 @@ class Store:
         """What each server that keeps jobs says of itself."""
         return [await self.do(command("INFO"))]
 
-    async def _forget_connections(self) -> None:
-        """Those that wait in the pool lead to the same server."""
+    async def _start_over(self, _: Exception) -> None:
+        """The connections that wait in the pool lead to the same server."""
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
@@ -134,8 +134,11 @@ class Cluster(Store):
         found = await self.persist(ask)
         return [found] if "redis_version" in found else list(found.values())
 
-    async def _forget_connections(self) -> None:
-        """The client looks for the nodes anew by itself."""
+    async def _start_over(self, error: Exception) -> None:
+        """The client looks for the nodes anew by itself, until it has given up all that it was told of."""
+        if isinstance(error, RedisClusterException):
+            given_up, self._client = self._client, self._connect()
+            await given_up.aclose()
 
     async def close(self) -> None:
         await self._client.aclose()

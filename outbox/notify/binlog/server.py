@@ -12,9 +12,9 @@ from outbox.notify.base import Unavailable
 _NO_PRIVILEGE = {1045, 1227, 1142}
 _NO_SUCH_STATEMENT = 1064
 _FACTS = """
-SELECT DATABASE(), CURRENT_USER(), VERSION(), @@global.log_bin, (
+SELECT CURRENT_USER(), VERSION(), @@global.log_bin, (
   SELECT ordinal_position FROM information_schema.columns
-  WHERE table_schema = DATABASE() AND table_name = 'queue_jobs' AND column_name = 'queue'
+  WHERE table_schema = %s AND table_name = 'queue_jobs' AND column_name = 'queue'
 )
 """
 _COMPRESSION = "SHOW GLOBAL VARIABLES LIKE 'binlog_transaction_compression'"
@@ -32,13 +32,13 @@ class Server:
     position: int = 0
 
     @classmethod
-    async def ask(cls, connection: Any) -> Server:
+    async def ask(cls, connection: Any, schema: str) -> Server:
         """
         Raises:
             Unavailable: it cannot tell; the message says why, and which statement would change that.
             MySQLError: it did not answer.
         """
-        schema, user, version, logs, place = await _row(connection, _FACTS)
+        user, version, logs, place = await _row(connection, _FACTS, schema)
         server = cls(schema, user, int(place or 0) - 1)
         if not logs:
             raise Unavailable("the server writes no binary log: start it with --log-bin")
@@ -62,29 +62,31 @@ class Server:
                 # Before 8.2.
                 return await _row(connection, "SHOW MASTER STATUS")
         except MySQLError as error:
-            raise self.explained(error) from error
+            raise self.explained(error, "REPLICATION CLIENT") from error
 
     def _logged(self, status: Any) -> tuple[str, int]:
         if status is None:
             raise Unavailable("the server writes no binary log: start it with --log-bin")
         file, position, only, never = status[:4]
         if (only and self.schema not in only.split(",")) or self.schema in never.split(","):
-            raise Unavailable(f"the server leaves {self.schema} out of its binary log: see binlog_do_db, binlog_ignore_db")
+            raise Unavailable(
+                f"the server leaves {self.schema} out of its binary log: see binlog_do_db, binlog_ignore_db"
+            )
         return file, int(position)
 
-    def explained(self, error: MySQLError) -> Exception:
-        """What to raise for a server's refusal."""
+    def explained(self, error: MySQLError, privilege: str) -> Exception:
+        """What to raise for a server's refusal of something that takes a ``privilege``."""
         if _code(error) not in _NO_PRIVILEGE:
             return error
         name, _, host = self.user.rpartition("@")
         return Unavailable(
-            f"no REPLICATION SLAVE: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '{name}'@'{host}'"
+            f"no {privilege}: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '{name}'@'{host}'"
         )
 
 
-async def _row(connection: Any, statement: str) -> Any:
+async def _row(connection: Any, statement: str, *parameters: str) -> Any:
     async with connection.cursor() as cursor:
-        await cursor.execute(statement)
+        await cursor.execute(statement, parameters)
         return await cursor.fetchone()
 
 

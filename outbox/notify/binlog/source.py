@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy import URL
 
-from outbox.notify.base import Report
+from outbox.notify.base import Bells, Report
 from outbox.notify.binlog.stream import Stream
 from outbox.notify.listening import Listening
-from outbox.notify.switchboard import Switchboard
 
 
 class BinaryLog(Listening):
@@ -17,8 +16,8 @@ class BinaryLog(Listening):
 
     name = "binlog"
 
-    def __init__(self, url: URL, switchboard: Switchboard, report: Report) -> None:
-        super().__init__(switchboard, report)
+    def __init__(self, url: URL, bells: Bells, report: Report) -> None:
+        super().__init__(bells, report)
         self._url = url
 
     async def listen(self) -> AsyncIterator[frozenset[str] | None]:

@@ -10,22 +10,23 @@ from typing import Any
 
 import asyncmy
 from asyncmy.errors import MySQLError
-from asyncmy.replication import BinLogStream
+from asyncmy.replication.binlogstream import BinLogStream
 from sqlalchemy import URL
 
 from outbox.notify.binlog.rows import JobRows
 from outbox.notify.binlog.server import Server
 
 _CONNECT_SECONDS = 10
-_HEARTBEAT_SECONDS = 10
-_SILENT_SECONDS = 30.0
+_ARGUMENTS = {"connect_timeout": _CONNECT_SECONDS, "autocommit": True, "charset": "utf8mb4", "db": None}
+_HEARTBEAT_SECONDS = 5
+_SILENT_SECONDS = 20.0
 _FORMAT_DESCRIPTION = 0x0F
 _TYPE = 5
 # Above what people give their servers. The server ends the stream of another one with the same number.
 _SERVER_IDS = (2**30, 2**32 - 1)
 
 
-class Stream(BinLogStream):  # type: ignore[misc]
+class Stream(BinLogStream):
     """asyncmy's replication client, of which everything is used up to the packets: to be a replica among others, from
     the server's current position. What is in the packets is read by `JobRows`.
     """
@@ -53,14 +54,14 @@ class Stream(BinLogStream):  # type: ignore[misc]
             Unavailable: it does not, and would not if asked again.
             MySQLError, OSError, TimeoutError: it cannot be reached.
         """
-        arguments = url.get_dialect()().create_connect_args(url)[1]
-        connection = asyncmy.Connection(
-            **{**arguments, "connect_timeout": _CONNECT_SECONDS, "autocommit": True, "charset": "utf8mb4"}
-        )
+        # Without a database: the server notices only at its next heartbeat when a replica has gone, and until then
+        # nobody should believe that somebody uses this one.
+        arguments = {**url.get_dialect()().create_connect_args(url)[1], **_ARGUMENTS}
+        connection = asyncmy.Connection(**arguments)
         try:
             async with asyncio.timeout(2 * _CONNECT_SECONDS):
                 await connection.connect()
-                server = await Server.ask(connection)
+                server = await Server.ask(connection, url.database or "")
                 stream = cls(connection, server)
                 await stream._begin()
                 return stream
@@ -70,11 +71,11 @@ class Stream(BinLogStream):  # type: ignore[misc]
 
     async def _begin(self) -> None:
         try:
-            await self._connect()
+            await self._connect()  # type: ignore[no-untyped-call]
             while (await self._next())[_TYPE] != _FORMAT_DESCRIPTION:
                 pass
         except MySQLError as error:
-            raise self._server.explained(error) from error
+            raise self._server.explained(error, "REPLICATION SLAVE") from error
         self._check()
 
     async def queues(self) -> AsyncIterator[frozenset[str]]:

@@ -36,7 +36,7 @@ SAMPLES: dict[str, Any] = {
     "running": ("app.SendReceipt x",), "stack": 'File "job.py", line 3\n  sleep()', "worker": "host:7", "pid": 7,
     "connections": ("database: sqlite",), "queues": ("mail",), "concurrency": 20, "lease": 30.0, "error": "gone",
     "processed": 3, "failed": 1, "handed_back": 1, "exit_code": 13, "index": 1, "restart_in": 0.5,
-    "job_ids": (JOB[0],), "paths": ("a.py",),
+    "job_ids": (JOB[0],), "paths": ("a.py",), "wakeups": ("binlog",), "source": "binlog",
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ FLAGS: list[tuple[list[str], str, Any]] = [
     (["--timeout", "12"], "timeout", 12),
     (["--backoff", "1,5,30"], "backoff", (1, 5, 30)),
     (["--sleep", "0.2"], "sleep", 0.2),
+    (["--wake", "poll"], "wake", "poll"),
     (["--rest", "0.1"], "rest", 0.1),
     (["--memory", "512"], "memory", 512),
     (["--lease", "15"], "lease", 15),

@@ -1,0 +1,55 @@
+"""Jobs relayed from a database: each is stored once, for as long as its row is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.redis.keys import QUEUES, key, queue_keys
+from outbox.drivers.redis.packing import pack_body, pack_jobs
+from outbox.drivers.redis.scripting import Call, Script, command
+from outbox.drivers.redis.store import Store
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+
+_ACCEPT = Script("accept")
+_RELAYED = "relayed"
+_ENDED = ord("e")
+
+
+async def accept(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+    """Store what was not stored before; return those that were, and have ended since."""
+    by_queue = _by_queue(envelopes)
+    if not by_queue:
+        return frozenset()
+    # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
+    await store.do(command("SADD", QUEUES, *by_queue))
+    answers = await store.do_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
+    return frozenset(
+        envelope.id
+        for jobs, answer in zip(by_queue.values(), answers, strict=True)
+        for envelope, state in zip(jobs, answer, strict=True)
+        if state == _ENDED
+    )
+
+
+async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:
+    """The rows of these are gone; nobody will ask for them again."""
+    by_queue = _by_queue(envelopes)
+    await store.do_all(
+        [
+            command("ZREM", key(queue, _RELAYED), *(envelope.id.bytes for envelope in jobs))
+            for queue, jobs in by_queue.items()
+        ]
+    )
+
+
+def _by_queue(envelopes: Sequence[Envelope]) -> dict[str, list[Envelope]]:
+    by_queue: dict[str, list[Envelope]] = {}
+    for envelope in envelopes:
+        by_queue.setdefault(envelope.queue, []).append(envelope)
+    return by_queue
+
+
+def _acceptance(queue: str, jobs: Sequence[Envelope]) -> Call:
+    packed = pack_jobs([(envelope, 1, pack_body(envelope)) for envelope in jobs])
+    return _ACCEPT([*queue_keys(queue), key(queue, _RELAYED)], packed.records, packed.bodies)

@@ -1,0 +1,38 @@
+#!lua
+-- Stores jobs that come from a database, each of them once, however often it is sent. The row of a job stays in the
+-- database until it is known to have ended here, and is sent again now and then.
+--
+-- KEYS  the keys of one queue, as in library.lua; then
+--       outbox:{queue}:relayed  zset  id by when it was last sent, until its row is gone
+-- ARGV  1 records  2 bodies, as in library.lua
+--
+-- Returns one character per job: "n" stored now, "l" still here, "e" was here and has ended.
+--
+-- Without the flag allow-oom: when the memory is used up, this is what Redis refuses, and everything else goes on.
+
+local KEPT = 30 * 24 * 3600 * 1000000
+
+local relayed = KEYS[KEYS_OF_A_QUEUE + 1]
+local moment = now()
+local ids = ids_of(ARGV[1], RECORD)
+local jobs = unpack_jobs(ARGV[1], ARGV[2], moment)
+local answers, new, sent = {}, {}, {}
+
+for position, known in ipairs(read('ZMSCORE', relayed, ids)) do
+  if not known then
+    answers[position] = 'n'
+    new[#new + 1] = jobs[position]
+  elseif redis.call('HEXISTS', KEYS[JOBS], ids[position]) == 1 then
+    answers[position] = 'l'
+  else
+    answers[position] = 'e'
+  end
+  sent[#sent + 1] = digits(moment)
+  sent[#sent + 1] = ids[position]
+end
+
+insert(new)
+write('ZADD', relayed, sent)
+-- Rows are sent again every hour at the latest: what has not been sent for so long has none any more.
+redis.call('ZREMRANGEBYSCORE', relayed, '-inf', digits(moment - KEPT))
+return table.concat(answers)

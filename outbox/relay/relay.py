@@ -1,0 +1,75 @@
+"""Moves committed jobs from the database to the connection that they are for.
+
+The row stays in the database until the job has ended over there, and is looked at again from time to time, ever more
+rarely: a store that lost the job, because it was flushed or restored from an older state, is given it once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.base import Accepts, Claim, Claims
+from outbox.envelope import Envelope
+from outbox.errors import BackendUnavailable, InvalidPayload
+from outbox.ids import JobId
+from outbox.relay.route import onward, relay_queue
+from outbox.settlement import Failure, Settlement
+
+BATCH = 500
+
+_LEASE = 15.0
+_AGAIN_AFTER = 1.0
+"""Seconds until rows are tried again that the other store could not take."""
+
+_FIRST_LOOK, _LONGEST_LOOK = 10.0, 3600.0
+"""Seconds until a row is looked at whose job was accepted; each further look comes twice as late as the one before."""
+
+
+class Relay:
+    """Any number of them may run, in any processes: rows are claimed as jobs are, and a repeated move of the same id
+    makes no second job."""
+
+    def __init__(self, source: Claims, target: Accepts, connection: str) -> None:
+        self.queue = relay_queue(connection)
+        self.source = source
+        self._target = target
+
+    async def move(self) -> int:
+        """Move one batch, in the order of dispatch; return how many rows there were.
+
+        Raises:
+            BackendUnavailable: one of the two stores does not answer. What was claimed is tried again.
+        """
+        claims = await self.source.claim([self.queue], BATCH, _LEASE)
+        if claims:
+            try:
+                await self._move(claims)
+            except BackendUnavailable:
+                await self.source.settle([Settlement.snoozed(claim.fence, _AGAIN_AFTER) for claim in claims])
+                raise
+        return len(claims)
+
+    async def _move(self, claims: Sequence[Claim]) -> None:
+        settlements: list[Settlement] = []
+        envelopes: list[Envelope] = []
+        readable: list[Claim] = []
+        for claim in claims:
+            try:
+                envelopes.append(onward(claim))
+                readable.append(claim)
+            except InvalidPayload as error:
+                settlements.append(Settlement.failed(claim.fence, Failure.of(error)))
+        ended = await self._target.accept(envelopes) if envelopes else frozenset[JobId]()
+        for claim in readable:
+            if claim.fence.job_id in ended:
+                settlements.append(Settlement.completed(claim.fence))
+            else:
+                settlements.append(Settlement.released(claim.fence, next_look(claim.attempt)))
+        await self.source.settle(settlements)
+        # Only when the rows are gone: until then the other store must know that it had these jobs.
+        await self._target.forget_accepted([envelope for envelope in envelopes if envelope.id in ended])
+
+
+def next_look(attempt: int) -> float:
+    """Seconds until the row is looked at again, after it was looked at for the ``attempt``-th time."""
+    return min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))

@@ -1,0 +1,45 @@
+"""How a row of the database says that its job belongs to another connection.
+
+Such a row is in a queue of its own, named after the connection, that no worker drains; its headers name the queue that
+the job will be in. A delay is waited for here, by the clock that it was counted by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from outbox.drivers.base import Claim
+from outbox.envelope import Envelope, Headers
+from outbox.errors import InvalidPayload
+
+# No name of a queue begins like this.
+_PREFIX = ">"
+
+
+def relay_queue(connection: str) -> str:
+    """The queue of the database in which jobs for ``connection`` wait to be moved on."""
+    return _PREFIX + connection
+
+
+def relayed_connection(queue: str) -> str | None:
+    """The connection that the jobs of this queue are for; None for an ordinary queue."""
+    return queue[len(_PREFIX) :] if queue.startswith(_PREFIX) else None
+
+
+def outward(envelope: Envelope, connection: str) -> Envelope:
+    """``envelope`` as it waits in the database."""
+    headers = replace(Headers.load(envelope.headers), relayed_to=envelope.queue)
+    return replace(envelope, queue=relay_queue(connection), headers=headers.dump())
+
+
+def onward(claim: Claim) -> Envelope:
+    """The job of a claimed row as its own connection will have it.
+
+    Raises:
+        InvalidPayload: the headers do not say to which queue.
+    """
+    headers = Headers.load(claim.headers)
+    if headers.relayed_to is None:
+        raise InvalidPayload(f"{claim.name}: the headers do not say which queue of {claim.queue} the job is for")
+    bare = replace(headers, relayed_to=None)
+    return Envelope(claim.fence.job_id, headers.relayed_to, claim.name, claim.priority, claim.payload, bare.dump())

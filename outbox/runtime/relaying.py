@@ -1,0 +1,68 @@
+"""The relay of a worker: it moves on what the process that dispatched it did not."""
+
+from __future__ import annotations
+
+import random
+
+from outbox import clock
+from outbox.connections import open_driver, open_relay_target, relayed_connections
+from outbox.errors import BackendUnavailable
+from outbox.events import Events
+from outbox.relay.relay import Relay
+from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.service import BackgroundLoop
+from outbox.settings import DATABASE, Settings
+
+SAFETY_NET = 10.0
+"""Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
+that it left behind."""
+
+
+class RelayLoop(BackgroundLoop):
+    """Looks for jobs on their way to one connection, and moves them. An idle look is one statement."""
+
+    def __init__(self, settings: Settings, connection: str, events: Events, *, interval: float) -> None:
+        super().__init__()
+        self._source = open_driver(settings, DATABASE, pool_size=1)
+        self._target = open_relay_target(settings, connection)
+        self._relay = Relay(self._source, self._target, connection)
+        self._availability = Availability(f"relay to {connection}", events)
+        self._interval = interval
+        self.queue = self._relay.queue
+        self.description = f"relay to {connection}, from {self._source.description}"
+
+    async def run(self) -> None:
+        patience = Patience()
+        try:
+            while not self.stopping:
+                begun = clock.now()
+                try:
+                    due = await self._move_what_is_due()
+                except BackendUnavailable as error:
+                    self._availability.failed(begun, error)
+                    await self.pause(patience.next())
+                else:
+                    self._availability.succeeded(begun)
+                    patience.reset()
+                    await self.pause(due)
+        finally:
+            await self._source.close()
+            await self._target.close()
+
+    async def _move_what_is_due(self) -> float:
+        """Seconds until the next look."""
+        due = (await self._source.look([self.queue])).due
+        while due == 0 and not self.stopping and await self._relay.move():
+            pass
+        # Not all workers of a fleet at the same moment.
+        rest = self._interval * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return rest if not due else min(due, rest)
+
+
+def relay_loops(settings: Settings, events: Events, *, interval: float = SAFETY_NET) -> list[RelayLoop]:
+    """One for each connection that jobs are relayed to; none where no database is configured beside Redis.
+
+    Raises:
+        ConfigurationError: one of the connections is not what its settings say.
+    """
+    return [RelayLoop(settings, name, events, interval=interval) for name in relayed_connections(settings)]

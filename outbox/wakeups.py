@@ -1,0 +1,80 @@
+"""Wake-ups as the settings have them: whom a dispatch tells, and what a worker can listen to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import make_url
+
+from outbox.connections import connection_settings, current_settings
+from outbox.errors import ConfigurationError
+from outbox.notify.base import Bells, Report, Source, Unavailable
+from outbox.notify.data_version import DataVersion
+from outbox.notify.publisher import Publisher
+from outbox.notify.switchboard import switchboard
+from outbox.settings import DATABASE, REDIS, Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_log = logging.getLogger("outbox.notify")
+
+
+def announce(queues: Collection[str], connection: str = DATABASE) -> None:
+    """Jobs of these queues were committed: wake idle workers. Of this process directly; of others over Redis, where
+    one is there beside the database. A Redis that keeps the jobs tells of them itself. Never waits, never raises."""
+    switchboard.ring(queues)
+    try:
+        settings = current_settings()
+        beside = settings.redis_url if connection_settings(settings, connection).driver != REDIS else None
+        publisher = _publisher(beside) if beside is not None else None
+    except ConfigurationError as error:
+        _log.warning("other processes are not told of new jobs, they find them by polling: %s", error)
+        return
+    if publisher is not None:
+        publisher.publish(queues)
+
+
+@cache
+def _publisher(url: str) -> Publisher:
+    return Publisher(messenger(url))
+
+
+def messenger(url: str) -> Callable[[], Redis]:
+    """What makes clients for messages over the Redis of ``url``.
+
+    Raises:
+        ConfigurationError: it is not the URL of a Redis, or the package is missing.
+    """
+    try:
+        # Only here: its package is an extra, and takes as long to import as all of outbox.
+        from outbox.drivers.redis.messenger import Messenger
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"REDIS_URL needs a package: pip install 'outbox[redis]' ({error})") from error
+    return Messenger(url)
+
+
+def data_version(url: str) -> DataVersion | None:
+    """What sees commits to the SQLite file of ``url``; None where it is no file, or no SQLite."""
+    parsed = make_url(url)
+    return DataVersion.of(parsed) if parsed.get_backend_name() == "sqlite" else None
+
+
+def binary_log(settings: Settings, connection: str, bells: Bells, report: Report) -> Source:
+    """The binary log of a connection's server. Also what a supervisor opens, with its processes for bells.
+
+    Raises:
+        ConfigurationError: there is no such connection.
+        Unavailable: its server has none.
+    """
+    found = connection_settings(settings, connection)
+    url = make_url(found.url)
+    if found.driver != DATABASE or url.get_backend_name() == "sqlite":
+        raise Unavailable(f"{url.get_backend_name()} has no binary log")
+    # Only here: its package is an extra, and nobody else reads binary logs.
+    from outbox.notify.binlog.source import BinaryLog
+
+    return BinaryLog(url, bells, report)

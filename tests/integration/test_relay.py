@@ -1,0 +1,275 @@
+"""Jobs dispatched to Redis in a transaction: written to the database, moved on after the commit, each of them once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+import outbox
+import outbox.sync
+from outbox import dispatch, dispatch_many
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.redis import RedisDriver
+from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.relay import relay as relay_module
+from outbox.relay.relay import Relay, next_look
+from outbox.relay.thread import relay_threads
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope
+from tests.integration.shop import Receipt, async_engine, sync_engine
+
+pytestmark = pytest.mark.redis
+
+WAITING = ">redis"
+
+
+@pytest.fixture(autouse=True)
+def configured(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stores, and no relay of this process: tests move jobs themselves, or ask for `relaying`."""
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(relay_threads, "wake", lambda _: None)
+
+
+@pytest.fixture
+async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
+    driver = RedisDriver(redis_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+def relay(database: DatabaseDriver, redis: RedisDriver) -> Relay:
+    return Relay(database, redis, "redis")
+
+
+@pytest.fixture
+def looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are looked at again at the next move, instead of seconds later."""
+    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 0.0)
+    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+
+
+async def committed(url: str, *numbers: int, **options: object) -> list[outbox.JobId]:
+    engine = async_engine(url)
+    async with AsyncSession(engine) as session, session.begin():
+        jobs = [Receipt(order_id=number) for number in numbers]
+        ids = await dispatch_many(jobs, session=session, connection="redis", **options)  # type: ignore[arg-type]
+    await engine.dispose()
+    return ids
+
+
+async def drained(redis: RedisDriver, queue: str = "mail") -> list[int]:
+    claims = await redis.claim([queue], 1_000, 30)
+    await redis.settle([Settlement.completed(claim.fence) for claim in claims])
+    return [json.loads(claim.payload)["order_id"] for claim in claims]
+
+
+async def test_a_committed_job_reaches_redis_with_everything_it_had(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    [job_id] = await committed(migrated_url, 7, priority=2, max_tries=9)
+    assert await redis.claim(["mail"], 10, 30) == []
+    assert await database.claim(["mail", "default"], 10, 30) == [], "a worker of the database would run it"
+    assert await relay.move() == 1
+    claim = await claim_one(redis, "mail")
+    assert (claim.fence.job_id, claim.priority, claim.attempt) == (job_id, 2, 1)
+    assert json.loads(claim.payload)["order_id"] == 7
+    assert json.loads(claim.headers) == {"max_tries": 9}
+
+
+async def test_a_rolled_back_job_never_does(migrated_url: str, redis: RedisDriver, relay: Relay) -> None:
+    engine = async_engine(migrated_url)
+    async with AsyncSession(engine) as session:
+        await dispatch(Receipt(order_id=1), session=session, connection="redis")
+        await session.flush()
+        await session.rollback()
+        undone = await session.begin_nested()
+        await dispatch(Receipt(order_id=2), session=session, connection="redis")
+        await undone.rollback()
+        await dispatch(Receipt(order_id=3), session=session, connection="redis")
+        await session.commit()
+    await engine.dispose()
+    assert await relay.move() == 1
+    assert await drained(redis) == [3]
+
+
+async def test_a_delay_is_waited_for_in_the_database(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, 1, delay=600)
+    assert await relay.move() == 0
+    due = (await database.look([WAITING])).due
+    assert due is not None
+    assert 590 < due <= 600.1
+    assert await redis.counts() == []
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_a_row_stays_until_its_job_has_ended_and_a_repeated_move_makes_no_second_job(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, 1, 2)
+    for _ in range(3):
+        assert await relay.move() == 2
+    assert len(await database.list_jobs(WAITING)) == 2
+    assert await drained(redis) == [1, 2]
+    assert await drained(redis) == []
+    assert await relay.move() == 2
+    assert await database.list_jobs() == []
+    assert await drained(redis) == [], "a job that had ended was stored again"
+
+
+@pytest.mark.usefixtures("looking_at_once")
+@pytest.mark.parametrize("end", [Settlement.cancelled, lambda fence: Settlement.failed(fence, FAILURE)])
+async def test_jobs_that_end_otherwise_have_ended(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, end: object
+) -> None:
+    await committed(migrated_url, 1)
+    await relay.move()
+    claim = await claim_one(redis, "mail")
+    await redis.settle([end(claim.fence)])  # type: ignore[operator]
+    await relay.move()
+    assert await database.list_jobs() == []
+    assert await redis.claim(["mail"], 10, 30) == []
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_a_relay_that_dies_after_storing_and_before_writing_it_down_is_harmless(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await committed(migrated_url, 1)
+    settle = database.settle
+
+    async def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(relay_module, "_LEASE", 0.0)
+    monkeypatch.setattr(database, "settle", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        await relay.move()
+    assert await drained(redis) == [1], "it was stored"
+    monkeypatch.setattr(database, "settle", settle)
+    await relay.move()
+    await relay.move()
+    assert await drained(redis) == [], "it was stored twice"
+    assert await database.list_jobs() == []
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_a_redis_that_was_flushed_is_given_its_jobs_again(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, redis_url: str
+) -> None:
+    await committed(migrated_url, 1, 2)
+    await relay.move()
+    assert len(await redis.claim(["mail"], 1, 30)) == 1
+    async with Redis.from_url(redis_url) as client:
+        await client.flushdb()
+    assert await drained(redis) == []
+    await relay.move()
+    assert await drained(redis) == [1, 2]
+    await relay.move()
+    assert await database.list_jobs() == []
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_a_redis_that_is_away_loses_nothing(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver
+) -> None:
+    await committed(migrated_url, 1)
+    nowhere = RedisDriver("redis://127.0.0.1:1/0")
+    with pytest.raises(BackendUnavailable):
+        await Relay(database, nowhere, "redis").move()
+    await nowhere.close()
+    assert await Relay(database, redis, "redis").move() == 1
+    assert await drained(redis) == [1]
+
+
+async def test_a_row_that_says_no_queue_is_kept_as_failed(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    from dataclasses import replace
+
+    await database.insert([replace(envelope(1), queue=WAITING)])
+    assert await relay.move() == 1
+    [failed] = await database.list_failed()
+    assert "which queue" in failed.failure.message
+
+
+async def test_the_order_of_dispatch_is_kept_over_many_batches(
+    migrated_url: str, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, *range(1_200))
+    while await relay.move():
+        pass
+    claims = await redis.claim(["mail"], 2_000, 30)
+    assert [json.loads(claim.payload)["order_id"] for claim in claims] == list(range(1_200))
+
+
+async def test_two_relays_at_once_store_each_job_once(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, *range(2_000))
+    moved = await asyncio.gather(*(relay.move() for _ in range(6)))
+    while await relay.move():
+        pass
+    assert sum(moved) <= 2_000
+    assert sorted(await drained(redis) + await drained(redis)) == list(range(2_000))
+
+
+@pytest.fixture
+def relaying(monkeypatch: pytest.MonkeyPatch, configured: None) -> None:
+    """This process relays what it commits, as applications do."""
+    monkeypatch.undo()
+
+
+async def arrived(redis: RedisDriver) -> list[int]:
+    async with asyncio.timeout(20):
+        while not (numbers := await drained(redis)):
+            await asyncio.sleep(0.01)
+    return numbers
+
+
+async def test_the_process_that_dispatched_moves_its_jobs_at_once(
+    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relaying: None
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    await committed(migrated_url, 1)
+    assert await arrived(redis) == [1]
+
+    def work() -> None:
+        engine = sync_engine(migrated_url)
+        with Session(engine) as session:
+            outbox.sync.dispatch(Receipt(order_id=2), session=session, connection="redis")
+            session.commit()
+        engine.dispose()
+
+    await asyncio.to_thread(work)
+    assert await arrived(redis) == [2]
+    relay_threads.stop()
+
+
+async def test_without_a_database_beside_redis_a_session_is_refused(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        await committed(migrated_url, 1)
+
+
+def test_looks_become_rarer() -> None:
+    assert [next_look(attempt) for attempt in (1, 2, 3, 10, 65_535)] == [10, 20, 40, 3600, 3600]

@@ -1,0 +1,104 @@
+"""What a worker on SQLite sees of other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from outbox.notify.base import Wake
+from outbox.notify.data_version import DataVersion
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "a b#?.db"
+
+
+@pytest.fixture
+def writer(file: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE t (x)")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def watched(file: Path) -> Iterator[DataVersion]:
+    watched = DataVersion(file)
+    yield watched
+    watched.close()
+    watched.close()
+
+
+async def test_a_commit_of_somebody_else_ends_the_wait(watched: DataVersion, writer: sqlite3.Connection) -> None:
+    watched.clear()
+    waiting = asyncio.create_task(watched.wait(60))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    writer.execute("INSERT INTO t VALUES (1)")
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+
+
+async def test_what_was_committed_between_the_look_and_the_wait_is_not_missed(
+    watched: DataVersion, writer: sqlite3.Connection
+) -> None:
+    watched.clear()
+    writer.execute("INSERT INTO t VALUES (1)")
+    assert await watched.wait(60) is Wake.MAYBE
+
+
+async def test_what_the_look_has_seen_wakes_nobody(watched: DataVersion, writer: sqlite3.Connection) -> None:
+    writer.execute("INSERT INTO t VALUES (1)")
+    watched.clear()
+    assert await watched.wait(0.1) is Wake.NOTHING
+
+
+async def test_what_was_rolled_back_or_is_not_committed_wakes_nobody(
+    watched: DataVersion, writer: sqlite3.Connection
+) -> None:
+    watched.clear()
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO t VALUES (1)")
+    assert await watched.wait(0.1) is Wake.NOTHING
+    writer.execute("ROLLBACK")
+    assert await watched.wait(0.1) is Wake.NOTHING
+
+
+async def test_a_rollback_journal_does_as_well(watched: DataVersion, writer: sqlite3.Connection) -> None:
+    writer.execute("PRAGMA journal_mode = DELETE")
+    watched.clear()
+    writer.execute("BEGIN EXCLUSIVE")  # nobody can even read
+    writer.execute("INSERT INTO t VALUES (1)")
+    assert await watched.wait(0.1) is Wake.NOTHING
+    writer.execute("COMMIT")
+    assert await watched.wait(60) is Wake.MAYBE
+
+
+async def test_a_file_that_is_not_there_yet_is_not_made(watched: DataVersion, file: Path) -> None:
+    watched.clear()
+    assert await watched.wait(0.1) is Wake.NOTHING
+    assert not file.exists()
+    waiting = asyncio.create_task(watched.wait(60))
+    await asyncio.sleep(0)
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+
+
+async def test_nothing_is_read_while_nobody_waits(watched: DataVersion, writer: sqlite3.Connection) -> None:
+    await watched.wait(0.05)
+    assert watched._timer is None
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
+def test_a_database_in_memory_has_nobody_else_to_watch(url: str) -> None:
+    assert DataVersion.of(make_url(url)) is None
