@@ -130,8 +130,8 @@ def is_relayed(settings: Settings, name: str) -> bool:
         return False
     if not has_database(settings):
         raise ConfigurationError(
-            f"a session's jobs for the connection {name!r} are relayed through the session's database: set DATABASE_URL "
-            "to it, so that workers find them there"
+            f"a session's jobs for the connection {name!r} are relayed through the session's database: set "
+            "DATABASE_URL to it, so that workers find them there"
         )
     return True
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict
 
 from outbox import registry
 from outbox.backoff import MAX_DELAY, Backoff
@@ -20,6 +20,7 @@ PRIORITIES = range(10)
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
+_RESERVED = (*_OPTIONS, "context", "run_in")
 
 
 class Job(BaseModel):
@@ -45,6 +46,11 @@ class Job(BaseModel):
         ConfigurationError: on definition, when an option is out of its range or shadowed by a field.
     """
 
+    # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
+    __slots__ = ("_context",)
+    if TYPE_CHECKING:
+        _context: JobContext
+
     model_config = ConfigDict(allow_inf_nan=False)
 
     name: ClassVar[str] = "outbox.Job"
@@ -55,8 +61,6 @@ class Job(BaseModel):
     max_tries: ClassVar[int | None] = None
     timeout: ClassVar[float | None] = None
     backoff: ClassVar[BackoffOption | Callable[[Any, int], float] | None] = None
-
-    _context: JobContext | None = PrivateAttr(default=None)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -76,18 +80,23 @@ class Job(BaseModel):
         Raises:
             RuntimeError: the job is not being run by a worker.
         """
-        if self._context is None:
-            raise RuntimeError(f"{self.name} has no context: it is not being run by a worker")
-        return self._context
+        try:
+            return self._context
+        except AttributeError:
+            raise RuntimeError(f"{self.name} has no context: it is not being run by a worker") from None
+
+    def run_in(self, context: JobContext) -> None:
+        """Give the job its context. What a worker does before it calls ``handle``, and a test of ``handle`` may."""
+        object.__setattr__(self, "_context", context)
 
 
 def _check_definition(cls: type[Job]) -> None:
     where = f"{cls.__module__}.{cls.__qualname__}"
-    shadowed = [option for option in _OPTIONS if option in cls.model_fields]
+    shadowed = [name for name in _RESERVED if name in cls.model_fields]
     if shadowed:
+        hint = "drop its annotation if you meant the option, or " if shadowed[0] in _OPTIONS else ""
         raise ConfigurationError(
-            f"{where}: `{shadowed[0]}` is an option of the job class and cannot be a field: drop its annotation if "
-            "you meant the option, or name the field otherwise"
+            f"{where}: `{shadowed[0]}` belongs to the job class and cannot be a field: {hint}name the field otherwise"
         )
     if not isinstance(cls.name, str) or not _JOB_NAME.fullmatch(cls.name):
         raise ConfigurationError(f"{where}: a job's name is 1 to 255 printable ASCII characters, not {cls.name!r}")

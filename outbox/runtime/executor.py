@@ -94,12 +94,14 @@ class Executor:
                 "died, froze or lost its connection before the job ended"
             )
         attempt.job = load(claim)
-        attempt.job._context = JobContext(  # noqa: SLF001 - the runtime's side of the job
-            job_id=claim.fence.job_id,
-            attempt=claim.attempt,
-            max_tries=policy.max_tries,
-            queue=claim.queue,
-            connection=attempt.connection,
+        attempt.job.run_in(
+            JobContext(
+                job_id=claim.fence.job_id,
+                attempt=claim.attempt,
+                max_tries=policy.max_tries,
+                queue=claim.queue,
+                connection=attempt.connection,
+            )
         )
         return policy
 

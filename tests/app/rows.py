@@ -61,5 +61,5 @@ async def stored_reading(hour: int = 0, value: float = 50.0, unit: str = "F") ->
 
 def running(job: J) -> J:
     """The same job as a worker would hand it to `handle`."""
-    job._context = JobContext(job_id=JobId(int=7), attempt=1, max_tries=5, queue=job.queue, connection="database")
+    job.run_in(JobContext(job_id=JobId(int=7), attempt=1, max_tries=5, queue=job.queue, connection="database"))
     return job

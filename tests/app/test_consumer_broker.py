@@ -57,7 +57,7 @@ async def publish(*hours: int, content: bytes | None = None) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
-        while not condition():  # noqa: ASYNC110 - it sets no event
+        while not condition():
             await asyncio.sleep(0.01)
 
 

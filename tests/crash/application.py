@@ -1,4 +1,4 @@
-"""An application that dispatches in transactions of its own, some of which roll back."""
+"""An application that dispatches: in transactions of its own, some of which roll back, or straight to a store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox import Job, JobId, dispatch
+from outbox.drivers.base import Inserts
+from outbox.envelope import seal
+from outbox.errors import BackendUnavailable
 from tests.integration.shop import async_engine
 
 
@@ -20,7 +23,7 @@ class Ledger:
     committed: set[JobId] = field(default_factory=set)
     rolled_back: set[JobId] = field(default_factory=set)
     unknown: set[JobId] = field(default_factory=set)
-    """The server died during the commit: it happened, or it did not."""
+    """The server died before it said so: it happened, or it did not."""
 
 
 async def dispatch_in_transactions(url: str, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
@@ -66,3 +69,23 @@ async def _close(session: AsyncSession) -> None:
     except DBAPIError:
         # The server is gone, and the transaction with it.
         return
+
+
+async def dispatch_to(store: Inserts, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
+    """One call per job. One that meets a dead server is a new job when it is done again."""
+    for job in jobs:
+        while not await _stored(store, job, ledger):
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
+
+
+async def _stored(store: Inserts, job: Job, ledger: Ledger) -> bool:
+    # Sealed here and not by `dispatch`, which cannot say the id of a job whose fate is unknown.
+    envelope = seal(job)
+    try:
+        await store.insert([envelope])
+    except BackendUnavailable:
+        ledger.unknown.add(envelope.id)
+        return False
+    ledger.committed.add(envelope.id)
+    return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,71 +14,21 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 import outbox
-from outbox import Job
-from outbox.drivers.base import StoredJob
-from outbox.drivers.database import DatabaseDriver
 from outbox.ids import JobId
 from tests.crash import dying
-from tests.crash.application import Ledger, dispatch_in_transactions
 from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
-from tests.crash.running import Workers, until
-from tests.crash.verdict import verify
+from tests.crash.running import until
+from tests.crash.scene import FLAGS, LEASE, DatabaseScene, now
 from tests.servers import LocalServer, Server, databases, sql
 
-LEASE = 1.5
-FLAGS = ("--lease", str(LEASE), "--sleep", "0.1")
-
-
-def now() -> float:
-    """On the clock of the oracle."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-class Scene:
-    """An application, its workers, and the store."""
-
-    def __init__(self, url: str, directory: Path) -> None:
-        self.url = url
-        self.workers = Workers(url, directory)
-        self.oracle = self.workers.oracle
-        self.driver = DatabaseDriver(url)
-        self.ledger = Ledger()
-        self.deaths: dict[int, float] = {}
-
-    async def dispatch(self, *jobs: Job, pause: float = 0.0) -> None:
-        await dispatch_in_transactions(self.url, jobs, self.ledger, pause=pause)
-
-    async def only(self, job: Job) -> JobId:
-        await self.dispatch(job)
-        (job_id,) = self.ledger.committed
-        return job_id
-
-    async def stored(self, job_id: JobId) -> StoredJob:
-        job = await self.driver.get(job_id)
-        assert job is not None
-        return job
-
-    async def all_done(self) -> None:
-        async with asyncio.timeout(60):
-            while await self.driver.list_jobs(limit=1):
-                await asyncio.sleep(0.1)
-
-    async def verify(self) -> None:
-        await verify(self.driver, self.oracle, self.ledger, lease=LEASE, deaths=self.deaths)
-
-    async def close(self) -> None:
-        await self.workers.close()
-        await self.driver.close()
-
-
 @pytest.fixture
-async def scene(migrated_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
-    scene = Scene(migrated_url, tmp_path)
+async def scene(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseScene]:
+    scene = DatabaseScene(migrated_url, tmp_path)
     yield scene
     await scene.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: Scene) -> None:
+async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: DatabaseScene) -> None:
     victim = await scene.workers.started("--concurrency", "8", *FLAGS)
     await scene.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
     await scene.oracle.wait("begin", 12)
@@ -99,7 +48,7 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("moment", [dying.BEFORE_COMMIT, dying.AFTER_COMMIT])
-async def test_a_worker_killed_in_the_middle_of_a_settlement(scene: Scene, tmp_path: Path, moment: str) -> None:
+async def test_a_worker_killed_in_the_middle_of_a_settlement(scene: DatabaseScene, tmp_path: Path, moment: str) -> None:
     scene.workers.modules = "tests.crash.jobs,tests.crash.dying"
     await scene.dispatch(*(Counted(number=number) for number in range(25)))
     (tmp_path / "die").write_text(moment)
@@ -123,7 +72,7 @@ async def test_a_worker_killed_in_the_middle_of_a_settlement(scene: Scene, tmp_p
 @pytest.mark.parametrize("first", ["return", "raise", "release", "fail"])
 @pytest.mark.parametrize("kind", [Gated, GatedInThread])
 async def test_a_frozen_worker_that_comes_back_changes_nothing(
-    scene: Scene, tmp_path: Path, kind: type[Gated], first: str
+    scene: DatabaseScene, tmp_path: Path, kind: type[Gated], first: str
 ) -> None:
     """SIGSTOP past the lease, then SIGCONT while the job's next owner is busy with it: whatever the zombie's attempt
     comes to, the store stays as its next owner left it, and the zombie does not even extend that one's lease."""
@@ -184,7 +133,7 @@ def reserved_by(url: str, job_id: JobId) -> bytes:
         return bytes(connection.exec_driver_sql(statement).scalar_one())
 
 
-async def test_a_job_that_kills_its_process_ends_in_the_failed_table(scene: Scene) -> None:
+async def test_a_job_that_kills_its_process_ends_in_the_failed_table(scene: DatabaseScene) -> None:
     await scene.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
     # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
     workers = await scene.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
@@ -200,7 +149,7 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_table(scene: Scen
     await scene.verify()
 
 
-async def test_term_under_load_costs_nobody_an_attempt(scene: Scene) -> None:
+async def test_term_under_load_costs_nobody_an_attempt(scene: DatabaseScene) -> None:
     leaving = await scene.workers.started("--concurrency", "10", "--grace", "0.3", *FLAGS)
     staying = await scene.workers.started("--concurrency", "10", *FLAGS)
     load = asyncio.create_task(
@@ -219,16 +168,16 @@ async def test_term_under_load_costs_nobody_an_attempt(scene: Scene) -> None:
 
 
 @pytest.fixture
-async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseScene]:
     with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
         databases.create_tables(url, outbox.metadata)
-        scene = Scene(url, tmp_path)
+        scene = DatabaseScene(url, tmp_path)
         yield scene
         await scene.close()
 
 
 async def test_the_database_server_killed_under_load(
-    scene_with_its_own_server: Scene, local_database: LocalServer
+    scene_with_its_own_server: DatabaseScene, local_database: LocalServer
 ) -> None:
     """Twice, while transactions commit, jobs are claimed, renewed and settled."""
     scene = scene_with_its_own_server

@@ -1,4 +1,4 @@
-"""What must hold after every crash, from the oracle and from what is left in the tables."""
+"""What must hold after every crash, from the oracle and from what is left in the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from itertools import pairwise
 
-from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.base import Driver
 from tests.crash.application import Ledger
 from tests.crash.running import Oracle, Run
 
@@ -15,7 +15,7 @@ SLACK = 0.25
 
 
 async def verify(
-    driver: DatabaseDriver, oracle: Oracle, ledger: Ledger, *, lease: float, deaths: dict[int, float] | None = None
+    driver: Driver, oracle: Oracle, ledger: Ledger, *, lease: float, deaths: dict[int, float] | None = None
 ) -> None:
     """Nothing lost, nothing phantom, no run that the lease does not explain.
 

@@ -185,7 +185,7 @@ def test_a_class_with_an_option_out_of_range_cannot_be_defined(options: dict[str
 
 @pytest.mark.filterwarnings("ignore:Field name")
 def test_an_option_with_an_annotation_is_not_taken_for_a_field() -> None:
-    with pytest.raises(ConfigurationError, match="`queue` is an option"):
+    with pytest.raises(ConfigurationError, match="`queue` belongs to the job class"):
 
         class Wrong(Job):
             queue: str = "mail"  # type: ignore[misc]

@@ -32,6 +32,9 @@ for position, known in ipairs(read('ZMSCORE', relayed, ids)) do
 end
 
 insert(new)
+if #new > 0 then
+  wake(string.match(KEYS[PAUSED], '{(.*)}'))
+end
 write('ZADD', relayed, sent)
 -- Rows are sent again every hour at the latest: what has not been sent for so long has none any more.
 redis.call('ZREMRANGEBYSCORE', relayed, '-inf', digits(moment - KEPT))

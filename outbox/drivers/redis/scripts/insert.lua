@@ -13,3 +13,4 @@ register(ARGV[1])
 for position = 2, #ARGV, 2 do
   insert(unpack_jobs(ARGV[position], ARGV[position + 1], moment))
 end
+wake(ARGV[1])

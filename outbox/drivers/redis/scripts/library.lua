@@ -73,6 +73,14 @@ local function register(names)
   end
 end
 
+-- Tells idle workers that jobs came, whoever hears it (`outbox/notify/channel.py`). A user who may not publish has
+-- workers that look for themselves.
+local function wake(names)
+  if #names > 0 then
+    redis.pcall('PUBLISH', 'outbox:wake', names)
+  end
+end
+
 -- Ids of 16 bytes out of a string of records of the given width.
 local function ids_of(records, width)
   local ids = {}

@@ -26,6 +26,9 @@ for position, failure in ipairs(read('HMGET', KEYS[FAILURES], ids)) do
   end
 end
 insert(jobs)
+if #jobs > 0 then
+  wake(string.match(KEYS[PAUSED], '{(.*)}'))
+end
 write('ZREM', KEYS[FAILED], put_back)
 write('HDEL', KEYS[FAILURES], put_back)
 return put_back

@@ -120,6 +120,7 @@ if #owners > 0 then
   end
   register(ARGV[6])
   insert(here)
+  wake(ARGV[6])
   write('HSET', KEYS[PARKED], parked)
 end
 return table.concat(answers)

@@ -1,0 +1,160 @@
+"""The same deaths on the Redis connection: of workers, and of Redis itself under ``appendonly yes``.
+
+The oracle writes outside Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+import pytest
+from redis import Redis as Client
+
+from outbox.ids import JobId
+from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
+from tests.crash.running import WorkerProcess, until
+from tests.crash.scene import FLAGS, LEASE, RedisScene, now
+from tests.servers import LocalServer
+
+pytestmark = pytest.mark.timeout(180)
+
+REDIS = ("--connection", "redis", *FLAGS)
+
+
+@pytest.fixture
+async def scene(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisScene]:
+    scene = RedisScene(redis_url, tmp_path)
+    yield scene
+    await scene.close()
+
+
+async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: RedisScene) -> None:
+    victim = await scene.workers.started("--concurrency", "8", *REDIS)
+    await scene.dispatch(*(Counted(number=number, seconds=0.3) for number in range(40)))
+    await scene.oracle.wait("begin", 12)
+    scene.deaths[victim.pid] = now()
+    await victim.kill()
+    begun, ended = scene.oracle.runs("begin"), {run.id for run in scene.oracle.runs("end")}
+    interrupted = {run.id for run in begun} - ended
+    assert interrupted
+    survivor = await scene.workers.started("--concurrency", "8", *REDIS)
+    await scene.all_done()
+    assert await survivor.terminate() == 0
+    await scene.verify()
+    second_runs = [run for run in scene.oracle.runs("begin") if run.attempt == 2]
+    assert {run.id for run in second_runs} >= interrupted
+    prompt = scene.deaths[victim.pid] + LEASE + 2
+    assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
+
+
+async def test_a_frozen_worker_that_comes_back_changes_nothing(scene: RedisScene, tmp_path: Path) -> None:
+    """SIGSTOP past the lease, then SIGCONT while the next owner is busy with the same jobs: whatever the zombie's
+    attempts come to, Redis stays as their next owner left it, and the zombie does not even extend that one's leases."""
+    kinds, ends = (Gated, GatedInThread), ("return", "raise", "release", "fail")
+    await scene.dispatch(*(kind(first=first) for kind in kinds for first in ends))
+    jobs, count = scene.ledger.committed, len(scene.ledger.committed)
+    zombie = await scene.workers.started(*REDIS)
+    await scene.oracle.wait("begin", count)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    scene.deaths[zombie.pid] = now()
+    owner = await scene.workers.started(*REDIS)
+    await scene.oracle.wait("begin", 2 * count)
+    tokens = held_under(scene.url, jobs)
+    (tmp_path / "go-1").touch()
+    os.kill(zombie.pid, signal.SIGCONT)
+    await zombie.event("lease_lost", count)
+    await asyncio.sleep(LEASE)
+    assert held_under(scene.url, jobs) == tokens
+    assert {(await scene.stored(job_id)).attempts for job_id in jobs} == {2}
+    (tmp_path / "go-2").touch()
+    await owner.event("job_settled", count, outcome="completed", attempt=2)
+    assert await zombie.terminate() == 0, "the worker itself is well again"
+    assert await owner.terminate() == 0
+    assert zombie.of("job_settled") == owner.of("lease_lost") == []
+    assert {line["job_id"] for line in zombie.of("lease_lost")} == {str(job_id) for job_id in jobs}
+    assert await scene.driver.list_failed() == []
+    await scene.verify()
+
+
+def held_under(url: str, jobs: Collection[JobId]) -> dict[JobId, bytes]:
+    """Each job's hold as Redis has it: its attempts, and the token of its claim."""
+    ids = list(jobs)
+    with Client.from_url(url) as client:
+        holds = client.hmget("outbox:{default}:held", [job_id.bytes for job_id in ids])
+    assert None not in holds
+    return dict(zip(ids, holds, strict=True))
+
+
+async def test_a_job_that_kills_its_process_ends_in_the_failed_jobs(scene: RedisScene) -> None:
+    await scene.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
+    # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
+    workers = await scene.workers.start("--processes", "2", "--concurrency", "1", *REDIS)
+    await scene.all_done()
+    assert await workers.terminate() == 0
+    (failed,) = await scene.driver.list_failed()
+    assert (failed.name, failed.attempts) == (KillsItself.name, 4)
+    assert failed.failure.type == "outbox.errors.AttemptsExhausted"
+    assert "lease ended 3 times" in failed.failure.message
+    runs = [run for run in scene.oracle.runs("begin") if run.number == 0]
+    assert [run.attempt for run in runs] == [1, 2, 3]
+    assert len(workers.of("process_ended", exit_code=-signal.SIGKILL)) == 3
+    await scene.verify()
+
+
+async def test_term_under_load_costs_nobody_an_attempt(scene: RedisScene) -> None:
+    leaving = await scene.workers.started("--concurrency", "10", "--grace", "0.3", *REDIS)
+    staying = await scene.workers.started("--concurrency", "10", *REDIS)
+    load = asyncio.create_task(
+        scene.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(120)), pause=0.005)
+    )
+    await until(lambda: len([run for run in scene.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
+    assert await leaving.terminate() == 0
+    (stopped,) = leaving.of("worker_stopped")
+    await load
+    await scene.all_done()
+    assert await staying.terminate() == 0
+    assert stopped["handed_back"] == len(scene.oracle.runs("cancelled")) > 0
+    assert {run.attempt for run in scene.oracle.runs("begin")} == {1}
+    assert leaving.of("lease_lost") == staying.of("lease_lost") == []
+    await scene.verify()
+
+
+@pytest.fixture
+async def scene_with_its_own_redis(local_redis: LocalServer, tmp_path: Path) -> AsyncIterator[RedisScene]:
+    with Client.from_url(local_redis.url) as client:
+        settings = client.config_get("append*")
+    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "always")
+    scene = RedisScene(local_redis.url, tmp_path)
+    yield scene
+    await scene.close()
+
+
+async def test_redis_killed_under_load(scene_with_its_own_redis: RedisScene, local_redis: LocalServer) -> None:
+    """Twice, while jobs are dispatched, claimed, renewed and settled. The workers live through it."""
+    scene = scene_with_its_own_redis
+    workers = [await scene.workers.started("--concurrency", "10", *REDIS) for _ in range(2)]
+    jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(240)]
+    load = asyncio.create_task(scene.dispatch(*jobs, pause=0.01))
+    for round_ in (1, 2):
+        await scene.oracle.wait("begin", 60 * round_)
+        await asyncio.to_thread(local_redis.kill)
+        for worker in workers:
+            await worker.event("connection_down", round_)
+        await asyncio.to_thread(local_redis.start)
+    await load
+    await scene.all_done()
+    for worker in workers:
+        await unharmed(worker, outages=2)
+    assert len(scene.ledger.committed) == len(jobs)
+    assert await scene.driver.list_failed() == []
+    await scene.verify()
+
+
+async def unharmed(worker: WorkerProcess, *, outages: int) -> None:
+    assert await worker.terminate() == 0
+    assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == outages
+    assert worker.of("log") == []
+    assert worker.of("settlement_refused") == worker.of("settlements_abandoned") == []
