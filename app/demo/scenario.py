@@ -1,11 +1,12 @@
 """What happens, in order: migrate, start the workers, feed, kill one, wait, stop, compare."""
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import db
-from app.demo import workers
+from app.demo import redis, workers
 from app.demo.feed import DECLINED_EVERY, feed
 from app.demo.ledger import Ledger
 from app.demo.mailbox import Mailbox, serve
@@ -27,12 +28,15 @@ from app.demo.witness import Witness
 from app.demo.workers import DemoError, Workers
 from app.models import Order, Reading
 from app.settings import settings
+from outbox import Settings, metadata
 
 REPORTS = 12
 REPORT_DELAY = timedelta(seconds=3)
 REPORT_SECONDS = workers.LEASE + 1.5  # longer than a lease, which a live worker has to extend
 KILL_AT = 0.4  # of all jobs
 LOOK_EVERY = 0.2  # seconds
+ROWS_LEAVE_WITHIN = 90  # seconds, after the last job: the relay looks at a row after 10 s, then after 20 more
+QUEUES = {"mail", "default", "reports"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,26 @@ class Scenario:
             },
         )
         self.killed: int | None = None
+        self.connection = ""
+        self.rows_left = 0
+
+    @property
+    def relayed(self) -> bool:
+        """Whether the jobs are rows of the database only until they are moved on."""
+        return self.connection == redis.CONNECTION
 
     async def run(self) -> bool:
         """Play it all; whether the guarantees held. Raises DemoError where it cannot go on."""
         started = time.monotonic()
-        async with serve(self.mailbox) as smtp_port:
+        async with serve(self.mailbox) as smtp_port, AsyncExitStack() as servers:
             self._set_environment(smtp_port)
             try:
+                self.connection = Settings.load().connection
+                if self.relayed:
+                    self.screen.say(await servers.enter_async_context(redis.found_or_started(self.options.directory)))
                 await self._migrate()
+                if self.relayed:
+                    await self._check_queues()
                 exit_code = await self._feed_and_drain()
                 return await self._judge(exit_code, time.monotonic() - started)
             finally:
@@ -112,6 +128,19 @@ class Scenario:
                 "from nothing. Give it another database, or let it drop the tables of this project with --reset."
             )
 
+    async def _check_queues(self) -> None:
+        """The workers would run whatever else is there, and it would count as phantom."""
+        output = await workers.run_module("-m", "outbox", "stats", "--json", seconds=30)
+        rows = json.loads(output)["queues"]
+        left = [
+            row["queue"] for row in rows if row["queue"] in QUEUES and row["ready"] + row["delayed"] + row["reserved"]
+        ]
+        if left:
+            raise DemoError(
+                f"this Redis already holds jobs in {', '.join(left)}, and the demonstration counts from nothing. Give it "
+                "another REDIS_URL, for example with another number at its end."
+            )
+
     async def _feed_and_drain(self) -> int:
         """The workers' exit code, once everything that was fed is done."""
         log = self.options.directory / "workers.log"
@@ -119,6 +148,8 @@ class Scenario:
             with self.screen.shown():
                 async with _in_background(self._feed()) as feeding:
                     await self._watch(running, feeding)
+            if self.relayed and self._all_ended():
+                await self._see_the_rows_off()
             self.screen.say("stopping the workers with SIGTERM")
             return await running.stop()
 
@@ -129,7 +160,7 @@ class Scenario:
     async def _watch(self, running: Workers, feeding: asyncio.Task[None]) -> None:
         """Until each committed job has ended; half-way, kill a worker."""
         deadline = time.monotonic() + self.options.timeout
-        while not (self.ledger.closed and self.ledger.committed.keys() <= self.witness.ended):
+        while not self._all_ended():
             if time.monotonic() > deadline:
                 self.screen.say(f"[red]not done after {self.options.timeout:.0f} s[/]; the workers' last words:")
                 self.screen.say(running.last_words())
@@ -142,6 +173,21 @@ class Scenario:
             self.screen.update(self._done())
             if self.killed is None and len(self.witness.ended) > self.expected * KILL_AT:
                 self._kill()
+
+    def _all_ended(self) -> bool:
+        return self.ledger.closed and self.ledger.committed.keys() <= self.witness.ended
+
+    async def _see_the_rows_off(self) -> None:
+        """A row stays in the database until the relay has seen that its job has ended in Redis."""
+        self.screen.say("every job has ended; waiting for the relay to see it, and to remove the last row")
+        table = metadata.tables["queue_jobs"]
+        deadline = time.monotonic() + ROWS_LEAVE_WITHIN
+        while time.monotonic() < deadline:
+            async with db.snapshot() as session:
+                self.rows_left = await session.scalar(select(func.count()).select_from(table)) or 0
+            if not self.rows_left:
+                return
+            await asyncio.sleep(LOOK_EVERY)
 
     def _kill(self) -> None:
         """Kill the busiest worker process, without a warning and in the middle of its work."""
@@ -169,12 +215,15 @@ class Scenario:
         rows = await stored()
         seen = effects(rows, self.mailbox, settings().reports_dir)
         verdict = judge(self.ledger, self.witness, seen, self.killed)
-        self.console.print(summary(rows, self.ledger, self.mailbox, self.witness, verdict, seconds))
+        self.console.print(
+            summary(rows, self.ledger, self.mailbox, self.witness, verdict, connection=self.connection, seconds=seconds)
+        )
         problems = {
             "jobs or their effects were lost": bool(verdict.lost),
             "jobs ran that were never committed": bool(verdict.phantom),
             "jobs ran again for no reason that shows": verdict.unexplained > 0,
             "a second run was added to the daily sums": rows.counted != len(rows.processed),
+            f"{self.rows_left} rows are still in the database": self.rows_left > 0,
             "no worker was killed: one of them never came to work": self.killed is None,
             f"the workers ended with exit code {exit_code}": exit_code != 0,
         }

@@ -16,8 +16,21 @@ REASONS = {
 }
 
 
+WAYS = {
+    "database": "jobs stay in the database that they were committed to",
+    "redis": "committed to the database, moved on to Redis after the commit",
+}
+
+
 def summary(
-    rows: Stored, ledger: Ledger, mailbox: Mailbox, witness: Witness, verdict: Verdict, seconds: float
+    rows: Stored,
+    ledger: Ledger,
+    mailbox: Mailbox,
+    witness: Witness,
+    verdict: Verdict,
+    *,
+    connection: str,
+    seconds: float,
 ) -> Table:
     """Everything that can be counted, and what must be zero in the end."""
     table = Table(title="What became of it", title_justify="left", show_header=False)
@@ -26,6 +39,7 @@ def summary(
     table.add_column(style="dim")
     counts = ledger.counts
     copies = sum(mailbox.copies.values()) - len(mailbox.copies)
+    table.add_row("connection", connection, WAYS.get(connection, ""))
     table.add_row("orders", f"{rows.orders:,}", f"{counts['orders rolled back']} more had a declined card")
     table.add_row("receipts in the mailbox", f"{len(mailbox.copies):,}", f"second copies: {copies}")
     table.add_row("readings stored", f"{rows.readings:,}", "Seattle, hour by hour")

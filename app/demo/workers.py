@@ -21,8 +21,8 @@ class DemoError(Exception):
     """The demonstration cannot go on; the message is for the person who started it."""
 
 
-async def run_module(*arguments: str, seconds: float) -> None:
-    """Run `python …` to its end; raises DemoError with its output if it fails or takes too long."""
+async def run_module(*arguments: str, seconds: float) -> str:
+    """Run `python …` to its end and give its output; raises DemoError with it if it fails or takes too long."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
@@ -37,8 +37,10 @@ async def run_module(*arguments: str, seconds: float) -> None:
         process.kill()
         await process.wait()
         raise DemoError(f"{_shown(arguments)} took more than {seconds:.0f} s") from None
+    text = output.decode(errors="replace")
     if process.returncode:
-        raise DemoError(f"{_shown(arguments)} failed:\n{_end(output.decode(errors='replace'))}")
+        raise DemoError(f"{_shown(arguments)} failed:\n{_end(text)}")
+    return text
 
 
 class Workers:

@@ -21,6 +21,7 @@ from tests.crash.running import until
 from tests.crash.scene import FLAGS, LEASE, DatabaseScene, now
 from tests.servers import LocalServer, Server, databases, sql
 
+
 @pytest.fixture
 async def scene(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseScene]:
     scene = DatabaseScene(migrated_url, tmp_path)
