@@ -23,7 +23,7 @@ from outbox.connections import open_driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.notify.group import Hub, Line
-from outbox.registry import import_jobs
+from outbox.registry import import_jobs, registered
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import Supervised, leave, run_worker
@@ -140,6 +140,10 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
         return Worker(options, [], events, name=name, relays=relays)
     import_jobs(settings.jobs)
     drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
+    if not registered():
+        raise ConfigurationError(
+            "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
+        )
     waking = Waking(settings, options.wake, events, Line.take())
     return Worker(options, drivers, events, name=name, waking=waking, relays=relay_loops(settings, events))
 

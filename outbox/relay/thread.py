@@ -33,7 +33,7 @@ class RelayThread:
     def wake(self) -> None:
         """Jobs were committed. Never waits."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=f"outbox-relay-{self._connection}", daemon=True)
                 self._thread.start()
             self._ring()

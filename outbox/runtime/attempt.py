@@ -66,8 +66,8 @@ class Attempt:
 
     @property
     def blocks_loop(self) -> bool:
-        """Whether the handler is a coroutine that has begun and not ended: no other can keep the loop from running."""
-        return self.started is not None and not self.ended and self._call is not None and not self._call.in_thread
+        """Whether it may be what keeps the loop from running: it is being loaded, or its handler is a coroutine."""
+        return not self.ended and (self._call is None or not self._call.in_thread)
 
     def begin(self, call: Call, timeout: float) -> None:
         """``call`` is about to run the handler, and is what an interruption stops."""

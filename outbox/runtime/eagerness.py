@@ -8,14 +8,14 @@ _FIRST, _LONGEST = 0.005, 10.0
 
 
 class Eagerness:
-    """A wake-up reaches every idle worker, and one of them gets the job. Who came too late waits a moment before it
-    looks the next time, at random and up to a limit that doubles with each disappointment; who got one answers at
-    once. So a few stay eager, as many as there is work for, and the others cost little more than when they poll. When
-    the eager ones are busy or gone, the first of the others is there within milliseconds.
+    """A wake-up reaches every idle worker, and one of them gets the job. Who got one answers the next wake-up at once.
+    The others wait a moment before they look, at random and up to a limit that doubles each time that somebody else
+    was quicker. So a few are eager, as many as there is work for, and the others cost little more than when they poll.
+    When the eager ones are busy or gone, the first of the others is there within some ten milliseconds.
     """
 
     def __init__(self) -> None:
-        self._limit = 0.0
+        self._limit = _LONGEST
 
     def rewarded(self) -> None:
         """It found a job."""

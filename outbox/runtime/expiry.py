@@ -19,14 +19,17 @@ class Expiry(BackgroundLoop):
     """A loop of its own, because a renewal can hang in a call that never returns. It notices as well when the process
     was frozen past its leases."""
 
-    def __init__(self, held: Held, *, lease: float, on_expiring: Callable[[Fence], None]) -> None:
+    def __init__(self, held: Held, *, lease: float, on_expiring: Callable[[Fence, bool], None]) -> None:
         super().__init__()
         self._held = held
         self._margin = margin(lease)
         self._on_expiring = on_expiring
 
     async def run(self) -> None:
+        """``on_expiring`` is told as well whether this process was frozen, or the store does not renew."""
         # A lease that ends between two looks is still caught before it ends: the looks are closer than the margin.
+        looked = clock.now()
         while not await self.pause(self._margin / 2):
-            for attempt in self._held.expiring(clock.now() + self._margin):
-                self._on_expiring(attempt.fence)
+            frozen, looked = clock.now() - looked > self._margin, clock.now()
+            for attempt in self._held.expiring(looked + self._margin):
+                self._on_expiring(attempt.fence, frozen)

@@ -108,13 +108,14 @@ class Lane:
         if attempt is not None:
             attempt.interrupt(Interruption.LEASE_LOST)
 
-    def expire(self, fence: Fence) -> None:
-        """The lease of this job is about to end, or has ended."""
+    def expire(self, fence: Fence, frozen: bool) -> None:
+        """The lease of this job is about to end, or has ended. A store that hangs is as much out of reach as one that
+        refuses; the leases of a process that was ``frozen`` are lost, so that a job that freezes its machine ends."""
         attempt = self.held.get(fence)
         # It may have been renewed since.
         if attempt is not None and attempt.deadline <= clock.now() + margin(self._options.lease):
-            down = self.availability.down
-            attempt.interrupt(Interruption.UNREACHABLE if down else Interruption.LEASE_LOST)
+            lost = frozen and not self.availability.down
+            attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
 
     async def _claim(self, limit: int) -> list[Attempt]:
         return await self._stores.call(self._claim_and_hold, limit)

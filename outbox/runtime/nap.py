@@ -33,8 +33,9 @@ worker's looks and heartbeats together stay below one statement per second."""
 _HERD_SPREAD, _HERD_SPREAD_AT_MOST = 0.001, 0.05
 """The same for the moment at which a job becomes due, for every idle worker that sleeps until then."""
 
-_HERD_STEP = 0.02
-"""Seconds for which a worker that was woken for nothing hesitates at most, for every other idle one."""
+_HERD_STEP = 0.04
+"""Seconds for which a worker hesitates at most, for every other idle one: however many there are and however often all
+of them are woken, those who find nothing look fifty times a second together."""
 
 
 class Nap:

@@ -43,6 +43,7 @@ class Watchdog(BackgroundLoop):
         attempts: Callable[[], list[Attempt]],
         stop: StopRequest,
         grace: float,
+        timeout: float,
         events: Events,
         kill: Callable[[int], object],
         hard_grace: float = HARD_GRACE,
@@ -54,6 +55,7 @@ class Watchdog(BackgroundLoop):
         self._attempts = attempts
         self._stop = stop
         self._grace = grace
+        self._timeout = timeout
         self._events = events
         self._kill = kill
         self._hard_grace = hard_grace
@@ -70,7 +72,7 @@ class Watchdog(BackgroundLoop):
             if not self._answered:
                 self._blocked += elapsed
                 self._judge(attempts)
-            elif attempts:
+            else:
                 self._ask()
 
     def _ask(self) -> None:
@@ -87,7 +89,8 @@ class Watchdog(BackgroundLoop):
         due = BLOCKED_AFTER if not self._reported else self._reported + REPEAT_EVERY
         if self._blocked > due:
             self._reported = self._blocked
-            running = tuple(sorted(f"{attempt.claim.name} {attempt.fence.job_id}" for attempt in attempts))
+            suspects = [attempt for attempt in attempts if attempt.started is not None] or attempts
+            running = tuple(sorted(f"{attempt.claim.name} {attempt.fence.job_id}" for attempt in suspects))
             self._events.emit(LoopBlocked(self._blocked, running, self._stack()))
 
     def _past_bearing(self, attempts: list[Attempt]) -> str | None:
@@ -99,6 +102,12 @@ class Watchdog(BackgroundLoop):
                     f"the event loop has been blocked for {self._blocked:.0f} s, and {attempt.claim.name} "
                     f"{attempt.fence.job_id} is {now - started - timeout:.0f} s past its timeout"
                 )
+        handlers = any(attempt.started is not None for attempt in attempts)
+        if self._timeout > 0 and not handlers and self._blocked > self._timeout + self._hard_grace:
+            return (
+                f"the event loop has been blocked for {self._blocked:.0f} s, and not by a handler: by a validator, a "
+                "failed() hook, or a task that a job left behind"
+            )
         urgent = self._stop.urgent_since
         if urgent is not None and now > urgent + self._grace + self._hard_grace:
             return f"it should stop, and the event loop has been blocked for {self._blocked:.0f} s"

@@ -39,7 +39,7 @@ from outbox.runtime.threads import Threads
 from outbox.runtime.waking import Waking
 from outbox.runtime.watchdog import Watchdog
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, Fence
+from outbox.settlement import Failure
 
 _BEAT_AT_MOST = 10.0
 
@@ -167,6 +167,7 @@ class Worker:
             attempts=self._attempts,
             stop=self.stop,
             grace=self._options.grace,
+            timeout=self._options.timeout,
             events=self._events,
             kill=end_now,
         )
@@ -187,12 +188,12 @@ class Worker:
             Renewal(lane.driver, lane.held, lane.availability, lease=lease, on_lost=partial(self._tell, lane.lose)),
         ]
 
-    def _tell(self, hear: Callable[[Fence], None], fence: Fence) -> None:
+    def _tell(self, hear: Callable[..., None], *arguments: object) -> None:
         """From another thread."""
         assert self._loop is not None  # noqa: S101 - for the type checker: set by run
         # A closed loop has no handler left to stop.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(hear, fence)
+            self._loop.call_soon_threadsafe(hear, *arguments)
 
     async def _check(self) -> None:
         """Look at every store once. Those that do not answer are waited for by their claimers."""

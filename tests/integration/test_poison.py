@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from outbox import Job, dispatch_many
 from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Options, seal
+from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, Options, seal
 from outbox.ids import JobId, new_job_id
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one
@@ -458,3 +458,24 @@ async def test_jobs_that_never_end_keep_their_slots_and_nothing_else(
     assert {job.failure.type for job in kept.values()} == {"outbox.errors.JobTimeout"}
     assert all("took longer than its timeout of 0.2 s" in job.failure.message for job in kept.values())
     assert (await run(migrated_url, "retry", "--all")).out == "Retried 2 failed jobs.\n"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    "kind", [zoo.BlocksWhenLoaded, zoo.BlocksInItsHook, zoo.LeavesABlockerBehind], ids=lambda kind: kind.__name__
+)
+async def test_what_blocks_the_loop_without_being_a_handler_costs_the_process(
+    workers: Workers, driver: DatabaseDriver, kind: type[Job]
+) -> None:
+    """A validator, a hook, a callback that a job left behind: nobody's timeout, and yet every job of the process waits
+    for it, under leases that are renewed."""
+    workers.modules = IMPATIENT
+    poison = Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', Headers(max_tries=1).dump())
+    await driver.insert([poison])
+    worker = await workers.start("--sleep", "0.05", "--lease", "1", "--timeout", "0.3", "--processes", "2")
+    await worker.event("process_ended", exit_code=15)
+    await put_healthy(driver)
+    while await driver.list_jobs(limit=1):
+        await asyncio.sleep(0.05)
+    assert await worker.terminate() == 0
+    assert_healthy(workers)

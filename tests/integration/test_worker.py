@@ -473,6 +473,32 @@ async def test_an_outage_of_the_database_is_said_once_and_survived(local_databas
             await queue.close()
 
 
+async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
+    local_database: LocalServer, tmp_path: Path
+) -> None:
+    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+        databases.create_tables(url, outbox.metadata)
+        workers, queue = Workers(url, tmp_path), Queue(url)
+        try:
+            await queue.put(Counted(number=1, seconds=30.0))
+            worker = await workers.started("--lease", "3", "--max-tries", "1", *FAST)
+            await workers.oracle.wait("begin")
+            assert local_database.pid is not None
+            os.kill(local_database.pid, signal.SIGSTOP)
+            try:
+                await workers.oracle.wait("cancelled")  # before its lease ends
+                await asyncio.sleep(2)  # which it does
+            finally:
+                os.kill(local_database.pid, signal.SIGCONT)
+            await workers.oracle.wait("begin", 2)
+            await worker.kill()
+            assert [run.attempt for run in workers.oracle.runs("begin")] == [1, 1]
+            assert await queue.driver.list_failed() == []
+        finally:
+            await workers.close()
+            await queue.close()
+
+
 async def test_a_database_that_is_not_there_yet_is_waited_for(local_database: LocalServer, tmp_path: Path) -> None:
     with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
         databases.create_tables(url, outbox.metadata)

@@ -200,6 +200,39 @@ class BlocksTheLoop(Job):
         note("end", self)
 
 
+class BlocksWhenLoaded(Job):
+    """A validator that does not return: a regular expression with a catastrophe in it, say."""
+
+    name = "zoo.BlocksWhenLoaded"
+    number: int = 0
+
+    @field_validator("number")
+    @classmethod
+    def _block(cls, number: int) -> int:
+        time.sleep(600)
+        return number
+
+    async def handle(self) -> None:
+        note("end", self)
+
+
+class BlocksInItsHook(Job):
+    name = "zoo.BlocksInItsHook"
+
+    async def handle(self) -> None:
+        raise ValueError("the hook will not return")
+
+    async def failed(self, error: BaseException) -> None:
+        time.sleep(600)
+
+
+class LeavesABlockerBehind(Job):
+    name = "zoo.LeavesABlockerBehind"
+
+    async def handle(self) -> None:
+        asyncio.get_running_loop().call_later(0.3, time.sleep, 600)
+
+
 class NeverEnds(Job):
     """Takes no no for an answer."""
 

@@ -12,14 +12,16 @@ from outbox.drivers.database.database import Database
 from outbox.drivers.database.tables import workers
 
 _MICROSECONDS = 1_000_000
+_NAME_LENGTH, _HOST_LENGTH = 64, 255
 
 
 async def beat(database: Database, worker: WorkerStatus) -> None:
     now: ColumnElement[Any] = literal_column(database.dialect.now)
     counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
     identity = {
-        "name": worker.name,
-        "host": worker.host,
+        # What tells workers apart is at the end: a process id, the number under a supervisor.
+        "name": worker.name[-_NAME_LENGTH:],
+        "host": worker.host[-_HOST_LENGTH:],
         "pid": worker.pid,
         "queues": worker.queues,
         "concurrency": worker.concurrency,

@@ -79,9 +79,7 @@ class Server:
         if _code(error) not in _NO_PRIVILEGE:
             return error
         name, _, host = self.user.rpartition("@")
-        return Unavailable(
-            f"no {privilege}: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '{name}'@'{host}'"
-        )
+        return Unavailable(f"no {privilege}: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '{name}'@'{host}'")
 
 
 async def _row(connection: Any, statement: str, *parameters: str) -> Any:

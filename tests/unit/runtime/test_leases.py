@@ -33,7 +33,7 @@ class Bench:
         self.expiring: list[Fence] = []
         availability = Availability("memory", self.recorder.events)
         self.renewal = Renewal(self.driver, self.held, availability, lease=lease, on_lost=self.lost.append)
-        self.expiry = Expiry(self.held, lease=lease, on_expiring=self.expiring.append)
+        self.expiry = Expiry(self.held, lease=lease, on_expiring=lambda fence, frozen: self.expiring.append(fence))
 
     async def claim(self, count: int = 1) -> list[Attempt]:
         self.store.put(*(Work() for _ in range(count)))

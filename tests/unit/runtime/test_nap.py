@@ -76,10 +76,6 @@ class Script:
 NOTHING, MAYBE, JOBS = Wake.NOTHING, Wake.MAYBE, Wake.JOBS
 
 
-def pauses(script: Script) -> list[float]:
-    return [wait for wait in script.waits if wait > 0.02]
-
-
 async def test_an_idle_worker_looks_once_per_pause_and_never_claims() -> None:
     script = Script([NOTHING] * 5, [])
     await script.take(found=False)
@@ -132,8 +128,6 @@ async def test_after_a_claim_that_found_something_the_next_wake_up_is_awaited_fo
 
 async def test_a_commit_that_cannot_be_seen_yet_is_looked_for_once_more() -> None:
     """A binary log tells of it a moment before others can see it."""
-    script = Script([JOBS], [Outlook(None)])
-    await script.take(found=False)
     script = Script([NOTHING], [Outlook(None), Outlook(0.0)])
     script.pending = JOBS
     script.nap.end()
@@ -184,45 +178,52 @@ async def test_one_worker_alone_never_hesitates() -> None:
     assert script.service.pauses == []
 
 
-async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer() -> None:
-    script = Script([JOBS] * 200, [Outlook(None, 50)] * 400)
+def disappointed(script: Script) -> None:
+    """It was woken at once, when it was eager, and found nothing."""
+    script.nap._eagerness.rewarded()
     script.pending = JOBS
     script.nap.end()
+
+
+async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer() -> None:
+    script = Script([JOBS] * 200, [Outlook(None, 50)] * 400)
+    disappointed(script)
     task = asyncio.create_task(script.nap.take(found=False))
     while script.wakes:
         await asyncio.sleep(0)
     script.service._asked.set()
     await task
     hesitations = script.service.pauses
-    assert all(pause <= 0.02 * 49 for pause in hesitations)
-    assert max(hesitations[:3]) <= 0.02
-    assert max(hesitations[20:]) > 0.2
+    assert all(pause <= 0.04 * 49 for pause in hesitations)
+    assert max(hesitations[:2]) <= 0.02
+    assert max(hesitations[20:]) > 0.4
     assert script.looked > 100, "each of them is one look and no claim"
 
 
-async def test_who_finds_a_job_is_eager_again() -> None:
-    script = Script([JOBS] * 10, [Outlook(None, 50)] * 11)
-    script.pending = JOBS
-    script.nap.end()
-    await script.take(found=False)
-    assert script.service.pauses
-    script.service.pauses.clear()
-    script.service._asked.clear()
-    script.wakes, script.waits = [NOTHING, JOBS], []
+async def test_who_finds_a_job_is_eager() -> None:
+    script = Script([NOTHING, JOBS], [Outlook(None, 50)] * 2)
     await script.take(found=True)
     assert script.service.pauses == []
+    assert len(script.waits) == 2
+
+
+async def test_who_never_found_one_hesitates_where_there_are_others() -> None:
+    script = Script([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
+    await script.take(found=False)
+    assert script.looked == 2
+    assert len(script.service.pauses) == 1
 
 
 async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody() -> None:
     script = Script([NOTHING], [Outlook(0.5, 50)])
-    script.pending = JOBS
-    script.nap.end()
+    disappointed(script)
     await script.take(found=False)
     assert script.nap._eagerness.hesitation(1.0) == 0.0
 
 
 def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
     eagerness = Eagerness()
+    eagerness.rewarded()
     assert eagerness.hesitation(1.0) == 0.0
     for _ in range(30):
         eagerness.disappointed()

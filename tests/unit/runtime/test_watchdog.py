@@ -38,7 +38,7 @@ class Watched:
         self._threads: list[threading.Thread] = []
         self._finish: Callable[[], None] = lambda: None
 
-    def start(self, hard_grace: float = 60, grace: float = 60) -> None:
+    def start(self, hard_grace: float = 60, grace: float = 60, timeout: float = 0) -> None:
         watchdog = Watchdog(
             worker="test",
             loop=asyncio.get_running_loop(),
@@ -46,6 +46,7 @@ class Watched:
             attempts=lambda: list(self.attempts),
             stop=self.stop,
             grace=grace,
+            timeout=timeout,
             events=self.recorder.events,
             kill=self._kill,
             hard_grace=hard_grace,
@@ -115,10 +116,12 @@ async def test_a_loop_that_answers_is_not_reported(watched: Watched) -> None:
     assert watched.recorder.seen == []
 
 
-async def test_a_loop_with_nothing_on_it_is_left_asleep(watched: Watched) -> None:
-    watched.start()
-    time.sleep(1.5)
-    assert watched.recorder.seen == []
+async def test_a_loop_that_no_handler_blocks_is_watched_as_well(watched: Watched) -> None:
+    watched.start(hard_grace=1, timeout=0.2)
+    watched.block_until(lambda: watched.killed)
+    killed = watched.recorder.of(WorkerKilled)[0]
+    assert isinstance(killed, WorkerKilled)
+    assert "not by a handler" in killed.reason
 
 
 async def test_the_process_is_ended_when_a_job_is_long_past_its_timeout(watched: Watched) -> None:

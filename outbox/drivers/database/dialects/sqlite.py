@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from outbox.drivers.database.dialects.base import Dialect
+from outbox.drivers.database.dialects.base import PRIORITY_LIST, Dialect
 
 
 class SQLite(Dialect):
@@ -35,6 +35,14 @@ class SQLite(Dialect):
 
     def drains(self) -> str:
         return f"instr(',' || queues || ',', ',' || {self.p} || ',')"
+
+    def queues_with_due(self, queues: int) -> str:
+        # Grouped, it would read every delayed job of the queues.
+        names = ", ".join([f"({self.p})"] * queues)
+        return (
+            f"SELECT column1 FROM (VALUES {names}) WHERE EXISTS (SELECT 1 FROM queue_jobs WHERE queue = column1 "
+            f"AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now})"
+        )
 
     def remove_held(self, count: int) -> str:
         return f"{self.remove(count)} AND reserved_by = {self.p}"
