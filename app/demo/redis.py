@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from app.demo.workers import DemoError
+from app.demo.workers import DemoError, last_lines
 from outbox import Settings
 
 CONNECTION = "redis"
@@ -70,8 +70,7 @@ async def _answers(process: asyncio.subprocess.Process, port: int, log: Path) ->
     deadline = time.monotonic() + START_SECONDS
     while not await _pong(port):
         if process.returncode is not None or time.monotonic() > deadline:
-            said = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-4:]
-            raise DemoError("redis-server did not start:\n" + "\n".join(said))
+            raise DemoError(f"redis-server did not start:\n{last_lines(log)}")
         await asyncio.sleep(0.05)
 
 

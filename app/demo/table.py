@@ -17,8 +17,8 @@ REASONS = {
 
 
 WAYS = {
-    "database": "jobs stay in the database that they were committed to",
-    "redis": "committed to the database, moved on to Redis after the commit",
+    "database": "jobs are rows of the database",
+    "redis": "rows first, relayed after the commit",
 }
 
 

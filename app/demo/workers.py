@@ -69,7 +69,7 @@ class Workers:
             raise DemoError(f"the workers did not stop on SIGTERM:\n{self.last_words()}") from None
 
     def last_words(self) -> str:
-        return _end(self._log.read_text(encoding="utf-8", errors="replace"))
+        return last_lines(self._log)
 
 
 @asynccontextmanager
@@ -90,6 +90,10 @@ async def started(log: Path) -> AsyncIterator[Workers]:
         with suppress(ProcessLookupError):  # all of them have ended, as they should
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def last_lines(log: Path) -> str:
+    return _end(log.read_text(encoding="utf-8", errors="replace"))
 
 
 def _end(text: str, lines: int = 8) -> str:

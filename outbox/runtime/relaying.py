@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from outbox import clock
 from outbox.connections import open_driver, open_relay_target, relayed_connections
@@ -17,6 +18,9 @@ SAFETY_NET = 10.0
 """Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
 that it left behind."""
 
+_SHARE = 0.4
+"""Seconds between two looks for every idle worker of the fleet."""
+
 
 class RelayLoop(BackgroundLoop):
     """Looks for jobs on their way to one connection, and moves them. An idle look is one statement."""
@@ -28,6 +32,8 @@ class RelayLoop(BackgroundLoop):
         self._relay = Relay(self._source, self._target, connection)
         self._availability = Availability(f"relay to {connection}", events)
         self._interval = interval
+        self.idle_workers: Callable[[], int] = lambda: 1
+        """How many workers share the looking."""
         self.queue = self._relay.queue
         self.description = f"relay to {connection}, from {self._source.description}"
 
@@ -55,7 +61,7 @@ class RelayLoop(BackgroundLoop):
         while due == 0 and not self.stopping and await self._relay.move():
             pass
         # Not all workers of a fleet at the same moment.
-        rest = self._interval * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        rest = max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
         return rest if not due else min(due, rest)
 
 

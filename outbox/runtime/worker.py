@@ -109,6 +109,8 @@ class Worker:
             )
             for driver in drivers
         ]
+        for relay in relays:
+            relay.idle_workers = lambda: max((lane.claimer.idle_workers for lane in self._lanes), default=1)
 
     async def run(self) -> Ended:
         """Work until something asks to stop; then stop in order.

@@ -79,6 +79,37 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(scene: RedisScene
     await scene.verify()
 
 
+@pytest.mark.parametrize(("verb", "first"), [("settle", "return"), ("settle", "raise"), ("extend", "return")])
+async def test_a_call_that_arrives_after_the_lease_changes_nothing(
+    scene: RedisScene, tmp_path: Path, verb: str, first: str
+) -> None:
+    """The zombie's own clock cannot hold it back here: it froze with the call in its hand."""
+    job_id = await scene.only(Gated(first=first))
+    scene.workers.modules = "tests.crash.jobs,tests.crash.freezing"
+    marker, answer = tmp_path / "freeze", tmp_path / "answer"
+    marker.write_text(verb)
+    if verb == "settle":
+        (tmp_path / "go-1").touch()
+    zombie = await scene.workers.started(*REDIS)
+    await until(lambda: not marker.exists())
+    scene.deaths[zombie.pid] = now()
+    owner = await scene.workers.started(*REDIS)
+    await scene.oracle.wait("begin", 2)
+    token = held_under(scene.url, [job_id])
+    os.kill(zombie.pid, signal.SIGCONT)
+    await until(lambda: answer.exists() and answer.read_text(encoding="utf-8") != "")
+    assert answer.read_text(encoding="utf-8") == "0 accepted, 1 refused"
+    assert held_under(scene.url, [job_id]) == token
+    await zombie.event("lease_lost", job_id=str(job_id))
+    (tmp_path / "go-2").touch()
+    await owner.event("job_settled", job_id=str(job_id), outcome="completed", attempt=2)
+    assert await zombie.terminate() == 0
+    assert await owner.terminate() == 0
+    assert zombie.of("job_settled") == owner.of("lease_lost") == []
+    assert await scene.driver.list_failed() == []
+    await scene.verify()
+
+
 def held_under(url: str, jobs: Collection[JobId]) -> dict[JobId, bytes]:
     """Each job's hold as Redis has it: its attempts, and the token of its claim."""
     ids = list(jobs)

@@ -14,7 +14,6 @@ from outbox.drivers.base import Claim, Lease, Outlook
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
 from outbox.ids import new_token
-from outbox.job import PRIORITIES
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -127,10 +126,10 @@ async def holders(
 
 async def look(database: Database, queues: Sequence[str]) -> Outlook:
     statement = database.dialect.look(len(queues), int(_SEEN_SECONDS * _MICROSECONDS))
-    twice = tuple(queue for queue in queues for _ in range(2 * len(PRIORITIES)))
+    parameters = database.dialect.look_parameters(queues)
 
     async def read(connection: AsyncConnection) -> list[Any]:
-        return list(await connection.exec_driver_sql(statement, (*twice, *queues, *queues)))
+        return list(await connection.exec_driver_sql(statement, parameters))
 
     rows = await database.read(read)
     paused = {queue for queue, _, workers in rows if workers is None}

@@ -38,9 +38,17 @@ class Fault(Enum):
 def classify(error: BaseException) -> Fault:
     if isinstance(error, DBAPIError):
         return _classify_driver(error)
-    if isinstance(error, OSError | EOFError | PoolTimeout | asyncio.IncompleteReadError):
+    if isinstance(error, OSError | EOFError | PoolTimeout | asyncio.IncompleteReadError) or _came_from_driver(error):
         return Fault.UNREACHABLE
     return Fault.OTHER
+
+
+def _came_from_driver(error: BaseException) -> bool:
+    """A driver that meets half an answer, of a server that is killed, stumbles in ways that it has no error for."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and "asyncmy" in frame.tb_frame.f_code.co_filename
 
 
 def _classify_driver(error: DBAPIError) -> Fault:

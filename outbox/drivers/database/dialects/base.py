@@ -166,8 +166,7 @@ class Dialect(ABC):
     def look(self, queues: int, unseen_for: int) -> str:
         """One row per queue and priority with the seconds until its earliest moment, NULL where it is empty; one
         without a queue, for the workers that have room, take jobs of one of the queues and were seen in the last
-        ``unseen_for`` microseconds; one for each queue that is paused, with neither. Parameters: each queue twice for
-        every priority; queues; queues.
+        ``unseen_for`` microseconds; one for each queue that is paused, with neither. Parameters: `look_parameters`.
 
         A MIN for each group by itself is read from the first entry of the claim index. Asked for all groups at once,
         MariaDB reads every entry of a large table until somebody has analyzed it.
@@ -182,6 +181,10 @@ class Dialect(ABC):
         paused = f"SELECT queue, NULL, NULL FROM queue_pauses WHERE queue IN ({self.marks(queues)})"
         parts = " UNION ALL ".join([*firsts, workers, paused])
         return f"SELECT queue, {self.until('moment')}, workers FROM ({parts}) AS looked_at"
+
+    def look_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
+        twice = (queue for queue in queues for _ in range(2 * len(PRIORITIES)))
+        return (*twice, *queues, *queues)
 
     def queues_with_due(self, queues: int) -> str:
         """Of several queues those in which something may be claimable. Parameters: queues."""

@@ -5,9 +5,11 @@ Its clock has milliseconds; moments are written with six digits, as SQLAlchemy's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from outbox.drivers.database.dialects.base import PRIORITY_LIST, Dialect
+from outbox.job import PRIORITIES
 
 
 class SQLite(Dialect):
@@ -35,6 +37,24 @@ class SQLite(Dialect):
 
     def drains(self) -> str:
         return f"instr(',' || queues || ',', ',' || {self.p} || ',')"
+
+    def look(self, queues: int, unseen_for: int) -> str:
+        # Not a SELECT for each group: SQLite joins at most 500 of them.
+        names, levels = ", ".join([f"({self.p})"] * queues), ", ".join(f"({priority})" for priority in PRIORITIES)
+        return (
+            f"WITH names (queue) AS (VALUES {names}), levels (priority) AS (VALUES {levels}) "
+            f"SELECT queue, {self.until('moment')}, workers FROM ("
+            "SELECT names.queue AS queue, (SELECT MIN(available_at) FROM queue_jobs "
+            "WHERE queue_jobs.queue = names.queue AND queue_jobs.priority = levels.priority) AS moment, 0 AS workers "
+            "FROM names, levels "
+            "UNION ALL SELECT NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
+            f"AND seen_at > {self.later(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
+            "WHERE instr(',' || queue_workers.queues || ',', ',' || names.queue || ',')) "
+            "UNION ALL SELECT queue, NULL, NULL FROM queue_pauses WHERE queue IN (SELECT queue FROM names))"
+        )
+
+    def look_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
+        return tuple(queues)
 
     def queues_with_due(self, queues: int) -> str:
         # Grouped, it would read every delayed job of the queues.

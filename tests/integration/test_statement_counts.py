@@ -1,0 +1,104 @@
+"""Counted, not timed: what a batch costs in statements does not depend on how many jobs are in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from sqlalchemy import event
+
+from outbox.drivers.base import Claim
+from outbox.drivers.database import DatabaseDriver
+from outbox.settlement import Fence, Settlement
+from tests.conformance.jobs import FAILURE, envelope, envelopes
+
+ENDS: Sequence[Callable[[Fence], Settlement]] = (
+    Settlement.completed,
+    lambda fence: Settlement.retried(fence, 60, FAILURE),
+    lambda fence: Settlement.failed(fence, FAILURE),
+    lambda fence: Settlement.snoozed(fence, 60),
+    lambda fence: Settlement.completed(fence, (envelope(queue="next"),)),
+)
+
+
+class Counting:
+    """A driver, and the statements that it sends."""
+
+    def __init__(self, driver: DatabaseDriver) -> None:
+        self.driver = driver
+        self.sent: list[str] = []
+        engine, reader = driver._database.engine, driver._database._reader
+        # On SQLite the reader is the same engine with an option, and tells of its statements there as well.
+        for each in (engine,) if reader.pool is engine.pool else (engine, reader):
+            event.listen(each.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA")):
+            self.sent.append(statement.split()[0])
+
+    def since(self) -> list[str]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+@pytest.fixture
+async def counting(migrated_url: str) -> AsyncIterator[Counting]:
+    driver = DatabaseDriver(migrated_url)
+    # The first connection asks the server for its version and settings.
+    await driver.check()
+    await driver.counts()
+    counting = Counting(driver)
+    yield counting
+    await driver.close()
+
+
+async def claimed(counting: Counting, count: int) -> list[Claim]:
+    await counting.driver.insert(envelopes(count))
+    counting.since()
+    claims = await counting.driver.claim(["default"], count, 30)
+    assert len(claims) == count
+    return claims
+
+
+@pytest.mark.parametrize("count", [1, 10, 400])
+async def test_a_claim_is_a_select_and_an_update(counting: Counting, count: int) -> None:
+    await claimed(counting, count)
+    assert len(counting.since()) == 2
+
+
+@pytest.mark.parametrize("count", [1, 10, 400])
+async def test_completions_of_one_claim_are_one_delete(counting: Counting, count: int) -> None:
+    claims = await claimed(counting, count)
+    counting.since()
+    await counting.driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    assert counting.since() == ["DELETE"]
+
+
+@pytest.mark.parametrize("count", [5, 50, 400])
+async def test_a_batch_of_every_kind_is_a_constant_number_of_statements(counting: Counting, count: int) -> None:
+    """One to lock and compare, one each for failures, put-backs, deletions and follow-ups."""
+    claims = await claimed(counting, count)
+    counting.since()
+    settled = await counting.driver.settle(
+        [ENDS[position % len(ENDS)](claim.fence) for position, claim in enumerate(claims)]
+    )
+    assert len(settled.accepted) == count
+    assert len(counting.since()) == 5
+
+
+@pytest.mark.parametrize("count", [1, 10, 400])
+async def test_renewing_the_leases_of_one_claim_is_one_update(counting: Counting, count: int) -> None:
+    claims = await claimed(counting, count)
+    counting.since()
+    await counting.driver.extend([claim.fence for claim in claims], 30)
+    assert len(counting.since()) == 1
+
+
+async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: Counting) -> None:
+    await counting.driver.look([f"queue-{number}" for number in range(200)])
+    assert len(counting.since()) == 1
+
+
+async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:
+    await counting.driver.insert(envelopes(3_000))
+    assert counting.since() == ["INSERT"] * 3
