@@ -13,7 +13,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
-.PHONY: help demo test lint format build servers clean
+.PHONY: help demo test bench lint format build servers clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ demo: $(VENV)/.demo ## real orders and readings, a worker killed in the middle, 
 
 test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redis and SQLite (ARGS=… for pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: servers $(VENV)/.dev ## measure outbox beside bare SQL, on every store (ARGS=--help)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.contention DATABASE_URL``: how often sixteen claimers wait for each other, by the server's count.
+"""``python -m benchmarks.contention DATABASE_URL``: how often 16 claimers wait for each other, on MySQL or MariaDB.
 
-Each claims 50 jobs, settles them, and claims again, until 20,000 are gone. The database is one of MySQL or MariaDB, with
-nothing else going on; outbox's tables are made if they are missing. For docs/decisions/0002-holding-a-job.md it was run
+Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server counts the waits. Nothing else
+should be going on. outbox's tables are made if they are missing. For docs/decisions/0002-holding-a-job.md it was run
 with `Dialect.reserve` as it is, and again with one that writes `reserved_until` only.
 """
 

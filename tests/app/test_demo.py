@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.servers import Redis, databases, sql, summary
+
 ROOT = Path(__file__).parents[2]
 
 
-def demonstrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def demonstrate(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500", *arguments],
+        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500"],
         cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": url},
+        env={**os.environ, "DATABASE_URL": url, **environment},
         capture_output=True,
         text=True,
         timeout=240,
@@ -42,6 +46,33 @@ def test_a_worker_is_killed_and_nothing_is_lost(database_url: str) -> None:
 
     assert again.returncode == 1
     assert "already holds 57 orders and 1500 readings" in again.stdout.replace("\n", " ")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
+def test_the_same_on_a_redis_that_it_starts(database_url: str) -> None:
+    with summary.skipping():
+        Redis.find_program()
+
+    shown = demonstrate(database_url, QUEUE_CONNECTION="redis")
+
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    table = rows(shown.stdout)
+    assert (table["connection"], table["receipts in the mailbox"]) == ("redis", "57")
+    assert (table["readings processed"], table["reports"]) == ("1,500", "12")
+    assert (table["lost"], table["phantom"]) == ("0", "0")
+    assert "kill -9" in shown.stdout
+    with sql.connection(database_url) as connection:
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM queue_jobs").scalar_one() == 0
+
+
+def test_without_a_redis_it_says_what_to_install(tmp_path: Path) -> None:
+    url = databases.fresh_file(tmp_path)
+
+    shown = demonstrate(url, QUEUE_CONNECTION="redis", PATH=str(tmp_path))
+
+    assert shown.returncode == 1
+    assert "install Redis 7 or later (redis-server)" in shown.stdout.replace("\n", " ")
 
 
 def test_a_database_that_does_not_answer_is_said_and_not_waited_for() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.crash.jobs import Counted
-from tests.crash.running import ROOT, Workers
+from tests.crash.running import Workers
 from tests.integration.waking import Arrival, put, working
 
 
@@ -48,26 +45,3 @@ async def test_polling_alone_finds_it_too(migrated_url: str) -> None:
         arrival = Arrival()
         await put(migrated_url, arrival.job)
         await arrival()
-
-
-WATCH = """
-import asyncio, sys, time
-from pathlib import Path
-from outbox.notify.data_version import DataVersion
-
-async def main():
-    watched = DataVersion(Path(sys.argv[1]))
-    watched.clear()
-    before = time.process_time()
-    await watched.wait(4)
-    print((time.process_time() - before) / 4)
-
-asyncio.run(main())
-"""
-
-
-async def test_watching_takes_less_than_one_percent_of_a_processor(migrated_url: str) -> None:
-    file = migrated_url.partition("///")[2]
-    command = [sys.executable, "-c", WATCH, file]
-    watching = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert float(watching.stdout) < 0.01

@@ -74,7 +74,8 @@ def test_claims_and_ends_of_jobs_wake_nobody(jobs: JobRows, kind: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "table"), [(b"other", b"queue_jobs"), (b"shop", b"orders"), (b"shop", b"queue_jobs2"), (b"sho", b"pqueue_jobs")]
+    ("schema", "table"),
+    [(b"other", b"queue_jobs"), (b"shop", b"orders"), (b"shop", b"queue_jobs2"), (b"sho", b"pqueue_jobs")],
 )
 def test_rows_of_other_tables_wake_nobody(jobs: JobRows, schema: bytes, table: bytes) -> None:
     jobs.queues(table_map(schema, table))

@@ -99,9 +99,7 @@ def test_a_failed_commit_is_followed_by_nothing(session: Session, done: list[str
     assert done == []
 
 
-def test_an_action_that_fails_fails_nobody(
-    session: Session, done: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_action_that_fails_fails_nobody(session: Session, done: list[str], caplog: pytest.LogCaptureFixture) -> None:
     session.execute(text("SELECT 1"))
     after_commit(session, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     note(session, done, "a")

@@ -84,7 +84,7 @@ async def test_a_rollback_journal_does_as_well(watched: DataVersion, writer: sql
 async def test_a_file_that_is_not_there_yet_is_not_made(watched: DataVersion, file: Path) -> None:
     watched.clear()
     assert await watched.wait(0.1) is Wake.NOTHING
-    assert not file.exists()
+    assert not file.exists()  # noqa: ASYNC240
     waiting = asyncio.create_task(watched.wait(60))
     await asyncio.sleep(0)
     connection = sqlite3.connect(file)

@@ -51,7 +51,7 @@ class Server(Listening):
 
     def __init__(self, bells: Bells, report: Report) -> None:
         super().__init__(bells, report)
-        self.says: asyncio.Queue[frozenset[str] | None | BaseException] = asyncio.Queue()
+        self.says: asyncio.Queue[frozenset[str] | BaseException | None] = asyncio.Queue()
         self.open = 0
 
     async def listen(self) -> AsyncIterator[frozenset[str] | None]:

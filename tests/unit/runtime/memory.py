@@ -141,7 +141,8 @@ class MemoryDriver:
     async def look(self, queues: Sequence[str]) -> Outlook:
         with self.store.lock:
             self._reach("look")
-            moments = [max(row.available_at, row.reserved_until) for row in self.store.rows.values() if row.queue in queues]
+            rows = [row for row in self.store.rows.values() if row.queue in queues]
+            moments = [max(row.available_at, row.reserved_until) for row in rows]
             return Outlook(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)
 
     async def counts(self) -> list[QueueCounts]:

@@ -1,0 +1,1 @@
+"""What outbox costs, measured: `python -m benchmarks`. The method is in docs/benchmarks.md."""

@@ -1,0 +1,25 @@
+"""Every scenario, in the order in which they run."""
+
+from __future__ import annotations
+
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios.bulk import DISPATCH_MANY
+from benchmarks.scenarios.business import BUSINESS
+from benchmarks.scenarios.dispatching import DISPATCH
+from benchmarks.scenarios.draining import DRAIN
+from benchmarks.scenarios.flatness import FLATNESS
+from benchmarks.scenarios.memory import MEMORY
+from benchmarks.scenarios.mixed import MIXED
+from benchmarks.scenarios.waiting import LATENCY, LATENCY_BUSY
+
+SCENARIOS: tuple[Scenario, ...] = (
+    DISPATCH,
+    BUSINESS,
+    DISPATCH_MANY,
+    DRAIN,
+    MIXED,
+    LATENCY,
+    LATENCY_BUSY,
+    MEMORY,
+    *FLATNESS,
+)

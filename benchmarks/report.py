@@ -1,0 +1,90 @@
+"""``python -m benchmarks.report RESULTS.json``: the tables of a run as Markdown.
+
+With ``--into DOCUMENT`` they replace what lies between the two marks in that document, so that no figure in it was ever
+typed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from benchmarks.drawing import pictures
+from benchmarks.results import Run
+from benchmarks.tables import Table, tables
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def markdown(run: Run, plots: Path, document: Path) -> str:
+    """All tables, and those pictures that are there, linked as the document reaches them."""
+    parts = [_conditions(run)]
+    drawn = {picture.scenario: plots / picture.file for picture in pictures(run)}
+    for table in tables(run):
+        parts += [f"### {table.title}", _table(table)]
+        picture = drawn.get(table.name)
+        if picture is not None and picture.exists():
+            link = os.path.relpath(picture, document.parent).replace(os.sep, "/")
+            parts.append(f"![{table.title}]({link})")
+    if run.failures:
+        parts += ["### What could not be measured", "\n".join(f"- {failure}" for failure in run.failures)]
+    return "\n\n".join(parts)
+
+
+def _conditions(run: Run) -> str:
+    cycles = f"{run.repeat} cycle{'s' if run.repeat > 1 else ''}"
+    sizes = "small sizes, to see that it works: not figures to go by" if run.quick else "full sizes"
+    rows = [f"Run of {run.started_at}, {run.minutes:.0f} minutes, {cycles}, {sizes}.", "", "| | |", "|---|---|"]
+    for section, facts in run.facts.items():
+        rows.append(f"| {_cell(section)} | {_cell('; '.join(f'{name} {value}' for name, value in facts.items()))} |")
+    return "\n".join(rows)
+
+
+def _table(table: Table) -> str:
+    return "\n".join(_rows(table))
+
+
+def _rows(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(map(_cell, table.columns))} |"
+    yield f"|---|---|{'---:|' * (len(table.columns) - 2)}"
+    for row in table.rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def put_into(document: Path, text: str) -> None:
+    """:raises SystemExit: the document lacks the two marks."""
+    old = document.read_text(encoding="utf-8")
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{document} needs the lines {BEGIN} and {END}, between which the figures belong")
+    document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+@click.command()
+@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A document with the marks.")
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(__file__).with_name("plots"),
+    help="Where the pictures are.",
+)
+def main(results: Path, into: Path | None, plots: Path) -> None:
+    """The tables of a run as Markdown."""
+    run = Run.load(results)
+    if into is None:
+        click.echo(markdown(run, plots, Path("README.md").absolute()))
+    else:
+        put_into(into, markdown(run, plots.absolute(), into.absolute()))
+
+
+if __name__ == "__main__":
+    main()
