@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import Job
 from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.wire import Wire
 from outbox.settlement import Settlement
 from tests.crash.jobs import note
 
@@ -42,13 +44,20 @@ async def settle(self: DatabaseDriver, settlements: Sequence[Settlement]) -> Set
         _settling.reset(token)
 
 
-def install() -> None:
-    DatabaseDriver.settle = settle  # type: ignore[method-assign]
+def watched(kind: type[Any]) -> None:
+    """Note when a connection of this kind sends a statement of a settlement."""
+    execute = kind.exec_driver_sql
 
-    @event.listens_for(Engine, "before_cursor_execute")
-    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    async def exec_driver_sql(self: Any, statement: str, *parameters: Any) -> Any:
         if _settling.get() and statement.lstrip().startswith(("DELETE", "UPDATE")):
             _writing.set()
+        return await execute(self, statement, *parameters)
+
+    kind.exec_driver_sql = exec_driver_sql
 
 
-install()
+if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its job
+    DatabaseDriver.settle = settle  # type: ignore[method-assign]
+    # No listener of the engine, with which a worker would not use `Wire`.
+    watched(AsyncConnection)
+    watched(Wire)

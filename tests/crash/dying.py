@@ -9,10 +9,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.wire import Wire
 from outbox.settlement import Settlement
 
 BEFORE_COMMIT = "before the commit"
@@ -40,16 +41,20 @@ async def settle(self: DatabaseDriver, settlements: Sequence[Settlement]) -> Set
         _settling.reset(token)
 
 
-def before_commit(connection: Connection) -> None:
-    # All statements of the transaction have been executed by now; only COMMIT has not been sent.
-    if _settling.get():
-        die(BEFORE_COMMIT)
+def deadly(kind: type[Any]) -> None:
+    """Die where a connection of this kind is about to commit a settlement: all of its statements have been executed."""
+    commit = kind.commit
 
+    async def commit_unless_dead(self: Any) -> None:
+        if _settling.get():
+            die(BEFORE_COMMIT)
+        await commit(self)
 
-def install(**_: Any) -> None:
-    DatabaseDriver.settle = settle  # type: ignore[method-assign]
-    event.listen(Engine, "commit", before_commit)
+    kind.commit = commit_unless_dead
 
 
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its names
-    install()
+    DatabaseDriver.settle = settle  # type: ignore[method-assign]
+    # No listener of the engine, with which a worker would not use `Wire`.
+    deadly(AsyncConnection)
+    deadly(Wire)

@@ -7,12 +7,11 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
+from outbox.drivers.database.wire import Plain
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
@@ -26,7 +25,7 @@ async def claim(database: Database, queues: Sequence[str], limit: int, lease: fl
     # One call is one token, its retries included: should a commit have worked whose answer was lost, the token finds
     # the rows that it took.
     taking = _Taking(database, queues, limit, lease)
-    return await database.write(taking.take, confirm=taking.recover)
+    return await database.write_plain(taking.take, confirm=taking.recover)
 
 
 class _Taking:
@@ -41,7 +40,7 @@ class _Taking:
         self._token = new_token()
         self._claims: list[Claim] = []
 
-    async def take(self, connection: AsyncConnection) -> list[Claim]:
+    async def take(self, connection: Plain) -> list[Claim]:
         deadline = clock.now() + self._lease
         self._claims = []
         for queue in await self._queues_to_try(connection):
@@ -59,7 +58,7 @@ class _Taking:
                 )
         return self._claims
 
-    async def _queues_to_try(self, connection: AsyncConnection) -> Sequence[str]:
+    async def _queues_to_try(self, connection: Plain) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs
         one statement, not one for every queue."""
         if len(self._queues) == 1:
@@ -82,7 +81,7 @@ class _Taking:
             deadline,
         )
 
-    async def recover(self, connection: AsyncConnection) -> list[Claim] | None:
+    async def recover(self, connection: Plain) -> list[Claim] | None:
         held = await holders(
             self._database, connection, [claim.fence.job_id.bytes for claim in self._claims], lock=False
         )
@@ -97,7 +96,7 @@ async def extend(database: Database, fences: Sequence[Fence], lease: float) -> L
         by_token.setdefault(fence.token, []).append(fence)
     microseconds = int(lease * _MICROSECONDS)
 
-    async def renew(connection: AsyncConnection) -> Lease:
+    async def renew(connection: Plain) -> Lease:
         deadline = clock.now() + lease
         lost: set[Fence] = set()
         for token, group in ((token, group) for token, all_of in by_token.items() for group in chunked(all_of)):
@@ -110,11 +109,11 @@ async def extend(database: Database, fences: Sequence[Fence], lease: float) -> L
                 lost.update(fence for fence in group if held.get(fence.job_id.bytes) != token)
         return Lease(deadline, frozenset(fences) - lost, frozenset(lost))
 
-    return await database.write(renew)
+    return await database.write_plain(renew)
 
 
 async def holders(
-    database: Database, connection: AsyncConnection, ids: Sequence[bytes], *, lock: bool
+    database: Database, connection: Plain, ids: Sequence[bytes], *, lock: bool
 ) -> dict[bytes, bytes | None]:
     """The current token of each of these jobs that is still there."""
     held: dict[bytes, bytes | None] = {}
@@ -128,10 +127,10 @@ async def look(database: Database, queues: Sequence[str]) -> Outlook:
     statement = database.dialect.look(len(queues), int(_SEEN_SECONDS * _MICROSECONDS))
     parameters = database.dialect.look_parameters(queues)
 
-    async def read(connection: AsyncConnection) -> list[Any]:
+    async def read(connection: Plain) -> list[Any]:
         return list(await connection.exec_driver_sql(statement, parameters))
 
-    rows = await database.read(read)
+    rows = await database.read_plain(read)
     paused = {queue for queue, _, workers in rows if workers is None}
     due = [float(seconds) for queue, seconds, _ in rows if seconds is not None and queue not in paused]
     idle = sum(workers for _, _, workers in rows if workers is not None)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.engine import create_engine, create_reader
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.origin import Origin
+from outbox.drivers.database.wire import Plain, Wire
 from outbox.errors import BackendUnavailable
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
+AnyWork = Callable[[Any], Awaitable[T]]
+PlainWork = Callable[[Plain], Awaitable[T]]
+Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 
 # Longer than any wait of the server's own (innodb_lock_wait_timeout is 50 s by default), and shorter than for ever:
 # what
@@ -51,16 +56,35 @@ class Database:
             BackendUnavailable: the database does not answer, or refused all retries.
             TablesMissing, ConfigurationError: as their names say.
         """
+        return await self._write(AsyncEngine.connect, work, confirm)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
+        return await self._read(AsyncEngine.connect, work)
+
+    async def write_alone(self, work: Work[T]) -> T:
+        """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
+        return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
+
+    async def write_plain(self, work: PlainWork[T], *, confirm: PlainWork[T | None] | None = None) -> T:
+        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry."""
+        return await self._write(_plainly, work, confirm)
+
+    async def read_plain(self, work: PlainWork[T]) -> T:
+        """`read` for statements that need nothing of SQLAlchemy, and are in a hurry."""
+        return await self._read(_plainly, work)
+
+    async def _write(self, connect: Connect, work: AnyWork[T], confirm: AnyWork[T | None] | None) -> T:
         persistence = Persistence()
         committing = False
         while True:
             try:
                 if committing and confirm is not None:
-                    known = await self._once(confirm)
+                    known = await self._once(connect, confirm)
                     if known is not None:
                         return known
                 committing = False
-                async with asyncio.timeout(_TRANSACTION_SECONDS), self.engine.connect() as connection:
+                async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self.engine) as connection:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
@@ -69,21 +93,16 @@ class Database:
                 committing = committing and classify(error) is Fault.UNREACHABLE
                 await self._pause_or_raise(error, persistence)
 
-    async def read(self, work: Work[T]) -> T:
-        """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
+    async def _read(self, connect: Connect, work: AnyWork[T]) -> T:
         persistence = Persistence()
         while True:
             try:
-                return await self._once(work)
+                return await self._once(connect, work)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
                 await self._pause_or_raise(error, persistence)
 
-    async def write_alone(self, work: Work[T]) -> T:
-        """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
-        return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
-
-    async def _once(self, work: Work[T]) -> T:
-        async with asyncio.timeout(_TRANSACTION_SECONDS), self._reader.connect() as connection:
+    async def _once(self, connect: Connect, work: AnyWork[T]) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self._reader) as connection:
             return await work(connection)
 
     async def _pause_or_raise(self, error: Exception, persistence: Persistence) -> None:
@@ -99,3 +118,7 @@ class Database:
     async def close(self) -> None:
         await self._reader.dispose()
         await self.engine.dispose()
+
+
+def _plainly(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
+    return Wire(engine) if Wire.fits(engine) else engine.connect()

@@ -14,6 +14,7 @@ from outbox.drivers.database.engine import parse_url, server_version
 from outbox.drivers.database.inserting import insert_statements
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
+from outbox.drivers.database.wire import Plain
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
@@ -58,11 +59,11 @@ class DatabaseDriver:
         await self._database.close()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        async def write(connection: AsyncConnection) -> None:
+        async def write(connection: Plain) -> None:
             for statement, parameters in insert_statements(self._database.dialect, envelopes):
                 await connection.exec_driver_sql(statement, parameters)
 
-        await self._database.write(write)
+        await self._database.write_plain(write)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         return await claiming.claim(self._database, queues, limit, lease)

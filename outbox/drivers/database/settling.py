@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from outbox.drivers.base import Settled
 from outbox.drivers.database.claiming import holders
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.inserting import insert_statements, packets
 from outbox.drivers.database.keys import chunked
+from outbox.drivers.database.wire import Plain
 from outbox.settlement import Failure, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000
@@ -24,7 +23,7 @@ async def settle(database: Database, connection_name: str, settlements: Sequence
     stale: list[Settlement] = []
     for batch in chunked(settlements):
         settling = _Settling(database, connection_name, batch)
-        settled = await database.write(settling.write, confirm=settling.recover)
+        settled = await database.write_plain(settling.write, confirm=settling.recover)
         accepted += settled.accepted
         stale += settled.stale
     return Settled(tuple(accepted), tuple(stale))
@@ -41,18 +40,18 @@ class _Settling:
         self._settlements = tuple(settlements)
         self._decided = Settled((), ())
 
-    async def write(self, connection: AsyncConnection) -> Settled:
+    async def write(self, connection: Plain) -> Settled:
         self._decided = await self._delete_at_once(connection) or await self._lock_and_write(connection)
         return self._decided
 
-    async def recover(self, connection: AsyncConnection) -> Settled | None:
+    async def recover(self, connection: Plain) -> Settled | None:
         """What became of a commit whose answer was lost: all of it or nothing, so one row still held says nothing
         was."""
         tokens = {settlement.fence.job_id.bytes: settlement.fence.token for settlement in self._decided.accepted}
         held = await holders(self._database, connection, list(tokens), lock=False)
         return None if any(held.get(job_id) == token for job_id, token in tokens.items()) else self._decided
 
-    async def _delete_at_once(self, connection: AsyncConnection) -> Settled | None:
+    async def _delete_at_once(self, connection: Plain) -> Settled | None:
         token = self._settlements[0].fence.token
         for settlement in self._settlements:
             if settlement.outcome not in _REMOVED or settlement.follow_ups or settlement.fence.token != token:
@@ -65,7 +64,7 @@ class _Settling:
         await connection.rollback()
         return None
 
-    async def _lock_and_write(self, connection: AsyncConnection) -> Settled:
+    async def _lock_and_write(self, connection: Plain) -> Settled:
         ids = [settlement.fence.job_id.bytes for settlement in self._settlements]
         held = await holders(self._database, connection, ids, lock=True)
         accepted: list[Settlement] = []
@@ -81,7 +80,7 @@ class _Settling:
             await connection.exec_driver_sql(statement, parameters)
         return Settled(tuple(accepted), tuple(stale))
 
-    async def _write_failed(self, connection: AsyncConnection, failed: Sequence[Settlement]) -> None:
+    async def _write_failed(self, connection: Plain, failed: Sequence[Settlement]) -> None:
         described = [(settlement.fence.job_id.bytes, dump_failure(settlement.failure)) for settlement in failed]
         for chunk in packets(described, lambda pair: len(pair[1])):
             parameters = [value for pair in chunk for value in pair]
@@ -89,7 +88,7 @@ class _Settling:
             statement = self._dialect.copy_to_failed(len(chunk))
             await connection.exec_driver_sql(statement, (self._connection_name, *parameters, *ids))
 
-    async def _put_back(self, connection: AsyncConnection, put_back: Sequence[Settlement]) -> None:
+    async def _put_back(self, connection: Plain, put_back: Sequence[Settlement]) -> None:
         if not put_back:
             return
         parameters: list[object] = []
@@ -100,7 +99,7 @@ class _Settling:
         ids = sorted(settlement.fence.job_id.bytes for settlement in put_back)
         await connection.exec_driver_sql(self._dialect.put_back(len(put_back)), (*parameters, *ids))
 
-    async def _remove(self, connection: AsyncConnection, removed: Sequence[Settlement]) -> None:
+    async def _remove(self, connection: Plain, removed: Sequence[Settlement]) -> None:
         if not removed:
             return
         ids = sorted(settlement.fence.job_id.bytes for settlement in removed)
