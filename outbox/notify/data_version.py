@@ -66,7 +66,9 @@ class DataVersion(Polling):
         with suppress(sqlite3.Error):
             if self._connection is None:
                 # Without waiting for locks, and without creating what is not there.
-                self._connection = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=0)
+                where = f"{self._path.as_uri()}?mode=rw"
+                # Used from two threads, but never at once.
+                self._connection = sqlite3.connect(where, uri=True, timeout=0, check_same_thread=False)
             row = self._connection.execute("PRAGMA data_version").fetchone()
             return int(row[0])
         return None

@@ -80,6 +80,7 @@ class Lane:
             options,
             claim=self._claim,
             look=self._look,
+            aside=stores.call,
             slots=slots,
             lanes=lanes,
             completer=self.completer,
@@ -118,9 +119,6 @@ class Lane:
             attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
 
     async def _claim(self, limit: int) -> list[Attempt]:
-        return await self._stores.call(self._claim_and_hold, limit)
-
-    async def _claim_and_hold(self, limit: int) -> list[Attempt]:
         """In the thread of the stores: from then on the leases are renewed, even if a handler keeps the worker's loop
         from hearing of what was claimed."""
         claims = await self.driver.claim(self._options.queue, limit, self._options.lease)
@@ -132,7 +130,7 @@ class Lane:
         return await self._stores.call(self.driver.settle, settlements)
 
     async def _look(self) -> Outlook:
-        return await self._stores.call(self.driver.look, self._options.queue)
+        return await self.driver.look(self._options.queue)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         loop = asyncio.get_running_loop()

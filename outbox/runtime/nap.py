@@ -9,9 +9,9 @@ from outbox import clock
 from outbox.drivers.base import Outlook
 from outbox.errors import BackendUnavailable
 from outbox.notify.base import Wake, Wakeups
+from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability
 from outbox.runtime.eagerness import Eagerness
-from outbox.runtime.service import BackgroundLoop
 from outbox.settings import WorkerOptions
 
 _LULL = 0.01
@@ -20,8 +20,7 @@ _LULL = 0.01
 _SHORTEST = 0.005
 
 _DOUBT = 0.02
-"""Seconds after which a worker that was woken for nothing looks once more: a binary log tells of a commit a moment
-before others can see its rows."""
+"""Seconds after which a worker that was woken for nothing looks once more, should the moment have been a long one."""
 
 _SHARE = 0.2
 """Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many."""
@@ -40,25 +39,34 @@ of them are woken, those who find nothing look fifty times a second together."""
 
 class Nap:
     """One statement per pause: a look tells whether something is due, when the next job is, and how many workers share
-    the looking."""
+    the looking.
+
+    All of it happens in the thread of the stores, where wake-ups arrive. ``stopping`` and ``idle``, whether nothing
+    runs in this worker, are asked from there.
+    """
 
     def __init__(
         self,
-        service: BackgroundLoop,
         options: WorkerOptions,
         look: Callable[[], Awaitable[Outlook]],
+        claim: Callable[[int], Awaitable[list[Attempt]]],
         wakeups: Wakeups,
         availability: Availability,
+        *,
+        stopping: Callable[[], bool],
+        idle: Callable[[], bool],
     ) -> None:
-        self.idle = 1
+        self.idle_workers = 1
         """How many workers with room for more drain these queues, as far as is known."""
-        self._service = service
         self._sleep = options.sleep
         # They must claim to find out that there is nothing to claim.
         self._restless = options.once or options.stop_when_empty
         self._look = look
+        self._claim = claim
         self._wakeups = wakeups
         self._availability = availability
+        self._stopping = stopping
+        self._idle = idle
         self._eagerness = Eagerness()
         self._fruitless = 0
         self._expecting = False
@@ -68,8 +76,27 @@ class Nap:
         """A claim is about to begin."""
         self._expecting |= bool(self._wakeups.clear())
 
-    async def take(self, *, found: bool) -> None:
-        """Return when a claim is worth its while, or the worker stops. ``found`` is whether the last one was."""
+    async def take(self, found: bool, limit: int) -> list[Attempt] | None:
+        """Return when a claim is worth its while, or the worker stops. ``found`` is whether the last one was.
+
+        A worker in which nothing runs claims up to ``limit`` jobs at once and returns them. In one whose handlers might
+        keep the event loop from starting more, that is for the event loop to do.
+
+        Raises:
+            BackendUnavailable: the claim did not reach the store.
+        """
+        await self._wait_until_worthwhile(found)
+        if limit == 0 or self._stopping() or not self._idle():
+            return None
+        self.end()
+        attempts = await self._claim(limit)
+        if self._expecting and not attempts and self.idle_workers == 1:
+            # A binary log tells of a commit a moment before others can see its rows. Where there are others, it is
+            # more likely that one of them was quicker, and a look is cheaper.
+            attempts = await self._claim(limit)
+        return attempts
+
+    async def _wait_until_worthwhile(self, found: bool) -> None:
         if found:
             self._fruitless, self._expecting = 0, False
             self._eagerness.rewarded()
@@ -79,16 +106,17 @@ class Nap:
         else:
             self._fruitless += 1
         doubtful = self._expecting
-        while not self._service.stopping:
-            pause = await self._next_pause()
-            if pause <= 0:
+        while not self._stopping():
+            pause = await self._next_pause(doubtful)
+            # Whoever stopped the worker meanwhile has woken this nap before the look, if not since.
+            if pause <= 0 or self._stopping():
                 return
             woken = await self._wakeups.wait(min(pause, _DOUBT) if doubtful else pause)
             doubtful = False
             if self._restless or self._fruitless or (woken and not await self._hesitate(woken)):
                 return
 
-    async def _next_pause(self) -> float:
+    async def _next_pause(self, doubtful: bool) -> float:
         """Look, and say how long to sleep; 0 for not at all."""
         expecting, self._expecting = bool(self._wakeups.clear()) or self._expecting, False
         begun = clock.now()
@@ -98,11 +126,12 @@ class Nap:
             self._availability.failed(begun, error)
             self._fruitless = 1  # The next claim finds out when it is back.
             return self._sleep
-        self.idle = max(1, outlook.idle)
+        self.idle_workers = max(1, outlook.idle)
         news = self._news(outlook.due)
         if outlook.due is not None and outlook.due <= 0:
             # What is due and cannot be claimed is in the hands of somebody who is claiming it right now.
-            return min(self._sleep, _SHORTEST * 4 ** (self._fruitless - 1)) if self._fruitless else 0.0
+            in_other_hands = self._fruitless and not doubtful
+            return min(self._sleep, _SHORTEST * 4 ** (self._fruitless - 1)) if in_other_hands else 0.0
         self._fruitless = 0
         if expecting and not news:
             self._eagerness.disappointed()
@@ -114,17 +143,18 @@ class Nap:
         return self._known is not None and (known is None or self._known < known - _SHORTEST)
 
     def _until(self, due: float | None) -> float:
-        pause = max(self._sleep, _SHARE * self.idle) * random.uniform(*_SPREAD)  # noqa: S311 - spreads load
+        pause = max(self._sleep, _SHARE * self.idle_workers) * random.uniform(*_SPREAD)  # noqa: S311 - spreads load
         if due is None:
             return pause
-        herd = min(_HERD_SPREAD_AT_MOST, _HERD_SPREAD * (self.idle - 1))
+        herd = min(_HERD_SPREAD_AT_MOST, _HERD_SPREAD * (self.idle_workers - 1))
         return min(pause, max(due, _SHORTEST) + random.uniform(0.0, herd))  # noqa: S311 - spreads load
 
     async def _hesitate(self, woken: Wake) -> bool:
         """Whether to look first: something may have changed, or others may be quicker."""
         self._expecting = True
-        others = self.idle - 1 if woken is Wake.JOBS else self.idle
+        others = self.idle_workers - 1 if woken is Wake.JOBS else self.idle_workers
         hesitation = self._eagerness.hesitation(_HERD_STEP * others)
-        if hesitation:
-            await self._service.pause(hesitation)
+        end = clock.now() + hesitation
+        while not self._stopping() and (left := end - clock.now()) > 0:
+            await self._wakeups.wait(left)
         return bool(hesitation) or woken is Wake.MAYBE

@@ -57,6 +57,12 @@ class Slots:
         self._serve()
         return await waiter.granted
 
+    def grab(self) -> int:
+        """Reserve what is free, without waiting for anything."""
+        amount = max(0, self.free if self._budget is None else min(self.free, self._budget))
+        self._take(amount)
+        return amount
+
     def use(self, reserved: int, used: int) -> None:
         """Of ``reserved`` slots, ``used`` now run a job; the others are free again."""
         self._reserved -= reserved
@@ -115,10 +121,13 @@ class Slots:
                     waiter.timer = asyncio.get_running_loop().call_later(waiter.window, self._window_over, waiter)
                 return
             self._waiters.popleft()
-            self._reserved += amount
-            if self._budget is not None:
-                self._budget -= amount
+            self._take(amount)
             self._grant(waiter, amount)
+
+    def _take(self, amount: int) -> None:
+        self._reserved += amount
+        if self._budget is not None:
+            self._budget -= amount
 
     def _room(self, waiter: _Waiter) -> int:
         room = -(-self.free // waiter.share)

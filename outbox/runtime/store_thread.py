@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from outbox.drivers.base import Driver
 from outbox.runtime.loops import new_loop
@@ -44,6 +44,12 @@ class StoreThread:
         self._started: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._stopped = False
+        # The event loop holds tasks weakly.
+        self._calls: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     async def start(self) -> None:
         if self._thread is not None or self._stopped:
@@ -69,11 +75,27 @@ class StoreThread:
     async def call(self, function: Callable[_P, Awaitable[_T]], *arguments: _P.args, **options: _P.kwargs) -> _T:
         """Await ``function`` in the thread. Not to be cancelled: the call would be, with its connection."""
         assert self._loop is not None  # noqa: S101 - for the type checker: started
+        loop = self._loop
+        caller = asyncio.get_running_loop()
+        answer: asyncio.Future[_T] = caller.create_future()
 
-        async def run() -> _T:
-            return await function(*arguments, **options)
+        async def run() -> None:
+            try:
+                value = await function(*arguments, **options)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
+                _tell(caller, _reject, answer, error)
+            else:
+                _tell(caller, _answer, answer, value)
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+        # What `asyncio.run_coroutine_threadsafe` does, without a second future: every claim and every settlement
+        # comes this way.
+        loop.call_soon_threadsafe(self._begin, loop, run)
+        return await answer
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = loop.create_task(run())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     def _run(
         self, caller: asyncio.AbstractEventLoop, started: asyncio.Future[None], ended: asyncio.Future[None]
@@ -111,11 +133,16 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *argumen
         loop.call_soon_threadsafe(call, *arguments)
 
 
+def _answer(future: asyncio.Future[_T], value: _T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
 
-def _reject(future: asyncio.Future[None], error: BaseException) -> None:
+def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)

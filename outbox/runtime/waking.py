@@ -13,6 +13,9 @@ What a process dispatches itself wakes it in any case.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
 from outbox.connections import connection_settings
 from outbox.errors import ConfigurationError
 from outbox.events import Events, WakeupsHeard, WakeupsUnheard
@@ -21,8 +24,45 @@ from outbox.notify.group import Line
 from outbox.notify.polling import Polling
 from outbox.notify.subscription import Subscription
 from outbox.notify.switchboard import switchboard
+from outbox.runtime.store_thread import StoreThread
 from outbox.settings import REDIS, Settings
 from outbox.wakeups import binary_log, data_version, messenger
+
+
+class Ears:
+    """A service that listens for a worker, in the thread of its stores: where a wake-up arrives, jobs are claimed."""
+
+    def __init__(
+        self, waking: Waking | None, stores: StoreThread, queues: Sequence[str], wakeups: Mapping[str, Wakeups]
+    ) -> None:
+        self._waking = waking
+        self._stores = stores
+        self._queues = queues
+        self._wakeups = wakeups
+
+    async def listen(self) -> list[str]:
+        """Returns for each connection what tells of its jobs, or why it is nothing.
+
+        Raises:
+            ConfigurationError: what was asked for is not set up.
+        """
+        for wakeups in self._wakeups.values():
+            switchboard.listen(self._queues, wakeups)
+        if self._waking is None:
+            return []
+        return [await self._stores.call(self._waking.listen, connection) for connection in self._wakeups]
+
+    async def start(self) -> None:
+        """It has been listening since the banner said so."""
+
+    async def stop(self) -> None:
+        for wakeups in self._wakeups.values():
+            switchboard.forget(wakeups)
+            wakeups.close()
+        # A thread that never started, or has ended by itself, has nothing left to stop.
+        with suppress(RuntimeError):
+            if self._waking is not None and self._stores.running:
+                await self._stores.call(self._waking.stop)
 
 
 class Waking:

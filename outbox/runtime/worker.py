@@ -18,7 +18,6 @@ from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events, WorkerStarted, WorkerStopped, WorkerStopping
 from outbox.ids import new_token
 from outbox.notify.polling import Polling
-from outbox.notify.switchboard import switchboard
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.drain import Drain
 from outbox.runtime.executor import Executor
@@ -36,7 +35,7 @@ from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.runtime.threads import Threads
-from outbox.runtime.waking import Waking
+from outbox.runtime.waking import Ears, Waking
 from outbox.runtime.watchdog import Watchdog
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
@@ -109,6 +108,7 @@ class Worker:
             )
             for driver in drivers
         ]
+        self._ears = Ears(waking, self._stores, options.queue, {lane.connection: lane.wakeups for lane in self._lanes})
         for relay in relays:
             relay.idle_workers = lambda: max((lane.claimer.idle_workers for lane in self._lanes), default=1)
 
@@ -123,7 +123,7 @@ class Worker:
         try:
             await self._stores.start()
             await self._check()
-            await self._listen()
+            self._wakeups = await self._ears.listen()
             self._announce()
             for service in services:
                 if isinstance(service, BackgroundLoop):
@@ -134,7 +134,6 @@ class Worker:
         finally:
             for service in reversed(services):
                 await service.stop()
-            await self._stop_listening()
         tally = self._tally
         self._events.emit(WorkerStopped(self._name, tally.processed, tally.failed, tally.handed_back))
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
@@ -152,6 +151,7 @@ class Worker:
         return [
             self._threads,
             self._stores,
+            self._ears,
             drain(),  # of hooks
             *(lane.completer for lane in self._lanes),
             drain(),  # of jobs
@@ -205,23 +205,6 @@ class Worker:
                 await lane.check()
             except BackendUnavailable as error:
                 lane.availability.failed(begun, error)
-
-    async def _listen(self) -> None:
-        """
-        Raises:
-            ConfigurationError: what the options want to listen to is not set up.
-        """
-        for lane in self._lanes:
-            switchboard.listen(self._options.queue, lane.wakeups)
-            if self._waking is not None:
-                self._wakeups.append(await self._waking.listen(lane.connection))
-
-    async def _stop_listening(self) -> None:
-        for lane in self._lanes:
-            switchboard.forget(lane.wakeups)
-            lane.wakeups.close()
-        if self._waking is not None:
-            await self._waking.stop()
 
     def _attempts(self) -> list[Attempt]:
         return [attempt for lane in self._lanes for attempt in lane.held.attempts()]

@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
+from outbox import clock
 from outbox.drivers.base import Outlook
 from outbox.errors import BackendUnavailable
 from outbox.notify.base import Wake
+from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability
 from outbox.runtime.eagerness import Eagerness
 from outbox.runtime.nap import Nap
-from outbox.runtime.service import BackgroundLoop
 from outbox.settings import WorkerOptions
 from tests.unit.runtime.memory import Recorder
 
 
-class Service(BackgroundLoop):
-    """A claimer that only ever pauses, and says for how long it would have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pauses: list[float] = []
-
-    async def run(self) -> None: ...
-
-    async def pause(self, seconds: float) -> bool:
-        self.pauses.append(seconds)
-        return False
-
-
 class Script:
-    """Wake-ups and looks as the test wrote them down; the nap is stopped when they run out."""
+    """Wake-ups and looks as the test wrote them down; the nap is stopped when they run out. Time passes only in it."""
 
-    def __init__(self, wakes: Sequence[Wake], looks: Sequence[Outlook | Exception], **options: Any) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        wakes: Sequence[Wake],
+        looks: Sequence[Outlook | Exception],
+        **options: Any,
+    ) -> None:
         self.wakes, self.looks = list(wakes), list(looks)
         self.waits: list[float] = []
-        self.looked = self.cleared = 0
-        self.service = Service()
+        self.hesitations: list[float] = []
+        self.claims: list[int] = []
+        self.claimable: list[Any] = []
+        self.looked = 0
+        self.stopped = False
+        self.busy = False
         self.pending = Wake.NOTHING
+        self._now = 1_000.0
+        monkeypatch.setattr(clock, "now", lambda: self._now)
         self.nap = Nap(
-            self.service,
             WorkerOptions(**{"sleep": 1, **options}),
             self.look,
+            self.claim,
             self,  # type: ignore[arg-type]
             Availability("memory", Recorder().events),
+            stopping=lambda: self.stopped,
+            idle=lambda: not self.busy,
         )
+        hesitate = self.nap._hesitate
+
+        async def watched(woken: Wake) -> bool:
+            self._hesitating = True
+            looks_first = await hesitate(woken)
+            self._hesitating = False
+            return looks_first
+
+        self._hesitating = False
+        self.nap._hesitate = watched  # type: ignore[method-assign]
 
     async def look(self) -> Outlook:
         self.looked += 1
@@ -57,10 +69,18 @@ class Script:
             raise result
         return result
 
+    async def claim(self, limit: int) -> list[Attempt]:
+        self.claims.append(limit)
+        return self.claimable
+
     async def wait(self, seconds: float) -> Wake:
+        self._now += seconds
+        if self._hesitating:
+            self.hesitations.append(seconds)
+            return Wake.NOTHING
         self.waits.append(seconds)
         if not self.wakes:
-            self.service._asked.set()
+            self.stopped = True
             return Wake.NOTHING
         return self.wakes.pop(0)
 
@@ -68,114 +88,126 @@ class Script:
         pending, self.pending = self.pending, Wake.NOTHING
         return pending
 
-    async def take(self, *, found: bool) -> None:
+    async def take(self, *, found: bool, limit: int = 0) -> list[Attempt] | None:
         async with asyncio.timeout(5):
-            await self.nap.take(found=found)
+            return await self.nap.take(found, limit)
+
+
+Play = Callable[..., Script]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    return partial(Script, monkeypatch)
 
 
 NOTHING, MAYBE, JOBS = Wake.NOTHING, Wake.MAYBE, Wake.JOBS
 
 
-async def test_an_idle_worker_looks_once_per_pause_and_never_claims() -> None:
-    script = Script([NOTHING] * 5, [])
+async def test_an_idle_worker_looks_once_per_pause_and_never_claims(play: Play) -> None:
+    script = play([NOTHING] * 5, [])
     await script.take(found=False)
     assert script.looked == len(script.waits) == 6
     assert all(1.2 <= wait <= 1.4 for wait in script.waits), "below one statement per second, heartbeats included"
 
 
 @pytest.mark.parametrize(("idle", "low", "high"), [(1, 1.2, 1.4), (5, 1.2, 1.4), (50, 12, 14), (500, 120, 140)])
-async def test_a_fleet_looks_five_times_a_second_however_large_it_is(idle: int, low: float, high: float) -> None:
-    script = Script([NOTHING], [Outlook(None, idle)] * 2)
+async def test_a_fleet_looks_five_times_a_second_however_large_it_is(
+    play: Play, idle: int, low: float, high: float
+) -> None:
+    script = play([NOTHING], [Outlook(None, idle)] * 2)
     await script.take(found=False)
     assert all(low <= wait <= high for wait in script.waits)
-    assert script.nap.idle == idle
+    assert script.nap.idle_workers == idle
 
 
-async def test_it_claims_at_once_when_something_is_due() -> None:
-    script = Script([NOTHING], [Outlook(None), Outlook(0.0)])
+async def test_it_claims_at_once_when_something_is_due(play: Play) -> None:
+    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
     await script.take(found=False)
     assert (script.looked, len(script.waits)) == (2, 1)
 
 
-async def test_it_sleeps_until_the_next_job_is_due_and_not_longer() -> None:
-    script = Script([NOTHING], [Outlook(0.4), Outlook(0.0)])
+async def test_it_sleeps_until_the_next_job_is_due_and_not_longer(play: Play) -> None:
+    script = play([NOTHING], [Outlook(0.4), Outlook(0.0)])
     await script.take(found=False)
     assert script.waits == [0.4]
 
 
-async def test_many_that_wait_for_the_same_moment_do_not_look_at_once() -> None:
+async def test_many_that_wait_for_the_same_moment_do_not_look_at_once(play: Play) -> None:
     waits = set()
     for _ in range(20):
-        script = Script([], [Outlook(0.4, 50)])
+        script = play([], [Outlook(0.4, 50)])
         await script.take(found=False)
         waits.update(script.waits)
     assert len(waits) > 10
     assert all(0.4 <= wait <= 0.45 for wait in waits)
 
 
-async def test_a_wake_up_is_answered_by_a_claim_without_a_look() -> None:
-    script = Script([JOBS], [Outlook(None)])
+async def test_a_wake_up_is_answered_by_a_claim_without_a_look(play: Play) -> None:
+    script = play([JOBS], [Outlook(None)])
     await script.take(found=False)
     assert script.looked == 1
-    assert script.service.pauses == []
+    assert script.hesitations == []
 
 
-async def test_after_a_claim_that_found_something_the_next_wake_up_is_awaited_for_a_moment_before_looking() -> None:
-    script = Script([JOBS], [])
+async def test_after_a_claim_that_found_something_the_next_wake_up_is_awaited_for_a_moment_before_looking(
+    play: Play,
+) -> None:
+    script = play([JOBS], [])
     await script.take(found=True)
     assert (script.looked, script.waits) == (0, [0.01])
 
 
-async def test_a_commit_that_cannot_be_seen_yet_is_looked_for_once_more() -> None:
+async def test_a_commit_that_cannot_be_seen_yet_is_looked_for_once_more(play: Play) -> None:
     """A binary log tells of it a moment before others can see it."""
-    script = Script([NOTHING], [Outlook(None), Outlook(0.0)])
+    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
     script.pending = JOBS
     script.nap.end()
     await script.take(found=False)
     assert script.waits == [0.02], "not a second"
 
 
-async def test_a_wake_up_that_came_during_the_claim_counts_as_much_as_the_one_before_it() -> None:
-    script = Script([NOTHING], [Outlook(None), Outlook(0.0)])
+async def test_a_wake_up_that_came_during_the_claim_counts_as_much_as_the_one_before_it(play: Play) -> None:
+    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
     script.nap.end()
     script.pending = JOBS
     await script.take(found=False)
     assert script.looked == 2
 
 
-async def test_a_maybe_is_answered_by_a_look() -> None:
-    script = Script([MAYBE, MAYBE], [Outlook(None), Outlook(None), Outlook(0.0)])
+async def test_a_maybe_is_answered_by_a_look(play: Play) -> None:
+    script = play([MAYBE, MAYBE], [Outlook(None), Outlook(None), Outlook(0.0)])
     await script.take(found=False)
     assert script.looked == 3
 
 
-async def test_what_is_due_and_held_by_somebody_who_claims_it_is_not_asked_for_in_a_loop() -> None:
-    script = Script([NOTHING] * 10, [Outlook(0.0)] * 20)
+async def test_what_is_due_and_held_by_somebody_who_claims_it_is_not_asked_for_in_a_loop(play: Play) -> None:
+    script = play([NOTHING] * 10, [Outlook(0.0)] * 20)
     for _ in range(6):
         await script.take(found=False)
     assert script.looked == 6
     assert [round(wait, 3) for wait in script.waits] == [0.005, 0.02, 0.08, 0.32, 1.0, 1.0]
 
 
-async def test_a_store_that_is_away_is_left_to_the_next_claim() -> None:
-    script = Script([NOTHING], [BackendUnavailable("gone")])
+async def test_a_store_that_is_away_is_left_to_the_next_claim(play: Play) -> None:
+    script = play([NOTHING], [BackendUnavailable("gone")])
     await script.take(found=False)
     assert (script.looked, script.waits) == (1, [1.0])
 
 
 @pytest.mark.parametrize("option", ["once", "stop_when_empty"])
-async def test_a_worker_that_ends_when_there_is_nothing_claims_after_every_pause(option: str) -> None:
-    script = Script([NOTHING], [Outlook(None)], **{option: True})
+async def test_a_worker_that_ends_when_there_is_nothing_claims_after_every_pause(play: Play, option: str) -> None:
+    script = play([NOTHING], [Outlook(None)], **{option: True})
     await script.take(found=False)
     assert (script.looked, len(script.waits)) == (1, 1)
 
 
-async def test_one_worker_alone_never_hesitates() -> None:
-    script = Script([JOBS], [Outlook(None, 1)] * 40)
+async def test_one_worker_alone_never_hesitates(play: Play) -> None:
+    script = play([JOBS], [Outlook(None, 1)] * 40)
     for _ in range(10):
         script.wakes = [JOBS]
         await script.take(found=False)
-    assert script.service.pauses == []
+    assert script.hesitations == []
 
 
 def disappointed(script: Script) -> None:
@@ -185,37 +217,33 @@ def disappointed(script: Script) -> None:
     script.nap.end()
 
 
-async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer() -> None:
-    script = Script([JOBS] * 200, [Outlook(None, 50)] * 400)
+async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer(play: Play) -> None:
+    script = play([JOBS] * 200, [Outlook(None, 50)] * 400)
     disappointed(script)
-    task = asyncio.create_task(script.nap.take(found=False))
-    while script.wakes:
-        await asyncio.sleep(0)
-    script.service._asked.set()
-    await task
-    hesitations = script.service.pauses
+    await script.take(found=False)
+    hesitations = script.hesitations
     assert all(pause <= 0.04 * 49 for pause in hesitations)
     assert max(hesitations[:2]) <= 0.02
     assert max(hesitations[20:]) > 0.4
     assert script.looked > 100, "each of them is one look and no claim"
 
 
-async def test_who_finds_a_job_is_eager() -> None:
-    script = Script([NOTHING, JOBS], [Outlook(None, 50)] * 2)
+async def test_who_finds_a_job_is_eager(play: Play) -> None:
+    script = play([NOTHING, JOBS], [Outlook(None, 50)] * 2)
     await script.take(found=True)
-    assert script.service.pauses == []
+    assert script.hesitations == []
     assert len(script.waits) == 2
 
 
-async def test_who_never_found_one_hesitates_where_there_are_others() -> None:
-    script = Script([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
+async def test_who_never_found_one_hesitates_where_there_are_others(play: Play) -> None:
+    script = play([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
     await script.take(found=False)
     assert script.looked == 2
-    assert len(script.service.pauses) == 1
+    assert len(script.hesitations) == 1
 
 
-async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody() -> None:
-    script = Script([NOTHING], [Outlook(0.5, 50)])
+async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody(play: Play) -> None:
+    script = play([NOTHING], [Outlook(0.5, 50)])
     disappointed(script)
     await script.take(found=False)
     assert script.nap._eagerness.hesitation(1.0) == 0.0
@@ -234,3 +262,53 @@ def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
     assert eagerness.hesitation(0.0) == 0.0
     eagerness.rewarded()
     assert eagerness.hesitation(1.0) == 0.0
+
+
+async def test_woken_in_a_worker_where_nothing_runs_it_claims_where_it_is(play: Play) -> None:
+    script = play([JOBS], [Outlook(None)])
+    script.claimable = ["a job"]
+    assert await script.take(found=False, limit=20) == ["a job"]
+    assert script.claims == [20]
+
+
+async def test_where_handlers_run_or_no_slot_is_free_the_claim_is_left_to_the_event_loop(play: Play) -> None:
+    """A handler that blocks the loop must not gather jobs that cannot start."""
+    script = play([JOBS], [Outlook(None)])
+    script.busy = True
+    assert await script.take(found=False, limit=20) is None
+    script = play([JOBS], [Outlook(None)])
+    assert await script.take(found=False, limit=0) is None
+    assert script.claims == []
+
+
+async def test_a_worker_that_is_asked_to_stop_claims_nothing_and_waits_for_nothing(play: Play) -> None:
+    script = play([], [Outlook(None)])
+    assert await script.take(found=False, limit=20) is None
+    script = play([], [])
+
+    async def look_while_stopping() -> Outlook:
+        script.stopped = True
+        return Outlook(None)
+
+    script.nap._look = look_while_stopping
+    assert await script.take(found=False, limit=20) is None
+    assert (script.claims, script.waits) == ([], [])
+
+
+async def test_woken_for_a_commit_that_cannot_be_seen_yet_it_claims_once_more(play: Play) -> None:
+    script = play([JOBS], [Outlook(None)])
+    script.pending = JOBS
+    await script.take(found=False, limit=20)
+    assert script.claims == [20, 20]
+    script = play([JOBS], [Outlook(None, 2), Outlook(None, 2)])
+    script.nap._eagerness.rewarded()
+    await script.take(found=False, limit=20)
+    assert script.claims == [20], "somebody else was quicker"
+
+
+async def test_what_can_be_seen_when_it_looks_again_is_claimed_at_once(play: Play) -> None:
+    script = play([], [Outlook(0.0)])
+    script.pending = JOBS
+    script.nap.end()
+    await script.take(found=False)
+    assert script.waits == []

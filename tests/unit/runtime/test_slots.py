@@ -138,3 +138,21 @@ async def test_what_follows_from_a_job_takes_a_slot_over_the_limit() -> None:
     assert not waiting.done()
     slots.release()
     assert await waiting == 1
+
+
+def test_what_is_grabbed_is_what_is_free_and_no_more_than_may_still_start() -> None:
+    slots = Slots(5)
+    slots.occupy()
+    assert slots.grab() == 4
+    assert (slots.grab(), slots.free) == (0, 0)
+    slots.use(4, 0)
+    assert slots.free == 4
+    limited = Slots(5, budget=2)
+    assert limited.grab() == 2
+    assert limited.grab() == 0
+    limited.use(2, 1)
+    assert limited.grab() == 1
+    over = Slots(1)
+    over.occupy()
+    over.occupy()
+    assert over.grab() == 0
