@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from sqlalchemy import text
@@ -35,8 +35,7 @@ class Ground:
 
     def __init__(self, store: Store, stack: AsyncExitStack, *, patient: bool) -> None:
         self.store = store
-        self.patient = patient
-        """Whether the server is waited for, until it has removed what was deleted."""
+        self._patient = patient
         self.drivers: list[Driver] = []
         self.queues: Sequence[str] = ("default",)
         """What is claimed from."""
@@ -88,7 +87,7 @@ class Ground:
 
     async def keep_snapshot(self) -> None:
         """Open a transaction that sees the store as it is now, and leave it open."""
-        self.patient = False
+        self._patient = False
         engine = create_async_engine(self.store.url)
         self._stack.push_async_callback(engine.dispose)
         connection = await self._stack.enter_async_context(engine.connect())
@@ -97,7 +96,7 @@ class Ground:
 
     async def cost(self) -> Cost:
         """Of a claim, while all drivers claim. What is claimed is completed."""
-        if self.patient:
+        if self._patient:
             await self._purge()
         if not self.stocked:
             await self.put(replace(self.shape, count=2 * self.claimed_per_cost, delay=0.0))
@@ -135,11 +134,26 @@ class Ground:
         return [await reads(driver) for driver in self.drivers]
 
 
+@contextmanager
+def _statistics_kept(store: Store) -> Iterator[None]:
+    """Whatever happens, the server thinks of the table as it is now."""
+    with store.sql() as connection:
+        connection.execute(text("ALTER TABLE queue_jobs STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0"))
+        connection.execute(text("ANALYZE TABLE queue_jobs"))
+    try:
+        yield
+    finally:
+        with store.sql() as connection:
+            connection.execute(text("ALTER TABLE queue_jobs STATS_PERSISTENT = DEFAULT, STATS_AUTO_RECALC = DEFAULT"))
+
+
 @asynccontextmanager
-async def ground(store: Store, *, patient: bool = True) -> AsyncIterator[Ground]:
-    """The store with one driver, its connection open and its statements known to the server."""
+async def ground(store: Store, *, counted: bool = False) -> AsyncIterator[Ground]:
+    """The store, empty at first, with one driver whose connection is open. ``counted``: see `loads.Load.costs`."""
     async with AsyncExitStack() as stack:
-        opened = Ground(store, stack, patient=patient)
+        if counted:
+            stack.enter_context(_statistics_kept(store))
+        opened = Ground(store, stack, patient=not counted)
         await opened.staff(1)
         await opened.pass_through(BATCH)
         yield opened

@@ -29,11 +29,12 @@ class Load:
     begin: Callable[[Ground, tuple[int, ...]], Awaitable[None]] | None = None
     """What comes before the first level."""
 
-    async def costs(self, store: Store, levels: tuple[int, ...], *, patient: bool = True) -> list[tuple[int, Cost]]:
-        """Of a claim at each level. ``patient``: measured when the server has removed what was deleted before, which
-        its pages and its time depend on, and the rows that it reads do not."""
+    async def costs(self, store: Store, levels: tuple[int, ...], *, counted: bool = False) -> list[tuple[int, Cost]]:
+        """Of a claim at each level. Where only rows are to be ``counted``, the server is not waited for until it has
+        removed what was deleted before; and it keeps thinking that the table is empty, as it may after a table has
+        grown fast: a plan that depends on what it thinks is found out every time, and not now and then."""
         costs = []
-        async with ground(store, patient=patient) as loaded:
+        async with ground(store, counted=counted) as loaded:
             if self.begin is not None:
                 await self.begin(loaded, levels)
             before = 0
