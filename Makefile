@@ -13,10 +13,10 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
-.PHONY: help demo test bench lint format build servers clean
+.PHONY: help demo test bench bench-peers lint format build servers clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.demo ## real orders and readings, a worker killed in the middle, nothing lost (DATABASE_URL=…)
 	@$(BIN)/python -m app.demo $(ARGS)
@@ -26,6 +26,10 @@ test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redi
 
 bench: servers $(VENV)/.dev ## measure outbox beside bare SQL, on every store (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: servers $(VENV)/.dev ## measure outbox beside other job queues, which it installs (ARGS=--help)
+	@benchmarks/peers/install $(VENV)/peers $(BIN)/python
+	$(BIN)/python -m benchmarks.peers --python $(VENV)/peers/bin/python $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from benchmarks import drawing, facts, screen
 from benchmarks.catalogue import SCENARIOS
+from benchmarks.environment import forget_settings
 from benchmarks.results import Measurement, Run
 from benchmarks.runner import Runner
 from benchmarks.scenario import Scenario
@@ -89,8 +89,8 @@ def main(
     plots: Path | None,
 ) -> None:
     """Measure outbox on the servers that are there, print tables, and write a JSON file."""
-    _forget_settings()
-    console = _console()
+    forget_settings()
+    console = terminal()
     chosen = [scenario for scenario in SCENARIOS if scenario.name in only]
     cycles = repeat or (1 if quick else 3)
     started, begun = datetime.now(UTC), time.monotonic()
@@ -143,18 +143,9 @@ async def _measure_all(store: Store, scenarios: Sequence[Scenario], runner: Runn
             runner.tell(f"not measured: {failure}")
 
 
-def _console() -> Console:
+def terminal() -> Console:
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
-
-
-def _forget_settings() -> None:
-    """The settings of whoever runs this must not become those of what is measured."""
-    for name in list(os.environ):
-        if name in ("DATABASE_URL", "REDIS_URL", "QUEUE_CONNECTION") or name.startswith("OUTBOX_"):
-            if name.startswith("OUTBOX_TEST_") or name == "OUTBOX_MYSQL9_DIR":
-                continue
-            del os.environ[name]
 
 
 if __name__ == "__main__":

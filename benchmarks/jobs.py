@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from functools import cache
-from pathlib import Path
 
 from benchmarks.filling import JOB_NAME
-from benchmarks.tally import VARIABLE, Tally
+from benchmarks.tally import mine
 from outbox import Job
-
-
-@cache
-def tally() -> Tally:
-    """That of this process, made when its first job runs."""
-    return Tally(Path(os.environ[VARIABLE]))
 
 
 class NoOp(Job):
@@ -26,7 +17,7 @@ class NoOp(Job):
     number: int
 
     async def handle(self) -> None:
-        tally().count()
+        mine().count()
 
 
 class Stamped(Job):
@@ -37,5 +28,5 @@ class Stamped(Job):
     made: float
 
     async def handle(self) -> None:
-        tally().count()
-        tally().delay(time.monotonic() - self.made)
+        mine().count()
+        mine().delay(time.monotonic() - self.made)

@@ -29,10 +29,11 @@ class ProgramFailedError(Exception):
 
 
 class Programs:
-    """The processes of one measurement. They run in a directory of their own and tally there; leaving the context ends
-    them."""
+    """The processes of one measurement, all of one ``python``. They run in a directory of their own and tally there.
+    Leaving the context ends them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, python: str = sys.executable) -> None:
+        self._python = python
         self.tallies = directory / "tallies"
         self.tallies.mkdir(parents=True)
         self.processes: list[Process] = []
@@ -45,7 +46,7 @@ class Programs:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                self._python,
                 *arguments,
                 cwd=self._directory,
                 env={**os.environ, **environment, "PYTHONPATH": path, tally.VARIABLE: str(self.tallies)},

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.report RESULTS.json``: the tables of a run as Markdown.
+"""``python -m benchmarks.report RESULTS.json […]``: the tables of one run or several as Markdown.
 
 With ``--into DOCUMENT`` they replace what lies between the two marks in that document, so that no figure in it was ever
 typed.
@@ -7,7 +7,7 @@ typed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -69,7 +69,7 @@ def put_into(document: Path, text: str) -> None:
 
 
 @click.command()
-@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A document with the marks.")
 @click.option(
     "--plots",
@@ -77,13 +77,14 @@ def put_into(document: Path, text: str) -> None:
     default=Path(__file__).with_name("plots"),
     help="Where the pictures are.",
 )
-def main(results: Path, into: Path | None, plots: Path) -> None:
-    """The tables of a run as Markdown."""
-    run = Run.load(results)
+def main(results: Sequence[Path], into: Path | None, plots: Path) -> None:
+    """The tables of one run or several as Markdown."""
+    document = (into or Path("README.md")).absolute()
+    text = "\n\n".join(markdown(Run.load(path), plots.absolute(), document) for path in results)
     if into is None:
-        click.echo(markdown(run, plots, Path("README.md").absolute()))
+        click.echo(text)
     else:
-        put_into(into, markdown(run, plots.absolute(), into.absolute()))
+        put_into(into, text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+"""``python -m benchmarks.peers --python ENVIRONMENT/bin/python``: who drains how fast, in turns on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import click
+
+from benchmarks import facts, screen
+from benchmarks.__main__ import RESULTS, new_loop, terminal
+from benchmarks.environment import forget_settings
+from benchmarks.filling import Fill, fill
+from benchmarks.peers.contenders import DURABLE, OUTBOX_CONCURRENCY, OUTBOX_JOBS, PEERS, QUICK, REDIS, Peer
+from benchmarks.peers.postgres import postgres
+from benchmarks.peers.programs.where import VARIABLE
+from benchmarks.programs import Programs, start_workers
+from benchmarks.results import Measurement, Run
+from benchmarks.stores import Store, opened
+
+RATE = "jobs/s"
+_OUTBOX = "outbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    name: str
+    family: str
+    drain: Callable[[Path], Awaitable[float]]
+    """Jobs per second, from the first handler to the last."""
+
+
+async def _outbox(directory: Path, store: Store, jobs: int) -> float:
+    store.clear()
+    await fill(store, Fill(jobs))
+    async with Programs(directory) as programs:
+        await start_workers(programs, store, 2, "--concurrency", str(OUTBOX_CONCURRENCY))
+        return (await programs.ran(jobs)).rate
+
+
+async def _peer(directory: Path, peer: Peer, python: str, redis: Store, jobs: int) -> float:
+    """On an empty store, which for PostgreSQL means a server of its own."""
+    if peer.family == REDIS:
+        redis.clear()
+        return await _drain(directory, peer, python, redis.url, jobs)
+    with postgres(directory / "postgres") as url:
+        return await _drain(directory, peer, python, url, jobs)
+
+
+async def _drain(directory: Path, peer: Peer, python: str, url: str, jobs: int) -> float:
+    environment = {VARIABLE: url}
+    async with Programs(directory, python) as programs:
+        enqueuing = await programs.start("-m", peer.program, str(jobs), environment=environment)
+        await enqueuing.wait()
+        programs.check()
+        for _ in range(peer.commands):
+            await programs.start(*peer.worker, environment=environment)
+        return (await programs.ran(jobs)).rate
+
+
+def _contenders(python: str, mysql: Store, redis: Store, divisor: int, only: Sequence[str]) -> list[Contender]:
+    jobs = OUTBOX_JOBS // divisor
+    outbox = f"2 processes of {OUTBOX_CONCURRENCY}"
+    ours = [
+        Contender(f"{_OUTBOX}, MySQL, {outbox}", DURABLE, partial(_outbox, store=mysql, jobs=jobs)),
+        Contender(f"{_OUTBOX}, {outbox}", REDIS, partial(_outbox, store=redis, jobs=jobs)),
+    ]
+    theirs = [
+        Contender(
+            peer.name, peer.family, partial(_peer, peer=peer, python=python, redis=redis, jobs=peer.jobs // divisor)
+        )
+        for peer in PEERS
+        if not only or peer.package in only
+    ]
+    return [*ours, *theirs]
+
+
+@contextmanager
+def _place(within: Path | None) -> Iterator[Path]:
+    """A temporary directory that PostgreSQL, which runs as another user, can reach."""
+    with tempfile.TemporaryDirectory(prefix="outbox-bench-", dir=within) as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place
+
+
+async def _measure(
+    contenders: Sequence[Contender], repeat: int, directory: Path, tell: Callable[[str], None], failures: list[str]
+) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for cycle in range(repeat):
+        for contender in contenders if cycle % 2 == 0 else reversed(contenders):
+            with _place(directory) as place:
+                try:
+                    rate = await contender.drain(place)
+                except Exception as error:  # noqa: BLE001 - one that fails must not cost the others' results
+                    failures.append(f"{contender.name}: {type(error).__name__}: {error}")
+                    continue
+            rates[contender.name].append(rate)
+            tell(f"{contender.name}: {rate:,.0f} {RATE}")
+    return rates
+
+
+def _measurement(contender: Contender, rates: Sequence[float], ours: str) -> Measurement:
+    return Measurement(
+        f"peers-{contender.family.lower()}",
+        f"Drain a full queue of no-op jobs with two processes: {contender.family}",
+        contender.family,
+        contender.name,
+        None if contender.name == ours else ours,
+        RATE,
+        None,
+        {RATE: rates},
+        (),
+    )
+
+
+def _versions(python: str) -> dict[str, str]:
+    listing = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True)
+    installed = {package["name"].lower(): package["version"] for package in json.loads(listing.stdout)}
+    return {peer.package: installed.get(peer.package, "-") for peer in PEERS}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--python", required=True, type=click.Path(exists=True), help="Of the environment with the other queues.")
+@click.option("--only", default="", metavar="PACKAGE[,PACKAGE]", help=f"Of {', '.join(p.package for p in PEERS)}.")
+@click.option("--quick", is_flag=True, help="Few jobs and one cycle: whether everything works.")
+@click.option("--repeat", type=click.IntRange(1), help="Cycles. Default: 3, with --quick 1.")
+@click.option("--directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For all data.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Where results are written.")
+def main(
+    python: str, only: str, quick: bool, repeat: int | None, directory: Path | None, json_file: Path | None
+) -> None:
+    """Drain a queue with outbox and with other queues, in turns."""
+    forget_settings()
+    console = terminal()
+    cycles = repeat or (1 if quick else 3)
+    started, begun = datetime.now(UTC), time.monotonic()
+    failures: list[str] = []
+    with _place(directory) as place:
+        conditions = {"machine": dict(facts.machine(place)), "versions": {**facts.versions(), **_versions(python)}}
+        with opened("mysql", place / "mysql") as mysql, opened("redis", place / "redis") as redis:
+            names = [each.strip() for each in only.split(",") if each.strip()]
+            contenders = _contenders(str(Path(python).absolute()), mysql, redis, QUICK if quick else 1, names)
+            with asyncio.Runner(loop_factory=new_loop) as loop:
+                for store in (mysql, redis):
+                    conditions[store.kind] = dict(loop.run(facts.settings(store)))
+                tell = partial(console.print, style="dim", markup=False)
+                rates = loop.run(_measure(contenders, cycles, place, tell, failures))
+    ours = {each.family: each.name for each in contenders if each.name.startswith(_OUTBOX)}
+    measurements = [_measurement(each, rates[each.name], ours[each.family]) for each in contenders if rates[each.name]]
+    minutes = (time.monotonic() - begun) / 60
+    run = Run(started.isoformat(timespec="seconds"), minutes, quick, cycles, conditions, measurements, failures)
+    screen.show(console, run)
+    path = json_file or RESULTS / f"peers-{started:%Y-%m-%d-%H%M%S}.json"
+    run.save(path)
+    console.print(f"written: {path}", markup=False)
+    raise SystemExit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

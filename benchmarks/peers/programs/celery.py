@@ -1,0 +1,26 @@
+"""Celery on Redis: threads, and no results."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from celery import Celery
+
+from benchmarks.peers.programs.where import url
+from benchmarks.tally import mine
+
+app = Celery("noop", broker=url())
+app.conf.task_ignore_result = True
+_lock = threading.Lock()
+
+
+@app.task(name="noop")
+def noop(number: int) -> None:  # noqa: ARG001 - the job's payload
+    with _lock:
+        mine().count()
+
+
+if __name__ == "__main__":
+    for each in range(int(sys.argv[1])):
+        noop.delay(each)

@@ -1,0 +1,43 @@
+"""PgQueuer on PostgreSQL over asyncpg: jobs are fetched and their ends written in batches of 200."""
+
+from __future__ import annotations
+
+import sys
+
+import asyncpg
+import uvloop
+from pgqueuer import PgQueuer
+from pgqueuer.db import AsyncpgDriver
+from pgqueuer.queries import Queries
+
+from benchmarks.peers.programs.where import url
+from benchmarks.tally import mine
+
+_BATCH = 200
+_PORTION = 10_000
+
+
+async def enqueue(count: int) -> None:
+    connection = await asyncpg.connect(url())
+    queries = Queries(AsyncpgDriver(connection))
+    await queries.install()
+    for start in range(0, count, _PORTION):
+        numbers = range(start, min(start + _PORTION, count))
+        payloads = [b'{"number": %d}' % number for number in numbers]
+        await queries.enqueue(["noop"] * len(numbers), payloads, [0] * len(numbers))
+    await connection.execute("VACUUM ANALYZE")
+    await connection.close()
+
+
+async def work() -> None:
+    queue = PgQueuer(AsyncpgDriver(await asyncpg.connect(url())))
+
+    @queue.entrypoint("noop")
+    async def noop(job: object) -> None:  # noqa: ARG001 - what PgQueuer calls it with
+        mine().count()
+
+    await queue.run(batch_size=_BATCH)
+
+
+if __name__ == "__main__":
+    uvloop.run(work() if sys.argv[1] == "work" else enqueue(int(sys.argv[1])))
