@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Failure, Fence, Settlement
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A job held by this process until its lease ends."""
 
     fence: Fence

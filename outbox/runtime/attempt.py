@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ class Attempt:
 
     __slots__ = (
         "_call", "_on_end", "claim", "connection", "deadline", "ended", "error", "interruption", "job", "overdue",
-        "seconds", "settlement", "started", "timeout",
+        "seconds", "settlement", "started", "task", "timeout",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -43,6 +44,8 @@ class Attempt:
         self.connection = connection
         self.deadline = claim.deadline
         """When the lease ends, on `outbox.clock`, as far as this process knows."""
+        self.task: asyncio.Task[None] | None = None
+        """What it runs in."""
         self.job: Job | None = None
         self.started: float | None = None
         """When the handler was called."""
@@ -92,6 +95,8 @@ class Attempt:
             return
         self.ended = True
         self.settlement = settlement
+        # It refers back here, and a circle waits for the garbage collector.
+        self._call = None
         if self.started is not None:
             self.seconds = clock.now() - self.started
         self._on_end(self)

@@ -149,19 +149,15 @@ class Completer(BackgroundLoop):
 
     def _report(self, batch: list[Attempt], settled: Settled) -> None:
         stale = {settlement.fence for settlement in settled.stale}
-        told = self._events.wants(JobSettled)
-        for attempt in batch:
-            settlement = attempt.settlement
-            if settlement is None:
-                continue
-            if settlement.fence in stale:
-                if attempt.interruption is not Interruption.UNREACHABLE:  # told already
-                    self._events.emit(attempt.event(LeaseLost, _TOO_LATE))
-                continue
-            if told:
-                self._events.emit(
-                    attempt.event(JobSettled, settlement.outcome, attempt.seconds, settlement.delay, settlement.failure)
-                )
+        accepted = [attempt for attempt in batch if attempt.fence not in stale] if stale else batch
+        if stale:
+            late = [attempt for attempt in batch if attempt.fence in stale]
+            # Told already where the store was out of reach.
+            late = [attempt for attempt in late if attempt.interruption is not Interruption.UNREACHABLE]
+            self._events.emit_all([attempt.event(LeaseLost, _TOO_LATE) for attempt in late])
+        if self._events.wants(JobSettled):
+            self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
+        for attempt in accepted:
             self._on_accepted(attempt)
 
     def _refused(self, attempt: Attempt, error: Exception) -> None:
@@ -170,8 +166,12 @@ class Completer(BackgroundLoop):
             self._events.emit(attempt.event(SettlementRefused, attempt.settlement.outcome, Failure.of(error)))
 
     def _abandon(self, attempts: list[Attempt]) -> None:
-        unwritten = [attempt for attempt in attempts if self._held.get(attempt.fence) is attempt]
+        unwritten = [attempt for attempt in attempts if attempt in self._held]
         self._held.discard(unwritten)
         self._pending.clear()
         job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
         self._events.emit(SettlementsAbandoned(self._connection, job_ids))
+
+
+def _event(attempt: Attempt, end: Settlement) -> JobSettled:
+    return attempt.event(JobSettled, end.outcome, attempt.seconds, end.delay, end.failure)

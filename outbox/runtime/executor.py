@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from outbox import clock, registry
 from outbox.drivers.base import Claim
@@ -15,6 +15,7 @@ from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.call import PATIENCE, Call
 from outbox.runtime.policy import Policy
 from outbox.runtime.threads import Threads
+from outbox.runtime.timeouts import Timeouts
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure, Settlement
 
@@ -42,6 +43,7 @@ class Executor:
         self._threads = threads
         self._events = events
         self._patience = patience
+        self._timeouts = Timeouts()
 
     async def run(self, attempt: Attempt) -> Settlement | None:
         """Make the attempt, in the current task. None means that nothing may be written.
@@ -58,21 +60,19 @@ class Executor:
         except JobError as error:
             return _failed(attempt, error)
         assert attempt.job is not None  # noqa: S101 - for the type checker: prepared
-        call = Call(self._threads, lambda: self._give_up(attempt, policy), self._patience)
+        call = Call(self._threads, partial(self._give_up, attempt, policy), self._patience, attempt.task)
         attempt.begin(call, policy.timeout)
         if self._events.wants(JobStarted):
             self._events.emit(attempt.event(JobStarted, attempt.claim.rescued))
-        timer: asyncio.TimerHandle | None = None
         if policy.timeout > 0:
-            timer = asyncio.get_running_loop().call_later(policy.timeout, attempt.interrupt, Interruption.TIMEOUT)
+            self._timeouts.watch(attempt)
         raised: BaseException | None = None
         try:
             await call.run(attempt.job.handle)  # type: ignore[attr-defined]
         except BaseException as error:  # noqa: BLE001 - a job cannot end the worker, not even with SystemExit
             raised = error
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._timeouts.forget(attempt)
         return self._outcome(attempt, policy, raised)
 
     def _prepare(self, attempt: Attempt) -> Policy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.settlement import Fence
@@ -14,39 +15,41 @@ class Held:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._attempts: dict[Fence, Attempt] = {}
+        # By themselves, not by their fences: every job passes through here, and few are ever looked for.
+        self._attempts: dict[Attempt, None] = {}
 
     def __len__(self) -> int:
         return len(self._attempts)
 
+    def __contains__(self, attempt: Attempt) -> bool:
+        return attempt in self._attempts
+
     def add(self, attempts: Iterable[Attempt]) -> None:
         with self._lock:
-            self._attempts.update({attempt.fence: attempt for attempt in attempts})
+            self._attempts.update(dict.fromkeys(attempts))
 
     def discard(self, attempts: Iterable[Attempt]) -> None:
         with self._lock:
             for attempt in attempts:
-                self._attempts.pop(attempt.fence, None)
+                self._attempts.pop(attempt, None)
 
     def get(self, fence: Fence) -> Attempt | None:
-        with self._lock:
-            return self._attempts.get(fence)
+        return next((attempt for attempt in self.attempts() if attempt.fence == fence), None)
 
     def attempts(self) -> list[Attempt]:
         with self._lock:
-            return list(self._attempts.values())
+            return list(self._attempts)
 
     def renewable(self) -> list[Fence]:
         """What to renew: also ended attempts, until their settlements are written. Never one whose lease was lost: it
         would be kept from its next owner."""
         return [attempt.fence for attempt in self.attempts() if attempt.interruption is not Interruption.LEASE_LOST]
 
-    def renewed(self, fences: Iterable[Fence], deadline: float) -> None:
+    def renewed(self, fences: AbstractSet[Fence], deadline: float) -> None:
         """These leases now end at ``deadline``, on `outbox.clock`."""
-        with self._lock:
-            for fence in fences:
-                if fence in self._attempts:
-                    self._attempts[fence].deadline = deadline
+        for attempt in self.attempts():
+            if attempt.fence in fences:
+                attempt.deadline = deadline
 
     def expiring(self, before: float) -> list[Attempt]:
         """Attempts still running whose leases end before that time, on `outbox.clock`."""

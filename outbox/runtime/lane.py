@@ -66,7 +66,7 @@ class Lane:
         self.wakeups = wakeups
         self._on_empty = on_empty
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[Attempt] = set()
         self.completer = Completer(
             self._settle,
             self.held,
@@ -135,9 +135,8 @@ class Lane:
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         loop = asyncio.get_running_loop()
         for attempt in attempts:
-            task = loop.create_task(self._run(attempt), name=attempt.claim.name)
-            self._tasks.add(task)
-            task.add_done_callback(self._free)
+            attempt.task = loop.create_task(self._run(attempt), name=attempt.claim.name)
+            self._running.add(attempt)
 
     def _hand_back(self, attempts: Sequence[Attempt]) -> None:
         """What was claimed when the worker had been asked to stop already."""
@@ -154,10 +153,8 @@ class Lane:
         finally:
             if attempt.overdue:
                 self._slots.unmark_stuck()
-
-    def _free(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._slots.release(self._options.rest)
+            self._running.discard(attempt)
+            self._slots.release(self._options.rest)
 
     def _ended(self, attempt: Attempt) -> None:
         if attempt.overdue:

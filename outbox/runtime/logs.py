@@ -6,11 +6,13 @@ import json
 import logging
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TextIO
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from outbox.runtime.wording import Level, banner, describe, one_line
 
 _COLOURS = {Level.QUIET: "2", Level.GOOD: "32", Level.NOTICE: "36", Level.WARNING: "33", Level.ERROR: "31"}
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _LEVELS = {Level.WARNING: "warning", Level.ERROR: "error"}
 
 
@@ -27,11 +30,9 @@ def listen(events: Events, stream: TextIO, *, as_json: bool) -> None:
     write = _Writer(stream)
     terminal = stream.isatty()
     style = as_line_of_json if as_json else as_coloured_line if terminal else as_line
-    if as_json or terminal:
-        events.listen(lambda event: write(style(event)))
-    else:
-        # In a file, a line for the end of each attempt is enough.
-        events.listen(lambda event: None if isinstance(event, JobStarted) else write(style(event)))
+    # In a file, a line for the end of each attempt is enough.
+    without = () if as_json or terminal else (JobStarted,)
+    events.listen_to_batches(lambda happened: write("\n".join(map(style, happened))), without=without)
     logger = logging.getLogger("outbox")
     logger.handlers = [_Records(write, as_json=as_json)]
     logger.propagate = False
@@ -44,10 +45,10 @@ class _Writer:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def __call__(self, line: str) -> None:
+    def __call__(self, lines: str) -> None:
         with self._lock:
             try:
-                self._stream.write(line + "\n")
+                self._stream.write(lines + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
                 # Whoever read the pipe has gone, or the stream is closed.
@@ -57,15 +58,14 @@ class _Writer:
 def as_line(event: Event) -> str:
     """``2026-01-31T12:00:00+01:00  done  app.SendReceipt …``"""
     _, word, text = describe(event)
-    return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {word:<9} {text}"
+    return f"{_local(int(time.time()))}  {word:<9} {text}"
 
 
 def as_coloured_line(event: Event) -> str:
     if isinstance(event, WorkerStarted):
         return banner(event)
     level, word, text = describe(event)
-    time = datetime.now().astimezone().strftime("%H:%M:%S")
-    return f"\x1b[2m{time}\x1b[0m  \x1b[{_COLOURS[level]}m{word:<9}\x1b[0m {text}"
+    return f"\x1b[2m{_local(int(time.time()))[11:19]}\x1b[0m  \x1b[{_COLOURS[level]}m{word:<9}\x1b[0m {text}"
 
 
 def as_line_of_json(event: Event) -> str:
@@ -73,11 +73,16 @@ def as_line_of_json(event: Event) -> str:
     values: dict[str, Any] = {
         "time": _now(),
         "level": _LEVELS.get(describe(event)[0], "info"),
-        "event": _CAPITAL.sub("_", type(event).__name__).lower(),
+        "event": _snake_case(type(event).__name__),
     }
-    for field in fields(event):
-        values[field.name] = _plain(getattr(event, field.name))
+    for name in type(event).__dataclass_fields__:
+        values[name] = _plain(getattr(event, name))
     return json.dumps(values)
+
+
+@lru_cache
+def _snake_case(name: str) -> str:
+    return _CAPITAL.sub("_", name).lower()
 
 
 class _Records(logging.Handler):
@@ -95,17 +100,29 @@ class _Records(logging.Handler):
             values = {"time": _now(), "level": record.levelname.lower(), "event": "log", "message": record.getMessage()}
             self._write(json.dumps(values | ({"traceback": trace} if trace else {})))
             return
-        time = datetime.now().astimezone().isoformat(timespec="seconds")
-        line = f"{time}  {record.levelname.lower():<9} {one_line(record.getMessage())}"
+        line = f"{_local(int(time.time()))}  {record.levelname.lower():<9} {one_line(record.getMessage())}"
         self._write(f"{line}\n{trace.rstrip()}" if trace else line)
 
 
+@lru_cache(maxsize=1)
+def _local(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).astimezone().isoformat()
+
+
+@lru_cache(maxsize=1)
+def _utc(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{_utc(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
 def _plain(value: Any) -> Any:
     """What JSON can say."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, UUID):

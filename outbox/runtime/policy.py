@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.envelope import Headers
@@ -18,8 +17,7 @@ _log = logging.getLogger("outbox.runtime")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     max_tries: int
     timeout: float
     """Seconds for one attempt; 0 for no limit."""

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Generator
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -126,7 +125,7 @@ async def test_the_context_says_what_is_run(bench: Bench) -> None:
         async def handle(self) -> None:
             seen.append(self.context)
 
-    claim = replace(claim_of(Looks(), attempt=2), queue="mail")
+    claim = claim_of(Looks(), attempt=2)._replace(queue="mail")
     _, task = bench.begin(claim)
     await task
     (context,) = seen
@@ -235,7 +234,7 @@ async def test_attempts_used_up_by_dead_workers_fail_the_job_without_loading_it(
     ],
 )
 async def test_a_row_that_is_no_job_fails_at_once(bench: Bench, change: dict[str, str], error: str) -> None:
-    attempt, task = bench.begin(replace(claim_of(Fine()), **change))
+    attempt, task = bench.begin(claim_of(Fine())._replace(**change))
     await task
     assert attempt.settlement is not None
     assert attempt.settlement.outcome is Outcome.FAILED
