@@ -21,6 +21,10 @@ _BATCH_WINDOW = 0.02
 """Seconds for which a free slot waits for others while there is a backlog. Invisible beside the jobs that keep the
 other slots, and it turns a claim per job into a few dozen per second."""
 
+_LINGER_AT_MOST = 0.05
+"""Seconds for which a quarter of the slots waits for the others, and never longer than half of what a claim takes. Short
+jobs are then claimed in batches as large as there are slots, which matters the more the further away the store is."""
+
 
 Aside = Callable[..., Awaitable[Any]]
 """Awaits a function with its arguments, in the thread of the stores."""
@@ -33,9 +37,10 @@ async def _here(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any
 class Claimer(BackgroundLoop):
     """Takes as many jobs as there are free slots.
 
-    A claim that came back full says that there is more: the next one follows as soon as a quarter of the slots is
-    free, or a short while after the first is. A claim that came back with less says that the store has been emptied:
-    the next one follows a wake-up, or a look that found something due. An idle claimer only looks: see `Nap`.
+    A claim that came back full says that there is more: the next one follows when a quarter of the slots is free and
+    the others were waited for a moment, or a short while after the first is free. A claim that came back with less says
+    that the store has been emptied: the next one follows a wake-up, or a look that found something due. An idle claimer
+    only looks: see `Nap`.
 
     ``claim`` and ``look`` are called ``aside``. So is the nap, which is given the free slots: when it is woken and
     nothing runs, it claims where it is, and the jobs need one change of threads to start, not two.
@@ -72,6 +77,7 @@ class Claimer(BackgroundLoop):
         self._aside = aside
         self._patience = Patience()
         self._backlog = False
+        self._took = 0.0
         self._nap = Nap(
             options,
             look,
@@ -92,10 +98,13 @@ class Claimer(BackgroundLoop):
         while not self.stopping:
             await self._completer.keeping_up()
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
-            reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, share=self._lanes)
+            linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
+            reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._lanes)
             if reserved:
                 self._nap.end()
+                begun = clock.now()
                 found = await self._fill(reserved, self._claim, reserved)
+                self._took = clock.now() - begun
                 while found is not None and not self._backlog and not self.stopping:
                     # Other lanes might need the slots meanwhile.
                     free = self._slots.grab() if self._lanes == 1 else 0

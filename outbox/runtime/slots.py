@@ -14,9 +14,11 @@ class _Waiter:
 
     batch: int
     window: float
+    linger: float
     share: int
     granted: asyncio.Future[int]
     timer: asyncio.TimerHandle | None = None
+    lingers: bool = False
     waited: bool = False
 
 
@@ -46,13 +48,14 @@ class Slots:
     def free(self) -> int:
         return self.size - self.running - self._reserved - self._resting
 
-    async def reserve(self, *, batch: int = 1, window: float = 0.0, share: int = 1) -> int:
+    async def reserve(self, *, batch: int = 1, window: float = 0.0, linger: float = 0.0, share: int = 1) -> int:
         """Wait for room and reserve it; 0 when woken by ``kick``.
 
-        It waits until ``batch`` slots are free, or all that can be, or until one has been free for ``window`` seconds.
-        It takes one ``share``-th of what is free, so that several lanes get their turn. First come, first served.
+        It waits until ``batch`` slots are free, or all that can be, or until one has been free for ``window`` seconds;
+        and with a batch complete, up to ``linger`` seconds for the others. It takes one ``share``-th of what is free,
+        so that several lanes get their turn. First come, first served.
         """
-        waiter = _Waiter(batch, window, share, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(batch, window, linger, share, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._serve()
         return await waiter.granted
@@ -117,8 +120,7 @@ class Slots:
             if amount <= 0:
                 return
             if not self._ripe(waiter):
-                if waiter.timer is None:
-                    waiter.timer = asyncio.get_running_loop().call_later(waiter.window, self._window_over, waiter)
+                self._set_timer(waiter)
                 return
             self._waiters.popleft()
             self._take(amount)
@@ -134,7 +136,19 @@ class Slots:
         return room if self._budget is None else min(room, self._budget)
 
     def _ripe(self, waiter: _Waiter) -> bool:
-        return self.free >= waiter.batch or waiter.waited or waiter.window <= 0 or self.running == self.stuck
+        if waiter.waited or self.running == self.stuck:
+            return True
+        return waiter.linger <= 0 if self.free >= waiter.batch else waiter.window <= 0
+
+    def _set_timer(self, waiter: _Waiter) -> None:
+        lingers = self.free >= waiter.batch
+        if waiter.timer is not None:
+            if waiter.lingers or not lingers:
+                return
+            waiter.timer.cancel()
+        waiter.lingers = lingers
+        seconds = waiter.linger if lingers else waiter.window
+        waiter.timer = asyncio.get_running_loop().call_later(seconds, self._window_over, waiter)
 
     def _window_over(self, waiter: _Waiter) -> None:
         waiter.waited = True

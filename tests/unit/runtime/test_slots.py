@@ -8,8 +8,10 @@ from outbox.runtime.slots import Slots
 from tests.unit.runtime.memory import until
 
 
-async def reserving(slots: Slots, *, batch: int = 1, window: float = 60, share: int = 1) -> asyncio.Task[int]:
-    task = asyncio.create_task(slots.reserve(batch=batch, window=window, share=share))
+async def reserving(
+    slots: Slots, *, batch: int = 1, window: float = 60, linger: float = 0, share: int = 1
+) -> asyncio.Task[int]:
+    task = asyncio.create_task(slots.reserve(batch=batch, window=window, linger=linger, share=share))
     await asyncio.sleep(0)
     return task
 
@@ -50,6 +52,28 @@ async def test_a_batch_does_not_wait_longer_than_its_window() -> None:
     assert not task.done(), "the window begins when a slot is free"
     slots.release()
     assert await task == 1
+
+
+async def test_a_complete_batch_lingers_for_the_other_slots() -> None:
+    slots = await running(20, 20)
+    task = await reserving(slots, batch=5, linger=60)
+    for _ in range(19):
+        slots.release()
+    await asyncio.sleep(0)
+    assert not task.done()
+    slots.release()
+    assert await task == 20
+
+
+async def test_a_complete_batch_lingers_no_longer_than_it_was_told() -> None:
+    slots = await running(20, 20)
+    task = await reserving(slots, batch=5, window=60, linger=0.01)
+    slots.release()
+    await asyncio.sleep(0.03)
+    assert not task.done(), "the batch is not complete"
+    for _ in range(5):
+        slots.release()
+    assert await task == 6
 
 
 async def test_a_batch_does_not_wait_when_nothing_runs_that_could_free_more() -> None:
