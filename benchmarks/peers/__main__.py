@@ -20,7 +20,7 @@ from benchmarks import facts, screen
 from benchmarks.__main__ import RESULTS, new_loop, terminal
 from benchmarks.environment import forget_settings
 from benchmarks.filling import Fill, fill
-from benchmarks.peers.contenders import DURABLE, OUTBOX_CONCURRENCY, OUTBOX_JOBS, PEERS, QUICK, REDIS, Peer
+from benchmarks.peers.contenders import DURABLE, OUTBOX_CONCURRENCY, OUTBOX_JOBS, PEERS, QUICK, REDIS, SQLITE, Peer
 from benchmarks.peers.postgres import postgres
 from benchmarks.peers.programs.where import VARIABLE
 from benchmarks.programs import Programs, start_workers
@@ -28,7 +28,18 @@ from benchmarks.results import Measurement, Run
 from benchmarks.stores import Store, opened
 
 RATE = "jobs/s"
-_OUTBOX = "outbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Those that are opened once, and emptied for each drain."""
+
+    mysql: Store
+    sqlite: Store
+    redis: Store
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter((self.mysql, self.sqlite, self.redis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +48,15 @@ class Contender:
     family: str
     drain: Callable[[Path], Awaitable[float]]
     """Jobs per second, from the first handler to the last."""
+    against: str | None = None
+    """The contender that it is compared with."""
 
 
-async def _outbox(directory: Path, store: Store, jobs: int) -> float:
+async def _outbox(directory: Path, store: Store, processes: int, jobs: int) -> float:
     store.clear()
     await fill(store, Fill(jobs))
     async with Programs(directory) as programs:
-        await start_workers(programs, store, 2, "--concurrency", str(OUTBOX_CONCURRENCY))
+        await start_workers(programs, store, processes, "--concurrency", str(OUTBOX_CONCURRENCY))
         return (await programs.ran(jobs)).rate
 
 
@@ -52,6 +65,8 @@ async def _peer(directory: Path, peer: Peer, python: str, redis: Store, jobs: in
     if peer.family == REDIS:
         redis.clear()
         return await _drain(directory, peer, python, redis.url, jobs)
+    if peer.family == SQLITE:
+        return await _drain(directory, peer, python, str(directory / "jobs.sqlite3"), jobs)
     with postgres(directory / "postgres") as url:
         return await _drain(directory, peer, python, url, jobs)
 
@@ -67,21 +82,37 @@ async def _drain(directory: Path, peer: Peer, python: str, url: str, jobs: int) 
         return (await programs.ran(jobs)).rate
 
 
-def _contenders(python: str, mysql: Store, redis: Store, divisor: int, only: Sequence[str]) -> list[Contender]:
-    jobs = OUTBOX_JOBS // divisor
-    outbox = f"2 processes of {OUTBOX_CONCURRENCY}"
-    ours = [
-        Contender(f"{_OUTBOX}, MySQL, {outbox}", DURABLE, partial(_outbox, store=mysql, jobs=jobs)),
-        Contender(f"{_OUTBOX}, {outbox}", REDIS, partial(_outbox, store=redis, jobs=jobs)),
-    ]
-    theirs = [
-        Contender(
-            peer.name, peer.family, partial(_peer, peer=peer, python=python, redis=redis, jobs=peer.jobs // divisor)
-        )
-        for peer in PEERS
-        if not only or peer.package in only
-    ]
-    return [*ours, *theirs]
+def _contenders(python: str, stores: Stores, divisor: int, peers: Sequence[Peer]) -> Iterator[Contender]:
+    """Family by family, so that what is compared is measured close together. The first of each is outbox.
+
+    Processes on SQLite do not add up, as it has one writer at a time, so outbox is there with one as well.
+    """
+    for family, where, store, shapes in (
+        (DURABLE, "outbox, MySQL", stores.mysql, (2,)),
+        (SQLITE, "outbox, SQLite", stores.sqlite, (2, 1)),
+        (REDIS, "outbox, Redis", stores.redis, (2,)),
+    ):
+        rivals = [peer for peer in peers if peer.family == family]
+        if not rivals:
+            continue
+        names = [f"{where}, {count} process{'es' if count > 1 else ''} of {OUTBOX_CONCURRENCY}" for count in shapes]
+        jobs = OUTBOX_JOBS[family] // divisor
+        for name, count in zip(names, shapes, strict=True):
+            drain = partial(_outbox, store=store, processes=count, jobs=jobs)
+            yield Contender(name, family, drain, None if name == names[0] else names[0])
+        for peer in rivals:
+            drain = partial(_peer, peer=peer, python=python, redis=stores.redis, jobs=peer.jobs // divisor)
+            yield Contender(peer.name, family, drain, names[0])
+
+
+@contextmanager
+def _stores(directory: Path) -> Iterator[Stores]:
+    with (
+        opened("mysql", directory / "mysql") as mysql,
+        opened("sqlite", directory / "sqlite") as sqlite,
+        opened("redis", directory / "redis") as redis,
+    ):
+        yield Stores(mysql, sqlite, redis)
 
 
 @contextmanager
@@ -110,13 +141,13 @@ async def _measure(
     return rates
 
 
-def _measurement(contender: Contender, rates: Sequence[float], ours: str) -> Measurement:
+def _measurement(contender: Contender, rates: Sequence[float]) -> Measurement:
     return Measurement(
         f"peers-{contender.family.lower()}",
         f"Drain a full queue of no-op jobs with two processes: {contender.family}",
         contender.family,
         contender.name,
-        None if contender.name == ours else ours,
+        contender.against,
         RATE,
         None,
         {RATE: rates},
@@ -125,9 +156,10 @@ def _measurement(contender: Contender, rates: Sequence[float], ours: str) -> Mea
 
 
 def _versions(python: str) -> dict[str, str]:
+    """Of the other queues, as far as they are installed."""
     listing = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True)
     installed = {package["name"].lower(): package["version"] for package in json.loads(listing.stdout)}
-    return {peer.package: installed.get(peer.package, "-") for peer in PEERS}
+    return {peer.package: installed[peer.package] for peer in PEERS if peer.package in installed}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -143,21 +175,25 @@ def main(
     """Drain a queue with outbox and with other queues, in turns."""
     forget_settings()
     console = terminal()
+    tell = partial(console.print, style="dim", markup=False)
+    python = str(Path(python).absolute())
+    versions = _versions(python)
+    wanted = [each.strip() for each in only.split(",")] if only else [peer.package for peer in PEERS]
+    peers = [peer for peer in PEERS if peer.package in wanted and peer.package in versions]
+    for package in wanted:
+        if package not in versions:
+            tell(f"left out: {package} is not installed for {python}")
     cycles = repeat or (1 if quick else 3)
     started, begun = datetime.now(UTC), time.monotonic()
     failures: list[str] = []
     with _place(directory) as place:
-        conditions = {"machine": dict(facts.machine(place)), "versions": {**facts.versions(), **_versions(python)}}
-        with opened("mysql", place / "mysql") as mysql, opened("redis", place / "redis") as redis:
-            names = [each.strip() for each in only.split(",") if each.strip()]
-            contenders = _contenders(str(Path(python).absolute()), mysql, redis, QUICK if quick else 1, names)
-            with asyncio.Runner(loop_factory=new_loop) as loop:
-                for store in (mysql, redis):
-                    conditions[store.kind] = dict(loop.run(facts.settings(store)))
-                tell = partial(console.print, style="dim", markup=False)
-                rates = loop.run(_measure(contenders, cycles, place, tell, failures))
-    ours = {each.family: each.name for each in contenders if each.name.startswith(_OUTBOX)}
-    measurements = [_measurement(each, rates[each.name], ours[each.family]) for each in contenders if rates[each.name]]
+        conditions = {"machine": dict(facts.machine(place)), "versions": {**facts.versions(), **versions}}
+        with _stores(place) as stores, asyncio.Runner(loop_factory=new_loop) as loop:
+            contenders = list(_contenders(python, stores, QUICK if quick else 1, peers))
+            for store in stores:
+                conditions[store.kind] = dict(loop.run(facts.settings(store)))
+            rates = loop.run(_measure(contenders, cycles, place, tell, failures))
+    measurements = [_measurement(each, rates[each.name]) for each in contenders if rates[each.name]]
     minutes = (time.monotonic() - begun) / 60
     run = Run(started.isoformat(timespec="seconds"), minutes, quick, cycles, conditions, measurements, failures)
     screen.show(console, run)

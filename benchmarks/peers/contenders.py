@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DURABLE, REDIS = "databases", "Redis"
-"""Who is compared with whom: queues that keep jobs in a database that writes each commit to the disk, and queues on a
-Redis that keeps them in memory."""
+DURABLE, SQLITE, REDIS = "databases", "SQLite", "Redis"
+"""Who is compared with whom: queues on a database server that writes each commit to the disk, queues on an SQLite that
+does so too, and queues on a Redis that keeps them in memory."""
 
 _PROGRAMS = "benchmarks.peers.programs"
 
@@ -47,6 +47,24 @@ PEERS = (
         ("-m", f"{_PROGRAMS}.procrastinate", "work"),
         commands=2,
         jobs=6_000,
+    ),
+    Peer(
+        "oban, PostgreSQL, 2 processes of 100",
+        "oban",
+        DURABLE,
+        f"{_PROGRAMS}.oban",
+        ("-m", f"{_PROGRAMS}.oban", "work"),
+        commands=2,
+        jobs=50_000,
+    ),
+    Peer(
+        "huey, 2 processes, synchronous=FULL",
+        "huey",
+        SQLITE,
+        f"{_PROGRAMS}.huey",
+        (*("-m", "huey.bin.huey_consumer", f"{_PROGRAMS}.huey.queue"), *("-k", "process", "-w", "2", "-q")),
+        commands=1,
+        jobs=40_000,
     ),
     Peer(
         "dramatiq, 2 processes of 32 threads",
@@ -89,7 +107,7 @@ PEERS = (
     ),
 )
 
-OUTBOX_JOBS = 100_000
+OUTBOX_JOBS = {DURABLE: 100_000, SQLITE: 60_000, REDIS: 100_000}
 OUTBOX_CONCURRENCY = 400
 QUICK = 20
 """By how much fewer jobs there are in a quick run."""

@@ -1,4 +1,4 @@
-"""Celery on Redis: threads, and no results."""
+"""Celery on Redis: threads, no results, and acknowledgements after the job: by default a killed worker's are lost."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks.tally import mine
 
 app = Celery("noop", broker=url())
 app.conf.task_ignore_result = True
+app.conf.task_acks_late = True
 _lock = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""SAQ on Redis: twenty jobs at once."""
+"""SAQ on Redis: twenty jobs at once, on uvloop, of which its command knows nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
+import uvloop
 from saq import Queue
 
 from benchmarks.peers.programs.where import url
@@ -13,6 +14,7 @@ from benchmarks.tally import mine
 
 _AT_ONCE = 50
 
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 queue = Queue.from_url(url())
 
 
