@@ -6,10 +6,12 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.bulk import DISPATCH_MANY
 from benchmarks.scenarios.business import BUSINESS
 from benchmarks.scenarios.dispatching import DISPATCH
+from benchmarks.scenarios.distance import SLOW_DATABASE
 from benchmarks.scenarios.draining import DRAIN
 from benchmarks.scenarios.flatness import FLATNESS
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.mixed import MIXED
+from benchmarks.scenarios.overload import OVERLOAD
 from benchmarks.scenarios.waiting import LATENCY, LATENCY_BUSY
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -21,5 +23,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     LATENCY,
     LATENCY_BUSY,
     MEMORY,
+    SLOW_DATABASE,
+    OVERLOAD,
     *FLATNESS,
 )

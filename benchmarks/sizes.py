@@ -23,6 +23,10 @@ class Sizes:
     """How long jobs are dispatched while workers drain."""
     idle_seconds: float
     """How long an idle worker is watched."""
+    overload_seconds: float
+    """How long a backlog grows."""
+    distant: int
+    """Jobs in the queue when a worker far from its database begins."""
     small: bool
     """Whether curves end at small levels."""
 
@@ -36,6 +40,8 @@ FULL = Sizes(
     latencies=400,
     mixed_seconds=20.0,
     idle_seconds=10.0,
+    overload_seconds=600.0,
+    distant=20_000,
     small=False,
 )
 
@@ -48,5 +54,7 @@ QUICK = Sizes(
     latencies=40,
     mixed_seconds=3.0,
     idle_seconds=2.0,
+    overload_seconds=8.0,
+    distant=2_000,
     small=True,
 )
