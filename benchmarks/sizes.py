@@ -41,7 +41,7 @@ FULL = Sizes(
     mixed_seconds=20.0,
     idle_seconds=10.0,
     overload_seconds=600.0,
-    distant=20_000,
+    distant=10_000,
     small=False,
 )
 

@@ -41,11 +41,11 @@ async def _measure(site: Site, concurrency: int, answer: float) -> Sample:
         far = await _drain(site, proxy, concurrency, answer)
     return Sample(
         {
-            "jobs/s without": near.rate,
+            "jobs/s, no delay": near.rate,
             "jobs/s": far.rate,
-            "of that without": far.rate / near.rate,
-            "in proportion": near.in_proportion(answer) / near.rate,
-            "jobs per round trip, without": near.jobs / near.round_trips,
+            "part that is left": far.rate / near.rate,
+            "part left in proportion": near.in_proportion(answer) / near.rate,
+            "jobs per round trip, no delay": near.jobs / near.round_trips,
             "jobs per round trip": far.jobs / far.round_trips,
         }
     )

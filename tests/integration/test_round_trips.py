@@ -1,0 +1,28 @@
+"""Counted on the wire, COMMIT included: how often a worker waits for a database server, however far away that is."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.proxy import between
+from outbox.drivers.database import DatabaseDriver
+from outbox.settlement import Settlement
+from tests.conformance.jobs import envelopes
+
+SERVERS = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")]
+
+
+@pytest.mark.parametrize("backend", SERVERS)
+@pytest.mark.parametrize("count", [1, 400])
+async def test_a_claim_waits_three_times_and_its_end_twice(backend: str, count: int, migrated_url: str) -> None:
+    """SELECT, UPDATE and COMMIT; DELETE and COMMIT. Nothing is asked before, between or after."""
+    async with between(migrated_url) as proxy:
+        driver = DatabaseDriver(proxy.url, pool_size=1)
+        await driver.insert(envelopes(count))
+        proxy.round_trips = 0
+        claims = await driver.claim(["default"], count, 30)
+        assert (len(claims), proxy.round_trips) == (count, 3)
+        proxy.round_trips = 0
+        await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        assert proxy.round_trips == 2
+        await driver.close()
