@@ -144,7 +144,7 @@ async def _measure(
 def _measurement(contender: Contender, rates: Sequence[float]) -> Measurement:
     return Measurement(
         f"peers-{contender.family.lower()}",
-        f"Drain a full queue of no-op jobs with two processes: {contender.family}",
+        f"Drain a full queue of no-op jobs: {contender.family}",
         contender.family,
         contender.name,
         contender.against,
