@@ -22,8 +22,9 @@ _BATCH_WINDOW = 0.02
 other slots, and it turns a claim per job into a few dozen per second."""
 
 _LINGER_AT_MOST = 0.05
-"""Seconds for which a quarter of the slots waits for the others, and never longer than half of what a claim takes. Short
-jobs are then claimed in batches as large as there are slots, which matters the more the further away the store is."""
+"""Seconds for which a quarter of the slots waits for the others, and never longer than half of what a claim takes.
+Short jobs are then claimed in batches as large as there are slots, which matters the more the further away the store
+is."""
 
 
 Aside = Callable[..., Awaitable[Any]]

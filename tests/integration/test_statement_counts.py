@@ -74,6 +74,26 @@ async def test_completions_of_one_claim_are_one_delete(counting: Counting, count
     assert counting.since() == ["DELETE"]
 
 
+@pytest.mark.parametrize(("claims", "sent"), [(2, ["DELETE"] * 2), (3, ["SELECT", "DELETE"])])
+async def test_completions_of_several_claims_are_two_statements(
+    counting: Counting, claims: int, sent: list[str]
+) -> None:
+    held = [claim for _ in range(claims) for claim in await claimed(counting, 10)]
+    counting.since()
+    settled = await counting.driver.settle([Settlement.completed(claim.fence) for claim in held])
+    assert counting.since() == sent
+    assert len(settled.accepted) == 10 * claims
+
+
+async def test_a_stale_completion_among_those_of_two_claims_changes_nothing(counting: Counting) -> None:
+    held = [claim for _ in range(2) for claim in await claimed(counting, 10)]
+    taken, *others = (claim.fence for claim in held)
+    await counting.driver.settle([Settlement.completed(taken)])
+    settled = await counting.driver.settle([Settlement.completed(claim.fence) for claim in held])
+    assert [settlement.fence for settlement in settled.stale] == [taken]
+    assert {settlement.fence for settlement in settled.accepted} == set(others)
+
+
 @pytest.mark.parametrize("count", [5, 50, 400])
 async def test_a_batch_of_every_kind_is_a_constant_number_of_statements(counting: Counting, count: int) -> None:
     """One to lock and compare, one each for failures, put-backs, deletions and follow-ups."""

@@ -52,8 +52,9 @@ class _Taking:
             ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
             microseconds = int(self._lease * _MICROSECONDS)
             for keys in chunked(ids):
+                listed, parameters = self._dialect.among(keys)
                 await connection.exec_driver_sql(
-                    self._dialect.reserve(len(keys)), (self._token, microseconds, microseconds, *keys)
+                    self._dialect.reserve(listed), (self._token, microseconds, microseconds, *parameters)
                 )
         return self._claims
 

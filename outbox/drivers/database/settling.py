@@ -14,6 +14,7 @@ from outbox.drivers.database.wire import Plain
 from outbox.settlement import Failure, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000
+_TOKENS_AT_ONCE = 2
 _REMOVED = {Outcome.COMPLETED, Outcome.CANCELLED}
 _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
@@ -52,17 +53,24 @@ class _Settling:
         return None if any(held.get(job_id) == token for job_id, token in tokens.items()) else self._decided
 
     async def _delete_at_once(self, connection: Plain) -> Settled | None:
-        token = self._settlements[0].fence.token
-        for settlement in self._settlements:
-            if settlement.outcome not in _REMOVED or settlement.follow_ups or settlement.fence.token != token:
+        """Without looking first, a statement for each of one or two tokens: a lock and a look are two statements however
+        many there are. None if that is not all there is to do."""
+        held: dict[bytes, list[bytes]] = {}
+        for fence, outcome, _, _, follow_ups in self._settlements:
+            if outcome not in _REMOVED or follow_ups:
                 return None
-        ids = sorted(settlement.fence.job_id.bytes for settlement in self._settlements)
-        result = await connection.exec_driver_sql(self._dialect.remove_held(len(ids)), (*ids, token))
-        if result.rowcount == len(ids):
-            return Settled(self._settlements, ())
-        # Some were not ours any more. Which ones can be told only from the rows, so begin again by locking them.
-        await connection.rollback()
-        return None
+            held.setdefault(fence.token, []).append(fence.job_id.bytes)
+        if len(held) > _TOKENS_AT_ONCE:
+            return None
+        for token, ids in held.items():
+            listed, parameters = self._dialect.among(sorted(ids))
+            result = await connection.exec_driver_sql(self._dialect.remove_held(listed), (*parameters, token))
+            if result.rowcount != len(ids):
+                # Some were not ours any more. Which ones can be told only from the rows, so begin again by locking
+                # them.
+                await connection.rollback()
+                return None
+        return Settled(self._settlements, ())
 
     async def _lock_and_write(self, connection: Plain) -> Settled:
         ids = [settlement.fence.job_id.bytes for settlement in self._settlements]

@@ -79,8 +79,12 @@ class Dialect(ABC):
             f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
         )
 
-    def reserve(self, count: int) -> str:
-        """Parameters: token; microseconds of the lease, twice; ids.
+    def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
+        """A list of ids for the statements that every job passes through, with its parameters."""
+        return self.marks(len(ids)), tuple(ids)
+
+    def reserve(self, ids: str) -> str:
+        """Parameters: token; microseconds of the lease, twice; those of ``ids``, which `among` makes.
 
         Both moments move to the end of the lease: what is held leaves the part of the claim index that claims read, so
         that they never meet a row that its holder is about to delete, nor walk over thousands of long jobs.
@@ -89,7 +93,7 @@ class Dialect(ABC):
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, "
             f"reserved_until = {end}, available_at = {end}, attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
-            f"WHERE id IN ({self.marks(count)})"
+            f"WHERE id IN ({ids})"
         )
 
     def held(self, count: int, *, lock: bool) -> str:
@@ -108,8 +112,8 @@ class Dialect(ABC):
         )
 
     @abstractmethod
-    def remove_held(self, count: int) -> str:
-        """Delete rows held under one token. Parameters: ids, token."""
+    def remove_held(self, ids: str) -> str:
+        """Delete rows held under one token. Parameters: those of ``ids``, which `among` makes; token."""
 
     @abstractmethod
     def remove(self, count: int) -> str:

@@ -41,11 +41,12 @@ class MySQL(Dialect):
     def drains(self) -> str:
         return f"FIND_IN_SET({self.p}, queues)"
 
-    def remove_held(self, count: int) -> str:
-        return (
-            f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
-            f"AND reserved_by = {self.p}"
-        )
+    def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
+        # asyncmy takes fifteen times as long to quote each as a parameter.
+        return ", ".join([f"x'{key.hex()}'" for key in ids]), ()
+
+    def remove_held(self, ids: str) -> str:
+        return f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({ids}) AND reserved_by = {self.p}"
 
     def remove(self, count: int) -> str:
         # The form for several tables, because the one for a single table takes no index hint. And a look at a column

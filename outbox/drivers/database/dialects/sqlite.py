@@ -64,8 +64,8 @@ class SQLite(Dialect):
             f"AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now})"
         )
 
-    def remove_held(self, count: int) -> str:
-        return f"{self.remove(count)} AND reserved_by = {self.p}"
+    def remove_held(self, ids: str) -> str:
+        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.p}"
 
     def remove(self, count: int) -> str:
         return f"DELETE FROM queue_jobs WHERE id IN ({self.marks(count)})"
