@@ -53,8 +53,8 @@ class _Settling:
         return None if any(held.get(job_id) == token for job_id, token in tokens.items()) else self._decided
 
     async def _delete_at_once(self, connection: Plain) -> Settled | None:
-        """Without looking first, a statement for each of one or two tokens: a lock and a look are two statements however
-        many there are. None if that is not all there is to do."""
+        """Without looking first, a statement for each of one or two tokens: a lock and a look are two statements
+        however many there are. None if that is not all there is to do."""
         held: dict[bytes, list[bytes]] = {}
         for fence, outcome, _, _, follow_ups in self._settlements:
             if outcome not in _REMOVED or follow_ups:
