@@ -144,6 +144,15 @@ def relayed_connections(settings: Settings) -> list[str]:
     return [*names, *(name for name in _redis_names(settings) if name in settings.connections)]
 
 
+def open_relay_source(settings: Settings) -> DatabaseDriver:
+    """The database from which relays move jobs.
+
+    Raises:
+        ConfigurationError: as `open_driver`.
+    """
+    return DatabaseDriver(connection_settings(settings, DATABASE).url, pool_size=1)
+
+
 def open_relay_target(settings: Settings, name: str) -> Accepts:
     """What a relay moves jobs to.
 

@@ -47,6 +47,10 @@ class Headers:
     trace: dict[str, str] | None = None
     relayed_to: str | None = None
     """On a row that is on its way to another connection: the queue that the job will be in there."""
+    relayed_delay: float | None = None
+    """On such a row: the seconds after its writing until which the job is to wait over there."""
+    relayed_until: datetime | None = None
+    """The same as an absolute time."""
 
     def dump(self) -> str:
         if self is _NO_HEADERS:
@@ -62,6 +66,10 @@ class Headers:
             values["trace"] = self.trace
         if self.relayed_to is not None:
             values["relayed_to"] = self.relayed_to
+        if self.relayed_delay is not None:
+            values["relayed_delay"] = self.relayed_delay
+        if self.relayed_until is not None:
+            values["relayed_until"] = self.relayed_until.isoformat()
         return json.dumps(values)
 
     @classmethod
@@ -81,12 +89,21 @@ class Headers:
                 backoff=None if backoff is None else Backoff(backoff["delays"], jitter=backoff["jitter"]),
                 trace=values.get("trace"),
                 relayed_to=None if values.get("relayed_to") is None else check_queue(values["relayed_to"]),
+                relayed_delay=None if values.get("relayed_delay") is None else check_delay(values["relayed_delay"]),
+                relayed_until=None if values.get("relayed_until") is None else _moment(values["relayed_until"]),
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidOption) as error:
             raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
 
 
 _NO_HEADERS = Headers()
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None:
+        raise ValueError(f"{text} has no time zone")
+    return moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +170,17 @@ def _with_delay(options: Options, delay: DelayOption) -> Options:
         if delay.tzinfo is None or delay.utcoffset() is None:
             raise InvalidOption(f"a delay given as a datetime needs a time zone; {delay!r} has none")
         return replace(options, available_at=delay)
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    return replace(options, delay=check_delay(delay.total_seconds() if isinstance(delay, timedelta) else delay))
+
+
+def check_delay(seconds: object) -> float:
+    """
+    Raises:
+        InvalidOption: it is no number, or over ten years.
+    """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds <= MAX_DELAY:
-        raise InvalidOption(f"a delay is seconds (up to ten years), a timedelta or an aware datetime, not {delay!r}")
-    return replace(options, delay=max(0.0, float(seconds)))
+        raise InvalidOption(f"a delay is seconds (up to ten years), a timedelta or an aware datetime, not {seconds!r}")
+    return max(0.0, float(seconds))
 
 
 _NO_OPTIONS = Options()

@@ -162,6 +162,16 @@ class Claims(Protocol):
         """When there may be something to claim: one statement where the store has statements, taking no lock."""
 
 
+class Forwards(Claims, Protocol):
+    """What a database owes to a relay, which moves jobs from it to another store."""
+
+    async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
+        """When these live jobs were written, by the store's clock. Those that are no more are left out."""
+
+    async def now(self) -> datetime:
+        """The store's clock."""
+
+
 class Accepts(Protocol):
     """What a store owes to whom a relay moves jobs from a database."""
 

@@ -2,13 +2,20 @@
 
 The row stays in the database until the job has ended over there, and is looked at again from time to time, ever more
 rarely: a store that lost the job, because it was flushed or restored from an older state, is given it once more.
+
+A job with a delay is moved at once, too, with what is left of the delay by the database's clock; the other store counts
+that down by its own. No clock is compared with another, and nobody has to look at the database when the delay ends. The
+next look at such a row is after that: until then there is nothing to see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from outbox.drivers.base import Accepts, Claim, Claims
+from outbox.backoff import MAX_DELAY
+from outbox.drivers.base import Accepts, Claim, Forwards
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, InvalidPayload
 from outbox.ids import JobId
@@ -29,7 +36,7 @@ class Relay:
     """Any number of them may run, in any processes: rows are claimed as jobs are, and a repeated move of the same id
     makes no second job."""
 
-    def __init__(self, source: Claims, target: Accepts, connection: str) -> None:
+    def __init__(self, source: Forwards, target: Accepts, connection: str) -> None:
         self.queue = relay_queue(connection)
         self.source = source
         self._target = target
@@ -59,17 +66,36 @@ class Relay:
                 readable.append(claim)
             except InvalidPayload as error:
                 settlements.append(Settlement.failed(claim.fence, Failure.of(error)))
+        envelopes = await self._from_now(envelopes)
         ended = await self._target.accept(envelopes) if envelopes else frozenset[JobId]()
-        for claim in readable:
+        for claim, envelope in zip(readable, envelopes, strict=True):
             if claim.fence.job_id in ended:
                 settlements.append(Settlement.completed(claim.fence))
             else:
-                settlements.append(Settlement.released(claim.fence, next_look(claim.attempt)))
+                settlements.append(Settlement.released(claim.fence, next_look(claim.attempt, envelope.delay)))
         await self.source.settle(settlements)
         # Only when the rows are gone: until then the other store must know that it had these jobs.
         await self._target.forget_accepted([envelope for envelope in envelopes if envelope.id in ended])
 
+    async def _from_now(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """The same jobs, with delays that count from now."""
+        delayed = [envelope.id for envelope in envelopes if envelope.delay or envelope.available_at is not None]
+        if not delayed:
+            return envelopes
+        written, now = await self.source.written(delayed), await self.source.now()
+        return [
+            replace(envelope, delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
+            for envelope in envelopes
+        ]
 
-def next_look(attempt: int) -> float:
-    """Seconds until the row is looked at again, after it was looked at for the ``attempt``-th time."""
-    return min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))
+
+def _left(envelope: Envelope, written: datetime, now: datetime) -> float:
+    until = envelope.available_at or written + timedelta(seconds=envelope.delay)
+    return max(0.0, (until - now).total_seconds())
+
+
+def next_look(attempt: int, delay: float = 0.0) -> float:
+    """Seconds until the row is looked at again, after it was looked at for the ``attempt``-th time and its job has to
+    wait for ``delay`` seconds more."""
+    pause = min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))
+    return max(pause, min(MAX_DELAY, delay) + _FIRST_LOOK) if delay else pause

@@ -1,7 +1,7 @@
 """How a row of the database says that its job belongs to another connection.
 
-Such a row is in a queue of its own, named after the connection, that no worker drains; its headers name the queue that
-the job will be in. A delay is waited for here, by the clock that it was counted by.
+Such a row is in a queue of its own, named after the connection, that no worker drains. Its headers say which queue the
+job will be in over there, and how long it is to wait there: a row whose job has a delay is moved as soon as any other.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ def relayed_connection(queue: str) -> str | None:
 
 def outward(envelope: Envelope, connection: str) -> Envelope:
     """``envelope`` as it waits in the database."""
-    headers = replace(Headers.load(envelope.headers), relayed_to=envelope.queue)
-    return replace(envelope, queue=relay_queue(connection), headers=headers.dump())
+    headers = replace(
+        Headers.load(envelope.headers),
+        relayed_to=envelope.queue,
+        relayed_delay=envelope.delay or None,
+        relayed_until=envelope.available_at,
+    )
+    return replace(envelope, queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
 
 
 def onward(claim: Claim) -> Envelope:
-    """The job of a claimed row as its own connection will have it.
+    """The job of a claimed row as it was dispatched: its delay counts from when the row was written.
 
     Raises:
         InvalidPayload: the headers do not say to which queue.
@@ -41,5 +46,14 @@ def onward(claim: Claim) -> Envelope:
     headers = Headers.load(claim.headers)
     if headers.relayed_to is None:
         raise InvalidPayload(f"{claim.name}: the headers do not say which queue of {claim.queue} the job is for")
-    bare = replace(headers, relayed_to=None)
-    return Envelope(claim.fence.job_id, headers.relayed_to, claim.name, claim.priority, claim.payload, bare.dump())
+    bare = replace(headers, relayed_to=None, relayed_delay=None, relayed_until=None)
+    return Envelope(
+        claim.fence.job_id,
+        headers.relayed_to,
+        claim.name,
+        claim.priority,
+        claim.payload,
+        bare.dump(),
+        headers.relayed_delay or 0.0,
+        headers.relayed_until,
+    )

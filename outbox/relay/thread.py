@@ -7,10 +7,9 @@ import logging
 import os
 import threading
 
-from outbox.connections import current_settings, open_driver, open_relay_target
+from outbox.connections import current_settings, open_relay_source, open_relay_target
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
-from outbox.settings import DATABASE
 
 _log = logging.getLogger("outbox.relay")
 
@@ -64,7 +63,7 @@ class RelayThread:
         with self._lock:
             self._loop, self._committed = asyncio.get_running_loop(), committed
         settings = current_settings()
-        source, target = open_driver(settings, DATABASE, pool_size=1), open_relay_target(settings, self._connection)
+        source, target = open_relay_source(settings), open_relay_target(settings, self._connection)
         relay = Relay(source, target, self._connection)
         try:
             while True:

@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 
 from outbox import clock
-from outbox.connections import open_driver, open_relay_target, relayed_connections
+from outbox.connections import open_relay_source, open_relay_target, relayed_connections
 from outbox.errors import BackendUnavailable
 from outbox.events import Events
 from outbox.relay.relay import Relay
 from outbox.runtime.availability import Availability, Patience
 from outbox.runtime.service import BackgroundLoop
-from outbox.settings import DATABASE, Settings
+from outbox.settings import Settings
 
 SAFETY_NET = 10.0
 """Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
@@ -27,7 +27,7 @@ class RelayLoop(BackgroundLoop):
 
     def __init__(self, settings: Settings, connection: str, events: Events, *, interval: float) -> None:
         super().__init__()
-        self._source = open_driver(settings, DATABASE, pool_size=1)
+        self._source = open_relay_source(settings)
         self._target = open_relay_target(settings, connection)
         self._relay = Relay(self._source, self._target, connection)
         self._availability = Availability(f"relay to {connection}", events)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -15,6 +17,7 @@ import outbox
 import outbox.sync
 from outbox import dispatch, dispatch_many
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.tables import jobs
 from outbox.drivers.redis import RedisDriver
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.relay import relay as relay_module
@@ -66,8 +69,8 @@ def looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def committed(url: str, *numbers: int, **options: object) -> list[outbox.JobId]:
     engine = async_engine(url)
     async with AsyncSession(engine) as session, session.begin():
-        jobs = [Receipt(order_id=number) for number in numbers]
-        ids = await dispatch_many(jobs, session=session, connection="redis", **options)  # type: ignore[arg-type]
+        receipts = [Receipt(order_id=number) for number in numbers]
+        ids = await dispatch_many(receipts, session=session, connection="redis", **options)  # type: ignore[arg-type]
     await engine.dispose()
     return ids
 
@@ -107,15 +110,65 @@ async def test_a_rolled_back_job_never_does(migrated_url: str, redis: RedisDrive
     assert await drained(redis) == [3]
 
 
-async def test_a_delay_is_waited_for_in_the_database(
+async def age(url: str, seconds: int) -> None:
+    """As if every row had been written so many seconds earlier, and were due."""
+    engine = sync_engine(url)
+    with engine.begin() as connection:
+        for job_id, written in connection.execute(select(jobs.c.id, jobs.c.created_at)).all():
+            earlier = written - timedelta(seconds=seconds)
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(created_at=earlier, available_at=earlier))
+    engine.dispose()
+
+
+async def due_in(driver: DatabaseDriver | RedisDriver, queue: str) -> float:
+    due = (await driver.look([queue])).due
+    assert due is not None
+    return due
+
+
+async def test_a_delay_is_waited_for_in_redis_so_that_nobody_need_look_when_it_ends(
     migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
 ) -> None:
     await committed(migrated_url, 1, delay=600)
-    assert await relay.move() == 0
-    due = (await database.look([WAITING])).due
-    assert due is not None
-    assert 590 < due <= 600.1
-    assert await redis.counts() == []
+    assert await relay.move() == 1
+    assert 590 < await due_in(redis, "mail") <= 600
+    assert 600 < await due_in(database, WAITING) <= 610, "there is nothing to see before the delay has ended"
+    [job] = await redis.list_jobs()
+    assert (job.state, job.headers) == ("delayed", "{}")
+
+
+async def test_a_moment_is_waited_for_in_redis(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, 1, delay=await database.now() + timedelta(seconds=600))
+    await committed(migrated_url, 2, delay=await database.now() - timedelta(seconds=600))
+    assert await relay.move() == 2
+    assert await drained(redis) == [2]
+    assert 590 < await due_in(redis, "mail") <= 600
+
+
+async def test_a_delay_counts_from_the_writing_by_the_clock_of_the_database(
+    migrated_url: str, redis: RedisDriver, relay: Relay
+) -> None:
+    await committed(migrated_url, 1, delay=600)
+    await committed(migrated_url, 2)
+    await committed(migrated_url, 3, delay=60)
+    await age(migrated_url, 100)
+    assert await relay.move() == 3
+    assert await drained(redis) == [2, 3], "the delay was counted from the move"
+    assert 490 < await due_in(redis, "mail") <= 500
+
+
+async def test_a_redis_that_lost_a_delayed_job_is_given_what_is_left_of_the_delay(
+    migrated_url: str, redis: RedisDriver, relay: Relay, redis_url: str
+) -> None:
+    await committed(migrated_url, 1, delay=600)
+    assert await relay.move() == 1
+    async with Redis.from_url(redis_url) as client:
+        await client.flushdb()
+    await age(migrated_url, 100)
+    assert await relay.move() == 1
+    assert 490 < await due_in(redis, "mail") <= 500
 
 
 @pytest.mark.usefixtures("looking_at_once")
@@ -263,6 +316,20 @@ async def test_the_process_that_dispatched_moves_its_jobs_at_once(
     relay_threads.stop()
 
 
+async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
+    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relaying: None
+) -> None:
+    """Redis wakes the workers when it is due; a row would wait until somebody looks."""
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    await committed(migrated_url, 1, delay=600)
+    async with asyncio.timeout(20):
+        while not (counts := await redis.counts()):
+            await asyncio.sleep(0.01)
+    assert [(each.queue, each.ready, each.delayed) for each in counts] == [("mail", 0, 1)]
+    relay_threads.stop()
+
+
 async def test_without_a_database_beside_redis_a_session_is_refused(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,3 +340,7 @@ async def test_without_a_database_beside_redis_a_session_is_refused(
 
 def test_looks_become_rarer() -> None:
     assert [next_look(attempt) for attempt in (1, 2, 3, 10, 65_535)] == [10, 20, 40, 3600, 3600]
+
+
+def test_the_first_look_at_a_delayed_job_is_after_its_delay() -> None:
+    assert [next_look(1, 600), next_look(3, 5)] == [610, 40]

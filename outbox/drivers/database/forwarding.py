@@ -1,0 +1,29 @@
+"""What a relay asks of the rows whose jobs are for another store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.keys import chunked
+from outbox.drivers.database.tables import jobs
+from outbox.ids import JobId
+
+
+async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
+    query = select(jobs.c.id, jobs.c.created_at)
+    keys = sorted(job_id.bytes for job_id in job_ids)
+
+    async def read(connection: AsyncConnection) -> dict[JobId, datetime]:
+        found: dict[JobId, datetime] = {}
+        for some in chunked(keys):
+            rows = await connection.execute(database.dialect.pick(query, jobs, some))
+            found.update((UUID(bytes=bytes(row[0])), database.dialect.parse_moment(row[1])) for row in rows)
+        return found
+
+    return await database.read(read)
