@@ -171,6 +171,9 @@ class Forwards(Claims, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
+    async def check(self) -> None:
+        """As that of `Driver`."""
+
 
 class Accepts(Protocol):
     """What a store owes to whom a relay moves jobs from a database."""
@@ -181,6 +184,9 @@ class Accepts(Protocol):
 
     async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
         """These are not sent again."""
+
+    async def check(self) -> None:
+        """As that of `Driver`."""
 
     async def close(self) -> None:
         """Give back every resource; harmless when repeated."""

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from outbox.backoff import MAX_DELAY
 from outbox.drivers.base import Accepts, Claim, Forwards
 from outbox.envelope import Envelope
-from outbox.errors import BackendUnavailable, InvalidPayload
+from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
 from outbox.ids import JobId
 from outbox.relay.route import onward, relay_queue
 from outbox.settlement import Failure, Settlement
@@ -46,12 +46,13 @@ class Relay:
 
         Raises:
             BackendUnavailable: one of the two stores does not answer. What was claimed is tried again.
+            ConfigurationError: one of them is not what outbox needs. The same.
         """
         claims = await self.source.claim([self.queue], BATCH, _LEASE)
         if claims:
             try:
                 await self._move(claims)
-            except BackendUnavailable:
+            except (BackendUnavailable, ConfigurationError):
                 await self.source.settle([Settlement.snoozed(claim.fence, _AGAIN_AFTER) for claim in claims])
                 raise
         return len(claims)

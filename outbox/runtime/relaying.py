@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from outbox import clock
 from outbox.connections import open_relay_source, open_relay_target, relayed_connections
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events
 from outbox.relay.relay import Relay
 from outbox.runtime.availability import Availability, Patience
@@ -32,6 +32,9 @@ class RelayLoop(BackgroundLoop):
         self._relay = Relay(self._source, self._target, connection)
         self._availability = Availability(f"relay to {connection}", events)
         self._interval = interval
+        self.alone = False
+        """Whether the worker has nothing else to do: then it ends when its settings are wrong. A worker of a database
+        goes on; what is wrong is between its jobs and another store."""
         self.idle_workers: Callable[[], int] = lambda: 1
         """How many workers share the looking."""
         self.queue = self._relay.queue
@@ -47,6 +50,11 @@ class RelayLoop(BackgroundLoop):
                 except BackendUnavailable as error:
                     self._availability.failed(begun, error)
                     await self.pause(patience.next())
+                except ConfigurationError as error:
+                    if self.alone:
+                        raise
+                    self._availability.failed(begun, error)
+                    await self.pause(self._rest())
                 else:
                     self._availability.succeeded(begun)
                     patience.reset()
@@ -55,14 +63,32 @@ class RelayLoop(BackgroundLoop):
             await self._source.close()
             await self._target.close()
 
+    async def check(self) -> None:
+        """Reach both stores. One that does not answer is waited for.
+
+        Raises:
+            ConfigurationError: one of them is not what outbox needs.
+        """
+        begun = clock.now()
+        try:
+            await self._source.check()
+            await self._target.check()
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
         due = (await self._source.look([self.queue])).due
         while due == 0 and not self.stopping and await self._relay.move():
             pass
+        if self._availability.down:
+            # That there was nothing to move says nothing about the other store.
+            await self._target.check()
+        return min(due, self._rest()) if due else self._rest()
+
+    def _rest(self) -> float:
         # Not all workers of a fleet at the same moment.
-        rest = max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return rest if not due else min(due, rest)
+        return max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 def relay_loops(settings: Settings, events: Events, *, interval: float = SAFETY_NET) -> list[RelayLoop]:

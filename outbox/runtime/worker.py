@@ -110,6 +110,7 @@ class Worker:
         ]
         self._ears = Ears(waking, self._stores, options.queue, {lane.connection: lane.wakeups for lane in self._lanes})
         for relay in relays:
+            relay.alone = not drivers
             relay.idle_workers = lambda: max((lane.claimer.idle_workers for lane in self._lanes), default=1)
 
     async def run(self) -> Ended:
@@ -198,7 +199,10 @@ class Worker:
             self._loop.call_soon_threadsafe(hear, *arguments)
 
     async def _check(self) -> None:
-        """Look at every store once. Those that do not answer are waited for by their claimers."""
+        """Look at every store once. Those that do not answer are waited for by their claimers, or their relays."""
+        for relay in self._relays:
+            if relay.alone:
+                await self._stores.call(relay.check)
         for lane in self._lanes:
             begun = clock.now()
             try:

@@ -1,0 +1,163 @@
+"""Workers as relays: what they do about a Redis that they cannot use, and when they have nothing left to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from outbox.drivers.base import Outlook
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.redis import RedisDriver
+from outbox.envelope import Options, seal
+from outbox.events import ConnectionDown, ConnectionUp, Event, Events
+from outbox.job import Job
+from outbox.relay import relay as relay_module
+from outbox.relay.route import outward
+from outbox.runtime.relaying import RelayLoop
+from outbox.settings import Settings
+from tests.crash.jobs import Counted
+from tests.crash.running import Workers
+from tests.servers import LocalServer
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def backend() -> str:
+    """What a relay asks of a database is tested on all of them elsewhere."""
+    return "sqlite"
+
+
+@pytest.fixture
+async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
+    workers = Workers(migrated_url, tmp_path)
+    yield workers
+    await workers.close()
+
+
+async def put_for_redis(database: DatabaseDriver, *jobs: Job, **options: float) -> None:
+    """As a process leaves them that ends with the commit."""
+    sealed = [seal(job, Options.checked(**options)) for job in jobs]  # type: ignore[arg-type]
+    await database.insert([outward(envelope, "redis") for envelope in sealed])
+
+
+def unusable(redis_url: str, why: str) -> str:
+    host = redis_url.removeprefix("redis://").partition("/")[0]
+    return {"password": f"redis://:wrong@{host}/0", "database number": f"redis://{host}/99999"}[why]
+
+
+either = pytest.mark.parametrize("why", ["password", "database number"])
+
+
+@either
+async def test_a_worker_of_the_database_goes_on_beside_a_redis_that_it_cannot_use(
+    workers: Workers, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", unusable(redis_url, why))
+    await put_for_redis(database, Counted(number=1))
+    worker = await workers.started("--sleep", "0.05", "--wake", "poll")
+    [down] = await worker.event("connection_down", connection="relay to redis")
+    assert "REDIS_URL" in down["error"]
+    await database.insert([seal(Counted(number=2))])
+    [run] = await workers.oracle.wait("end")
+    assert run.number == 2
+    assert await worker.terminate() == 0
+
+
+@either
+async def test_a_relay_that_cannot_use_its_redis_does_not_start(
+    workers: Workers, redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", unusable(redis_url, why))
+    worker = await workers.start("--relay")
+    assert await worker.exit_code() == 2
+    [line] = worker.other
+    assert "REDIS_URL" in line
+    assert worker.events == []
+
+
+class Watched:
+    """A relay in the event loop of the test, whose looks and moves are counted."""
+
+    def __init__(self, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.said: list[Event] = []
+        self.up = asyncio.Event()
+        self.looks, self.moves = asyncio.Semaphore(0), asyncio.Semaphore(0)
+        events = Events()
+        events.listen(self.said.append)
+        events.listen(lambda _: self.up.set(), ConnectionUp)
+        settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
+        self.loop = RelayLoop(settings, "redis", events, interval=0.01)
+        look, move = self.loop._source.look, self.loop._relay.move
+
+        async def counted_look(queues: Sequence[str]) -> Outlook:
+            self.looks.release()
+            return await look(queues)
+
+        async def counted_move() -> int:
+            self.moves.release()
+            return await move()
+
+        monkeypatch.setattr(self.loop._source, "look", counted_look)
+        monkeypatch.setattr(self.loop._relay, "move", counted_move)
+
+    @property
+    def kinds(self) -> list[type[Event]]:
+        return [type(event) for event in self.said]
+
+
+async def times(counter: asyncio.Semaphore, count: int) -> None:
+    for _ in range(count):
+        await counter.acquire()
+
+
+@pytest.fixture
+async def relay(migrated_url: str, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    relay = Watched(migrated_url, local_redis.url, monkeypatch)
+    yield relay
+    await relay.loop.stop()
+
+
+async def test_a_redis_that_can_be_used_again_is_given_its_jobs(
+    database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said once, and no attempt at the row was counted."""
+    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    await put_for_redis(database, Counted(number=1))
+    redis = RedisDriver(local_redis.url)
+    async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
+        await admin.config_set("requirepass", "secret")
+        await relay.loop.start()
+        await times(relay.moves, 4)
+        assert (await database.list_jobs())[0].attempts <= 1
+        await admin.config_set("requirepass", "")
+        await relay.up.wait()
+    assert [count.ready for count in await redis.counts()] == [1]
+    await redis.close()
+    assert relay.kinds == [ConnectionDown, ConnectionUp]
+
+
+async def test_a_redis_is_not_back_because_others_have_the_rows(
+    database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 60.0)
+    await put_for_redis(database, Counted(number=1))
+    async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
+        await admin.config_set("requirepass", "secret")
+        await relay.loop.start()
+        await times(relay.looks, 4)
+        assert relay.kinds == [ConnectionDown]
+        await admin.config_set("requirepass", "")
+        await relay.up.wait()
+    assert relay.kinds == [ConnectionDown, ConnectionUp]
