@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
-from outbox.drivers.database.staging import stage
+from outbox.drivers.database.staging import check_database, stage
 from outbox.envelope import DelayOption, Envelope, Options, seal
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
 from outbox.job import BackoffOption, Job
 from outbox.relay.route import outward, relayed_connection
 from outbox.relay.thread import relay_threads
+from outbox.settings import DATABASE
 from outbox.wakeups import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
@@ -133,9 +134,16 @@ def stage_all(session: AnySession, sealed: Sealed) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
     target, settings = _unwrap(session), current_settings()
+    rows: list[Envelope] = []
     for name, envelopes in sealed.by_connection.items():
-        relayed = is_relayed(settings, name)
-        stage(target, [outward(envelope, name) for envelope in envelopes] if relayed else envelopes, _committed)
+        if is_relayed(settings, name):
+            # Workers look for them nowhere else, so that in another database they would wait for ever.
+            check_database(target, connection_settings(settings, DATABASE).url)
+            rows += [outward(envelope, name) for envelope in envelopes]
+        else:
+            rows += envelopes
+    if rows:
+        stage(target, rows, _committed)
 
 
 def _committed(queues: Collection[str]) -> None:

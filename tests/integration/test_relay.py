@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import select, update
+from sqlalchemy import make_url, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,7 @@ from outbox import dispatch, dispatch_many
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.redis import RedisDriver
-from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.errors import BackendUnavailable, ConfigurationError, SessionUnusable
 from outbox.relay import relay as relay_module
 from outbox.relay.relay import Relay, next_look
 from outbox.relay.thread import relay_threads
@@ -328,6 +329,27 @@ async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
             await asyncio.sleep(0.01)
     assert [(each.queue, each.ready, each.delayed) for each in counts] == [("mail", 0, 1)]
     relay_threads.stop()
+
+
+@pytest.fixture
+def elsewhere(migrated_url: str, tmp_path: Path) -> str:
+    """Another database, with which these tests need not connect."""
+    url = make_url(migrated_url)
+    if url.get_backend_name() != "sqlite":
+        return url.set(database="elsewhere").render_as_string(hide_password=False)
+    (tmp_path / "elsewhere.db").touch()
+    return url.set(database=str(tmp_path / "elsewhere.db")).render_as_string()
+
+
+async def test_a_session_of_a_database_in_which_no_relay_looks_is_refused(elsewhere: str) -> None:
+    engine = async_engine(elsewhere)
+    async with AsyncSession(engine) as session:
+        with pytest.raises(SessionUnusable, match="DATABASE_URL"):
+            await dispatch(Receipt(order_id=1), session=session, connection="redis")
+        assert not session.new, "nothing may be written after a refusal"
+        await dispatch(Receipt(order_id=2), session=session, connection="database")
+        assert session.new, "the jobs of that database itself are its own business"
+    await engine.dispose()
 
 
 async def test_without_a_database_beside_redis_a_session_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
@@ -28,12 +29,7 @@ def parse_url(url: str) -> URL:
     Raises:
         ConfigurationError: it is not the URL of a database that outbox can use.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ConfigurationError(
-            f"DATABASE_URL is not a database URL: {_without_password(url)!r}; an example: mysql+asyncmy://user:password@host/shop"
-        ) from None
+    parsed = read_url(url)
     backend = parsed.get_backend_name()
     if backend not in {"mysql", "mariadb", "sqlite"}:
         raise ConfigurationError(f"outbox keeps jobs in MySQL, MariaDB or SQLite, not in {backend}: see DATABASE_URL")
@@ -46,6 +42,37 @@ def parse_url(url: str) -> URL:
             f"instead of {parsed.drivername}://…"
         )
     return parsed
+
+
+def read_url(url: str) -> URL:
+    """
+    Raises:
+        ConfigurationError: it is not the URL of a database.
+    """
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            f"DATABASE_URL is not a database URL: {_without_password(url)!r}; an example: mysql+asyncmy://user:password@host/shop"
+        ) from None
+
+
+def certainly_differ(one: URL, other: URL) -> bool:
+    """Whether two URLs name different databases whatever lies in between.
+
+    Hosts and ports do not tell: a server has many names, and proxies. Nor does a URL without a database, whose engine
+    has another way to find it; nor a file of SQLite that is not there, or a ``file:`` URI.
+    """
+    if not one.database or not other.database:
+        return False
+    sqlite = [url.get_backend_name() == "sqlite" for url in (one, other)]
+    if not any(sqlite):
+        # Whether a server tells names apart by case is its own setting.
+        return one.database.casefold() != other.database.casefold()
+    if not all(sqlite):
+        return True
+    files = Path(one.database), Path(other.database)
+    return all(file.is_file() for file in files) and not files[0].samefile(files[1])
 
 
 def _without_password(url: str) -> str:

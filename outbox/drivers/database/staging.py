@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError, UnboundExecutionErro
 from sqlalchemy.orm import Session, registry
 
 from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.engine import certainly_differ, read_url
 from outbox.drivers.database.faults import Fault, classify, translate
 from outbox.drivers.database.inserting import insert_statements
 from outbox.drivers.database.tables import jobs
@@ -61,6 +62,20 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
         _add(session, staged)
         session.info[_KEY] = staged
     staged.envelopes.extend(envelopes)
+
+
+def check_database(session: Session, url: str) -> None:
+    """
+    Raises:
+        SessionUnusable: what ``session`` writes is not in the database of ``url``, as far as URLs can tell.
+    """
+    written, wanted = _bind(session).engine.url, read_url(url)
+    if certainly_differ(written, wanted):
+        raise SessionUnusable(
+            f"this session writes to {written.render_as_string()}, and jobs for another connection are moved on from "
+            f"{wanted.render_as_string()} only: dispatch with a session of that database, set DATABASE_URL to the "
+            "session's, or dispatch without the session"
+        )
 
 
 def _add(session: Session, staged: StagedJobs) -> None:
