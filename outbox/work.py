@@ -27,7 +27,7 @@ from outbox.registry import import_jobs, registered
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import Supervised, leave, run_worker
-from outbox.runtime.relaying import relay_loops
+from outbox.runtime.relaying import SAFETY_NET, relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
 from outbox.runtime.supervisor import Supervisor, worker_command
 from outbox.runtime.waking import Waking
@@ -145,7 +145,10 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
         )
     waking = Waking(settings, options.wake, events, Line.take())
-    return Worker(options, drivers, events, name=name, waking=waking, relays=relay_loops(settings, events))
+    # A worker that waits for the last job does not leave it lying about.
+    interval = options.sleep if options.stop_when_empty else SAFETY_NET
+    relays = relay_loops(settings, events, interval=interval)
+    return Worker(options, drivers, events, name=name, waking=waking, relays=relays)
 
 
 def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str]) -> int:

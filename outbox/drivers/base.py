@@ -171,6 +171,9 @@ class Forwards(Claims, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
+    async def unsent(self, queue: str) -> bool:
+        """Whether the other store may lack a job of this queue: nobody has put it back yet, or somebody holds it."""
+
     async def check(self) -> None:
         """As that of `Driver`."""
 

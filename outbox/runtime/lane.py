@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from outbox import clock
 from outbox.drivers.base import Driver, Outlook, Settled
@@ -48,6 +48,7 @@ class Lane:
         tally: Tally,
         events: Events,
         wakeups: Wakeups,
+        on_the_way: Callable[[], Awaitable[bool]] | None,
         on_empty: Callable[[Lane], None],
     ) -> None:
         self.driver = driver
@@ -64,6 +65,7 @@ class Lane:
         self._tally = tally
         self._events = events
         self.wakeups = wakeups
+        self._on_the_way = on_the_way
         self._on_empty = on_empty
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._running: set[Attempt] = set()
@@ -186,6 +188,9 @@ class Lane:
         if self._options.once:
             self._on_empty(self)
         elif self._options.stop_when_empty:
+            # Asked first: a job that arrives in between is counted in both places, not in none.
+            if self._on_the_way is not None and await self._stores.call(self._on_the_way):
+                return
             counts = await self._stores.call(self.driver.counts)
             if not any(c.ready or c.delayed or c.reserved for c in counts if c.queue in self._options.queue):
                 self._on_empty(self)

@@ -37,6 +37,7 @@ class RelayLoop(BackgroundLoop):
         goes on; what is wrong is between its jobs and another store."""
         self.idle_workers: Callable[[], int] = lambda: 1
         """How many workers share the looking."""
+        self.connection = connection
         self.queue = self._relay.queue
         self.description = f"relay to {connection}, from {self._source.description}"
 
@@ -76,6 +77,19 @@ class RelayLoop(BackgroundLoop):
         except BackendUnavailable as error:
             self._availability.failed(begun, error)
 
+    async def on_the_way(self) -> bool:
+        """Whether there are jobs that the other store does not have yet. A database that does not answer may have some.
+
+        Raises:
+            ConfigurationError: the database is not what outbox needs, so that nobody can tell.
+        """
+        begun = clock.now()
+        try:
+            return await self._source.unsent(self.queue)
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+            return True
+
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
         due = (await self._source.look([self.queue])).due
@@ -91,7 +105,7 @@ class RelayLoop(BackgroundLoop):
         return max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
-def relay_loops(settings: Settings, events: Events, *, interval: float = SAFETY_NET) -> list[RelayLoop]:
+def relay_loops(settings: Settings, events: Events, *, interval: float) -> list[RelayLoop]:
     """One for each connection that jobs are relayed to; none where no database is configured beside Redis.
 
     Raises:

@@ -104,6 +104,7 @@ class Worker:
                 tally=self._tally,
                 events=events,
                 wakeups=waking.wakeups(driver.name) if waking is not None else Polling(),
+                on_the_way={relay.connection: relay.on_the_way for relay in relays}.get(driver.name),
                 on_empty=lambda lane: emptiness.found(lane.connection),
             )
             for driver in drivers

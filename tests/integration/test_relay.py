@@ -252,6 +252,27 @@ async def test_a_redis_that_is_away_loses_nothing(
     assert await drained(redis) == [1]
 
 
+async def test_rows_are_on_their_way_until_redis_has_their_jobs(
+    migrated_url: str, database: DatabaseDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not await database.unsent(WAITING)
+    await committed(migrated_url, 1, 2)
+    assert await database.unsent(WAITING)
+    nowhere = RedisDriver("redis://127.0.0.1:1/0")
+    with pytest.raises(BackendUnavailable):
+        await Relay(database, nowhere, "redis").move()
+    await nowhere.close()
+    assert await database.unsent(WAITING), "it was tried in vain"
+    await age(migrated_url, 1)
+    claims = await database.claim([WAITING], 2, 0)
+    assert await database.unsent(WAITING), "who claimed it may have died before it was moved"
+    await database.settle([Settlement.snoozed(claim.fence) for claim in claims])
+    assert await relay.move() == 2
+    assert not await database.unsent(WAITING)
+    await age(migrated_url, 1)
+    assert not await database.unsent(WAITING), "it is about to be looked at again, and was moved all the same"
+
+
 async def test_a_row_that_says_no_queue_is_kept_as_failed(
     database: DatabaseDriver, redis: RedisDriver, relay: Relay
 ) -> None:

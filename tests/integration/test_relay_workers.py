@@ -161,3 +161,30 @@ async def test_a_redis_is_not_back_because_others_have_the_rows(
         await admin.config_set("requirepass", "")
         await relay.up.wait()
     assert relay.kinds == [ConnectionDown, ConnectionUp]
+
+
+async def test_a_queue_is_not_empty_while_jobs_are_on_their_way_to_it(
+    workers: Workers, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    await put_for_redis(database, Counted(number=1))
+    # A relay that died in the middle: nobody else can move the job before this ends.
+    assert await database.claim([">redis"], 1, 4)
+    worker = await workers.start("--connection", "redis", "--stop-when-empty", "--sleep", "0.05")
+    assert await worker.exit_code() == 0
+    assert [run.number for run in workers.oracle.runs("end")] == [1]
+
+
+async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
+    workers: Workers, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
+    await put_for_redis(database, Counted(number=1))
+    redis = RedisDriver(redis_url)
+    assert await relay_module.Relay(database, redis, "redis").move() == 1
+    await redis.close()
+    worker = await workers.start("--connection", "redis", "--stop-when-empty", "--sleep", "0.05")
+    assert await worker.exit_code() == 0
+    assert [run.number for run in workers.oracle.runs("end")] == [1]
+    assert len(await database.list_jobs(">redis")) == 1

@@ -80,6 +80,9 @@ class DatabaseDriver:
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
         return await forwarding.written(self._database, job_ids)
 
+    async def unsent(self, queue: str) -> bool:
+        return await forwarding.unsent(self._database, queue)
+
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._database, worker)
 

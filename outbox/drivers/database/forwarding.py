@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.database import Database
@@ -25,5 +25,17 @@ async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, d
             rows = await connection.execute(database.dialect.pick(query, jobs, some))
             found.update((UUID(bytes=bytes(row[0])), database.dialect.parse_moment(row[1])) for row in rows)
         return found
+
+    return await database.read(read)
+
+
+async def unsent(database: Database, queue: str) -> bool:
+    """A row that was moved has been put back with its attempt counted. One that is held may not have been, by whoever
+    died holding it. Reads the queue's rows up to the first one."""
+    on_its_way = or_(jobs.c.attempts == 0, jobs.c.reserved_by.is_not(None))
+    query = select(jobs.c.id).where(jobs.c.queue == queue, on_its_way).limit(1)
+
+    async def read(connection: AsyncConnection) -> bool:
+        return (await connection.execute(query)).first() is not None
 
     return await database.read(read)
