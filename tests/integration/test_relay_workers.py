@@ -1,4 +1,4 @@
-"""Workers as relays: what they do about a Redis that they cannot use, and when they have nothing left to do."""
+"""The relay seen from workers: delayed jobs, a Redis that cannot be used, and when there is nothing left to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from outbox import dispatch
 from outbox.drivers.base import Outlook
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
@@ -17,10 +19,13 @@ from outbox.events import ConnectionDown, ConnectionUp, Event, Events
 from outbox.job import Job
 from outbox.relay import relay as relay_module
 from outbox.relay.route import outward
+from outbox.relay.thread import relay_threads
 from outbox.runtime.relaying import RelayLoop
 from outbox.settings import Settings
 from tests.crash.jobs import Counted
 from tests.crash.running import Workers
+from tests.integration.shop import async_engine
+from tests.integration.waking import Arrival, working
 from tests.servers import LocalServer
 
 pytestmark = pytest.mark.redis
@@ -188,3 +193,18 @@ async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
     assert await worker.exit_code() == 0
     assert [run.number for run in workers.oracle.runs("end")] == [1]
     assert len(await database.list_jobs(">redis")) == 1
+
+
+async def test_a_delayed_job_starts_when_it_is_due_in_a_worker_that_looks_once_a_minute(
+    migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    arrival = Arrival()
+    engine = async_engine(migrated_url)
+    async with working(migrated_url, redis_url=redis_url, connection="redis"):
+        async with AsyncSession(engine) as session, session.begin():
+            await dispatch(arrival.job, session=session, connection="redis", delay=0.5)
+        assert await arrival() == "default"
+    await engine.dispose()
+    await asyncio.to_thread(relay_threads.stop)
