@@ -5,7 +5,7 @@ rarely: a store that lost the job, because it was flushed or restored from an ol
 
 A job with a delay is moved at once, too, with what is left of the delay by the database's clock; the other store counts
 that down by its own. No clock is compared with another, and nobody has to look at the database when the delay ends. The
-next look at such a row is after that: until then there is nothing to see.
+next look at such a row is after that, or a day later: until then there is little to see.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from outbox.backoff import MAX_DELAY
 from outbox.drivers.base import Accepts, Claim, Forwards
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
@@ -30,6 +29,10 @@ _AGAIN_AFTER = 1.0
 
 _FIRST_LOOK, _LONGEST_LOOK = 10.0, 3600.0
 """Seconds until a row is looked at whose job was accepted; each further look comes twice as late as the one before."""
+
+_LONGEST_WAIT = 86_400.0
+"""Seconds after which a row is looked at although its job still waits for its delay. Redis forgets what it was given
+after 30 days without a look (`accept.lua`), and would then take a job that has ended for a new one."""
 
 
 class Relay:
@@ -98,5 +101,6 @@ def _left(envelope: Envelope, written: datetime, now: datetime) -> float:
 def next_look(attempt: int, delay: float = 0.0) -> float:
     """Seconds until the row is looked at again, after it was looked at for the ``attempt``-th time and its job has to
     wait for ``delay`` seconds more."""
-    pause = min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))
-    return max(pause, min(MAX_DELAY, delay) + _FIRST_LOOK) if delay else pause
+    if delay:
+        return min(_LONGEST_WAIT, delay) + _FIRST_LOOK
+    return min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))

@@ -385,5 +385,5 @@ def test_looks_become_rarer() -> None:
     assert [next_look(attempt) for attempt in (1, 2, 3, 10, 65_535)] == [10, 20, 40, 3600, 3600]
 
 
-def test_the_first_look_at_a_delayed_job_is_after_its_delay() -> None:
-    assert [next_look(1, 600), next_look(3, 5)] == [610, 40]
+def test_the_next_look_at_a_delayed_job_is_after_its_delay_or_before_redis_forgets_that_it_had_it() -> None:
+    assert [next_look(1, 600), next_look(9, 5), next_look(1, 60 * 86_400)] == [610, 15, 86_410]

@@ -36,6 +36,6 @@ if #new > 0 then
   wake(string.match(KEYS[PAUSED], '{(.*)}'))
 end
 write('ZADD', relayed, sent)
--- Rows are sent again every hour at the latest: what has not been sent for so long has none any more.
+-- Rows are sent again every day at the latest: what has not been sent for so long has none any more.
 redis.call('ZREMRANGEBYSCORE', relayed, '-inf', digits(moment - KEPT))
 return table.concat(answers)
