@@ -198,7 +198,7 @@ def seal(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
     """
     if not isinstance(job, Job):
         raise InvalidJob(f"dispatch takes a Job, not {_described(job)}")
-    if registry.registered().get(job.name) is None:
+    if not registry.is_registered(job.name):
         raise InvalidJob(f"{job.name} has no method `handle`, so no worker could run it")
     payload = _serialise(job)
     if len(payload) > options.payload_limit:

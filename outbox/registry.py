@@ -55,6 +55,10 @@ def resolve(name: str) -> type[Job]:
         ) from None
 
 
+def is_registered(name: str) -> bool:
+    return name in _classes
+
+
 def registered() -> dict[str, type[Job]]:
     """Every registered name with its class, aliases included."""
     return dict(_classes)
