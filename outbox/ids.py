@@ -53,11 +53,6 @@ def new_job_id() -> JobId:
     return _sequence.next()
 
 
-def job_id_of(key: bytes) -> JobId:
-    """The id whose 16 bytes are ``key``."""
-    return UUID(int=int.from_bytes(key))
-
-
 def new_token() -> bytes:
     """A claim token: 16 random bytes, never used before."""
     return os.urandom(16)

@@ -56,6 +56,7 @@ def resolve(name: str) -> type[Job]:
 
 
 def is_registered(name: str) -> bool:
+    """Whether a class is known under this name or alias."""
     return name in _classes
 
 

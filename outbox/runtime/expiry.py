@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outbox import clock
+from outbox.runtime.attempt import Attempt
 from outbox.runtime.held import Held
 from outbox.runtime.service import BackgroundLoop
-from outbox.settlement import Fence
 
 
 def margin(lease: float) -> float:
@@ -19,7 +19,7 @@ class Expiry(BackgroundLoop):
     """A loop of its own, because a renewal can hang in a call that never returns. It notices as well when the process
     was frozen past its leases."""
 
-    def __init__(self, held: Held, *, lease: float, on_expiring: Callable[[Fence, bool], None]) -> None:
+    def __init__(self, held: Held, *, lease: float, on_expiring: Callable[[Attempt, bool], None]) -> None:
         super().__init__()
         self._held = held
         self._margin = margin(lease)
@@ -32,4 +32,4 @@ class Expiry(BackgroundLoop):
         while not await self.pause(self._margin / 2):
             frozen, looked = clock.now() - looked > self._margin, clock.now()
             for attempt in self._held.expiring(looked + self._margin):
-                self._on_expiring(attempt.fence, frozen)
+                self._on_expiring(attempt, frozen)

@@ -33,9 +33,6 @@ class Held:
             for attempt in attempts:
                 self._attempts.pop(attempt, None)
 
-    def get(self, fence: Fence) -> Attempt | None:
-        return next((attempt for attempt in self.attempts() if attempt.fence == fence), None)
-
     def attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self._attempts)

@@ -22,7 +22,7 @@ from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, Fence, Outcome, Settlement
+from outbox.settlement import Failure, Outcome, Settlement
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -105,18 +105,15 @@ class Lane:
             await self._stores.call(self.driver.check)
             self.checked = True
 
-    def lose(self, fence: Fence) -> None:
+    def lose(self, attempt: Attempt) -> None:
         """The store says that this job has another owner, or is no more."""
-        attempt = self.held.get(fence)
-        if attempt is not None:
-            attempt.interrupt(Interruption.LEASE_LOST)
+        attempt.interrupt(Interruption.LEASE_LOST)
 
-    def expire(self, fence: Fence, frozen: bool) -> None:
+    def expire(self, attempt: Attempt, frozen: bool) -> None:
         """The lease of this job is about to end, or has ended. A store that hangs is as much out of reach as one that
         refuses; the leases of a process that was ``frozen`` are lost, so that a job that freezes its machine ends."""
-        attempt = self.held.get(fence)
         # It may have been renewed since.
-        if attempt is not None and attempt.deadline <= clock.now() + margin(self._options.lease):
+        if attempt.deadline <= clock.now() + margin(self._options.lease):
             lost = frozen and not self.availability.down
             attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
 

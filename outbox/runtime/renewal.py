@@ -8,10 +8,10 @@ from collections.abc import Callable
 from outbox import clock
 from outbox.drivers.base import Claims
 from outbox.errors import BackendUnavailable
+from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability, Patience
 from outbox.runtime.held import Held
 from outbox.runtime.service import BackgroundLoop
-from outbox.settlement import Fence
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -26,7 +26,7 @@ class Renewal(BackgroundLoop):
         availability: Availability,
         *,
         lease: float,
-        on_lost: Callable[[Fence], None],
+        on_lost: Callable[[Attempt], None],
     ) -> None:
         super().__init__()
         self._driver = driver
@@ -61,6 +61,8 @@ class Renewal(BackgroundLoop):
             return False
         self._availability.succeeded(begun)
         self._held.renewed(lease.kept, lease.deadline)
-        for fence in lease.lost:
-            self._on_lost(fence)
+        if lease.lost:
+            for attempt in self._held.attempts():
+                if attempt.fence in lease.lost:
+                    self._on_lost(attempt)
         return True

@@ -85,6 +85,20 @@ async def test_completions_of_several_claims_are_two_statements(
     assert len(settled.accepted) == 10 * claims
 
 
+async def test_completions_of_two_claims_in_turns_are_locked_in_the_order_of_their_keys(counting: Counting) -> None:
+    """Two statements would lock the rows of one claim after those of the other, and could meet somebody in between."""
+    await counting.driver.insert(envelopes(10))
+    odd = await counting.driver.claim(["default"], 5, 30)
+    await counting.driver.settle([Settlement.snoozed(claim.fence) for claim in odd[::2]])
+    even = await counting.driver.claim(["default"], 3 + 5, 30)
+    held = [claim.fence for claim in (*odd[1::2], *even)]
+    assert len(held) == 10
+    counting.since()
+    settled = await counting.driver.settle([Settlement.completed(fence) for fence in held])
+    assert counting.since() == ["SELECT", "DELETE"]
+    assert len(settled.accepted) == 10
+
+
 async def test_a_stale_completion_among_those_of_two_claims_changes_nothing(counting: Counting) -> None:
     held = [claim for _ in range(2) for claim in await claimed(counting, 10)]
     taken, *others = (claim.fence for claim in held)

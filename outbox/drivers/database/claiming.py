@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
 from outbox.drivers.database.wire import Plain
-from outbox.ids import job_id_of, new_token
+from outbox.ids import new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -70,7 +71,7 @@ class _Taking:
     def _claim(self, queue: str, row: Any, deadline: float) -> Claim:
         job_id, name, priority, payload, headers, attempts, rescued = row
         return Claim(
-            Fence(job_id_of(job_id), self._token),
+            Fence(UUID(bytes=bytes(job_id)), self._token),
             queue,
             name,
             priority,

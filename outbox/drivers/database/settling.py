@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 
 from outbox.drivers.base import Settled
 from outbox.drivers.database.claiming import holders
@@ -54,16 +55,17 @@ class _Settling:
 
     async def _delete_at_once(self, connection: Plain) -> Settled | None:
         """Without looking first, a statement for each of one or two tokens: a lock and a look are two statements
-        however many there are. None if that is not all there is to do."""
+        however many there are. None if that is not all there is to do, or would lock rows in another order than that of
+        their keys."""
         held: dict[bytes, list[bytes]] = {}
-        for fence, outcome, _, _, follow_ups in self._settlements:
-            if outcome not in _REMOVED or follow_ups:
+        for settlement in sorted(self._settlements, key=lambda settlement: settlement.fence.job_id.bytes):
+            if settlement.outcome not in _REMOVED or settlement.follow_ups:
                 return None
-            held.setdefault(fence.token, []).append(fence.job_id.bytes)
-        if len(held) > _TOKENS_AT_ONCE:
+            held.setdefault(settlement.fence.token, []).append(settlement.fence.job_id.bytes)
+        if len(held) > _TOKENS_AT_ONCE or any(ids[-1] > after[0] for ids, after in pairwise(held.values())):
             return None
         for token, ids in held.items():
-            listed, parameters = self._dialect.among(sorted(ids))
+            listed, parameters = self._dialect.among(ids)
             result = await connection.exec_driver_sql(self._dialect.remove_held(listed), (*parameters, token))
             if result.rowcount != len(ids):
                 # Some were not ours any more. Which ones can be told only from the rows, so begin again by locking

@@ -32,8 +32,12 @@ class Bench:
         self.lost: list[Fence] = []
         self.expiring: list[Fence] = []
         availability = Availability("memory", self.recorder.events)
-        self.renewal = Renewal(self.driver, self.held, availability, lease=lease, on_lost=self.lost.append)
-        self.expiry = Expiry(self.held, lease=lease, on_expiring=lambda fence, frozen: self.expiring.append(fence))
+        self.renewal = Renewal(
+            self.driver, self.held, availability, lease=lease, on_lost=lambda attempt: self.lost.append(attempt.fence)
+        )
+        self.expiry = Expiry(
+            self.held, lease=lease, on_expiring=lambda attempt, frozen: self.expiring.append(attempt.fence)
+        )
 
     async def claim(self, count: int = 1) -> list[Attempt]:
         self.store.put(*(Work() for _ in range(count)))
