@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from outbox.errors import ConfigurationError
 from outbox.events import Events, SourcesChanged
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.supervisor import Supervisor
-
-try:
-    import watchfiles
-except ImportError:
-    watchfiles = None  # type: ignore[assignment]
 
 
 class Reloader(BackgroundLoop):
@@ -24,13 +20,15 @@ class Reloader(BackgroundLoop):
 
     def __init__(self, supervisor: Supervisor, events: Events, directory: Path) -> None:
         super().__init__()
-        if watchfiles is None:
+        if find_spec("watchfiles") is None:
             raise ConfigurationError("--reload needs the package watchfiles: pip install 'outbox[reload]'")
         self._supervisor = supervisor
         self._events = events
         self._directory = directory
 
     async def run(self) -> None:
+        import watchfiles
+
         changes = watchfiles.awatch(
             self._directory, watch_filter=watchfiles.PythonFilter(), stop_event=self._asked, raise_interrupt=False
         )
