@@ -1,31 +1,37 @@
-"""Taking jobs, and keeping them: claim, extend, next due."""
+"""Taking jobs, and keeping them: claim and extend."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease, Outlook
+from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
+from outbox.drivers.database.looking import look_from_heads
+from outbox.drivers.database.marks import Lane, Marks
 from outbox.drivers.database.wire import Plain
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
 
-_SEEN_SECONDS = 60.0
-"""A worker that was not heard of for so long does not share the looking any more."""
+_PRIORITY, _AVAILABLE = 2, -1
+"""Columns of a row that may be claimed."""
 
 
 async def claim(database: Database, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
     # One call is one token, its retries included: should a commit have worked whose answer was lost, the token finds
     # the rows that it took.
     taking = _Taking(database, queues, limit, lease)
-    return await database.write_plain(taking.take, confirm=taking.recover)
+    begun = clock.now()
+    claims = await database.write_plain(taking.take, confirm=taking.recover)
+    taking.tell(clock.now() - begun)
+    return claims
 
 
 class _Taking:
@@ -34,42 +40,116 @@ class _Taking:
     def __init__(self, database: Database, queues: Sequence[str], limit: int, lease: float) -> None:
         self._database = database
         self._dialect = database.dialect
+        self._marks = database.marks
         self._queues = queues
         self._limit = limit
         self._lease = lease
         self._token = new_token()
+        self._deadline = 0.0
         self._claims: list[Claim] = []
+        self._taken: list[tuple[Lane, Sequence[datetime], bool]] = []
+        self._at_head = True
+        self._selecting = 0.0
+        self._updating = 0.0
 
     async def take(self, connection: Plain) -> list[Claim]:
-        deadline = clock.now() + self._lease
-        self._claims = []
-        for queue in await self._queues_to_try(connection):
-            missing = self._limit - len(self._claims)
-            rows = await connection.exec_driver_sql(self._dialect.select_claimable(), (queue, queue, missing))
-            self._claims.extend(self._claim(queue, row, deadline) for row in rows)
-            if len(self._claims) >= self._limit:
-                break
+        self._deadline = clock.now() + self._lease
+        self._claims, self._taken = [], []
+        self._selecting = self._updating = 0.0
+        self._at_head = self._marks is None or self._marks.thrift.at_head
+        if self._marks is None or self._at_head:
+            await self._select_from_head(connection)
+        else:
+            await self._select_from_marks(connection, self._marks)
         if self._claims:
             ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
             microseconds = int(self._lease * _MICROSECONDS)
+            begun = clock.now()
             for keys in chunked(ids):
                 listed, parameters = self._dialect.among(keys)
                 await connection.exec_driver_sql(
                     self._dialect.reserve(listed), (self._token, microseconds, microseconds, *parameters)
                 )
+            self._updating = clock.now() - begun
         return self._claims
+
+    def tell(self, seconds: float) -> None:
+        """Let the next claims know what this one, which is committed, has taken and cost."""
+        if self._marks is None:
+            return
+        for lane, moments, emptied in self._taken:
+            lane.took(moments, emptied=emptied)
+        if self._at_head:
+            self._marks.thrift.from_head(len(self._claims), self._selecting, self._updating, seconds)
+        else:
+            self._marks.thrift.from_marks(len(self._claims), self._selecting)
+
+    async def _select_from_head(self, connection: Plain) -> None:
+        begun = clock.now()
+        for queue in await self._queues_to_try(connection):
+            missing = self._limit - len(self._claims)
+            rows = await self._select(connection, self._dialect.select_claimable(), queue, (queue, queue, missing))
+            if self._marks is not None:
+                self._remember(self._marks, queue, rows, emptied=len(rows) < missing)
+            if len(self._claims) >= self._limit:
+                break
+        self._selecting = clock.now() - begun
+
+    async def _select_from_marks(self, connection: Plain, marks: Marks) -> None:
+        dear = marks.thrift.dear
+        # While it is only tried whether this is quicker, it has to find the same: so everything is looked at.
+        looked_at = set(marks.affordable(self._queues) if dear else marks.lanes(*self._queues))
+        due = await look_from_heads(self._database, connection, marks, self._queues, looked_at) if looked_at else set()
+        for queue in self._queues:
+            lanes = [
+                lane
+                for lane in marks.lanes(queue)
+                if lane.active and lane.rest.over and (lane in due or lane not in looked_at)
+            ]
+            # One by one, it shows which of them is worth its search.
+            for group in ([lane] for lane in lanes) if dear else filter(None, [lanes]):
+                if len(self._claims) >= self._limit:
+                    return
+                await self._search(connection, marks, queue, group)
+
+    async def _search(self, connection: Plain, marks: Marks, queue: str, lanes: Sequence[Lane]) -> None:
+        missing = self._limit - len(self._claims)
+        statement = self._dialect.select_claimable_from([lane.priority for lane in lanes])
+        begun = clock.now()
+        rows = await self._select(
+            connection, statement, queue, (queue, *(lane.start for lane in lanes), queue, missing)
+        )
+        seconds = clock.now() - begun
+        self._selecting += seconds
+        emptied = len(rows) < missing
+        self._remember(marks, queue, rows, emptied=emptied)
+        if emptied:
+            marks.searched(lanes, seconds)
+
+    def _remember(self, marks: Marks, queue: str, rows: Sequence[Any], *, emptied: bool) -> None:
+        taken = [(row[_PRIORITY], row[_AVAILABLE]) for row in rows]
+        self._taken += marks.sorted(queue, taken, emptied=emptied)
+
+    async def _select(
+        self, connection: Plain, statement: str, queue: str, parameters: tuple[Any, ...]
+    ) -> Sequence[Any]:
+        rows = list(await connection.exec_driver_sql(statement, parameters))
+        self._claims.extend(self._claim(queue, row) for row in rows)
+        return rows
 
     async def _queues_to_try(self, connection: Plain) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs
         one statement, not one for every queue."""
         if len(self._queues) == 1:
             return self._queues
-        rows = await connection.exec_driver_sql(self._dialect.queues_with_due(len(self._queues)), tuple(self._queues))
+        rows = await connection.exec_driver_sql(
+            self._dialect.queues_with_due(len(self._queues)), self._dialect.due_parameters(self._queues)
+        )
         due = {row[0] for row in rows}
         return [queue for queue in self._queues if queue in due]
 
-    def _claim(self, queue: str, row: Any, deadline: float) -> Claim:
-        job_id, name, priority, payload, headers, attempts, rescued = row
+    def _claim(self, queue: str, row: Any) -> Claim:
+        job_id, name, priority, payload, headers, attempts, rescued, _ = row
         return Claim(
             Fence(UUID(bytes=bytes(job_id)), self._token),
             queue,
@@ -79,7 +159,7 @@ class _Taking:
             headers,
             attempts + 1,
             bool(rescued),
-            deadline,
+            self._deadline,
         )
 
     async def recover(self, connection: Plain) -> list[Claim] | None:
@@ -122,17 +202,3 @@ async def holders(
         rows: Iterable[Any] = await connection.exec_driver_sql(database.dialect.held(len(keys), lock=lock), tuple(keys))
         held.update((bytes(row[0]), None if row[1] is None else bytes(row[1])) for row in rows)
     return held
-
-
-async def look(database: Database, queues: Sequence[str]) -> Outlook:
-    statement = database.dialect.look(len(queues), int(_SEEN_SECONDS * _MICROSECONDS))
-    parameters = database.dialect.look_parameters(queues)
-
-    async def read(connection: Plain) -> list[Any]:
-        return list(await connection.exec_driver_sql(statement, parameters))
-
-    rows = await database.read_plain(read)
-    paused = {queue for queue, _, workers in rows if workers is None}
-    due = [float(seconds) for queue, seconds, _ in rows if seconds is not None and queue not in paused]
-    idle = sum(workers for _, _, workers in rows if workers is not None)
-    return Outlook(max(0.0, min(due)) if due else None, max(1, int(idle)))

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.engine import create_engine, create_reader
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
+from outbox.drivers.database.marks import Marks
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.wire import Plain, Wire
 from outbox.errors import BackendUnavailable
@@ -41,6 +42,8 @@ class Database:
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
         self.dialect = dialect_for(self.engine.dialect)
+        self.marks = Marks() if self.dialect.keeps_deleted else None
+        """Where claims begin if not at the head of their index."""
 
     @property
     def address(self) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
-from outbox.drivers.database import claiming, concerns, failed, fleet, forwarding, inspecting, settling
+from outbox.drivers.database import claiming, concerns, failed, fleet, forwarding, inspecting, looking, settling
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
 from outbox.drivers.database.inserting import insert_statements
@@ -75,7 +75,7 @@ class DatabaseDriver:
         return await settling.settle(self._database, self.name, settlements)
 
     async def look(self, queues: Sequence[str]) -> Outlook:
-        return await claiming.look(self._database, queues)
+        return await looking.look(self._database, queues)
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
         return await forwarding.written(self._database, job_ids)

@@ -12,7 +12,7 @@ from sqlalchemy import Delete, Select, Table, TextClause, delete
 from outbox.job import PRIORITIES
 
 _INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
-_CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL"
+_CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL, available_at"
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
@@ -40,6 +40,9 @@ class Dialect(ABC):
     unchecked: str = ""
     """What goes before an UPDATE of a row that may hold broken JSON. MariaDB checks the JSON columns of every row that
     is written, whether they are written or not, and refuses: no worker could claim anything any more."""
+    keeps_deleted: bool = False
+    """Whether entries that were deleted stay in the claim index for as long as an older transaction is open, so that
+    claims had better not begin at its head: see `marks`."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
 
@@ -71,9 +74,21 @@ class Dialect(ABC):
 
     def select_claimable(self) -> str:
         """Parameters: queue, queue, limit."""
+        return self._claimable(f"priority IN ({PRIORITY_LIST}) AND available_at <= {self.now}")
+
+    def select_claimable_from(self, priorities: Sequence[int]) -> str:
+        """The same of some priorities, each from a moment on: still one range of the claim index for each, in its
+        order. Parameters: queue, moments, queue, limit."""
+        ranges = " OR ".join(
+            f"(priority = {priority} AND available_at >= {self.p} AND available_at <= {self.now})"
+            for priority in priorities
+        )
+        return self._claimable(f"({ranges})")
+
+    def _claimable(self, where: str) -> str:
         return (
             f"SELECT {_CLAIM_COLUMNS} FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.p} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
+            f"WHERE queue = {self.p} AND {where} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
             f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
@@ -167,32 +182,29 @@ class Dialect(ABC):
     def drains(self) -> str:
         """Whether a worker's row names a queue. Parameters: queue."""
 
+    @abstractmethod
     def look(self, queues: int, unseen_for: int) -> str:
-        """One row per queue and priority with the seconds until its earliest moment, NULL where it is empty; one
-        without a queue, for the workers that have room, take jobs of one of the queues and were seen in the last
-        ``unseen_for`` microseconds; one for each queue that is paused, with neither. Parameters: `look_parameters`.
+        """A row for each lane that is asked for: queue, priority, the moment of its first job (NULL where it has none),
+        now, seconds until then; one without a queue, for the workers that have room, take jobs of one of the queues and
+        were seen in the last ``unseen_for`` microseconds; one for each queue that is paused, without a number of
+        workers. Parameters: `look_parameters`."""
 
-        A MIN for each group by itself is read from the first entry of the claim index. Asked for all groups at once,
-        MariaDB reads every entry of a large table until somebody has analyzed it.
-        """
-        first = f"SELECT {self.p} AS queue, MIN(available_at) AS moment, 0 AS workers FROM queue_jobs"
-        firsts = [f"{first} WHERE queue = {self.p} AND priority = {priority}" for priority in PRIORITIES] * queues
+    @abstractmethod
+    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+        """``lanes`` are queues and priorities. A dialect that keeps nothing deleted is asked for all of them."""
+
+    def census(self, queues: int, unseen_for: int) -> str:
+        """How many workers were seen in the last ``unseen_for`` microseconds, and how many of them take jobs of one of
+        the queues. Parameters: queues."""
         drained = " OR ".join([self.drains()] * queues)
-        workers = (
-            "SELECT NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
-            f"AND seen_at > {self.later(str(-unseen_for))} AND ({drained})"
-        )
-        paused = f"SELECT queue, NULL, NULL FROM queue_pauses WHERE queue IN ({self.marks(queues)})"
-        parts = " UNION ALL ".join([*firsts, workers, paused])
-        return f"SELECT queue, {self.until('moment')}, workers FROM ({parts}) AS looked_at"
-
-    def look_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
-        twice = (queue for queue in queues for _ in range(2 * len(PRIORITIES)))
-        return (*twice, *queues, *queues)
-
-    def queues_with_due(self, queues: int) -> str:
-        """Of several queues those in which something may be claimable. Parameters: queues."""
         return (
-            f"SELECT queue FROM queue_jobs WHERE queue IN ({self.marks(queues)}) "
-            f"GROUP BY queue, priority HAVING MIN(available_at) <= {self.now}"
+            f"SELECT COUNT(*), SUM(CASE WHEN {drained} THEN 1 ELSE 0 END) FROM queue_workers "
+            f"WHERE seen_at > {self.later(str(-unseen_for))}"
         )
+
+    @abstractmethod
+    def queues_with_due(self, queues: int) -> str:
+        """Of several queues those in which something may be claimable. Parameters: `due_parameters`."""
+
+    @abstractmethod
+    def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]: ...

@@ -11,6 +11,7 @@ from sqlalchemy import Select, Table, TextClause, column, func, text
 
 from outbox.drivers.database.dialects.base import Dialect
 from outbox.drivers.database.tables import CLAIM_INDEX
+from outbox.job import PRIORITIES
 
 
 class MySQL(Dialect):
@@ -24,6 +25,7 @@ class MySQL(Dialect):
     keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
     replace = "REPLACE"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
+    keeps_deleted = True
     settings = (
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', "
         "'binlog_format', 'read_only', 'super_read_only', 'max_allowed_packet')"
@@ -40,6 +42,29 @@ class MySQL(Dialect):
 
     def drains(self) -> str:
         return f"FIND_IN_SET({self.p}, queues)"
+
+    # The first job of each queue and priority is read from the claim index by equality, and ordered by all its columns:
+    # no row is sorted, whatever the optimizer thinks of the table, and the read ends where the priority ends. A range
+    # or a MIN goes on to the next entry that is not deleted, through all that are in the priorities after it.
+
+    def look(self, queues: int, unseen_for: int) -> str:
+        return (
+            f"SELECT queue, priority, moment, {self.now}, {self.until('moment')}, workers FROM ("
+            f"SELECT queue, priority, {_FIRST} AS moment, 0 AS workers FROM {_LANES} "
+            "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
+            f"AND seen_at > {self.later(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
+            "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses "
+            f"WHERE queue IN ({self.marks(queues)})) AS looked_at"
+        )
+
+    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+        return (json.dumps(lanes), *queues, *queues)
+
+    def queues_with_due(self, queues: int) -> str:  # noqa: ARG002
+        return f"SELECT DISTINCT queue FROM {_LANES} WHERE {_FIRST} <= {self.now}"
+
+    def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
+        return (json.dumps([(queue, priority) for queue in queues for priority in PRIORITIES]),)
 
     def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
         # asyncmy takes fifteen times as long to quote each as a parameter.
@@ -74,6 +99,15 @@ class MySQL(Dialect):
         ).bindparams(ids=_json(ids))
 
 
+_LANES = (
+    "JSON_TABLE(%s, '$[*]' COLUMNS (queue VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]', "
+    "priority SMALLINT UNSIGNED PATH '$[1]')) AS lanes"
+)
+_FIRST = (
+    f"(SELECT jobs.available_at FROM queue_jobs AS jobs FORCE INDEX ({CLAIM_INDEX}) "
+    "WHERE jobs.queue = lanes.queue AND jobs.priority = lanes.priority "
+    "ORDER BY jobs.queue, jobs.priority, jobs.available_at LIMIT 1)"
+)
 _PICKED = "JSON_TABLE(:ids, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) AS picked"
 
 

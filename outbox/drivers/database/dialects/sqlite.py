@@ -43,17 +43,17 @@ class SQLite(Dialect):
         names, levels = ", ".join([f"({self.p})"] * queues), ", ".join(f"({priority})" for priority in PRIORITIES)
         return (
             f"WITH names (queue) AS (VALUES {names}), levels (priority) AS (VALUES {levels}) "
-            f"SELECT queue, {self.until('moment')}, workers FROM ("
-            "SELECT names.queue AS queue, (SELECT MIN(available_at) FROM queue_jobs "
+            f"SELECT queue, priority, moment, {self.now}, {self.until('moment')}, workers FROM ("
+            "SELECT names.queue AS queue, levels.priority AS priority, (SELECT MIN(available_at) FROM queue_jobs "
             "WHERE queue_jobs.queue = names.queue AND queue_jobs.priority = levels.priority) AS moment, 0 AS workers "
             "FROM names, levels "
-            "UNION ALL SELECT NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
+            "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
             f"AND seen_at > {self.later(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
             "WHERE instr(',' || queue_workers.queues || ',', ',' || names.queue || ',')) "
-            "UNION ALL SELECT queue, NULL, NULL FROM queue_pauses WHERE queue IN (SELECT queue FROM names))"
+            "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses WHERE queue IN (SELECT queue FROM names))"
         )
 
-    def look_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
+    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return tuple(queues)
 
     def queues_with_due(self, queues: int) -> str:
@@ -63,6 +63,9 @@ class SQLite(Dialect):
             f"SELECT column1 FROM (VALUES {names}) WHERE EXISTS (SELECT 1 FROM queue_jobs WHERE queue = column1 "
             f"AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now})"
         )
+
+    def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
+        return tuple(queues)
 
     def remove_held(self, ids: str) -> str:
         return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.p}"

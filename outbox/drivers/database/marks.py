@@ -1,0 +1,198 @@
+"""Where claims begin, when they cannot afford to begin at the head of the claim index.
+
+A lane is a queue and a priority: one stretch of the claim index, in the order in which its jobs became available. Each
+is remembered by where this process last took jobs from it. Whatever lands behind that mark, such as a job whose
+transaction committed late, is found by a look from the lane's head, which moves the mark back: see `thrift` for when.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from outbox import clock
+from outbox.drivers.database.thrift import LONG_LOOK, Clock, Rest, Thrift
+from outbox.job import PRIORITIES
+
+_TRAIL_JOBS = 50
+"""A mark stays behind what was taken last by so many jobs, and by one claim at least: transactions commit in another
+order than that of their jobs, by a little."""
+
+_ACTIVE_SECONDS = 60.0
+"""A lane that had nothing for so long is not searched by claims any more, only looked at."""
+
+_MARGIN = timedelta(seconds=10)
+"""A look that finds a lane empty moves its mark to so long ago: transactions of that time may commit yet."""
+
+_CENSUS_SECONDS, _IDLE_CENSUS_SECONDS = 5.0, 60.0
+"""How long it is believed how many workers there are, and how long a statement takes that reads next to nothing. Longer
+by a worker that only looks: together it sends one statement per second."""
+
+_CHEAP_SEARCH = 3.0
+"""A search that takes at most so many times as long as such a statement is followed by no rest."""
+
+_LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET = 1.2, 0.2
+"""Seconds between two looks of an idle worker at least, and for every worker of a fleet, while there is something left
+to look at."""
+
+_LANE_SECONDS = 50e-6
+"""What a look takes at most for each lane, if it has nothing to walk over: with hundreds of queues it adds up."""
+
+
+class Lane:
+    """One queue and priority."""
+
+    def __init__(self, queue: str, priority: int, now: Clock = clock.now) -> None:
+        self.queue = queue
+        self.priority = priority
+        self.rest = Rest(now)
+        """After a search that cost much and did not find enough."""
+        self._now = now
+        self._trail: deque[tuple[datetime, int]] = deque()
+        """Where the last claims began, and how many jobs each took."""
+        self._jobs = 0
+        self._detour: datetime | None = None
+        """Where the next claim has to begin for the sake of what was found behind the mark."""
+        self._active_until = float("-inf")
+
+    @property
+    def start(self) -> datetime | None:
+        """Where a claim begins; None for at the head."""
+        return self._detour or (self._trail[0][0] if self._trail else None)
+
+    @property
+    def active(self) -> bool:
+        """Whether claims search it."""
+        return self._now() < self._active_until
+
+    def took(self, moments: Sequence[datetime], *, emptied: bool) -> None:
+        """A claim took jobs that were available since these ``moments``, in their order. ``emptied``: it would have
+        taken more."""
+        newest = self._trail[-1][0] if self._trail else None
+        ahead = next((moment for moment in moments if newest is None or moment >= newest), None)
+        if ahead is not None or emptied:
+            self._detour = None
+        elif self._trail and moments[0] < self._trail[0][0]:
+            # All of them were behind the mark, and more may be.
+            self._detour = moments[0]
+        if ahead is not None:
+            self._advance(ahead, len(moments))
+        if moments:
+            self._active_until = self._now() + _ACTIVE_SECONDS
+
+    def exhausted(self) -> None:
+        """A claim found less in it than it asked for: what may be behind the mark, it has not to go back for."""
+        self._detour = None
+
+    def seen(self, first: datetime | None, now: datetime) -> None:
+        """A look from the head at ``now``, by the database's clock, found the lane's first job: it is available since
+        ``first``, or from then on."""
+        if first is not None and first <= now:
+            self._active_until = self._now() + _ACTIVE_SECONDS
+            self.rest.end()
+            if not self._trail:
+                self._advance(first, 0)
+            elif first < self._trail[0][0]:
+                self._detour = first
+        elif not self._trail or self._trail[-1][0] < now - _MARGIN:
+            self._trail.clear()
+            self._jobs = 0
+            self._advance(now - _MARGIN, 0)
+
+    def _advance(self, moment: datetime, jobs: int) -> None:
+        """The trail holds as many claims as are needed for `_TRAIL_JOBS`."""
+        self._trail.append((moment, jobs))
+        self._jobs += jobs
+        while self._jobs - self._trail[0][1] >= _TRAIL_JOBS:
+            self._jobs -= self._trail.popleft()[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many workers take jobs from these queues, and how long it took to find out: next to nothing is read for it,
+    so that is what a look takes at least."""
+
+    workers: int
+    seconds: float
+
+
+class Marks:
+    """The lanes of one driver, and when to look at them from their heads."""
+
+    def __init__(self, now: Clock = clock.now) -> None:
+        self.thrift = Thrift(now)
+        self._now = now
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
+        # at more often, and an urgent job in a lane that is rarely used starts at once.
+        self._rest_of_active, self._rest_of_others = Rest(now), Rest(now)
+        self._census = Census(1, 0.0)
+        self._counted_at = float("-inf")
+
+    @property
+    def needs_census(self) -> bool:
+        """Whether a claim should count the workers."""
+        return self.thrift.wants_comparison and self._now() > self._counted_at + _CENSUS_SECONDS
+
+    def needs_census_after(self, lanes: int, seconds: float) -> bool:
+        """Whether an idle worker should, after a look at so many lanes took so long."""
+        wanted = self.thrift.wants_comparison or seconds - lanes * _LANE_SECONDS > LONG_LOOK
+        return wanted and self._now() > self._counted_at + _IDLE_CENSUS_SECONDS
+
+    def counted(self, census: Census) -> None:
+        self._census, self._counted_at = census, self._now()
+
+    def lanes(self, *queues: str) -> list[Lane]:
+        """In the order of the queues, and of their priorities."""
+        return [self._lane(queue, priority) for queue in queues for priority in PRIORITIES]
+
+    def _lane(self, queue: str, priority: int) -> Lane:
+        if (queue, priority) not in self._lanes:
+            self._lanes[queue, priority] = Lane(queue, priority, self._now)
+        return self._lanes[queue, priority]
+
+    def searched(self, lanes: Sequence[Lane], seconds: float) -> None:
+        """A claim got less from these lanes than it asked for: the search went on through what was deleted after it."""
+        for lane in lanes:
+            lane.exhausted()
+            if self.thrift.dear and seconds > _CHEAP_SEARCH * self._census.seconds:
+                lane.rest.begin(seconds, self._census.workers)
+
+    def affordable(self, queues: Iterable[str]) -> list[Lane]:
+        """The lanes that may be looked at from their heads."""
+        return [
+            lane for lane in self.lanes(*queues) if (self._rest_of_active if lane.active else self._rest_of_others).over
+        ]
+
+    def next_look(self, queues: Sequence[str]) -> float | None:
+        """Seconds until lanes can be afforded that cannot be now; None where there are none."""
+        if not self.thrift.dear or len(self.affordable(queues)) == len(PRIORITIES) * len(queues):
+            return None
+        rest = max(self._rest_of_active.left, self._rest_of_others.left)
+        return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._census.workers)
+
+    def looked(self, lanes: Collection[Lane], seconds: float) -> None:
+        """A look at these lanes from their heads took so long."""
+        active = sum(lane.active for lane in lanes)
+        if active or not any(lane.active for lane in self._lanes.values()):
+            walked = max(0.0, seconds - len(lanes) * _LANE_SECONDS)
+            self.thrift.looked(walked, self._census.seconds, self._census.workers)
+        if not self.thrift.dear:
+            return
+        if active:
+            self._rest_of_active.begin(seconds, self._census.workers)
+        if active < len(lanes):
+            self._rest_of_others.begin(seconds, self._census.workers)
+
+    def sorted(
+        self, queue: str, taken: Iterable[tuple[int, datetime]], *, emptied: bool
+    ) -> list[tuple[Lane, Sequence[datetime], bool]]:
+        """By lane, the moments of what a claim from the head has taken from a queue, in its order; and whether there
+        was nothing more, as in all lanes that come before the last one."""
+        moments: dict[int, list[datetime]] = {}
+        for priority, moment in taken:
+            moments.setdefault(priority, []).append(moment)
+        lanes, last = self.lanes(queue), max(moments, default=0)
+        return [(lanes[priority], each, emptied or priority < last) for priority, each in moments.items()]
