@@ -27,7 +27,7 @@ class Reloader(BackgroundLoop):
         self._directory = directory
 
     async def run(self) -> None:
-        import watchfiles
+        import watchfiles  # here, because it would take a megabyte of every worker
 
         changes = watchfiles.awatch(
             self._directory, watch_filter=watchfiles.PythonFilter(), stop_event=self._asked, raise_interrupt=False
