@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import outbox
+from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.claiming import _Taking
 from outbox.drivers.database.engine import check_version
+from outbox.drivers.database.settling import _Settling
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
-from tests.servers import LocalServer
+from tests.servers import LocalServer, databases, sql
+
+WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
 
 
 @pytest.fixture
@@ -138,6 +146,40 @@ async def test_a_settlement_whose_commit_was_not_answered_is_written_once(
     assert again.attempt == 2
 
 
+@pytest.mark.parametrize("verb", ["claim", "settle"])
+async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
+    driver: DatabaseDriver, backend: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit's answer is lost, the next connection leads to another node of a cluster, which knows nothing yet,
+    and refuses the second try because the first one reaches it meanwhile."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has no nodes")
+    await driver.insert(envelopes(3))
+    claims = [] if verb == "claim" else await driver.claim(["default"], 3, 30)
+    work = {"claim": _Taking, "settle": _Settling}[verb]
+    asked: list[str] = []
+    recover, attempt = work.recover, getattr(work, "take" if verb == "claim" else "write")
+
+    async def know_nothing_at_first(self: Any, connection: Any) -> Any:
+        asked.append("recover")
+        return None if len(asked) == 1 else await recover(self, connection)
+
+    async def refused_the_second_time(self: Any, connection: Any) -> Any:
+        if asked:
+            raise OperationalError("", {}, driver._database.engine.dialect.dbapi.OperationalError(1213, "Deadlock"))  # type: ignore[union-attr]
+        return await attempt(self, connection)
+
+    monkeypatch.setattr(work, "recover", know_nothing_at_first)
+    monkeypatch.setattr(work, attempt.__name__, refused_the_second_time)
+    Losing(driver, after=True)
+    if verb == "claim":
+        assert {claim.attempt for claim in await driver.claim(["default"], 10, 30)} == {1}
+    else:
+        settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        assert len(settled.accepted) == 3
+    assert asked == ["recover", "recover"]
+
+
 async def test_a_dispatch_whose_commit_was_not_answered_makes_one_job(driver: DatabaseDriver, backend: str) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
@@ -150,7 +192,7 @@ async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, 
     if backend == "sqlite":
         pytest.skip("SQLite knows neither")
     await driver.insert(envelopes(1))
-    refusals = [1213, 1205, 1213]
+    refusals = [1213, 1205, 3101, 1213]
     engine = driver._database.engine.sync_engine
 
     @event.listens_for(engine, "before_cursor_execute")
@@ -160,6 +202,31 @@ async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, 
 
     assert len(await driver.claim(["default"], 1, 30)) == 1
     assert refusals == []
+
+
+async def test_a_server_that_became_read_only_is_left_for_the_one_that_took_its_place(local_mysql: LocalServer) -> None:
+    """A proxy or a name that leads to the new primary is of no use to connections that are kept."""
+    with sql.connection(local_mysql.url) as operator:
+        operator.execute(text("CREATE DATABASE jobs"))
+        url = f"{local_mysql.url}/jobs"
+        databases.create_tables(url, outbox.metadata)
+        driver = DatabaseDriver(url)
+        await driver.insert(envelopes(1))
+        await driver.pause("other")
+        await driver.beat(WORKER)
+        before = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
+        assert before
+        operator.execute(text("SET GLOBAL super_read_only = ON"))
+        for call in (lambda: driver.claim(["default"], 1, 30), lambda: driver.beat(WORKER)):
+            with pytest.raises(BackendUnavailable, match="read-only"):
+                await call()
+        operator.execute(text("SET GLOBAL super_read_only = OFF"))
+        operator.execute(text("SET GLOBAL read_only = OFF"))
+        assert len(await driver.claim(["default"], 1, 30)) == 1
+        await driver.beat(WORKER)
+        after = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
+        assert after & before == set()
+        await driver.close()
 
 
 async def test_retries_are_bounded(driver: DatabaseDriver, backend: str) -> None:

@@ -47,6 +47,9 @@ class _Taking:
         self._token = new_token()
         self._deadline = 0.0
         self._claims: list[Claim] = []
+        """What the last try that got so far has found."""
+        self._found: list[Claim] = []
+        """What this try has found up to now."""
         self._taken: list[tuple[Lane, Sequence[datetime], bool]] = []
         self._at_head = True
         self._selecting = 0.0
@@ -54,13 +57,15 @@ class _Taking:
 
     async def take(self, connection: Plain) -> list[Claim]:
         self._deadline = clock.now() + self._lease
-        self._claims, self._taken = [], []
+        self._found, self._taken = [], []
         self._selecting = self._updating = 0.0
         self._at_head = self._marks is None or self._marks.thrift.at_head
         if self._marks is None or self._at_head:
             await self._select_from_head(connection)
         else:
             await self._select_from_marks(connection, self._marks)
+        # Not before it is known: what an earlier try took may still have to be recovered.
+        self._claims = self._found
         if self._claims:
             ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
             microseconds = int(self._lease * _MICROSECONDS)
@@ -87,11 +92,11 @@ class _Taking:
     async def _select_from_head(self, connection: Plain) -> None:
         begun = clock.now()
         for queue in await self._queues_to_try(connection):
-            missing = self._limit - len(self._claims)
+            missing = self._limit - len(self._found)
             rows = await self._select(connection, self._dialect.select_claimable(), queue, (queue, queue, missing))
             if self._marks is not None:
                 self._remember(self._marks, queue, rows, emptied=len(rows) < missing)
-            if len(self._claims) >= self._limit:
+            if len(self._found) >= self._limit:
                 break
         self._selecting = clock.now() - begun
 
@@ -108,12 +113,12 @@ class _Taking:
             ]
             # One by one, it shows which of them is worth its search.
             for group in ([lane] for lane in lanes) if dear else filter(None, [lanes]):
-                if len(self._claims) >= self._limit:
+                if len(self._found) >= self._limit:
                     return
                 await self._search(connection, marks, queue, group)
 
     async def _search(self, connection: Plain, marks: Marks, queue: str, lanes: Sequence[Lane]) -> None:
-        missing = self._limit - len(self._claims)
+        missing = self._limit - len(self._found)
         statement = self._dialect.select_claimable_from([lane.priority for lane in lanes])
         begun = clock.now()
         rows = await self._select(
@@ -134,7 +139,7 @@ class _Taking:
         self, connection: Plain, statement: str, queue: str, parameters: tuple[Any, ...]
     ) -> Sequence[Any]:
         rows = list(await connection.exec_driver_sql(statement, parameters))
-        self._claims.extend(self._claim(queue, row) for row in rows)
+        self._found.extend(self._claim(queue, row) for row in rows)
         return rows
 
     async def _queues_to_try(self, connection: Plain) -> Sequence[str]:

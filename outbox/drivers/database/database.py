@@ -25,8 +25,7 @@ PlainWork = Callable[[Plain], Awaitable[T]]
 Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 
 # Longer than any wait of the server's own (innodb_lock_wait_timeout is 50 s by default), and shorter than for ever:
-# what
-# a network that swallows packets would be.
+# what a network that swallows packets would be.
 _TRANSACTION_SECONDS = 60.0
 
 
@@ -79,21 +78,23 @@ class Database:
 
     async def _write(self, connect: Connect, work: AnyWork[T], confirm: AnyWork[T | None] | None) -> T:
         persistence = Persistence()
-        committing = False
+        in_doubt = False
         while True:
+            committing = False
             try:
-                if committing and confirm is not None:
+                if in_doubt and confirm is not None:
                     known = await self._once(connect, confirm)
                     if known is not None:
                         return known
-                committing = False
                 async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self.engine) as connection:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                committing = committing and classify(error) is Fault.UNREACHABLE
+                # Once in doubt, always: another node of a cluster may learn of the first commit only after it was asked
+                # about it, and refuse the second because of it.
+                in_doubt = in_doubt or (committing and classify(error) is Fault.UNREACHABLE)
                 await self._pause_or_raise(error, persistence)
 
     async def _read(self, connect: Connect, work: AnyWork[T]) -> T:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from outbox.drivers.database.faults import out_of_office
 from outbox.errors import ConfigurationError, UnsupportedServer
 
 READS = "outbox_reads"
@@ -113,7 +114,7 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
 
 
 def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         isolation_level=isolation_level,
         pool_size=pool_size,
@@ -124,6 +125,20 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
         pool_reset_on_return=None,
         connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
     )
+    _leave_servers_out_of_office(engine)
+    return engine
+
+
+def _leave_servers_out_of_office(engine: AsyncEngine) -> None:
+    """Else the pool would keep its connections to a primary that became read-only, and every retry would meet it again
+    while a proxy or a name has long been leading to the new one."""
+    dialect = engine.sync_engine.dialect
+    is_disconnect = dialect.is_disconnect
+
+    def is_lost(error: Any, connection: Any, cursor: Any) -> bool:
+        return out_of_office(error) or is_disconnect(error, connection, cursor)
+
+    dialect.is_disconnect = is_lost  # type: ignore[assignment, method-assign]
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:

@@ -14,12 +14,15 @@ from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, T
 _ATTEMPTS = 10
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 
-# 1205 lock wait timeout, 1213 deadlock, 1020 record changed since last read (MariaDB).
-_CONTENDED = {1205, 1213, 1020}
-# 1040 too many connections, 1053 shutting down, 1152 aborted, 1158-1161 network, 1290 and 1836 read only (a failover
-# in progress), 1317 query interrupted, 1927 killed, 2002-2055 the client's own, 3169 session killed, 4031 idle too
-# long.
-_UNREACHABLE = {1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1317, 1836, 1927, 3169, 4031} | set(range(2000, 2060))
+# 1205 lock wait timeout, 1213 deadlock (of Galera also at any statement and at COMMIT, when another node's transaction
+# was first), 1020 record changed since last read (MariaDB), 3101 the same as 1213 at COMMIT by group replication.
+_CONTENDED = {1205, 1213, 1020, 3101}
+# 1047 a node of Galera without a majority, 1053 shutting down, 1290 and 1836 read only, 3100 a member of group
+# replication that cannot ask the others.
+_OUT_OF_OFFICE = {1047, 1053, 1290, 1836, 3100}
+# 1040 too many connections, 1152 aborted, 1158-1161 network, 1317 query interrupted, 1927 killed, 2002-2055 the
+# client's own, 3169 session killed, 4031 idle too long.
+_UNREACHABLE = {1040, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 3169, 4031} | _OUT_OF_OFFICE | set(range(2000, 2060))
 # 1044, 1045, 1698 access, 1049 unknown database, 1142 a missing grant.
 _MISCONFIGURED = {1044, 1045, 1049, 1142, 1698}
 _NO_SUCH_TABLE = {1146, 1051}
@@ -69,7 +72,17 @@ def _classify_driver(error: DBAPIError) -> Fault:
 
 def code_of(error: DBAPIError) -> int | None:
     """The server's error number, where the driver gives one."""
-    arguments = getattr(error.orig, "args", ())
+    return _number(error.orig)
+
+
+def out_of_office(error: BaseException) -> bool:
+    """Whether a driver's error says that this server does not take writes now, though it answers. After a failover
+    another one does, perhaps under the same name: only a new connection finds it."""
+    return _number(error) in _OUT_OF_OFFICE
+
+
+def _number(error: BaseException | None) -> int | None:
+    arguments = getattr(error, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
