@@ -41,13 +41,13 @@ class InnoDBServer(LocalServer):
 
     def prepare(self) -> None:
         (self.directory / "root.sql").write_text(ROOT_OVER_TCP)
-        process.run([*self.initialise(), *self._place()], self.log)
+        process.run([*self.initialise(), *self.place()], self.log)
 
     def command(self) -> list[str]:
         return [
             self.program,
             "--no-defaults",
-            *self._place(),
+            *self.place(),
             "--bind-address=127.0.0.1",
             f"--port={self.port}",
             # Relative to the data directory: the path of a socket may have 107 bytes, and a test's can be longer.
@@ -58,6 +58,7 @@ class InnoDBServer(LocalServer):
             *self.options,
         ]
 
-    def _place(self) -> list[str]:
+    def place(self) -> list[str]:
+        """The options that say where its data is, and as whom it runs."""
         user = ["--user=root"] if os.geteuid() == 0 else []  # else both refuse to run as root
         return [f"--datadir={self.data}", *user]

@@ -96,7 +96,7 @@ class LocalServer(ABC):
         if self.pid:
             return
         if not self.data.exists():
-            self._fill()
+            self.fill()
         self._process = process.start(self.command(), self.log)
         try:
             wait_until_it_answers(self.url, seconds=START_SECONDS, still_running=lambda: self.pid is not None)
@@ -126,7 +126,8 @@ class LocalServer(ABC):
         self.stop()
         self.start()
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Make the data directory, which must not be there."""
         if self.template:
             shutil.copytree(self.template, self.directory, dirs_exist_ok=True)
         else:
