@@ -17,6 +17,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 # 1205 lock wait timeout, 1213 deadlock (of Galera also at any statement and at COMMIT, when another node's transaction
 # was first), 1020 record changed since last read (MariaDB), 3101 the same as 1213 at COMMIT by group replication.
 _CONTENDED = {1205, 1213, 1020, 3101}
+# An error of the storage engine at COMMIT: 146 is its lock wait timeout, 149 its deadlock. MySQL says so when another
+# member of the group, whose transaction was first, has undone this one.
+_COMMIT_FAILED, _CONTENDED_INSIDE = 1180, ("Got error 146 ", "Got error 149 ")
 # 1047 a node of Galera without a majority, 1053 shutting down, 1290 and 1836 read only, 3100 a member of group
 # replication that cannot ask the others.
 _OUT_OF_OFFICE = {1047, 1053, 1290, 1836, 3100}
@@ -59,6 +62,8 @@ def _classify_driver(error: DBAPIError) -> Fault:
     if code in _CONTENDED:
         return Fault.CONTENDED
     message = str(error.orig)
+    if code == _COMMIT_FAILED and any(inside in message for inside in _CONTENDED_INSIDE):
+        return Fault.CONTENDED
     if isinstance(error, OperationalError) and (
         "database is locked" in message or "database table is locked" in message
     ):
