@@ -135,6 +135,9 @@ def _measure(kind: str, scenarios: Sequence[Scenario], runner: Runner, findings:
 async def _measure_all(store: Store, scenarios: Sequence[Scenario], runner: Runner, findings: Findings) -> None:
     findings.facts[store.kind] = dict(await facts.settings(store))
     for scenario in scenarios:
+        if reason := scenario.missing():
+            runner.tell(f"skipped: {scenario.name}: {reason}")
+            continue
         try:
             findings.measurements += await runner.run(scenario, store)
         except Exception as error:  # noqa: BLE001 - as above

@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios.bulk import DISPATCH_MANY
 from benchmarks.scenarios.business import BUSINESS
+from benchmarks.scenarios.clusters import GALERA, GROUP_REPLICATION
 from benchmarks.scenarios.dispatching import DISPATCH
 from benchmarks.scenarios.distance import SLOW_DATABASE
 from benchmarks.scenarios.draining import DRAIN
@@ -12,6 +13,7 @@ from benchmarks.scenarios.flatness import FLATNESS
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.mixed import MIXED
 from benchmarks.scenarios.overload import OVERLOAD
+from benchmarks.scenarios.scaling import DATABASES, WORKERS
 from benchmarks.scenarios.waiting import LATENCY, LATENCY_BUSY
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -25,5 +27,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     MEMORY,
     SLOW_DATABASE,
     OVERLOAD,
+    WORKERS,
+    DATABASES,
+    GALERA,
+    GROUP_REPLICATION,
     *FLATNESS,
 )

@@ -102,9 +102,11 @@ class Programs:
         await self.stop()
 
 
-async def start_workers(programs: Programs, store: Store, processes: int, *flags: str) -> None:
+async def start_workers(
+    programs: Programs, store: Store, processes: int, *flags: str, environment: Mapping[str, str] | None = None
+) -> None:
     """Worker processes, each ``python -m outbox.work``; returns once all of them are at work."""
-    environment = {**store.environment(), "OUTBOX_JOBS": "benchmarks.jobs"}
+    environment = {**store.environment(), "OUTBOX_JOBS": "benchmarks.jobs", **(environment or {})}
     for _ in range(processes):
         await programs.start("-m", "outbox.work", *flags, environment=environment)
     driver = store.driver()

@@ -54,5 +54,7 @@ class Scenario:
     stores: Sequence[str] = field(default=KINDS)
     once: bool = False
     """Not repeated: it takes long, and what it shows is in its own course."""
+    missing: Callable[[], str | None] = lambda: None
+    """Why it cannot be measured on this machine, where it needs something beside the store; None where it can."""
     axis: str | None = None
     """What the level of a point counts."""
