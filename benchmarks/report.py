@@ -1,7 +1,7 @@
 """``python -m benchmarks.report RESULTS.json […]``: the tables of one run or several as Markdown.
 
-With ``--into DOCUMENT`` they replace what lies between the two marks in that document, so that no figure in it was ever
-typed.
+With ``--into DOCUMENT`` they replace what lies between two marks in that document, so that no figure in it was ever
+typed. ``--marks`` names the pair, where there are several.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.drawing import pictures
 from benchmarks.results import Run
 from benchmarks.tables import Table, tables
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+FIGURES = "figures"
 
 
 def markdown(run: Run, plots: Path, document: Path) -> str:
@@ -58,14 +58,15 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def put_into(document: Path, text: str) -> None:
+def put_into(document: Path, text: str, marks: str = FIGURES) -> None:
     """:raises SystemExit: the document lacks the two marks."""
     old = document.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    opening, closing = f"<!-- {marks}: begin -->", f"<!-- {marks}: end -->"
+    before, begin, rest = old.partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise SystemExit(f"{document} needs the lines {BEGIN} and {END}, between which the figures belong")
-    document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{document} needs the lines {opening} and {closing}, between which the figures belong")
+    document.write_text(f"{before}{opening}\n\n{text}\n\n{closing}{after}", encoding="utf-8")
 
 
 @click.command()
@@ -77,14 +78,15 @@ def put_into(document: Path, text: str) -> None:
     default=Path(__file__).with_name("plots"),
     help="Where the pictures are.",
 )
-def main(results: Sequence[Path], into: Path | None, plots: Path) -> None:
+@click.option("--marks", default=FIGURES, show_default=True, help="The name of the two marks in the document.")
+def main(results: Sequence[Path], into: Path | None, plots: Path, marks: str) -> None:
     """The tables of one run or several as Markdown."""
     document = (into or Path("README.md")).absolute()
     text = "\n\n".join(markdown(Run.load(path), plots.absolute(), document) for path in results)
     if into is None:
         click.echo(text)
     else:
-        put_into(into, text)
+        put_into(into, text, marks)
 
 
 if __name__ == "__main__":

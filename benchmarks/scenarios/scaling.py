@@ -20,7 +20,8 @@ from tests.servers import Server, databases
 RATE = "jobs/s"
 _WORKERS = (1, 2, 4, 8, 16)
 _CONCURRENCY = 10
-_DATABASES = (1, 2, 4)
+_DATABASES = ((1, 100), (2, 100), (4, 100), (4, 400))
+"""So many databases, and so many jobs at once."""
 
 
 async def _measure_workers(site: Site, workers: int) -> Sample:
@@ -55,7 +56,7 @@ def _counted(store: Store) -> tuple[int, int]:
     return status["Com_commit"], status["Innodb_row_lock_waits"]
 
 
-async def _measure_databases(site: Site, count: int) -> Sample:
+async def _measure_databases(site: Site, count: int, concurrency: int) -> Sample:
     """The same number of jobs, spread over so many databases, and one worker that drains all of them."""
     jobs = site.sizes.drain // 4 // count
     with ExitStack() as opened:
@@ -71,7 +72,14 @@ async def _measure_databases(site: Site, count: int) -> Sample:
                 programs,
                 site.store,
                 1,
-                *("--connection", ",".join(["database", *others]), "--concurrency", "100", "--sleep", "0.05"),
+                *(
+                    "--connection",
+                    ",".join(["database", *others]),
+                    "--concurrency",
+                    str(concurrency),
+                    "--sleep",
+                    "0.05",
+                ),
                 environment={"OUTBOX_CONNECTIONS": json.dumps(described)},
             )
             for driver in drivers:
@@ -108,10 +116,14 @@ def _workers(_: Store, __: Sizes) -> Sequence[Variant]:
 
 
 def _databases(_: Store, __: Sizes) -> Sequence[Variant]:
-    first = _named(_DATABASES[0], "database")
+    names = [f"{_named(count, 'database')}, {concurrency} jobs at once" for count, concurrency in _DATABASES]
     return [
-        Variant(_named(count, "database"), partial(_measure_databases, count=count), first if count > 1 else None)
-        for count in _DATABASES
+        Variant(
+            name,
+            partial(_measure_databases, count=count, concurrency=concurrency),
+            names[0] if name != names[0] else None,
+        )
+        for name, (count, concurrency) in zip(names, _DATABASES, strict=True)
     ]
 
 
@@ -124,7 +136,7 @@ WORKERS = Scenario(
 )
 DATABASES = Scenario(
     "scale-databases",
-    "Drain several databases of one server with one worker process of 100",
+    "Drain several databases of one server with one worker process",
     _databases,
     compared=RATE,
     stores=SQL_SERVERS,

@@ -16,6 +16,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.claiming import _Taking
 from outbox.drivers.database.faults import Fault, classify
 from outbox.drivers.database.wire import Wire
+from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
 from tests.servers import LocalServer, databases, sql
@@ -76,7 +77,10 @@ async def drain(drivers: Sequence[DatabaseDriver], jobs: int, batch: int) -> Cou
     async def work(driver: DatabaseDriver) -> None:
         nonlocal accepted
         while accepted < jobs:
-            claims = await driver.claim(["default"], batch, 60)
+            try:
+                claims = await driver.claim(["default"], batch, 60)
+            except BackendUnavailable:
+                continue  # the others were first ten times in a row; a worker begins again as well
             taken.update(claim.fence.job_id for claim in claims)
             settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             accepted += len(settled.accepted)
