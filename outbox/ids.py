@@ -14,6 +14,9 @@ _COUNTER_BITS = 74
 _COUNTER_MAX = (1 << _COUNTER_BITS) - 1
 # A fresh millisecond starts in the lower half of the counter, so that it cannot run over within that millisecond.
 _SEED_BITS = _COUNTER_BITS - 1
+# The counter is split by the two bits that say which variant of a UUID this is.
+_LOW_BITS = 62
+_LOW_MASK = (1 << _LOW_BITS) - 1
 
 
 class _Sequence:
@@ -28,20 +31,28 @@ class _Sequence:
         """After a fork: start anew, with a lock that nobody holds."""
         self.__init__()  # type: ignore[misc]
 
-    def next(self) -> UUID:
+    def take(self, count: int) -> list[UUID]:
+        # A random step keeps two processes with the same seed apart and the next id hard to guess.
+        steps = memoryview(os.urandom(4 * count)).cast("I")
         with self._lock:
-            millisecond = time.time_ns() // 1_000_000
-            if millisecond > self._millisecond:
-                self._millisecond = millisecond
-                self._counter = int.from_bytes(os.urandom(10), "big") >> (80 - _SEED_BITS)
-            elif self._counter < _COUNTER_MAX:
-                # A random step keeps two processes with the same seed apart and the next id hard to guess.
-                self._counter = min(_COUNTER_MAX, self._counter + 1 + int.from_bytes(os.urandom(4), "big"))
-            else:
-                self._millisecond += 1
-                self._counter = 0
-            high, low = self._counter >> 62, self._counter & ((1 << 62) - 1)
-            return UUID(int=self._millisecond << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
+            millisecond, counter = self._now()
+            numbers: list[int] = []
+            for step in steps:
+                counter += 1 + step
+                if counter > _COUNTER_MAX:
+                    millisecond, counter = millisecond + 1, step
+                numbers.append(
+                    millisecond << 80 | 0x7 << 76 | counter >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | counter & _LOW_MASK
+                )
+            self._millisecond, self._counter = millisecond, counter
+        return [UUID(int=number) for number in numbers]
+
+    def _now(self) -> tuple[int, int]:
+        """The millisecond, and where in it to go on."""
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond <= self._millisecond:
+            return self._millisecond, self._counter
+        return millisecond, int.from_bytes(os.urandom(10), "big") >> (80 - _SEED_BITS)
 
 
 _sequence = _Sequence()
@@ -50,7 +61,12 @@ os.register_at_fork(after_in_child=_sequence.forget)
 
 def new_job_id() -> JobId:
     """A new id, greater than every id this process made before, even if the wall clock was set back."""
-    return _sequence.next()
+    return _sequence.take(1)[0]
+
+
+def new_job_ids(count: int) -> list[JobId]:
+    """So many new ids, in their order."""
+    return _sequence.take(count)
 
 
 def new_token() -> bytes:
