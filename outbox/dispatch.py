@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypedDict, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
 from outbox.drivers.database.staging import check_database, stage
-from outbox.envelope import DelayOption, Envelope, Options, seal
+from outbox.envelope import DelayOption, Envelope, Options, seal_many
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
 from outbox.job import BackoffOption, Job
@@ -21,6 +22,8 @@ from outbox.settings import DATABASE
 from outbox.wakeups import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
+
+_SEALED_AT_ONCE = 1_000
 
 
 class DispatchOptions(TypedDict, total=False):
@@ -118,15 +121,17 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
         payload_limit=settings.payload_limit,
     )
     sealed = Sealed([], {})
-    for job in jobs:
-        envelope = seal(job, checked)
-        name = connection or job.connection or settings.connection
-        group = sealed.by_connection.get(name)
-        if group is None:
-            connection_settings(settings, name)
-            group = sealed.by_connection[name] = []
-        group.append(envelope)
-        sealed.ids.append(envelope.id)
+    remaining = iter(jobs)
+    # In portions, so that the jobs that a generator makes need not all be kept.
+    while some := list(islice(remaining, _SEALED_AT_ONCE)):
+        for job, envelope in zip(some, seal_many(some, checked), strict=True):
+            name = connection or job.connection or settings.connection
+            group = sealed.by_connection.get(name)
+            if group is None:
+                connection_settings(settings, name)
+                group = sealed.by_connection[name] = []
+            group.append(envelope)
+            sealed.ids.append(envelope.id)
     return sealed
 
 

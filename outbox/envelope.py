@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -14,7 +15,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from outbox import registry
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidJob, InvalidOption, InvalidPayload, PayloadTooLarge
-from outbox.ids import JobId, new_job_id
+from outbox.ids import JobId, new_job_ids
 from outbox.job import (
     BackoffOption,
     Job,
@@ -106,8 +107,7 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One job to be stored. It becomes available ``delay`` seconds after it is written, by the database's clock, or at
     ``available_at`` where an absolute time was given."""
 
@@ -187,7 +187,12 @@ _NO_OPTIONS = Options()
 
 
 def seal(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
-    """Validate and serialise ``job``.
+    """`seal_many` for one job."""
+    return seal_many((job,), options)[0]
+
+
+def seal_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envelope]:
+    """Validate and serialise ``jobs``, which get their ids in this order.
 
     The serialised form is validated, not the object: what a worker will load is what was checked here, even where
     fields were set after construction.
@@ -196,26 +201,42 @@ def seal(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
         InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
         PayloadTooLarge: the payload is larger than the limit.
     """
+    kinds: set[type] = set()
+    payloads: list[str] = []
+    for job in jobs:
+        kind = type(job)
+        if kind not in kinds:
+            _check_kind(job)
+            kinds.add(kind)
+        payload = _serialise(job)
+        if len(payload) > options.payload_limit:
+            raise PayloadTooLarge(
+                f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the "
+                "data elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
+            )
+        payloads.append(payload.decode())
+    queue, priority, headers = options.queue, options.priority, options.headers
+    delay, available_at = options.delay, options.available_at
+    return [
+        Envelope(
+            job_id,
+            queue or job.queue,
+            job.name,
+            job.priority if priority is None else priority,
+            payload,
+            headers,
+            delay,
+            available_at,
+        )
+        for job_id, job, payload in zip(new_job_ids(len(jobs)), jobs, payloads, strict=True)
+    ]
+
+
+def _check_kind(job: object) -> None:
     if not isinstance(job, Job):
         raise InvalidJob(f"dispatch takes a Job, not {_described(job)}")
     if not registry.is_registered(job.name):
         raise InvalidJob(f"{job.name} has no method `handle`, so no worker could run it")
-    payload = _serialise(job)
-    if len(payload) > options.payload_limit:
-        raise PayloadTooLarge(
-            f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the data "
-            "elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
-        )
-    return Envelope(
-        new_job_id(),
-        options.queue or job.queue,
-        job.name,
-        job.priority if options.priority is None else options.priority,
-        payload.decode(),
-        options.headers,
-        options.delay,
-        options.available_at,
-    )
 
 
 def _described(value: object) -> str:

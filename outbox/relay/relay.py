@@ -11,7 +11,6 @@ next look at such a row is after that, or a day later: until then there is littl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from outbox.drivers.base import Accepts, Claim, Forwards
@@ -88,7 +87,7 @@ class Relay:
             return envelopes
         written, now = await self.source.written(delayed), await self.source.now()
         return [
-            replace(envelope, delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
+            envelope._replace(delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
             for envelope in envelopes
         ]
 

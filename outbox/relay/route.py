@@ -34,7 +34,7 @@ def outward(envelope: Envelope, connection: str) -> Envelope:
         relayed_delay=envelope.delay or None,
         relayed_until=envelope.available_at,
     )
-    return replace(envelope, queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
+    return envelope._replace(queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
 
 
 def onward(claim: Claim) -> Envelope:

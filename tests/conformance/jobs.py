@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from outbox.drivers.base import Claim, Driver
@@ -23,7 +22,7 @@ def envelope(
     payload: str | None = None,
 ) -> Envelope:
     job = Envelope(new_job_id(), queue, "tests.Job", priority, payload or f'{{"number": {number}}}')
-    return replace(job, delay=delay, available_at=available_at)
+    return job._replace(delay=delay, available_at=available_at)
 
 
 def envelopes(count: int, *, queue: str = "default", priority: int = 5) -> list[Envelope]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -30,7 +29,7 @@ async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def named(job: Envelope, job_id: str) -> Envelope:
-    return replace(job, id=UUID(job_id))
+    return job._replace(id=UUID(job_id))
 
 
 # --- failed
@@ -80,7 +79,7 @@ async def test_one_failed_job_is_shown_whole(driver: DatabaseDriver, migrated_ur
     trace = 'Traceback (most recent call last):\n  File "mail.py", line 7, in handle\nOSError: no route\n'
     [claim] = await fail(
         driver,
-        replace(envelope(payload=f'{{"text": "{text}"}}'), headers='{"max_tries": 7}'),
+        envelope(payload=f'{{"text": "{text}"}}')._replace(headers='{"max_tries": 7}'),
         failure=Failure("OSError", "no route", trace),
     )
     job_id = str(claim.fence.job_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,8 +51,8 @@ async def holder(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 
 async def test_a_retried_job_is_as_it_was_dispatched(driver: DatabaseDriver) -> None:
-    job = replace(envelope(queue="mail", priority=2, payload='{"to": "J\N{LATIN SMALL LETTER U WITH DIAERESIS}rgen"}'))
-    job = replace(job, headers='{"max_tries": 7}')
+    job = envelope(queue="mail", priority=2, payload='{"to": "J\N{LATIN SMALL LETTER U WITH DIAERESIS}rgen"}')
+    job = job._replace(headers='{"max_tries": 7}')
     await fail(driver, job)
     assert await driver.retry([job.id]) == [job.id]
     stored = await driver.get(job.id)

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -309,7 +308,7 @@ async def test_a_job_that_cannot_be_read_is_claimed_and_can_be_failed(
 
 
 async def test_a_payload_and_headers_with_line_breaks_stay_apart(driver: RedisDriver) -> None:
-    job = replace(envelope(payload='{\n "number":\n 1}\n'), headers='{\n"max_tries": 7}')
+    job = envelope(payload='{\n "number":\n 1}\n')._replace(headers='{\n"max_tries": 7}')
     await driver.insert([job])
     claim = await claim_one(driver)
     assert (claim.payload, json.loads(claim.headers)) == (job.payload, {"max_tries": 7})
@@ -317,7 +316,7 @@ async def test_a_payload_and_headers_with_line_breaks_stay_apart(driver: RedisDr
 
 async def test_states_are_told_apart(driver: RedisDriver) -> None:
     held, ended, delayed, ready = envelopes(4)
-    delayed = replace(delayed, delay=3600.0)
+    delayed = delayed._replace(delay=3600.0)
     await driver.insert([held])
     claim = await claim_one(driver, lease=3600)
     await driver.insert([ended])
@@ -345,7 +344,7 @@ async def test_clearing_leaves_what_is_held_and_ends_while_jobs_come_in(
     await driver.insert(envelopes(3_500))
     held = await driver.claim(["default"], 1_200, 3600)
     await driver.claim(["default"], 100, 0)
-    await driver.insert([replace(job, delay=60.0) for job in envelopes(1_500)])
+    await driver.insert([job._replace(delay=60.0) for job in envelopes(1_500)])
     stop = asyncio.Event()
 
     async def keep_inserting() -> int:

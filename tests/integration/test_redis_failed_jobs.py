@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,7 +53,7 @@ def age(admin: Client, job_id: JobId, seconds: float, queue: str = "default") ->
 
 
 async def test_a_failed_job_tells_everything(driver: RedisDriver) -> None:
-    job = replace(envelope(queue="mail", priority=3), headers='{"max_tries": 7}')
+    job = envelope(queue="mail", priority=3)._replace(headers='{"max_tries": 7}')
     await fail(driver, job)
     failed = await driver.get_failed(job.id)
     assert failed is not None
@@ -113,7 +112,7 @@ async def test_at_most_twenty_are_found_and_the_same_ones_each_time(driver: Redi
 
 
 async def test_a_retried_job_is_as_it_was_dispatched(driver: RedisDriver) -> None:
-    job = replace(envelope(queue="mail", priority=2, payload='{"to": "Jürgen"}'), headers='{"max_tries": 7}')
+    job = envelope(queue="mail", priority=2, payload='{"to": "Jürgen"}')._replace(headers='{"max_tries": 7}')
     await fail(driver, job)
     assert await driver.retry([job.id, new_job_id(), job.id]) == [job.id]
     stored = await driver.get(job.id)
@@ -136,7 +135,7 @@ async def test_two_operators_put_a_job_back_once(driver: RedisDriver, other: Red
 async def test_a_live_job_of_the_same_id_is_left_alone(driver: RedisDriver) -> None:
     job = envelope()
     await fail(driver, job)
-    await driver.insert([replace(job, priority=1)])
+    await driver.insert([job._replace(priority=1)])
     running = await claim_one(driver)
     assert await driver.retry([job.id]) == [job.id]
     assert await driver.get_failed(job.id) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +115,7 @@ def ending_at(target: object, name: str) -> Iterator[None]:
 async def test_a_failed_job_moves_to_the_database_by_itself(
     worker: Process, database: DatabaseDriver, admin: Client
 ) -> None:
-    job = replace(envelope(queue="mail", priority=2), headers='{"max_tries": 7}')
+    job = envelope(queue="mail", priority=2)._replace(headers='{"max_tries": 7}')
     await fail(worker.driver, job, failure=FAILURE)
     assert worker.handing._moving is not None
     await worker.handing._moving

@@ -276,9 +276,8 @@ async def test_rows_are_on_their_way_until_redis_has_their_jobs(
 async def test_a_row_that_says_no_queue_is_kept_as_failed(
     database: DatabaseDriver, redis: RedisDriver, relay: Relay
 ) -> None:
-    from dataclasses import replace
 
-    await database.insert([replace(envelope(1), queue=WAITING)])
+    await database.insert([envelope(1)._replace(queue=WAITING)])
     assert await relay.move() == 1
     [failed] = await database.list_failed()
     assert "which queue" in failed.failure.message
