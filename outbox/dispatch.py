@@ -23,7 +23,7 @@ from outbox.wakeups import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
 
-_SEALED_AT_ONCE = 1_000
+_SEALED_AT_ONCE = 100
 
 
 class DispatchOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, Queue
 from outbox.drivers.database import claiming, concerns, failed, fleet, forwarding, inspecting, looking, settling
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
-from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.inserting import own_insert_statements
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
 from outbox.drivers.database.wire import Plain
@@ -60,7 +60,7 @@ class DatabaseDriver:
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         async def write(connection: Plain) -> None:
-            for statement, parameters in insert_statements(self._database.dialect, envelopes):
+            for statement, parameters in own_insert_statements(self._database.dialect, envelopes):
                 await connection.exec_driver_sql(statement, parameters)
 
         await self._database.write_plain(write)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from outbox.drivers.base import Settled
 from outbox.drivers.database.claiming import holders
 from outbox.drivers.database.database import Database
-from outbox.drivers.database.inserting import insert_statements, packets
+from outbox.drivers.database.inserting import own_insert_statements, packets
 from outbox.drivers.database.keys import chunked
 from outbox.drivers.database.wire import Plain
 from outbox.settlement import Failure, Outcome, Settlement
@@ -86,7 +86,7 @@ class _Settling:
         await self._put_back(connection, [s for s in accepted if s.outcome in _PUT_BACK])
         await self._remove(connection, [s for s in accepted if s.outcome not in _PUT_BACK])
         follow_ups = [envelope for settlement in accepted for envelope in settlement.follow_ups]
-        for statement, parameters in insert_statements(self._dialect, follow_ups):
+        for statement, parameters in own_insert_statements(self._dialect, follow_ups):
             await connection.exec_driver_sql(statement, parameters)
         return Settled(tuple(accepted), tuple(stale))
 

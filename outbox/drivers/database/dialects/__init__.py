@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Dialect as EngineDialect
 
-from outbox.drivers.database.dialects.base import Dialect
+from outbox.drivers.database.dialects.base import Dialect, Statement
 from outbox.drivers.database.dialects.mysql import MySQL
 from outbox.drivers.database.dialects.sqlite import SQLite
 from outbox.errors import ConfigurationError
 
-__all__ = ["Dialect", "MySQL", "SQLite", "dialect_for"]
+__all__ = ["Dialect", "MySQL", "SQLite", "Statement", "dialect_for"]
 
 
 def dialect_for(engine_dialect: EngineDialect) -> Dialect:

@@ -9,14 +9,19 @@ from typing import Any
 
 from sqlalchemy import Delete, Select, Table, TextClause, delete
 
+from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
 
 _INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
 _CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL, available_at"
+MICROSECONDS = 1_000_000
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
+
+Statement = tuple[str, tuple[Any, ...]]
+"""SQL and its parameters."""
 
 
 class Dialect(ABC):
@@ -34,6 +39,7 @@ class Dialect(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. On a nearly empty table the optimizer would rather scan all of it,
     and lock or wait for rows that are none of the statement's business."""
+    insert_into = f"INSERT INTO queue_jobs ({_INSERT_COLUMNS})"
     keep_existing: str
     """What ends an INSERT that leaves rows alone whose id is there already."""
     replace: str
@@ -65,12 +71,28 @@ class Dialect(ABC):
     def marks(self, count: int) -> str:
         return ", ".join([self.p] * count)
 
-    def insert(self, availabilities: list[str]) -> str:
-        """One row per availability (an SQL expression). Parameters per row: id, queue, name, priority, payload,
-        headers, then those of the availability."""
+    def insert(self, jobs: Sequence[Envelope]) -> Statement:
+        """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
         start, end = f"({self.marks(6)}, 0, ", f", {self.now})"
-        rows = ", ".join([start + available + end for available in availabilities])
-        return f"INSERT INTO queue_jobs ({_INSERT_COLUMNS}) VALUES {rows} {self.keep_existing}"
+        rows: list[str] = []
+        parameters: list[Any] = []
+        for job in jobs:
+            parameters += (job.id.bytes, job.queue, job.name, job.priority, job.payload, job.headers)
+            if job.available_at is not None:
+                available = self.p
+                parameters.append(self.moment(job.available_at))
+            elif job.delay:
+                available = self.later(self.p)
+                parameters.append(int(job.delay * MICROSECONDS))
+            else:
+                available = self.now
+            rows.append(start + available + end)
+        return f"{self.insert_into} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
+
+    def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
+        """The same in the form that is written fastest over outbox's own drivers. It may have four times as many
+        bytes."""
+        return self.insert(jobs)
 
     def select_claimable(self) -> str:
         """Parameters: queue, queue, limit."""
@@ -165,7 +187,7 @@ class Dialect(ABC):
     def copy_from_failed(self, count: int) -> str:
         """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
         return (
-            f"INSERT INTO queue_jobs ({_INSERT_COLUMNS}) SELECT id, queue, name, priority, payload, headers, 0, "
+            f"{self.insert_into} SELECT id, queue, name, priority, payload, headers, 0, "
             f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
             f"{self.keep_existing}"
         )

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Select, Table, TextClause, column, func, text
 
-from outbox.drivers.database.dialects.base import Dialect
+from outbox.drivers.database.dialects.base import MICROSECONDS, Dialect, Statement
 from outbox.drivers.database.tables import CLAIM_INDEX
+from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
 
 
@@ -42,6 +44,29 @@ class MySQL(Dialect):
 
     def drains(self) -> str:
         return f"FIND_IN_SET({self.p}, queues)"
+
+    def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
+        if len(jobs) < _WORTH_A_DOCUMENT:
+            return self.insert(jobs)
+        document = _Document()
+        job_id = document.column([job.id.hex for job in jobs], "CHAR(32)")
+        payload = document.column([job.payload for job in jobs], _LONG_TEXT)
+        queue = document.column_unless_constant([job.queue for job in jobs], _LONG_TEXT)
+        name = document.column_unless_constant([job.name for job in jobs], _LONG_TEXT)
+        priority = document.column_unless_constant([job.priority for job in jobs], "BIGINT")
+        headers = document.column_unless_constant([job.headers for job in jobs], _LONG_TEXT)
+        available = self.now
+        if any(job.delay for job in jobs):
+            delays = [int(job.delay * MICROSECONDS) for job in jobs]
+            available = self.later(document.column_unless_constant(delays, "BIGINT"))
+        if any(job.available_at for job in jobs):
+            moments = [None if job.available_at is None else self.moment(job.available_at) for job in jobs]
+            available = f"COALESCE({document.column(moments, 'VARCHAR(26)')}, {available})"
+        return (
+            f"{self.insert_into} SELECT UNHEX({job_id}), {queue}, {name}, {priority}, {payload}, {headers}, 0, "
+            f"{available}, {self.now} FROM {document} AS listed {self.keep_existing}",
+            (),
+        )
 
     # The first job of each queue and priority is read from the claim index by equality, and ordered by all its columns:
     # no row is sorted, whatever the optimizer thinks of the table, and the read ends where the priority ends. A range
@@ -97,6 +122,43 @@ class MySQL(Dialect):
         return text(
             f"DELETE {name} FROM {_PICKED} STRAIGHT_JOIN {name} {self.primary_hint} ON {name}.id = UNHEX(picked.hex)"
         ).bindparams(ids=_json(ids))
+
+
+# Below it, reading the document takes the server longer than it saves.
+_WORTH_A_DOCUMENT = 30
+_LONG_TEXT = "LONGTEXT CHARACTER SET utf8mb4"
+
+
+class _Document:
+    """Rows as one JSON text. The server reads it in less time than as many literals; and asyncmy takes 20 ns to quote
+    each character of a parameter, which for a small job is a third of what the server takes to write it."""
+
+    def __init__(self) -> None:
+        self._columns: list[Sequence[Any]] = []
+        self._types: list[str] = []
+
+    def column(self, values: Sequence[Any], kind: str) -> str:
+        """An SQL expression for what each row has in this column."""
+        self._columns.append(values)
+        self._types.append(kind)
+        return f"c{len(self._types)}"
+
+    def column_unless_constant(self, values: list[Any], kind: str) -> str:
+        """What the rows have in common is said once."""
+        first = values[0]
+        if values.count(first) < len(values):
+            return self.column(values, kind)
+        return str(first) if isinstance(first, int) else _literal(first.encode())
+
+    def __str__(self) -> str:
+        paths = [f"c{number} {kind} PATH '$[{number - 1}]'" for number, kind in enumerate(self._types, 1)]
+        rows = to_json(list(zip(*self._columns, strict=True)))
+        return f"JSON_TABLE({_literal(rows)}, '$[*]' COLUMNS ({', '.join(paths)}))"
+
+
+def _literal(text: bytes) -> str:
+    """Text as a literal that nothing in it can end, whatever the connection's sql_mode and character set."""
+    return f"_utf8mb4 x'{text.hex()}'"
 
 
 _LANES = (
