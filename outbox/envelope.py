@@ -201,35 +201,32 @@ def seal_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envel
         InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
         PayloadTooLarge: the payload is larger than the limit.
     """
-    kinds: set[type] = set()
-    payloads: list[str] = []
-    for job in jobs:
-        kind = type(job)
-        if kind not in kinds:
+    queue, priority = options.queue, options.priority
+    known: type | None = None
+    envelopes: list[Envelope] = []
+    for job_id, job in zip(new_job_ids(len(jobs)), jobs, strict=True):
+        if type(job) is not known:
             _check_kind(job)
-            kinds.add(kind)
+            known = type(job)
         payload = _serialise(job)
         if len(payload) > options.payload_limit:
             raise PayloadTooLarge(
                 f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the "
                 "data elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
             )
-        payloads.append(payload.decode())
-    queue, priority, headers = options.queue, options.priority, options.headers
-    delay, available_at = options.delay, options.available_at
-    return [
-        Envelope(
-            job_id,
-            queue or job.queue,
-            job.name,
-            job.priority if priority is None else priority,
-            payload,
-            headers,
-            delay,
-            available_at,
+        envelopes.append(
+            Envelope(
+                job_id,
+                queue or job.queue,
+                job.name,
+                job.priority if priority is None else priority,
+                payload.decode(),
+                options.headers,
+                options.delay,
+                options.available_at,
+            )
         )
-        for job_id, job, payload in zip(new_job_ids(len(jobs)), jobs, payloads, strict=True)
-    ]
+    return envelopes
 
 
 def _check_kind(job: object) -> None:

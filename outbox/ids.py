@@ -34,9 +34,13 @@ class _Sequence:
     def take(self, count: int) -> list[UUID]:
         # A random step keeps two processes with the same seed apart and the next id hard to guess.
         steps = memoryview(os.urandom(4 * count)).cast("I")
+        numbers: list[int] = []
         with self._lock:
-            millisecond, counter = self._now()
-            numbers: list[int] = []
+            millisecond, counter = time.time_ns() // 1_000_000, self._counter
+            if millisecond > self._millisecond:
+                counter = int.from_bytes(os.urandom(10), "big") >> (80 - _SEED_BITS)
+            else:
+                millisecond = self._millisecond
             for step in steps:
                 counter += 1 + step
                 if counter > _COUNTER_MAX:
@@ -46,13 +50,6 @@ class _Sequence:
                 )
             self._millisecond, self._counter = millisecond, counter
         return [UUID(int=number) for number in numbers]
-
-    def _now(self) -> tuple[int, int]:
-        """The millisecond, and where in it to go on."""
-        millisecond = time.time_ns() // 1_000_000
-        if millisecond <= self._millisecond:
-            return self._millisecond, self._counter
-        return millisecond, int.from_bytes(os.urandom(10), "big") >> (80 - _SEED_BITS)
 
 
 _sequence = _Sequence()

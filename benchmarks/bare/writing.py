@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.bare import innodb, sqlite
 from benchmarks.stores import Store
-from outbox.ids import new_job_id
+from outbox.ids import new_job_ids
 
 _INSERT = (
     "INSERT INTO queue_jobs (id, queue, name, priority, payload, headers, attempts, available_at, created_at) VALUES "
@@ -26,8 +26,8 @@ class Writer(ABC):
     async def write(self, numbers: Sequence[int]) -> None:
         """One statement, in the transaction that is open or begins here."""
         parameters: list[Any] = []
-        for number in numbers:
-            parameters += (new_job_id().bytes, f'{{"number": {number}}}')
+        for job_id, number in zip(new_job_ids(len(numbers)), numbers, strict=True):
+            parameters += (job_id.bytes, f'{{"number": {number}}}')
         await self.execute(self._statement, parameters)
 
     @abstractmethod

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from outbox import ids
-from outbox.ids import new_job_id, new_token
+from outbox.ids import new_job_id, new_job_ids, new_token
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front() -> None:
@@ -23,6 +23,26 @@ def test_ids_only_grow_even_when_the_wall_clock_goes_back(monkeypatch: pytest.Mo
     made += [new_job_id() for _ in range(10_000)]
     assert made == sorted(made)
     assert len(set(made)) == 20_000
+
+
+def test_many_ids_at_once_are_new_ids_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [new_job_id(), *new_job_ids(3_000), new_job_id()]
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_000_000_000_000_000)
+    made += [*new_job_ids(3_000), *new_job_ids(1), new_job_id()]
+    assert new_job_ids(0) == []
+    assert made == sorted(made)
+    assert len(set(made)) == 6_004
+    assert {(job_id.version, job_id.variant) for job_id in made} == {(7, "specified in RFC 4122")}
+
+
+def test_ids_go_on_in_the_next_millisecond_when_one_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence = ids._Sequence()
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_000_000)
+    sequence.take(1)
+    sequence._counter = ids._COUNTER_MAX
+    [last] = sequence.take(1)
+    assert last.int >> 80 == 2
+    assert sequence.take(1)[0] > last
 
 
 def test_threads_never_get_the_same_id() -> None:
