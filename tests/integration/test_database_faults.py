@@ -180,12 +180,16 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
     assert asked == ["recover", "recover"]
 
 
-async def test_a_dispatch_whose_commit_was_not_answered_makes_one_job(driver: DatabaseDriver, backend: str) -> None:
+@pytest.mark.parametrize("count", [3, 1_500])
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+async def test_jobs_whose_commit_was_not_answered_are_there_once(
+    driver: DatabaseDriver, backend: str, after: bool, count: int
+) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
-    Losing(driver, after=True)
-    await driver.insert(envelopes(3))
-    assert len(await driver.claim(["default"], 10, 30)) == 3
+    Losing(driver, after=after)
+    await driver.insert(envelopes(count))
+    assert len(await driver.claim(["default"], 2 * count, 30)) == count
 
 
 async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, backend: str) -> None:

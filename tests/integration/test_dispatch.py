@@ -476,6 +476,19 @@ async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(
     assert await stored(driver) == []
 
 
+async def test_nothing_is_sent_when_one_of_thousands_is_refused(
+    driver: DatabaseDriver, configured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Receipt(order_id=number) for number in range(2_500)]
+    jobs[2_400].order_id = "not a number"  # type: ignore[assignment]
+    inserted: list[object] = []
+    monkeypatch.setattr(DatabaseDriver, "insert", lambda _, envelopes: inserted.append(envelopes))
+    with pytest.raises(InvalidJob, match="Receipt: the field 'order_id'"):
+        await dispatch_many(jobs)
+    assert inserted == []
+    assert await stored(driver) == []
+
+
 async def test_a_payload_at_the_limit_is_stored(
     sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver
 ) -> None:
