@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from outbox.notify.switchboard import switchboard
 from outbox.settings import DATABASE, REDIS, Settings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from outbox.drivers.redis.messenger import Messenger
 
 _log = logging.getLogger("outbox.notify")
 
@@ -43,7 +43,7 @@ def _publisher(url: str) -> Publisher:
     return Publisher(messenger(url))
 
 
-def messenger(url: str) -> Callable[[], Redis]:
+def messenger(url: str) -> Messenger:
     """What makes clients for messages over the Redis of ``url``.
 
     Raises:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from outbox.notify.base import Bells, Report
 from outbox.notify.channel import CHANNEL, unpack
 from outbox.notify.listening import Listening
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis  # An extra, and not what a worker without one should need.
-
 _SILENT_SECONDS = 15.0
+
+
+class Subscribed(Protocol):
+    """A connection that listens to a channel."""
+
+    async def keep_listening(self, silent_seconds: float) -> None:
+        """Until the connection is gone, or the server without a word, which raises."""
+
+    async def close(self) -> None:
+        """Harmless when repeated."""
+
+
+class Messenger(Protocol):
+    """What connects to the server."""
+
+    async def subscribe(self, channel: str, hear: Callable[[bytes], None], /) -> Subscribed:
+        """Returns once it listens; ``hear`` is called with every message."""
 
 
 class Subscription(Listening):
@@ -20,37 +34,22 @@ class Subscription(Listening):
 
     name = "redis"
 
-    def __init__(self, connect: Callable[[], Redis], bells: Bells, report: Report) -> None:
+    def __init__(self, messenger: Messenger, bells: Bells, report: Report) -> None:
         super().__init__(bells, report)
-        self._connect = connect
+        self._messenger = messenger
 
     async def listen(self) -> AsyncIterator[frozenset[str] | None]:
-        client = self._connect()
+        subscribed = await self._messenger.subscribe(CHANNEL, self._heard)
         try:
-            async with client.pubsub() as pubsub:
-                await pubsub.subscribe(CHANNEL)
-                async for message in _messages(pubsub):
-                    if message["type"] == "subscribe":
-                        yield None
-                    elif message["type"] == "message":
-                        yield unpack(message["data"])
+            yield None
+            await subscribed.keep_listening(_SILENT_SECONDS)
         finally:
-            await client.aclose()
+            await subscribed.close()
 
-
-async def _messages(pubsub: Any) -> AsyncIterator[dict[str, Any]]:
-    """
-    Raises:
-        TimeoutError: the server has gone without a word.
-    """
-    asked = False
-    while True:
-        message = await pubsub.get_message(timeout=_SILENT_SECONDS)
-        if message is not None:
-            asked = False
-            yield message
-        elif asked:
-            raise TimeoutError(f"no answer for {_SILENT_SECONDS:.0f} s")
+    def _heard(self, message: bytes) -> None:
+        # Where it was read, and not by way of the task: every turn of the loop in between is felt by the job.
+        queues = unpack(message)
+        if queues:
+            self._bells.ring(queues)
         else:
-            await pubsub.ping()
-            asked = True
+            self._bells.ring_all()

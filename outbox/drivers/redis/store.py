@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import NoScriptError, RedisClusterException
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
 from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, translate
 from outbox.drivers.redis.keys import QUEUES
 from outbox.drivers.redis.scripting import Call, command
+from outbox.drivers.redis.wire import Exchange
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
@@ -30,6 +31,8 @@ class Store:
         self.address = address
         self._client: Any = self._connect()
         self._room = asyncio.Semaphore(connections)
+        self._idle: list[Exchange] = []
+        """Connections on which nothing is under way."""
 
     def _connect(self) -> Redis | RedisCluster:
         return self.address.client()
@@ -71,24 +74,67 @@ class Store:
     async def send(self, call: Call) -> Any:
         async with self._room:
             try:
-                return await self._client.execute_command(*call.words)
+                return await self._execute(call.words, script=call.script is not None)
             except NoScriptError:
                 # The server was started anew, or another one took over.
-                return await self._client.execute_command(*call.in_full())
+                return await self._execute(call.in_full(), script=True)
+
+    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
+        if not script:
+            return await self._client.execute_command(*words)
+        answer = (await self._run([words]))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         if len(calls) < 2:
             return [await self.send(call) for call in calls]
-        async with self._room, self._client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*call.words)
-            answers = await pipeline.execute(raise_on_error=False)
+        async with self._room:
+            if all(call.script is not None for call in calls):
+                answers = await self._run([call.words for call in calls])
+            else:
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for call in calls:
+                        pipeline.execute_command(*call.words)
+                    answers = await pipeline.execute(raise_on_error=False)
         for position, answer in enumerate(answers):
             if isinstance(answer, NoScriptError):
                 answers[position] = await self.send(calls[position])
             elif isinstance(answer, Exception):
                 raise answer
         return list(answers)
+
+    async def _run(self, scripts: Sequence[Sequence[Any]]) -> list[Any]:
+        """The answers, errors among them."""
+        line = await self._line()
+        try:
+            answers = await line.ask(scripts)
+        except BaseException:
+            await line.close()
+            raise
+        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            # It was the master once. Who is it now, a new connection finds out.
+            await line.close()
+            await self._close_idle()
+        else:
+            self._idle.append(line)
+        return answers
+
+    async def _line(self) -> Exchange:
+        while self._idle:
+            line = self._idle.pop()
+            if not line.closed:
+                return line
+            await line.close()
+        connection = self._client.connection_pool.make_connection()
+        await connection.connect()
+        return Exchange(connection)
+
+    async def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for line in idle:
+            await line.close()
 
     async def queues(self) -> list[str]:
         """The names of all queues that ever had a job."""
@@ -99,10 +145,12 @@ class Store:
         return [await self.do(command("INFO"))]
 
     async def _start_over(self, _: Exception) -> None:
-        """The connections that wait in the pool lead to the same server."""
+        """The connections that wait lead to the same server."""
+        await self._close_idle()
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
+        await self._close_idle()
         await self._client.aclose()
         pool = self._client.connection_pool
         if isinstance(pool, SentinelConnectionPool):
@@ -117,6 +165,9 @@ class Cluster(Store):
 
     def _connect(self) -> Redis | RedisCluster:
         return self.address.cluster()
+
+    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
+        return await self._client.execute_command(*words)
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.

@@ -1,0 +1,183 @@
+"""Connections of redis-py's, written and read past its client.
+
+A command takes redis-py several times as long as the server: pools, retries, locks, time-outs and streams, each with
+its own coroutine. It makes the connections, with whatever TLS, users, databases and sentinels they need; from then on,
+what is said over them is simple. Wake-ups and scripts go this way, everything else goes redis-py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection
+
+_END = b"\r\n"
+_BULK, _LIST, _INTEGER, _ERROR, _NULL = b"$*:-_"
+
+# As redis-py has them. Others are known by their words: `faults.py`.
+_ERRORS = {
+    "NOSCRIPT": exceptions.NoScriptError,
+    "READONLY": exceptions.ReadOnlyError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+}
+
+
+def pack(words: Iterable[bytes | str | float]) -> bytes:
+    """A command as it is sent."""
+    parts = [b""]
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    parts[0] = b"*%d\r\n" % (len(parts) - 1)
+    return b"".join(parts)
+
+
+class Answers:
+    """What the bytes of a server say: bytes, integers, lists, None, and errors as exceptions."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        # Lists that are not complete, each with how many it will have.
+        self._open: list[tuple[list[Any], int]] = []
+
+    def feed(self, data: bytes) -> list[Any]:
+        """What has become complete with this ``data``."""
+        complete: list[Any] = []
+        received, at = self._bytes, 0
+        received += data
+        while (end := received.find(_END, at)) >= 0:
+            kind, next_at = received[at], end + 2
+            value: Any = bytes(received[at + 1 : end])
+            if kind == _BULK:
+                length = int(value)
+                if length >= 0:
+                    next_at += length + 2
+                    if next_at > len(received):
+                        break
+                value = bytes(received[end + 2 : next_at - 2]) if length >= 0 else None
+            elif kind == _LIST:
+                length = int(value)
+                value = [] if length >= 0 else None
+                if length > 0:
+                    self._open.append((value, length))
+                    at = next_at
+                    continue
+            elif kind == _INTEGER:
+                value = int(value)
+            elif kind == _ERROR:
+                value = _error(value.decode("utf-8", "replace"))
+            elif kind == _NULL:
+                value = None
+            at = next_at
+            self._place(value, complete)
+        del received[:at]
+        return complete
+
+    def _place(self, value: Any, complete: list[Any]) -> None:
+        while self._open:
+            items, length = self._open[-1]
+            items.append(value)
+            if len(items) < length:
+                return
+            value = items
+            self._open.pop()
+        complete.append(value)
+
+
+def _error(text: str) -> exceptions.RedisError:
+    kind = _ERRORS.get(text.partition(" ")[0], exceptions.ResponseError)
+    return kind(text.removeprefix("ERR "))
+
+
+class Wire(asyncio.Protocol):
+    """One connection that was taken over from redis-py."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        """``connection`` is connected, and nothing of what it was sent is unanswered."""
+        self.closed = False
+        # redis-py ends the connection when its own objects for it are collected.
+        self._connection = connection
+        assert connection._writer is not None  # noqa: S101, SLF001 - no other way leads to what it connected
+        self._transport: Any = connection._writer.transport  # noqa: SLF001
+        self._before: Any = self._transport.get_protocol()
+        self._answers = Answers()
+        self._transport.set_protocol(self)
+
+    @abstractmethod
+    def received(self, answers: list[Any]) -> None:
+        """The server has said this."""
+
+    @abstractmethod
+    def lost(self, error: Exception) -> None:
+        """The connection is over, and it was not this end that closed it."""
+
+    def say(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def close(self) -> None:
+        """Whatever is under way. Harmless when repeated."""
+        self.closed = True
+        self._transport.abort()
+        with suppress(exceptions.RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        answers = self._answers.feed(data)
+        if answers:
+            self.received(answers)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._before.connection_lost(error)
+        if not self.closed:
+            self.closed = True
+            self.lost(exceptions.ConnectionError(str(error) if error else "Connection closed by server."))
+
+
+class Exchange(Wire):
+    """For commands, one lot at a time."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        super().__init__(connection)
+        self._seconds: float | None = connection.socket_timeout
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[list[Any]] | None = None
+        self._so_far: list[Any] = []
+        self._wanted = 0
+
+    async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The answers to ``commands``, errors among them. After an exception, being cancelled included, it is unknown
+        what will still be answered, and the connection is of no more use.
+
+        Raises:
+            redis.exceptions.ConnectionError: it is gone.
+            redis.exceptions.TimeoutError: the server has not answered in time.
+        """
+        waiter: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._waiter = waiter
+        self._so_far, self._wanted = [], len(commands)
+        self.say(b"".join([pack(words) for words in commands]))
+        timer = None if self._seconds is None else self._loop.call_later(self._seconds, self._too_late)
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def received(self, answers: list[Any]) -> None:
+        self._so_far += answers
+        if len(self._so_far) >= self._wanted and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._so_far)
+
+    def lost(self, error: Exception) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+    def _too_late(self) -> None:
+        self.lost(exceptions.TimeoutError(f"no answer for {self._seconds:g} s"))
