@@ -1,0 +1,82 @@
+"""Scripts and messages go over connections that redis-py makes, past its client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis import Redis as Client
+from redis.exceptions import ConnectionError as LostConnection
+
+from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.messenger import Messenger
+from outbox.drivers.redis.wire import Wire
+from tests.conformance.jobs import envelopes
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def driver(redis_url: str) -> AsyncIterator[RedisDriver]:
+    driver = RedisDriver(redis_url)
+    yield driver
+    await driver.close()
+
+
+async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    await driver.insert(envelopes(3))
+    await driver.claim(["default"], 1, 30)
+    said = []
+    say = Wire.say
+
+    def counted(wire: Wire, data: bytes) -> None:
+        said.append(data)
+        say(wire, data)
+
+    monkeypatch.setattr(Wire, "say", counted)
+    assert len(await driver.claim(["default"], 5, 30)) == 2
+    assert [data.count(b"EVALSHA") for data in said] == [1]
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(driver: RedisDriver, redis_url: str) -> None:
+    await driver.insert(envelopes(1))
+    [line] = driver._store._idle
+    with Client.from_url(redis_url) as operator:
+        operator.client_kill_filter(_type="normal", skipme=True)
+    async with asyncio.timeout(10):
+        while not line.closed:
+            await asyncio.sleep(0.01)
+    assert len(await driver.claim(["default"], 1, 30)) == 1
+    assert line not in driver._store._idle
+
+
+async def test_a_dispatch_that_is_cancelled_leaves_no_answer_behind(driver: RedisDriver) -> None:
+    await driver.insert(envelopes(1))
+    cancelled = asyncio.create_task(driver.insert(envelopes(1)))
+    while driver._store._idle:
+        await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    assert cancelled.cancelled()
+    assert len(await driver.claim(["default"], 5, 30)) in {1, 2}
+
+
+async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(redis_url: str) -> None:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    subscribed = await Messenger(redis_url).subscribe("outbox:test", heard.put_nowait)
+    listening = asyncio.create_task(subscribed.keep_listening(0.05))
+    with Client.from_url(redis_url) as operator:
+        async with asyncio.timeout(10):
+            # The confirmation, and answers to being asked after a silence.
+            while subscribed._heard < 4:
+                await asyncio.sleep(0.01)
+        operator.publish("outbox:test", "mail")
+        async with asyncio.timeout(10):
+            assert await heard.get() == b"mail"
+        operator.client_kill_filter(_type="pubsub")
+    async with asyncio.timeout(10):
+        with pytest.raises(LostConnection):
+            await listening
+    await subscribed.close()
