@@ -48,16 +48,16 @@ async def test_missing_tables_say_what_to_run(database_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("product", "version", "needed"),
-    [("MySQL", "5.7.44-log", (8, 0, 1)), ("MySQL", "8.0.0", (8, 0, 1)), ("MariaDB", "10.5.23-MariaDB", (10, 6))],
+    [("MySQL", "5.7.44-log", (8, 0, 4)), ("MySQL", "8.0.3", (8, 0, 4)), ("MariaDB", "10.5.23-MariaDB", (10, 6))],
 )
 def test_a_server_without_skip_locked_is_refused(product: str, version: str, needed: tuple[int, ...]) -> None:
     with pytest.raises(UnsupportedServer, match=rf"{product} {version} .*SKIP LOCKED.*upgrade to {product}"):
         check_version(product, version, needed, "SELECT … FOR UPDATE SKIP LOCKED")
 
 
-@pytest.mark.parametrize("version", ["8.0.1", "8.4.3", "9.7.0-commercial", "10.6.0"])
+@pytest.mark.parametrize("version", ["8.0.4", "8.4.3", "9.7.0-commercial", "10.6.0"])
 def test_servers_that_have_it_are_taken(version: str) -> None:
-    check_version("MySQL", version, (8, 0, 1), "SKIP LOCKED")
+    check_version("MySQL", version, (8, 0, 4), "SKIP LOCKED")
 
 
 async def test_an_unreachable_server_is_one_clear_line() -> None:

@@ -40,6 +40,15 @@ async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.M
     assert [data.count(b"EVALSHA") for data in said] == [1]
 
 
+async def test_answers_have_the_form_that_is_read_here_whatever_the_url_says(redis_url: str) -> None:
+    driver = RedisDriver(f"{redis_url}?protocol=3")
+    await driver.insert(envelopes(3))
+    assert len(await driver.claim(["default"], 5, 30)) == 3
+    [line] = driver._store._idle
+    assert line._connection.protocol == 2
+    await driver.close()
+
+
 async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(driver: RedisDriver, redis_url: str) -> None:
     await driver.insert(envelopes(1))
     [line] = driver._store._idle

@@ -22,7 +22,8 @@ READS = "outbox_reads"
 _CONNECT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
 _BUSY_MILLISECONDS = 5_000
-_MYSQL, _MARIADB, _SQLITE = (8, 0, 1), (10, 6), (3, 35)
+_MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
+_NEEDED = "SELECT … FOR UPDATE SKIP LOCKED and JSON_TABLE"
 
 
 def parse_url(url: str) -> URL:
@@ -192,8 +193,8 @@ async def server_version(connection: AsyncConnection) -> str:
     found = str((await connection.exec_driver_sql("SELECT VERSION()")).scalar_one())
     if "mariadb" in found.lower():
         # Some releases put a version of MySQL that old replicas understood before their own.
-        return check_version("MariaDB", found.removeprefix("5.5.5-"), _MARIADB, "SELECT … FOR UPDATE SKIP LOCKED")
-    return check_version("MySQL", found, _MYSQL, "SELECT … FOR UPDATE SKIP LOCKED")
+        return check_version("MariaDB", found.removeprefix("5.5.5-"), _MARIADB, _NEEDED)
+    return check_version("MySQL", found, _MYSQL, _NEEDED)
 
 
 def check_version(product: str, found: str, needed: tuple[int, ...], feature: str) -> str:

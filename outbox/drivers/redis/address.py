@@ -24,6 +24,9 @@ _EXAMPLES = (
 )
 _DEFAULT_PORTS = {_SENTINEL: 26_379, _CLUSTER: 6_379}
 
+_PROTOCOL = 2
+"""The form of answers, the same with every version of the package: `wire` reads no other."""
+
 _CONNECT_SECONDS = 5.0
 # Longer than any script of outbox takes, and short enough that a worker whose server has frozen learns it well before
 # its leases end.
@@ -74,9 +77,12 @@ class Address:
             sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
             return sentinel.master_for(self.master)  # type: ignore[no-any-return]
         try:
-            return Redis.from_url(self.url, **_defaults(over_tcp=self.scheme != "unix"))
+            client = Redis.from_url(self.url, **_defaults(over_tcp=self.scheme != "unix"))
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{self}: {error}: write {_EXAMPLES}") from None
+        # Else ``?protocol=3`` in the URL would win.
+        client.connection_pool.connection_kwargs["protocol"] = _PROTOCOL
+        return client
 
     def node(self) -> Redis:
         """Any one node of a cluster: what is published to it reaches all of them."""
@@ -93,9 +99,8 @@ def _timeouts() -> dict[str, Any]:
 
 
 def _defaults(*, over_tcp: bool = True) -> dict[str, Any]:
-    # Nothing is sent again behind our back: a claim that may have been carried out has to say so. And answers have the
-    # same form with every version of the package.
-    options = {**_timeouts(), "retry": Retry(NoBackoff(), 0), "protocol": 2}
+    # Nothing is sent again behind our back: a claim that may have been carried out has to say so.
+    options = {**_timeouts(), "retry": Retry(NoBackoff(), 0), "protocol": _PROTOCOL}
     return {**options, "socket_keepalive": True} if over_tcp else options
 
 
