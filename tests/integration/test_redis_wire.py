@@ -41,11 +41,11 @@ async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.M
 
 
 async def test_answers_have_the_form_that_is_read_here_whatever_the_url_says(redis_url: str) -> None:
-    driver = RedisDriver(f"{redis_url}?protocol=3")
+    driver = RedisDriver(f"{redis_url}?protocol=3&socket_timeout=9")
     await driver.insert(envelopes(3))
     assert len(await driver.claim(["default"], 5, 30)) == 3
     [line] = driver._store._idle
-    assert line._connection.protocol == 2
+    assert (line._connection.protocol, line._seconds) == (2, 9)
     await driver.close()
 
 

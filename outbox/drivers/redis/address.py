@@ -77,12 +77,11 @@ class Address:
             sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
             return sentinel.master_for(self.master)  # type: ignore[no-any-return]
         try:
-            client = Redis.from_url(self.url, **_defaults(over_tcp=self.scheme != "unix"))
+            # What is in the URL would win.
+            url = re.sub(r"(?<=[?&])protocol=[^&]*&?", "", self.url)
+            return Redis.from_url(url, **_defaults(over_tcp=self.scheme != "unix"))
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{self}: {error}: write {_EXAMPLES}") from None
-        # Else ``?protocol=3`` in the URL would win.
-        client.connection_pool.connection_kwargs["protocol"] = _PROTOCOL
-        return client
 
     def node(self) -> Redis:
         """Any one node of a cluster: what is published to it reaches all of them."""
