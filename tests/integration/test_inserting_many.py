@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
 import outbox
+from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects import MySQL
 from outbox.drivers.database.inserting import own_insert_statements
 from outbox.envelope import Envelope
 from outbox.ids import new_job_id
+from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
+from tests.integration.shop import Receipt
 from tests.servers import Server, databases, sql
 
 ON_SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
-MODES = ["default", "NO_BACKSLASH_ESCAPES", "ANSI", ""]
+MODES = ["NO_BACKSLASH_ESCAPES", "ANSI", ""]
 MANY = 100
 NASTY = [
     "'; DROP TABLE queue_jobs; --",
@@ -74,23 +77,54 @@ async def assert_stored(driver: DatabaseDriver, jobs: Sequence[Envelope]) -> Non
         assert json.loads(claims[job.id].payload) == json.loads(job.payload)
 
 
+@pytest.fixture
+def server_in_mode(backend: str, mode: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """What connections begin with, until the test is over."""
+    server: Server = request.getfixturevalue(f"{backend}_server")
+    with sql.connection(server.url) as operator:
+        before = operator.scalar(text("SELECT @@GLOBAL.sql_mode"))
+        operator.execute(text("SET GLOBAL sql_mode = :mode"), {"mode": mode})
+        yield
+        operator.execute(text("SET GLOBAL sql_mode = :mode"), {"mode": before})
+
+
+@pytest.mark.usefixtures("server_in_mode")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("listened_to", [False, True])
 async def test_any_text_is_stored_as_it_is_whatever_the_sql_mode(
     migrated_url: str, mode: str, *, listened_to: bool
 ) -> None:
-    address = make_url(migrated_url)
-    if mode != "default":
-        address = address.update_query_dict({"sql_mode": mode})
-    driver = DatabaseDriver(address.render_as_string(hide_password=False))
+    """The token of each claim, random bytes, is written as well."""
+    driver = DatabaseDriver(migrated_url)
     if listened_to:
         # Through SQLAlchemy then, which gives the statement to the driver in another way.
         event.listen(driver._database.engine.sync_engine, "before_cursor_execute", lambda *_: None)
-    if mode != "default":
-        assert mode in await driver._database.read(sql_mode)
+    assert mode == "" or mode not in await driver._database.read(sql_mode)
+    for _ in range(10):
+        [job] = few = envelopes(1)
+        await driver.insert(few)
+        [claim] = await driver.claim(["default"], 1, 30)
+        assert claim.fence.job_id == job.id
+        settled = await driver.settle([Settlement.completed(claim.fence)])
+        assert settled.stale == ()
     jobs = nasty()
     await driver.insert(jobs)
     await assert_stored(driver, jobs)
+    await driver.close()
+
+
+@pytest.mark.usefixtures("server_in_mode")
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_application_may_dispatch_on_connections_of_any_sql_mode(migrated_url: str, mode: str) -> None:
+    engine = create_async_engine(migrated_url)
+    async with AsyncSession(engine) as session, session.begin():
+        connection = await session.connection()
+        assert mode in await sql_mode(connection)
+        ids = [await dispatch(Receipt(order_id=number), session=session, queue="default") for number in range(50)]
+    await engine.dispose()
+    driver = DatabaseDriver(migrated_url)
+    claims = await driver.claim(["default"], 100, 30)
+    assert [claim.fence.job_id for claim in claims] == ids
     await driver.close()
 
 
@@ -177,4 +211,4 @@ def test_no_statement_is_larger_than_the_smallest_packet_in_use() -> None:
     # What is alone too large is not made larger than its quoting makes it.
     [(statement, parameters)] = own_insert_statements(dialect, [envelope(payload=worst * 100)])
     assert len(statement) < 1_000
-    assert len(parameters[4]) == len(worst) * 100
+    assert len(parameters[3]) == len(worst) * 100

@@ -22,6 +22,9 @@ READS = "outbox_reads"
 _CONNECT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
 _BUSY_MILLISECONDS = 5_000
+_SQL_MODE = "'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
+"""Whatever the server's is. NO_BACKSLASH_ESCAPES above all: asyncmy quotes bytes, such as a claim's token, for servers
+without it."""
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
 _NEEDED = "SELECT … FOR UPDATE SKIP LOCKED and JSON_TABLE"
 
@@ -124,7 +127,7 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
         # A transaction that was not committed is rolled back when its connection is closed; after a commit there is
         # nothing to roll back, and asking the server all the same is a round trip in the way of every claim.
         pool_reset_on_return=None,
-        connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
+        connect_args={"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4", "sql_mode": _SQL_MODE},
     )
     _leave_servers_out_of_office(engine)
     return engine

@@ -73,11 +73,12 @@ class Dialect(ABC):
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
-        start, end = f"({self.marks(6)}, 0, ", f", {self.now})"
+        middle, end = f", {self.marks(5)}, 0, ", f", {self.now})"
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:
-            parameters += (job.id.bytes, job.queue, job.name, job.priority, job.payload, job.headers)
+            key, key_parameters = self.among([job.id.bytes])
+            parameters += (*key_parameters, job.queue, job.name, job.priority, job.payload, job.headers)
             if job.available_at is not None:
                 available = self.p
                 parameters.append(self.moment(job.available_at))
@@ -86,7 +87,7 @@ class Dialect(ABC):
                 parameters.append(int(job.delay * MICROSECONDS))
             else:
                 available = self.now
-            rows.append(start + available + end)
+            rows.append(f"({key}{middle}{available}{end}")
         return f"{self.insert_into} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
