@@ -46,7 +46,7 @@ def machine(directory: Path) -> Mapping[str, str]:
         "processor": model[1] if model else platform.processor() or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{int(memory[1]) / 1_048_576:.0f} GiB" if memory else "unknown",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "file system": _file_system(directory),
         "fdatasync of 4 KiB": f"{median(syncs):.2f} ms, 95% under {percentile(syncs, 95):.2f} ms",
         "load when it began": " ".join(f"{load:.2f}" for load in os.getloadavg()),
