@@ -135,10 +135,7 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
     async with ground(Store(backend, migrated_url, owned=False), counted=True) as loaded:
         await loaded.keep_snapshot()
         await loaded.pass_through(PASSED)
-        driver = loaded.drivers[0]
-        assert isinstance(driver, DatabaseDriver)
-        marks = driver._database.marks
-        assert marks is not None
+        driver, marks = claimer(loaded)
         assert marks.thrift.dear
         before = await pages(loaded)
         for _ in range(LOOKS):
@@ -158,16 +155,20 @@ async def test_claims_return_to_the_head_when_the_transaction_has_ended(backend:
         await snapshot.execute(text("ROLLBACK"))
         await snapshot.execute(text("START TRANSACTION WITH CONSISTENT SNAPSHOT"))
         await loaded.pass_through(PASSED)
-        driver = loaded.drivers[0]
-        assert isinstance(driver, DatabaseDriver)
-        marks = driver._database.marks
-        assert marks is not None
+        _, marks = claimer(loaded)
         assert marks.thrift.dear
         await snapshot.rollback()
         async with asyncio.timeout(60):
             while marks.thrift.dear:
                 await loaded.pass_through(100)
     await engine.dispose()
+
+
+def claimer(loaded: Ground) -> tuple[DatabaseDriver, Marks]:
+    driver = loaded.drivers[0]
+    assert isinstance(driver, DatabaseDriver)
+    assert driver._database.marks is not None
+    return driver, driver._database.marks
 
 
 async def pages(loaded: Ground) -> int:

@@ -28,7 +28,7 @@ _MARGIN = timedelta(seconds=10)
 
 _CENSUS_SECONDS, _IDLE_CENSUS_SECONDS = 5.0, 60.0
 """How long it is believed how many workers there are, and how long a statement takes that reads next to nothing. Longer
-by a worker that only looks: together it sends one statement per second."""
+where a worker only looks, so that looks, heartbeats and this together stay below one statement per second."""
 
 _CHEAP_SEARCH = 3.0
 """A search that takes at most so many times as long as such a statement is followed by no rest."""

@@ -1,4 +1,5 @@
-"""Clients for messages between processes; they are not kept, and know nothing of databases and slots."""
+"""Messages between processes: clients that publish them, which are not kept, and subscriptions. Neither knows anything
+of databases and slots."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ _ANSWER_SECONDS = 10.0
 
 
 class Messenger:
-    """Makes clients for PUBLISH and SUBSCRIBE. In a cluster a message reaches every node, so that any one will do.
+    """Makes clients for PUBLISH, and subscribes. In a cluster a message reaches every node, so that any one will do.
 
     Raises:
         ConfigurationError: it is not the URL of a Redis.
