@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
@@ -75,6 +79,25 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="cannot be opened"):
             await driver.check()
         await driver.close()
+
+
+async def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would tell its end to an event loop that may have ended before it."""
+    stop = aiosqlite.Connection.stop
+
+    def stop_slowly(connection: aiosqlite.Connection) -> object:
+        connection._tx.put_nowait((None, partial(time.sleep, 0.2)))
+        return stop(connection)
+
+    monkeypatch.setattr(aiosqlite.Connection, "stop", stop_slowly)
+    driver = DatabaseDriver(f"sqlite+aiosqlite:///{tmp_path}/no/such/directory.db")
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        await driver.check()
+    workers = [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
+    assert not workers
+    await driver.close()
 
 
 async def test_a_wrong_password_is_a_matter_of_configuration(local_database: LocalServer) -> None:

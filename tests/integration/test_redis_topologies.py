@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ipaddress
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis as Client
+from redis.asyncio.connection import Connection
 
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.redis import RedisDriver
@@ -230,3 +231,26 @@ async def test_a_node_that_is_down_is_unavailable_and_then_goes_on(
                 break
             except BackendUnavailable:
                 await asyncio.sleep(0.1)
+
+
+async def test_connections_that_are_closed_while_they_are_opened_are_opened_again(
+    driver: RedisDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a command fails, redis-py closes the connections to its node, also those that others are opening."""
+    await driver.insert([envelope(queue=queue) for queue in QUEUES])
+    await driver.counts()
+    client = driver._store._client
+    for node in client.get_nodes():
+        await node.disconnect_free_connections()
+    send = Connection._send_packed_command
+    closed = []
+
+    async def close_the_first(connection: Connection, command: Iterable[bytes]) -> None:
+        if not closed:
+            closed.append(connection)
+            await connection.disconnect(nowait=True)
+        await send(connection, command)
+
+    monkeypatch.setattr(Connection, "_send_packed_command", close_the_first)
+    assert sum(counts.ready for counts in await driver.counts()) == 12
+    assert len(closed) == 1

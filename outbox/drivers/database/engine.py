@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from contextlib import suppress
@@ -149,10 +150,25 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
     pool: dict[str, Any] = (
         {} if url.database in {None, "", ":memory:"} else {"pool_size": pool_size, "max_overflow": pool_size}
     )
-    engine = create_async_engine(url, **pool)
+    engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect_sqlite})
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+async def _connect_sqlite(*args: Any, **options: Any) -> Any:
+    import aiosqlite  # needed on SQLite only
+
+    connecting = aiosqlite.connect(*args, **options)
+    # Since 0.22 it has a thread, before that it was one.
+    thread: Any = getattr(connecting, "_thread", connecting)
+    thread.daemon = True
+    try:
+        return await connecting
+    except sqlite3.Error:
+        # The thread has yet to tell the loop that it ends, and dies with a traceback where the loop has ended first.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
 
 from outbox import clock
@@ -19,6 +21,20 @@ from outbox.drivers.redis.wire import Exchange
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
+
+
+@contextmanager
+def closed_under_way() -> Iterator[None]:
+    """redis-py's client lets its insides speak when a connection is closed while it is being opened or written to: by
+    the server (its issue 4287), or in a cluster by another command, which closes the connections to a node that failed.
+
+    Raises:
+        redis.exceptions.ConnectionError: it was.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        raise ConnectionLost(f"the connection was closed under way ({error})") from error
 
 
 class Store:
@@ -81,7 +97,8 @@ class Store:
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
         if not script:
-            return await self._client.execute_command(*words)
+            with closed_under_way():
+                return await self._client.execute_command(*words)
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
             raise answer
@@ -94,10 +111,11 @@ class Store:
             if all(call.script is not None for call in calls):
                 answers = await self._run([call.words for call in calls])
             else:
-                async with self._client.pipeline(transaction=False) as pipeline:
-                    for call in calls:
-                        pipeline.execute_command(*call.words)
-                    answers = await pipeline.execute(raise_on_error=False)
+                with closed_under_way():
+                    async with self._client.pipeline(transaction=False) as pipeline:
+                        for call in calls:
+                            pipeline.execute_command(*call.words)
+                        answers = await pipeline.execute(raise_on_error=False)
         for position, answer in enumerate(answers):
             if isinstance(answer, NoScriptError):
                 answers[position] = await self.send(calls[position])
@@ -167,7 +185,8 @@ class Cluster(Store):
         return self.address.cluster()
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
-        return await self._client.execute_command(*words)
+        with closed_under_way():
+            return await self._client.execute_command(*words)
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.
@@ -179,7 +198,8 @@ class Cluster(Store):
 
     async def info(self) -> list[dict[str, Any]]:
         async def ask(_: float | None) -> dict[str, dict[str, Any]]:
-            found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+            with closed_under_way():
+                found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
             return found
 
         found = await self.persist(ask)
