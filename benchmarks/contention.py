@@ -1,8 +1,9 @@
-"""``python -m benchmarks.contention DATABASE_URL``: how often 16 claimers wait for each other, on MySQL or MariaDB.
+"""``python -m benchmarks.contention DATABASE_URL [brief]``: how often 16 claimers wait for each other.
 
-Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server counts the waits. Nothing else
-should be going on. outbox's tables are made if they are missing. For docs/decisions/0002-holding-a-job.md it was run
-with `Dialect.reserve` as it is, and again with one that writes `reserved_until` only.
+Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server, MySQL or MariaDB, counts the
+waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``brief``, claims say that
+they are, and MySQL holds jobs where they are. For docs/decisions/0002-holding-a-job.md it was run with
+`Dialect.reserve` as it was, and again with one that wrote `reserved_until` only, on both servers.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from outbox.settlement import Settlement
 CLAIMERS, JOBS, BATCH = 16, 20_000, 50
 
 
-async def drain(driver: DatabaseDriver) -> int:
+async def drain(driver: DatabaseDriver, *, brief: bool) -> int:
     done = empty = 0
     while empty < 3:
-        claims = await driver.claim(["default"], BATCH, 60)
+        claims = await driver.claim(["default"], BATCH, 60, brief=brief)
         empty = 0 if claims else empty + 1
         done += len((await driver.settle([Settlement.completed(claim.fence) for claim in claims])).accepted)
     return done
@@ -41,7 +42,7 @@ async def row_lock_waits(url: str) -> int:
     return int(row[1])
 
 
-async def main(url: str) -> None:
+async def main(url: str, *, brief: bool) -> None:
     before = await row_lock_waits(url)
     drivers = [DatabaseDriver(url, pool_size=1) for _ in range(CLAIMERS)]
     refused: list[str] = []
@@ -53,7 +54,7 @@ async def main(url: str) -> None:
 
     await drivers[0].insert([Envelope(new_job_id(), "default", "benchmarks.Nothing", 5, "{}") for _ in range(JOBS)])
     begun = time.perf_counter()
-    done = sum(await asyncio.gather(*(drain(driver) for driver in drivers)))
+    done = sum(await asyncio.gather(*(drain(driver, brief=brief) for driver in drivers)))
     seconds = time.perf_counter() - begun
     for driver in drivers:
         await driver.close()
@@ -64,4 +65,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], brief="brief" in sys.argv[2:]))

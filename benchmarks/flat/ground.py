@@ -81,7 +81,7 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE)
+            claims = await driver.claim(self.queues, batch, _LEASE, brief=True)
             await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
@@ -117,7 +117,7 @@ class Ground:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
         before = await self._reads()
         begun = time.perf_counter()
-        taken = await asyncio.gather(*(driver.claim(self.queues, BATCH, _LEASE) for driver in self.drivers))
+        taken = await asyncio.gather(*(driver.claim(self.queues, BATCH, _LEASE, brief=True) for driver in self.drivers))
         seconds = time.perf_counter() - begun
         after = await self._reads()
         for driver, claims in zip(self.drivers, taken, strict=True):

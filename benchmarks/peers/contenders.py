@@ -108,6 +108,6 @@ PEERS = (
 )
 
 OUTBOX_JOBS = {DURABLE: 100_000, SQLITE: 60_000, REDIS: 100_000}
-OUTBOX_CONCURRENCY = 400
+OUTBOX_CONCURRENCY = 1_000
 QUICK = 20
 """By how much fewer jobs there are in a quick run."""

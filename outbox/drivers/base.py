@@ -146,9 +146,12 @@ class Inserts(Protocol):
 class Claims(Protocol):
     """What a worker needs."""
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
         """Take up to ``limit`` claimable jobs, those of earlier queues first, by priority and then by when they became
         available. Each call writes one new token into what it takes and counts an attempt. Paused queues give nothing.
+
+        With ``brief``, whoever calls is going to settle or extend all of them within about a second. A store may then
+        hold them in a way that is cheaper, although it is in the way of other claims for as long as it lasts.
         """
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:

@@ -43,15 +43,16 @@ class Claimer(BackgroundLoop):
     that the store has been emptied: the next one follows a wake-up, or a look that found something due. An idle claimer
     only looks: see `Nap`.
 
-    ``claim`` and ``look`` are called ``aside``. So is the nap, which is given the free slots: when it is woken and
-    nothing runs, it claims where it is, and the jobs need one change of threads to start, not two.
+    ``claim`` is given how many jobs to take, and whether there is known to be a backlog. It and ``look`` are called
+    ``aside``. So is the nap, which is given the free slots: when it is woken and nothing runs, it claims where it is,
+    and the jobs need one change of threads to start, not two.
     """
 
     def __init__(
         self,
         options: WorkerOptions,
         *,
-        claim: Callable[[int], Awaitable[list[Attempt]]],
+        claim: Callable[..., Awaitable[list[Attempt]]],
         look: Callable[[], Awaitable[Outlook]],
         slots: Slots,
         lanes: int,
@@ -104,7 +105,7 @@ class Claimer(BackgroundLoop):
             if reserved:
                 self._nap.end()
                 begun = clock.now()
-                found = await self._fill(reserved, self._claim, reserved)
+                found = await self._fill(reserved, self._claim, reserved, self._backlog)
                 self._took = clock.now() - begun
                 while found is not None and not self._backlog and not self.stopping:
                     # Other lanes might need the slots meanwhile.

@@ -5,9 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import takewhile
 
+from outbox import clock
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.settlement import Fence
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """What was claimed together."""
+
+    claimed_at: float
+    brief: bool
 
 
 class Held:
@@ -15,8 +26,9 @@ class Held:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By themselves, not by their fences: every job passes through here, and few are ever looked for.
-        self._attempts: dict[Attempt, None] = {}
+        # By themselves, not by their fences: every job passes through here, and few are ever looked for. In the order
+        # in which they were claimed.
+        self._attempts: dict[Attempt, _Lot] = {}
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -24,9 +36,11 @@ class Held:
     def __contains__(self, attempt: Attempt) -> bool:
         return attempt in self._attempts
 
-    def add(self, attempts: Iterable[Attempt]) -> None:
+    def add(self, attempts: Iterable[Attempt], *, brief: bool = False) -> None:
+        """``brief``: as the claim was told."""
+        lot = _Lot(clock.now(), brief)
         with self._lock:
-            self._attempts.update(dict.fromkeys(attempts))
+            self._attempts.update(dict.fromkeys(attempts, lot))
 
     def discard(self, attempts: Iterable[Attempt]) -> None:
         with self._lock:
@@ -42,11 +56,30 @@ class Held:
         would be kept from its next owner."""
         return [attempt.fence for attempt in self.attempts() if attempt.interruption is not Interruption.LEASE_LOST]
 
+    def held_since(self, moment: float) -> int:
+        """How many have been held since that ``moment`` or longer, on `outbox.clock`."""
+        with self._lock:
+            return sum(1 for _ in takewhile(lambda lot: lot.claimed_at <= moment, self._attempts.values()))
+
+    def overstaying(self, moment: float) -> list[Fence]:
+        """Those held since that ``moment`` or longer of which the store was told that they would be brief, and which
+        may be renewed."""
+        with self._lock:
+            lots = list(self._attempts.items())
+        return [
+            attempt.fence
+            for attempt, lot in lots
+            if lot.brief and lot.claimed_at <= moment and attempt.interruption is not Interruption.LEASE_LOST
+        ]
+
     def renewed(self, fences: AbstractSet[Fence], deadline: float) -> None:
         """These leases now end at ``deadline``, on `outbox.clock`."""
-        for attempt in self.attempts():
-            if attempt.fence in fences:
-                attempt.deadline = deadline
+        with self._lock:
+            for attempt, lot in self._attempts.items():
+                if attempt.fence in fences:
+                    attempt.deadline = deadline
+                    if lot.brief:
+                        self._attempts[attempt] = _Lot(lot.claimed_at, brief=False)
 
     def expiring(self, before: float) -> list[Attempt]:
         """Attempts still running whose leases end before that time, on `outbox.clock`."""

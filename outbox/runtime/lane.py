@@ -26,6 +26,10 @@ from outbox.settlement import Failure, Outcome, Settlement
 
 _log = logging.getLogger("outbox.runtime")
 
+_BRIEF_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
+"""While there is a backlog, the next jobs are taken for brief ones if no more than an eighth of the slots has been held
+by its job for so long. One that takes longer after all costs one renewal more."""
+
 _PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED})
 
 
@@ -117,12 +121,14 @@ class Lane:
             lost = frozen and not self.availability.down
             attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
 
-    async def _claim(self, limit: int) -> list[Attempt]:
+    async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         """In the thread of the stores: from then on the leases are renewed, even if a handler keeps the worker's loop
         from hearing of what was claimed."""
-        claims = await self.driver.claim(self._options.queue, limit, self._options.lease)
+        lasting = self.held.held_since(clock.now() - _BRIEF_SECONDS)
+        brief = backlog and lasting <= self._slots.size * _LASTING_AT_MOST
+        claims = await self.driver.claim(self._options.queue, limit, self._options.lease, brief=brief)
         attempts = [Attempt(claim, self.connection, self._ended) for claim in claims]
-        self.held.add(attempts)
+        self.held.add(attempts, brief=brief)
         return attempts
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Settled:

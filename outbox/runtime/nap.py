@@ -17,7 +17,8 @@ from outbox.settings import WorkerOptions
 _LULL = 0.01
 """Seconds after a claim that found something, in which a wake-up leads to the next claim without a look between."""
 
-_SHORTEST = 0.005
+_SHORTEST, _STEPS = 0.005, 20
+"""The first pause while something is due that cannot be claimed, and how often the next one is four times as long."""
 
 _DOUBT = 0.02
 """Seconds after which a worker that was woken for nothing looks once more, should the moment have been a long one."""
@@ -130,8 +131,10 @@ class Nap:
         news = self._news(outlook.due)
         if outlook.due is not None and outlook.due <= 0:
             # What is due and cannot be claimed is in the hands of somebody who is claiming it right now.
+            # Or it was held in place by a worker that died.
             in_other_hands = self._fruitless and not doubtful
-            return min(self._sleep, _SHORTEST * 4 ** (self._fruitless - 1)) if in_other_hands else 0.0
+            steps = min(self._fruitless - 1, _STEPS)
+            return min(self._longest_pause, _SHORTEST * 4**steps) if in_other_hands else 0.0
         self._fruitless = 0
         if expecting and not news:
             self._eagerness.disappointed()
@@ -142,8 +145,12 @@ class Nap:
         known, self._known = self._known, None if due is None else clock.now() + due
         return self._known is not None and (known is None or self._known < known - _SHORTEST)
 
+    @property
+    def _longest_pause(self) -> float:
+        return max(self._sleep, _SHARE * self.idle_workers)
+
     def _until(self, due: float | None) -> float:
-        pause = max(self._sleep, _SHARE * self.idle_workers) * random.uniform(*_SPREAD)  # noqa: S311 - spreads load
+        pause = self._longest_pause * random.uniform(*_SPREAD)  # noqa: S311 - spreads load
         if due is None:
             return pause
         herd = min(_HERD_SPREAD_AT_MOST, _HERD_SPREAD * (self.idle_workers - 1))

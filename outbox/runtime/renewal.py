@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from outbox import clock
 from outbox.drivers.base import Claims
@@ -12,12 +12,18 @@ from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability, Patience
 from outbox.runtime.held import Held
 from outbox.runtime.service import BackgroundLoop
+from outbox.settlement import Fence
 
 _log = logging.getLogger("outbox.runtime")
 
 
+_BRIEFLY = 1.0
+"""Seconds after which a job that was expected to end soon is held as one that takes long."""
+
+
 class Renewal(BackgroundLoop):
-    """Renews every lease of one connection in one call, at a third of the lease: two of them may fail."""
+    """Renews every lease of one connection in one call, at a third of the lease: two of them may fail. The leases of
+    jobs that the store was told would be brief are renewed for the first time after a second."""
 
     def __init__(
         self,
@@ -38,19 +44,20 @@ class Renewal(BackgroundLoop):
         self._patience = Patience(maximum=lease / 12)
 
     async def run(self) -> None:
-        delay = self._interval
+        due = clock.now() + self._interval
+        delay = min(self._interval, _BRIEFLY)
         while not await self.pause(delay):
             begun = clock.now()
-            if await self._renew(begun):
+            fences = self._held.renewable() if begun >= due else self._held.overstaying(begun - _BRIEFLY)
+            if not fences or await self._renew(fences):
                 self._patience.reset()
-                delay = max(0.0, self._interval - (clock.now() - begun))
+                due = begun + self._interval if begun >= due else due
+                delay = max(0.0, min(due - clock.now(), _BRIEFLY))
             else:
                 delay = self._patience.next()
 
-    async def _renew(self, begun: float) -> bool:
-        fences = self._held.renewable()
-        if not fences:
-            return True
+    async def _renew(self, fences: Sequence[Fence]) -> bool:
+        begun = clock.now()
         try:
             lease = await self._driver.extend(fences, self._lease)
         except BackendUnavailable as error:

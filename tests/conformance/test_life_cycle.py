@@ -96,9 +96,10 @@ class LifeCycle(RuleBasedStateMachine):
         queues=st.permutations(QUEUES),
         limit=st.integers(1, 5),
         lease=st.sampled_from((0.0, HOUR)),
+        brief=st.booleans(),
     )
-    def claim(self, queues: list[str], limit: int, lease: float) -> Any:
-        taken = self.run(self.driver.claim(queues, limit, lease))
+    def claim(self, queues: list[str], limit: int, lease: float, brief: bool) -> Any:
+        taken = self.run(self.driver.claim(queues, limit, lease, brief=brief))
         self.check_order(queues, limit, taken)
         for claim in taken:
             known = self.model.live[claim.fence.job_id]

@@ -34,7 +34,8 @@ async def row_lock_waits(driver: DatabaseDriver) -> int:
         return int(status.one()[1])
 
 
-async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver], backend: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["moved", "in place"])
+async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver], backend: str, brief: bool) -> None:
     refused: list[str] = []
     for driver in claimers:
 
@@ -50,7 +51,7 @@ async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver
         nonlocal accepted
         empty = 0
         while empty < 3:
-            claims = await driver.claim(["default"], BATCH, 60)
+            claims = await driver.claim(["default"], BATCH, 60, brief=brief)
             # All that is left may be what others are looking at right now, and skipped.
             empty = 0 if claims else empty + 1
             taken.update(claim.fence.job_id for claim in claims)
@@ -68,8 +69,9 @@ async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver
     assert await claimers[0].list_jobs() == []
 
 
+@pytest.mark.parametrize("brief", [False, True], ids=["moved", "in place"])
 async def test_application_transactions_never_wait_for_claimers(
-    claimers: list[DatabaseDriver], migrated_url: str, backend: str
+    claimers: list[DatabaseDriver], migrated_url: str, backend: str, brief: bool
 ) -> None:
     """Claimers stop in the middle of their transactions, holding all the locks that they ever hold, and nothing that an
     application does with outbox's tables waits: the server counts every wait."""
@@ -82,7 +84,7 @@ async def test_application_transactions_never_wait_for_claimers(
     async def claim_and_hold(driver: DatabaseDriver) -> None:
         from outbox.drivers.database.claiming import _Taking
 
-        taking = _Taking(driver._database, ["default"], BATCH, 60)
+        taking = _Taking(driver._database, ["default"], BATCH, 60, brief=brief)
         async with driver._database.engine.connect() as connection:
             assert len(await taking.take(connection)) == BATCH
             await holding.wait()
@@ -109,7 +111,7 @@ async def test_application_transactions_never_wait_for_claimers(
                 await dispatch(Receipt(order_id=number), session=session, queue="default")
 
     application = [asyncio.create_task(keep_inserting()) for _ in range(4)]
-    await asyncio.gather(*(driver.claim(["default"], 20, 60) for driver in claimers for _ in range(10)))
+    await asyncio.gather(*(driver.claim(["default"], 20, 60, brief=brief) for driver in claimers for _ in range(10)))
     stop.set()
     await asyncio.gather(*application)
     await engine.dispose()

@@ -405,6 +405,24 @@ async def test_a_job_that_blocks_the_loop_for_ever_costs_the_process(workers: Wo
     assert job.attempts == 1, "its lease was renewed while it blocked, and the attempt counts"
 
 
+@pytest.mark.parametrize("backend", [pytest.param("mysql", marks=pytest.mark.mysql)])
+async def test_jobs_that_take_longer_than_those_before_them_are_moved_out_of_the_way(
+    workers: Workers, queue: Queue
+) -> None:
+    """They were expected to be short, and are held where claims look for work."""
+    await queue.put(*(Counted(number=number) for number in range(40)))
+    await queue.put(*(Counted(number=number, seconds=30) for number in range(100, 108)))
+    await queue.put(*(Counted(number=number) for number in range(200, 280)))
+    await workers.started("--lease", "200", "--concurrency", "8", "--grace", "0", *FAST)
+    deadline = time.monotonic() + 20
+    while True:
+        held = [job for job in await queue.driver.list_jobs(limit=200) if job.reserved_until is not None]
+        if len(held) == 8 and all(job.available_at == job.reserved_until for job in held):
+            break
+        assert time.monotonic() < deadline, f"{len(held)} are held, and not all were moved"
+        await asyncio.sleep(0.1)
+
+
 @on_every_database
 async def test_a_job_that_blocks_the_loop_costs_nobody_a_lease(workers: Workers, queue: Queue) -> None:
     """The settlement of another job is under way when the loop stops turning. Were it made on that loop, its

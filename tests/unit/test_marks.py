@@ -75,6 +75,27 @@ def test_a_look_does_not_move_a_mark_past_jobs_that_are_due(lane: Lane) -> None:
     assert lane.start <= moment(200)
 
 
+def test_what_a_claim_spends_on_going_back_is_paid_for_with_fewer_looks() -> None:
+    """What it goes back for may be held in place by a worker that died, and then each look leads to such a claim."""
+    seconds = [100.0]
+    marks = Marks(lambda: seconds[0])
+    lanes = marks.lanes("default")
+    marks.counted(Census(1, 0.001))
+    marks.thrift.dear = True
+    lanes[5].took(moments(0, 500), emptied=False)
+    lanes[5].took(moments(500, 500), emptied=False)
+    lanes[5].seen(moment(-10), now=moment(2_000))
+    assert lanes[5].detours
+    for _ in range(2):
+        marks.detoured(0.2)
+    assert lanes[5] not in marks.affordable(["default"])
+    assert lanes[4] in marks.affordable(["default"]), "in other lanes there may be urgent jobs"
+    seconds[0] += 4.1
+    assert lanes[5] in marks.affordable(["default"])
+    marks.detoured(0.002)
+    assert lanes[5] in marks.affordable(["default"]), "that was cheap"
+
+
 def test_a_claim_from_the_head_tells_of_all_lanes_before_the_last_that_they_are_empty() -> None:
     marks = Marks()
     taken = [(2, moment(9)), (5, moment(1)), (5, moment(2))]

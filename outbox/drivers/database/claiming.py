@@ -24,10 +24,12 @@ _PRIORITY, _AVAILABLE = 2, -1
 """Columns of a row that may be claimed."""
 
 
-async def claim(database: Database, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+async def claim(
+    database: Database, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
+) -> list[Claim]:
     # One call is one token, its retries included: should a commit have worked whose answer was lost, the token finds
     # the rows that it took.
-    taking = _Taking(database, queues, limit, lease)
+    taking = _Taking(database, queues, limit, lease, brief=brief)
     begun = clock.now()
     claims = await database.write_plain(taking.take, confirm=taking.recover)
     taking.tell(clock.now() - begun)
@@ -37,13 +39,16 @@ async def claim(database: Database, queues: Sequence[str], limit: int, lease: fl
 class _Taking:
     """One call of claim."""
 
-    def __init__(self, database: Database, queues: Sequence[str], limit: int, lease: float) -> None:
+    def __init__(
+        self, database: Database, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
+    ) -> None:
         self._database = database
         self._dialect = database.dialect
         self._marks = database.marks
         self._queues = queues
         self._limit = limit
         self._lease = lease
+        self._brief = brief
         self._token = new_token()
         self._deadline = 0.0
         self._claims: list[Claim] = []
@@ -67,16 +72,21 @@ class _Taking:
         # Not before it is known: what an earlier try took may still have to be recovered.
         self._claims = self._found
         if self._claims:
-            ids = sorted(claim.fence.job_id.bytes for claim in self._claims)
-            microseconds = int(self._lease * _MICROSECONDS)
             begun = clock.now()
-            for keys in chunked(ids):
-                listed, parameters = self._dialect.among(keys)
-                await connection.exec_driver_sql(
-                    self._dialect.reserve(listed), (self._token, microseconds, microseconds, *parameters)
-                )
+            await self._reserve(connection)
             self._updating = clock.now() - begun
         return self._claims
+
+    async def _reserve(self, connection: Plain) -> None:
+        microseconds = int(self._lease * _MICROSECONDS)
+        # Whoever empties the queue is about to look when the next job is due, and so are others: then what is held had
+        # better not be where they look.
+        in_place = self._brief and len(self._claims) == self._limit and self._database.holds_in_place
+        moments = (microseconds,) if in_place else (microseconds, microseconds)
+        for keys in chunked(sorted(claim.fence.job_id.bytes for claim in self._claims)):
+            listed, parameters = self._dialect.among(keys)
+            statement = self._dialect.reserve(listed, in_place=in_place)
+            await connection.exec_driver_sql(statement, (self._token, *moments, *parameters))
 
     def tell(self, seconds: float) -> None:
         """Let the next claims know what this one, which is committed, has taken and cost."""
@@ -120,12 +130,15 @@ class _Taking:
     async def _search(self, connection: Plain, marks: Marks, queue: str, lanes: Sequence[Lane]) -> None:
         missing = self._limit - len(self._found)
         statement = self._dialect.select_claimable_from([lane.priority for lane in lanes])
+        detours = any(lane.detours for lane in lanes)
         begun = clock.now()
         rows = await self._select(
             connection, statement, queue, (queue, *(lane.start for lane in lanes), queue, missing)
         )
         seconds = clock.now() - begun
         self._selecting += seconds
+        if detours:
+            marks.detoured(seconds)
         emptied = len(rows) < missing
         self._remember(marks, queue, rows, emptied=emptied)
         if emptied:

@@ -45,6 +45,14 @@ class Database:
         """Where claims begin if not at the head of their index."""
 
     @property
+    def holds_in_place(self) -> bool:
+        """Whether a job can be held without being moved in the claim index. It saves the server a quarter of its work
+        for a short job, as long as claims that pass over what others hold wait for nobody: those of MariaDB wait for
+        entries that another transaction is deleting. Known once there was a connection."""
+        dialect: Any = self.engine.dialect
+        return dialect.name == "mysql" and not dialect.is_mariadb
+
+    @property
     def address(self) -> str:
         return self.url.render_as_string(hide_password=True)
 

@@ -65,8 +65,8 @@ class DatabaseDriver:
 
         await self._database.write_plain(write)
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
-        return await claiming.claim(self._database, queues, limit, lease)
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
+        return await claiming.claim(self._database, queues, limit, lease, brief=brief)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._database, fences, lease)

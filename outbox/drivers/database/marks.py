@@ -67,6 +67,11 @@ class Lane:
         """Whether claims search it."""
         return self._now() < self._active_until
 
+    @property
+    def detours(self) -> bool:
+        """Whether that is behind the mark."""
+        return self._detour is not None
+
     def took(self, moments: Sequence[datetime], *, emptied: bool) -> None:
         """A claim took jobs that were available since these ``moments``, in their order. ``emptied``: it would have
         taken more."""
@@ -128,6 +133,7 @@ class Marks:
         # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
         # at more often, and an urgent job in a lane that is rarely used starts at once.
         self._rest_of_active, self._rest_of_others = Rest(now), Rest(now)
+        self._rest_of_detours = Rest(now)
         self._census = Census(1, 0.0)
         self._counted_at = float("-inf")
 
@@ -160,17 +166,23 @@ class Marks:
             if self.thrift.dear and seconds > _CHEAP_SEARCH * self._census.seconds:
                 lane.rest.begin(seconds, self._census.workers)
 
+    def detoured(self, seconds: float) -> None:
+        """A claim went back for what a look had found behind a mark. That may be a job which somebody holds in place,
+        as long as its lease lasts if he is dead, and then every look leads to such a claim."""
+        if self.thrift.dear and seconds > _CHEAP_SEARCH * self._census.seconds:
+            self._rest_of_detours.begin(seconds, self._census.workers)
+
     def affordable(self, queues: Iterable[str]) -> list[Lane]:
         """The lanes that may be looked at from their heads."""
-        return [
-            lane for lane in self.lanes(*queues) if (self._rest_of_active if lane.active else self._rest_of_others).over
-        ]
+        active = self._rest_of_active.over and self._rest_of_detours.over
+        others = self._rest_of_others.over
+        return [lane for lane in self.lanes(*queues) if (active if lane.active else others)]
 
     def next_look(self, queues: Sequence[str]) -> float | None:
         """Seconds until lanes can be afforded that cannot be now; None where there are none."""
         if not self.thrift.dear or len(self.affordable(queues)) == len(PRIORITIES) * len(queues):
             return None
-        rest = max(self._rest_of_active.left, self._rest_of_others.left)
+        rest = max(self._rest_of_active.left, self._rest_of_others.left, self._rest_of_detours.left)
         return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._census.workers)
 
     def looked(self, lanes: Collection[Lane], seconds: float) -> None:

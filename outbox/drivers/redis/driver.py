@@ -63,7 +63,14 @@ class RedisDriver:
     async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
         await accepting.forget_accepted(self._store, envelopes)
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+    async def claim(
+        self,
+        queues: Sequence[str],
+        limit: int,
+        lease: float,
+        *,
+        brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
+    ) -> list[Claim]:
         return await claiming.claim(self._store, self._whereabouts, queues, limit, lease)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:

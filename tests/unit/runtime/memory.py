@@ -42,6 +42,7 @@ class Store:
     calls: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     claim_limits: list[int] = field(default_factory=list)
+    claims_were_brief: list[bool] = field(default_factory=list)
     unreachable: bool = False
     idle: int = 1
     poison: Callable[[Settlement], bool] = lambda settlement: False
@@ -89,13 +90,14 @@ class MemoryDriver:
     async def close(self) -> None:
         self.closed = True
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
         while not self.claiming:
             await asyncio.sleep(0.002)
         await asyncio.sleep(0)
         with self.store.lock:
             self._reach("claim")
             self.store.claim_limits.append(limit)
+            self.store.claims_were_brief.append(brief)
             now, token = clock.now(), new_token()
             rows = [
                 row

@@ -68,7 +68,7 @@ class Bench:
             on_empty=self._on_empty,
         )
 
-    async def _claim(self, limit: int) -> list[Attempt]:
+    async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         claims = await self.driver.claim(self.options.queue, limit, self.options.lease)
         return [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
 

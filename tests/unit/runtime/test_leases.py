@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -39,11 +40,11 @@ class Bench:
             self.held, lease=lease, on_expiring=lambda attempt, frozen: self.expiring.append(attempt.fence)
         )
 
-    async def claim(self, count: int = 1) -> list[Attempt]:
+    async def claim(self, count: int = 1, *, brief: bool = False) -> list[Attempt]:
         self.store.put(*(Work() for _ in range(count)))
         claims = await self.driver.claim(["default"], count, self.lease)
         attempts = [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
-        self.held.add(attempts)
+        self.held.add(attempts, brief=brief)
         return attempts
 
     def calls(self, verb: str) -> Callable[[int], bool]:
@@ -62,6 +63,36 @@ async def test_all_leases_are_renewed_in_one_call_each_third_of_a_lease() -> Non
     assert bench.lost == []
     assert all(attempt.deadline > first + 0.1 for attempt in attempts)
     assert [row.reserved_until for row in bench.store.rows.values()] == [attempt.deadline for attempt in attempts]
+
+
+async def test_what_was_to_be_brief_is_renewed_once_after_a_second_and_then_like_the_others() -> None:
+    bench = Bench(lease=60)
+    overstaying, ended, stolen = await bench.claim(3, brief=True)
+    [long] = await bench.claim()
+    bench.held.discard([ended])
+    stolen.interrupt(Interruption.LEASE_LOST)
+    began = clock.now()
+    await bench.renewal.start()
+    await until(lambda: bench.store.calls.count("extend") == 1)
+    assert clock.now() - began >= 0.9
+    await until(lambda: overstaying.deadline > overstaying.claim.deadline)
+    await bench.renewal.pause(2.5)
+    await bench.renewal.stop()
+    assert bench.store.calls.count("extend") == 1
+    assert (long.deadline, stolen.deadline) == (long.claim.deadline, stolen.claim.deadline)
+
+
+async def test_they_are_counted_by_how_long_they_are_held() -> None:
+    bench = Bench(lease=60)
+    first = await bench.claim(2)
+    between = clock.now()
+    await asyncio.sleep(0.001)
+    await bench.claim(3)
+    assert bench.held.held_since(first[0].deadline - 61) == 0
+    assert bench.held.held_since(between) == 2
+    assert bench.held.held_since(clock.now()) == 5
+    bench.held.discard(first)
+    assert bench.held.held_since(between) == 0
 
 
 async def test_nothing_held_costs_no_call() -> None:

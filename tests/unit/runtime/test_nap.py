@@ -189,6 +189,13 @@ async def test_what_is_due_and_held_by_somebody_who_claims_it_is_not_asked_for_i
     assert [round(wait, 3) for wait in script.waits] == [0.005, 0.02, 0.08, 0.32, 1.0, 1.0]
 
 
+async def test_what_a_dead_worker_holds_in_place_is_asked_for_by_the_whole_fleet_together(play: Play) -> None:
+    script = play([NOTHING] * 2_000, [Outlook(0.0, 50)] * 2_000)
+    for _ in range(1_000):
+        await script.take(found=False)
+    assert script.waits[-1] == 10.0, "five looks a second of fifty workers"
+
+
 async def test_a_store_that_is_away_is_left_to_the_next_claim(play: Play) -> None:
     script = play([NOTHING], [BackendUnavailable("gone")])
     await script.take(found=False)

@@ -121,16 +121,19 @@ class Dialect(ABC):
         """A list of ids for the statements that every job passes through, with its parameters."""
         return self.marks(len(ids)), tuple(ids)
 
-    def reserve(self, ids: str) -> str:
-        """Parameters: token; microseconds of the lease, twice; those of ``ids``, which `among` makes.
+    def reserve(self, ids: str, *, in_place: bool = False) -> str:
+        """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `among`
+        makes.
 
         Both moments move to the end of the lease: what is held leaves the part of the claim index that claims read, so
         that they never meet a row that its holder is about to delete, nor walk over thousands of long jobs.
+        ``in_place`` it stays there, for a moment, and no index is touched.
         """
         end = self.later(self.p)
+        moved = "" if in_place else f"available_at = {end}, "
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, "
-            f"reserved_until = {end}, available_at = {end}, attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
+            f"reserved_until = {end}, {moved}attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
             f"WHERE id IN ({ids})"
         )
 

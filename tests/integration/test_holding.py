@@ -1,0 +1,114 @@
+"""Where a held job is in the claim index: moved out of the way of claims, or, for a moment, where it was."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from outbox.drivers.base import StoredJob
+from outbox.drivers.database import DatabaseDriver
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, envelopes
+
+COUNT = 50
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    await driver.insert(envelopes(COUNT))
+    yield driver
+    await driver.close()
+
+
+async def moved(driver: DatabaseDriver) -> set[bool]:
+    """Of those held, whether they are where claims do not look."""
+    held = [job for job in await driver.list_jobs() if job.reserved_until is not None]
+    return {job.available_at == job.reserved_until for job in held}
+
+
+async def test_jobs_held_briefly_stay_where_they_are_on_mysql(driver: DatabaseDriver, backend: str) -> None:
+    waiting = {job.id: job.available_at for job in await driver.list_jobs()}
+    claims = await driver.claim(["default"], COUNT, 60, brief=True)
+    assert len(claims) == COUNT
+    assert await moved(driver) == {backend != "mysql"}
+    stayed: list[StoredJob] = [job for job in await driver.list_jobs() if job.available_at == waiting[job.id]]
+    assert len(stayed) == (COUNT if backend == "mysql" else 0)
+
+
+async def test_they_are_moved_when_they_are_renewed(driver: DatabaseDriver) -> None:
+    claims = await driver.claim(["default"], COUNT, 60, brief=True)
+    assert not (await driver.extend([claim.fence for claim in claims], 60)).lost
+    assert await moved(driver) == {True}
+
+
+async def test_whoever_takes_the_last_ones_moves_them(driver: DatabaseDriver) -> None:
+    """So that those who look when the next job is due find nothing that is held."""
+    assert len(await driver.claim(["default"], COUNT + 1, 60, brief=True)) == COUNT
+    assert await moved(driver) == {True}
+    assert 59 < ((await driver.look(["default"])).due or 0) <= 60
+
+
+async def test_nobody_else_gets_a_job_that_is_held_in_place(driver: DatabaseDriver) -> None:
+    held = await driver.claim(["default"], 20, 60, brief=True)
+    others = await driver.claim(["default"], COUNT, 60, brief=True)
+    assert len(others) == COUNT - 20
+    assert {claim.fence.job_id for claim in held}.isdisjoint(claim.fence.job_id for claim in others)
+    assert await driver.claim(["default"], COUNT, 60) == []
+
+
+async def test_a_dead_workers_jobs_come_back_in_their_old_places(driver: DatabaseDriver, backend: str) -> None:
+    held = await driver.claim(["default"], 20, 0, brief=True)
+    again = await driver.claim(["default"], COUNT, 60)
+    assert {claim.fence.job_id for claim in again if claim.rescued} == {claim.fence.job_id for claim in held}
+    assert [claim.attempt for claim in again].count(2) == 20
+    if backend == "mysql":
+        assert all(claim.rescued for claim in again[:20])
+    settled = await driver.settle([Settlement.completed(claim.fence) for claim in held])
+    assert len(settled.stale) == 20
+
+
+@pytest.mark.parametrize("way", ["retried", "released", "snoozed"])
+async def test_put_back_they_become_available_when_they_were_told_to(driver: DatabaseDriver, way: str) -> None:
+    claims = await driver.claim(["default"], COUNT, 60, brief=True)
+    ends = {
+        "retried": lambda fence: Settlement.retried(fence, 30, FAILURE),
+        "released": lambda fence: Settlement.released(fence, 30),
+        "snoozed": lambda fence: Settlement.snoozed(fence, 30),
+    }
+    await driver.settle([ends[way](claim.fence) for claim in claims])
+    assert 29 < ((await driver.look(["default"])).due or 0) <= 30
+    assert await driver.claim(["default"], COUNT, 60) == []
+
+
+async def test_a_claim_whose_commit_was_not_answered_knows_what_it_holds(
+    driver: DatabaseDriver, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connection that could be lost")
+    engine = driver._database.engine.sync_engine
+    commit, lost = engine.dialect.do_commit, [True]
+
+    def commit_and_lose(connection: object) -> None:
+        commit(connection)  # type: ignore[arg-type]
+        if lost:
+            lost.clear()
+            raise engine.dialect.dbapi.OperationalError(2013, "Lost connection to server during query")  # type: ignore[union-attr]
+
+    monkeypatch.setattr(engine.dialect, "do_commit", commit_and_lose)
+    claims = await driver.claim(["default"], COUNT, 60, brief=True)
+    assert len(claims) == COUNT
+    assert {claim.attempt for claim in claims} == {1}
+
+
+async def test_the_oldest_is_the_oldest_that_waits(driver: DatabaseDriver) -> None:
+    await driver.claim(["default"], COUNT, 60, brief=True)
+    [counts] = await driver.counts()
+    assert (counts.ready, counts.reserved, counts.oldest) == (0, COUNT, None)
+
+
+async def test_what_is_held_in_place_is_not_cleared(driver: DatabaseDriver) -> None:
+    await driver.claim(["default"], COUNT - 1, 60, brief=True)
+    assert await driver.clear("default") == 1
+    assert len(await driver.list_jobs()) == COUNT - 1
