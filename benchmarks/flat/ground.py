@@ -51,6 +51,12 @@ class Ground:
         """How many jobs one `cost` takes."""
         return BATCH * _CLAIMS * len(self.drivers)
 
+    @property
+    def _brief(self) -> bool:
+        """As a worker claims from a backlog of short jobs. These drivers are no workers that could be counted, and many
+        do not hold in place: they are told not to."""
+        return len(self.drivers) == 1
+
     async def staff(self, count: int) -> None:
         """Let so many drivers claim at once."""
         while len(self.drivers) < count:
@@ -81,7 +87,7 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE, brief=True)
+            claims = await driver.claim(self.queues, batch, _LEASE, brief=self._brief)
             await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
@@ -117,7 +123,10 @@ class Ground:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
         before = await self._reads()
         begun = time.perf_counter()
-        taken = await asyncio.gather(*(driver.claim(self.queues, BATCH, _LEASE, brief=True) for driver in self.drivers))
+        brief = self._brief
+        taken = await asyncio.gather(
+            *(driver.claim(self.queues, BATCH, _LEASE, brief=brief) for driver in self.drivers)
+        )
         seconds = time.perf_counter() - begun
         after = await self._reads()
         for driver, claims in zip(self.drivers, taken, strict=True):

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from outbox.drivers.base import StoredJob
+from outbox.drivers.base import StoredJob, WorkerStatus
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.marks import Marks
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
 
@@ -112,3 +113,22 @@ async def test_what_is_held_in_place_is_not_cleared(driver: DatabaseDriver) -> N
     await driver.claim(["default"], COUNT - 1, 60, brief=True)
     assert await driver.clear("default") == 1
     assert len(await driver.list_jobs()) == COUNT - 1
+
+
+async def test_a_fleet_moves_what_it_holds(driver: DatabaseDriver, backend: str) -> None:
+    """Each worker would pass over what all the others hold."""
+    if backend != "mysql":
+        pytest.skip("they are held in place on MySQL")
+    now = [100.0]
+    marks = driver._database.marks = Marks(lambda: now[0])
+    await driver.claim(["default"], 10, 60, brief=True)
+    assert (marks.workers, await moved(driver)) == (1, {False})
+    for number in range(5):
+        await driver.beat(WorkerStatus(bytes([number]) * 16, "name", "host", number, "default", 10, 0, 0, 0))
+    await driver.claim(["default"], 10, 60, brief=True)
+    assert (marks.workers, await moved(driver)) == (1, {False}), "they are not counted for every claim"
+    now[0] += 6
+    claims = await driver.claim(["default"], 10, 60, brief=True)
+    held = {job.id: job for job in await driver.list_jobs()}
+    assert marks.workers == 5
+    assert all(held[claim.fence.job_id].available_at == held[claim.fence.job_id].reserved_until for claim in claims)

@@ -12,13 +12,16 @@ from outbox import clock
 from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
-from outbox.drivers.database.looking import look_from_heads
+from outbox.drivers.database.looking import count_workers, look_from_heads
 from outbox.drivers.database.marks import Lane, Marks
 from outbox.drivers.database.wire import Plain
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
+
+_IN_PLACE_WORKERS = 4
+"""Each of more workers would pass over what all the others hold, and gain nothing."""
 
 _PRIORITY, _AVAILABLE = 2, -1
 """Columns of a row that may be claimed."""
@@ -79,14 +82,23 @@ class _Taking:
 
     async def _reserve(self, connection: Plain) -> None:
         microseconds = int(self._lease * _MICROSECONDS)
-        # Whoever empties the queue is about to look when the next job is due, and so are others: then what is held had
-        # better not be where they look.
-        in_place = self._brief and len(self._claims) == self._limit and self._database.holds_in_place
+        in_place = await self._may_stay_in_place(connection)
         moments = (microseconds,) if in_place else (microseconds, microseconds)
         for keys in chunked(sorted(claim.fence.job_id.bytes for claim in self._claims)):
             listed, parameters = self._dialect.among(keys)
             statement = self._dialect.reserve(listed, in_place=in_place)
             await connection.exec_driver_sql(statement, (self._token, *moments, *parameters))
+
+    async def _may_stay_in_place(self, connection: Plain) -> bool:
+        if not (self._brief and self._marks is not None and self._database.holds_in_place):
+            return False
+        # Whoever empties the queue is about to look when the next job is due, and so are others: then what is held had
+        # better not be where they look.
+        if len(self._claims) < self._limit:
+            return False
+        if self._marks.census_is_old:
+            await count_workers(self._database, connection, self._marks, self._queues)
+        return self._marks.workers <= _IN_PLACE_WORKERS
 
     def tell(self, seconds: float) -> None:
         """Let the next claims know what this one, which is committed, has taken and cost."""

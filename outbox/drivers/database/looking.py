@@ -27,7 +27,7 @@ async def look(database: Database, queues: Sequence[str]) -> Outlook:
         lanes = marks.affordable(queues) if marks.thrift.dear else marks.lanes(*queues)
         rows, seconds = await _read(database, connection, queues, lanes)
         if marks.needs_census_after(len(lanes), seconds):
-            await _count(database, connection, marks, queues)
+            await count_workers(database, connection, marks, queues)
         _see(lanes, rows)
         marks.looked(lanes, seconds)
         return rows
@@ -46,7 +46,7 @@ async def look_from_heads(
 ) -> set[Lane]:
     """Which of the ``lanes`` have something that may be claimable. Their marks are moved to where that begins."""
     if marks.needs_census:
-        await _count(database, connection, marks, queues)
+        await count_workers(database, connection, marks, queues)
     rows, seconds = await _read(database, connection, queues, lanes)
     marks.looked(lanes, seconds)
     return _see(lanes, rows)
@@ -74,8 +74,8 @@ def _see(lanes: Iterable[Lane], rows: Iterable[Any]) -> set[Lane]:
     return due
 
 
-async def _count(database: Database, connection: Plain, marks: Marks, queues: Sequence[str]) -> None:
-    """A queue that nobody names, such as that of a relay, is everybody's."""
+async def count_workers(database: Database, connection: Plain, marks: Marks, queues: Sequence[str]) -> None:
+    """Let the marks know how many there are. A queue that nobody names, such as that of a relay, is everybody's."""
     begun = clock.now()
     rows = await connection.exec_driver_sql(database.dialect.census(len(queues), _SEEN_MICROSECONDS), tuple(queues))
     [(everybody, naming)] = list(rows)

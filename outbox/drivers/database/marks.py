@@ -138,9 +138,19 @@ class Marks:
         self._counted_at = float("-inf")
 
     @property
+    def workers(self) -> int:
+        """How many take jobs from the same queues, this one included, as far as is known."""
+        return self._census.workers
+
+    @property
+    def census_is_old(self) -> bool:
+        """Whether to count the workers before that is relied on."""
+        return self._now() > self._counted_at + _CENSUS_SECONDS
+
+    @property
     def needs_census(self) -> bool:
-        """Whether a claim should count the workers."""
-        return self.thrift.wants_comparison and self._now() > self._counted_at + _CENSUS_SECONDS
+        """Whether a claim should count the workers for the sake of its looks."""
+        return self.thrift.wants_comparison and self.census_is_old
 
     def needs_census_after(self, lanes: int, seconds: float) -> bool:
         """Whether an idle worker should, after a look at so many lanes took so long."""
