@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -108,6 +109,9 @@ class Claimer(BackgroundLoop):
                 found = await self._fill(reserved, self._claim, reserved, self._backlog)
                 self._took = clock.now() - begun
                 while found is not None and not self._backlog and not self.stopping:
+                    if found:
+                        # Their first steps go first: to wake another thread takes longer.
+                        await asyncio.sleep(0)
                     # Other lanes might need the slots meanwhile.
                     free = self._slots.grab() if self._lanes == 1 else 0
                     found = await self._fill(free, self._nap.take, bool(found), free)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -43,6 +43,7 @@ class Bench:
         self.checks = 0
         self.check_errors: list[Exception] = []
         self.empty = 0
+        self.order: list[str] = []
         availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
             self.driver.settle,
@@ -63,14 +64,24 @@ class Bench:
             availability=availability,
             wakeups=self.wakeups,
             check=self._check,
-            begin=self.begun.extend,
+            begin=self._begin,
             hand_back=self.handed_back.extend,
             on_empty=self._on_empty,
+            aside=self._aside,
         )
 
     async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         claims = await self.driver.claim(self.options.queue, limit, self.options.lease)
         return [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
+
+    def _begin(self, attempts: Sequence[Attempt]) -> None:
+        self.begun.extend(attempts)
+        for _ in attempts:
+            asyncio.get_running_loop().call_soon(self.order.append, "a first step")
+
+    async def _aside(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        self.order.append("aside")
+        return await function(*arguments)
 
     async def _check(self) -> None:
         self.checks += 1
@@ -158,6 +169,13 @@ async def test_a_wakeup_ends_the_nap(bench: Bench) -> None:
     bench.put(1)
     await asyncio.to_thread(bench.wakeups.wake)
     await until(lambda: len(bench.begun) == 1)
+
+
+async def test_what_was_found_takes_its_first_step_before_the_claimer_sleeps(bench: Bench) -> None:
+    bench.put(2)
+    await bench.claimer.start()
+    await bench.settled_down()
+    assert bench.order == ["aside", "a first step", "a first step", "aside"]
 
 
 async def test_a_wakeup_during_a_claim_is_not_lost(bench: Bench) -> None:
