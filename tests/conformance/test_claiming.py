@@ -40,6 +40,15 @@ async def test_all_ten_priorities_are_claimable(driver: Driver) -> None:
     assert sorted(claim.priority for claim in await driver.claim(["default"], 20, 30)) == list(range(10))
 
 
+async def test_a_job_is_found_whatever_waits_or_is_held_beside_it(driver: Driver) -> None:
+    await driver.insert(
+        [envelope(1, priority=3), envelope(2, priority=0, delay=600), envelope(3, priority=9, delay=600)]
+    )
+    assert [claim.priority for claim in await driver.claim(["default"], 10, 30)] == [3]
+    await driver.insert([envelope(4, priority=9), envelope(5, priority=4)])
+    assert [claim.priority for claim in await driver.claim(["default"], 10, 30)] == [4, 9]
+
+
 async def test_an_earlier_queue_goes_first_whatever_the_priorities(driver: Driver) -> None:
     await driver.insert([envelope(1, queue="low", priority=0), envelope(2, queue="high", priority=9)])
     await driver.insert([envelope(3, queue="unasked")])

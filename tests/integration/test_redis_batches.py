@@ -288,6 +288,18 @@ async def test_an_id_without_a_job_stops_nobody(driver: RedisDriver, admin: Clie
     assert (counts.ready, counts.reserved) == (0, 1)
 
 
+async def test_an_id_without_a_job_is_gone_when_nothing_else_is_left(driver: RedisDriver, admin: Client) -> None:
+    """Or it would be due for ever. A claim that has found all jobs looks no further."""
+    job, lost = envelope(priority=0), envelope(priority=9)
+    await driver.insert([job, lost])
+    admin.hdel(key("default", "jobs"), lost.id.bytes)
+    [claim] = await driver.claim(["default"], 10, 30)
+    await driver.settle([Settlement.completed(claim.fence)])
+    assert (await driver.look(["default"])).due == 0
+    assert await driver.claim(["default"], 10, 30) == []
+    assert (await driver.look(["default"])).due is None
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe not utf-8", b"1\nname", b"\n\n\n\n"])
 async def test_a_job_that_cannot_be_read_is_claimed_and_can_be_failed(
     driver: RedisDriver, admin: Client, body: bytes

@@ -79,11 +79,14 @@ if since >= 0 then
   end
 end
 if #records == 0 and redis.call('EXISTS', KEYS[PAUSED]) == 0 then
+  local at_most, present = digits(moment), redis.call('HLEN', KEYS[JOBS])
   for priority = 0, 9 do
-    local missing = limit - #records
-    if missing > 0 then
-      local key = KEYS[ZERO + priority]
-      take(priority, redis.call('ZRANGE', key, '-inf', digits(moment), 'BYSCORE', 'LIMIT', 0, missing))
+    local key, missing = KEYS[ZERO + priority], limit - #records
+    take(priority, redis.call('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing))
+    -- An idle worker is mostly told of the only job there is. Where none was taken, all priorities are looked through:
+    -- there may be ids without their jobs.
+    if #records > 0 and #records >= math.min(limit, present) then
+      break
     end
   end
 end
