@@ -17,4 +17,4 @@ def pack(queues: Iterable[str]) -> str:
 
 
 def unpack(message: bytes) -> frozenset[str]:
-    return frozenset(name for name in message.decode("ascii", "replace").split(",") if name)
+    return frozenset(filter(None, message.decode("ascii", "replace").split(",")))

@@ -161,7 +161,12 @@ class Nap:
         self._expecting = True
         others = self.idle_workers - 1 if woken is Wake.JOBS else self.idle_workers
         hesitation = self._eagerness.hesitation(_HERD_STEP * others)
-        end = clock.now() + hesitation
+        if hesitation:
+            await self._sit_out(hesitation)
+        return bool(hesitation) or woken is Wake.MAYBE
+
+    async def _sit_out(self, seconds: float) -> None:
+        """Whatever wakes this worker meanwhile."""
+        end = clock.now() + seconds
         while not self._stopping() and (left := end - clock.now()) > 0:
             await self._wakeups.wait(left)
-        return bool(hesitation) or woken is Wake.MAYBE
