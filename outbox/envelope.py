@@ -54,7 +54,7 @@ class Headers:
     """The same as an absolute time."""
 
     def dump(self) -> str:
-        if self is _NO_HEADERS:
+        if self is NO_HEADERS:
             return "{}"
         values: dict[str, Any] = {}
         if self.max_tries is not None:
@@ -80,7 +80,7 @@ class Headers:
             InvalidPayload: the headers are not what ``dump`` writes.
         """
         if text == "{}":
-            return _NO_HEADERS
+            return NO_HEADERS
         try:
             values = json.loads(text)
             backoff = values.get("backoff")
@@ -97,7 +97,8 @@ class Headers:
             raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
 
 
-_NO_HEADERS = Headers()
+NO_HEADERS = Headers()
+"""What ``load`` returns where nothing is said, which is nearly always."""
 
 
 def _moment(text: str) -> datetime:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from outbox.backoff import MAX_DELAY, Backoff
-from outbox.envelope import Headers
+from outbox.envelope import NO_HEADERS, Headers
 from outbox.job import BackoffOption, Job, as_backoff
 from outbox.settings import WorkerOptions
 
@@ -33,6 +33,8 @@ class Policy(NamedTuple):
 
     def of(self, kind: type[Job], headers: Headers) -> Policy:
         """What ``kind`` and the headers of one dispatch say, with this policy for what they leave open."""
+        if headers is NO_HEADERS and kind.max_tries is None and kind.timeout is None and kind.backoff is None:
+            return self
         return Policy(
             _first(headers.max_tries, kind.max_tries, self.max_tries),
             _first(headers.timeout, kind.timeout, self.timeout),
