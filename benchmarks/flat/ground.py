@@ -41,6 +41,9 @@ class Ground:
         """What is claimed from."""
         self.shape = Fill(0)
         """How jobs that get ready are spread."""
+        self.brief = True
+        """Whether claims are made as a worker makes them in a backlog of short jobs. These drivers are no workers that
+        could be counted: where there are more than hold jobs in place, they have to be told."""
         self.stocked = False
         """Whether there are enough of them for all that is to come."""
         self._filled = 0
@@ -50,12 +53,6 @@ class Ground:
     def claimed_per_cost(self) -> int:
         """How many jobs one `cost` takes."""
         return BATCH * _CLAIMS * len(self.drivers)
-
-    @property
-    def _brief(self) -> bool:
-        """As a worker claims from a backlog of short jobs. These drivers are no workers that could be counted, and many
-        do not hold in place: they are told not to."""
-        return len(self.drivers) == 1
 
     async def staff(self, count: int) -> None:
         """Let so many drivers claim at once."""
@@ -87,7 +84,7 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE, brief=self._brief)
+            claims = await driver.claim(self.queues, batch, _LEASE, brief=self.brief)
             await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
@@ -123,9 +120,8 @@ class Ground:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
         before = await self._reads()
         begun = time.perf_counter()
-        brief = self._brief
         taken = await asyncio.gather(
-            *(driver.claim(self.queues, BATCH, _LEASE, brief=brief) for driver in self.drivers)
+            *(driver.claim(self.queues, BATCH, _LEASE, brief=self.brief) for driver in self.drivers)
         )
         seconds = time.perf_counter() - begun
         after = await self._reads()

@@ -75,6 +75,10 @@ async def _passed(ground: Ground, before: int, after: int) -> None:
     await ground.pass_through(after - before)
 
 
+async def _as_in_a_fleet(ground: Ground, _: tuple[int, ...]) -> None:
+    ground.brief = False
+
+
 async def _claimers(ground: Ground, _: int, after: int) -> None:
     await ground.staff(after)
 
@@ -163,6 +167,7 @@ LOADS = (
         _claimers,
         full=(1, 2, 4, 8, 16),
         quick=(1, 16),
+        begin=_as_in_a_fleet,
     ),
     Load(
         "flat-queues",
