@@ -22,7 +22,7 @@ class _Lot:
 
 
 class Held:
-    """Filled and emptied by the event loop of the worker, read by the thread that renews leases."""
+    """Filled by the thread of the stores, which renews leases as well; emptied by the event loop of the worker."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -130,8 +130,8 @@ class Nap:
         self.idle_workers = max(1, outlook.idle)
         news = self._news(outlook.due)
         if outlook.due is not None and outlook.due <= 0:
-            # What is due and cannot be claimed is in the hands of somebody who is claiming it right now.
-            # Or it was held in place by a worker that died.
+            # What is due and cannot be claimed is in the hands of somebody who is claiming it right now, or is held in
+            # place by a worker that died.
             in_other_hands = self._fruitless and not doubtful
             steps = min(self._fruitless - 1, _STEPS)
             return min(self._longest_pause, _SHORTEST * 4**steps) if in_other_hands else 0.0
