@@ -15,7 +15,7 @@ from benchmarks.counters import Reads, reads, unpurged
 from benchmarks.filling import Fill, fill
 from benchmarks.flat.cost import Cost
 from benchmarks.stores import Store
-from outbox.drivers.base import Driver
+from outbox.drivers.base import Driver, WorkerStatus
 from outbox.settlement import Settlement
 
 BATCH = 100
@@ -31,7 +31,8 @@ _SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 
 
 class Ground:
-    """Opened by `ground`. Every driver has one connection, whose reads the server counts."""
+    """Opened by `ground`. Every driver has one connection, whose reads the server counts. Claims are made as a worker
+    makes them in a backlog of short jobs."""
 
     def __init__(self, store: Store, stack: AsyncExitStack, *, patient: bool) -> None:
         self.store = store
@@ -41,9 +42,6 @@ class Ground:
         """What is claimed from."""
         self.shape = Fill(0)
         """How jobs that get ready are spread."""
-        self.brief = True
-        """Whether claims are made as a worker makes them in a backlog of short jobs. These drivers are no workers that
-        could be counted: where there are more than hold jobs in place, they have to be told."""
         self.stocked = False
         """Whether there are enough of them for all that is to come."""
         self._filled = 0
@@ -60,6 +58,16 @@ class Ground:
             driver = self.store.driver(pool_size=1)
             self._stack.push_async_callback(driver.close)
             self.drivers.append(driver)
+
+    async def enlist(self, count: int) -> None:
+        """Let there be a fleet of so many workers, as their heartbeats tell; those that claim are of it."""
+        for number in range(count):
+            worker = WorkerStatus(bytes([number]) * 16, "worker", "host", number, "default", BATCH, 0, 0, 0)
+            await self.drivers[0].beat(worker)
+        # How many there are is believed for some seconds by those who have counted.
+        self.drivers.clear()
+        await self.staff(1)
+        await self.pass_through(BATCH)
 
     async def put(self, what: Fill) -> None:
         """Add jobs; those that were there keep theirs."""
@@ -84,7 +92,7 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE, brief=self.brief)
+            claims = await driver.claim(self.queues, batch, _LEASE, brief=True)
             await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
@@ -120,9 +128,7 @@ class Ground:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
         before = await self._reads()
         begun = time.perf_counter()
-        taken = await asyncio.gather(
-            *(driver.claim(self.queues, BATCH, _LEASE, brief=self.brief) for driver in self.drivers)
-        )
+        taken = await asyncio.gather(*(driver.claim(self.queues, BATCH, _LEASE, brief=True) for driver in self.drivers))
         seconds = time.perf_counter() - begun
         after = await self._reads()
         for driver, claims in zip(self.drivers, taken, strict=True):

@@ -75,8 +75,8 @@ async def _passed(ground: Ground, before: int, after: int) -> None:
     await ground.pass_through(after - before)
 
 
-async def _as_in_a_fleet(ground: Ground, _: tuple[int, ...]) -> None:
-    ground.brief = False
+async def _in_a_fleet(ground: Ground, levels: tuple[int, ...]) -> None:
+    await ground.enlist(levels[-1])
 
 
 async def _claimers(ground: Ground, _: int, after: int) -> None:
@@ -162,12 +162,12 @@ LOADS = (
     ),
     Load(
         "flat-claimers",
-        "Drivers that claim at once",
-        "drivers",
+        "Workers of a fleet that claim at once",
+        "workers",
         _claimers,
         full=(1, 2, 4, 8, 16),
         quick=(1, 16),
-        begin=_as_in_a_fleet,
+        begin=_in_a_fleet,
     ),
     Load(
         "flat-queues",

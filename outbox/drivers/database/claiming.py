@@ -23,7 +23,7 @@ _MICROSECONDS = 1_000_000
 _IN_PLACE_WORKERS = 4
 """Each of more workers would pass over what all the others hold, and gain nothing."""
 
-_PRIORITY, _AVAILABLE = 2, -1
+_PRIORITY, _AVAILABLE, _URGENT = 2, 7, 8
 """Columns of a row that may be claimed."""
 
 
@@ -69,7 +69,8 @@ class _Taking:
         self._selecting = self._updating = 0.0
         self._at_head = self._marks is None or self._marks.thrift.at_head
         if self._marks is None or self._at_head:
-            await self._select_from_head(connection)
+            if not (self._brief and self._marks and await self._select_from_backlog(connection, self._marks)):
+                await self._select_from_head(connection)
         else:
             await self._select_from_marks(connection, self._marks)
         # Not before it is known: what an earlier try took may still have to be recovered.
@@ -106,10 +107,40 @@ class _Taking:
             return
         for lane, moments, emptied in self._taken:
             lane.took(moments, emptied=emptied)
+        self._marks.backlog = self._where_it_was_filled(self._marks) if self._brief else None
         if self._at_head:
             self._marks.thrift.from_head(len(self._claims), self._selecting, self._updating, seconds)
         else:
             self._marks.thrift.from_marks(len(self._claims), self._selecting)
+
+    def _where_it_was_filled(self, marks: Marks) -> Lane | None:
+        """The lane in which the next claim is likely to find enough, too. None in a queue before which others are
+        preferred: they may have got jobs."""
+        if len(self._claims) < self._limit or self._claims[-1].queue != self._queues[0]:
+            return None
+        return marks.lane(self._claims[-1].queue, self._claims[-1].priority)
+
+    async def _select_from_backlog(self, connection: Plain, marks: Marks) -> bool:
+        """From the one lane that filled the last claim. Returns whether that was all there was to do; otherwise nothing
+        is found, and what this has locked is found again by the next statement of its transaction.
+
+        Among all priorities, the range of each empty one ends at the next entry that can be locked: the first of the
+        backlog that nobody has just taken. With five empty ones in front of it, a claim passes six times over what was
+        taken a moment ago, and each such entry costs more than a job while that is not committed.
+        """
+        lane = marks.backlog
+        if lane is None:
+            return False
+        begun = clock.now()
+        statement = self._dialect.select_claimable_in(lane.priority)
+        parameters = (*[lane.queue] * (lane.priority + 2), self._limit)
+        rows = list(await connection.exec_driver_sql(statement, parameters))
+        self._selecting = clock.now() - begun
+        if len(rows) < self._limit or rows[0][_URGENT]:
+            return False
+        self._find(lane.queue, rows)
+        self._remember(marks, lane.queue, rows, emptied=False)
+        return True
 
     async def _select_from_head(self, connection: Plain) -> None:
         begun = clock.now()
@@ -164,8 +195,11 @@ class _Taking:
         self, connection: Plain, statement: str, queue: str, parameters: tuple[Any, ...]
     ) -> Sequence[Any]:
         rows = list(await connection.exec_driver_sql(statement, parameters))
-        self._found.extend(self._claim(queue, row) for row in rows)
+        self._find(queue, rows)
         return rows
+
+    def _find(self, queue: str, rows: Sequence[Any]) -> None:
+        self._found.extend(self._claim(queue, row) for row in rows)
 
     async def _queues_to_try(self, connection: Plain) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs
@@ -179,7 +213,7 @@ class _Taking:
         return [queue for queue in self._queues if queue in due]
 
     def _claim(self, queue: str, row: Any) -> Claim:
-        job_id, name, priority, payload, headers, attempts, rescued, _ = row
+        job_id, name, priority, payload, headers, attempts, rescued, *_ = row
         return Claim(
             Fence(UUID(bytes=bytes(job_id)), self._token),
             queue,

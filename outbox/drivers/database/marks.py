@@ -128,6 +128,8 @@ class Marks:
 
     def __init__(self, now: Clock = clock.now) -> None:
         self.thrift = Thrift(now)
+        self.backlog: Lane | None = None
+        """The lane by which the last claim of short jobs was filled."""
         self._now = now
         self._lanes: dict[tuple[str, int], Lane] = {}
         # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
@@ -162,9 +164,9 @@ class Marks:
 
     def lanes(self, *queues: str) -> list[Lane]:
         """In the order of the queues, and of their priorities."""
-        return [self._lane(queue, priority) for queue in queues for priority in PRIORITIES]
+        return [self.lane(queue, priority) for queue in queues for priority in PRIORITIES]
 
-    def _lane(self, queue: str, priority: int) -> Lane:
+    def lane(self, queue: str, priority: int) -> Lane:
         if (queue, priority) not in self._lanes:
             self._lanes[queue, priority] = Lane(queue, priority, self._now)
         return self._lanes[queue, priority]

@@ -108,13 +108,32 @@ class Dialect(ABC):
         )
         return self._claimable(f"({ranges})")
 
-    def _claimable(self, where: str) -> str:
+    def select_claimable_in(self, priority: int) -> str:
+        """The same of one priority, with a column more: whether there may be a job of a more urgent one. Parameters:
+        queue, once for each more urgent priority; queue, queue, limit."""
+        firsts = [f"{self.first(self.p, str(urgent))} <= {self.now}" for urgent in range(priority)]
+        return self._claimable(
+            f"priority = {priority} AND available_at <= {self.now}", f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)"
+        )
+
+    def _claimable(self, where: str, more: str = "") -> str:
         return (
-            f"SELECT {_CLAIM_COLUMNS} FROM queue_jobs {self.claim_hint} "
+            f"SELECT {_CLAIM_COLUMNS}{more} FROM queue_jobs {self.claim_hint} "
             f"WHERE queue = {self.p} AND {where} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
             f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
+        )
+
+    def first(self, queue: str, priority: str) -> str:
+        """When the first job of a queue and priority becomes available, as an expression; both are expressions."""
+        # By equality, and ordered by all columns of the claim index: no row is sorted, whatever the optimizer thinks of
+        # the table, and the read ends where the priority ends. A range or a MIN goes on to the next entry that is not
+        # deleted, through all that are in the priorities after it.
+        return (
+            f"(SELECT jobs.available_at FROM queue_jobs AS jobs {self.claim_hint} "
+            f"WHERE jobs.queue = {queue} AND jobs.priority = {priority} "
+            "ORDER BY jobs.queue, jobs.priority, jobs.available_at LIMIT 1)"
         )
 
     def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:

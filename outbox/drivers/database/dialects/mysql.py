@@ -68,14 +68,10 @@ class MySQL(Dialect):
             (),
         )
 
-    # The first job of each queue and priority is read from the claim index by equality, and ordered by all its columns:
-    # no row is sorted, whatever the optimizer thinks of the table, and the read ends where the priority ends. A range
-    # or a MIN goes on to the next entry that is not deleted, through all that are in the priorities after it.
-
     def look(self, queues: int, unseen_for: int) -> str:
         return (
             f"SELECT queue, priority, moment, {self.now}, {self.until('moment')}, workers FROM ("
-            f"SELECT queue, priority, {_FIRST} AS moment, 0 AS workers FROM {_LANES} "
+            f"SELECT queue, priority, {self.first(*_LANE)} AS moment, 0 AS workers FROM {_LANES} "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
             f"AND seen_at > {self.later(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
             "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses "
@@ -86,7 +82,7 @@ class MySQL(Dialect):
         return (json.dumps(lanes), *queues, *queues)
 
     def queues_with_due(self, queues: int) -> str:  # noqa: ARG002
-        return f"SELECT DISTINCT queue FROM {_LANES} WHERE {_FIRST} <= {self.now}"
+        return f"SELECT DISTINCT queue FROM {_LANES} WHERE {self.first(*_LANE)} <= {self.now}"
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
         return (json.dumps([(queue, priority) for queue in queues for priority in PRIORITIES]),)
@@ -166,11 +162,7 @@ _LANES = (
     "JSON_TABLE(%s, '$[*]' COLUMNS (queue VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]', "
     "priority SMALLINT UNSIGNED PATH '$[1]')) AS lanes"
 )
-_FIRST = (
-    f"(SELECT jobs.available_at FROM queue_jobs AS jobs FORCE INDEX ({CLAIM_INDEX}) "
-    "WHERE jobs.queue = lanes.queue AND jobs.priority = lanes.priority "
-    "ORDER BY jobs.queue, jobs.priority, jobs.available_at LIMIT 1)"
-)
+_LANE = ("lanes.queue", "lanes.priority")
 _PICKED = "JSON_TABLE(:ids, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) AS picked"
 
 

@@ -1,0 +1,124 @@
+"""Claims of a backlog search the one lane where it is, and still take what is to be preferred to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from benchmarks.counters import reads
+from outbox.drivers.base import Claim
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.thrift import Thrift
+from outbox.settlement import Settlement
+from tests.conformance.jobs import envelope, envelopes
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url, pool_size=1)
+    await driver.insert(envelopes(100))
+    await take(driver, 10)
+    yield driver
+    await driver.close()
+
+
+async def take(driver: DatabaseDriver, count: int, *queues: str) -> list[Claim]:
+    claims = await driver.claim(queues or ["default"], count, 60, brief=True)
+    await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    return claims
+
+
+def numbers(claims: list[Claim]) -> list[int]:
+    return [int(claim.payload.strip("{}").rpartition(":")[2]) for claim in claims]
+
+
+async def test_its_jobs_come_in_their_order(driver: DatabaseDriver) -> None:
+    assert numbers(await take(driver, 20)) == list(range(10, 30))
+    assert numbers(await take(driver, 20)) == list(range(30, 50))
+
+
+@pytest.mark.parametrize("urgent", [1, 20, 30])
+async def test_more_urgent_jobs_come_first(driver: DatabaseDriver, urgent: int) -> None:
+    await driver.insert(envelopes(urgent, priority=3))
+    await driver.insert([envelope(priority=0)])
+    claims = await take(driver, 20)
+    assert [claim.priority for claim in claims] == [0, *[3] * min(urgent, 19), *[5] * (19 - urgent)]
+    assert [claim.priority for claim in await take(driver, 20)] == [*[3] * (urgent - 19), *[5] * min(20, 39 - urgent)]
+
+
+async def test_less_urgent_jobs_come_last(driver: DatabaseDriver) -> None:
+    await driver.insert(envelopes(5, priority=7))
+    assert {claim.priority for claim in await take(driver, 50)} == {5}
+    assert [claim.priority for claim in await take(driver, 50)] == [*[5] * 40, *[7] * 5]
+
+
+async def test_delayed_and_held_jobs_that_are_more_urgent_change_nothing(driver: DatabaseDriver) -> None:
+    await driver.insert([envelope(priority=0, delay=60), envelope(priority=1)])
+    [held] = await driver.claim(["default"], 1, 60)
+    assert held.priority == 1
+    await take(driver, 10)
+    assert numbers(await take(driver, 20)) == list(range(20, 40))
+
+
+async def test_a_queue_that_is_preferred_comes_first(driver: DatabaseDriver) -> None:
+    await take(driver, 10, "high", "default")
+    await driver.insert(envelopes(3, queue="high"))
+    assert [claim.queue for claim in await take(driver, 10, "high", "default")] == [*["high"] * 3, *["default"] * 7]
+
+
+async def test_its_end_leads_to_the_next_queue(driver: DatabaseDriver) -> None:
+    await driver.insert(envelopes(30, queue="low"))
+    await take(driver, 80, "default", "low")
+    assert [claim.queue for claim in await take(driver, 30, "default", "low")] == [*["default"] * 10, *["low"] * 20]
+
+
+async def test_a_paused_queue_gives_nothing(driver: DatabaseDriver) -> None:
+    await driver.pause("default")
+    assert await take(driver, 20) == []
+
+
+class AtHead(Thrift):
+    """No claim is made from marks, for comparison."""
+
+    @property
+    def at_head(self) -> bool:
+        return True
+
+
+@asynccontextmanager
+async def others_are_claiming(driver: DatabaseDriver, count: int) -> AsyncIterator[None]:
+    """They have taken so many jobs and have not committed yet."""
+    dialect = driver._database.dialect
+    async with driver._database.engine.connect() as connection:
+        rows = await connection.exec_driver_sql(dialect.select_claimable(), ("default", "default", count))
+        listed, parameters = dialect.among([row[0] for row in rows])
+        await connection.exec_driver_sql(dialect.reserve(listed), (b"o" * 16, 60_000_000, 60_000_000, *parameters))
+        yield
+        await connection.rollback()
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
+)
+async def test_what_others_are_taking_is_passed_over_once(
+    driver: DatabaseDriver, migrated_url: str, backend: str
+) -> None:
+    """Not once for every priority without jobs: then it would be six times."""
+    others = DatabaseDriver(migrated_url, pool_size=1)
+    await driver.insert(envelopes(2_000))
+    assert driver._database.marks is not None
+    driver._database.marks.thrift = AtHead()
+
+    async def pages(*, brief: bool) -> int:
+        before = await reads(driver)
+        assert len(await driver.claim(["default"], 20, 60, brief=brief)) == 20
+        return (await reads(driver) - before).pages
+
+    async with others_are_claiming(others, 500):
+        # The fewest, because the server looks at pages for itself, too.
+        plain = min([await pages(brief=False) for _ in range(3)])
+        brief = min([await pages(brief=True) for _ in range(3)])
+    await others.close()
+    assert brief < plain / 2, f"{plain} pages from the head, {brief} in the lane"
