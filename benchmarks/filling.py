@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from benchmarks.jobs import NoOp
 from benchmarks.stores import Store
 from outbox.envelope import Envelope
 from outbox.ids import new_job_id
@@ -18,8 +19,6 @@ _DIGITS = "SELECT 0 AS n UNION ALL " + " UNION ALL ".join(f"SELECT {digit}" for 
 
 _COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
 _FAILED_COLUMNS = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at"
-
-JOB_NAME = "benchmarks.NoOp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,8 @@ def fill_failed(store: Store, count: int, first: int = 0) -> None:
         for start, end in _portions(connection, store, count):
             number = f"(numbers.n + {first})"
             values = (
-                f"{_job_id(store, number)}, 'database', 'default', '{JOB_NAME}', 5, {_payload(store, number)}, '{{}}', "
+                f"{_job_id(store, number)}, 'database', 'default', '{NoOp.name}', 5, "
+                f"{_payload(store, number)}, '{{}}', "
                 f'3, \'{{"type": "ValueError", "message": "no", "traceback": ""}}\', {_moment(store, "0")}'
             )
             statement = f"INSERT INTO queue_failed_jobs ({_FAILED_COLUMNS}) SELECT {values} FROM {_numbers(start, end)}"
@@ -73,7 +73,7 @@ async def _fill_redis(store: Store, what: Fill) -> None:
                 Envelope(
                     new_job_id(),
                     "default" if what.queues == 1 else f"q{number % what.queues}",
-                    JOB_NAME,
+                    NoOp.name,
                     what.priority if what.priorities == 1 else number // what.queues % what.priorities,
                     f'{{"number": {number + what.first}}}',
                     available_at=available + timedelta(microseconds=number - what.count),
@@ -98,7 +98,7 @@ def _insert_jobs(store: Store, what: Fill, start: int, end: int) -> str:
     priority = str(what.priority) if what.priorities == 1 else _modulo(store, spread, what.priorities)
     available = _moment(store, f"({round(what.delay * 1_000_000)} - {what.count} + numbers.n)")
     values = (
-        f"{_job_id(store, number)}, {queue}, '{JOB_NAME}', {priority}, {_payload(store, number)}, '{{}}', 0, "
+        f"{_job_id(store, number)}, {queue}, '{NoOp.name}', {priority}, {_payload(store, number)}, '{{}}', 0, "
         f"{available}, {_moment(store, '0')}"
     )
     statement = f"INSERT INTO queue_jobs ({_COLUMNS}) SELECT {values} FROM {_numbers(start, end)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.filling import JOB_NAME
 from benchmarks.tally import mine
 from outbox import Job
 
@@ -12,7 +11,7 @@ from outbox import Job
 class NoOp(Job):
     """One integer, nothing to do."""
 
-    name = JOB_NAME
+    name = "benchmarks.NoOp"
 
     number: int
 

@@ -12,13 +12,13 @@ from sqlalchemy import make_url
 from outbox.connections import connection_settings, current_settings
 from outbox.errors import ConfigurationError
 from outbox.notify.base import Bells, Report, Source, Unavailable
-from outbox.notify.data_version import DataVersion
 from outbox.notify.publisher import Publisher
 from outbox.notify.switchboard import switchboard
 from outbox.settings import DATABASE, REDIS, Settings
 
 if TYPE_CHECKING:
     from outbox.drivers.redis.messenger import Messenger
+    from outbox.notify.data_version import DataVersion
 
 _log = logging.getLogger("outbox.notify")
 
@@ -60,7 +60,12 @@ def messenger(url: str) -> Messenger:
 def data_version(url: str) -> DataVersion | None:
     """What sees commits to the SQLite file of ``url``; None where it is no file, or no SQLite."""
     parsed = make_url(url)
-    return DataVersion.of(parsed) if parsed.get_backend_name() == "sqlite" else None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    # Only here: Python's SQLite takes 1.5 MiB, and servers need none of it.
+    from outbox.notify.data_version import DataVersion
+
+    return DataVersion.of(parsed)
 
 
 def binary_log(settings: Settings, connection: str, bells: Bells, report: Report) -> Source:

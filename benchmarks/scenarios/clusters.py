@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 
-from benchmarks.filling import JOB_NAME
+from benchmarks.jobs import NoOp
 from benchmarks.programs import ProgramFailedError
 from benchmarks.scenario import Sample, Scenario, Site, Variant
 from benchmarks.sizes import Sizes
@@ -67,7 +67,7 @@ async def _measure(site: Site, cluster: Cluster, used: int) -> Sample:
         _make_tables(nodes[0].url, urls)
         drivers = [DatabaseDriver(urls[number % used], pool_size=1) for number in range(_CLAIMERS)]
         refused = _Refused(drivers)
-        await drivers[0].insert([Envelope(new_job_id(), "default", JOB_NAME, 5, '{"number":1}') for _ in range(jobs)])
+        await drivers[0].insert([Envelope(new_job_id(), "default", NoOp.name, 5, '{"number":1}') for _ in range(jobs)])
         await _arrived(drivers, jobs)
         taken: list[Any] = []
         begun = perf_counter()

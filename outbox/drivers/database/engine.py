@@ -1,15 +1,12 @@
-"""Engines of outbox's own: READ COMMITTED on MySQL and MariaDB, one short write transaction at a time on SQLite."""
+"""Engines of outbox's own: READ COMMITTED on MySQL and MariaDB, and as `sqlite` has them. What URLs may say."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sqlite3
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -17,12 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from outbox.drivers.database.faults import out_of_office
 from outbox.errors import ConfigurationError, UnsupportedServer
 
-READS = "outbox_reads"
-"""Execution option of a transaction that writes nothing: on SQLite it then does not wait for writers."""
-
 _CONNECT_SECONDS = 10
 _RECYCLE_SECONDS = 1800
-_BUSY_MILLISECONDS = 5_000
 _SQL_MODE = "'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
 """Whatever the server's is. NO_BACKSLASH_ESCAPES above all: asyncmy quotes bytes, such as a claim's token, for servers
 without it."""
@@ -92,7 +85,10 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     """
     try:
         if url.get_backend_name() == "sqlite":
-            return _sqlite_engine(url, pool_size)
+            # Only here: whoever keeps jobs on a server needs nothing of it.
+            from outbox.drivers.database import sqlite
+
+            return sqlite.create_engine(url, pool_size)
         return _server_engine(url, "READ COMMITTED", pool_size, pool_size)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         extra = "sqlite" if url.get_backend_name() == "sqlite" else "mysql"
@@ -104,7 +100,9 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
     """The same database for statements that are each a transaction of their own, with nothing sent before or after."""
     if engine.dialect.name == "sqlite":
-        return engine.execution_options(**{READS: True})
+        from outbox.drivers.database import sqlite
+
+        return sqlite.create_reader(engine)
     reader = _server_engine(engine.url, "AUTOCOMMIT", 1, pool_size)
     dialect = reader.sync_engine.dialect
     roll_back = dialect.do_rollback
@@ -144,60 +142,6 @@ def _leave_servers_out_of_office(engine: AsyncEngine) -> None:
         return out_of_office(error) or is_disconnect(error, connection, cursor)
 
     dialect.is_disconnect = is_lost  # type: ignore[assignment, method-assign]
-
-
-def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
-    pool: dict[str, Any] = (
-        {} if url.database in {None, "", ":memory:"} else {"pool_size": pool_size, "max_overflow": pool_size}
-    )
-    engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect_sqlite})
-    event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
-
-
-async def _connect_sqlite(*args: Any, **options: Any) -> Any:
-    import aiosqlite  # needed on SQLite only
-
-    connecting = aiosqlite.connect(*args, **options)
-    # Since 0.22 it has a thread, before that it was one.
-    thread: Any = getattr(connecting, "_thread", connecting)
-    thread.daemon = True
-    try:
-        return await connecting
-    except sqlite3.Error:
-        # The thread has yet to tell the loop that it ends, and dies with a traceback where the loop has ended first.
-        await asyncio.to_thread(thread.join)
-        raise
-
-
-def _tune_sqlite(connection: Any, _record: Any) -> None:
-    # Python's sqlite3 would begin transactions by itself, and begin them deferred.
-    connection.isolation_level = None
-    # SQLite takes text that is no UTF-8, and a row with such a payload must not keep others from being read.
-    connection.driver_connection.text_factory = _decoded
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-        cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone()[0] not in {"wal", "memory"}:
-            # The file keeps its mode, so this happens once. While somebody writes it cannot; a later connection will.
-            with suppress(sqlite3.OperationalError):
-                cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-    finally:
-        cursor.close()
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that reads first and writes later fails at once, instead of waiting, when another one wrote
-    # in between.
-    reads = connection.get_execution_options().get(READS)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 async def server_version(connection: AsyncConnection) -> str:

@@ -1,0 +1,74 @@
+"""Engines on SQLite: one short write transaction at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import suppress
+from typing import Any
+
+import aiosqlite
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+_BUSY_MILLISECONDS = 5_000
+
+_READS = "outbox_reads"
+"""Execution option of a transaction that writes nothing."""
+
+
+def create_engine(url: URL, pool_size: int) -> AsyncEngine:
+    pool: dict[str, Any] = (
+        {} if url.database in {None, "", ":memory:"} else {"pool_size": pool_size, "max_overflow": pool_size}
+    )
+    engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect})
+    event.listen(engine.sync_engine, "connect", _tune)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def create_reader(engine: AsyncEngine) -> AsyncEngine:
+    """The same database for transactions that write nothing: they do not wait for those that do."""
+    return engine.execution_options(**{_READS: True})
+
+
+async def _connect(*args: Any, **options: Any) -> Any:
+    connecting = aiosqlite.connect(*args, **options)
+    # Since 0.22 it has a thread, before that it was one.
+    thread: Any = getattr(connecting, "_thread", connecting)
+    thread.daemon = True
+    try:
+        return await connecting
+    except sqlite3.Error:
+        # The thread has yet to tell the loop that it ends, and dies with a traceback where the loop has ended first.
+        await asyncio.to_thread(thread.join)
+        raise
+
+
+def _tune(connection: Any, _record: Any) -> None:
+    # Python's sqlite3 would begin transactions by itself, and begin them deferred.
+    connection.isolation_level = None
+    # SQLite takes text that is no UTF-8, and a row with such a payload must not keep others from being read.
+    connection.driver_connection.text_factory = _decoded
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] not in {"wal", "memory"}:
+            # The file keeps its mode, so this happens once. While somebody writes it cannot; a later connection will.
+            with suppress(sqlite3.OperationalError):
+                cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+    finally:
+        cursor.close()
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails at once, instead of waiting, when another one wrote
+    # in between.
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
