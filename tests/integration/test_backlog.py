@@ -68,6 +68,11 @@ async def test_a_queue_that_is_preferred_comes_first(driver: DatabaseDriver) -> 
     assert [claim.queue for claim in await take(driver, 10, "high", "default")] == [*["high"] * 3, *["default"] * 7]
 
 
+async def test_a_claim_from_another_queue_is_none_from_this_one(driver: DatabaseDriver) -> None:
+    await driver.insert(envelopes(5, queue="other"))
+    assert {claim.queue for claim in await take(driver, 3, "other")} == {"other"}
+
+
 async def test_its_end_leads_to_the_next_queue(driver: DatabaseDriver) -> None:
     await driver.insert(envelopes(30, queue="low"))
     await take(driver, 80, "default", "low")

@@ -114,9 +114,8 @@ class _Taking:
             self._marks.thrift.from_marks(len(self._claims), self._selecting)
 
     def _where_it_was_filled(self, marks: Marks) -> Lane | None:
-        """The lane in which the next claim is likely to find enough, too. None in a queue before which others are
-        preferred: they may have got jobs."""
-        if len(self._claims) < self._limit or self._claims[-1].queue != self._queues[0]:
+        """The lane in which the next claim is likely to find enough, too."""
+        if len(self._claims) < self._limit:
             return None
         return marks.lane(self._claims[-1].queue, self._claims[-1].priority)
 
@@ -129,7 +128,8 @@ class _Taking:
         taken a moment ago, and each such entry costs more than a job while that is not committed.
         """
         lane = marks.backlog
-        if lane is None:
+        # Queues that are preferred to its own may have got jobs.
+        if lane is None or lane.queue != self._queues[0]:
             return False
         begun = clock.now()
         statement = self._dialect.select_claimable_in(lane.priority)
