@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -37,6 +38,15 @@ def numbers(claims: list[Claim]) -> list[int]:
 async def test_its_jobs_come_in_their_order(driver: DatabaseDriver) -> None:
     assert numbers(await take(driver, 20)) == list(range(10, 30))
     assert numbers(await take(driver, 20)) == list(range(30, 50))
+
+
+async def test_a_job_that_lands_before_the_last_claim_waits_for_a_few_claims_only(driver: DatabaseDriver) -> None:
+    """Its transaction committed late."""
+    await take(driver, 10)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    await driver.insert([envelope(1_000, available_at=long_ago)])
+    taken = [number for _ in range(6) for number in numbers(await take(driver, 5))]
+    assert sorted(taken) == [*range(20, 49), 1_000]
 
 
 @pytest.mark.parametrize("urgent", [1, 20, 30])
@@ -124,6 +134,7 @@ async def test_what_others_are_taking_is_passed_over_once(
     async with others_are_claiming(others, 500):
         # The fewest, because the server looks at pages for itself, too.
         plain = min([await pages(brief=False) for _ in range(3)])
-        brief = min([await pages(brief=True) for _ in range(3)])
+        brief = [await pages(brief=True) for _ in range(6)]
     await others.close()
-    assert brief < plain / 2, f"{plain} pages from the head, {brief} in the lane"
+    first, *following = brief
+    assert max(following) < min(plain, first) / 2, f"{plain} pages from the head, then {brief}"

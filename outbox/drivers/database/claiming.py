@@ -23,6 +23,8 @@ _MICROSECONDS = 1_000_000
 _IN_PLACE_WORKERS = 4
 """Each of more workers would pass over what all the others hold, and gain nothing."""
 
+_EVER = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC without saying so, as the database's moments are
+
 _PRIORITY, _AVAILABLE, _URGENT = 2, 7, 8
 """Columns of a row that may be claimed."""
 
@@ -60,12 +62,17 @@ class _Taking:
         """What this try has found up to now."""
         self._taken: list[tuple[Lane, Sequence[datetime], bool]] = []
         self._at_head = True
+        self._start: datetime | None = None
+        """Where in its lane a backlog was searched; None for from its head."""
+        self._end: datetime | None = None
+        """When the last job that was found became available."""
         self._selecting = 0.0
         self._updating = 0.0
 
     async def take(self, connection: Plain) -> list[Claim]:
         self._deadline = clock.now() + self._lease
         self._found, self._taken = [], []
+        self._start = self._end = None
         self._selecting = self._updating = 0.0
         self._at_head = self._marks is None or self._marks.thrift.at_head
         if self._marks is None or self._at_head:
@@ -107,17 +114,17 @@ class _Taking:
             return
         for lane, moments, emptied in self._taken:
             lane.took(moments, emptied=emptied)
-        self._marks.backlog = self._where_it_was_filled(self._marks) if self._brief else None
+        if self._brief and self._end is not None and len(self._claims) == self._limit:
+            last = self._claims[-1]
+            self._marks.go_on(last.queue, last.priority, self._end, at_head=self._start is None)
+        else:
+            self._marks.backlog = None
+        if self._start is not None:
+            return
         if self._at_head:
             self._marks.thrift.from_head(len(self._claims), self._selecting, self._updating, seconds)
         else:
             self._marks.thrift.from_marks(len(self._claims), self._selecting)
-
-    def _where_it_was_filled(self, marks: Marks) -> Lane | None:
-        """The lane in which the next claim is likely to find enough, too."""
-        if len(self._claims) < self._limit:
-            return None
-        return marks.lane(self._claims[-1].queue, self._claims[-1].priority)
 
     async def _select_from_backlog(self, connection: Plain, marks: Marks) -> bool:
         """From the one lane that filled the last claim. Returns whether that was all there was to do; otherwise nothing
@@ -127,19 +134,23 @@ class _Taking:
         backlog that nobody has just taken. With five empty ones in front of it, a claim passes six times over what was
         taken a moment ago, and each such entry costs more than a job while that is not committed.
         """
-        lane = marks.backlog
+        backlog = marks.backlog
         # Queues that are preferred to its own may have got jobs.
-        if lane is None or lane.queue != self._queues[0]:
+        if backlog is None or backlog.lane.queue != self._queues[0]:
             return False
+        self._start = backlog.start
+        queue, priority = backlog.lane.queue, backlog.lane.priority
+        statement = self._dialect.select_claimable_in(priority)
+        parameters = (*[queue] * priority, queue, self._start or _EVER, queue, self._limit)
         begun = clock.now()
-        statement = self._dialect.select_claimable_in(lane.priority)
-        parameters = (*[lane.queue] * (lane.priority + 2), self._limit)
         rows = list(await connection.exec_driver_sql(statement, parameters))
         self._selecting = clock.now() - begun
         if len(rows) < self._limit or rows[0][_URGENT]:
+            self._start = None
             return False
-        self._find(lane.queue, rows)
-        self._remember(marks, lane.queue, rows, emptied=False)
+        self._find(queue, rows)
+        if self._start is None:
+            self._remember(marks, queue, rows, emptied=False)
         return True
 
     async def _select_from_head(self, connection: Plain) -> None:
@@ -200,6 +211,8 @@ class _Taking:
 
     def _find(self, queue: str, rows: Sequence[Any]) -> None:
         self._found.extend(self._claim(queue, row) for row in rows)
+        if rows:
+            self._end = rows[-1][_AVAILABLE]
 
     async def _queues_to_try(self, connection: Plain) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs

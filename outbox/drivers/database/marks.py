@@ -23,6 +23,10 @@ order than that of their jobs, by a little."""
 _ACTIVE_SECONDS = 60.0
 """A lane that had nothing for so long is not searched by claims any more, only looked at."""
 
+_ON_FROM_THE_LAST = 4
+"""Claims of a backlog that go on where the last one ended, for each one from the head of the lane: there, they do not
+pass again over what was taken a moment ago."""
+
 _MARGIN = timedelta(seconds=10)
 """A look that finds a lane empty moves its mark to so long ago: transactions of that time may commit yet."""
 
@@ -123,13 +127,29 @@ class Census:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Where it goes on, for whoever was given a full claim."""
+
+    lane: Lane
+    end: datetime
+    """When the last job of that claim became available."""
+    since_head: int
+    """How many claims were made since the last one from the lane's head."""
+
+    @property
+    def start(self) -> datetime | None:
+        """Where the next claim begins; None for at the lane's head."""
+        return self.end if self.since_head < _ON_FROM_THE_LAST else None
+
+
 class Marks:
     """The lanes of one driver, and when to look at them from their heads."""
 
     def __init__(self, now: Clock = clock.now) -> None:
         self.thrift = Thrift(now)
-        self.backlog: Lane | None = None
-        """The lane by which the last claim of short jobs was filled."""
+        self.backlog: Backlog | None = None
+        """Where the last claim of short jobs ended, if it came back full."""
         self._now = now
         self._lanes: dict[tuple[str, int], Lane] = {}
         # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
@@ -170,6 +190,11 @@ class Marks:
         if (queue, priority) not in self._lanes:
             self._lanes[queue, priority] = Lane(queue, priority, self._now)
         return self._lanes[queue, priority]
+
+    def go_on(self, queue: str, priority: int, end: datetime, *, at_head: bool) -> None:
+        """A claim came back full, and the last job that it took became available at this moment."""
+        since_head = 0 if at_head or self.backlog is None else self.backlog.since_head + 1
+        self.backlog = Backlog(self.lane(queue, priority), end, since_head)
 
     def searched(self, lanes: Sequence[Lane], seconds: float) -> None:
         """A claim got less from these lanes than it asked for: the search went on through what was deleted after it."""

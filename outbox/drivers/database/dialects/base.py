@@ -109,11 +109,12 @@ class Dialect(ABC):
         return self._claimable(f"({ranges})")
 
     def select_claimable_in(self, priority: int) -> str:
-        """The same of one priority, with a column more: whether there may be a job of a more urgent one. Parameters:
-        queue, once for each more urgent priority; queue, queue, limit."""
+        """The same of one priority, from a moment on, with a column more: whether there may be a job of a more urgent
+        one. Parameters: queue, once for each more urgent priority; queue, moment, queue, limit."""
         firsts = [f"{self.first(self.p, str(urgent))} <= {self.now}" for urgent in range(priority)]
         return self._claimable(
-            f"priority = {priority} AND available_at <= {self.now}", f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)"
+            f"priority = {priority} AND available_at >= {self.p} AND available_at <= {self.now}",
+            f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)",
         )
 
     def _claimable(self, where: str, more: str = "") -> str:
