@@ -57,14 +57,14 @@ class RelayThread:
             _log.warning("jobs for %s are left to the workers to move on: %s", self._connection, error)
 
     async def _main(self) -> None:
+        settings = current_settings()
+        source, target = open_relay_source(settings), open_relay_target(settings, self._connection)
+        relay = Relay(source, target, self._connection)
         committed = asyncio.Event()
         # What was committed while this thread was starting is found all the same.
         committed.set()
         with self._lock:
             self._loop, self._committed = asyncio.get_running_loop(), committed
-        settings = current_settings()
-        source, target = open_relay_source(settings), open_relay_target(settings, self._connection)
-        relay = Relay(source, target, self._connection)
         try:
             while True:
                 await committed.wait()
