@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
+from contextlib import suppress
 
+from outbox import clock
 from outbox.connections import current_settings, open_relay_source, open_relay_target
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
+
+FAREWELL_SECONDS = 2.0
+"""For how long, at the most, an interpreter that ends waits until what was just committed has been moved on. To move it
+takes a few milliseconds; this is for a thread that has only just been started, and has yet to open its connections."""
 
 _log = logging.getLogger("outbox.relay")
 
@@ -18,23 +25,33 @@ class RelayThread:
     """A thread with an event loop and connections of its own, started by the first commit and asleep between commits.
 
     It is a matter of latency only. When it cannot do its work, or the process ends before it has, any worker of the
-    fleet does it.
+    fleet does it. An error that is not one of outbox's ends it, until the next commit; where the interpreter is
+    ``ending``, whose executors and threads then refuse work, that is no more than a line in the log.
     """
 
-    def __init__(self, connection: str) -> None:
+    def __init__(self, connection: str, ending: threading.Event) -> None:
         self._connection = connection
+        self._ending = ending
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committed: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._pending = False
+        """Something was committed since the last move began."""
+        self._moved = threading.Event()
+        """Nothing is left that was committed here, or nobody here is going to move it."""
+        self._moved.set()
+        self._failed = False
+        """The last move that has ended did."""
 
     def wake(self) -> None:
-        """Jobs were committed. Never waits."""
+        """Jobs were committed. Never waits, and raises nothing."""
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=f"outbox-relay-{self._connection}", daemon=True)
-                self._thread.start()
+            self._pending = True
+            if self._thread is None and not self._start():
+                return
+            self._moved.clear()
             self._ring()
 
     def stop(self) -> None:
@@ -46,6 +63,23 @@ class RelayThread:
         if thread is not None:
             thread.join()
 
+    def wait(self, seconds: float) -> None:
+        """Until what was committed before has been moved on, or was tried in vain, but no longer than this; not at all
+        when the move before failed."""
+        if not self._failed:
+            self._moved.wait(seconds)
+
+    def _start(self) -> bool:
+        """Whether there is a thread now: an interpreter that ends starts none."""
+        thread = threading.Thread(target=self._run, name=f"outbox-relay-{self._connection}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._leave(error)
+            return False
+        self._thread = thread
+        return True
+
     def _ring(self) -> None:
         if self._loop is not None and self._committed is not None:
             self._loop.call_soon_threadsafe(self._committed.set)
@@ -54,7 +88,15 @@ class RelayThread:
         try:
             asyncio.run(self._main())
         except OutboxError as error:
-            _log.warning("jobs for %s are left to the workers to move on: %s", self._connection, error)
+            self._leave(error)
+        except Exception as error:
+            if not self._ending.is_set():
+                raise
+            self._leave(error)
+        finally:
+            with self._lock:
+                self._thread = None
+                self._moved.set()
 
     async def _main(self) -> None:
         settings = current_settings()
@@ -79,11 +121,21 @@ class RelayThread:
             await target.close()
 
     async def _move_all(self, relay: Relay) -> None:
+        with self._lock:
+            self._pending = False
         try:
             while await relay.move():
                 pass
+            self._failed = False
         except OutboxError as error:
-            _log.warning("jobs for %s are left to the workers to move on: %s", self._connection, error)
+            self._failed = True
+            self._leave(error)
+        with self._lock:
+            if not self._pending:
+                self._moved.set()
+
+    def _leave(self, error: Exception) -> None:
+        _log.warning("jobs for %s are left to the workers to move on: %s", self._connection, error)
 
 
 class RelayThreads:
@@ -92,10 +144,12 @@ class RelayThreads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads: dict[str, RelayThread] = {}
+        self._ending = threading.Event()
+        self._patience = FAREWELL_SECONDS
 
     def wake(self, connection: str) -> None:
         with self._lock:
-            thread = self._threads.setdefault(connection, RelayThread(connection))
+            thread = self._threads.setdefault(connection, RelayThread(connection, self._ending))
         thread.wake()
 
     def stop(self) -> None:
@@ -104,6 +158,21 @@ class RelayThreads:
             threads, self._threads = self._threads, {}
         for thread in threads.values():
             thread.stop()
+
+    def farewell(self) -> None:
+        """The interpreter ends: give what was just committed a moment to be moved on. However often this is called, it
+        waits no longer than `FAREWELL_SECONDS` in all."""
+        self._ending.set()
+        until = clock.now() + self._patience
+        try:
+            with self._lock:
+                threads = list(self._threads.values())
+            for thread in threads:
+                thread.wait(until - clock.now())
+        except (KeyboardInterrupt, SystemExit):
+            # Of a signal's handler: somebody has less patience. It is ending already.
+            until = 0.0
+        self._patience = max(0.0, until - clock.now())
 
     def _after_fork(self) -> None:
         """Threads exist only in the parent."""
@@ -114,3 +183,11 @@ relay_threads = RelayThreads()
 """Those of this process."""
 
 os.register_at_fork(after_in_child=relay_threads._after_fork)  # noqa: SLF001 - not for others to call
+
+# Twice, because other threads may go on after the main one: when that ends, and when all have ended. The first comes
+# before executors are shut down, in which event loops resolve names of hosts: what was registered last is called first.
+with suppress(AttributeError, RuntimeError):  # a private name; and a main thread that has ended registers nothing more
+    import concurrent.futures.thread  # noqa: F401 - registers its own end
+
+    threading._register_atexit(relay_threads.farewell)  # type: ignore[attr-defined]  # noqa: SLF001
+atexit.register(relay_threads.farewell)

@@ -1,12 +1,20 @@
-"""The relay's thread in a process that dispatches: never in the way of a commit."""
+"""The end of an interpreter waits for its relay: for as long as that is worth it, and never for long."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from outbox.errors import ConfigurationError
+from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.relay import thread as module
 from outbox.relay.thread import RelayThreads
+
+AT_ONCE = 0.5
+"""Seconds: a quarter of what the end waits at the most, and far more than a busy machine needs for nothing."""
 
 
 class Stores:
@@ -15,18 +23,196 @@ class Stores:
     async def close(self) -> None: ...
 
 
-def test_a_relay_that_cannot_be_opened_fails_no_commit(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class Moves:
+    """In place of `Relay`: how often rows were moved, and what comes of it."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.error: Exception | None = None
+        self.ended = 0
+
+    def __call__(self, *_: object) -> Moves:
+        return self
+
+    async def move(self) -> int:
+        """Blocks the loop of the relay, which has nothing else to do."""
+        self.begun.release()
+        assert self.go_on.wait(20)
+        self.ended += 1
+        if self.error is not None:
+            raise self.error
+        return 0
+
+
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch) -> Moves:
+    moves = Moves()
+    monkeypatch.setattr(module, "Relay", moves)
+    monkeypatch.setattr(module, "open_relay_source", lambda _: Stores())
+    monkeypatch.setattr(module, "open_relay_target", lambda _, __: Stores())
+    return moves
+
+
+@pytest.fixture
+def relays(moves: Moves) -> Iterator[RelayThreads]:
+    relays = RelayThreads()
+    yield relays
+    moves.go_on.set()
+    relays.stop()
+
+
+def farewell(relays: RelayThreads) -> float:
+    """How many seconds it took."""
+    began = time.monotonic()
+    relays.farewell()
+    return time.monotonic() - began
+
+
+def later(call: threading.Event) -> None:
+    threading.Timer(0.1, call.set).start()
+
+
+def test_the_end_waits_until_what_was_committed_has_been_moved_on(relays: RelayThreads, moves: Moves) -> None:
+    moves.go_on.clear()
+    relays.wake("redis")
+    later(moves.go_on)
+    relays.farewell()
+    assert moves.ended == 1
+
+
+def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves) -> None:
+    moves.go_on.clear()
+    relays.wake("redis")
+    moves.begun.acquire()
+    relays.wake("redis")
+    later(moves.go_on)
+    relays.farewell()
+    assert moves.ended == 2
+
+
+def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
+    relays._patience = 0.2
+    moves.go_on.clear()
+    relays.wake("redis")
+    relays.wake("another")
+    assert 0.2 <= farewell(relays) < AT_ONCE
+    relays._patience = 0.0
+    assert farewell(relays) < AT_ONCE
+    assert moves.ended == 0
+
+
+def test_its_patience_is_for_all_that_it_waits_for(relays: RelayThreads, moves: Moves) -> None:
+    moves.go_on.clear()
+    relays.wake("redis")
+    later(moves.go_on)
+    took = farewell(relays)
+    assert relays._patience == pytest.approx(module.FAREWELL_SECONDS - took, abs=0.1)
+
+
+def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
+    assert farewell(relays) < AT_ONCE
+    relays.wake("redis")
+    relays.farewell()
+    assert moves.ended == 1
+    assert farewell(relays) < 0.01
+
+
+def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
+    relays: RelayThreads, moves: Moves, caplog: pytest.LogCaptureFixture
 ) -> None:
+    moves.error = BackendUnavailable("down")
+    relays.wake("redis")
+    assert farewell(relays) < AT_ONCE
+    assert [record.getMessage() for record in caplog.records] == [
+        "jobs for redis are left to the workers to move on: down"
+    ]
+    moves.go_on.clear()
+    relays.wake("redis")
+    assert farewell(relays) < AT_ONCE
+
+
+def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: Moves) -> None:
+    moves.error = BackendUnavailable("down")
+    relays.wake("redis")
+    relays.farewell()
+    moves.error = None
+    relays.wake("redis")
+    while moves.ended < 2 or not relays._threads["redis"]._moved.is_set():
+        time.sleep(0.001)
+    moves.go_on.clear()
+    relays.wake("redis")
+    later(moves.go_on)
+    relays.farewell()
+    assert moves.ended == 3
+
+
+def test_it_does_not_wait_for_a_relay_that_cannot_be_opened(
+    relays: RelayThreads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does the next commit fail because of the one before."""
+
     def refuse(*_: object) -> None:
         raise ConfigurationError("no package")
 
-    monkeypatch.setattr(module, "open_relay_source", lambda _: Stores())
     monkeypatch.setattr(module, "open_relay_target", refuse)
-    relays = RelayThreads()
     for count in (1, 2):
         relays.wake("redis")
-        thread = relays._threads["redis"]._thread
-        assert thread is not None
-        thread.join()
+        relays._threads["redis"].wait(20)
         assert len(caplog.records) == count
+    assert farewell(relays) < AT_ONCE
+
+
+def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
+    relays: RelayThreads, moves: Moves, caplog: pytest.LogCaptureFixture
+) -> None:
+    moves.error = RuntimeError("cannot schedule new futures after shutdown")
+    moves.go_on.clear()
+    relays.wake("redis")
+    later(moves.go_on)
+    assert farewell(relays) < module.FAREWELL_SECONDS
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+
+
+def test_so_is_that_it_starts_no_thread(
+    relays: RelayThreads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        relays.wake("redis")
+    assert len(caplog.records) == 1
+    assert farewell(relays) < AT_ONCE
+
+
+def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
+    relays: RelayThreads, moves: Moves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    moves.error = RuntimeError("a bug")
+    moves.go_on.clear()
+    relays.wake("redis")
+    thread = relays._threads["redis"]._thread
+    assert thread is not None
+    moves.go_on.set()
+    thread.join()
+    assert [raised.exc_value for raised in shown] == [moves.error]
+    moves.error = None
+    relays.wake("redis")
+    relays.farewell()
+    assert moves.ended == 2
+
+
+def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Moves) -> None:
+    moves.go_on.clear()
+    relays.wake("redis")
+    [inherited] = relays._threads.values()
+    relays._after_fork()
+    assert farewell(relays) < AT_ONCE
+    moves.go_on.set()
+    inherited.stop()
