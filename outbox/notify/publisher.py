@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
@@ -11,6 +10,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from outbox import clock
+from outbox.ending import at_the_end
 from outbox.notify.channel import CHANNEL, pack
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ class Publisher:
         self._wanted: asyncio.Event | None = None
         self._told = threading.Event()
         self._failures = 0
+        self._patience = _FAREWELL_SECONDS
         os.register_at_fork(after_in_child=self._start_anew)
-        atexit.register(self._farewell)
+        at_the_end(self._farewell)
 
     def publish(self, queues: Collection[str]) -> None:
         """Returns at once, and raises nothing. From any thread."""
@@ -126,7 +128,9 @@ class Publisher:
 
     def _farewell(self) -> None:
         if self._loop is not None and self._failures < _NOT_BY_CHANCE:
-            self._told.wait(_FAREWELL_SECONDS)
+            begun = clock.now()
+            self._told.wait(self._patience)
+            self._patience = max(0.0, self._patience - (clock.now() - begun))
 
     def _start_anew(self) -> None:
         """After a fork: the thread and the connection are the parent's."""

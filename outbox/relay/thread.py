@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
-from contextlib import suppress
 
 from outbox import clock
 from outbox.connections import current_settings, open_relay_source, open_relay_target
+from outbox.ending import at_the_end
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
 
@@ -184,10 +183,4 @@ relay_threads = RelayThreads()
 
 os.register_at_fork(after_in_child=relay_threads._after_fork)  # noqa: SLF001 - not for others to call
 
-# Twice, because other threads may go on after the main one: when that ends, and when all have ended. The first comes
-# before executors are shut down, in which event loops resolve names of hosts: what was registered last is called first.
-with suppress(AttributeError, RuntimeError):  # a private name; and a main thread that has ended registers nothing more
-    import concurrent.futures.thread  # noqa: F401 - registers its own end
-
-    threading._register_atexit(relay_threads.farewell)  # type: ignore[attr-defined]  # noqa: SLF001
-atexit.register(relay_threads.farewell)
+at_the_end(relay_threads.farewell)
