@@ -127,8 +127,8 @@ class _Taking:
             self._marks.thrift.from_marks(len(self._claims), self._selecting)
 
     async def _select_from_backlog(self, connection: Plain, marks: Marks) -> bool:
-        """From the one lane that filled the last claim. Returns whether that was all there was to do; otherwise nothing
-        is found, and what this has locked is found again by the next statement of its transaction.
+        """From the lane that filled the last claim, mostly from where that ended. Returns whether that was all to be
+        done; otherwise nothing is found, and what this has locked the transaction's next statement finds again.
 
         Among all priorities, the range of each empty one ends at the next entry that can be locked: the first of the
         backlog that nobody has just taken. With five empty ones in front of it, a claim passes six times over what was
@@ -136,7 +136,7 @@ class _Taking:
         """
         backlog = marks.backlog
         # Queues that are preferred to its own may have got jobs.
-        if backlog is None or backlog.lane.queue != self._queues[0]:
+        if backlog is None or backlog.lane.queue not in self._queues[:1]:
             return False
         self._start = backlog.start
         queue, priority = backlog.lane.queue, backlog.lane.priority
