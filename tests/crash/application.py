@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from outbox import Job, JobId, dispatch
 from outbox.drivers.base import Inserts
@@ -42,14 +42,19 @@ async def _transaction(engine: AsyncEngine, job: Job, ledger: Ledger, *, roll_ba
     """Whether its outcome was as intended."""
     session = AsyncSession(engine)
     try:
+        connection = await session.connection()
+    except DBAPIError:
+        await session.close()
+        return False
+    try:
         job_id = await dispatch(job, session=session)
         await session.flush()
     except DBAPIError:
-        await _close(session)
+        await _close(session, connection)
         return False
     if roll_back:
         ledger.rolled_back.add(job_id)
-        await _close(session)
+        await _close(session, connection)
         return True
     try:
         await session.commit()
@@ -60,15 +65,16 @@ async def _transaction(engine: AsyncEngine, job: Job, ledger: Ledger, *, roll_ba
         ledger.committed.add(job_id)
         return True
     finally:
-        await _close(session)
+        await _close(session, connection)
 
 
-async def _close(session: AsyncSession) -> None:
+async def _close(session: AsyncSession, connection: AsyncConnection) -> None:
     try:
         await session.close()
     except DBAPIError:
-        # The server is gone, and the transaction with it.
-        return
+        # The transaction is gone, whatever becomes of the server. A connection that refused to roll back belongs to
+        # nobody any more: whoever drops it like that empties the pool, and is told of it when it is collected.
+        await connection.invalidate()
 
 
 async def dispatch_to(store: Inserts, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
