@@ -55,6 +55,17 @@ def test_as_long_as_the_head_costs_no_more_claims_begin_there(thrift: Thrift) ->
     assert not thrift.dear
 
 
+def test_claims_that_went_on_where_the_last_one_ended_lead_to_a_comparison_as_well(thrift: Thrift) -> None:
+    thrift.from_head(100, 0.1, 0.05, 0.2)
+    for _ in range(14):
+        thrift.went_on(100)
+    assert thrift.at_head
+    thrift.went_on(100)
+    assert not thrift.at_head
+    thrift.from_marks(100, 0.001)
+    assert thrift.dear
+
+
 def test_small_claims_are_compared_after_a_thousand_jobs(thrift: Thrift) -> None:
     assert drain(thrift, 1_001, head=0.0003, marked=0.0003, jobs=1) == 1_000
 

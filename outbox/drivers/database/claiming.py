@@ -120,8 +120,8 @@ class _Taking:
         else:
             self._marks.backlog = None
         if self._start is not None:
-            return
-        if self._at_head:
+            self._marks.thrift.went_on(len(self._claims))
+        elif self._at_head:
             self._marks.thrift.from_head(len(self._claims), self._selecting, self._updating, seconds)
         else:
             self._marks.thrift.from_marks(len(self._claims), self._selecting)

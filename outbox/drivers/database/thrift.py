@@ -113,6 +113,12 @@ class Thrift:
             if self.dear and self._marked:
                 self._trial.begin(select - self._marked[1], self._sharers)
 
+    def went_on(self, jobs: int) -> None:
+        """A claim of a backlog began where the last one had ended, and took ``jobs``. It tells nothing of the head, but
+        what it took is deleted and may be in the way there."""
+        self._claims += 1
+        self._jobs += jobs
+
     def from_marks(self, jobs: int, select: float) -> None:
         """The same of a claim from the marks, without its looks."""
         self._claims, self._jobs, self._suspicious = 0, 0, False
