@@ -3,6 +3,8 @@
 A lane is a queue and a priority: one stretch of the claim index, in the order in which its jobs became available. Each
 is remembered by where this process last took jobs from it. Whatever lands behind that mark, such as a job whose
 transaction committed late, is found by a look from the lane's head, which moves the mark back: see `thrift` for when.
+
+Where claims can afford the head, those of a backlog mostly go on where the last one ended: see `Backlog`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _ACTIVE_SECONDS = 60.0
 """A lane that had nothing for so long is not searched by claims any more, only looked at."""
 
 _ON_FROM_THE_LAST = 4
-"""Claims of a backlog that go on where the last one ended, for each one from the head of the lane: there, they do not
-pass again over what was taken a moment ago."""
+"""Claims that go on where the last one ended, and do not pass again over what was taken a moment ago, for each one from
+the head of the lane."""
 
 _MARGIN = timedelta(seconds=10)
 """A look that finds a lane empty moves its mark to so long ago: transactions of that time may commit yet."""
@@ -129,7 +131,7 @@ class Census:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Where it goes on, for whoever was given a full claim."""
+    """Where it goes on after a full claim. What is before that is found by the next claim from the lane's head."""
 
     lane: Lane
     end: datetime
