@@ -65,14 +65,6 @@ def operator(make: Callable[[], Process]) -> Process:
 
 
 @pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    """Sees every row, as a database client would."""
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
 def admin(redis_url: str) -> Iterator[Client]:
     with Client.from_url(redis_url) as client:
         yield client

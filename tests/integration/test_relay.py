@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,20 +38,6 @@ def configured(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(relay_threads, "wake", lambda _: None)
-
-
-@pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -134,20 +134,6 @@ def run(program: str, database_url: str, redis_url: str) -> Ended:
 def by_name(url: str) -> str:
     """The same server, to reach which a name has to be resolved."""
     return url.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
 
 
 async def arrived(redis: RedisDriver) -> int:

@@ -38,13 +38,6 @@ def backend() -> str:
 
 
 @pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
 async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
     workers = Workers(migrated_url, tmp_path)
     yield workers

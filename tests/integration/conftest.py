@@ -1,0 +1,25 @@
+"""Drivers of the tests' own, beside whatever is tested."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.redis import RedisDriver
+
+
+@pytest.fixture
+async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    """Sees every row, as a database client would."""
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
+    driver = RedisDriver(redis_url)
+    yield driver
+    await driver.close()
