@@ -11,6 +11,13 @@ from outbox.drivers.redis import RedisDriver
 
 
 @pytest.fixture
+def timeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever outbox does takes no time. Statements that took long, on a machine that is busy for a moment, are
+    followed by others that find out why: nothing of that is to be counted."""
+    monkeypatch.setattr("outbox.clock.now", lambda: 1_000.0)
+
+
+@pytest.fixture
 async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     """Sees every row, as a database client would."""
     driver = DatabaseDriver(migrated_url)

@@ -23,6 +23,7 @@ def cases(kind: str) -> list[object]:
     return [pytest.param(kind, load, id=f"{kind}-{load.name}", marks=mark) for load in loads]
 
 
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize(("backend", "load"), [*cases("mysql"), *cases("mariadb")])
 async def test_a_claim_reads_as_many_rows_under_load_as_without(backend: str, load: Load, migrated_url: str) -> None:
     costs = await load.costs(Store(backend, migrated_url, owned=False), load.quick, counted=True)

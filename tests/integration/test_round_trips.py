@@ -12,6 +12,7 @@ from tests.conformance.jobs import envelopes
 SERVERS = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")]
 
 
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize("backend", SERVERS)
 @pytest.mark.parametrize("count", [1, 400])
 async def test_a_claim_waits_three_times_and_its_end_twice(backend: str, count: int, migrated_url: str) -> None:

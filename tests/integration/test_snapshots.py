@@ -29,7 +29,10 @@ from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.integration.shop import Receipt
 
 SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb))
-GROWTH = 1.25
+GROWTH = {"mysql": 1.25, "mariadb": 2}
+"""Of pages. On MariaDB the same claim differs by a fifth, and five hundred deleted entries that it walks over are twice
+as much: it looks two pages up for each of them. MySQL only reads along the index."""
+
 LEVELS = (0, 10_000, 20_000)
 PASSED = 25_000
 LOOKS = 20
@@ -147,7 +150,9 @@ async def test_a_claim_looks_at_as_many_pages_with_a_transaction_open_as_without
     monkeypatch.setattr("outbox.drivers.database.marks.Thrift", Dear)
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)  # type: ignore[attr-defined]
     pages = {level: cost.pages for level, cost in costs}
-    assert max(pages.values()) <= GROWTH * pages[0], f"pages per claim of 100 jobs, by jobs gone through: {pages}"
+    assert max(pages.values()) <= GROWTH[backend] * pages[0], (
+        f"pages per claim of 100 jobs, by jobs gone through: {pages}"
+    )
 
 
 async def test_without_marks_it_would_be_more(backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +161,7 @@ async def test_without_marks_it_would_be_more(backend: str, migrated_url: str, m
     [load] = [load for load in LOADS if load.name == "flat-snapshot"]
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)
     pages = {level: cost.pages for level, cost in costs}
-    # MariaDB looks two pages up for each deleted entry, MySQL only reads along the index.
-    assert pages[LEVELS[-1]] > (20 if backend == "mariadb" else GROWTH) * pages[0], (
+    assert pages[LEVELS[-1]] > (20 if backend == "mariadb" else GROWTH[backend]) * pages[0], (
         f"pages per claim of 100 jobs, by jobs gone through: {pages}"
     )
 

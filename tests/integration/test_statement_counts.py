@@ -42,7 +42,7 @@ class Counting:
 
 
 @pytest.fixture
-async def counting(migrated_url: str) -> AsyncIterator[Counting]:
+async def counting(migrated_url: str, timeless: None) -> AsyncIterator[Counting]:
     driver = DatabaseDriver(migrated_url)
     # The first connection asks the server for its version and settings.
     await driver.check()
