@@ -6,7 +6,7 @@ cannot reach its store, after bounded retries of transient errors, raises `Backe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -60,6 +60,15 @@ class Outlook:
     be now, None when there is none. Paused queues do not count."""
     idle: int = 1
     """Worker processes that have room and drain one of the queues; 1 where the store does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A worker with room, in which nothing runs, that waits for a job."""
+
+    lease: float
+    wake: Callable[[], None]
+    """To be called on its event loop when a job has been taken for it."""
 
 
 class JobState(StrEnum):
@@ -161,8 +170,15 @@ class Claims(Protocol):
         """Write the ends of attempts, in one transaction. A settlement whose token is no longer current changes
         nothing."""
 
-    async def look(self, queues: Sequence[str]) -> Outlook:
-        """When there may be something to claim: one statement where the store has statements, taking no lock."""
+    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+        """When there may be something to claim: one statement where the store has statements, taking no lock.
+
+        With ``waiting``, a store that is able to may take the next job for this driver as soon as it arrives. The next
+        claim, of the same queues, returns that job, and so does `withdraw`: one of them has to follow.
+        """
+
+    async def withdraw(self) -> list[Claim]:
+        """Take nothing more for whom `look` was told to be waiting; return what has been taken."""
 
 
 class Forwards(Claims, Protocol):

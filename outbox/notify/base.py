@@ -15,6 +15,8 @@ class Wake(IntEnum):
     """Something changed, or may have been missed: worth a look, not worth a claim."""
     JOBS = 2
     """Jobs were committed."""
+    TAKEN = 3
+    """A job was taken for whoever waits."""
 
 
 class Wakeups(Protocol):

@@ -44,9 +44,9 @@ class Claimer(BackgroundLoop):
     that the store has been emptied: the next one follows a wake-up, or a look that found something due. An idle claimer
     only looks: see `Nap`.
 
-    ``claim`` is given how many jobs to take, and whether there is known to be a backlog. It and ``look`` are called
-    ``aside``. So is the nap, which is given the free slots: when it is woken and nothing runs, it claims where it is,
-    and the jobs need one change of threads to start, not two.
+    ``claim`` is given how many jobs to take, and whether there is known to be a backlog. It is called ``aside``. So is
+    the nap, which is given the free slots, looks, and withdraws: when it is woken and nothing runs, it claims where it
+    is, and the jobs need one change of threads to start, not two.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class Claimer(BackgroundLoop):
         options: WorkerOptions,
         *,
         claim: Callable[..., Awaitable[list[Attempt]]],
-        look: Callable[[], Awaitable[Outlook]],
+        look: Callable[[bool], Awaitable[Outlook]],
+        withdraw: Callable[[], Awaitable[list[Attempt]]],
         slots: Slots,
         lanes: int,
         completer: Completer,
@@ -85,6 +86,7 @@ class Claimer(BackgroundLoop):
             options,
             look,
             claim,
+            withdraw,
             wakeups,
             availability,
             stopping=lambda: self.stopping,

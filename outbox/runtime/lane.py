@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Driver, Outlook, Settled
+from outbox.drivers.base import Claim, Driver, Outlook, Settled, Waiting
 from outbox.events import Events, LeaseLost
-from outbox.notify.base import Wakeups
+from outbox.notify.base import Wake, Wakeups
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import Availability
 from outbox.runtime.claimer import Claimer
@@ -86,6 +87,7 @@ class Lane:
             options,
             claim=self._claim,
             look=self._look,
+            withdraw=self._withdraw,
             aside=stores.call,
             slots=slots,
             lanes=lanes,
@@ -124,9 +126,18 @@ class Lane:
     async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         """In the thread of the stores: from then on the leases are renewed, even if a handler keeps the worker's loop
         from hearing of what was claimed."""
-        lasting = self.held.held_since(clock.now() - _BRIEF_SECONDS)
-        brief = backlog and lasting <= self._slots.size * _LASTING_AT_MOST
+        brief = backlog and self._jobs_are_brief()
         claims = await self.driver.claim(self._options.queue, limit, self._options.lease, brief=brief)
+        return self._hold(claims, brief=brief)
+
+    def _jobs_are_brief(self) -> bool:
+        lasting = self.held.held_since(clock.now() - _BRIEF_SECONDS)
+        return lasting <= self._slots.size * _LASTING_AT_MOST
+
+    async def _withdraw(self) -> list[Attempt]:
+        return self._hold(await self.driver.withdraw(), brief=False)
+
+    def _hold(self, claims: Sequence[Claim], *, brief: bool) -> list[Attempt]:
         attempts = [Attempt(claim, self.connection, self._ended) for claim in claims]
         self.held.add(attempts, brief=brief)
         return attempts
@@ -134,8 +145,9 @@ class Lane:
     async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await self._stores.call(self.driver.settle, settlements)
 
-    async def _look(self) -> Outlook:
-        return await self.driver.look(self._options.queue)
+    async def _look(self, waiting: bool) -> Outlook:
+        wake = partial(self.wakeups.wake, Wake.TAKEN)
+        return await self.driver.look(self._options.queue, Waiting(self._options.lease, wake) if waiting else None)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         loop = asyncio.get_running_loop()

@@ -44,13 +44,17 @@ class Nap:
 
     All of it happens in the thread of the stores, where wake-ups arrive. ``stopping`` and ``idle``, whether nothing
     runs in this worker, are asked from there.
+
+    ``look`` is told whether the worker waits for a job: then one may be taken for it as soon as it arrives, and
+    ``claim`` or ``withdraw`` return that.
     """
 
     def __init__(
         self,
         options: WorkerOptions,
-        look: Callable[[], Awaitable[Outlook]],
+        look: Callable[[bool], Awaitable[Outlook]],
         claim: Callable[[int], Awaitable[list[Attempt]]],
+        withdraw: Callable[[], Awaitable[list[Attempt]]],
         wakeups: Wakeups,
         availability: Availability,
         *,
@@ -64,11 +68,13 @@ class Nap:
         self._restless = options.once or options.stop_when_empty
         self._look = look
         self._claim = claim
+        self._withdraw = withdraw
         self._wakeups = wakeups
         self._availability = availability
         self._stopping = stopping
         self._idle = idle
         self._eagerness = Eagerness()
+        self._has_room = False
         self._fruitless = 0
         self._expecting = False
         self._known: float | None = None
@@ -86,9 +92,10 @@ class Nap:
         Raises:
             BackendUnavailable: the claim did not reach the store.
         """
+        self._has_room = limit > 0
         await self._wait_until_worthwhile(found)
         if limit == 0 or self._stopping() or not self._idle():
-            return None
+            return await self._withdraw() or None
         self.end()
         attempts = await self._claim(limit)
         if self._expecting and not attempts and self.idle_workers == 1:
@@ -101,7 +108,7 @@ class Nap:
         if found:
             self._fruitless, self._expecting = 0, False
             self._eagerness.rewarded()
-            if await self._wakeups.wait(_LULL) is Wake.JOBS:
+            if await self._wakeups.wait(_LULL) >= Wake.JOBS:
                 self._expecting = True
                 return
         else:
@@ -122,7 +129,7 @@ class Nap:
         expecting, self._expecting = bool(self._wakeups.clear()) or self._expecting, False
         begun = clock.now()
         try:
-            outlook = await self._look()
+            outlook = await self._look(self._has_room and not self._restless and self._idle())
         except BackendUnavailable as error:
             self._availability.failed(begun, error)
             self._fruitless = 1  # The next claim finds out when it is back.
@@ -159,6 +166,8 @@ class Nap:
     async def _hesitate(self, woken: Wake) -> bool:
         """Whether to look first: something may have changed, or others may be quicker."""
         self._expecting = True
+        if woken is Wake.TAKEN:
+            return False
         others = self.idle_workers - 1 if woken is Wake.JOBS else self.idle_workers
         hesitation = self._eagerness.hesitation(_HERD_STEP * others)
         if hesitation:
@@ -169,4 +178,5 @@ class Nap:
         """Whatever wakes this worker meanwhile."""
         end = clock.now() + seconds
         while not self._stopping() and (left := end - clock.now()) > 0:
-            await self._wakeups.wait(left)
+            if await self._wakeups.wait(left) is Wake.TAKEN:
+                return

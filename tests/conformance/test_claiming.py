@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
-from outbox.drivers.base import Driver
+import pytest
+
+from outbox.drivers.base import Driver, Waiting
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 
@@ -132,3 +135,27 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed(driver: Driver, 
     assert await driver.claim(["a"], 10, 30) == []
     await other.resume("a")
     assert [claim.queue for claim in await driver.claim(["a", "b"], 10, 30)] == ["a"]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+async def test_a_worker_that_waits_gets_every_job_once(driver: Driver, other: Driver, jobs: int) -> None:
+    """Whether one of them was taken for it when it was stored, or all by its claim."""
+    woken = asyncio.Event()
+    await driver.look(["default", "low"], Waiting(30, woken.set))
+    await other.insert(envelopes(jobs))
+    claims = await driver.claim(["default", "low"], 10, 30)
+    claims += await driver.claim(["default", "low"], 10, 30)
+    assert [claim.attempt for claim in claims] == [1] * jobs
+    assert len({claim.fence.job_id for claim in claims}) == jobs
+    assert len((await driver.settle([Settlement.completed(claim.fence) for claim in claims])).accepted) == jobs
+
+
+async def test_a_worker_that_waits_no_more_returns_what_was_taken_for_it(driver: Driver, other: Driver) -> None:
+    assert await driver.withdraw() == []
+    await driver.look(["default"], Waiting(30, lambda: None))
+    await other.insert([envelope()])
+    taken = await driver.withdraw()
+    await other.insert([envelope()])
+    assert await driver.withdraw() == []
+    rest = await other.claim(["default"], 10, 30)
+    assert len({claim.fence.job_id for claim in (*taken, *rest)}) == 2

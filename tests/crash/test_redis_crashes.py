@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis as Client
 
+from outbox.drivers.base import JobState
 from outbox.ids import JobId
 from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
 from tests.crash.running import WorkerProcess, until
@@ -22,6 +23,7 @@ from tests.servers import LocalServer
 pytestmark = pytest.mark.timeout(180)
 
 REDIS = ("--connection", "redis", *FLAGS)
+STANDING = "outbox:{default}:standing"
 
 
 @pytest.fixture
@@ -193,3 +195,51 @@ async def unharmed(worker: WorkerProcess, *, outages: int) -> None:
     assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == outages
     assert worker.of("log") == []
     assert worker.of("settlement_refused") == worker.of("settlements_abandoned") == []
+
+
+def stand_on(url: str) -> None:
+    """Claims that stand do so for another minute, whatever their workers do."""
+    with Client.from_url(url) as client:
+        for member, score in client.zrange(STANDING, 0, -1, withscores=True):
+            client.zadd(STANDING, {member: score + 60_000_000})
+
+
+async def a_claim_stands(url: str) -> None:
+    """A worker waits to be given a job."""
+    with Client.from_url(url) as client:
+        await until(lambda: bool(client.exists(STANDING)))
+
+
+async def test_a_worker_that_is_killed_while_it_waits_is_given_nothing(scene: RedisScene) -> None:
+    """Nobody listens any more, whatever its claim says."""
+    victim = await scene.workers.started(*REDIS)
+    await a_claim_stands(scene.url)
+    scene.deaths[victim.pid] = now()
+    await victim.kill()
+    stand_on(scene.url)
+    job_id = await scene.only(Counted(number=1))
+    assert (await scene.stored(job_id)).state is JobState.READY
+    survivor = await scene.workers.started(*REDIS)
+    await scene.all_done()
+    assert await survivor.terminate() == 0
+    await scene.verify()
+    assert [run.attempt for run in scene.oracle.runs("begin")] == [1]
+
+
+async def test_a_worker_that_is_frozen_while_it_waits_does_not_run_what_it_was_given(scene: RedisScene) -> None:
+    zombie = await scene.workers.started(*REDIS)
+    await a_claim_stands(scene.url)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    stand_on(scene.url)
+    job_id = await scene.only(Counted(number=1))
+    assert (await scene.stored(job_id)).state is JobState.RESERVED
+    scene.deaths[zombie.pid] = now()
+    owner = await scene.workers.started(*REDIS)
+    await scene.all_done()
+    os.kill(zombie.pid, signal.SIGCONT)
+    await zombie.event("lease_lost", job_id=str(job_id))
+    assert await zombie.terminate() == 0
+    assert await owner.terminate() == 0
+    await scene.verify()
+    [run] = scene.oracle.runs("begin")
+    assert (run.pid, run.attempt) == (owner.pid, 2)

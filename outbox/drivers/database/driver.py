@@ -7,7 +7,18 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
+from outbox.drivers.base import (
+    Claim,
+    Concern,
+    FailedJob,
+    Lease,
+    Outlook,
+    QueueCounts,
+    Settled,
+    StoredJob,
+    Waiting,
+    WorkerStatus,
+)
 from outbox.drivers.database import claiming, concerns, failed, fleet, forwarding, inspecting, looking, settling
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
@@ -74,7 +85,14 @@ class DatabaseDriver:
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settling.settle(self._database, self.name, settlements)
 
-    async def look(self, queues: Sequence[str]) -> Outlook:
+    async def withdraw(self) -> list[Claim]:
+        return []
+
+    async def look(
+        self,
+        queues: Sequence[str],
+        waiting: Waiting | None = None,  # noqa: ARG002 - a database takes no job for anybody
+    ) -> Outlook:
         return await looking.look(self._database, queues)
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:

@@ -11,7 +11,7 @@ from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
-_ACCEPT = Script("accept")
+_ACCEPT = Script("accept", "holding")
 _RELAYED = "relayed"
 _ENDED = ord("e")
 

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease, Outlook
+from outbox.drivers.base import Claim, Lease, Outlook, Waiting
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.packing import microseconds, unpack_body
-from outbox.drivers.redis.scripting import Script
+from outbox.drivers.redis.scripting import Call, Script
+from outbox.drivers.redis.standing import StandingClaim, Stood
 from outbox.drivers.redis.store import Store
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
-_CLAIM, _EXTEND, _DUE, _IDLE = Script("claim"), Script("extend"), Script("due"), Script("idle")
+_CLAIM, _EXTEND = Script("claim", "holding"), Script("extend")
+_DUE, _IDLE = Script("due"), Script("idle")
 _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
 
@@ -24,13 +26,19 @@ _SEEN_SECONDS = 60.0
 """A worker that was not heard of for so long does not share the looking any more."""
 
 
-async def claim(store: Store, whereabouts: Whereabouts, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+async def claim(
+    store: Store, whereabouts: Whereabouts, standing: StandingClaim, queues: Sequence[str], limit: int, lease: float
+) -> list[Claim]:
     """A script for the first queue, and one for each of the others in which there is something, while there is room.
 
-    An idle worker's look costs two round trips, however many queues it has.
+    An idle worker's look costs two round trips, however many queues it has; what it was handed while it waited, none.
     """
-    token = new_token()
-    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease) if queues else []
+    stood = standing.claim
+    if stood is not None and stood.answer is not None:
+        return _collect(whereabouts, standing, stood, stood.answer)
+    token = new_token() if stood is None else stood.token
+    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood) if queues else []
+    standing.end()
     others = queues[1:]
     if len(claims) >= limit or not others:
         return claims
@@ -41,21 +49,52 @@ async def claim(store: Store, whereabouts: Whereabouts, queues: Sequence[str], l
     return claims
 
 
+async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim) -> list[Claim]:
+    """Let no claim stand; return what it has taken."""
+    stood = standing.claim
+    if stood is None:
+        return []
+    if stood.answer is not None:
+        return _collect(whereabouts, standing, stood, stood.answer)
+    claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
+    standing.end()
+    return claims
+
+
 async def _claim_from(
-    store: Store, whereabouts: Whereabouts, queue: str, token: bytes, limit: int, lease: float
+    store: Store,
+    whereabouts: Whereabouts,
+    queue: str,
+    token: bytes,
+    limit: int,
+    lease: float,
+    stood: Stood | None = None,
 ) -> list[Claim]:
     keys = queue_keys(queue)
-    deadline = clock.now() + lease
+    begun = clock.now()
+    first = begun if stood is None else stood.since
 
     async def take(since: float | None) -> list[Claim]:
         # One call is one token, its retries included: should a script have run whose answer was lost, the token finds
-        # what it took.
-        ago = -1 if since is None else microseconds(since)
-        answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago))
-        return [] if answer is None else _claims(*answer, queue=queue, token=token, deadline=deadline)
+        # what it took. A claim that stood is such a call as well.
+        ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
+        member = b"" if stood is None else stood.member
+        answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago, member))
+        if answer is None:
+            return []
+        records, jobs, recovered = answer
+        return _claims(records, jobs, queue=queue, token=token, deadline=(first if recovered else begun) + lease)
 
     claims = await store.persist(take)
     whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
+    return claims
+
+
+def _collect(whereabouts: Whereabouts, standing: StandingClaim, stood: Stood, answer: bytes) -> list[Claim]:
+    standing.end()
+    records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
+    claims = _claims(records, jobs, queue=stood.queue, token=stood.token, deadline=stood.since + stood.lease)
+    whereabouts.claimed((claim.fence.job_id for claim in claims), stood.queue)
     return claims
 
 
@@ -101,9 +140,25 @@ def _records(fences: Sequence[Fence]) -> bytes:
     return b"".join(fence.job_id.bytes + fence.token for fence in fences)
 
 
-async def look(store: Store, queues: Sequence[str]) -> Outlook:
-    """One round trip."""
-    idle = _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)
-    *waits, workers = await store.do_all([*(_DUE(queue_keys(queue)) for queue in queues), idle])
+async def look(store: Store, standing: StandingClaim, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+    """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
+    asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
+    # In a cluster, whoever listens at another node is not counted.
+    if waiting is None or not store.one_slot or standing.answered or not await standing.listen():
+        *waits, workers = await store.do_all(asked)
+    else:
+        *waits, workers = await store.persist(lambda _: _look_and_stand(store, standing, asked, queues[0], waiting))
     due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
-    return Outlook(due, max(1, workers))
+    return Outlook(0.0 if standing.answered else due, max(1, workers))
+
+
+async def _look_and_stand(
+    store: Store, standing: StandingClaim, asked: Sequence[Call], queue: str, waiting: Waiting
+) -> list[int]:
+    begun = clock.now()
+    *answers, stands = await store.send_all([*asked, standing.stand(queue, waiting)])
+    if stands:
+        standing.stands(begun)
+        return answers
+    # It was carried out, or its time was over: a claim is to find out.
+    return [0, *answers]

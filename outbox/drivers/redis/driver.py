@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from outbox.drivers.base import Claim, Concern, FailedJob, Lease, Outlook, QueueCounts, Settled, StoredJob, WorkerStatus
+from outbox.drivers.base import (
+    Claim,
+    Concern,
+    FailedJob,
+    Lease,
+    Outlook,
+    QueueCounts,
+    Settled,
+    StoredJob,
+    Waiting,
+    WorkerStatus,
+)
 from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, settling
 from outbox.drivers.redis.failed import FailedJobs
 from outbox.drivers.redis.handover import FailedStore, HandedOver
+from outbox.drivers.redis.messenger import Messenger
 from outbox.drivers.redis.parking import Parking
+from outbox.drivers.redis.standing import StandingClaim
 from outbox.drivers.redis.store import open_store
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Envelope
@@ -32,6 +45,7 @@ class RedisDriver:
         self.name = name
         self._store = open_store(url, 2 * pool_size)
         self._whereabouts = Whereabouts(self._store)
+        self._standing = StandingClaim(Messenger(url))
         self._parking = Parking(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
@@ -52,6 +66,7 @@ class RedisDriver:
 
     async def close(self) -> None:
         await self._failed.close()
+        await self._standing.hang_up()
         await self._store.close()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
@@ -71,7 +86,10 @@ class RedisDriver:
         *,
         brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
-        return await claiming.claim(self._store, self._whereabouts, queues, limit, lease)
+        return await claiming.claim(self._store, self._whereabouts, self._standing, queues, limit, lease)
+
+    async def withdraw(self) -> list[Claim]:
+        return await claiming.withdraw(self._store, self._whereabouts, self._standing)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._store, self._whereabouts, fences, lease)
@@ -82,8 +100,8 @@ class RedisDriver:
             self._failed.arrived()
         return settled
 
-    async def look(self, queues: Sequence[str]) -> Outlook:
-        return await claiming.look(self._store, queues)
+    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+        return await claiming.look(self._store, self._standing, queues, waiting)
 
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._store, worker)

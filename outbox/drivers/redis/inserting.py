@@ -10,7 +10,7 @@ from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 
-_INSERT = Script("insert")
+_INSERT = Script("insert", "holding")
 
 
 async def insert(store: Store, envelopes: Sequence[Envelope]) -> None:

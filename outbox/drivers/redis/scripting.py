@@ -26,16 +26,20 @@ class Call:
 
 
 class Script:
-    """One file of `scripts/`, with what all of them share behind its first line."""
+    """One file of `scripts/`, with what all of them share behind its first line, and after it the files of ``uses``."""
 
-    def __init__(self, name: str) -> None:
-        first_line, _, rest = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
-        library = (_FOLDER / "library.lua").read_text(encoding="utf-8")
-        self.text = f"{first_line}\n{library}\n{rest}".encode()
+    def __init__(self, name: str, *uses: str) -> None:
+        first_line, _, rest = _read(name).partition("\n")
+        shared = "\n".join(map(_read, ("library", *uses)))
+        self.text = f"{first_line}\n{shared}\n{rest}".encode()
         self._hash = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: Sequence[bytes | str], *arguments: bytes | str | float) -> Call:
         return Call(("EVALSHA", self._hash, len(keys), *keys, *arguments), self)
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def command(*words: Any) -> Call:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease, Outlook, QueueCounts, Settled, WorkerStatus
+from outbox.drivers.base import Claim, Lease, Outlook, QueueCounts, Settled, Waiting, WorkerStatus
 from outbox.envelope import Options, seal
 from outbox.errors import BackendUnavailable
 from outbox.events import Event, Events
@@ -140,7 +140,10 @@ class MemoryDriver:
                 self._end(settlement)
             return Settled(accepted, tuple(each for each in settlements if each not in accepted))
 
-    async def look(self, queues: Sequence[str]) -> Outlook:
+    async def withdraw(self) -> list[Claim]:
+        return []
+
+    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
         with self.store.lock:
             self._reach("look")
             rows = [row for row in self.store.rows.values() if row.queue in queues]

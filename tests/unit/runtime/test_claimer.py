@@ -57,7 +57,8 @@ class Bench:
         self.claimer = Claimer(
             self.options,
             claim=self._claim,
-            look=lambda: self.driver.look(self.options.queue),
+            look=lambda _: self.driver.look(self.options.queue),
+            withdraw=self._withdraw,
             slots=self.slots,
             lanes=1,
             completer=self.completer,
@@ -73,6 +74,9 @@ class Bench:
     async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         claims = await self.driver.claim(self.options.queue, limit, self.options.lease)
         return [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
+
+    async def _withdraw(self) -> list[Attempt]:
+        return []
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         self.begun.extend(attempts)

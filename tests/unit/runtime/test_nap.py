@@ -36,7 +36,9 @@ class Script:
         self.hesitations: list[float] = []
         self.claims: list[int] = []
         self.claimable: list[Any] = []
+        self.taken: list[Any] = []
         self.looked = 0
+        self.waited: list[bool] = []
         self.stopped = False
         self.busy = False
         self.pending = Wake.NOTHING
@@ -46,6 +48,7 @@ class Script:
             WorkerOptions(**{"sleep": 1, **options}),
             self.look,
             self.claim,
+            self.withdraw,
             self,  # type: ignore[arg-type]
             Availability("memory", Recorder().events),
             stopping=lambda: self.stopped,
@@ -62,8 +65,9 @@ class Script:
         self._hesitating = False
         self.nap._hesitate = watched  # type: ignore[method-assign]
 
-    async def look(self) -> Outlook:
+    async def look(self, waiting: bool) -> Outlook:
         self.looked += 1
+        self.waited.append(waiting)
         result = self.looks.pop(0) if self.looks else Outlook(None)
         if isinstance(result, Exception):
             raise result
@@ -73,11 +77,14 @@ class Script:
         self.claims.append(limit)
         return self.claimable
 
+    async def withdraw(self) -> list[Attempt]:
+        return self.taken
+
     async def wait(self, seconds: float) -> Wake:
         self._now += seconds
         if self._hesitating:
             self.hesitations.append(seconds)
-            return Wake.NOTHING
+            return Wake.TAKEN if self.taken else Wake.NOTHING
         self.waits.append(seconds)
         if not self.wakes:
             self.stopped = True
@@ -101,7 +108,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     return partial(Script, monkeypatch)
 
 
-NOTHING, MAYBE, JOBS = Wake.NOTHING, Wake.MAYBE, Wake.JOBS
+NOTHING, MAYBE, JOBS, TAKEN = Wake.NOTHING, Wake.MAYBE, Wake.JOBS, Wake.TAKEN
 
 
 async def test_an_idle_worker_looks_once_per_pause_and_never_claims(play: Play) -> None:
@@ -293,7 +300,7 @@ async def test_a_worker_that_is_asked_to_stop_claims_nothing_and_waits_for_nothi
     assert await script.take(found=False, limit=20) is None
     script = play([], [])
 
-    async def look_while_stopping() -> Outlook:
+    async def look_while_stopping(_: bool) -> Outlook:
         script.stopped = True
         return Outlook(None)
 
@@ -319,3 +326,41 @@ async def test_what_can_be_seen_when_it_looks_again_is_claimed_at_once(play: Pla
     script.nap.end()
     await script.take(found=False)
     assert script.waits == []
+
+
+async def test_it_waits_for_a_job_where_one_could_start_at_once(play: Play) -> None:
+    for limit, busy, options, waits in (
+        (5, False, {}, True),
+        (0, False, {}, False),
+        (5, True, {}, False),
+        (5, False, {"stop_when_empty": True}, False),
+        (5, False, {"once": True}, False),
+    ):
+        script = play([NOTHING, NOTHING], [], **options)
+        script.busy = busy
+        await script.take(found=False, limit=limit)
+        assert set(script.waited) == {waits}
+
+
+async def test_what_was_taken_for_it_is_claimed_at_once_whoever_else_waits(play: Play) -> None:
+    script = play([TAKEN], [Outlook(None, 50)])
+    script.claimable = ["a job"]
+    assert await script.take(found=False, limit=5) == ["a job"]
+    assert (script.looked, script.hesitations) == (1, [])
+
+
+async def test_it_ends_a_hesitation(play: Play) -> None:
+    script = play([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
+    script.taken = ["a job"]
+    await script.take(found=False, limit=5)
+    assert len(script.hesitations) == 1
+    assert script.claims == [5]
+
+
+@pytest.mark.parametrize("reason", ["stopping", "busy"])
+async def test_where_it_does_not_claim_it_is_left_with_what_was_taken_for_it(play: Play, reason: str) -> None:
+    script = play([], [Outlook(None)])
+    script.taken = ["a job"]
+    script.busy = reason == "busy"
+    assert await script.take(found=False, limit=5) == ["a job"]
+    assert script.claims == []

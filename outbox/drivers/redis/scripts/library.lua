@@ -10,14 +10,15 @@
 --   outbox:{queue}:failures  hash    id -> priority(1) attempts(5) "\n" connection "\n" exception "\n" job, as in jobs
 --   outbox:{queue}:parked    hash    id -> available_at "\n" now "\n" queue "\n" priority "\n" name "\n" headers "\n"
 --                                    payload: a follow-up on its way to another slot
+--   outbox:{queue}:standing  zset    claims that are handed the next job, by when they end: see holding.lua
 --   outbox:{queue}:0 … :9    zset    id by available_at, one for each priority; a held job's is the end of its lease
 --
 -- Ids and tokens are 16 bytes. UUIDv7 sorts by time, and a zset sorts equal scores by member: jobs that became available
 -- at the same moment are claimed in the order of their dispatch. Times are microseconds since 1970 by this server's
 -- clock, which a double holds exactly until the year 2255.
 
-local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, ZERO = 1, 2, 3, 4, 5, 6, 7, 8
-local KEYS_OF_A_QUEUE = 17
+local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, STANDING, ZERO = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local KEYS_OF_A_QUEUE = 18
 
 -- Lua's stack takes 8,000 arguments.
 local SPAN = 4000

@@ -1,0 +1,103 @@
+-- What is shared by the scripts that let workers hold jobs; `scripting.py` puts it between the library and each of them.
+--
+-- A worker that waits leaves a claim of one job that stands until its next look. Whoever stores one carries it out at
+-- once, and publishes the answer on the channel that the claim names. It is a claim like any other, with its token; only
+-- that its answer comes when there is one. If nobody hears that, the worker's next look or claim finds that it was
+-- carried out, and asks for what it took, as after any lost answer.
+--
+-- The member of the zset: token(16) lease in microseconds(8) channel; its score is when it ends. The answer that is
+-- published: token(16) record, as `claim.lua` returns it, job.
+
+local function hold(priority, attempts, rescued, token)
+  return string.format('%d%05d%d', priority, attempts, rescued) .. token
+end
+
+local function report(found, id, priority, attempts, rescued, job)
+  found.jobs[#found.jobs + 1] = job
+  found.records[#found.records + 1] = id .. struct.pack('>BI4BI4', priority, attempts, rescued, #job)
+end
+
+local function take(found, priority, ids, token, lease_end)
+  if #ids == 0 then
+    return
+  end
+  local bodies, held = read('HMGET', KEYS[JOBS], ids), read('HMGET', KEYS[HELD], ids)
+  local tries = redis.call('EXISTS', KEYS[TRIES]) == 1 and read('HMGET', KEYS[TRIES], ids) or {}
+  local ends, holds, counted, orphans = {}, {}, {}, {}
+  local first_hold = hold(priority, 1, 0, token)
+  for position, id in ipairs(ids) do
+    local before, rescued = 0, 0
+    if held[position] then
+      before, rescued = tonumber(string.sub(held[position], 2, 6)), 1
+    elseif tries[position] then
+      before = tonumber(string.sub(tries[position], 1, 5))
+      counted[#counted + 1] = id
+    end
+    if bodies[position] then
+      ends[#ends + 1] = lease_end
+      ends[#ends + 1] = id
+      holds[#holds + 1] = id
+      holds[#holds + 1] = before + rescued == 0 and first_hold or hold(priority, before + 1, rescued, token)
+      report(found, id, priority, before + 1, rescued, bodies[position])
+    else
+      orphans[#orphans + 1] = id
+    end
+  end
+  write('ZADD', KEYS[ZERO + priority], ends)
+  write('HSET', KEYS[HELD], holds)
+  write('HDEL', KEYS[TRIES], counted)
+  -- Only somebody else's hands can have removed a job and left its id.
+  write('ZREM', KEYS[ZERO + priority], orphans)
+end
+
+-- Takes up to `limit` claimable jobs of the first queue: by priority, then by when they became available. What is ready,
+-- what has become due and what a dead worker held are the same to it: available_at is not in the future.
+local function claim(token, limit, lease, moment)
+  local found = { records = {}, jobs = {} }
+  if redis.call('EXISTS', KEYS[PAUSED]) == 1 then
+    return found
+  end
+  local at_most, lease_end = digits(moment), digits(moment + lease)
+  local present = redis.call('HLEN', KEYS[JOBS])
+  for priority = 0, 9 do
+    local key, missing = KEYS[ZERO + priority], limit - #found.records
+    local ids = redis.call('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing)
+    take(found, priority, ids, token, lease_end)
+    -- An idle worker is mostly told of the only job there is. Where none was taken, all priorities are looked through:
+    -- there may be ids without their jobs.
+    if #found.records > 0 and #found.records >= math.min(limit, present) then
+      break
+    end
+  end
+  return found
+end
+
+-- Carries out a standing claim on the first queue, if there is one whose answer would be heard and that finds something.
+-- Returns the id of the job that was taken.
+local function carry_out(moment)
+  local standing = KEYS[STANDING]
+  if redis.call('EXISTS', standing) == 0 then
+    return
+  end
+  while true do
+    -- The youngest: whoever looked last is the most likely to be well.
+    local last = redis.call('ZPOPMAX', standing)
+    if not last[1] or tonumber(last[2]) < moment then
+      redis.call('DEL', standing)
+      return
+    end
+    local token, lease = struct.unpack('>c16I8', last[1])
+    local channel = string.sub(last[1], 25)
+    local listening = redis.pcall('PUBSUB', 'NUMSUB', channel)
+    if listening[2] and listening[2] > 0 then
+      local found = claim(token, 1, lease, moment)
+      if #found.records == 0 then
+        redis.call('ZADD', standing, last[2], last[1])
+        return
+      end
+      local told = redis.pcall('PUBLISH', channel, token .. found.records[1] .. found.jobs[1])
+      -- Of a user who may not publish nobody hears anything: what he stores is found by looks.
+      return type(told) == 'number' and string.sub(found.records[1], 1, 16)
+    end
+  end
+end

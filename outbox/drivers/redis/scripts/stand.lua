@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- Lets a claim stand, or lets it stand for longer.
+--
+-- KEYS  the keys of the queue, as in library.lua
+-- ARGV  1 the claim, as in holding.lua  2 for how many microseconds
+--       3 "1" if it may have been carried out: then it stands only if it does so already
+--
+-- Returns 1 if it stands now, otherwise 0.
+
+if ARGV[3] == '1' and not redis.call('ZSCORE', KEYS[STANDING], ARGV[1]) then
+  return 0
+end
+redis.call('ZADD', KEYS[STANDING], digits(now() + ARGV[2]), ARGV[1])
+-- Of a worker that died nothing is left in a queue that nobody uses.
+redis.call('PEXPIRE', KEYS[STANDING], 60000)
+return 1
