@@ -59,7 +59,10 @@ class Member(MySQL):
         (self.data / "auto.cnf").unlink(missing_ok=True)  # the name of the server that it was copied from
 
     def join(self, *, found: bool = False) -> None:
-        """Become a member: of a group that this one has ``found`` first."""
+        """Become a member: of a group that this one has ``found`` first.
+
+        :raises ServerFailedError: it did not, and its log may say why.
+        """
         with connection(self.url) as database:
             database.execute(text("SET GLOBAL super_read_only = OFF"))
             database.execute(
@@ -67,7 +70,10 @@ class Member(MySQL):
             )
             if found:
                 database.execute(text("SET GLOBAL group_replication_bootstrap_group = ON"))
-            database.execute(text("START GROUP_REPLICATION"))
+            try:
+                database.execute(text("START GROUP_REPLICATION"))
+            except DBAPIError as error:
+                raise ServerFailedError(f"{error.orig}\n{process.tail(self.log)}") from error
             database.execute(text("SET GLOBAL group_replication_bootstrap_group = OFF"))
 
     def rule_alone(self) -> None:
@@ -109,8 +115,10 @@ def group(
             stack.callback(member.kill)
         with ThreadPoolExecutor() as at_once:
             list(at_once.map(Member.start, members))
-            members[0].join(found=True)
-            list(at_once.map(Member.join, members[1:]))
+        members[0].join(found=True)
+        # One after the other: two that join at once get in each other's way, and one of them may be refused.
+        for member in members[1:]:
+            member.join()
         wait_for_roles(members, size)
         yield members
 
