@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis as Client
 from redis.asyncio.connection import Connection
 
-from outbox.drivers.base import WorkerStatus
+from outbox.drivers.base import Waiting, WorkerStatus
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.parking import Parking
 from outbox.errors import BackendUnavailable
@@ -30,9 +30,13 @@ WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
 
 
 async def a_job_runs(url: str) -> None:
-    driver = RedisDriver(url)
+    """And is given to a worker that waits."""
+    driver, given = RedisDriver(url), asyncio.Event()
     await driver.check()
+    await driver.look(["default"], Waiting(30, given.set))
     await driver.insert([envelope()])
+    async with asyncio.timeout(5):
+        await given.wait()
     claim = await claim_one(driver)
     assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
     assert await driver.counts() == []
@@ -104,6 +108,8 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
     await driver.check()
     await driver.insert(envelopes(10))
     claim = await claim_one(driver)
+    given = asyncio.Event()
+    await driver.look(["default"], Waiting(30, given.set))
     with Client.from_url(replica.url) as client:
         wait_for(lambda: client.hlen("outbox:{default}:held") == 1, "the replica has the claim")
     master.kill()
@@ -118,8 +124,14 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
                 await asyncio.sleep(0.1)
     assert len(settled.accepted) == 1
     assert len(await driver.claim(["default"], 20, 30)) == 9
+    assert not given.is_set()
+    await driver.look(["default"], Waiting(30, given.set))
+    await driver.insert([envelope()])
+    async with asyncio.timeout(5):
+        await given.wait()
+    assert len(await driver.claim(["default"], 20, 30)) == 1
     with Client.from_url(replica.url) as client:
-        assert client.hlen("outbox:{default}:held") == 9
+        assert client.hlen("outbox:{default}:held") == 10
     await driver.close()
 
 
