@@ -67,6 +67,7 @@ class Waiting:
     """A worker with room, in which nothing runs, that waits for a job."""
 
     lease: float
+    """Seconds for which it holds what is taken for it, counted from then."""
     wake: Callable[[], None]
     """To be called on its event loop when a job has been taken for it."""
 

@@ -31,7 +31,8 @@ async def claim(
 ) -> list[Claim]:
     """A script for the first queue, and one for each of the others in which there is something, while there is room.
 
-    An idle worker's look costs two round trips, however many queues it has; what it was handed while it waited, none.
+    An idle worker's look costs two round trips, however many queues it has; what was taken for it while it waited,
+    none.
     """
     stood = standing.claim
     if stood is not None and stood.answer is not None:
