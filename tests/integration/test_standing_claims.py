@@ -16,6 +16,7 @@ from outbox import clock
 from outbox.drivers.base import Claim, JobState, Outlook, StoredJob, Waiting
 from outbox.drivers.redis import RedisDriver, claiming
 from outbox.drivers.redis.keys import key
+from outbox.drivers.redis.scripting import Call
 from outbox.drivers.redis.store import Store
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Options, seal
@@ -373,6 +374,32 @@ async def test_a_claim_that_failed_is_followed_by_one_that_asks(
             await waiter.claim()
     [claim] = await waiter.claim()
     assert claim.attempt == 1
+
+
+@pytest.mark.parametrize("withdraws", [False, True])
+async def test_what_was_heard_while_a_late_claim_missed_it_is_collected(
+    redis: RedisDriver, waiter: Waiter, monkeypatch: pytest.MonkeyPatch, withdraws: bool
+) -> None:
+    """A claim looks for what was taken among leases that end within a second of when they should."""
+    send = waiter.driver._store.send
+    sent = envelope()
+
+    async def late(call: Call) -> Any:
+        await redis.insert([sent])
+        await waiter.told()
+        await asyncio.sleep(1.5)
+        return await send(call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(waiter.driver._store, "send", late)
+        claims = await (waiter.driver.withdraw() if withdraws else waiter.claim())
+    if not withdraws:
+        assert claims == []
+        assert (await waiter.look()).due == 0.0
+        claims = await waiter.claim()
+    [claim] = claims
+    assert (claim.fence.job_id, claim.attempt) == (sent.id, 1)
+    assert len((await waiter.driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 # --- where it cannot be had

@@ -39,7 +39,7 @@ async def claim(
         return _collect(whereabouts, standing, stood, stood.answer)
     token = new_token() if stood is None else stood.token
     claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood) if queues else []
-    standing.end()
+    standing.end(claims)
     others = queues[1:]
     if len(claims) >= limit or not others:
         return claims
@@ -55,10 +55,12 @@ async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingCla
     stood = standing.claim
     if stood is None:
         return []
-    if stood.answer is not None:
-        return _collect(whereabouts, standing, stood, stood.answer)
-    claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
-    standing.end()
+    claims: list[Claim] = []
+    if stood.answer is None:
+        claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
+        standing.end(claims)
+    if standing.claim is not None and stood.answer is not None:
+        claims = _collect(whereabouts, standing, stood, stood.answer)
     return claims
 
 
@@ -92,9 +94,9 @@ async def _claim_from(
 
 
 def _collect(whereabouts: Whereabouts, standing: StandingClaim, stood: Stood, answer: bytes) -> list[Claim]:
-    standing.end()
     records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
     claims = _claims(records, jobs, queue=stood.queue, token=stood.token, deadline=stood.since + stood.lease)
+    standing.end(claims)
     whereabouts.claimed((claim.fence.job_id for claim in claims), stood.queue)
     return claims
 

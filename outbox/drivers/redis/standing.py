@@ -8,14 +8,14 @@ told that the claim stands no more, and the next claim asks for what it took, as
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from outbox import clock
-from outbox.drivers.base import Waiting
+from outbox.drivers.base import Claim, Waiting
 from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.messenger import Messenger, Subscribed
 from outbox.drivers.redis.packing import microseconds
@@ -102,9 +102,12 @@ class StandingClaim:
         if self.claim is not None:
             self.claim.since = since
 
-    def end(self) -> None:
-        """It is known what it took."""
-        self.claim = None
+    def end(self, known: Iterable[Claim]) -> None:
+        """A claim that followed asked for what it took, and returned these. What it heard of meanwhile, and did not
+        find, the next one collects."""
+        answer = self.claim.answer if self.claim is not None else None
+        if answer is None or any(answer.startswith(claim.fence.job_id.bytes) for claim in known):
+            self.claim = None
 
     def _hear(self, message: bytes) -> None:
         # What comes late has been asked for.
