@@ -53,8 +53,7 @@ async def dispatch(
     """Dispatch ``job`` and return its id.
 
     With a ``session`` the job is written by the session's own transaction when it flushes: it exists if and only if
-    that
-    transaction commits. Nothing is awaited and no connection is opened. Without one the job is stored before this
+    that transaction commits. Nothing is awaited and no connection is opened. Without one the job is stored before this
     returns, in a transaction of its own.
 
     Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``; the first

@@ -138,8 +138,9 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
         if not relays:
             raise ConfigurationError("--relay moves jobs from a database to Redis: set DATABASE_URL and REDIS_URL")
         return Worker(options, [], events, name=name, relays=relays)
-    import_jobs(settings.jobs)
+    # Before the application's modules: drivers load less of their packages than these would.
     drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
+    import_jobs(settings.jobs)
     if not registered():
         raise ConfigurationError(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"

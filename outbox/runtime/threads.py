@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
 import queue
 import threading
 from collections.abc import Callable
@@ -86,6 +85,9 @@ class ThreadCall:
 
 def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
     """``None`` takes back an exception that has not been raised yet."""
+    # Only here: half a MiB that handlers which are coroutines need nothing of.
+    import ctypes
+
     value = None if exception is None else ctypes.py_object(exception)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
 

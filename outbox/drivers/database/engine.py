@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from outbox.drivers.database.faults import out_of_office
+from outbox.drivers.database.loading import load_asyncmy
 from outbox.errors import ConfigurationError, UnsupportedServer
 
 _CONNECT_SECONDS = 10
@@ -117,6 +118,7 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
 
 
 def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
+    load_asyncmy()
     engine = create_async_engine(
         url,
         isolation_level=isolation_level,
