@@ -103,6 +103,26 @@ async def test_after_a_failover_the_driver_goes_on_with_the_new_master(tmp_path:
             await jobs_outlive(url, master, replica)
 
 
+async def test_a_sentinel_that_is_down_is_asked_once_and_then_the_next(tmp_path: Path) -> None:
+    """Trying it again, with ever longer pauses, would hold up each worker that connects while the next one knows."""
+    asked = 0
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.close()
+
+    with summary.skipping(), Redis(tmp_path / "master") as master:
+        with SentinelServer(tmp_path / "sentinel", master.port) as sentinel:
+            async with await asyncio.start_server(hang_up, "127.0.0.1") as down:
+                port = down.sockets[0].getsockname()[1]
+                hosts = f"127.0.0.1:{port},127.0.0.1:{sentinel.port}"
+                driver = RedisDriver(f"redis+sentinel://{hosts}/jobs/0?sentinel_password=of%20the%20sentinel")
+                await driver.check()
+                await driver.close()
+    assert asked == 1
+
+
 async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> None:
     driver = RedisDriver(url)
     await driver.check()

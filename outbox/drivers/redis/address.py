@@ -73,7 +73,7 @@ class Address:
             ConfigurationError: the URL has an option that there is not.
         """
         if self.scheme == _SENTINEL:
-            options = {**_timeouts(), **dict(self.sentinel_options)}
+            options = {**_timeouts(), "retry": _once(), **dict(self.sentinel_options)}
             sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
             return sentinel.master_for(self.master)  # type: ignore[no-any-return]
         try:
@@ -97,9 +97,14 @@ def _timeouts() -> dict[str, Any]:
     return {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _CONNECT_SECONDS}
 
 
+def _once() -> Retry:
+    """Whoever asks knows better: another sentinel, or how often a command may be sent."""
+    return Retry(NoBackoff(), 0)
+
+
 def _defaults(*, over_tcp: bool = True) -> dict[str, Any]:
     # Nothing is sent again behind our back: a claim that may have been carried out has to say so.
-    options = {**_timeouts(), "retry": Retry(NoBackoff(), 0), "protocol": _PROTOCOL}
+    options = {**_timeouts(), "retry": _once(), "protocol": _PROTOCOL}
     return {**options, "socket_keepalive": True} if over_tcp else options
 
 
