@@ -1,13 +1,15 @@
-"""Drivers of the tests' own, beside whatever is tested."""
+"""Drivers of the tests' own, beside whatever is tested, and a user of the database."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from sqlalchemy import make_url, text
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from tests.servers import sql
 
 
 @pytest.fixture
@@ -30,3 +32,15 @@ async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
     driver = RedisDriver(redis_url)
     yield driver
     await driver.close()
+
+
+@pytest.fixture
+def limited_url(migrated_url: str) -> Iterator[str]:
+    """The database, for a user who may do everything with it and nothing else, and who has not connected yet."""
+    url = make_url(migrated_url)
+    with sql.connection(migrated_url) as connection:
+        connection.execute(text("CREATE USER limited@'%' IDENTIFIED BY 'secret'"))
+        connection.execute(text(f"GRANT ALL ON {url.database}.* TO limited@'%'"))
+    yield url.set(username="limited", password="secret").render_as_string(hide_password=False)
+    with sql.connection(migrated_url) as connection:
+        connection.execute(text("DROP USER limited@'%'"))

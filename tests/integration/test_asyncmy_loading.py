@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
-
-from tests.servers import sql
 
 ROOT = Path(__file__).parents[2]
 ON_MYSQL = [pytest.param("mysql", marks=pytest.mark.mysql)]
@@ -37,27 +33,15 @@ def run(source: str, *arguments: str) -> str:
     return ran.stdout.strip()
 
 
-@pytest.fixture
-def with_password(migrated_url: str) -> Iterator[str]:
-    """The database, for a user whose password the server has never been given over a connection."""
-    url = make_url(migrated_url)
-    with sql.connection(migrated_url) as connection:
-        connection.execute(text("CREATE USER cautious@'%' IDENTIFIED BY 'secret'"))
-        connection.execute(text(f"GRANT ALL ON {url.database}.* TO cautious@'%'"))
-    yield url.set(username="cautious", password="secret").render_as_string(hide_password=False)
-    with sql.connection(migrated_url) as connection:
-        connection.execute(text("DROP USER cautious@'%'"))
-
-
 @pytest.mark.parametrize("backend", ON_MYSQL, indirect=True)
-def test_a_password_that_the_server_does_not_remember_is_encrypted_for_it(with_password: str) -> None:
-    assert run(CONNECT, with_password).endswith("True"), "MySQL did not ask for it, so that nothing was tested"
-    assert run(CONNECT, with_password).endswith("False"), "the server remembers the password now"
+def test_a_password_that_the_server_does_not_remember_is_encrypted_for_it(limited_url: str) -> None:
+    assert run(CONNECT, limited_url).endswith("True"), "MySQL did not ask for it, so that nothing was tested"
+    assert run(CONNECT, limited_url).endswith("False"), "the server remembers the password now"
 
 
 @pytest.mark.parametrize("backend", ON_MARIADB, indirect=True)
-def test_mariadb_needs_none(with_password: str) -> None:
-    assert run(CONNECT, with_password).endswith("False")
+def test_mariadb_needs_none(limited_url: str) -> None:
+    assert run(CONNECT, limited_url).endswith("False")
 
 
 ELSEWHERE = """

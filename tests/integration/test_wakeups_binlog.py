@@ -24,18 +24,6 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def limited_url(migrated_url: str) -> Iterator[str]:
-    """The database, for a user who may do everything with it and nothing else."""
-    url = make_url(migrated_url)
-    with sql.connection(migrated_url) as connection:
-        connection.execute(text("CREATE USER limited@'%' IDENTIFIED BY 'secret'"))
-        connection.execute(text(f"GRANT ALL ON {url.database}.* TO limited@'%'"))
-    yield url.set(username="limited", password="secret").render_as_string(hide_password=False)
-    with sql.connection(migrated_url) as connection:
-        connection.execute(text("DROP USER limited@'%'"))
-
-
 def grant(url: str, privilege: str) -> None:
     with sql.connection(url) as connection:
         connection.execute(text(f"GRANT {privilege} ON *.* TO limited@'%'"))
