@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, event, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, delete, event, insert, select
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -196,8 +196,8 @@ async def test_a_session_that_has_failed_says_so(
     assert await numbers(driver) == [2]
 
 
-async def test_a_job_whose_insert_failed_fails_the_commit_and_is_not_forgotten(
-    sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine
+async def test_after_a_failed_insert_nothing_can_be_committed_before_a_rollback(
+    sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine, driver: DatabaseDriver
 ) -> None:
     """Otherwise a session whose flush error was swallowed could commit the business data without the job."""
     async with sessions() as session:
@@ -210,11 +210,39 @@ async def test_a_job_whose_insert_failed_fails_the_commit_and_is_not_forgotten(
 
         with pytest.raises(outbox.OutboxError, match="alembic upgrade head"):
             await session.flush()
-        with pytest.raises(Exception, match="queue_nothing|rollback"):
+        event.remove(engine.sync_engine, "before_cursor_execute", break_it)
+        with pytest.raises(SessionUnusable, match="rollback"):
+            await dispatch(Receipt(order_id=2), session=session)
+        with pytest.raises(PendingRollbackError):
             await session.commit()
         await session.rollback()
-        event.remove(engine.sync_engine, "before_cursor_execute", break_it)
         assert await session.scalar(select(Order)) is None
+        await dispatch(Receipt(order_id=3), session=session)
+        await session.commit()
+    assert await numbers(driver) == [3]
+
+
+async def test_a_transaction_that_the_server_undid_cannot_be_committed_without_its_business_data(
+    sessions: async_sessionmaker[AsyncSession], engine: AsyncEngine, driver: DatabaseDriver, backend: str
+) -> None:
+    """A deadlock at the INSERT of the job, of which the session's transaction is the victim."""
+    if backend == "sqlite":
+        pytest.skip("SQLite knows no deadlocks")
+    async with sessions() as session, engine.connect() as heavier:
+        await session.execute(insert(Order).values(customer="Ada"))
+        await heavier.execution_options(isolation_level="REPEATABLE READ")
+        # Of two transactions the server undoes the one that has changed fewer rows.
+        await heavier.execute(insert(Order), [{"customer": f"customer {number}"} for number in range(100)])
+        await heavier.execute(select(JOBS).with_for_update())
+        await dispatch(Receipt(order_id=1), session=session)
+        waiting = asyncio.create_task(heavier.execute(delete(Order).where(Order.customer == "Ada")))
+        with pytest.raises(OperationalError, match="Deadlock"):
+            await session.commit()
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+        await waiting
+        await heavier.rollback()
+    assert await stored(driver) == []
 
 
 async def test_a_session_without_a_transaction_of_its_own_says_so(engine: AsyncEngine) -> None:

@@ -3,9 +3,8 @@
 A session collects dispatched jobs in one pending object of its own and writes them when it flushes, in one INSERT. That
 makes SQLAlchemy's unit of work responsible for what is hard to get right: a rolled back savepoint takes along what was
 dispatched in it (opening a savepoint flushes what came before), a commit flushes until nothing is pending, and a
-session
-that is rolled back or closed forgets. The object is mapped to ``queue_jobs`` only so that the session finds the right
-bind; it is never written itself.
+session that is rolled back or closed forgets. The object is mapped to ``queue_jobs`` only so that the session finds the
+right bind; it is never written itself.
 """
 
 from __future__ import annotations
@@ -113,12 +112,24 @@ def _write_staged(session: Session, *_: Any) -> None:
     if staged is None or not inspect(staged).pending:
         return
     _insert(session, staged.envelopes, staged.announce)
-    # Only now: if the INSERT failed, the jobs stay pending, and no commit can leave them behind unnoticed.
     session.expunge(staged)
     del session.info[_KEY]
 
 
 def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce) -> None:
+    # As a flush writes rows: when the INSERT fails, the server may have undone the whole transaction, a deadlock does,
+    # and until somebody calls rollback() the session must neither begin another nor commit what is left of this one.
+    transaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
+    try:
+        _execute(session, envelopes)
+        transaction.commit()
+    except BaseException:
+        transaction.rollback(_capture_exception=True)
+        raise
+    after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))
+
+
+def _execute(session: Session, envelopes: Sequence[Envelope]) -> None:
     connection = session.connection(bind_arguments={"mapper": _mapper})
     if _autocommits(connection):
         raise SessionUnusable(
@@ -134,7 +145,6 @@ def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce)
             if translated is None:
                 raise
             raise translated from error
-    after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))
 
 
 def _autocommits(connection: Connection) -> bool:
