@@ -7,14 +7,14 @@ from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from outbox.connections import connection_settings, current_settings
 from outbox.errors import ConfigurationError
 from outbox.notify.base import Bells, Report, Source, Unavailable
 from outbox.notify.publisher import Publisher
 from outbox.notify.switchboard import switchboard
-from outbox.settings import DATABASE, REDIS, Settings
+from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
 
 if TYPE_CHECKING:
     from outbox.drivers.redis.messenger import Messenger
@@ -57,15 +57,20 @@ def messenger(url: str) -> Messenger:
     return Messenger(url)
 
 
-def data_version(url: str) -> DataVersion | None:
-    """What sees commits to the SQLite file of ``url``; None where it is no file, or no SQLite."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
+def data_version(connection: ConnectionSettings) -> DataVersion | None:
+    """What sees commits to a connection's SQLite file; None where there is none."""
+    url = _database_url(connection)
+    if url is None or url.get_backend_name() != "sqlite":
         return None
     # Only here: Python's SQLite takes 1.5 MiB, and servers need none of it.
     from outbox.notify.data_version import DataVersion
 
-    return DataVersion.of(parsed)
+    return DataVersion.of(url)
+
+
+def _database_url(connection: ConnectionSettings) -> URL | None:
+    """None for a Redis: its URLs are not SQLAlchemy's, which refuses several hosts."""
+    return make_url(connection.url) if connection.driver == DATABASE else None
 
 
 def binary_log(settings: Settings, connection: str, bells: Bells, report: Report) -> Source:
@@ -75,10 +80,9 @@ def binary_log(settings: Settings, connection: str, bells: Bells, report: Report
         ConfigurationError: there is no such connection.
         Unavailable: its server has none.
     """
-    found = connection_settings(settings, connection)
-    url = make_url(found.url)
-    if found.driver != DATABASE or url.get_backend_name() == "sqlite":
-        raise Unavailable(f"{url.get_backend_name()} has no binary log")
+    url = _database_url(connection_settings(settings, connection))
+    if url is None or url.get_backend_name() == "sqlite":
+        raise Unavailable(f"{REDIS if url is None else url.get_backend_name()} has no binary log")
     # Only here: its package is an extra, and nobody else reads binary logs.
     from outbox.notify.binlog.source import BinaryLog
 

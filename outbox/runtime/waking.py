@@ -78,7 +78,7 @@ class Waking:
 
     def wakeups(self, connection: str) -> Wakeups:
         """What the connection waits on."""
-        watched = data_version(connection_settings(self._settings, connection).url) if self._wake == "auto" else None
+        watched = data_version(connection_settings(self._settings, connection)) if self._wake == "auto" else None
         return watched or Polling()
 
     async def listen(self, connection: str) -> str:
@@ -95,7 +95,7 @@ class Waking:
                 return await self._subscription(found.url, connection).start()
             case "redis":
                 return await self._subscription(self._redis_url(), connection).start()
-            case "auto" if data_version(found.url) is not None:
+            case "auto" if data_version(found) is not None:
                 return "data version"
             case "auto" if self._settings.redis_url is not None:
                 url = self._settings.redis_url

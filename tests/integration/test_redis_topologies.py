@@ -22,6 +22,8 @@ from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
+from tests.crash.jobs import Counted
+from tests.crash.scene import RedisScene
 from tests.integration.redis_servers import ClusterServer, SentinelServer, cluster, cluster_url, wait_for
 from tests.servers import LocalServer, Redis, summary
 from tests.servers.process import free_port
@@ -43,6 +45,17 @@ async def a_job_runs(url: str) -> None:
     await driver.close()
 
 
+async def a_worker_runs_a_job(url: str, directory: Path) -> None:
+    """A process, with everything else in it that is given the URL."""
+    scene = RedisScene(url, directory)
+    worker = await scene.workers.started("--connection", "redis")
+    await scene.dispatch(Counted(number=1))
+    await scene.all_done()
+    assert await worker.terminate() == 0
+    await scene.verify()
+    await scene.close()
+
+
 # --- one server
 
 
@@ -50,6 +63,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
     socket = tmp_path / "redis.sock"
     with summary.skipping(), Redis(tmp_path / "server", options=("--unixsocket", str(socket))):
         await a_job_runs(f"unix://{socket}?db=1")
+        await a_worker_runs_a_job(f"unix://{socket}?db=1", tmp_path)
 
 
 async def test_tls(tmp_path: Path) -> None:
@@ -117,10 +131,12 @@ async def test_a_sentinel_that_is_down_is_asked_once_and_then_the_next(tmp_path:
             async with await asyncio.start_server(hang_up, "127.0.0.1") as down:
                 port = down.sockets[0].getsockname()[1]
                 hosts = f"127.0.0.1:{port},127.0.0.1:{sentinel.port}"
-                driver = RedisDriver(f"redis+sentinel://{hosts}/jobs/0?sentinel_password=of%20the%20sentinel")
+                url = f"redis+sentinel://{hosts}/jobs/0?sentinel_password=of%20the%20sentinel"
+                driver = RedisDriver(url)
                 await driver.check()
                 await driver.close()
-    assert asked == 1
+                assert asked == 1
+                await a_worker_runs_a_job(url, tmp_path)
 
 
 async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> None:
@@ -205,6 +221,10 @@ async def follow_ups_of(driver: RedisDriver) -> tuple[Settlement, list[JobId]]:
     claim = await claim_one(driver)
     follow_ups = [envelope(number, queue=queue, delay=0.5) for number, queue in enumerate(["default", *QUEUES])]
     return Settlement.completed(claim.fence, tuple(follow_ups)), [job.id for job in follow_ups]
+
+
+async def test_a_worker_of_a_cluster(nodes: Sequence[ClusterServer], tmp_path: Path) -> None:
+    await a_worker_runs_a_job(cluster_url(nodes), tmp_path)
 
 
 async def test_follow_ups_reach_other_slots(driver: RedisDriver, nodes: Sequence[ClusterServer]) -> None:
