@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -27,6 +28,7 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
 
+SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
 
 
@@ -286,3 +288,177 @@ async def test_a_locked_sqlite_file_is_waited_for(driver: DatabaseDriver, backen
         await writer.exec_driver_sql("ROLLBACK")
         assert len(await claiming) == 1
     await engine.dispose()
+
+
+async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
+    driver: DatabaseDriver, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try waits by itself, five seconds on SQLite."""
+    if backend != "sqlite":
+        pytest.skip("servers have settings of their own for it")
+    await driver.counts()
+    seconds = iter(range(0, 1_000, 5))
+    monkeypatch.setattr("outbox.clock.now", lambda: float(next(seconds)))
+    tries = 0
+
+    @event.listens_for(driver._database.engine.sync_engine, "begin")
+    def refuse(_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked"))
+
+    with pytest.raises(BackendUnavailable, match="locked"):
+        await driver.pause("default")
+    assert tries == 2
+
+
+# --- refusals that pass
+
+
+async def test_a_full_disk_is_an_outage(driver: DatabaseDriver, backend: str) -> None:
+    if backend != "sqlite":
+        pytest.skip("a trigger says it for servers")
+    await driver.insert(envelopes(1))
+    engine = driver._database.engine
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def leave_no_room(connection: Any, *_: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA max_page_count = 1")
+        cursor.close()
+
+    with pytest.raises(BackendUnavailable, match=r"has no room left.*full"):
+        await driver.insert(envelopes(2_000))
+    event.remove(engine.sync_engine, "checkout", leave_no_room)
+    await engine.dispose()
+    assert len(await driver.claim(["default"], 10, 30)) == 1
+
+
+@pytest.mark.parametrize("code", [1114, 1969, 9001])
+async def test_an_end_that_is_refused_for_a_while_can_be_written_later(
+    driver: DatabaseDriver, backend: str, migrated_url: str, code: int
+) -> None:
+    """A worker that took it for a refusal of this end would run the job again."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has other words")
+    await driver.insert(envelopes(1))
+    claim = (await driver.claim(["default"], 1, 30))[0]
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(
+            "CREATE TRIGGER refuses BEFORE DELETE ON queue_jobs FOR EACH ROW "
+            f"SIGNAL SQLSTATE 'HY000' SET mysql_errno = {code}, message_text = 'not now'"
+        )
+    with pytest.raises(BackendUnavailable, match="not now"):
+        await driver.settle([Settlement.completed(claim.fence)])
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql("DROP TRIGGER refuses")
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+async def test_a_user_who_has_no_connection_left_waits_for_one(migrated_url: str, limited_url: str) -> None:
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql("ALTER USER limited@'%%' WITH MAX_USER_CONNECTIONS 2")
+    first, second = DatabaseDriver(limited_url), DatabaseDriver(limited_url)
+    await first.check()
+    with pytest.raises(BackendUnavailable, match="max_user_connections|connections"):
+        await second.check()
+    await first.close()
+    await second.check()
+    await second.close()
+
+
+# --- refusals that do not
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+@pytest.mark.parametrize("change", ["ACCOUNT LOCK", "PASSWORD EXPIRE"])
+async def test_a_user_who_may_not_log_in_is_a_matter_of_configuration(
+    migrated_url: str, limited_url: str, change: str
+) -> None:
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(f"ALTER USER limited@'%%' {change}")
+    driver = DatabaseDriver(limited_url)
+    with pytest.raises(ConfigurationError, match="refuses this user or database"):
+        await driver.check()
+    await driver.close()
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+async def test_a_user_who_may_only_read_is_refused_when_a_worker_starts(migrated_url: str, limited_url: str) -> None:
+    database = make_url(migrated_url).database
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(f"REVOKE ALL ON {database}.* FROM limited@'%%'")
+        operator.exec_driver_sql(f"GRANT SELECT ON {database}.* TO limited@'%%'")
+    driver = DatabaseDriver(limited_url)
+    with pytest.raises(ConfigurationError, match="command denied"):
+        await driver.check()
+    await driver.close()
+
+
+async def test_a_file_that_cannot_be_written_is_refused_when_a_worker_starts(
+    driver: DatabaseDriver, backend: str
+) -> None:
+    if backend != "sqlite":
+        pytest.skip("about SQLite's file")
+
+    @event.listens_for(driver._database.engine.sync_engine, "connect")
+    def forbid(connection: Any, _: object) -> None:
+        # As the mode of the file would, for everybody but root.
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    with pytest.raises(ConfigurationError, match=r"cannot be written.*write access to the file"):
+        await driver.check()
+
+
+# --- connections that nobody uses
+
+
+async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_for_ever(
+    driver: DatabaseDriver, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stays open for the server, which hears nothing of it any more."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connections")
+    monkeypatch.setattr("outbox.drivers.database.engine._IDLE_SECONDS", 1)
+    await driver.insert(envelopes(3))
+    lost = DatabaseDriver(migrated_url)
+    taken = asyncio.Event()
+
+    async def hang(_: object) -> None:
+        taken.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("outbox.drivers.database.wire.Wire.commit", hang)
+    claiming = asyncio.create_task(lost.claim(["default"], 10, 1))
+    await taken.wait()
+    monkeypatch.undo()
+    assert await driver.claim(["default"], 10, 30) == []
+    async with asyncio.timeout(10):
+        while not (claims := await driver.claim(["default"], 10, 30)):
+            await asyncio.sleep(0.1)
+    assert {claim.attempt for claim in claims} == {1}
+    claiming.cancel()
+    await asyncio.wait([claiming])
+    await lost.close()
+
+
+async def test_a_connection_that_was_idle_is_left_before_the_server_closes_it(
+    driver: DatabaseDriver, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has no connections")
+    now = 1_000.0
+    monkeypatch.setattr("outbox.clock.now", lambda: now)
+
+    async def ask(connection: Any) -> Any:
+        return (await connection.exec_driver_sql("SELECT CONNECTION_ID(), @@wait_timeout")).one()
+
+    used, seconds = await driver._database.write(ask)
+    now += 19
+    assert await driver._database.write(ask) == (used, seconds)
+    now += 21
+    assert seconds == 30 > 21
+    assert (await driver._database.write(ask))[0] != used

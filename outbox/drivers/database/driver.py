@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from sqlalchemy import false
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import (
@@ -58,7 +59,16 @@ class DatabaseDriver:
                 await connection.execute(table.select().limit(0))
             return version
 
+        async def write_nothing(connection: AsyncConnection) -> None:
+            """Whoever may not write is refused all the same."""
+            for table in metadata.sorted_tables:
+                nothing = table.select().where(false())
+                await connection.execute(table.insert().from_select(table.columns.keys(), nothing))
+                await connection.execute(table.update().where(false()).values({table.columns[0]: table.columns[0]}))
+                await connection.execute(table.delete().where(false()))
+
         self._server = await self._database.read(look)
+        await self._database.write(write_nothing)
 
     async def now(self) -> datetime:
         return await inspecting.now(self._database)
