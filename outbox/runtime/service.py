@@ -12,6 +12,13 @@ from typing import Protocol
 _log = logging.getLogger("outbox.runtime")
 
 
+class Cancelled(Exception):
+    """Nobody here cancels what runs in the background. A handler does that cancels every task that it finds."""
+
+    def __init__(self) -> None:
+        super().__init__("a handler has cancelled tasks that are not its own")
+
+
 class Service(Protocol):
     """Both calls are safe in any state: stopped before it was started, stopped twice, started twice. What has been
     stopped stays stopped."""
@@ -68,7 +75,7 @@ class BackgroundLoop(ABC):
         return self.stopping
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
+        error = (None if self.stopping else Cancelled()) if task.cancelled() else task.exception()
         if error is None:
             return
         if self.on_crash is not None:

@@ -29,7 +29,7 @@ from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
 from outbox.runtime.presence import Presence
 from outbox.runtime.relaying import RelayLoop
 from outbox.runtime.renewal import Renewal
-from outbox.runtime.service import BackgroundLoop, Service
+from outbox.runtime.service import BackgroundLoop, Cancelled, Service
 from outbox.runtime.slots import Slots
 from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
@@ -39,6 +39,9 @@ from outbox.runtime.waking import Ears, Waking
 from outbox.runtime.watchdog import Watchdog
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
+
+_STOP_WITHIN = 1.0
+"""Seconds for each part of a worker whose tasks were cancelled."""
 
 _BEAT_AT_MOST = 10.0
 
@@ -131,11 +134,18 @@ class Worker:
                 if isinstance(service, BackgroundLoop):
                     service.on_crash = self._crashed
                 await service.start()
-            await self.stop.wait()
+            try:
+                await self.stop.wait()
+            except asyncio.CancelledError:
+                self._crashed(Cancelled())
             self._announce_stop()
         finally:
+            # What a handler has cancelled comes to no end, and what waits for it would wait for ever.
+            within = _STOP_WITHIN if isinstance(self.stop.error, Cancelled) else None
             for service in reversed(services):
-                await service.stop()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(within):
+                        await service.stop()
         tally = self._tally
         self._events.emit(WorkerStopped(self._name, tally.processed, tally.failed, tally.handed_back))
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)

@@ -106,6 +106,20 @@ class CancelsItself(Job):
         await asyncio.sleep(0)
 
 
+class CancelsEverything(Job):
+    """What a clean-up that was written for a program of its own does."""
+
+    name = "zoo.CancelsEverything"
+
+    number: int = 0
+
+    async def handle(self) -> None:
+        note("begin", self)
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(60)
+
+
 class BadHook(Job):
     """Fails, and so does its hook."""
 
