@@ -1,16 +1,16 @@
-"""Taking jobs, and keeping them: claim and extend."""
+"""Taking jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease
+from outbox.drivers.base import Claim
 from outbox.drivers.database.database import Database
+from outbox.drivers.database.holding import find_again, holders
 from outbox.drivers.database.keys import chunked
 from outbox.drivers.database.looking import count_workers, look_from_heads
 from outbox.drivers.database.marks import Lane, Marks
@@ -32,11 +32,14 @@ _PRIORITY, _AVAILABLE, _URGENT = 2, 7, 8
 async def claim(
     database: Database, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
 ) -> list[Claim]:
+    if database.doubts.claims and (found := await find_again(database, limit, lease, queues)):
+        return found
     # One call is one token, its retries included: should a commit have worked whose answer was lost, the token finds
     # the rows that it took.
     taking = _Taking(database, queues, limit, lease, brief=brief)
     begun = clock.now()
-    claims = await database.write_plain(taking.take, confirm=taking.recover)
+    claims = await database.write_plain(taking.take, confirm=taking.recover, doubted=taking.remember)
+    database.doubts.forget(claims)
     taking.tell(clock.now() - begun)
     return claims
 
@@ -239,43 +242,13 @@ class _Taking:
             self._deadline,
         )
 
+    def remember(self) -> None:
+        """Nobody knows whether the last try was committed."""
+        self._database.doubts.add(self._claims)
+
     async def recover(self, connection: Plain) -> list[Claim] | None:
         held = await holders(
             self._database, connection, [claim.fence.job_id.bytes for claim in self._claims], lock=False
         )
         mine = [claim for claim in self._claims if held.get(claim.fence.job_id.bytes) == self._token]
         return mine or None
-
-
-async def extend(database: Database, fences: Sequence[Fence], lease: float) -> Lease:
-    """Renew in one statement per token, and ask for the rows only where a token lost some of them."""
-    by_token: dict[bytes, list[Fence]] = {}
-    for fence in sorted(fences, key=attrgetter("job_id")):
-        by_token.setdefault(fence.token, []).append(fence)
-    microseconds = int(lease * _MICROSECONDS)
-
-    async def renew(connection: Plain) -> Lease:
-        deadline = clock.now() + lease
-        lost: set[Fence] = set()
-        for token, group in ((token, group) for token, all_of in by_token.items() for group in chunked(all_of)):
-            ids = [fence.job_id.bytes for fence in group]
-            result = await connection.exec_driver_sql(
-                database.dialect.renew(len(ids)), (microseconds, microseconds, *ids, token)
-            )
-            if result.rowcount != len(ids):
-                held = await holders(database, connection, ids, lock=False)
-                lost.update(fence for fence in group if held.get(fence.job_id.bytes) != token)
-        return Lease(deadline, frozenset(fences) - lost, frozenset(lost))
-
-    return await database.write_plain(renew)
-
-
-async def holders(
-    database: Database, connection: Plain, ids: Sequence[bytes], *, lock: bool
-) -> dict[bytes, bytes | None]:
-    """The current token of each of these jobs that is still there."""
-    held: dict[bytes, bytes | None] = {}
-    for keys in chunked(sorted(ids)):
-        rows: Iterable[Any] = await connection.exec_driver_sql(database.dialect.held(len(keys), lock=lock), tuple(keys))
-        held.update((bytes(row[0]), None if row[1] is None else bytes(row[1])) for row in rows)
-    return held

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.doubts import Doubts
 from outbox.drivers.database.engine import create_engine, create_reader
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.marks import Marks
@@ -43,6 +44,7 @@ class Database:
         self.dialect = dialect_for(self.engine.dialect)
         self.marks = Marks() if self.dialect.keeps_deleted else None
         """Where claims begin if not at the head of their index."""
+        self.doubts = Doubts()
 
     @property
     def holds_in_place(self) -> bool:
@@ -76,15 +78,28 @@ class Database:
         """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
         return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
 
-    async def write_plain(self, work: PlainWork[T], *, confirm: PlainWork[T | None] | None = None) -> T:
-        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry."""
-        return await self._write(_plainly, work, confirm)
+    async def write_plain(
+        self,
+        work: PlainWork[T],
+        *,
+        confirm: PlainWork[T | None] | None = None,
+        doubted: Callable[[], None] | None = None,
+    ) -> T:
+        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry. ``doubted`` is called when it
+        becomes unknown whether ``work`` was committed: this may give up before it has found out."""
+        return await self._write(_plainly, work, confirm, doubted)
 
     async def read_plain(self, work: PlainWork[T]) -> T:
         """`read` for statements that need nothing of SQLAlchemy, and are in a hurry."""
         return await self._read(_plainly, work)
 
-    async def _write(self, connect: Connect, work: AnyWork[T], confirm: AnyWork[T | None] | None) -> T:
+    async def _write(
+        self,
+        connect: Connect,
+        work: AnyWork[T],
+        confirm: AnyWork[T | None] | None,
+        doubted: Callable[[], None] | None = None,
+    ) -> T:
         persistence = Persistence()
         in_doubt = False
         while True:
@@ -100,9 +115,12 @@ class Database:
                     await connection.commit()
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                # Once in doubt, always: another node of a cluster may learn of the first commit only after it was asked
-                # about it, and refuse the second because of it.
-                in_doubt = in_doubt or (committing and classify(error) is Fault.UNREACHABLE)
+                if committing and classify(error) is Fault.UNREACHABLE:
+                    # Once in doubt, always: another node of a cluster may learn of the first commit only after it was
+                    # asked about it, and refuse the second because of it.
+                    in_doubt = True
+                    if doubted is not None:
+                        doubted()
                 await self._pause_or_raise(error, persistence)
 
     async def _read(self, connect: Connect, work: AnyWork[T]) -> T:

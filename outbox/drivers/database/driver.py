@@ -20,7 +20,17 @@ from outbox.drivers.base import (
     Waiting,
     WorkerStatus,
 )
-from outbox.drivers.database import claiming, concerns, failed, fleet, forwarding, inspecting, looking, settling
+from outbox.drivers.database import (
+    claiming,
+    concerns,
+    failed,
+    fleet,
+    forwarding,
+    holding,
+    inspecting,
+    looking,
+    settling,
+)
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
 from outbox.drivers.database.inserting import own_insert_statements
@@ -77,6 +87,7 @@ class DatabaseDriver:
         return await concerns.concerns(self._database)
 
     async def close(self) -> None:
+        await holding.give_back(self._database)
         await self._database.close()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
@@ -90,7 +101,7 @@ class DatabaseDriver:
         return await claiming.claim(self._database, queues, limit, lease, brief=brief)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
-        return await claiming.extend(self._database, fences, lease)
+        return await holding.extend(self._database, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settling.settle(self._database, self.name, settlements)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from outbox.drivers.base import Settled
-from outbox.drivers.database.claiming import holders
 from outbox.drivers.database.database import Database
+from outbox.drivers.database.holding import holders
 from outbox.drivers.database.inserting import own_insert_statements, packets
 from outbox.drivers.database.keys import chunked
 from outbox.drivers.database.wire import Plain

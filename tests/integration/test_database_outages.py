@@ -1,0 +1,243 @@
+"""A COMMIT is carried out, its answer is lost, and the database stays away for longer than a call goes on trying."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import outbox
+from outbox import clock
+from outbox.drivers.database import DatabaseDriver, holding
+from outbox.drivers.database.claiming import _Taking
+from outbox.errors import BackendUnavailable
+from outbox.settlement import Settlement
+from tests.conformance.jobs import claim_one, envelope, envelopes
+from tests.servers import LocalServer, databases, sql
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    """Another worker's, whose database does not go away."""
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+class Outage:
+    """Begins with the answer of the next COMMIT."""
+
+    def __init__(self, driver: DatabaseDriver, *, after: bool = True, begin: Callable[[], None] | None = None) -> None:
+        self._lasts = False
+        self._after = after
+        self._begin = begin
+        database = driver._database
+        self._engine = database.engine.sync_engine
+        self._commit = self._engine.dialect.do_commit
+        self._engine.dialect.do_commit = self._lose  # type: ignore[method-assign]
+        for pool in {database.engine.pool, database._reader.pool}:
+            event.listen(pool, "checkout", self._refuse)
+
+    def _lose(self, connection: object) -> None:
+        if self._after:
+            self._commit(connection)  # type: ignore[arg-type]
+        self._lasts = True
+        self._engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
+        if self._begin is not None:
+            self._begin()
+        raise self._error()
+
+    def _refuse(self, *_: object) -> None:
+        if self._lasts:
+            raise self._error()
+
+    def _error(self) -> Exception:
+        errors = self._engine.dialect.dbapi
+        if self._engine.dialect.name == "sqlite":
+            return errors.OperationalError("disk I/O error")  # type: ignore[no-any-return, union-attr]
+        return errors.OperationalError(2013, "Lost connection to server during query")  # type: ignore[no-any-return, union-attr]
+
+    def end(self) -> None:
+        self._lasts = False
+
+
+async def claim_in_doubt(
+    driver: DatabaseDriver, *, limit: int = 10, lease: float = 30, after: bool = True, brief: bool = False
+) -> Outage:
+    outage = Outage(driver, after=after)
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(["default"], limit, lease, brief=brief)
+    return outage
+
+
+async def attempts(driver: DatabaseDriver) -> list[int]:
+    return [job.attempts for job in await driver.list_jobs()]
+
+
+@pytest.mark.parametrize("brief", [False, True])
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+async def test_the_next_claim_has_the_jobs_of_one_in_doubt(driver: DatabaseDriver, after: bool, brief: bool) -> None:
+    await driver.insert(envelopes(3))
+    outage = await claim_in_doubt(driver, limit=3, after=after, brief=brief)
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(["default"], 3, 30)
+    outage.end()
+    begun = clock.now()
+    claims = await driver.claim(["default"], 3, 30)
+    assert {claim.attempt for claim in claims} == {1}
+    assert await attempts(driver) == [1, 1, 1]
+    assert all(claim.deadline >= begun + 30 for claim in claims)
+    assert await driver.claim(["default"], 3, 30) == []
+    settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    assert len(settled.accepted) == 3
+    assert not driver._database.doubts.claims
+
+
+async def test_a_claim_in_doubt_whose_lease_has_ended_still_costs_no_attempt(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    await driver.insert(envelopes(1))
+    outage = await claim_in_doubt(driver, lease=0.2)
+    while (await other.look(["default"])).due != 0.0:
+        await asyncio.sleep(0.05)
+    outage.end()
+    claim = await claim_one(driver)
+    assert (claim.attempt, claim.rescued) == (1, False)
+    assert await other.claim(["default"], 1, 30) == []
+
+
+async def test_a_claim_in_doubt_takes_nothing_from_its_next_owner(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    await driver.insert(envelopes(1))
+    outage = await claim_in_doubt(driver, lease=0.2)
+    while not (claims := await other.claim(["default"], 1, 30)):
+        await asyncio.sleep(0.05)
+    outage.end()
+    assert await driver.claim(["default"], 1, 30) == []
+    assert not driver._database.doubts.claims
+    assert len((await other.settle([Settlement.completed(claims[0].fence)])).accepted) == 1
+
+
+async def test_what_there_is_no_room_for_is_given_back_without_an_attempt(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    await driver.insert(envelopes(5))
+    outage = await claim_in_doubt(driver, limit=5)
+    outage.end()
+    assert len(await driver.claim(["default"], 2, 30)) == 2
+    assert sorted(await attempts(driver)) == [0, 0, 0, 1, 1]
+    assert {claim.attempt for claim in await other.claim(["default"], 5, 30)} == {1}
+
+
+async def test_a_claim_of_other_queues_gets_none_of_it(driver: DatabaseDriver) -> None:
+    await driver.insert([envelope(), envelope(queue="other")])
+    outage = await claim_in_doubt(driver)
+    outage.end()
+    assert (await claim_one(driver, "other")).queue == "other"
+    assert (await claim_one(driver)).queue == "default"
+
+
+async def test_a_driver_that_is_closed_gives_back_what_it_claimed_in_doubt(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    await driver.insert(envelopes(2))
+    outage = await claim_in_doubt(driver)
+    outage.end()
+    await driver.close()
+    assert await attempts(other) == [0, 0]
+    assert len(await other.claim(["default"], 2, 30)) == 2
+
+
+async def test_a_driver_is_closed_whether_its_database_answers_or_not(driver: DatabaseDriver) -> None:
+    await driver.insert(envelopes(1))
+    await claim_in_doubt(driver)
+    await driver.close()
+
+
+async def test_a_commit_that_a_node_learns_of_late_is_found_by_a_later_claim(
+    driver: DatabaseDriver, other: DatabaseDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node of a cluster, at first, shows the jobs as nobody's."""
+    know = holding.holders
+
+    async def know_nothing(*arguments: object, **options: object) -> dict[bytes, bytes | None]:
+        return dict.fromkeys(await know(*arguments, **options))  # type: ignore[arg-type]
+
+    await driver.insert(envelopes(2))
+    outage = await claim_in_doubt(driver)
+    outage.end()
+    monkeypatch.setattr(holding, "holders", know_nothing)
+    assert await driver.claim(["default"], 2, 30) == []
+    monkeypatch.setattr(holding, "holders", know)
+    assert {claim.attempt for claim in await driver.claim(["default"], 2, 30)} == {1}
+
+
+async def test_what_a_claim_took_before_it_took_other_jobs_is_found_by_the_next_one(
+    driver: DatabaseDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the second try had gone to another node of a cluster, on which the first one's jobs were nobody's."""
+
+    async def know_nothing(self: object, connection: object) -> None: ...
+
+    await driver.insert(envelopes(2))
+    outage = Outage(driver, begin=lambda: outage.end())
+    monkeypatch.setattr(_Taking, "recover", know_nothing)
+    [second] = await driver.claim(["default"], 1, 30)
+    [first] = await driver.claim(["default"], 1, 30)
+    assert {first.fence.job_id, second.fence.job_id} == {job.id for job in await driver.list_jobs()}
+    assert await attempts(driver) == [1, 1]
+    assert await driver.claim(["default"], 1, 30) == []
+
+
+async def test_what_was_not_carried_out_waits_for_nobody_and_is_forgotten(
+    driver: DatabaseDriver, migrated_url: str, backend: str
+) -> None:
+    """The server has not noticed that the claim's transaction has lost its client: it still holds its locks."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has no server")
+    [job] = await driver.insert(envelopes(1)) or await driver.list_jobs()
+    outage = await claim_in_doubt(driver, lease=0.5, after=False)
+    outage.end()
+    engine = create_async_engine(migrated_url)
+    async with engine.connect() as forgotten:
+        await forgotten.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), {"id": job.id.bytes})
+        async with asyncio.timeout(10):
+            assert await driver.claim(["default"], 1, 30) == []
+            while driver._database.doubts.claims:
+                await asyncio.sleep(0.05)
+                await driver.claim(["default"], 1, 30)
+    await engine.dispose()
+    assert (await claim_one(driver)).attempt == 1
+
+
+async def test_a_server_killed_between_commit_and_answer_costs_no_attempt(local_database: LocalServer) -> None:
+    with sql.connection(local_database.url) as operator:
+        operator.execute(text("CREATE DATABASE jobs"))
+    url = f"{local_database.url}/jobs"
+    databases.create_tables(url, outbox.metadata)
+    driver = DatabaseDriver(url)
+    await driver.insert(envelopes(3))
+    outage = Outage(driver, begin=local_database.kill)
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(["default"], 10, 30)
+    outage.end()
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(["default"], 10, 30)
+    await asyncio.to_thread(local_database.start)
+    claims = await driver.claim(["default"], 10, 30)
+    assert [claim.attempt for claim in claims] == [1, 1, 1]
+    assert await attempts(driver) == [1, 1, 1]
+    settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    assert len(settled.accepted) == 3
+    await driver.close()
