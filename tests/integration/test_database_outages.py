@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from sqlalchemy import event, text
@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import outbox
 from outbox import clock
+from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver, holding
 from outbox.drivers.database.claiming import _Taking
 from outbox.errors import BackendUnavailable
-from outbox.settlement import Settlement
-from tests.conformance.jobs import claim_one, envelope, envelopes
+from outbox.settlement import Failure, Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
 
 
@@ -222,11 +223,7 @@ async def test_what_was_not_carried_out_waits_for_nobody_and_is_forgotten(
 
 
 async def test_a_server_killed_between_commit_and_answer_costs_no_attempt(local_database: LocalServer) -> None:
-    with sql.connection(local_database.url) as operator:
-        operator.execute(text("CREATE DATABASE jobs"))
-    url = f"{local_database.url}/jobs"
-    databases.create_tables(url, outbox.metadata)
-    driver = DatabaseDriver(url)
+    driver = fresh_driver(local_database)
     await driver.insert(envelopes(3))
     outage = Outage(driver, begin=local_database.kill)
     with pytest.raises(BackendUnavailable):
@@ -241,3 +238,112 @@ async def test_a_server_killed_between_commit_and_answer_costs_no_attempt(local_
     settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
     assert len(settled.accepted) == 3
     await driver.close()
+
+
+async def settle_in_doubt(driver: DatabaseDriver, ends: list[Settlement], *, after: bool = True) -> Outage:
+    outage = Outage(driver, after=after)
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            await driver.settle(ends)
+    return outage
+
+
+def ways_to_end(claims: Sequence[Claim]) -> list[Settlement]:
+    completed, failed, retried, released, snoozed, cancelled = (claim.fence for claim in claims)
+    return [
+        Settlement.completed(completed, (envelope(queue="next"),)),
+        Settlement.failed(failed, FAILURE),
+        Settlement.retried(retried, 0, FAILURE),
+        Settlement.released(released, 60),
+        Settlement.snoozed(snoozed, 60),
+        Settlement.cancelled(cancelled),
+    ]
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+async def test_settlements_in_doubt_are_accepted_and_written_once(driver: DatabaseDriver, after: bool) -> None:
+    await driver.insert(envelopes(6))
+    ends = ways_to_end(await driver.claim(["default"], 6, 30))
+    outage = await settle_in_doubt(driver, ends, after=after)
+    outage.end()
+    settled = await driver.settle(ends)
+    assert settled.stale == ()
+    assert {settlement.fence for settlement in settled.accepted} == {settlement.fence for settlement in ends}
+    assert len(await driver.claim(["next"], 2, 30)) == 1
+    assert [failed.attempts for failed in await driver.list_failed()] == [1]
+    assert sorted(await attempts(driver)) == [0, 1, 1, 1]
+    assert not driver._database.doubts.ends
+    assert (await driver.settle(ends)).accepted == ()
+
+
+async def test_completions_in_doubt_are_accepted(driver: DatabaseDriver) -> None:
+    await driver.insert(envelopes(3))
+    ends = [Settlement.completed(claim.fence) for claim in await driver.claim(["default"], 3, 30)]
+    outage = await settle_in_doubt(driver, ends)
+    outage.end()
+    assert len((await driver.settle(ends)).accepted) == 3
+
+
+async def test_of_settlements_in_doubt_those_with_another_outcome_are_stale(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    """They were not written, and the next owner has ended the jobs in other ways."""
+    await driver.insert(envelopes(6))
+    ends = ways_to_end(await driver.claim(["default"], 6, 0.2))
+    outage = await settle_in_doubt(driver, ends, after=False)
+    claims: list[Claim] = []
+    while len(claims) < 6:
+        await asyncio.sleep(0.05)
+        claims += await other.claim(["default"], 6, 30)
+    fences = {claim.fence.job_id: claim.fence for claim in claims}
+    completed, failed, retried, released, snoozed, cancelled = (fences[end.fence.job_id] for end in ends)
+    theirs = [
+        Settlement.failed(completed, FAILURE),
+        Settlement.failed(failed, Failure("AttemptsExhausted", "its lease ended 1 time", "")),
+        Settlement.completed(retried),
+        Settlement.failed(released, FAILURE),
+        Settlement.retried(cancelled, 60, FAILURE),
+    ]
+    assert len((await other.settle(theirs)).accepted) == 5
+    assert snoozed in fences.values(), "still held by its next owner"
+    outage.end()
+    settled = await driver.settle(ends)
+    assert settled.accepted == ()
+    assert len(await driver.list_failed()) == 3
+
+
+async def test_one_job_that_is_still_held_says_that_none_was_settled(
+    driver: DatabaseDriver, other: DatabaseDriver
+) -> None:
+    await driver.insert(envelopes(2))
+    ends = [Settlement.completed(claim.fence) for claim in await driver.claim(["default"], 2, 30)]
+    outage = await settle_in_doubt(driver, ends, after=False)
+    await other.cancel([ends[0].fence.job_id])
+    outage.end()
+    settled = await driver.settle(ends)
+    assert (settled.stale, settled.accepted) == ((ends[0],), (ends[1],))
+
+
+async def test_a_server_killed_between_commit_and_answer_loses_no_end_of_a_job(local_database: LocalServer) -> None:
+    driver = fresh_driver(local_database)
+    await driver.insert(envelopes(6))
+    ends = ways_to_end(await driver.claim(["default"], 6, 30))
+    outage = Outage(driver, begin=local_database.kill)
+    with pytest.raises(BackendUnavailable):
+        await driver.settle(ends)
+    outage.end()
+    with pytest.raises(BackendUnavailable):
+        await driver.settle(ends)
+    await asyncio.to_thread(local_database.start)
+    settled = await driver.settle(ends)
+    assert (len(settled.accepted), settled.stale) == (6, ())
+    assert len(await driver.list_failed()) == 1
+    await driver.close()
+
+
+def fresh_driver(server: LocalServer) -> DatabaseDriver:
+    with sql.connection(server.url) as operator:
+        operator.execute(text("CREATE DATABASE jobs"))
+    url = f"{server.url}/jobs"
+    databases.create_tables(url, outbox.metadata)
+    return DatabaseDriver(url)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from outbox.drivers.base import Claim
 from outbox.ids import JobId
+from outbox.settlement import Fence, Settlement
 
 
 class Doubts:
@@ -14,6 +15,9 @@ class Doubts:
     def __init__(self) -> None:
         self.claims: dict[JobId, Claim] = {}
         """Jobs that may be held for nobody. Whoever claims such a job anew knows that it was not held."""
+        self.ends: frozenset[Fence] = frozenset()
+        """Settlements that may be written: those of the last transaction in doubt, as whoever has to write them writes
+        the same ones again before any others."""
 
     def add(self, claims: Iterable[Claim]) -> None:
         self.claims.update((claim.fence.job_id, claim) for claim in claims)
@@ -28,3 +32,7 @@ class Doubts:
         taken = [claim for claim in self.claims.values() if queues is None or claim.queue in queues]
         self.forget(taken)
         return taken
+
+    def settled(self, settlements: Iterable[Settlement]) -> None:
+        if self.ends:
+            self.ends = self.ends.difference(settlement.fence for settlement in settlements)

@@ -25,7 +25,8 @@ async def settle(database: Database, connection_name: str, settlements: Sequence
     stale: list[Settlement] = []
     for batch in chunked(settlements):
         settling = _Settling(database, connection_name, batch)
-        settled = await database.write_plain(settling.write, confirm=settling.recover)
+        settled = await database.write_plain(settling.write, confirm=settling.recover, doubted=settling.remember)
+        database.doubts.settled(batch)
         accepted += settled.accepted
         stale += settled.stale
     return Settled(tuple(accepted), tuple(stale))
@@ -45,6 +46,10 @@ class _Settling:
     async def write(self, connection: Plain) -> Settled:
         self._decided = await self._delete_at_once(connection) or await self._lock_and_write(connection)
         return self._decided
+
+    def remember(self) -> None:
+        """Nobody knows whether the last try was committed."""
+        self._database.doubts.ends = frozenset(settlement.fence for settlement in self._decided.accepted)
 
     async def recover(self, connection: Plain) -> Settled | None:
         """What became of a commit whose answer was lost: all of it or nothing, so one row still held says nothing
@@ -82,13 +87,51 @@ class _Settling:
         for settlement in self._settlements:
             current = held.get(settlement.fence.job_id.bytes)
             (accepted if current == settlement.fence.token else stale).append(settlement)
+        written = await self._written_before(connection, accepted, stale, held)
         await self._write_failed(connection, [s for s in accepted if s.outcome is Outcome.FAILED])
         await self._put_back(connection, [s for s in accepted if s.outcome in _PUT_BACK])
         await self._remove(connection, [s for s in accepted if s.outcome not in _PUT_BACK])
         follow_ups = [envelope for settlement in accepted for envelope in settlement.follow_ups]
         for statement, parameters in own_insert_statements(self._dialect, follow_ups):
             await connection.exec_driver_sql(statement, parameters)
-        return Settled(tuple(accepted), tuple(stale))
+        return Settled((*accepted, *written), tuple(settlement for settlement in stale if settlement not in written))
+
+    async def _written_before(
+        self,
+        connection: Plain,
+        accepted: Sequence[Settlement],
+        stale: Sequence[Settlement],
+        held: dict[bytes, bytes | None],
+    ) -> list[Settlement]:
+        """Those that an earlier call may have written before it gave up, and that have left what they would leave. Had
+        somebody else ended the job in the same way meanwhile, calling them accepted would change nothing in the
+        store."""
+        ends = self._database.doubts.ends
+        doubtful = [settlement for settlement in stale if settlement.fence in ends]
+        # All of it was committed or nothing.
+        if not doubtful or any(settlement.fence in ends for settlement in accepted):
+            return []
+        gone = [key for settlement in doubtful if (key := settlement.fence.job_id.bytes) not in held]
+        failures = await self._failures(connection, gone)
+        written = []
+        for settlement in doubtful:
+            key = settlement.fence.job_id.bytes
+            if settlement.outcome in _PUT_BACK:
+                left = key in held and held[key] is None
+            elif settlement.outcome is Outcome.FAILED:
+                left = key not in held and failures.get(key) == dump_failure(settlement.failure)
+            else:
+                left = key not in held and key not in failures
+            if left:
+                written.append(settlement)
+        return written
+
+    async def _failures(self, connection: Plain, ids: Sequence[bytes]) -> dict[bytes, str]:
+        if not ids:
+            return {}
+        rows = await connection.exec_driver_sql(self._dialect.failures(len(ids)), tuple(ids))
+        # Servers write JSON in a form of their own.
+        return {bytes(row[0]): dump_failure(load_failure(row[1])) for row in rows}
 
     async def _write_failed(self, connection: Plain, failed: Sequence[Settlement]) -> None:
         described = [(settlement.fence.job_id.bytes, dump_failure(settlement.failure)) for settlement in failed]

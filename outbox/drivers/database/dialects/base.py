@@ -199,6 +199,13 @@ class Dialect(ABC):
             f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)})"
         )
 
+    def failures(self, count: int) -> str:
+        """The exceptions of those of these jobs that have failed, as JSON. Parameters: ids."""
+        return (
+            f"SELECT id, exception FROM queue_failed_jobs {self.primary_hint} "
+            f"WHERE id IN ({self.marks(count)}) ORDER BY id"
+        )
+
     def keep_failed(self, count: int) -> str:
         """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: id, connection,
         queue, name, priority, payload, headers, attempts, exception, when it failed, the same again."""
