@@ -18,6 +18,7 @@ from outbox import Job
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Options, seal
 from outbox.ids import JobId
+from tests.crash import unanswered
 from tests.crash.blocking import BlocksDuringASettlement
 from tests.crash.jobs import (
     Blocks,
@@ -482,6 +483,30 @@ async def test_an_outage_of_the_database_is_said_once_and_survived(local_databas
             assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 1
             assert [run.attempt for run in workers.oracle.runs("begin") if run.number == 3] == [1, 1]
             assert worker.of("log") == []
+        finally:
+            await workers.close()
+            await queue.close()
+
+
+@pytest.mark.parametrize("verb", ["claim", "settle"])
+async def test_a_database_killed_between_a_commit_and_its_answer_costs_no_attempt_and_no_hook(
+    local_database: LocalServer, tmp_path: Path, verb: str
+) -> None:
+    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+        databases.create_tables(url, outbox.metadata)
+        workers, queue = Workers(url, tmp_path, "tests.crash.jobs,tests.crash.unanswered"), Queue(url)
+        try:
+            unanswered.order_for(verb, workers.oracle.path).write_text(str(local_database.pid))
+            await queue.put(Raises(number=1))
+            worker = await workers.start("--max-tries", "1", *FAST)
+            await worker.event("connection_down")
+            await asyncio.to_thread(local_database.kill)
+            await asyncio.to_thread(local_database.start)
+            await workers.oracle.wait("hook")
+            assert await worker.terminate() == 0
+            assert [(run.what, run.attempt) for run in workers.oracle.runs()] == [("begin", 1), ("hook", 1)]
+            assert [failed.failure.type for failed in await queue.driver.list_failed()] == ["ValueError"]
+            assert worker.of("lease_lost") == []
         finally:
             await workers.close()
             await queue.close()
