@@ -76,9 +76,11 @@ class Relay:
                 settlements.append(Settlement.completed(claim.fence))
             else:
                 settlements.append(Settlement.released(claim.fence, next_look(claim.attempt, envelope.delay)))
-        await self.source.settle(settlements)
-        # Only when the rows are gone: until then the other store must know that it had these jobs.
-        await self._target.forget_accepted([envelope for envelope in envelopes if envelope.id in ended])
+        settled = await self.source.settle(settlements)
+        # Only when the rows are gone: until then the other store must know that it had these jobs. The row of a refused
+        # settlement is there: another relay has it since the hold on it ran out.
+        gone = ended & {settlement.fence.job_id for settlement in settled.accepted}
+        await self._target.forget_accepted([envelope for envelope in envelopes if envelope.id in gone])
 
     async def _from_now(self, envelopes: list[Envelope]) -> list[Envelope]:
         """The same jobs, with delays that count from now."""

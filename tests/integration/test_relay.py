@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from outbox import dispatch, dispatch_many
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.redis import RedisDriver
+from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, SessionUnusable
 from outbox.relay import relay as relay_module
 from outbox.relay.relay import Relay, next_look
@@ -103,6 +105,16 @@ async def age(url: str, seconds: int) -> None:
         for job_id, written in connection.execute(select(jobs.c.id, jobs.c.created_at)).all():
             earlier = written - timedelta(seconds=seconds)
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(created_at=earlier, available_at=earlier))
+    engine.dispose()
+
+
+def let_go(url: str) -> None:
+    """As if the hold on every row had run out."""
+    engine = sync_engine(url)
+    with engine.begin() as connection:
+        earlier = datetime(2020, 1, 1)  # noqa: DTZ001 - as the tables have it, in UTC
+        held = jobs.c.reserved_until.is_not(None)
+        connection.execute(update(jobs).where(held).values(available_at=earlier, reserved_until=earlier))
     engine.dispose()
 
 
@@ -205,6 +217,52 @@ async def test_a_relay_that_dies_after_storing_and_before_writing_it_down_is_har
     await relay.move()
     await relay.move()
     assert await drained(redis) == [], "it was stored twice"
+    assert await database.list_jobs() == []
+
+
+@pytest.fixture
+async def late(migrated_url: str, redis: RedisDriver) -> AsyncIterator[Relay]:
+    """The relay of another process, which is about to take longer than its hold on the rows lasts."""
+    source = DatabaseDriver(migrated_url)
+    yield Relay(source, redis, "redis")
+    await source.close()
+
+
+def just_before(redis: RedisDriver, meanwhile: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next jobs that a relay sends reach Redis when ``meanwhile`` has happened."""
+    accept = redis.accept
+
+    async def accept_late(envelopes: Sequence[Envelope]) -> frozenset[outbox.JobId]:
+        monkeypatch.setattr(redis, "accept", accept)
+        await meanwhile()
+        return await accept(envelopes)
+
+    monkeypatch.setattr(redis, "accept", accept_late)
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_what_redis_had_is_known_for_as_long_as_its_row_is_there(
+    migrated_url: str,
+    database: DatabaseDriver,
+    redis: RedisDriver,
+    relay: Relay,
+    late: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay whose hold ran out may not remove the row: then it may not let Redis forget the job either."""
+    await committed(migrated_url, 1)
+    assert await relay.move() == 1
+
+    async def another_looks_and_the_job_ends() -> None:
+        let_go(migrated_url)
+        assert await relay.move() == 1
+        assert await drained(redis) == [1]
+
+    just_before(redis, another_looks_and_the_job_ends, monkeypatch)
+    await late.move()
+    assert len(await database.list_jobs(WAITING)) == 1, "it was for the other one to remove"
+    await relay.move()
+    assert await drained(redis) == [], "it was stored again"
     assert await database.list_jobs() == []
 
 
