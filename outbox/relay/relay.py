@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from outbox import clock
 from outbox.drivers.base import Accepts, Claim, Forwards
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
@@ -42,6 +43,7 @@ class Relay:
         self.queue = relay_queue(connection)
         self.source = source
         self._target = target
+        self._at_once = BATCH
 
     async def move(self) -> int:
         """Move one batch, in the order of dispatch; return how many rows there were.
@@ -50,13 +52,15 @@ class Relay:
             BackendUnavailable: one of the two stores does not answer. What was claimed is tried again.
             ConfigurationError: one of them is not what outbox needs. The same.
         """
-        claims = await self.source.claim([self.queue], BATCH, _LEASE)
+        claims = await self.source.claim([self.queue], self._at_once, _LEASE)
         if claims:
             try:
                 await self._move(claims)
             except (BackendUnavailable, ConfigurationError):
                 await self.source.settle([Settlement.snoozed(claim.fence, _AGAIN_AFTER) for claim in claims])
                 raise
+            # What takes longer than its hold lasts is moved in smaller batches, so that it is moved at all.
+            self._at_once = max(1, len(claims) // 2) if _too_late(claims) else min(BATCH, 2 * self._at_once)
         return len(claims)
 
     async def _move(self, claims: Sequence[Claim]) -> None:
@@ -70,6 +74,10 @@ class Relay:
             except InvalidPayload as error:
                 settlements.append(Settlement.failed(claim.fence, Failure.of(error)))
         envelopes = await self._from_now(envelopes)
+        if _too_late(claims):
+            # Others may have moved these jobs, seen them end, and removed their rows: the other store could not tell
+            # them from new ones for ever.
+            return
         ended = await self._target.accept(envelopes) if envelopes else frozenset[JobId]()
         for claim, envelope in zip(readable, envelopes, strict=True):
             if claim.fence.job_id in ended:
@@ -92,6 +100,11 @@ class Relay:
             envelope._replace(delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
             for envelope in envelopes
         ]
+
+
+def _too_late(claims: Sequence[Claim]) -> bool:
+    """Whether the hold on these rows has run out: this process was frozen, or one of the stores took that long."""
+    return clock.now() >= min(claim.deadline for claim in claims)
 
 
 def _left(envelope: Envelope, written: datetime, now: datetime) -> float:

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 import outbox
 import outbox.sync
-from outbox import dispatch, dispatch_many
+from outbox import clock, dispatch, dispatch_many
+from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.redis import RedisDriver
@@ -208,11 +209,11 @@ async def test_a_relay_that_dies_after_storing_and_before_writing_it_down_is_har
     async def die(*_: object) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(relay_module, "_LEASE", 0.0)
     monkeypatch.setattr(database, "settle", die)
     with pytest.raises(RuntimeError, match="killed"):
         await relay.move()
     assert await drained(redis) == [1], "it was stored"
+    let_go(migrated_url)
     monkeypatch.setattr(database, "settle", settle)
     await relay.move()
     await relay.move()
@@ -264,6 +265,109 @@ async def test_what_redis_had_is_known_for_as_long_as_its_row_is_there(
     await relay.move()
     assert await drained(redis) == [], "it was stored again"
     assert await database.list_jobs() == []
+
+
+@pytest.fixture
+def frozen(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> Callable[[], Awaitable[None]]:
+    """What happens while a relay does nothing: another one moves its row, the job ends, and the row is removed."""
+
+    async def meanwhile() -> None:
+        let_go(migrated_url)
+        assert await relay.move() == 1
+        assert await drained(redis) == [1]
+        assert await relay.move() == 1
+        assert await database.list_jobs() == []
+
+    return meanwhile
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_a_relay_that_was_frozen_sends_nothing(
+    migrated_url: str,
+    redis: RedisDriver,
+    redis_url: str,
+    late: Relay,
+    frozen: Callable[[], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await committed(migrated_url, 1)
+    claim = late.source.claim
+
+    async def claim_and_freeze(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        claims = await claim(queues, limit, lease)
+        await frozen()
+        async with Redis.from_url(redis_url) as client:
+            await client.flushdb()
+        return [each._replace(deadline=clock.now()) for each in claims]
+
+    monkeypatch.setattr(late.source, "claim", claim_and_freeze)
+    assert await late.move() == 1
+    assert await drained(redis) == [], "not even a Redis that knows nothing may be given what may have ended"
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_redis_knows_a_job_that_has_ended_for_a_while_after_its_row_is_gone(
+    migrated_url: str,
+    redis: RedisDriver,
+    redis_url: str,
+    late: Relay,
+    frozen: Callable[[], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay may freeze when it has looked at the clock, and a network may hold back what it sent."""
+    await committed(migrated_url, 1)
+    just_before(redis, frozen, monkeypatch)
+    assert await late.move() == 1
+    assert await drained(redis) == [], "it was stored again"
+    async with Redis.from_url(redis_url) as client:
+        assert 0 < await client.ttl("outbox:{mail}:relayed") <= 600
+
+
+@pytest.mark.usefixtures("looking_at_once")
+async def test_what_redis_still_has_to_know_does_not_go_with_what_it_may_forget(
+    migrated_url: str, redis: RedisDriver, redis_url: str, relay: Relay
+) -> None:
+    async with Redis.from_url(redis_url) as client:
+
+        async def known() -> tuple[int, int]:
+            return await client.zcard("outbox:{mail}:relayed"), await client.ttl("outbox:{mail}:relayed")
+
+        [first] = await committed(migrated_url, 1)
+        await relay.move()
+        assert await known() == (1, -1)
+        await drained(redis)
+        await committed(migrated_url, 2)
+        await relay.move()
+        assert await known() == (2, -1), "the other one has a row"
+        await drained(redis)
+        await relay.move()
+        assert await known() == (2, 600)
+        await committed(migrated_url, 3)
+        await relay.move()
+        assert await known() == (3, -1), "there is a row again"
+        await client.zincrby("outbox:{mail}:relayed", -600e6, first.bytes)
+        await relay.move()
+        assert await known() == (2, -1), "the while is over"
+
+
+async def test_what_takes_longer_than_its_hold_is_moved_in_smaller_batches(
+    migrated_url: str, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await committed(migrated_url, *range(8))
+    claim = relay.source.claim
+
+    async def claim_slowly(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        claims = await claim(queues, limit, lease)
+        if len(claims) <= 2:
+            return claims
+        let_go(migrated_url)
+        return [each._replace(deadline=clock.now()) for each in claims]
+
+    monkeypatch.setattr(relay.source, "claim", claim_slowly)
+    assert [await relay.move() for _ in range(4)] == [8, 4, 2, 4]
+    assert await drained(redis) == [0, 1]
 
 
 @pytest.mark.usefixtures("looking_at_once")

@@ -11,7 +11,8 @@ from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
-_ACCEPT = Script("accept", "holding")
+_ACCEPT = Script("accept", "holding", "relayed")
+_FORGET_ACCEPTED = Script("forget_accepted", "relayed")
 _RELAYED = "relayed"
 _ENDED = ord("e")
 
@@ -33,12 +34,11 @@ async def accept(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId
 
 
 async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:
-    """The rows of these are gone; nobody will ask for them again."""
-    by_queue = _by_queue(envelopes)
+    """The rows of these are gone; nobody will ask for them again, but for a process that is late by some minutes."""
     await store.do_all(
         [
-            command("ZREM", key(queue, _RELAYED), *(envelope.id.bytes for envelope in jobs))
-            for queue, jobs in by_queue.items()
+            _FORGET_ACCEPTED([key(queue, _RELAYED)], b"".join(envelope.id.bytes for envelope in jobs))
+            for queue, jobs in _by_queue(envelopes).items()
         ]
     )
 

@@ -3,14 +3,12 @@
 -- database until it is known to have ended here, and is sent again now and then.
 --
 -- KEYS  the keys of one queue, as in library.lua; then
---       outbox:{queue}:relayed  zset  id by when it was last sent, until its row is gone
+--       outbox:{queue}:relayed, as in relayed.lua
 -- ARGV  1 records  2 bodies, as in library.lua
 --
 -- Returns one character per job: "n" stored now, "l" still here, "e" was here and has ended.
 --
 -- Without the flag allow-oom: when the memory is used up, this is what Redis refuses, and everything else goes on.
-
-local KEPT = 30 * 24 * 3600 * 1000000
 
 local relayed = KEYS[KEYS_OF_A_QUEUE + 1]
 local moment = now()
@@ -27,8 +25,11 @@ for position, known in ipairs(read('ZMSCORE', relayed, ids)) do
   else
     answers[position] = 'e'
   end
-  sent[#sent + 1] = digits(moment)
-  sent[#sent + 1] = ids[position]
+  -- One that has ended is forgotten no later for being sent once more.
+  if answers[position] ~= 'e' then
+    sent[#sent + 1] = digits(moment)
+    sent[#sent + 1] = ids[position]
+  end
 end
 
 insert(new)
@@ -36,7 +37,9 @@ insert(new)
 if #new > 1 or #new == 1 and carry_out(moment) ~= new[1][1] then
   wake(string.match(KEYS[PAUSED], '{(.*)}'))
 end
-write('ZADD', relayed, sent)
--- Rows are sent again every day at the latest: what has not been sent for so long has none any more.
-redis.call('ZREMRANGEBYSCORE', relayed, '-inf', digits(moment - KEPT))
+if #sent > 0 then
+  write('ZADD', relayed, sent)
+  redis.call('PERSIST', relayed)
+end
+forget_old(relayed, moment)
 return table.concat(answers)
