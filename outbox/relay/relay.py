@@ -44,6 +44,8 @@ class Relay:
         self.source = source
         self._target = target
         self._at_once = BATCH
+        self._fit = False
+        """Whether the target is what outbox needs. What it was before an outage, it need not be after it."""
 
     async def move(self) -> int:
         """Move one batch, in the order of dispatch; return how many rows there were.
@@ -55,8 +57,12 @@ class Relay:
         claims = await self.source.claim([self.queue], self._at_once, _LEASE)
         if claims:
             try:
+                if not self._fit:
+                    await self._target.check()
+                    self._fit = True
                 await self._move(claims)
             except (BackendUnavailable, ConfigurationError):
+                self._fit = False
                 await self.source.settle([Settlement.snoozed(claim.fence, _AGAIN_AFTER) for claim in claims])
                 raise
             # What takes longer than its hold lasts is moved in smaller batches, so that it is moved at all.

@@ -15,6 +15,7 @@ from outbox.drivers.base import Outlook
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from outbox.envelope import Options, seal
+from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import ConnectionDown, ConnectionUp, Event, Events
 from outbox.job import Job
 from outbox.relay import relay as relay_module
@@ -144,6 +145,71 @@ async def test_a_redis_that_can_be_used_again_is_given_its_jobs(
     assert [count.ready for count in await redis.counts()] == [1]
     await redis.close()
     assert relay.kinds == [ConnectionDown, ConnectionUp]
+
+
+async def test_a_redis_that_would_evict_jobs_is_given_none(
+    database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evicted job looks like one that has ended: its row would be removed."""
+    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    await put_for_redis(database, Counted(number=1))
+    async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
+        await evicting(admin)
+        await relay.loop.start()
+        await times(relay.moves, 4)
+        assert await admin.dbsize() == 0
+        await admin.config_set("maxmemory-policy", "noeviction")
+        await relay.up.wait()
+        assert await admin.hlen("outbox:{default}:jobs") == 1
+    assert relay.kinds == [ConnectionDown, ConnectionUp]
+
+
+async def test_nor_is_one_that_would_since_an_outage(
+    migrated_url: str, database: DatabaseDriver, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    redis = RedisDriver(local_redis.url)
+    relay = relay_module.Relay(database, redis, "redis")
+    await put_for_redis(database, Counted(number=1))
+    assert await relay.move() == 1
+    await put_for_redis(database, Counted(number=2))
+    local_redis.kill()
+    with pytest.raises(BackendUnavailable):
+        await relay.move()
+    await asyncio.to_thread(local_redis.restart)
+    async with Redis.from_url(local_redis.url) as admin:
+        await evicting(admin)
+        with pytest.raises(ConfigurationError, match="noeviction"):
+            await relay.move()
+        await admin.config_set("maxmemory", 0)
+    assert await relay.move() == 1
+    assert [count.ready for count in await redis.counts()] == [2]
+    await redis.close()
+
+
+async def test_a_process_that_dispatches_gives_it_none_either(
+    migrated_url: str,
+    local_redis: LocalServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", local_redis.url)
+    engine = async_engine(migrated_url)
+    async with Redis.from_url(local_redis.url) as admin:
+        await evicting(admin)
+        async with AsyncSession(engine) as session, session.begin():
+            await dispatch(Counted(number=1), session=session, connection="redis")
+        await asyncio.to_thread(relay_threads.stop)
+        assert await admin.dbsize() == 0
+    await engine.dispose()
+    assert "left to the workers to move on" in caplog.text
+    assert "noeviction" in caplog.text
+
+
+async def evicting(admin: Redis) -> None:
+    await admin.config_set("maxmemory", 100_000_000)
+    await admin.config_set("maxmemory-policy", "allkeys-lru")
 
 
 async def test_a_redis_is_not_back_because_others_have_the_rows(
