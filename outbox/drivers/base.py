@@ -150,7 +150,8 @@ class Concern:
 
 class Inserts(Protocol):
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        """Store jobs in a transaction of their own: all, or none. An id that is there already is left alone."""
+        """Store jobs in a transaction of their own: all, or none; so many that the store cannot take them at once, in
+        several. An id that is there already is left alone."""
 
 
 class Claims(Protocol):

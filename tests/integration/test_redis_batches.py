@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from redis import Redis as Client
 
 from outbox.drivers.base import JobState, Outlook, WorkerStatus
-from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis import RedisDriver, inserting
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.scripting import Call
 from outbox.settlement import Settlement
@@ -268,6 +269,65 @@ async def test_an_insert_into_several_queues_is_one_script(driver: RedisDriver, 
     await driver.insert([envelope(number, queue=f"q{number % 3}", priority=number % 10) for number in range(30)])
     assert calls(admin)["evalsha"] == 1
     assert sum(counts.ready for counts in await driver.counts()) == 31
+
+
+MEGABYTES = [f'{{"text": "{"x" * 990_000}"}}', f'{{"text": "{"é" * 495_000}"}}']
+"""Payloads of a megabyte, in ASCII and not."""
+
+
+@pytest.mark.parametrize("payload", MEGABYTES, ids=["ascii", "utf-8"])
+@pytest.mark.parametrize("verb", ["insert", "accept"])
+async def test_no_string_is_larger_than_a_server_takes(
+    driver: RedisDriver, admin: Client, verb: str, payload: str
+) -> None:
+    """Most take 512 MB; a server that takes less shows it for less."""
+    jobs = [envelope(payload=payload, queue=f"q{number % 2}") for number in range(40)]
+    with set_to(admin, "proto-max-bulk-len", 16_000_000):
+        await getattr(driver, verb)(jobs)
+    claims = await driver.claim(["q0", "q1"], 40, 30)
+    assert [claim.fence.job_id for claim in claims] == [job.id for job in [*jobs[::2], *jobs[1::2]]]
+    assert {claim.payload for claim in claims} == {payload}
+
+
+@pytest.mark.parametrize("verb", ["insert", "accept"])
+async def test_no_command_is_larger_than_a_server_takes(
+    driver: RedisDriver, admin: Client, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Most take 1 GB."""
+    monkeypatch.setattr(inserting, "_BYTES_PER_SCRIPT", 8_000_000)
+    jobs = [envelope(payload=MEGABYTES[0]) for _ in range(40)]
+    with set_to(admin, "client-query-buffer-limit", 32_000_000):
+        await getattr(driver, verb)(jobs)
+    claims = await driver.claim(["default"], 40, 30)
+    assert [claim.fence.job_id for claim in claims] == [job.id for job in jobs]
+
+
+async def test_an_ordinary_batch_is_accepted_by_one_script(driver: RedisDriver, admin: Client) -> None:
+    jobs = [envelope(payload=f'{{"text": "{"x" * 10_000}"}}') for _ in range(500)]
+    await driver.accept([envelope()])
+    admin.config_resetstat()
+    assert await driver.accept(jobs) == frozenset()
+    assert calls(admin)["evalsha"] == 1
+
+
+async def test_what_has_ended_is_told_of_every_script(driver: RedisDriver) -> None:
+    jobs = [envelope(payload=MEGABYTES[0]) for _ in range(10)]
+    await driver.accept(jobs)
+    claims = await driver.claim(["default"], 10, 30)
+    ended = [claims[0].fence, claims[-1].fence]
+    await driver.settle([Settlement.completed(fence) for fence in ended])
+    assert await driver.accept(jobs) == {fence.job_id for fence in ended}
+    assert await driver.accept([]) == frozenset()
+
+
+@contextmanager
+def set_to(admin: Client, name: str, value: int) -> Iterator[None]:
+    before = admin.config_get(name)[name]
+    admin.config_set(name, value)
+    try:
+        yield
+    finally:
+        admin.config_set(name, before)
 
 
 async def test_microseconds_are_kept(driver: RedisDriver, admin: Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.redis.keys import QUEUES, key, queue_keys
-from outbox.drivers.redis.packing import pack_body, pack_jobs
+from outbox.drivers.redis.packing import lots, pack_body, pack_jobs
 from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
@@ -14,23 +14,32 @@ from outbox.ids import JobId
 _ACCEPT = Script("accept", "holding", "relayed")
 _FORGET_ACCEPTED = Script("forget_accepted", "relayed")
 _RELAYED = "relayed"
+_BYTES_PER_SCRIPT = 8_000_000
 _ENDED = ord("e")
 
 
 async def accept(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
-    """Store what was not stored before; return those that were, and have ended since."""
+    """Store what was not stored before; return those that were, and have ended since.
+
+    Large jobs go in several scripts. What some of them stored before an error is harmless: it is known to be there.
+    """
+    ended: set[JobId] = set()
+    for lot in lots(envelopes, _BYTES_PER_SCRIPT):
+        ended |= await _accept(store, lot)
+    return frozenset(ended)
+
+
+async def _accept(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
     by_queue = _by_queue(envelopes)
-    if not by_queue:
-        return frozenset()
     # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
     await store.do(command("SADD", QUEUES, *by_queue))
     answers = await store.do_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
-    return frozenset(
+    return {
         envelope.id
         for jobs, answer in zip(by_queue.values(), answers, strict=True)
         for envelope, state in zip(jobs, answer, strict=True)
         if state == _ENDED
-    )
+    }
 
 
 async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:

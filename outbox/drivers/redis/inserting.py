@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.redis.keys import QUEUES, queue_keys
-from outbox.drivers.redis.packing import pack_body, parts
+from outbox.drivers.redis.packing import lots, pack_body, parts
 from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 
 _INSERT = Script("insert", "holding")
+_BYTES_PER_SCRIPT = 256_000_000
+"""All that can be: a lot is stored as a whole or not at all."""
 
 
 async def insert(store: Store, envelopes: Sequence[Envelope]) -> None:
-    """On one server one script stores all of them. On a cluster each queue has a script of its own, and an error means
-    that the jobs of some queues may be stored: the ids make repeating it harmless."""
-    if not envelopes:
-        return
+    """On one server one script stores all of them, up to 256 MB. On a cluster each queue has a script of its own.
+    Where there are several scripts, an error means that some jobs may be stored: the ids make repeating it harmless."""
+    for lot in lots(envelopes, _BYTES_PER_SCRIPT):
+        await _insert(store, lot)
+
+
+async def _insert(store: Store, envelopes: Sequence[Envelope]) -> None:
     by_queue: dict[str, list[Envelope]] = {}
     for envelope in envelopes:
         by_queue.setdefault(envelope.queue, []).append(envelope)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from outbox.envelope import Envelope
 
@@ -13,6 +13,9 @@ _MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = struct.Struct(">16sHBBQI")
 _JOBS_PER_PART = 1_000
+_BYTES_PER_PART = 8_000_000
+
+T = TypeVar("T")
 
 
 class Body(NamedTuple):
@@ -77,6 +80,30 @@ def pack_jobs(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Packed:
 
 
 def parts(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Iterator[Packed]:
-    """A string of Redis holds 512 MB at most, so many jobs go as several."""
+    """A string of Redis holds 512 MB at most, or less where a server is set so: many jobs go as several."""
     for start in range(0, len(jobs), _JOBS_PER_PART):
-        yield pack_jobs(jobs[start : start + _JOBS_PER_PART])
+        for part in _groups(jobs[start : start + _JOBS_PER_PART], lambda job: len(job[2]), _BYTES_PER_PART):
+            yield pack_jobs(part)
+
+
+def lots(envelopes: Sequence[Envelope], limit: int) -> Iterator[Sequence[Envelope]]:
+    """``envelopes`` in lots of at most ``limit`` bytes, or of one job, for a script each: a server hangs up on a
+    command of more than 1 GB."""
+    return _groups(envelopes, _size, limit)
+
+
+def _size(envelope: Envelope) -> int:
+    payload = envelope.payload
+    return len(envelope.headers) + (len(payload) if payload.isascii() else len(payload.encode()))
+
+
+def _groups(jobs: Sequence[T], size: Callable[[T], int], limit: int) -> Iterator[Sequence[T]]:
+    start = total = 0
+    for position, job in enumerate(jobs):
+        bytes_here = size(job)
+        if position > start and total + bytes_here > limit:
+            yield jobs[start:position]
+            start, total = position, 0
+        total += bytes_here
+    if start < len(jobs):
+        yield jobs[start:]
