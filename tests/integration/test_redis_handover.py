@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -37,8 +37,15 @@ class Process:
 
     async def fail(self, *jobs: Envelope) -> list[Claim]:
         """Let jobs fail, and end before they have moved on."""
-        self.handing.arrived = lambda: None  # type: ignore[method-assign]
-        return await fail(self.driver, *jobs)
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(self.handing, "arrived", lambda: None)
+            return await fail(self.driver, *jobs)
+
+    async def beat(self) -> None:
+        """With what follows from it, beside it."""
+        await self.driver.beat(WORKER)
+        assert self.handing._moving is not None
+        await self.handing._moving
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ async def test_a_heartbeat_moves_on_what_a_process_left(
 ) -> None:
     await worker.fail(*envelopes(3))
     assert await database.list_failed() == []
-    await operator.driver.beat(WORKER)
+    await operator.beat()
     assert len(await database.list_failed()) == 3
 
 
@@ -143,17 +150,59 @@ async def test_a_database_that_is_away_delays_no_worker_and_loses_nothing(
 
     keep, worker.keeper.keep = worker.keeper.keep, away  # type: ignore[method-assign]
     await fail(worker.driver, *envelopes(3))
-    await worker.driver.beat(WORKER)
+    await worker.beat()
     await fail(worker.driver, envelope())
-    await worker.driver.beat(WORKER)
+    await worker.beat()
     assert caplog.text.count("failed jobs stay in Redis until the database takes them: mysql is away") == 1
     assert admin.zcard(FAILED_KEY) == 4
     with pytest.raises(BackendUnavailable):
         await worker.driver.list_failed()
     worker.keeper.keep = keep  # type: ignore[method-assign]
-    await worker.driver.beat(WORKER)
+    await worker.beat()
     assert len(await database.list_failed()) == 4
     assert admin.zcard(FAILED_KEY) == 0
+
+
+async def test_a_database_that_hangs_delays_no_heartbeat(
+    worker: Process, database: DatabaseDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections, and then says nothing for a minute or more."""
+    await worker.fail(envelope())
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await worker.driver.beat(WORKER)
+        await pause.reached.wait()
+        assert [each.id for each in await worker.driver.workers()] == [WORKER.id]
+    pause.go_on()
+    await worker.beat()
+    assert len(await database.list_failed()) == 1
+
+
+async def test_nor_a_worker_that_starts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "_CHECK_SECONDS", 0.1)
+    async with hanging() as port:
+        driver = RedisDriver(
+            redis_url, failed_store=FailedJobKeeper(f"mysql+asyncmy://x@127.0.0.1:{port}/x", of="redis")
+        )
+        async with asyncio.timeout(10):
+            await driver.check()
+            await driver.close()
+
+
+@asynccontextmanager
+async def hanging() -> AsyncIterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    over = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        over.set()
 
 
 async def test_a_worker_starts_while_the_database_is_away_and_not_while_it_has_no_tables(
@@ -177,7 +226,7 @@ async def test_a_zombie_writes_no_row(worker: Process, operator: Process, databa
     lost = await claim_one(worker.driver, lease=0)
     owner = await claim_one(operator.driver)
     assert len((await worker.driver.settle([Settlement.failed(lost.fence, FAILURE)])).stale) == 1
-    await worker.driver.beat(WORKER)
+    await worker.beat()
     await operator.driver.settle([Settlement.completed(owner.fence)])
     assert await worker.driver.list_failed() == []
     assert await database.list_failed() == []
@@ -213,7 +262,7 @@ async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
         await worker.handing.hand_over()
     assert (len(await database.list_failed()), admin.zcard(FAILED_KEY)) == (1, 1)
     assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
-    await worker.driver.beat(WORKER)
+    await worker.beat()
     assert await database.list_failed() == []
     assert len(await operator.driver.list_jobs()) == 1
 

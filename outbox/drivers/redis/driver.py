@@ -106,7 +106,8 @@ class RedisDriver:
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._store, worker)
         await self._parking.deliver_left()
-        await self._failed.upkeep()
+        # Perhaps in a process that has ended since.
+        self._failed.arrived()
 
     async def retire(self, worker_id: bytes) -> None:
         await fleet.retire(self._store, worker_id)

@@ -38,10 +38,7 @@ class FailedJobs:
         self._store = store
 
     def arrived(self) -> None:
-        """Jobs have just failed."""
-
-    async def upkeep(self) -> None:
-        """What is to be done now and then."""
+        """Jobs have failed, or may have. Never waits."""
 
     async def check(self) -> None:
         """As `Driver.check`, of another store that is needed for the failed jobs."""

@@ -26,6 +26,7 @@ from outbox.ids import JobId
 _log = logging.getLogger("outbox.drivers")
 
 _BATCH = 100
+_CHECK_SECONDS = 3.0
 _CLOSE_SECONDS = 10.0
 
 Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
@@ -83,9 +84,9 @@ class HandedOver(FailedJobs):
     async def _move_while_there_are_more(self) -> None:
         while self._more:
             self._more = False
-            await self.upkeep()
+            await self._try_to_hand_over()
 
-    async def upkeep(self) -> None:
+    async def _try_to_hand_over(self) -> None:
         try:
             await self.hand_over()
         except OutboxError as error:
@@ -121,9 +122,11 @@ class HandedOver(FailedJobs):
         await self._here.forget([job.id for job in jobs])
 
     async def check(self) -> None:
-        # Workers can do without the database for as long as nobody asks for failed jobs.
-        with suppress(BackendUnavailable):
-            await self._there.check()
+        # Workers can do without the database for as long as nobody asks for failed jobs, and one that hangs would keep
+        # them from starting for a minute.
+        with suppress(BackendUnavailable, TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._there.check()
 
     async def concerns(self) -> list[Concern]:
         return await self._there.concerns()
