@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -84,6 +85,16 @@ def in_order(client: Client) -> bool:
 
 def cluster_url(nodes: Sequence[ClusterServer]) -> str:
     return f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
+
+
+def documented_user(admin: Client) -> str:
+    """Make the user that `docs/redis.md` tells to make; return its name and password as in a URL."""
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    found = re.search(r"^ACL SETUSER (.+)$", page, re.MULTILINE)
+    assert found
+    name, *rights = found[1].split()
+    admin.execute_command("ACL", "SETUSER", name, *rights)
+    return f"{name}:{next(word[1:] for word in rights if word.startswith('>'))}"
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from outbox.drivers.redis.store import Store
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
-from tests.integration.redis_servers import ClusterServer
+from tests.integration.redis_servers import ClusterServer, documented_user
 from tests.integration.test_redis_restart import every_verb
 from tests.servers import LocalServer, summary
 
@@ -113,12 +112,7 @@ async def test_a_user_without_the_right_to_run_scripts_is_a_wrong_configuration(
 
 
 async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServer, admin: Client) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
-    found = re.search(r"^ACL SETUSER (.+)$", page, re.MULTILINE)
-    assert found
-    admin.execute_command("ACL", "SETUSER", *found[1].split())
-    name, password = found[1].split()[0], next(word[1:] for word in found[1].split() if word.startswith(">"))
-    driver = RedisDriver(f"redis://{name}:{password}@127.0.0.1:{local_redis.port}/0")
+    driver = RedisDriver(f"redis://{documented_user(admin)}@127.0.0.1:{local_redis.port}/0")
     await driver.check()
     await driver.concerns()
     await every_verb(driver)

@@ -24,7 +24,15 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 from tests.crash.jobs import Counted
 from tests.crash.scene import RedisScene
-from tests.integration.redis_servers import ClusterServer, SentinelServer, cluster, cluster_url, wait_for
+from tests.integration.redis_servers import (
+    ClusterServer,
+    SentinelServer,
+    cluster,
+    cluster_url,
+    documented_user,
+    wait_for,
+)
+from tests.integration.test_redis_restart import every_verb
 from tests.servers import LocalServer, Redis, summary
 from tests.servers.process import free_port
 
@@ -225,6 +233,23 @@ async def follow_ups_of(driver: RedisDriver) -> tuple[Settlement, list[JobId]]:
 
 async def test_a_worker_of_a_cluster(nodes: Sequence[ClusterServer], tmp_path: Path) -> None:
     await a_worker_runs_a_job(cluster_url(nodes), tmp_path)
+
+
+async def test_the_rights_of_the_documentation_are_enough(nodes: Sequence[ClusterServer], driver: RedisDriver) -> None:
+    for node in nodes:
+        with Client.from_url(node.url) as admin:
+            user = documented_user(admin)
+    limited = RedisDriver(cluster_url(nodes).replace("://", f"://{user}@"))
+    await limited.check()
+    await limited.concerns()
+    await every_verb(limited)
+    settlement, ids = await follow_ups_of(limited)
+    await limited.settle([settlement])
+    assert sorted(job.id for job in await limited.list_jobs()) == ids
+    relayed = envelopes(2, queue="relayed")
+    assert await limited.accept(relayed) == frozenset()
+    await limited.forget_accepted(relayed)
+    await limited.close()
 
 
 async def test_follow_ups_reach_other_slots(driver: RedisDriver, nodes: Sequence[ClusterServer]) -> None:
