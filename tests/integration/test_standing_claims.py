@@ -298,6 +298,17 @@ async def test_it_ends_with_the_time_that_its_worker_has_for_the_next_look(
     await waiter.driver.close()
 
 
+async def test_of_a_worker_that_died_nothing_is_left(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
+    """Not even in a queue in which nothing is stored any more, whatever its claim was popped and put back for."""
+    standing = key("default", "standing")
+    assert 0 < admin.pttl(standing) <= 60_000
+    await redis.insert([envelope(delay=60)])
+    assert admin.zcard(standing) == 1
+    assert 0 < admin.pttl(standing) <= 60_000
+    await redis.accept([envelope(delay=60)])
+    assert 0 < admin.pttl(standing) <= 60_000
+
+
 async def test_the_server_forgets_it_with_everything_else(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
     admin.flushall()
     admin.script_flush()

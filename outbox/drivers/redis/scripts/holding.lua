@@ -92,7 +92,7 @@ local function carry_out(moment)
     if listening[2] and listening[2] > 0 then
       local found = claim(token, 1, lease, moment)
       if #found.records == 0 then
-        redis.call('ZADD', standing, last[2], last[1])
+        stand(last[1], last[2])
         return
       end
       local told = redis.pcall('PUBLISH', channel, token .. found.records[1] .. found.jobs[1])

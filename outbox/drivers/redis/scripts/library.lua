@@ -82,6 +82,13 @@ local function wake(names)
   end
 end
 
+-- Lets a claim stand until it ends: see holding.lua.
+local function stand(claim, ends)
+  redis.call('ZADD', KEYS[STANDING], ends, claim)
+  -- Of a worker that died nothing is left in a queue that nobody uses.
+  redis.call('PEXPIRE', KEYS[STANDING], 60000)
+end
+
 -- Ids of 16 bytes out of a string of records of the given width.
 local function ids_of(records, width)
   local ids = {}

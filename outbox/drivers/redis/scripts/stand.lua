@@ -10,7 +10,5 @@
 if ARGV[3] == '1' and not redis.call('ZSCORE', KEYS[STANDING], ARGV[1]) then
   return 0
 end
-redis.call('ZADD', KEYS[STANDING], digits(now() + ARGV[2]), ARGV[1])
--- Of a worker that died nothing is left in a queue that nobody uses.
-redis.call('PEXPIRE', KEYS[STANDING], 60000)
+stand(ARGV[1], digits(now() + ARGV[2]))
 return 1
