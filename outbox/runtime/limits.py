@@ -54,7 +54,10 @@ class MemoryLimit(BackgroundLoop):
 
 
 class Emptiness:
-    """``--once`` and ``--stop-when-empty``, across all connections that a worker drains."""
+    """``--once`` and ``--stop-when-empty``, across all connections that a worker drains.
+
+    A handler that was given up keeps no worker: its attempt has ended, and it may never return.
+    """
 
     def __init__(self, lanes: int, reason: Reason, slots: Slots, stop: StopRequest) -> None:
         self._lanes = lanes
@@ -67,6 +70,6 @@ class Emptiness:
         """There is nothing to do on this connection. It counts until this process starts another job, which may have
         dispatched to any of them."""
         self._empty_at[connection] = self._slots.started
-        idle = self._slots.running == 0
+        idle = not self._slots.busy
         if idle and sum(at == self._slots.started for at in self._empty_at.values()) == self._lanes:
             self._stop.request(self._reason)

@@ -48,6 +48,11 @@ class Slots:
     def free(self) -> int:
         return self.size - self.running - self._reserved - self._resting
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs, other than what is stuck."""
+        return self.running > self.stuck
+
     async def reserve(self, *, batch: int = 1, window: float = 0.0, linger: float = 0.0, share: int = 1) -> int:
         """Wait for room and reserve it; 0 when woken by ``kick``.
 
@@ -103,7 +108,7 @@ class Slots:
 
     async def idle(self) -> None:
         """Return once nothing runs, other than what is stuck."""
-        while self.running > self.stuck:
+        while self.busy:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle_waiters.append(waiter)
             await waiter
@@ -136,7 +141,7 @@ class Slots:
         return room if self._budget is None else min(room, self._budget)
 
     def _ripe(self, waiter: _Waiter) -> bool:
-        if waiter.waited or self.running == self.stuck:
+        if waiter.waited or not self.busy:
             return True
         return waiter.linger <= 0 if self.free >= waiter.batch else waiter.window <= 0
 
@@ -159,7 +164,7 @@ class Slots:
         self._serve()
 
     def _tell_idle(self) -> None:
-        if self.running <= self.stuck:
+        if not self.busy:
             for waiter in self._idle_waiters:
                 if not waiter.done():
                     waiter.set_result(None)

@@ -161,3 +161,15 @@ def test_emptiness_needs_every_lane_since_the_last_job() -> None:
     assert stop.reason is None, "a was looked at before that job"
     emptiness.found("a")
     assert stop.reason is Reason.EMPTY
+
+
+def test_what_is_stuck_does_not_keep_a_worker_from_being_done() -> None:
+    slots, stop = Slots(10), StopRequest()
+    emptiness = Emptiness(1, Reason.EMPTY, slots, stop)
+    slots.use(0, 2)
+    slots.mark_stuck()
+    emptiness.found("a")
+    assert stop.reason is None, "one of the two is not"
+    slots.release()
+    emptiness.found("a")
+    assert stop.reason is Reason.EMPTY

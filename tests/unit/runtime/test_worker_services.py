@@ -434,6 +434,25 @@ async def test_a_worker_whose_slots_are_all_stuck_stops(monkeypatch: pytest.Monk
     assert [row.attempts for row in running.store.rows.values()] == [0]
 
 
+async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    class Stuck(Job):
+        timeout = 0.02
+        max_tries = 1
+
+        def handle(self) -> None:
+            release.wait(20)  # a call into C, which nothing interrupts
+
+    monkeypatch.setattr(module, "Executor", impatient)
+    running = Running(concurrency=2, stop_when_empty=True)
+    running.store.put(Stuck(), Quick())
+    ended = await running.ended()
+    release.set()
+    assert (ended.reason, ended.stuck) == (Reason.EMPTY, 1)
+    assert len(running.store.failed) == 1
+
+
 def impatient(*arguments: Any) -> Executor:
     return Executor(*arguments, (0.02, 0.02))
 
