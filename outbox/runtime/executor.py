@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from outbox import clock, registry
-from outbox.drivers.base import Claim
 from outbox.envelope import Headers, unseal
 from outbox.errors import AttemptsExhausted, InvalidPayload, JobError, JobTimeout
 from outbox.events import Events, JobOverdue, JobStarted
@@ -93,16 +92,7 @@ class Executor:
                 f"{claim.name}: lease ended {times} time{'s' if times != 1 else ''}: each time, the worker that ran it "
                 "died, froze or lost its connection before the job ended"
             )
-        attempt.job = load(claim)
-        attempt.job.run_in(
-            JobContext(
-                job_id=claim.fence.job_id,
-                attempt=claim.attempt,
-                max_tries=policy.max_tries,
-                queue=claim.queue,
-                connection=attempt.connection,
-            )
-        )
+        attempt.job = load(attempt, policy)
         return policy
 
     def _outcome(self, attempt: Attempt, policy: Policy, raised: BaseException | None) -> Settlement | None:
@@ -146,15 +136,16 @@ class Executor:
         attempt.end(self._interrupted(attempt, policy, None))
 
 
-def load(claim: Claim) -> Job:
-    """The job of a row, whatever the validators of its class do.
+def load(attempt: Attempt, policy: Policy) -> Job:
+    """The job of a row, with its context, whatever the validators of its class do.
 
     Raises:
         UnknownJob: its name is not registered.
         InvalidPayload: no job can be made of it.
     """
+    claim = attempt.claim
     try:
-        return unseal(claim.name, claim.payload)
+        job = unseal(claim.name, claim.payload)
     except JobError:
         raise
     except BaseException as error:
@@ -162,6 +153,16 @@ def load(claim: Claim) -> Job:
             f"{claim.name}: loading the payload raised {type(error).__name__}, which is not a validation error: "
             f"{Failure.of(error).message}"
         ) from error
+    job.run_in(
+        JobContext(
+            job_id=claim.fence.job_id,
+            attempt=claim.attempt,
+            max_tries=policy.max_tries,
+            queue=claim.queue,
+            connection=attempt.connection,
+        )
+    )
+    return job
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:

@@ -9,6 +9,7 @@ from outbox import registry
 from outbox.envelope import Headers
 from outbox.errors import JobError
 from outbox.events import Events, HookFailed
+from outbox.job import Job
 from outbox.runtime.attempt import Attempt
 from outbox.runtime.call import PATIENCE, Call
 from outbox.runtime.executor import load
@@ -53,7 +54,7 @@ class Hooks:
             return
         if callable(getattr(kind, "failed", None)):
             self._slots.occupy()
-            task = asyncio.get_running_loop().create_task(self._run(attempt), name=f"{attempt.claim.name}.failed")
+            task = asyncio.get_running_loop().create_task(self._run(attempt, kind), name=f"{attempt.claim.name}.failed")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -62,7 +63,7 @@ class Hooks:
         for call in tuple(self._calls):
             call.stop()
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
         stuck = False
 
         def give_up() -> None:
@@ -75,12 +76,11 @@ class Hooks:
         self._calls.add(call)
         timer: asyncio.TimerHandle | None = None
         try:
-            claim = attempt.claim
+            policy = self._default.of(kind, Headers.load(attempt.claim.headers))
             # Not loaded yet where attempts were used up before this one.
-            job = attempt.job or load(claim)
-            timeout = self._default.of(type(job), Headers.load(claim.headers)).timeout
-            if timeout > 0:
-                timer = asyncio.get_running_loop().call_later(timeout, call.stop)
+            job = attempt.job or load(attempt, policy)
+            if policy.timeout > 0:
+                timer = asyncio.get_running_loop().call_later(policy.timeout, call.stop)
             await call.run(job.failed, attempt.error)  # type: ignore[attr-defined]
         except BaseException as error:  # noqa: BLE001 - a hook cannot end the worker, not even with SystemExit
             if not stuck:

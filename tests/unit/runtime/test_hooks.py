@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from outbox.drivers.base import Claim
 from outbox.events import HookFailed
 from outbox.job import Job
 from outbox.runtime.attempt import Attempt
@@ -48,6 +49,13 @@ class Bench:
         self.hooks.call(attempt)
         return error
 
+    async def run(self, claim: Claim) -> None:
+        """Call the hook of a job that was never loaded."""
+        attempt = Attempt(claim, "memory", lambda attempt: None)
+        attempt.error = ValueError("the reason")
+        self.hooks.call(attempt)
+        await self.slots.idle()
+
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
@@ -65,6 +73,24 @@ async def test_the_hook_gets_the_job_and_the_error(bench: Bench, kind: type[Hook
     await bench.slots.idle()
     assert Hooked.seen == [(7, error, kind is Hooked)]
     assert bench.slots.running == 0
+    assert bench.recorder.seen == []
+
+
+async def test_the_hook_of_a_job_whose_workers_died_has_the_context_that_any_other_has(bench: Bench) -> None:
+    seen = []
+
+    class Asks(Job):
+        max_tries = 2
+
+        async def handle(self) -> None: ...
+
+        async def failed(self, error: BaseException) -> None:
+            context = self.context
+            seen.append((context.job_id, context.attempt, context.max_tries, context.queue, context.connection))
+
+    claim = claim_of(Asks(), attempt=3, rescued=True)
+    await bench.run(claim)
+    assert seen == [(claim.fence.job_id, 3, 2, "default", "memory")]
     assert bench.recorder.seen == []
 
 
