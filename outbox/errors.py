@@ -14,7 +14,7 @@
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
     │   ├── UnknownJob                no registered class has the row's name
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
-    │   ├── AttemptsExhausted         the job's leases ended too often, or it was released on its last attempt
+    │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
     │   ├── JobTimeout                an attempt took longer than its timeout
     │   └── JobFailed                 the job called ``context.fail("reason")``
     ├── JobNotFound                   no job, or no failed job, has this id

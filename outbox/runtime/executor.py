@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from outbox import clock, registry
+from outbox.drivers.base import Claim
 from outbox.envelope import Headers, unseal
 from outbox.errors import AttemptsExhausted, InvalidPayload, JobError, JobTimeout
 from outbox.events import Events, JobOverdue, JobStarted
@@ -87,11 +88,7 @@ class Executor:
         kind = registry.resolve(claim.name)
         policy = self._default.of(kind, Headers.load(claim.headers))
         if claim.attempt > policy.max_tries:
-            times = claim.attempt - 1
-            raise AttemptsExhausted(
-                f"{claim.name}: lease ended {times} time{'s' if times != 1 else ''}: each time, the worker that ran it "
-                "died, froze or lost its connection before the job ended"
-            )
+            raise _exhausted(claim, policy)
         attempt.job = load(attempt, policy)
         return policy
 
@@ -163,6 +160,17 @@ def load(attempt: Attempt, policy: Policy) -> Job:
         )
     )
     return job
+
+
+def _exhausted(claim: Claim, policy: Policy) -> AttemptsExhausted:
+    """How many attempts there were is known, and how the last one ended; of the others, not which were ordinary
+    retries."""
+    times = claim.attempt - 1
+    last = ": the last time, the worker that ran it died, froze or lost its connection before the job ended"
+    return AttemptsExhausted(
+        f"{claim.name}: retried, released or lease ended {times} time{'s' if times != 1 else ''} in all, "
+        f"with max_tries {policy.max_tries}{last if claim.rescued else ''}"
+    )
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:

@@ -218,7 +218,20 @@ async def test_attempts_used_up_by_dead_workers_fail_the_job_without_loading_it(
     kind, message = failure_of(attempt.settlement)
     assert kind == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in message
+    assert "the last time, the worker that ran it died" in message
     assert loaded == []
+
+
+@pytest.mark.parametrize("rescued", [True, False])
+async def test_of_attempts_that_are_used_up_it_says_only_what_is_known(bench: Bench, rescued: bool) -> None:
+    """The store counts attempts, not how they ended: any but the last may have been a retry. And when that did not end
+    with its worker, ``max_tries`` was lowered since."""
+    settlement = await bench.run(Fine(), attempt=4, rescued=rescued)
+    kind, message = failure_of(settlement)
+    assert kind == "outbox.errors.AttemptsExhausted"
+    assert "retried, released or lease ended 3 times in all, with max_tries 3" in message
+    assert "each time" not in message
+    assert ("the last time, the worker that ran it died" in message) is rescued
 
 
 @pytest.mark.parametrize(
