@@ -164,6 +164,11 @@ class WorkerOptions(_Layered):
     def _split_lists(cls, value: Any) -> Any:
         return _split(value) if isinstance(value, str) else (value,) if isinstance(value, int | float) else value
 
+    @field_validator("connection")
+    @classmethod
+    def _name_each_once(cls, connections: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(connections))
+
     @field_validator("queue")
     @classmethod
     def _check_queues(cls, queues: tuple[str, ...]) -> tuple[str, ...]:

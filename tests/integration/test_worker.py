@@ -257,6 +257,14 @@ async def test_connections_share_the_worker(workers: Workers, queue: Queue, tmp_
     await second.close()
 
 
+@pytest.mark.parametrize("flag", ["--once", "--stop-when-empty"])
+async def test_a_connection_that_is_named_twice_is_empty_once(workers: Workers, flag: str) -> None:
+    worker = await workers.start("--connection", "database,database", flag, *FAST)
+    assert await worker.exit_code() == 0
+    (started,) = worker.of("worker_started")
+    assert len(started["connections"]) == 1
+
+
 async def test_a_profile_from_a_module_in_the_current_directory(workers: Workers, queue: Queue, tmp_path: Path) -> None:
     (tmp_path / "profiles.py").write_text(
         "from outbox import WorkerOptions\nslow = WorkerOptions(queue='high', concurrency=2, stop_when_empty=True)\n"

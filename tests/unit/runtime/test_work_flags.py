@@ -78,6 +78,12 @@ def test_a_flag_reaches_the_worker(started: Started, arguments: list[str], optio
     assert not started.supervised
 
 
+@pytest.mark.parametrize("option", ["connection", "queue"])
+def test_what_is_named_twice_counts_once_where_it_was_named_first(started: Started, option: str) -> None:
+    assert run(f"--{option}", "b,a,b").exit_code == 0
+    assert getattr(started.options, option) == ("b", "a")
+
+
 def test_every_option_of_a_worker_has_a_flag() -> None:
     flags = {parameter.name for parameter in work.cli.params}
     assert set(WorkerOptions.model_fields) == flags - {"profile"}
