@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
-
-from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from outbox import registry
 from outbox.backoff import MAX_DELAY, Backoff
@@ -25,14 +21,10 @@ from outbox.job import (
     check_queue,
     check_timeout,
 )
+from outbox.payload import dump, load
 
 DelayOption = float | timedelta | datetime
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
-
-# What a JSON column holds exactly everywhere: integers of 64 bits (MySQL), and 31 levels of nesting (MariaDB).
-_INTEGERS = range(-(2**63), 2**64)
-_MAX_DEPTH = 31
-_LONG_INTEGER = re.compile(rb"\d{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +201,7 @@ def seal_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envel
         if type(job) is not known:
             _check_kind(job)
             known = type(job)
-        payload = _serialise(job)
+        payload = dump(job)
         if len(payload) > options.payload_limit:
             raise PayloadTooLarge(
                 f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the "
@@ -243,57 +235,6 @@ def _described(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _serialise(job: Job) -> bytes:
-    kind = type(job)
-    try:
-        payload = kind.__pydantic_serializer__.to_json(job, warnings=False)
-    except PydanticSerializationError as error:
-        raise InvalidJob(f"{job.name}: {_unserialisable_field(job)}: {error}") from error
-    except RecursionError:
-        raise InvalidJob(f"{job.name}: a field refers to itself, or is nested too deeply for JSON") from None
-    try:
-        kind.__pydantic_validator__.validate_json(payload)
-    except ValidationError as error:
-        raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
-    # Looked for cheaply first: nearly no payload has either.
-    if _LONG_INTEGER.search(payload) or payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH:
-        _check_survives(job.name, payload)
-    return payload
-
-
-def _unserialisable_field(job: Job) -> str:
-    for field in type(job).model_fields:
-        try:
-            to_json(getattr(job, field, None))
-        except (PydanticSerializationError, ValueError, RecursionError):
-            return f"the field {field!r} cannot be serialised"
-    return "it cannot be serialised"
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the job"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"the field {field!r} does not validate: {first['msg']}{more}"
-
-
-def _check_survives(name: str, payload: bytes) -> None:
-    """Refuse what a JSON column would change or reject."""
-    pending: list[tuple[str, Any, int]] = [("", from_json(payload), 1)]
-    while pending:
-        path, value, depth = pending.pop()
-        if depth > _MAX_DEPTH:
-            raise InvalidJob(f"{name}: the field {path.split('.')[0]!r} is nested over {_MAX_DEPTH} levels deep")
-        if isinstance(value, int) and value not in _INTEGERS:
-            raise InvalidJob(
-                f"{name}: the field {path!r} holds an integer of more than 64 bits, which a JSON column does not keep "
-                "exactly: make it a string"
-            )
-        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        pending.extend((f"{path}.{key}".lstrip("."), child, depth + 1) for key, child in children)
-
-
 def unseal(name: str, payload: str) -> Job:
     """The job that was stored as ``name`` and ``payload``.
 
@@ -301,8 +242,4 @@ def unseal(name: str, payload: str) -> Job:
         UnknownJob: no class is registered under ``name``.
         InvalidPayload: the payload is not JSON, or does not validate.
     """
-    kind = registry.resolve(name)
-    try:
-        return kind.__pydantic_validator__.validate_json(payload)  # type: ignore[no-any-return]
-    except ValidationError as error:
-        raise InvalidPayload(f"{name}: {_first_problem(error)}") from error
+    return load(registry.resolve(name), name, payload)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from pydantic import BaseModel, Field, PlainSerializer
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, PlainSerializer, computed_field
+from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
 
 from outbox import Backoff, Job, registry
 from outbox.envelope import Headers, Options, seal, unseal
@@ -117,6 +119,108 @@ def test_a_field_that_does_not_load_as_it_was_written_is_refused_at_dispatch() -
 
     with pytest.raises(InvalidJob, match="number"):
         seal(Odd(number=1))
+
+
+class Address(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    zip_code: str = "00000"
+
+
+class Pet(BaseModel):
+    kind: Literal["cat"] = Field(alias="Kind")
+
+
+class Fish(BaseModel):
+    kind: Literal["fish"] = Field(alias="Kind")
+
+
+@dataclass
+class Parcel:
+    grams: int = Field(default=0, alias="Grams")
+
+
+class Camel(Job):
+    order_id: int = Field(default=0, alias="orderId")
+    required: int = Field(alias="Required")
+    address: Address = Address()
+    others: list[Address] = Field(default_factory=list)
+    read: int = Field(default=0, validation_alias=AliasChoices("READ", AliasPath("deep", 1)))
+    written: int = Field(default=0, serialization_alias="WRITTEN")
+    pet: Pet | Fish | None = Field(default=None, discriminator="kind")
+    parcel: Parcel = Parcel()
+
+    async def handle(self) -> None:
+        """Not run here."""
+
+
+def full_camel(kind: type[Job]) -> Job:
+    return kind.model_validate(
+        {
+            "orderId": 7, "Required": 8, "address": {"zipCode": "12345"}, "others": [{"zipCode": "6"}], "deep": [0, 9],
+            "written": 10, "pet": {"Kind": "fish"}, "parcel": {"Grams": 11},
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"populate_by_name": True},
+        {"serialize_by_alias": True},
+        {"validate_by_name": True, "serialize_by_alias": True},
+        {"validate_by_alias": True, "validate_by_name": False, "extra": "forbid"},
+        {"extra": "allow", "strict": True},
+        {"defer_build": True},
+    ],
+)
+def test_a_field_with_an_alias_keeps_its_value(config: dict[str, Any]) -> None:
+    class Configured(Camel):
+        model_config = ConfigDict(**config)  # type: ignore[typeddict-item]
+
+    job = full_camel(Configured) if config.get("extra") is None else Configured(Required=3, orderId=7)
+    envelope = seal(job)
+    assert list(json.loads(envelope.payload)) == list(Camel.model_fields)
+    assert unseal(envelope.name, envelope.payload) == job
+
+
+def test_a_field_that_is_called_as_the_alias_of_another_keeps_its_value() -> None:
+    class Swapped(Job):
+        one: int = Field(default=0, alias="two")
+        two: int = Field(default=0, alias="one")
+
+        async def handle(self) -> None:
+            """Not run here."""
+
+    class Total(BaseModel):
+        net: int = Field(default=0, alias="gross")
+
+        @computed_field
+        @property
+        def gross(self) -> int:
+            return self.net * 2
+
+    class Within(Job):
+        totals: list[Total]
+        inner: Any = Field(default=None, validation_alias=AliasPath("inner", "deep"))
+
+        async def handle(self) -> None:
+            """Not run here."""
+
+    swapped = Swapped(two=1, one=2)
+    assert unseal(swapped.name, seal(swapped).payload) == swapped
+    within = Within.model_validate({"totals": [{"gross": 7}], "inner": {"deep": {"deep": 1}}})
+    assert unseal(within.name, seal(within).payload) == within
+
+
+def test_a_payload_whose_keys_are_aliases_still_loads() -> None:
+    """As it was written for a class with ``serialize_by_alias`` before payloads had the names of fields."""
+    payload = (
+        '{"orderId":7,"Required":8,"address":{"zipCode":"12345"},"others":[{"zipCode":"6"}],"deep":[0,9],'
+        '"written":10,"pet":{"Kind":"fish"},"parcel":{"Grams":11}}'
+    )
+    assert unseal(Camel.name, payload) == full_camel(Camel)
 
 
 def test_the_limit_is_in_bytes_and_inclusive() -> None:

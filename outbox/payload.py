@@ -1,0 +1,130 @@
+"""A payload is a job's fields as JSON. What is written here is what a worker reads, or it is refused."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from outbox.errors import InvalidJob, InvalidPayload
+from outbox.job import Job
+
+# What a JSON column holds exactly everywhere: integers of 64 bits (MySQL), and 31 levels of nesting (MariaDB).
+_INTEGERS = range(-(2**63), 2**64)
+_MAX_DEPTH = 31
+_LONG_INTEGER = re.compile(rb"\d{19}")
+
+# The parts of pydantic's schemas that have fields.
+_WITH_FIELDS = ("model-fields", "dataclass-args", "typed-dict")
+
+
+def dump(job: Job) -> bytes:
+    """The fields of ``job`` by their names, whatever aliases they have: not every alias is one for reading as well.
+
+    What was serialised is validated, not the object: a worker can load it.
+
+    Raises:
+        InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
+    """
+    kind = type(job)
+    try:
+        payload = kind.__pydantic_serializer__.to_json(job, by_alias=False, warnings=False)
+    except PydanticSerializationError as error:
+        raise InvalidJob(f"{job.name}: {_unserialisable_field(job)}: {error}") from error
+    except RecursionError:
+        raise InvalidJob(f"{job.name}: a field refers to itself, or is nested too deeply for JSON") from None
+    try:
+        kind.__pydantic_validator__.validate_json(payload, by_alias=_reads_aliases(kind), by_name=True)
+    except ValidationError as error:
+        raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
+    # Looked for cheaply first: nearly no payload has either.
+    if _LONG_INTEGER.search(payload) or payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH:
+        _check_survives(job.name, payload)
+    return payload
+
+
+def load(kind: type[Job], name: str, payload: str) -> Job:
+    """The job of this class that was stored as ``payload``, under ``name``.
+
+    Raises:
+        InvalidPayload: the payload is not JSON, or does not validate.
+    """
+    try:
+        return kind.__pydantic_validator__.validate_json(  # type: ignore[no-any-return]
+            payload, by_alias=_reads_aliases(kind), by_name=True
+        )
+    except ValidationError as error:
+        raise InvalidPayload(f"{name}: {_first_problem(error)}") from error
+
+
+@lru_cache(maxsize=1_000)
+def _reads_aliases(kind: type[Job]) -> bool:
+    """Whether keys are tried as aliases as well as as names: a serialiser of the application's own may write those.
+
+    Not where an alias is also what another field is called: pydantic tries aliases first, and would give the one field
+    the value of the other.
+    """
+    pending: list[Any] = [kind.__pydantic_core_schema__]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if part.get("type") in _WITH_FIELDS and _is_ambiguous(part):
+                return False
+            # Values of the application's are no schemas.
+            pending.extend(value for key, value in part.items() if key not in ("default", "expected", "metadata"))
+        elif isinstance(part, list | tuple):
+            pending.extend(part)
+    return True
+
+
+def _is_ambiguous(schema: dict[str, Any]) -> bool:
+    fields = schema["fields"]
+    named = fields.items() if isinstance(fields, dict) else [(field["name"], field) for field in fields]
+    written = {name for name, _ in named} | {field["property_name"] for field in schema.get("computed_fields", ())}
+    return any(
+        path[0] in written and path != [name] for name, field in named for path in _paths(field.get("validation_alias"))
+    )
+
+
+def _paths(alias: str | list[Any] | None) -> list[list[Any]]:
+    if not alias:
+        return []
+    if isinstance(alias, str):
+        return [[alias]]
+    return alias if isinstance(alias[0], list) else [alias]
+
+
+def _unserialisable_field(job: Job) -> str:
+    for field in type(job).model_fields:
+        try:
+            to_json(getattr(job, field, None))
+        except (PydanticSerializationError, ValueError, RecursionError):
+            return f"the field {field!r} cannot be serialised"
+    return "it cannot be serialised"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the job"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"the field {field!r} does not validate: {first['msg']}{more}"
+
+
+def _check_survives(name: str, payload: bytes) -> None:
+    """Refuse what a JSON column would change or reject."""
+    pending: list[tuple[str, Any, int]] = [("", from_json(payload), 1)]
+    while pending:
+        path, value, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise InvalidJob(f"{name}: the field {path.split('.')[0]!r} is nested over {_MAX_DEPTH} levels deep")
+        if isinstance(value, int) and value not in _INTEGERS:
+            raise InvalidJob(
+                f"{name}: the field {path!r} holds an integer of more than 64 bits, which a JSON column does not keep "
+                "exactly: make it a string"
+            )
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        pending.extend((f"{path}.{key}".lstrip("."), child, depth + 1) for key, child in children)
