@@ -107,7 +107,15 @@ class Sealed:
 
 
 def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
-    """Check the options and every job before anything is written."""
+    """Check the options and every job before anything is written.
+
+    Raises:
+        TypeError: there is no such option. Python sees to it for `dispatch` only.
+    """
+    unknown = options.keys() - DispatchOptions.__optional_keys__
+    if unknown:
+        known = ", ".join(sorted(DispatchOptions.__optional_keys__))
+        raise TypeError(f"a dispatch has no option {min(unknown)!r} (there are: {known})")
     settings = current_settings()
     connection = options.get("connection")
     checked = Options.checked(

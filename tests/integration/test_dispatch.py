@@ -504,6 +504,29 @@ async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(
     assert await stored(driver) == []
 
 
+async def test_an_option_that_does_not_exist_is_refused_by_name(
+    sessions: async_sessionmaker[AsyncSession], sync: Engine, driver: DatabaseDriver, configured: None
+) -> None:
+    job = Receipt(order_id=1)
+    with pytest.raises(TypeError, match="'dealy'"):
+        await dispatch(job, dealy=30)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'dealy'"):
+        await dispatch_many([job], dealy=30)  # type: ignore[call-arg]
+    async with sessions() as session, session.begin():
+        with pytest.raises(TypeError, match="'max_retries'"):
+            await dispatch_many([job], session=session, max_retries=9)  # type: ignore[call-arg]
+
+    def work() -> None:
+        with pytest.raises(TypeError, match="'max_retries'"):
+            outbox.sync.dispatch(job, max_retries=9)  # type: ignore[call-arg]
+        with Session(sync) as session, session.begin():
+            with pytest.raises(TypeError, match="'payload_limit'"):
+                outbox.sync.dispatch_many([job], session=session, payload_limit=9)  # type: ignore[call-arg]
+
+    await asyncio.to_thread(work)
+    assert await stored(driver) == []
+
+
 async def test_nothing_is_sent_when_one_of_thousands_is_refused(
     driver: DatabaseDriver, configured: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
