@@ -92,9 +92,7 @@ async def dispatch_many(
     if session is not None:
         stage_all(session, sealed)
     else:
-        for name, envelopes in sealed.by_connection.items():
-            await driver_here(name).insert(envelopes)
-            announce({envelope.queue for envelope in envelopes}, name)
+        await store_all(sealed)
     return sealed.ids
 
 
@@ -156,6 +154,13 @@ def stage_all(session: AnySession, sealed: Sealed) -> None:
             rows += envelopes
     if rows:
         stage(target, rows, _committed)
+
+
+async def store_all(sealed: Sealed) -> None:
+    """Store the jobs in transactions of their own, one for each connection."""
+    for name, envelopes in sealed.by_connection.items():
+        await driver_here(name).insert(envelopes)
+        announce({envelope.queue for envelope in envelopes}, name)
 
 
 def _committed(queues: Collection[str]) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar, Unpack
 
 from outbox.connections import disconnect as disconnect_async
-from outbox.dispatch import AnySession, DispatchOptions, seal_all, stage_all
-from outbox.dispatch import dispatch_many as dispatch_many_async
+from outbox.dispatch import AnySession, DispatchOptions, seal_all, stage_all, store_all
 from outbox.ids import JobId
 from outbox.job import Job
 
@@ -29,14 +28,16 @@ def dispatch_many(
 ) -> list[JobId]:
     """`outbox.dispatch_many`, for code with a sync ``Session`` or none.
 
-    Without a session it blocks until the jobs are stored. The work is done on an event loop in a thread of outbox's
-    own,
-    started when first needed and kept, so that its connections are kept as well.
+    Without a session it blocks until the jobs are stored. They are taken from ``jobs`` in the caller's thread, and
+    written by an event loop in a thread of outbox's own, started when first needed and kept, so that its connections
+    are kept as well.
     """
-    if session is None:
-        return _loop.run(dispatch_many_async(jobs, **options))
+    # Here, not on the loop: a generator of jobs may use what belongs to its thread, or dispatch some itself.
     sealed = seal_all(jobs, options)
-    stage_all(session, sealed)
+    if session is not None:
+        stage_all(session, sealed)
+    else:
+        _loop.run(store_all(sealed))
     return sealed.ids
 
 

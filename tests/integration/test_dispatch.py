@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -433,6 +434,32 @@ def test_sync_code_without_a_session(migrated_url: str, tmp_path: object) -> Non
                 await driver.close()
 
         assert [job.id for job in asyncio.run(read())] == [job_id]
+    finally:
+        outbox.sync.disconnect()
+        outbox.configure()
+
+
+def test_a_generator_of_jobs_runs_in_the_thread_of_its_sync_caller(migrated_url: str) -> None:
+    """It may read rows with a connection that belongs to the thread, and dispatch jobs itself."""
+    threads: list[threading.Thread] = []
+    ids: list[outbox.JobId] = []
+
+    def jobs() -> Iterator[Receipt]:
+        threads.append(threading.current_thread())
+        # On the loop's thread this would wait for itself.
+        if threads == [caller]:
+            ids.append(outbox.sync.dispatch(Receipt(order_id=1)))
+        yield Receipt(order_id=2)
+
+    def work() -> None:
+        ids.extend(outbox.sync.dispatch_many(jobs()))
+
+    outbox.configure(database_url=migrated_url)
+    try:
+        caller = threading.Thread(target=work)
+        caller.start()
+        caller.join()
+        assert (threads, len(ids)) == ([caller], 2)
     finally:
         outbox.sync.disconnect()
         outbox.configure()
