@@ -20,20 +20,22 @@ class Backoff:
     that failed together do not come back together.
 
     Raises:
-        InvalidOption: a delay is negative or over ten years, or the jitter is not within 0 and 1.
+        InvalidOption: a delay is no number, negative or over ten years, or the jitter is not within 0 and 1.
     """
 
     delays: tuple[float, ...]
     jitter: float = 0.0
 
     def __init__(self, delays: float | Sequence[float], *, jitter: float = 0.0) -> None:
+        if isinstance(delays, str | bytes) or not isinstance(delays, int | float | Sequence):
+            raise InvalidOption(f"backoff takes a number of seconds, a list of them or a Backoff, not {delays!r}")
         values = (delays,) if isinstance(delays, int | float) else tuple(delays)
         if not values:
             values = (0.0,)
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DELAY:
                 raise InvalidOption(f"backoff takes seconds from 0 to {MAX_DELAY:.0f}, not {value!r}")
-        if not 0 <= jitter <= 1:
+        if not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
             raise InvalidOption(f"the jitter of a backoff is a share from 0 to 1, not {jitter!r}")
         object.__setattr__(self, "delays", tuple(float(value) for value in values))
         object.__setattr__(self, "jitter", float(jitter))

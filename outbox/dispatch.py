@@ -15,7 +15,7 @@ from outbox.drivers.database.staging import check_database, stage
 from outbox.envelope import DelayOption, Envelope, Options, seal_many
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
-from outbox.job import BackoffOption, Job
+from outbox.job import BackoffOption, Job, check_connection
 from outbox.relay.route import outward, relayed_connection
 from outbox.relay.thread import relay_threads
 from outbox.settings import DATABASE
@@ -62,7 +62,7 @@ async def dispatch(
 
     Raises:
         InvalidJob: a field does not validate or cannot be serialised; the message names it.
-        InvalidOption: an option is out of its range.
+        InvalidOption: an option is of a wrong type or out of its range.
         PayloadTooLarge: the serialised job is over ``OUTBOX_PAYLOAD_LIMIT`` bytes.
         SessionUnusable: the session cannot carry a job; the message says why.
         ConfigurationError: there is no such connection, or it is not set up.
@@ -116,6 +116,8 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
         raise TypeError(f"a dispatch has no option {min(unknown)!r} (there are: {known})")
     settings = current_settings()
     connection = options.get("connection")
+    if connection is not None:
+        check_connection(connection)
     checked = Options.checked(
         queue=options.get("queue"),
         delay=options.get("delay"),

@@ -139,7 +139,7 @@ class Options:
     ) -> Options:
         """
         Raises:
-            InvalidOption: a value is out of its range.
+            InvalidOption: a value is of a wrong type or out of its range.
         """
         options = cls(
             queue=None if queue is None else check_queue(queue),

@@ -8,7 +8,7 @@
     │   └── TablesMissing             the tables are not there, or are those of another version
     ├── DispatchError                 nothing was written
     │   ├── InvalidJob                a field does not validate or cannot be serialised
-    │   ├── InvalidOption             queue, delay, priority, tries, timeout or backoff out of range
+    │   ├── InvalidOption             an option is of a wrong type, or out of its range
     │   ├── PayloadTooLarge           the serialised job is over the limit
     │   └── SessionUnusable           the session cannot carry a job
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
@@ -49,7 +49,7 @@ class InvalidJob(DispatchError):
 
 
 class InvalidOption(DispatchError):
-    """An option of the job or of the dispatch is out of its range."""
+    """An option of the job or of the dispatch is of a wrong type, or out of its range."""
 
 
 class PayloadTooLarge(DispatchError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +43,7 @@ class Job(BaseModel):
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
 
     Raises:
-        ConfigurationError: on definition, when an option is out of its range or shadowed by a field.
+        ConfigurationError: on definition, when an option is of a wrong type, out of its range or shadowed by a field.
     """
 
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
@@ -98,11 +98,10 @@ def _check_definition(cls: type[Job]) -> None:
         raise ConfigurationError(
             f"{where}: `{shadowed[0]}` belongs to the job class and cannot be a field: {hint}name the field otherwise"
         )
-    if not isinstance(cls.name, str) or not _JOB_NAME.fullmatch(cls.name):
-        raise ConfigurationError(f"{where}: a job's name is 1 to 255 printable ASCII characters, not {cls.name!r}")
-    if isinstance(cls.aliases, str):
-        raise ConfigurationError(f"{where}: aliases is a list of names, not one string")
+    _check_names(cls, where)
     try:
+        if cls.connection is not None:
+            check_connection(cls.connection)
         check_queue(cls.queue)
         check_priority(cls.priority)
         if cls.max_tries is not None:
@@ -113,6 +112,22 @@ def _check_definition(cls: type[Job]) -> None:
             as_backoff(cls.backoff)
     except InvalidOption as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _check_names(cls: type[Job], where: str) -> None:
+    if not isinstance(cls.name, str) or not _JOB_NAME.fullmatch(cls.name):
+        raise ConfigurationError(f"{where}: a job's name is 1 to 255 printable ASCII characters, not {cls.name!r}")
+    if isinstance(cls.aliases, str) or not isinstance(cls.aliases, Collection):
+        raise ConfigurationError(f"{where}: aliases is a list of names, not {cls.aliases!r}")
+    for alias in cls.aliases:
+        if not isinstance(alias, str) or not _JOB_NAME.fullmatch(alias):
+            raise ConfigurationError(f"{where}: an alias is 1 to 255 printable ASCII characters, not {alias!r}")
+
+
+def check_connection(connection: str) -> str:
+    if not isinstance(connection, str):
+        raise InvalidOption(f"a connection is the name of one, not {connection!r}")
+    return connection
 
 
 def check_queue(queue: str) -> str:

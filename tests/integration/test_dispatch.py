@@ -526,6 +526,8 @@ async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(
             await dispatch_many([good, bad], session=session)
         with pytest.raises(InvalidOption, match="queue"):
             await dispatch(good, session=session, queue="No Such Queue")
+        with pytest.raises(InvalidOption, match="connection"):
+            await dispatch(good, session=session, connection=["redis"])  # type: ignore[arg-type]
         with pytest.raises(PayloadTooLarge, match="OUTBOX_PAYLOAD_LIMIT"):
             await dispatch(Receipt(order_id=1, note="x" * 1_048_576), session=session)
     assert await stored(driver) == []

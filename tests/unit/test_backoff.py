@@ -24,13 +24,15 @@ def test_jitter_stays_within_its_share_and_is_not_constant() -> None:
     assert all(90 <= delay <= 110 for delay in delays)
 
 
-@pytest.mark.parametrize("delays", [-1, [1, -1], float("nan"), float("inf"), [True], ["1"], 10**10])
+@pytest.mark.parametrize(
+    "delays", [-1, [1, -1], float("nan"), float("inf"), [True], ["1"], 10**10, None, "15", b"15", {1}]
+)
 def test_what_is_no_delay_is_refused(delays: object) -> None:
     with pytest.raises(InvalidOption, match="seconds"):
         Backoff(delays)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("jitter", [-0.1, 1.1, float("nan")])
-def test_a_jitter_is_a_share(jitter: float) -> None:
+@pytest.mark.parametrize("jitter", [-0.1, 1.1, float("nan"), "0.1", None])
+def test_a_jitter_is_a_share(jitter: object) -> None:
     with pytest.raises(InvalidOption, match="share"):
-        Backoff(1, jitter=jitter)
+        Backoff(1, jitter=jitter)  # type: ignore[arg-type]

@@ -280,6 +280,14 @@ def test_two_classes_cannot_have_one_name() -> None:
         ({"backoff": [1, -1]}, "backoff"),
         ({"name": "größe"}, "ASCII"),
         ({"aliases": "one.name"}, "list"),
+        ({"aliases": None}, "list"),
+        ({"aliases": ("shop.Old", 5)}, "alias"),
+        ({"aliases": ["größe"]}, "alias"),
+        ({"connection": 5}, "connection"),
+        ({"timeout": timedelta(seconds=5)}, "timeout"),
+        ({"backoff": timedelta(seconds=5)}, "backoff"),
+        ({"backoff": "soon"}, "backoff"),
+        ({"backoff": {1, 2}}, "backoff"),
     ],
 )
 def test_a_class_with_an_option_out_of_range_cannot_be_defined(options: dict[str, Any], says: str) -> None:
@@ -309,7 +317,11 @@ def test_class_options_may_be_annotated_as_such() -> None:
         ({"priority": -1}, "priority"),
         ({"max_tries": 1.5}, "max_tries"),
         ({"timeout": "1"}, "timeout"),
-        ({"backoff": "soon"}, "backoff"),
+        ({"backoff": "soon"}, "backoff takes"),
+        ({"backoff": b"12"}, "backoff takes"),
+        ({"backoff": timedelta(seconds=5)}, "backoff takes"),
+        ({"backoff": lambda attempt: attempt}, "backoff takes"),
+        ({"backoff": [timedelta(seconds=5)]}, "backoff takes"),
         ({"delay": float("nan")}, "delay"),
         ({"delay": "tomorrow"}, "delay"),
         ({"delay": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001 - the point
