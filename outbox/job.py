@@ -20,7 +20,8 @@ PRIORITIES = range(10)
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
-_RESERVED = (*_OPTIONS, "context", "run_in")
+_MEMBERS = ("context", "run_in", "_context")
+_RESERVED = (*_OPTIONS, *_MEMBERS)
 
 
 class Job(BaseModel):
@@ -43,7 +44,8 @@ class Job(BaseModel):
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
 
     Raises:
-        ConfigurationError: on definition, when an option is of a wrong type, out of its range or shadowed by a field.
+        ConfigurationError: on definition, when an option is of a wrong type, out of its range or shadowed by a field,
+            or when ``context`` or ``run_in`` is replaced.
     """
 
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
@@ -98,6 +100,10 @@ def _check_definition(cls: type[Job]) -> None:
         raise ConfigurationError(
             f"{where}: `{shadowed[0]}` belongs to the job class and cannot be a field: {hint}name the field otherwise"
         )
+    taken = [name for name in _MEMBERS if getattr(cls, name) is not getattr(Job, name)]
+    taken += [name for name in _MEMBERS if name in cls.__private_attributes__]
+    if taken:
+        raise ConfigurationError(f"{where}: `{taken[0]}` is what a worker needs of a job: give yours another name")
     _check_names(cls, where)
     try:
         if cls.connection is not None:

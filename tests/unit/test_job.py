@@ -303,6 +303,30 @@ def test_an_option_with_an_annotation_is_not_taken_for_a_field() -> None:
             queue: str = "mail"  # type: ignore[misc]
 
 
+class Contextual:
+    def context(self) -> str:
+        return "mine"
+
+
+@pytest.mark.filterwarnings("ignore:Field name")
+@pytest.mark.parametrize(
+    ("bases", "members", "name"),
+    [
+        ((Job,), {"context": property(lambda _: "mine")}, "context"),
+        ((Job,), {"run_in": lambda self, room: room}, "run_in"),
+        ((Job,), {"_context": 5}, "_context"),
+        ((Job,), {"__annotations__": {"context": dict[str, str]}}, "context"),
+        ((Job,), {"__annotations__": {"context": ClassVar[int]}, "context": 5}, "context"),
+        ((Contextual, Job), {}, "context"),
+    ],
+)
+def test_what_a_worker_needs_of_a_job_cannot_be_replaced(
+    bases: tuple[type, ...], members: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"Wrong: `{name}`"):
+        type("Wrong", bases, {"__module__": __name__, **members})
+
+
 def test_class_options_may_be_annotated_as_such() -> None:
     class Right(Job):
         queue: ClassVar[str] = "mail"
