@@ -12,8 +12,10 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from outbox.errors import InvalidJob, InvalidPayload
 from outbox.job import Job
 
-# What a JSON column holds exactly everywhere: integers of 64 bits (MySQL), and 31 levels of nesting (MariaDB).
+# What a JSON column holds exactly everywhere: integers of 64 bits and keys of 65,535 bytes (MySQL), and 31 levels of
+# nesting (MariaDB).
 _INTEGERS = range(-(2**63), 2**64)
+_LONGEST_KEY = 65_535
 _MAX_DEPTH = 31
 _LONG_INTEGER = re.compile(rb"\d{19}")
 
@@ -40,8 +42,9 @@ def dump(job: Job) -> bytes:
         kind.__pydantic_validator__.validate_json(payload, by_alias=_reads_aliases(kind), by_name=True)
     except ValidationError as error:
         raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
-    # Looked for cheaply first: nearly no payload has either.
-    if _LONG_INTEGER.search(payload) or payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH:
+    # Looked for cheaply first: nearly no payload has any of them.
+    nested = payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH
+    if nested or len(payload) > _LONGEST_KEY or _LONG_INTEGER.search(payload):
         _check_survives(job.name, payload)
     return payload
 
@@ -125,6 +128,11 @@ def _check_survives(name: str, payload: bytes) -> None:
             raise InvalidJob(
                 f"{name}: the field {path!r} holds an integer of more than 64 bits, which a JSON column does not keep "
                 "exactly: make it a string"
+            )
+        if isinstance(value, dict) and any(len(key.encode()) > _LONGEST_KEY for key in value):
+            raise InvalidJob(
+                f"{name}: the field {path or 'the job'!r} has a key of more than {_LONGEST_KEY:,} bytes, which a JSON "
+                "column does not take: make it a value"
             )
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         pending.extend((f"{path}.{key}".lstrip("."), child, depth + 1) for key, child in children)

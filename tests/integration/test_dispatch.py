@@ -593,6 +593,18 @@ async def test_the_deepest_nesting_that_is_accepted_is_stored(
     assert json.loads(job.payload)["extra"] == nested
 
 
+async def test_the_longest_key_that_is_accepted_is_stored(
+    sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver, configured: None
+) -> None:
+    extra = {"x" * 65_535: 1, "é" * 32_767: 2}
+    async with sessions() as session, session.begin():
+        await dispatch(Receipt(order_id=1, extra=extra), session=session)
+    await dispatch_many([Receipt(order_id=2, extra=extra)] * 10)
+    assert [json.loads(job.payload)["extra"] for job in await stored(driver)] == [extra] * 11
+    with pytest.raises(InvalidJob, match="'extra' has a key"):
+        await dispatch(Receipt(order_id=3, extra={"x" * 65_536: 1}))
+
+
 async def test_what_is_no_session_is_named() -> None:
     with pytest.raises(SessionUnusable, match="str"):
         await dispatch(Receipt(order_id=1), session="session")  # type: ignore[arg-type]

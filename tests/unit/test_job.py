@@ -67,6 +67,8 @@ def test_a_field_set_after_construction_is_dispatched_and_validated() -> None:
         (object(), "'anything' cannot be serialised"),
         (2**64, "'anything' holds an integer of more than 64 bits"),
         ([{"deep": -(2**63) - 1}], r"'anything\.0\.deep' holds an integer"),
+        ({"x" * 65_536: 1}, "'anything' has a key of more than 65,535 bytes"),
+        ([{"é" * 32_768: 1}], r"'anything\.0' has a key"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_by_name(value: object, says: str) -> None:
