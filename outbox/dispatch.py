@@ -56,9 +56,9 @@ async def dispatch(
     that transaction commits. Nothing is awaited and no connection is opened. Without one the job is stored before this
     returns, in a transaction of its own.
 
-    Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``; the first
-    two count from the write, by the database's clock. ``priority`` is 0 (first) to 9, ``max_tries`` 1 or more,
-    ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
+    Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``, at most
+    ten years ahead; the first two count from the write, by the database's clock. ``priority`` is 0 (first) to 9,
+    ``max_tries`` 1 or more, ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
 
     Raises:
         InvalidJob: a field does not validate or cannot be serialised; the message names it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from outbox import registry
@@ -25,6 +25,10 @@ from outbox.payload import dump, load
 
 DelayOption = float | timedelta | datetime
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
+
+_LONGEST_DELAY = timedelta(seconds=MAX_DELAY)
+# What is now by any clock, so that no database has to keep it, nor a claim to look for it among what was there before.
+_LONG_PAST = timedelta(days=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,11 @@ def _with_delay(options: Options, delay: DelayOption) -> Options:
     if isinstance(delay, datetime):
         if delay.tzinfo is None or delay.utcoffset() is None:
             raise InvalidOption(f"a delay given as a datetime needs a time zone; {delay!r} has none")
-        return replace(options, available_at=delay)
+        # By this process's clock, which will do for mistakes; whether the moment has come, the database's clock says.
+        left = delay - datetime.now(UTC)
+        if left > _LONGEST_DELAY:
+            raise InvalidOption(f"a delay given as a datetime is at most ten years ahead; {delay!r} is more")
+        return options if left < _LONG_PAST else replace(options, available_at=delay.astimezone(UTC))
     return replace(options, delay=check_delay(delay.total_seconds() if isinstance(delay, timedelta) else delay))
 
 

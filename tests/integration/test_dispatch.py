@@ -405,6 +405,19 @@ async def test_a_delay_counts_from_the_write_by_the_databases_clock(
     assert by_number[3].available_at <= by_number[3].created_at
 
 
+@pytest.mark.parametrize("year", [1, 300, 1969, 2020])
+async def test_a_moment_that_has_passed_means_now(
+    sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver, configured: None, year: int
+) -> None:
+    passed = datetime(year, 1, 1, tzinfo=UTC)
+    async with sessions() as session, session.begin():
+        await dispatch(Receipt(order_id=1), session=session, delay=passed)
+    await dispatch(Receipt(order_id=2), delay=passed)
+    jobs = await stored(driver)
+    assert [job.available_at for job in jobs] == [job.created_at for job in jobs]
+    assert len(await driver.claim(["mail"], 10, 30)) == 2
+
+
 async def test_without_a_session_the_job_is_stored_when_dispatch_returns(
     migrated_url: str, driver: DatabaseDriver, configured: None
 ) -> None:

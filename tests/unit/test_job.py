@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
@@ -352,11 +352,33 @@ def test_class_options_may_be_annotated_as_such() -> None:
         ({"delay": "tomorrow"}, "delay"),
         ({"delay": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001 - the point
         ({"delay": timedelta(days=36_500)}, "delay"),
+        ({"delay": datetime.now(UTC) + timedelta(days=3_651)}, "ten years"),
+        ({"delay": datetime.max.replace(tzinfo=UTC)}, "ten years"),
+        ({"delay": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))}, "ten years"),
     ],
 )
 def test_a_dispatch_with_an_option_out_of_range_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidOption, match=says):
         Options.checked(**options)
+
+
+def test_a_moment_is_a_delay_in_any_time_zone() -> None:
+    moment = datetime.now(timezone(timedelta(hours=-5))) + timedelta(days=3_649)
+    available_at = Options.checked(delay=moment).available_at
+    assert available_at == moment
+    assert available_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+        datetime.now(UTC) - timedelta(days=2),
+    ],
+)
+def test_a_moment_that_has_long_passed_is_no_delay(moment: datetime) -> None:
+    assert Options.checked(delay=moment) == Options()
 
 
 def test_headers_come_back_as_they_were() -> None:
