@@ -345,6 +345,29 @@ async def test_dispatching_from_a_commit_event_is_part_of_that_transaction(
     assert await numbers(driver) == [1]
 
 
+@pytest.mark.parametrize("moment", ["after_commit", "after_rollback"])
+async def test_dispatching_when_the_transaction_has_just_ended_says_that(
+    sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver, moment: str
+) -> None:
+    async with sessions() as session:
+
+        @event.listens_for(session.sync_session, moment, once=True)
+        def announce(target: Session) -> None:
+            with pytest.raises(SessionUnusable, match="already being committed or rolled back"):
+                outbox.sync.dispatch(Receipt(order_id=1), session=target)
+            refused.append(moment)
+
+        refused: list[str] = []
+        session.add(Order(customer="Ada"))
+        await session.flush()
+        await (session.commit() if moment == "after_commit" else session.rollback())
+        assert refused == [moment]
+        assert (await session.scalar(select(Order)) is not None) is (moment == "after_commit")
+        await dispatch(Receipt(order_id=2), session=session)
+        await session.commit()
+    assert await numbers(driver) == [2]
+
+
 async def test_a_thousand_dispatches_in_a_transaction_are_one_insert(
     sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver, statements: list[str]
 ) -> None:

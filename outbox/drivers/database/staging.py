@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, inspect
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, UnboundExecutionError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError, UnboundExecutionError
 from sqlalchemy.orm import Session, registry
 
 from outbox.drivers.database.dialects import dialect_for
@@ -47,8 +47,8 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
     ``announce`` their queues when that has committed.
 
     Raises:
-        SessionUnusable: the session has failed, was closed for good, does not begin by itself, has no bind for
-            ``queue_jobs``, or commits every statement by itself.
+        SessionUnusable: the session has failed, is past its commit, was closed for good, does not begin by itself, has
+            no bind for ``queue_jobs``, or commits every statement by itself.
     """
     if getattr(session, "_flushing", False):
         # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.
@@ -85,15 +85,28 @@ def _add(session: Session, staged: StagedJobs) -> None:
 
 
 def _check(session: Session) -> None:
-    if not session.is_active:
-        raise SessionUnusable("this session's transaction has failed: call rollback() before dispatching in it again")
     bind = _bind(session)
+    if not session.is_active:
+        raise SessionUnusable(_why_inactive(session))
     try:
         dialect_for(bind.dialect)
     except ConfigurationError as error:
         raise SessionUnusable(
             f"{error}: a session over several databases needs binds={{outbox.metadata.tables['queue_jobs']: engine}}"
         ) from error
+
+
+def _why_inactive(session: Session) -> str:
+    # What it refuses this with says it. Nothing is sent, and there is no other public way to tell.
+    try:
+        session.connection(bind_arguments={"mapper": _mapper})
+    except InvalidRequestError as error:
+        if not isinstance(error, PendingRollbackError):
+            return (
+                "this session's transaction is already being committed or rolled back: dispatch before that (in the "
+                "event before_commit), to be part of it, or without the session"
+            )
+    return "this session's transaction has failed: call rollback() before dispatching in it again"
 
 
 def _bind(session: Session) -> Engine | Connection:
