@@ -86,7 +86,8 @@ async def dispatch_many(
     """Dispatch all ``jobs``, or none if one is refused: one INSERT per 1,000. Options and errors are those of
     `dispatch`.
 
-    Without a session, jobs of one connection are stored in one transaction.
+    Without a session, jobs of one connection are stored in one transaction, and connections one after the other: where
+    one does not answer, the jobs of those before it are stored.
     """
     sealed = seal_all(jobs, options)
     if session is not None:
