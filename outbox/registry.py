@@ -74,7 +74,14 @@ def import_jobs(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigurationError(
-                f"OUTBOX_JOBS names the module {module!r}, which cannot be imported: {type(error).__name__}: {error}"
+                f"OUTBOX_JOBS names the module {module!r}, which cannot be imported: {import_failure(error)}"
             ) from error
+
+
+def import_failure(error: BaseException) -> str:
+    """Why a module cannot be imported. A script without a ``__main__`` guard ends whatever imports it."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"{type(error).__name__}: {error}"

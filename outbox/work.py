@@ -23,7 +23,7 @@ from outbox.connections import open_driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.notify.group import Hub, Line
-from outbox.registry import import_jobs, registered
+from outbox.registry import import_failure, import_jobs, registered
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import Supervised, leave, run_worker
@@ -114,15 +114,17 @@ def _profile(reference: str) -> WorkerOptions:
     module, _, attribute = reference.partition(":")
     attribute = attribute or "worker"
     try:
-        profile = getattr(importlib.import_module(module), attribute)
-    except AttributeError:
-        raise ConfigurationError(f"the module {module!r} has no attribute {attribute!r}: name the profile") from None
+        imported = importlib.import_module(module)
     except ConfigurationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
-            f"the worker profile {reference!r} cannot be imported: {type(error).__name__}: {error}"
+            f"the worker profile {reference!r} cannot be imported: {import_failure(error)}"
         ) from error
+    try:
+        profile = getattr(imported, attribute)
+    except AttributeError:
+        raise ConfigurationError(f"the module {module!r} has no attribute {attribute!r}: name the profile") from None
     if not isinstance(profile, WorkerOptions):
         raise ConfigurationError(f"{module}:{attribute} is a {type(profile).__name__}, not outbox.WorkerOptions")
     return profile

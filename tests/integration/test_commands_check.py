@@ -141,9 +141,11 @@ async def test_wrong_settings(shop: Path) -> None:
 
 async def test_a_module_that_is_not_there_or_breaks(driver: DatabaseDriver, migrated_url: str, shop: Path) -> None:
     (shop / "broken_jobs.py").write_text("raise RuntimeError('no licence')")
-    ran = await check(shop, migrated_url, "--json", OUTBOX_JOBS="shop_jobs,nowhere.jobs,broken_jobs")
+    (shop / "script.py").write_text("import sys\n\nsys.exit(0)")
+    ran = await check(shop, migrated_url, "--json", OUTBOX_JOBS="shop_jobs,nowhere.jobs,broken_jobs,script")
     assert ran.code == 1
-    missing, broken = found(ran, "problem", "jobs")
+    missing, broken, script = found(ran, "problem", "jobs")
+    assert "sys.exit(0)" in script
     assert "nowhere.jobs" in missing
     assert "broken_jobs" in broken
     assert "no licence" in broken

@@ -147,6 +147,23 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise SystemExit(0)", "cannot be imported: it calls sys.exit(0)"),
+        ("import sys; sys.exit()", "cannot be imported: it calls sys.exit()"),
+        ("import os; os.nothing", "cannot be imported: AttributeError"),
+    ],
+)
+def test_a_profile_that_ends_when_imported_is_wrong(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "ending_here", raising=False)
+    (tmp_path / "ending_here.py").write_text(f"{line}\n")
+    result = run("ending_here")
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
 @pytest.mark.parametrize("arguments", [["--processes", "2"], ["--reload"]])
 def test_several_processes_and_reload_need_a_supervisor(
     started: Started, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
