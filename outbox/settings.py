@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from outbox.backoff import Backoff
 from outbox.envelope import DEFAULT_PAYLOAD_LIMIT
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.job import check_queue
+from outbox.settings_files import ENV_FILE, check_env_file, pyproject_table
 
 DATABASE = "database"
 REDIS = "redis"
+
+_VARIABLE = "OUTBOX_"
+_ALIKE = 0.75
+"""How much a name has in common with that of a setting, of 1, to be taken for a slip in writing it."""
 
 
 def _split(value: Any) -> Any:
@@ -31,16 +40,31 @@ def _split(value: Any) -> Any:
 
 class _Layered(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="OUTBOX_",
-        env_file=".env",
+        env_prefix=_VARIABLE,
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
-        pyproject_toml_table_header=("tool", "outbox"),
-        pyproject_toml_depth=3,
         extra="ignore",
         frozen=True,
         populate_by_name=True,
     )
+
+    def __init__(self, **given: Any) -> None:
+        """
+        Raises:
+            ConfigurationError: as `load`.
+        """
+        _refuse_unknown("", given, _names(type(self)))
+        check_env_file()
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(_problem(problem) for problem in error.errors())) from None
+        except SettingsError as error:
+            raise ConfigurationError(
+                f'{error}: write JSON, {{"NAME": {{"driver": "redis", "url": "redis://…"}}}}, or leave it to '
+                "[tool.outbox.connections.NAME] in pyproject.toml"
+            ) from None
 
     @classmethod
     def settings_customise_sources(
@@ -51,25 +75,60 @@ class _Layered(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+        file, table = pyproject_table()
+        # One table for both: how workers work, and where jobs are kept.
+        _refuse_unknown(f"{file}, [tool.outbox]: ", table, _names(Settings) | _names(WorkerOptions))
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, table)
 
     @classmethod
     def load(cls, **given: Any) -> Self:
         """Build from all layers; ``given`` (flags) go before every other.
 
         Raises:
-            ConfigurationError: a value is wrong; the message names it and its range.
+            ConfigurationError: there is no setting of a name that code or pyproject.toml gives; a value is wrong, and
+                the message names it and its range; or a file cannot be read.
         """
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            raise ConfigurationError("; ".join(_problem(problem) for problem in error.errors())) from None
+        return cls(**given)
 
 
 def _problem(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _names(settings: type[BaseSettings]) -> set[str]:
+    """What a setting is called in code and in pyproject.toml."""
+    aliases = {str(field.validation_alias) for field in settings.model_fields.values() if field.validation_alias}
+    return aliases | set(settings.model_fields)
+
+
+def _refuse_unknown(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    """A default in place of what was meant would go unnoticed until it matters."""
+    for name in given:
+        if name not in known:
+            meant = _meant(name, known)
+            raise ConfigurationError(
+                f"{where}there is no setting {name!r}" + (f"; is {meant!r} meant?" if meant else "")
+            )
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=_ALIKE)), None)
+
+
+def misspelt_variables() -> dict[str, str]:
+    """Environment variables that nothing reads, with what was probably meant. Others may use the prefix as well, so
+    that these are no errors."""
+    fields = {**Settings.model_fields, **WorkerOptions.model_fields}
+    names = {name: str(field.validation_alias or f"{_VARIABLE}{name.upper()}") for name, field in fields.items()}
+    found: dict[str, str] = {}
+    for variable in sorted(os.environ):
+        if variable.startswith(_VARIABLE) and variable.upper() not in names.values():
+            meant = _meant(variable.removeprefix(_VARIABLE).lower(), names)
+            if meant is not None:
+                found[variable] = names[meant]
+    return found
 
 
 class ConnectionSettings(BaseModel):

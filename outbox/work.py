@@ -115,8 +115,8 @@ def _profile(reference: str) -> WorkerOptions:
     attribute = attribute or "worker"
     try:
         imported = importlib.import_module(module)
-    except ConfigurationError:
-        raise
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the worker profile {reference!r}: {error}") from error
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"the worker profile {reference!r} cannot be imported: {import_failure(error)}"

@@ -64,6 +64,73 @@ def test_a_wrong_value_is_named_with_its_range(given: dict[str, object], says: s
         WorkerOptions.load(**given)
 
 
+def test_a_name_that_no_setting_has_is_refused_and_says_what_was_meant(elsewhere: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'concurency'; is 'concurrency' meant"):
+        WorkerOptions(concurency=2)
+    with pytest.raises(ConfigurationError, match="'databse_url'; is 'database_url' meant"):
+        outbox.configure(databse_url="sqlite+aiosqlite:///one.db")
+    with pytest.raises(ConfigurationError, match="there is no setting 'colour'$"):
+        WorkerOptions.load(colour="red")
+    (elsewhere / "pyproject.toml").write_text("[tool.outbox]\nstop-when-empty = true\n")
+    for load in (Settings.load, WorkerOptions.load):
+        with pytest.raises(ConfigurationError, match=r"pyproject.toml, \[tool.outbox\].*is 'stop_when_empty' meant"):
+            load()
+
+
+def test_a_value_out_of_range_in_code_is_named_as_one_of_a_flag_is() -> None:
+    with pytest.raises(ConfigurationError, match=r"^concurrency: .* \(got 0\)$"):
+        WorkerOptions(concurrency=0)
+
+
+def test_a_line_of_env_that_does_not_parse_is_an_error_and_not_the_default_database(elsewhere: Path) -> None:
+    (elsewhere / ".env").write_text('# the shop\n\nDATABASE_URL="mysql+asyncmy://root@db/shop\nOUTBOX_JOBS=shop.jobs\n')
+    with pytest.raises(ConfigurationError, match=r"/\.env, line 3, is not NAME=value"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("pyproject.toml", b"[tool.outbox\n", "is not TOML"),
+        ("pyproject.toml", b'[tool.outbox]\nname = "\xff"\n', "is not UTF-8"),
+        ("pyproject.toml", b"[tool]\noutbox = 5\n", "outbox is not a table"),
+        (".env", b"OUTBOX_NAME=\xff\n", "is not UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named(elsewhere: Path, name: str, content: bytes, says: str) -> None:
+    (elsewhere / name).write_bytes(content)
+    for load in (Settings.load, WorkerOptions.load):
+        with pytest.raises(ConfigurationError, match=says) as caught:
+            load()
+        assert str(elsewhere / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", ".env"])
+def test_a_file_that_may_not_be_read_is_named(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (elsewhere / name).touch()
+    read = Path.read_text
+
+    def refused(path: Path, encoding: str | None = None) -> str:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied")
+        return read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(ConfigurationError, match=f"{name} cannot be read: Permission denied"):
+        Settings.load()
+
+
+def test_a_directory_named_env_is_none_of_its_business(elsewhere: Path) -> None:
+    (elsewhere / ".env").mkdir()
+    assert Settings.load().connection == "database"
+
+
+def test_connections_that_are_not_json_say_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_CONNECTIONS", "abc")
+    with pytest.raises(ConfigurationError, match="connections.*write JSON"):
+        Settings.load()
+
+
 def test_the_settings_of_dispatch_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///one.db")
     assert current_settings().database_url.endswith("one.db")

@@ -1,0 +1,77 @@
+"""The files that settings come from. What is wrong with one is an error that names it."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from dotenv.parser import parse_stream
+
+from outbox.errors import ConfigurationError
+
+ENV_FILE = ".env"
+_PYPROJECT = "pyproject.toml"
+_LEVELS_UP = 3
+
+
+def check_env_file() -> None:
+    """
+    Raises:
+        ConfigurationError: ``.env`` cannot be read, or has a line that is no setting: its value would not be used, and
+            a worker would drain the default database instead of the one that is meant.
+    """
+    path = Path(ENV_FILE)
+    if not _is_file(path):
+        return
+    for binding in parse_stream(io.StringIO(_read(path))):
+        if binding.error:
+            text = binding.original.string
+            blank = text[: len(text) - len(text.lstrip())].count("\n")
+            raise ConfigurationError(
+                f"{path.absolute()}, line {binding.original.line + blank}, is not NAME=value: close the quotes, or "
+                "begin it with # if it is no setting"
+            )
+
+
+def pyproject_table() -> tuple[str, dict[str, Any]]:
+    """The name and ``[tool.outbox]`` of the first pyproject.toml here or in the directories above.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not TOML, or has something else under that name.
+    """
+    here = Path.cwd()
+    for directory in (here, *here.parents[:_LEVELS_UP]):
+        path = directory / _PYPROJECT
+        if _is_file(path):
+            return str(path), _table(path)
+    return _PYPROJECT, {}
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        table: Any = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    for name in ("tool", "outbox"):
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{path}: {name} is not a table: write settings below [tool.outbox]")
+    return dict(table)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ConfigurationError(f"{path.absolute()} cannot be read: {error.strerror}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path.absolute()} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path.absolute()} is not UTF-8: {error}") from None
