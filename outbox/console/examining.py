@@ -14,7 +14,7 @@ from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
-from outbox.settings import Settings
+from outbox.settings import Settings, WorkerOptions, misspelt_variables
 
 _LOOKED_AT = 500
 """Live jobs whose names are compared with the registered ones."""
@@ -24,10 +24,13 @@ async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
     """Everything, or of the connections only ``connection``; one finding after the other, as they are made."""
     try:
         settings = Settings.load()
+        WorkerOptions.load()
     except ConfigurationError as error:
         yield Finding.problem("settings", str(error))
         return
     yield Finding.ok("settings", f"jobs go to the connection {settings.connection}")
+    for variable, meant in misspelt_variables().items():
+        yield Finding.warning("settings", f"nothing reads the variable {variable}", f"is {meant} meant?")
     for finding in _examine_jobs(settings):
         yield finding
     for name in [connection] if connection else connection_names(settings):

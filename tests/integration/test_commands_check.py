@@ -139,6 +139,25 @@ async def test_wrong_settings(shop: Path) -> None:
     assert "PAYLOAD_LIMIT" in found(ran, "problem", "settings")[0].upper()
 
 
+async def test_settings_with_which_no_worker_starts(shop: Path) -> None:
+    url = "sqlite+aiosqlite:///outbox.db"
+    ran = await check(shop, url, "--json", OUTBOX_CONCURRENCY="abc")
+    assert (ran.code, "concurrency" in found(ran, "problem", "settings")[0]) == (1, True)
+    (shop / "pyproject.toml").write_text('[tool.outbox]\nlease = "x"\n')
+    ran = await check(shop, url, "--json")
+    assert (ran.code, "lease" in found(ran, "problem", "settings")[0]) == (1, True)
+
+
+async def test_a_variable_that_nothing_reads_is_named_where_another_was_meant(shop: Path) -> None:
+    """Others may use the prefix."""
+    environment = {"OUTBOX_CONCURENCY": "5", "OUTBOX_TEST_REDIS": "no", "OUTBOX_DATABASE_URL": "sqlite://"}
+    warnings = found(await check(shop, "sqlite+aiosqlite:///outbox.db", "--json", **environment), "warning", "settings")
+    assert warnings == [
+        "nothing reads the variable OUTBOX_CONCURENCY → is OUTBOX_CONCURRENCY meant?",
+        "nothing reads the variable OUTBOX_DATABASE_URL → is DATABASE_URL meant?",
+    ]
+
+
 async def test_a_module_that_is_not_there_or_breaks(driver: DatabaseDriver, migrated_url: str, shop: Path) -> None:
     (shop / "broken_jobs.py").write_text("raise RuntimeError('no licence')")
     (shop / "script.py").write_text("import sys\n\nsys.exit(0)")
