@@ -7,14 +7,15 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from outbox import registry
-from outbox.connections import open_driver
+from outbox.connections import connection_settings, open_driver, relayed_connections
 from outbox.console.findings import Finding
 from outbox.console.readable import age, counted
 from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
-from outbox.settings import Settings, WorkerOptions, misspelt_variables
+from outbox.relay.route import relayed_connection
+from outbox.settings import DATABASE, Settings, WorkerOptions, misspelt_variables
 
 _LOOKED_AT = 500
 """Live jobs whose names are compared with the registered ones."""
@@ -45,9 +46,10 @@ def job_classes() -> list[type[Job]]:
 
 
 def connection_names(settings: Settings) -> list[str]:
-    """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name."""
-    named = (job.connection for job in job_classes())
-    return list(dict.fromkeys([settings.connection, *settings.connections, *(name for name in named if name)]))
+    """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name,
+    those that a dispatch in a session may name."""
+    named = (job.connection for job in job_classes() if job.connection)
+    return list(dict.fromkeys([settings.connection, *settings.connections, *named, *relayed_connections(settings)]))
 
 
 def _examine_jobs(settings: Settings) -> Iterator[Finding]:
@@ -76,7 +78,8 @@ async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[F
         return
     try:
         await driver.check()
-        yield Finding.ok(name, f"{driver.description} answers and has the tables")
+        tables = " and has the tables" if connection_settings(settings, name).driver == DATABASE else ""
+        yield Finding.ok(name, f"{driver.description} answers{tables}")
         yield await _compare_clocks(driver)
         for concern in await driver.concerns():
             make = Finding.problem if concern.serious else Finding.warning
@@ -118,12 +121,26 @@ def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerSt
         )
     drained = {queue for worker in workers if not _silent(worker) for queue in worker.queues.split(",")}
     for queue in counts:
-        if queue.paused:
+        target = relayed_connection(queue.queue)
+        if target is not None:
+            if queue.ready:
+                yield _not_moved(name, queue.ready, target)
+        elif queue.paused:
             message = f"the queue {queue.queue} is paused with {queue.ready:,} ready"
             yield Finding.warning(name, message, f"`outbox resume {queue.queue}` lets workers go on")
         elif queue.ready and queue.queue not in drained:
             message = f"no worker drains the queue {queue.queue}, where {queue.ready:,} ready"
             yield Finding.warning(name, message, f"start one: `python -m outbox.work --queue {queue.queue}`")
+
+
+def _not_moved(name: str, jobs: int, target: str) -> Finding:
+    """No worker drains the queue of a relay: those that have both settings move what is in it."""
+    return Finding.warning(
+        name,
+        f"{counted(jobs, 'job')} wait{'s' if jobs == 1 else ''} to be moved to {target}",
+        f"see `outbox check --connection {target}`; every worker with DATABASE_URL and the URL of {target} moves them "
+        "within 10 s, and so does `python -m outbox.work --relay`",
+    )
 
 
 def _silent(worker: WorkerStatus) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.concerns import _innodb, _sqlite
+from outbox.relay.route import relay_queue
 from tests.conformance.jobs import envelope, envelopes
 from tests.integration.console import Ran, break_payload, execute, fail, run_process
 from tests.servers.process import free_port
@@ -214,6 +215,27 @@ async def test_what_an_operator_should_look_at(driver: DatabaseDriver, migrated_
     facts = found(ran, "info", "database")
     assert any("5 ready, the first for " in fact for fact in facts)
     assert any("1 worker alive" in fact for fact in facts)
+
+
+async def test_jobs_on_their_way_to_redis_and_a_redis_that_cannot_be_reached(
+    driver: DatabaseDriver, migrated_url: str, shop: Path
+) -> None:
+    """No worker can be told to drain their queue: its name is not one for `--queue`."""
+    await driver.insert(envelopes(2, queue=relay_queue("redis")))
+    ran = await check(shop, migrated_url, "--json", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert ran.code == 1
+    assert len(found(ran, "problem", "redis")) == 1, "what is only relayed to is examined as well"
+    [warning] = found(ran, "warning", "database")
+    assert warning.startswith("2 jobs wait to be moved to redis → ")
+    assert "--relay" in warning
+    assert "--queue" not in warning
+
+
+async def test_redis_has_no_tables(redis_url: str, shop: Path) -> None:
+    ran = await run_process(shop, "check", "--json", QUEUE_CONNECTION="redis", REDIS_URL=redis_url)
+    [reached] = found(ran, "ok", "redis")
+    assert reached.startswith(f"{redis_url} (")
+    assert "tables" not in reached
 
 
 async def test_no_jobs_at_all(driver: DatabaseDriver, migrated_url: str, shop: Path) -> None:
