@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -90,18 +92,35 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
     """
     connection = connection_settings(settings, name)
     if connection.driver == REDIS:
-        return _redis_driver(settings, connection.url, name, pool_size)
+        return _redis_driver(settings, name, pool_size)
     if connection.driver != DATABASE:
         raise ConfigurationError(
             f"the connection {name!r} names the driver {connection.driver!r}; there are: {DATABASE}, {REDIS}"
         )
     elsewhere = _redis_names(settings) if has_database(settings) and connection.url == settings.database_url else ()
-    return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
+    with _blamed(settings, name):
+        return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
 
 
-def _redis_driver(settings: Settings, url: str, name: str, pool_size: int) -> Driver:
-    keeper = FailedJobKeeper(settings.database_url, of=name) if has_database(settings) else None
-    return _redis_class(name)(url, name=name, pool_size=pool_size, failed_store=keeper)
+def _redis_driver(settings: Settings, name: str, pool_size: int) -> Driver:
+    keeper = None
+    if has_database(settings):
+        with _blamed(settings, DATABASE):
+            keeper = FailedJobKeeper(settings.database_url, of=name)
+    kind, url = _redis_class(name), connection_settings(settings, name).url
+    with _blamed(settings, name):
+        return kind(url, name=name, pool_size=pool_size, failed_store=keeper)
+
+
+@contextmanager
+def _blamed(settings: Settings, name: str) -> Iterator[None]:
+    """What is wrong with the URL of a connection is said of the place where it is written."""
+    variable = "DATABASE_URL" if name == DATABASE else "REDIS_URL"
+    try:
+        yield
+    except ConfigurationError as error:
+        place = f"[tool.outbox.connections.{name}]" if name in settings.connections else variable
+        raise ConfigurationError(f"{place}: {error}") from error
 
 
 def _redis_class(name: str) -> type[RedisDriver]:
@@ -150,7 +169,8 @@ def open_relay_source(settings: Settings) -> DatabaseDriver:
     Raises:
         ConfigurationError: as `open_driver`.
     """
-    return DatabaseDriver(connection_settings(settings, DATABASE).url, pool_size=1)
+    with _blamed(settings, DATABASE):
+        return DatabaseDriver(connection_settings(settings, DATABASE).url, pool_size=1)
 
 
 def open_relay_target(settings: Settings, name: str) -> Accepts:
@@ -159,7 +179,9 @@ def open_relay_target(settings: Settings, name: str) -> Accepts:
     Raises:
         ConfigurationError: as `open_driver`.
     """
-    return _redis_class(name)(connection_settings(settings, name).url, name=name, pool_size=1)
+    kind, url = _redis_class(name), connection_settings(settings, name).url
+    with _blamed(settings, name):
+        return kind(url, name=name, pool_size=1)
 
 
 def _redis_names(settings: Settings) -> list[str]:

@@ -13,6 +13,7 @@ from redis import exceptions
 from outbox.drivers.redis import RedisDriver, concerns
 from outbox.drivers.redis.address import Address
 from outbox.drivers.redis.faults import Fault, classify, translate
+from outbox.drivers.redis.messenger import Messenger
 from outbox.drivers.redis.scripting import command
 from outbox.drivers.redis.store import Store
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, UnsupportedServer
@@ -223,6 +224,10 @@ async def test_the_scheme_has_to_be_that_of_the_server(local_redis: LocalServer,
         "http://localhost",
         "mysql+asyncmy://root@localhost/shop",
         "redis://localhost:port/0",
+        "redis://localhost:6379/abc",
+        "rediss://localhost/0/more",
+        "unix:///run/redis.sock?db=abc",
+        "rediss://localhost/0?ssl_cert_reqs=perhaps",
         "redis+sentinel://localhost:26379",
         "redis+sentinel://localhost:26379/jobs/zero",
         "redis+sentinel://localhost:26379/jobs/0/more",
@@ -236,6 +241,15 @@ async def test_the_scheme_has_to_be_that_of_the_server(local_redis: LocalServer,
 def test_a_url_that_means_nothing_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="write redis://"):
         RedisDriver(url)
+
+
+def test_an_option_that_there_is_not_is_refused_before_anything_connects() -> None:
+    """The package would refuse it at every connection, which looks like a server that is away."""
+    for scheme in ("redis", "rediss"):
+        with pytest.raises(ConfigurationError, match="the option 'bogus' is not known"):
+            RedisDriver(f"{scheme}://localhost:6379/0?socket_timeout=3&bogus=1")
+        with pytest.raises(ConfigurationError, match="the option 'bogus' is not known"):
+            Messenger(f"{scheme}://localhost:6379/0?bogus=1")
 
 
 def test_several_hosts_are_read() -> None:

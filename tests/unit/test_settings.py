@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,12 +150,42 @@ def test_the_settings_of_dispatch_follow_the_environment(monkeypatch: pytest.Mon
         ("postgresql+asyncpg://u:secret@h/d", "not in postgresql"),
         ("mysql+pymysql://u:secret@h/d", "asyncmy"),
         ("sqlite+pysqlite:///x.db", "aiosqlite"),
+        ("mysql+asyncmy://u:secret@h:abc/d", "is not a database URL"),
+        ("mysql+asyncmy://u:secret@h:3306", "names no database: .*host/shop"),
+        ("mysql+asyncmy://u:secret@h/d?connect_timeout=abc", "abc"),
+        ("mysql+asyncmy://u:secret@h/d?bogus=1", "no option 'bogus'"),
+        ("sqlite+aiosqlite:///x.db?timeout=abc", "abc"),
     ],
 )
 def test_a_url_that_cannot_work_says_what_would(url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         open_driver(Settings.load(database_url=url), "database")
+    assert str(caught.value).startswith("DATABASE_URL: ")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("driver", "url"), [("database", "nonsense"), ("database", "mysql://h"), ("redis", "nonsense")]
+)
+def test_a_wrong_url_is_blamed_on_the_connection_that_has_it(elsewhere: Path, driver: str, url: str) -> None:
+    (elsewhere / "pyproject.toml").write_text(f'[tool.outbox.connections.x]\ndriver = "{driver}"\nurl = "{url}"\n')
+    with pytest.raises(ConfigurationError, match=r"^\[tool.outbox.connections.x\]: ") as caught:
+        open_driver(Settings.load(), "x")
+    assert "DATABASE_URL" not in str(caught.value)
+
+
+async def test_the_options_of_a_driver_may_be_in_a_url() -> None:
+    url = "mysql+asyncmy://u@h/d?read_timeout=5&charset=utf8mb4&unix_socket=/run/mysqld.sock"
+    await open_driver(Settings.load(database_url=url), "database").close()
+    await open_driver(Settings.load(database_url="mysql://u@h/?read_default_file=my.cnf"), "database").close()
+
+
+def test_a_package_for_sqlite_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    monkeypatch.delitem(sys.modules, "outbox.drivers.database.sqlite", raising=False)
+    monkeypatch.delattr("outbox.drivers.database.sqlite", raising=False)
+    with pytest.raises(ConfigurationError, match="pip install aiosqlite "):
+        open_driver(Settings.load(), "database")
 
 
 async def test_a_url_without_a_driver_gets_the_right_one() -> None:

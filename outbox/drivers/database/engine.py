@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ _SQL_MODE = "'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
 without it."""
 _IDLE_SINCE = "outbox.idle_since"
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
+_EXAMPLE = "mysql+asyncmy://user:password@host/shop"
+_NAMES_DATABASE = {"db", "database", "read_default_file"}
+"""Options of a URL that can say which database is meant."""
 _NEEDED = "SELECT … FOR UPDATE SKIP LOCKED and JSON_TABLE"
 
 
@@ -40,13 +45,15 @@ def parse_url(url: str) -> URL:
     parsed = read_url(url)
     backend = parsed.get_backend_name()
     if backend not in {"mysql", "mariadb", "sqlite"}:
-        raise ConfigurationError(f"outbox keeps jobs in MySQL, MariaDB or SQLite, not in {backend}: see DATABASE_URL")
+        raise ConfigurationError(f"outbox keeps jobs in MySQL, MariaDB or SQLite, not in {backend}")
+    if backend != "sqlite" and not parsed.database and not _NAMES_DATABASE & set(parsed.query):
+        raise ConfigurationError(f"{parsed} names no database: write it after the host, as in {_EXAMPLE}")
     driver = "asyncmy" if backend != "sqlite" else "aiosqlite"
     if parsed.drivername == backend:
         return parsed.set(drivername=f"{backend}+{driver}")
     if not parsed.drivername.endswith(f"+{driver}"):
         raise ConfigurationError(
-            f"outbox reaches {backend} through {driver}: write DATABASE_URL={backend}+{driver}://… "
+            f"outbox reaches {backend} through {driver}: write {backend}+{driver}://… "
             f"instead of {parsed.drivername}://…"
         )
     return parsed
@@ -59,10 +66,8 @@ def read_url(url: str) -> URL:
     """
     try:
         return make_url(url)
-    except ArgumentError:
-        raise ConfigurationError(
-            f"DATABASE_URL is not a database URL: {_without_password(url)!r}; an example: mysql+asyncmy://user:password@host/shop"
-        ) from None
+    except (ArgumentError, ValueError):  # the second for a port that is no number
+        raise ConfigurationError(f"{_without_password(url)!r} is not a database URL; an example: {_EXAMPLE}") from None
 
 
 def certainly_differ(one: URL, other: URL) -> bool:
@@ -90,7 +95,7 @@ def _without_password(url: str) -> str:
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     """
     Raises:
-        ConfigurationError: the driver's package is not installed.
+        ConfigurationError: the driver's package is not installed, or an option of the URL is none of its.
     """
     try:
         if url.get_backend_name() == "sqlite":
@@ -98,12 +103,26 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
             from outbox.drivers.database import sqlite
 
             return sqlite.create_engine(url, pool_size)
-        return _server_engine(url, "READ COMMITTED", pool_size, pool_size)
+        engine = _server_engine(url, "READ COMMITTED", pool_size, pool_size)
+        _check_options(engine)
+        return engine
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        extra = "sqlite" if url.get_backend_name() == "sqlite" else "mysql"
-        raise ConfigurationError(
-            f"{url.drivername} needs a package: pip install 'outbox[{extra}]' ({error})"
-        ) from error
+        package = "aiosqlite" if url.get_backend_name() == "sqlite" else "'outbox[mysql]'"
+        raise ConfigurationError(f"{url.drivername} needs a package: pip install {package} ({error})") from error
+    except ValueError as error:
+        raise ConfigurationError(f"an option of {url} has a value that it cannot have: {error}") from error
+
+
+def _check_options(engine: AsyncEngine) -> None:
+    """asyncmy would refuse them too, but at every attempt to connect, which looks like a server that is away."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    try:
+        known = signature(import_module("asyncmy").connect).parameters
+    except ValueError:  # compiled without
+        return
+    for option in options:
+        if option not in known:
+            raise ConfigurationError(f"{engine.url}: {engine.dialect.driver} has no option {option!r}")
 
 
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:

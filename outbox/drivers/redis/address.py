@@ -13,6 +13,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from outbox.errors import ConfigurationError
 
@@ -52,7 +53,10 @@ class Address:
     def parse(cls, url: str) -> Address:
         parts = urlsplit(url)
         if parts.scheme in _PLAIN:
-            return cls(url, parts.scheme)
+            address = cls(url, parts.scheme)
+            # Here, for whoever only sends messages tells nobody of what fails later.
+            address.client()
+            return address
         if parts.scheme not in _DEFAULT_PORTS:
             raise ConfigurationError(f"{_hidden(url)!r} is not the URL of a Redis: write {_EXAMPLES}")
         try:
@@ -77,11 +81,17 @@ class Address:
             sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
             return sentinel.master_for(self.master)  # type: ignore[no-any-return]
         try:
+            _check_number(self.url)
             # What is in the URL would win.
             url = re.sub(r"(?<=[?&])protocol=[^&]*&?", "", self.url)
-            return Redis.from_url(url, **_defaults(over_tcp=self.scheme != "unix"))
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{self}: {error}: write {_EXAMPLES}") from None
+            client = Redis.from_url(url, **_defaults(over_tcp=self.scheme != "unix"))
+            # Options are looked at when a connection is made, which connects to nothing yet.
+            client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            return client
+        except (ValueError, TypeError, RedisError) as error:
+            unknown = re.search(r"unexpected keyword argument ('\w+')", str(error))
+            said = f"the option {unknown[1]} is not known" if unknown else error
+            raise ConfigurationError(f"{self}: {said}: write {_EXAMPLES}") from None
 
     def node(self) -> Redis:
         """Any one node of a cluster: what is published to it reaches all of them."""
@@ -91,6 +101,14 @@ class Address:
     def cluster(self) -> RedisCluster:
         nodes = [ClusterNode(host, port) for host, port in self.hosts]
         return RedisCluster(startup_nodes=nodes, **_defaults(), **dict(self.options))
+
+
+def _check_number(url: str) -> None:
+    """The package takes what is no number for database 0."""
+    parts = urlsplit(url)
+    number = parts.path.strip("/")
+    if parts.scheme != "unix" and number and not number.isdecimal():
+        raise ValueError(f"{parts.path} is not the number of a database")
 
 
 def _timeouts() -> dict[str, Any]:
