@@ -103,7 +103,7 @@ async def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(
 
 
 async def test_a_wrong_password_is_a_matter_of_configuration(local_database: LocalServer) -> None:
-    url = local_database.url.replace("root", "nobody:wrong", 1)
+    url = f"{local_database.url}/shop".replace("root", "nobody:wrong", 1)
     driver = DatabaseDriver(url)
     with pytest.raises(ConfigurationError, match="refuses this user or database"):
         await driver.check()
