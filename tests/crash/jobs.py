@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -157,6 +158,42 @@ class Stuck(Job):
     def handle(self) -> None:
         note("begin", self)
         time.sleep(60)
+
+
+class EndsAProcess(Job):
+    """Ends processes of its own as soon as they have begun."""
+
+    number: int = 0
+
+    def handle(self) -> None:
+        codes = []
+        for _ in range(10):
+            process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            process.start()
+            process.terminate()
+            process.join(5)
+            codes.append(process.exitcode)
+            process.kill()
+        note("end", self, error=str(codes))
+
+
+class SignalsAProcess(Job):
+    """Listens for a signal on the loop of the worker, which a process of its own gets."""
+
+    number: int = 0
+
+    async def handle(self) -> None:
+        heard: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "USR1")
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(0)
+        await asyncio.to_thread(os.waitpid, child, 0)
+        await asyncio.sleep(0.1)
+        loop.remove_signal_handler(signal.SIGUSR1)
+        note("end", self, error=str(heard))
 
 
 class Grows(Job):

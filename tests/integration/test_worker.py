@@ -24,12 +24,14 @@ from tests.crash.jobs import (
     Blocks,
     Counted,
     Endless,
+    EndsAProcess,
     Grows,
     High,
     InThread,
     LeavesATaskBehind,
     LeavesAThreadBehind,
     Raises,
+    SignalsAProcess,
     Stuck,
 )
 from tests.crash.running import Workers, numbers, until
@@ -467,6 +469,35 @@ async def test_a_thread_that_a_job_left_behind_does_not_keep_the_process(workers
 
 
 # --- outages
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def event_loop_of_workers(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    else:
+        (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
+
+
+@pytest.mark.usefixtures("event_loop_of_workers")
+async def test_processes_that_a_job_forks_are_ended_by_term(workers: Workers, queue: Queue) -> None:
+    await queue.put(EndsAProcess())
+    worker = await workers.started(*FAST)
+    (end,) = await workers.oracle.wait("end")
+    assert end.error == str([-signal.SIGTERM] * 10)
+    assert await worker.terminate() == 0
+    assert worker.other == []
+
+
+@pytest.mark.usefixtures("event_loop_of_workers")
+async def test_signals_of_processes_that_a_job_forks_are_not_heard_by_the_worker(
+    workers: Workers, queue: Queue
+) -> None:
+    await queue.put(SignalsAProcess())
+    worker = await workers.started(*FAST)
+    (end,) = await workers.oracle.wait("end")
+    assert end.error == "[]"
+    assert await worker.terminate() == 0
 
 
 async def test_an_outage_of_the_database_is_said_once_and_survived(local_database: LocalServer, tmp_path: Path) -> None:
