@@ -69,6 +69,7 @@ class Claimer(BackgroundLoop):
     ) -> None:
         super().__init__()
         self._claim = claim
+        self._look = look
         self._slots = slots
         self._lanes = lanes
         self._completer = completer
@@ -102,6 +103,9 @@ class Claimer(BackgroundLoop):
         await self._try(self._check)
         while not self.stopping:
             await self._completer.keeping_up()
+            if self._lanes > 1 and self._availability.down:
+                # A claim that hangs would keep its slots from the other lanes for as long.
+                await self._try(self._answer)
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
             linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
             reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._lanes)
@@ -152,6 +156,9 @@ class Claimer(BackgroundLoop):
         if not attempts:
             await self._try(self._on_empty)
         return len(attempts)
+
+    async def _answer(self) -> None:
+        await self._aside(self._look, False)
 
     async def _try(self, call: Callable[[], Awaitable[None]]) -> None:
         """Until the store answers, or the worker stops."""

@@ -382,6 +382,27 @@ async def test_one_store_that_is_away_does_not_keep_the_worker_from_the_others()
     assert here.rows == {}
 
 
+async def test_one_store_that_hangs_does_not_keep_slots_from_the_others() -> None:
+    hangs, here = Store(), Store()
+    running = Running(hangs, here, concurrency=1)
+    running.start()
+    await until(lambda: "look" in hangs.calls)
+    hangs.unreachable = True
+    await running.recorder.wait(ConnectionDown)
+    running.drivers[0].claiming = False
+    looks = hangs.calls.count("look")
+    try:
+        await until(lambda: hangs.calls.count("look") >= looks + 2)
+        here.put(*(Quick() for _ in range(10)))
+        await running.recorder.wait(JobSettled, 10)
+        hangs.unreachable, running.drivers[0].claiming = False, True
+        hangs.put(Quick())
+        await running.recorder.wait(JobSettled, 11)
+    finally:
+        running.drivers[0].claiming = True
+        await running.stopped()
+
+
 async def test_several_stores_get_their_turn() -> None:
     first, second = Store(), Store()
     running = Running(first, second, concurrency=2, stop_when_empty=True)
