@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -13,9 +13,9 @@ from redis import exceptions
 
 from outbox import clock
 from outbox.drivers.base import Claim, JobState
-from outbox.drivers.redis import RedisDriver, claiming, settling
+from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis import address as addresses
-from outbox.drivers.redis.scripting import Call, command
+from outbox.drivers.redis.scripting import Call
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -33,12 +33,9 @@ async def between(redis_url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def driver(between: Proxy) -> AsyncIterator[RedisDriver]:
-    """Behind the network, with its one connection already made and its scripts known to the server, so that the next
-    answer is that of a verb."""
+    """Behind the network, with its one connection already made, so that the next answer is that of a verb."""
     driver = RedisDriver(between.url)
-    for script in (claiming._CLAIM, settling._SETTLE):
-        await driver._store.do(command("SCRIPT", "LOAD", script.text))
-    await driver.claim(["none"], 1, 30)
+    await driver.now()
     yield driver
     await driver.close()
 
@@ -112,91 +109,6 @@ async def test_its_deadline_is_that_of_the_lease_which_the_first_try_took(
     left_here = claim.deadline - clock.now()
     left_there = (job.reserved_until - await other.now()).total_seconds()
     assert left_here <= left_there + 0.05
-
-
-async def lost_in_an_outage(driver: RedisDriver, between: Proxy, queues: list[str], limit: int, lease: float) -> None:
-    """A claim is carried out, and its driver does not hear of that."""
-    between.go_away_with_the_next_answer()
-    with pytest.raises(BackendUnavailable):
-        await driver.claim(queues, limit, lease)
-    assert between.lost == 1
-    between.come_back()
-
-
-@pytest.mark.parametrize("ended", [False, True])
-async def test_a_claim_that_was_given_up_is_found_by_the_next_one(
-    driver: RedisDriver, other: RedisDriver, between: Proxy, ended: bool
-) -> None:
-    """Whether its lease has ended meanwhile or not: nobody has run it, so that no attempt was made."""
-    sent = envelopes(3)
-    await other.insert(sent)
-    await lost_in_an_outage(driver, between, ["default"], 2, 0.2 if ended else 30)
-    assert (await driver.look(["default"])).due == 0.0, "a claim is worth its while"
-    if ended:
-        await asyncio.sleep(0.3)
-    claims = await driver.claim(["default"], 10, 30)
-    assert [(claim.fence.job_id, claim.attempt, claim.rescued) for claim in claims] == [
-        (job.id, 1, False) for job in sent[:2]
-    ]
-    assert min(claim.deadline for claim in claims) > clock.now()
-    [rest] = await driver.claim(["default"], 10, 30)
-    assert rest.fence.token != claims[0].fence.token
-    settled = await driver.settle([Settlement.completed(claim.fence) for claim in [*claims, rest]])
-    assert len(settled.accepted) == 3
-
-
-async def test_what_the_next_claim_has_no_room_for_is_put_back_as_it_was(
-    driver: RedisDriver, other: RedisDriver, between: Proxy
-) -> None:
-    await other.insert(envelopes(3))
-    await lost_in_an_outage(driver, between, ["default"], 3, 30)
-    first = await claim_one(driver)
-    rest = await other.claim(["default"], 10, 30)
-    assert [claim.attempt for claim in [first, *rest]] == [1, 1, 1]
-    assert {claim.rescued for claim in rest} == {False}
-
-
-async def test_a_claim_that_was_given_up_is_not_found_where_another_owner_has_the_job(
-    driver: RedisDriver, other: RedisDriver, between: Proxy
-) -> None:
-    await other.insert([envelope()])
-    await lost_in_an_outage(driver, between, ["default"], 1, 0)
-    owner = await claim_one(other)
-    assert await driver.claim(["default"], 10, 30) == []
-    assert len((await other.settle([Settlement.completed(owner.fence)])).accepted) == 1
-
-
-async def test_a_claim_of_a_later_queue_is_found_although_nothing_is_due_there(
-    driver: RedisDriver, other: RedisDriver, between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await other.insert([envelope(queue="b")])
-    do_all = driver._store.do_all
-
-    async def arm(calls: Sequence[Call]) -> list[Any]:
-        answers = await do_all(calls)
-        between.go_away_with_the_next_answer()
-        return answers
-
-    with monkeypatch.context() as patch, pytest.raises(BackendUnavailable):
-        patch.setattr(driver._store, "do_all", arm)
-        await driver.claim(["a", "b"], 10, 30)
-    between.come_back()
-    [claim] = await driver.claim(["a", "b"], 10, 30)
-    assert (claim.queue, claim.attempt) == ("b", 1)
-
-
-async def test_what_the_first_queue_gave_is_returned_when_the_others_cannot_be_reached(
-    driver: RedisDriver, other: RedisDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await other.insert([envelope(queue="a")])
-
-    async def refuse(_: object) -> None:
-        raise BackendUnavailable("out of reach")
-
-    monkeypatch.setattr(driver._store, "do_all", refuse)
-    assert [claim.queue for claim in await driver.claim(["a", "b"], 10, 30)] == ["a"]
-    with pytest.raises(BackendUnavailable):
-        await driver.claim(["a", "b"], 10, 30)
 
 
 # --- the ends of attempts

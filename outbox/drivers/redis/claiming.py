@@ -8,14 +8,12 @@ from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook, Waiting
-from outbox.drivers.redis.doubts import Doubts, UnansweredClaim
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.packing import microseconds, unpack_body
 from outbox.drivers.redis.scripting import Call, Script
 from outbox.drivers.redis.standing import StandingClaim, Stood
 from outbox.drivers.redis.store import Store
 from outbox.drivers.redis.whereabouts import Whereabouts
-from outbox.errors import BackendUnavailable
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
@@ -29,13 +27,7 @@ _SEEN_SECONDS = 60.0
 
 
 async def claim(
-    store: Store,
-    whereabouts: Whereabouts,
-    standing: StandingClaim,
-    doubts: Doubts,
-    queues: Sequence[str],
-    limit: int,
-    lease: float,
+    store: Store, whereabouts: Whereabouts, standing: StandingClaim, queues: Sequence[str], limit: int, lease: float
 ) -> list[Claim]:
     """A script for the first queue, and one for each of the others in which there is something, while there is room.
 
@@ -46,31 +38,26 @@ async def claim(
     if stood is not None and stood.answer is not None:
         return _collect(whereabouts, standing, stood, stood.answer)
     token = new_token() if stood is None else stood.token
-    claims = await _claim_from(store, whereabouts, queues[0], doubts, token, limit, lease, stood) if queues else []
+    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood) if queues else []
     standing.end(claims)
     others = queues[1:]
     if len(claims) >= limit or not others:
         return claims
-    try:
-        waits = await store.do_all([_DUE(queue_keys(queue)) for queue in others])
-        for queue, wait in zip(others, waits, strict=True):
-            if (wait == 0 or queue in doubts.claims) and len(claims) < limit:
-                claims += await _claim_from(store, whereabouts, queue, doubts, token, limit - len(claims), lease)
-    except BackendUnavailable:
-        # What was claimed before is held, whatever became of the rest.
-        if not claims:
-            raise
+    waits = await store.do_all([_DUE(queue_keys(queue)) for queue in others])
+    for queue, wait in zip(others, waits, strict=True):
+        if wait == 0 and len(claims) < limit:
+            claims += await _claim_from(store, whereabouts, queue, token, limit - len(claims), lease)
     return claims
 
 
-async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim, doubts: Doubts) -> list[Claim]:
+async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim) -> list[Claim]:
     """Let no claim stand; return what it has taken."""
     stood = standing.claim
     if stood is None:
         return []
     claims: list[Claim] = []
     if stood.answer is None:
-        claims = await _claim_from(store, whereabouts, stood.queue, doubts, stood.token, 0, stood.lease, stood)
+        claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
         standing.end(claims)
     if standing.claim is not None and stood.answer is not None:
         claims = _collect(whereabouts, standing, stood, stood.answer)
@@ -81,37 +68,27 @@ async def _claim_from(
     store: Store,
     whereabouts: Whereabouts,
     queue: str,
-    doubts: Doubts,
     token: bytes,
     limit: int,
     lease: float,
     stood: Stood | None = None,
 ) -> list[Claim]:
     keys = queue_keys(queue)
-    begun = first = clock.now()
-    doubt = doubts.claims.get(queue) if stood is None else None
-    if stood is not None:
-        first = stood.since
-    elif doubt is not None:
-        token, lease, first = doubt.token, doubt.lease, doubt.since
+    begun = clock.now()
+    first = begun if stood is None else stood.since
 
     async def take(since: float | None) -> list[Claim]:
         # One call is one token, its retries included: should a script have run whose answer was lost, the token finds
-        # what it took. A claim that stood, or that was given up, is such a call as well.
-        anew = stood is None and doubt is None and since is None
-        ago = -1 if anew else microseconds(clock.now() - first)
+        # what it took. A claim that stood is such a call as well.
+        ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
         member = b"" if stood is None else stood.member
         answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago, member))
-        return [] if answer is None else _claims(*answer, queue=queue, token=token, deadline=begun + lease)
+        if answer is None:
+            return []
+        records, jobs, recovered = answer
+        return _claims(records, jobs, queue=queue, token=token, deadline=(first if recovered else begun) + lease)
 
-    try:
-        claims = await store.persist(take)
-    except BackendUnavailable:
-        if stood is None:
-            doubts.claims[queue] = UnansweredClaim(token, lease, first)
-        raise
-    if stood is None:
-        doubts.claims.pop(queue, None)
+    claims = await store.persist(take)
     whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
     return claims
 
@@ -166,19 +143,16 @@ def _records(fences: Sequence[Fence]) -> bytes:
     return b"".join(fence.job_id.bytes + fence.token for fence in fences)
 
 
-async def look(
-    store: Store, standing: StandingClaim, doubts: Doubts, queues: Sequence[str], waiting: Waiting | None = None
-) -> Outlook:
+async def look(store: Store, standing: StandingClaim, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
     """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
     asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
-    known = standing.answered or any(queue in doubts.claims for queue in queues)
     # In a cluster, whoever listens at another node is not counted.
-    if waiting is None or not store.one_slot or known or not await standing.listen():
+    if waiting is None or not store.one_slot or standing.answered or not await standing.listen():
         *waits, workers = await store.do_all(asked)
     else:
         *waits, workers = await store.persist(lambda _: _look_and_stand(store, standing, asked, queues[0], waiting))
     due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
-    return Outlook(0.0 if known or standing.answered else due, max(1, workers))
+    return Outlook(0.0 if standing.answered else due, max(1, workers))
 
 
 async def _look_and_stand(

@@ -18,7 +18,6 @@ from outbox.drivers.base import (
     WorkerStatus,
 )
 from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, settling
-from outbox.drivers.redis.doubts import Doubts
 from outbox.drivers.redis.failed import FailedJobs
 from outbox.drivers.redis.handover import FailedStore, HandedOver
 from outbox.drivers.redis.messenger import Messenger
@@ -47,7 +46,6 @@ class RedisDriver:
         self._store = open_store(url, 2 * pool_size)
         self._whereabouts = Whereabouts(self._store)
         self._standing = StandingClaim(Messenger(url))
-        self._doubts = Doubts()
         self._parking = Parking(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
@@ -88,10 +86,10 @@ class RedisDriver:
         *,
         brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
-        return await claiming.claim(self._store, self._whereabouts, self._standing, self._doubts, queues, limit, lease)
+        return await claiming.claim(self._store, self._whereabouts, self._standing, queues, limit, lease)
 
     async def withdraw(self) -> list[Claim]:
-        return await claiming.withdraw(self._store, self._whereabouts, self._standing, self._doubts)
+        return await claiming.withdraw(self._store, self._whereabouts, self._standing)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._store, self._whereabouts, fences, lease)
@@ -103,7 +101,7 @@ class RedisDriver:
         return settled
 
     async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
-        return await claiming.look(self._store, self._standing, self._doubts, queues, waiting)
+        return await claiming.look(self._store, self._standing, queues, waiting)
 
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._store, worker)
