@@ -12,8 +12,10 @@ ARGS ?=
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+# pip 25.1 is the first that knows --group.
+INSTALL = $(PIP) install 'pip>=25.1' && $(PIP) install
 
-.PHONY: help demo test bench bench-peers lint format build servers clean
+.PHONY: help demo test test-pythons test-lowest bench bench-peers lint format build lock servers clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -41,8 +43,21 @@ format: $(VENV)/.dev ## let ruff rewrite the code
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-build: $(VENV)/.dev ## the wheel, in dist/
-	$(BIN)/python -m build --wheel
+build: $(VENV)/.dev ## the wheel and the source distribution, in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+test-pythons: $(VENV)/.dev ## unit and conformance tests on every Python from 3.11 that is on this machine
+	@tests/pythons/run $(BIN)/uv $(VENV)/pythons highest
+
+test-lowest: $(VENV)/.dev ## the same on the oldest Python, with the oldest versions that pyproject.toml allows
+	@tests/pythons/run $(BIN)/uv $(VENV)/lowest lowest-direct
+
+lock: $(VENV)/.dev ## pin what the image installs, in deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-package outbox-queue --no-emit-index-url \
+	  --custom-compile-command 'make lock' --extra mysql --extra redis --extra uvloop --group app pyproject.toml \
+	  --output-file deploy/requirements.lock
 
 servers: ## install the servers that the tests start, where that is possible
 	@tests/servers/install
@@ -54,12 +69,12 @@ clean: ## remove everything that make has made here
 # Installed again whenever pyproject.toml has changed. What `dev` installs is enough for `demo`, so it counts for both.
 $(VENV)/.dev: pyproject.toml $(BIN)/pip
 	@echo 'installing outbox and its development tools in $(VENV)'
-	@$(PIP) install --editable '.[dev]'
+	@$(INSTALL) --editable '.[mysql,redis,reload,uvloop]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: pyproject.toml $(BIN)/pip
 	@echo 'installing outbox and what the demo needs in $(VENV)'
-	@$(PIP) install --editable '.[demo]'
+	@$(INSTALL) --editable '.[mysql,redis,uvloop]' --group demo
 	@touch $@
 
 # Debian's python3 comes without ensurepip, and then venv makes an environment that has no pip: better none at all.

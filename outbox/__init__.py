@@ -3,6 +3,9 @@
 A job is written in the transaction that writes the business data: it exists if and only if that transaction commits.
 """
 
+import warnings
+from pathlib import Path
+
 from outbox.backoff import Backoff
 from outbox.connections import configure, disconnect
 from outbox.dispatch import dispatch, dispatch_many
@@ -26,3 +29,11 @@ __all__ = [
     "dispatch_many",
     "metadata",
 ]
+
+# The distribution called `outbox` is an SMTP client, and its only file is a module of this name.
+if Path(__file__).parent.with_suffix(".py").exists():
+    warnings.warn(
+        "the distribution `outbox` is installed beside `outbox-queue`; both are imported as `outbox`: "
+        "run `pip uninstall outbox`",
+        stacklevel=2,
+    )

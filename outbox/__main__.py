@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from outbox.console import checking, failing, monitoring, queueing, workers
+from outbox.console import checking, ddl, failing, monitoring, queueing, workers
 from outbox.console.command import Commands
 
 
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="outbox")
+@click.version_option(package_name="outbox-queue")
 def cli() -> None:
     """Look after the jobs of outbox. Settings come from the environment, .env and pyproject.toml.
 
@@ -35,6 +35,7 @@ for command in (
     monitoring.monitor,
     workers.workers,
     checking.check,
+    ddl.ddl,
 ):
     cli.add_command(command)
 

@@ -129,7 +129,7 @@ def _redis_class(name: str) -> type[RedisDriver]:
         from outbox.drivers.redis import RedisDriver
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the connection {name!r} needs a package: pip install 'outbox[redis]' ({error})"
+            f"the connection {name!r} needs a package: pip install 'outbox-queue[redis]' ({error})"
         ) from error
     return RedisDriver
 

@@ -53,7 +53,7 @@ def messenger(url: str) -> Messenger:
         # Only here: its package is an extra, and takes as long to import as all of outbox.
         from outbox.drivers.redis.messenger import Messenger
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"REDIS_URL needs a package: pip install 'outbox[redis]' ({error})") from error
+        raise ConfigurationError(f"REDIS_URL needs a package: pip install 'outbox-queue[redis]' ({error})") from error
     return Messenger(url)
 
 

@@ -30,6 +30,7 @@ from outbox.runtime.process import Supervised, leave, run_worker
 from outbox.runtime.relaying import SAFETY_NET, relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
 from outbox.runtime.supervisor import Supervisor, worker_command
+from outbox.runtime.systemd import notify_systemd
 from outbox.runtime.waking import Waking
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
@@ -96,6 +97,7 @@ def cli(profile: str | None, **flags: Any) -> None:
         if supervised is None and (options.processes > 1 or options.reload):
             code = _supervise(options, events, sys.argv[1:])
         else:
+            notify_systemd(events, supervised=supervised is not None)
             code = run_worker(_worker(options, events, supervised), supervised)
     except ConfigurationError as error:
         raise Misconfigured(" ".join(str(error).split())) from error

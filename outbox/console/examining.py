@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from outbox import registry
 from outbox.connections import connection_settings, open_driver, relayed_connections
 from outbox.console.findings import Finding
+from outbox.console.installation import examine_installation
 from outbox.console.readable import age, counted
 from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
@@ -30,6 +31,8 @@ async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
         yield Finding.problem("settings", str(error))
         return
     yield Finding.ok("settings", f"jobs go to the connection {settings.connection}")
+    for finding in examine_installation():
+        yield finding
     for variable, meant in misspelt_variables().items():
         yield Finding.warning("settings", f"nothing reads the variable {variable}", f"is {meant} meant?")
     for finding in _examine_jobs(settings):

@@ -21,7 +21,7 @@ class Reloader(BackgroundLoop):
     def __init__(self, supervisor: Supervisor, events: Events, directory: Path) -> None:
         super().__init__()
         if find_spec("watchfiles") is None:
-            raise ConfigurationError("--reload needs the package watchfiles: pip install 'outbox[reload]'")
+            raise ConfigurationError("--reload needs the package watchfiles: pip install 'outbox-queue[reload]'")
         self._supervisor = supervisor
         self._events = events
         self._directory = directory

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, String, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from outbox import Job
 
@@ -34,7 +35,8 @@ class Receipt(Job):
 
 
 def async_engine(url: str, **options: Any) -> AsyncEngine:
-    engine = create_async_engine(url, **options)
+    # Its pool counts connections. Before SQLAlchemy 2.0.38, that of an SQLite file did not.
+    engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **options)
     _begin_immediately(engine.sync_engine)
     return engine
 

@@ -1,4 +1,4 @@
-"""What `pip install outbox` gives."""
+"""What `pip install outbox-queue` gives."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+# What the distribution `outbox`, an SMTP client, leaves in site-packages.
+OTHER_METADATA = "Metadata-Version: 2.1\nName: outbox\nVersion: 0.1.8\n"
 
 
 @pytest.fixture(scope="module")
@@ -48,4 +51,26 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
         check=False,
     )
     assert refused.returncode == 2
-    assert "outbox[mysql]" in refused.stderr
+    assert "outbox-queue[mysql]" in refused.stderr
+    assert "'outbox[" not in refused.stderr
+
+
+def test_the_other_distribution_called_outbox_is_named(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "outbox.py").write_text("class Outbox: ...\n")
+    (site / "outbox-0.1.8.dist-info").mkdir()
+    (site / "outbox-0.1.8.dist-info" / "METADATA").write_text(OTHER_METADATA)
+    checked = subprocess.run(
+        [sys.executable, "-m", "outbox", "check"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/outbox.db", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert checked.returncode == 1
+    assert "the distribution outbox 0.1.8 is installed beside outbox-queue" in " ".join(checked.stdout.split())
+    assert "pip uninstall outbox" in checked.stderr, "the import warns as well"

@@ -107,7 +107,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
         _check_options(engine)
         return engine
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        package = "aiosqlite" if url.get_backend_name() == "sqlite" else "'outbox[mysql]'"
+        package = "aiosqlite" if url.get_backend_name() == "sqlite" else "'outbox-queue[mysql]'"
         raise ConfigurationError(f"{url.drivername} needs a package: pip install {package} ({error})") from error
     except ValueError as error:
         raise ConfigurationError(f"an option of {url} has a value that it cannot have: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any
 import aiosqlite
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 _BUSY_MILLISECONDS = 5_000
 
@@ -18,8 +19,10 @@ _READS = "outbox_reads"
 
 
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
+    in_memory = url.database in {None, "", ":memory:"}
+    # The class is named, because before SQLAlchemy 2.0.38 a file had a pool that keeps no connection.
     pool: dict[str, Any] = (
-        {} if url.database in {None, "", ":memory:"} else {"pool_size": pool_size, "max_overflow": pool_size}
+        {} if in_memory else {"poolclass": AsyncAdaptedQueuePool, "pool_size": pool_size, "max_overflow": pool_size}
     )
     engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect})
     event.listen(engine.sync_engine, "connect", _tune)

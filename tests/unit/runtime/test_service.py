@@ -114,5 +114,5 @@ def test_a_task_that_exits_does_not_end_the_worker(new_loop: Callable[[], asynci
 async def test_reload_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "find_spec", lambda _: None)
     supervisor = Supervisor([sys.executable], 1, Events())
-    with pytest.raises(ConfigurationError, match=r"pip install 'outbox\[reload\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'outbox-queue\[reload\]'"):
         Reloader(supervisor, Events(), Path())
