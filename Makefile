@@ -37,6 +37,7 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	cd docs/examples && ../../$(BIN)/mypy --strict --config-file= .
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## let ruff rewrite the code

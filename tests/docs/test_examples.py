@@ -1,0 +1,107 @@
+"""The documentation quotes programs that run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.servers import sql
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+QUOTED = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(BLOCK.findall(page.read_text()), 1)
+]
+
+
+@pytest.mark.parametrize("block", QUOTED)
+def test_a_page_quotes_an_example_word_for_word(block: str) -> None:
+    wanted = lines_of(block)
+    assert any(holds(lines_of(file.read_text()), wanted) for file in EXAMPLES.rglob("*.py")), (
+        f"no file of docs/examples/ holds these lines:\n{block}"
+    )
+
+
+def lines_of(code: str) -> list[str]:
+    """Without blank ones: how many there are depends on what a function stands in."""
+    return [line for line in code.splitlines() if line]
+
+
+def holds(lines: list[str], wanted: list[str]) -> bool:
+    """Whether ``wanted`` stands in ``lines``, indented or not."""
+    windows = (lines[start : start + len(wanted)] for start in range(len(lines) - len(wanted) + 1))
+    return any(textwrap.dedent("\n".join(window)).splitlines() == wanted for window in windows)
+
+
+class Application:
+    """A copy of the examples, with a database of its own."""
+
+    def __init__(self, directory: Path, url: str, **environment: str) -> None:
+        self.directory = directory / "application"
+        shutil.copytree(EXAMPLES, self.directory)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")}
+        self.environment = kept | {"DATABASE_URL": url, "OUTBOX_JOBS": "receipts,steps"} | environment
+
+    def run(self, *arguments: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def migrate(self) -> None:
+        """As the page says: into the application's own history."""
+        self.run("-m", "alembic", "revision", "--autogenerate", "--message", "outbox")
+        self.run("-m", "alembic", "upgrade", "head")
+
+    def receipts(self) -> int:
+        file = self.directory / "mail.log"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.fixture
+def application(database_url: str, backend: str, tmp_path: Path) -> Application:
+    # The examples name SQLite's file as the pages do: relative to where they are run.
+    url = "sqlite+aiosqlite:///shop.db" if backend == "sqlite" else database_url
+    made = Application(tmp_path, url)
+    made.migrate()
+    return made
+
+
+def test_orders_are_placed_and_their_jobs_run(application: Application) -> None:
+    application.run("orders.py")
+    application.run("sync_orders.py")
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with sql.connection(url) as connection:
+        assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 12
+        connection.execute(text("DELETE FROM queue_jobs WHERE queue IN ('later', 'slow')"))
+    application.run("-m", "outbox.work", "--queue", "mail,default", "--stop-when-empty")
+    assert application.receipts() == 5
+    application.run("-m", "outbox.work", "workers.reports", "--stop-when-empty")
+
+
+@pytest.mark.sqlite
+def test_a_dispatch_to_redis_in_a_transaction_is_run_from_there(redis_url: str, tmp_path: Path) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", REDIS_URL=redis_url)
+    application.migrate()
+    application.run("redis_orders.py")
+    application.run("-m", "outbox.work", "--connection", "redis", "--queue", "mail", "--stop-when-empty")
+    assert application.receipts() == 1
