@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from outbox import registry
 from outbox.backoff import MAX_DELAY, Backoff
@@ -51,7 +51,8 @@ class Job(BaseModel):
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
     __slots__ = ("_context",)
     if TYPE_CHECKING:
-        _context: JobContext
+        # With a value, so that type checkers do not ask for it whenever a job is made.
+        _context: JobContext = PrivateAttr()
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -62,7 +63,8 @@ class Job(BaseModel):
     priority: ClassVar[int] = 5
     max_tries: ClassVar[int | None] = None
     timeout: ClassVar[float | None] = None
-    backoff: ClassVar[BackoffOption | Callable[[Any, int], float] | None] = None
+    # Its type stands in the value: where it is declared, pyright refuses a method of this name in a subclass.
+    backoff: ClassVar = cast("BackoffOption | Callable[[Any, int], float] | None", None)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
