@@ -75,6 +75,8 @@ class Waiting:
 class JobState(StrEnum):
     READY = "ready"
     DELAYED = "delayed"
+    RETRYING = "retrying"
+    """It waits for its next attempt after one that failed."""
     RESERVED = "reserved"
 
 
@@ -93,6 +95,9 @@ class StoredJob:
     available_at: datetime
     reserved_until: datetime | None
     created_at: datetime
+    last_error: str | None = None
+    """``type: message`` of the last attempt that failed and was to be repeated, at most 1,000 characters."""
+    last_error_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class FailedJob:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready."""
+    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready. ``delayed`` are
+    those that wait for another reason than ``retrying``: for their next attempt after one that failed."""
 
     queue: str
     ready: int
@@ -120,6 +126,7 @@ class QueueCounts:
     failed: int
     oldest: float | None
     paused: bool
+    retrying: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def _now(dialect: Dialect) -> ColumnElement[datetime]:
 def _state(dialect: Dialect) -> ColumnElement[str]:
     return case(
         (jobs.c.reserved_until > _now(dialect), JobState.RESERVED.value),
+        (and_(jobs.c.available_at > _now(dialect), jobs.c.last_error_at.is_not(None)), JobState.RETRYING.value),
         (jobs.c.available_at > _now(dialect), JobState.DELAYED.value),
         else_=JobState.READY.value,
     ).label("state")
@@ -91,11 +92,13 @@ def _stored_jobs(dialect: Dialect) -> Any:
         jobs.c.available_at,
         jobs.c.reserved_until,
         jobs.c.created_at,
+        jobs.c.last_error,
+        jobs.c.last_error_at,
     )
 
 
 def _stored_job(dialect: Dialect, row: Any) -> StoredJob:
-    held_until = row["reserved_until"]
+    held_until, failed_at = row["reserved_until"], row["last_error_at"]
     return StoredJob(
         id=UUID(bytes=bytes(row["id"])),
         queue=row["queue"],
@@ -108,6 +111,8 @@ def _stored_job(dialect: Dialect, row: Any) -> StoredJob:
         available_at=dialect.parse_moment(row["available_at"]),
         reserved_until=None if held_until is None else dialect.parse_moment(held_until),
         created_at=dialect.parse_moment(row["created_at"]),
+        last_error=row["last_error"],
+        last_error_at=None if failed_at is None else dialect.parse_moment(failed_at),
     )
 
 
@@ -165,6 +170,7 @@ def _queue_counts(queue: str, found: dict[str, tuple[int, float | None]]) -> Que
         failed=found.get(_FAILED, nothing)[0],
         oldest=None if oldest is None else max(0.0, float(oldest)),
         paused=_PAUSED in found,
+        retrying=found.get(JobState.RETRYING, nothing)[0],
     )
 
 

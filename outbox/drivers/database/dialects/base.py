@@ -180,14 +180,24 @@ class Dialect(ABC):
     def remove(self, count: int) -> str:
         """Delete rows that this transaction has locked and found held. Parameters: ids."""
 
-    def put_back(self, count: int) -> str:
-        """Parameters: (id, microseconds until available) per row; (id, attempts to take back) per row; ids."""
+    def put_back(self, count: int, errors: int = 0) -> str:
+        """``errors`` of the rows get a last error. Parameters: (id, microseconds until available) per row; (id,
+        attempts to take back) per row; (id, error) and then id per row with an error; ids."""
         cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
             f"SET available_at = {self.later(f'(CASE id {cases} END)')}, "
-            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL "
-            f"WHERE id IN ({self.marks(count)})"
+            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL"
+            f"{self._last_errors(errors)} WHERE id IN ({self.marks(count)})"
+        )
+
+    def _last_errors(self, count: int) -> str:
+        if not count:
+            return ""
+        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        return (
+            f", last_error = CASE id {cases} ELSE last_error END, last_error_at = "
+            f"CASE WHEN id IN ({self.marks(count)}) THEN {self.now} ELSE last_error_at END"
         )
 
     def copy_to_failed(self, count: int) -> str:
