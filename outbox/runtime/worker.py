@@ -26,7 +26,7 @@ from outbox.runtime.expiry import Expiry
 from outbox.runtime.hooks import Hooks
 from outbox.runtime.lane import Lane
 from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
-from outbox.runtime.presence import Presence
+from outbox.runtime.presence import Presence, running_jobs
 from outbox.runtime.relaying import RelayLoop
 from outbox.runtime.renewal import Renewal
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service
@@ -195,7 +195,7 @@ class Worker:
                 lane.availability,
                 interval=min(lease / 3, _BEAT_AT_MOST),
                 ready=lambda: lane.checked,
-                status=self._status,
+                status=partial(self._status, lane),
                 idle_workers=lambda: lane.claimer.idle_workers,
             ),
             Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
@@ -235,7 +235,7 @@ class Worker:
             _log.error("a service of the worker failed", exc_info=error)
         self.stop.request(Reason.CONFIGURATION if configuration else Reason.CRASHED, error)
 
-    def _status(self) -> WorkerStatus:
+    def _status(self, lane: Lane) -> WorkerStatus:
         return WorkerStatus(
             id=self._id,
             name=self._name,
@@ -246,6 +246,7 @@ class Worker:
             running=self._slots.running,
             processed=self._tally.processed,
             failed=self._tally.failed,
+            jobs=running_jobs(lane.held.attempts()),
         )
 
     def _announce(self) -> None:

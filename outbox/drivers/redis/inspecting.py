@@ -22,7 +22,7 @@ CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
 
 _MATCHES = 20
-_ROW = 6
+ROW = 6
 # Where the error begins in what `held` and `tries` have of a job: see library.lua.
 _HOLD, _TRIES = 23, 21
 
@@ -47,10 +47,10 @@ async def list_jobs(store: Store, queue: str | None, limit: int) -> list[StoredJ
 
 def _stored_jobs(queue: str, answer: Sequence[bytes]) -> list[StoredJob]:
     now = moment(answer[0])
-    return [_stored_job(queue, now, _Row(*answer[start : start + _ROW])) for start in range(1, len(answer), _ROW)]
+    return [stored_job(queue, now, Row(*answer[start : start + ROW])) for start in range(1, len(answer), ROW)]
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A live job as `show.lua` returns it."""
 
     job_id: bytes
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
     tries: bytes
 
 
-def _stored_job(queue: str, now: datetime, row: _Row) -> StoredJob:
+def stored_job(queue: str, now: datetime, row: Row) -> StoredJob:
     body = unpack_body(row.body)
     available_at = moment(row.available_at)
     failed_at, _, error = text(row.hold[_HOLD:] or row.tries[_TRIES:]).partition("\n")

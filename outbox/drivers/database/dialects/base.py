@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, Table, TextClause, delete
+from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, and_, delete, literal, or_
 
+from outbox.drivers.database.tables import jobs
+from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
 
@@ -240,6 +242,29 @@ class Dialect(ABC):
     def delete(self, table: Table, ids: Sequence[bytes]) -> Delete | TextClause:
         """The rows of ``table`` with these ids, no other row looked at."""
         return delete(table).where(table.c.id.in_(ids))
+
+    @abstractmethod
+    def exception_text(self, key: str) -> str:
+        """A text of a failed job's exception, compared byte by byte: ``type`` or ``message``. Rows that somebody else
+        wrote may have none: ``unknown``."""
+
+    def after_place(self, place: JobPlace) -> ColumnElement[bool]:
+        """Jobs behind this place, in ranges of the claim index. Written out: MySQL makes no range of
+        ``(priority, available_at, id) > (…)``."""
+        at = self._place(place)
+        return or_(*(and_(*(c == v for c, v in at[:n]), at[n][0] > at[n][1]) for n in range(len(at))))
+
+    def up_to_place(self, place: JobPlace) -> ColumnElement[bool]:
+        """Jobs before this place and at it, in the same way."""
+        at = self._place(place)
+        before = [and_(*(c == v for c, v in at[:n]), at[n][0] < at[n][1]) for n in range(len(at))]
+        return or_(*before, and_(*(c == v for c, v in at)))
+
+    def _place(self, place: JobPlace) -> list[tuple[ColumnElement[Any], Any]]:
+        # A moment as a text, which a clock of another zone cannot shift.
+        moment = literal(self.moment(place.available_at), Text)
+        values = (place.queue, place.priority, moment, place.id.bytes)
+        return list(zip((jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id), values, strict=True))
 
     @abstractmethod
     def drains(self) -> str:
