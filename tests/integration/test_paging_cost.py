@@ -101,7 +101,7 @@ async def plans_of(driver: DatabaseDriver, work: Callable[[], object]) -> list[l
     event.remove(engine, "before_cursor_execute", note)
     plans = []
     async with driver._database._reader.connect() as connection:
-        for statement, parameters in list(sent):
+        for statement, parameters in sent:
             rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             plans.append([row[3] for row in rows])
     return plans
