@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from outbox.console import checking, failing, jobs, monitoring, queueing, workers
+from outbox.console import checking, dispatching, failing, jobs, monitoring, queueing, workers
 from outbox.console.command import Commands
 
 
@@ -22,6 +22,7 @@ def cli() -> None:
 
 
 for command in (
+    dispatching.dispatch,
     jobs.jobs,
     jobs.show,
     failing.failed,

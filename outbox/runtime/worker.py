@@ -36,7 +36,7 @@ from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.runtime.threads import Threads
 from outbox.runtime.waking import Ears, Waking
-from outbox.runtime.watchdog import Watchdog
+from outbox.runtime.watchdog import HARD_GRACE, Watchdog
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
 
@@ -76,6 +76,8 @@ class Worker:
         relays: Sequence[RelayLoop] = (),
     ) -> None:
         self.stop = StopRequest()
+        self.hard_grace = HARD_GRACE
+        """Seconds that a handler may block the event loop past its timeout before the process is ended."""
         self._options = options
         self._drivers = drivers
         self._events = events
@@ -184,6 +186,7 @@ class Worker:
             timeout=self._options.timeout,
             events=self._events,
             kill=end_now,
+            hard_grace=self.hard_grace,
         )
         return [*(service for lane in self._lanes for service in self._heartbeat(lane)), *self._relays, watchdog]
 
