@@ -5,29 +5,77 @@ A job is written in the transaction that writes the business data: it exists if 
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from outbox.backoff import Backoff
 from outbox.connections import configure, disconnect
 from outbox.dispatch import dispatch, dispatch_many
+from outbox.drivers.base import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.database import metadata
+from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.job import Job, JobContext
+from outbox.operating import (
+    cancel,
+    clear,
+    counts,
+    failed_groups,
+    failed_jobs,
+    find,
+    forget,
+    forget_all,
+    jobs,
+    pause,
+    resume,
+    retry,
+    retry_all,
+    workers,
+)
 from outbox.settings import Settings, WorkerOptions
+from outbox.settlement import Failure
+
+if TYPE_CHECKING:
+    from outbox.embedded import Worker
 
 __all__ = [
     "Backoff",
+    "FailedGroup",
+    "FailedJob",
+    "Failure",
     "Job",
     "JobContext",
     "JobId",
+    "JobPage",
+    "JobPlace",
+    "JobState",
     "OutboxError",
+    "QueueCounts",
+    "RunningJob",
     "Settings",
+    "StoredJob",
+    "Worker",
     "WorkerOptions",
+    "WorkerStatus",
+    "cancel",
+    "clear",
     "configure",
+    "counts",
     "disconnect",
     "dispatch",
     "dispatch_many",
+    "failed_groups",
+    "failed_jobs",
+    "find",
+    "forget",
+    "forget_all",
+    "jobs",
     "metadata",
+    "pause",
+    "resume",
+    "retry",
+    "retry_all",
+    "workers",
 ]
 
 # The distribution called `outbox` is an SMTP client, and its only file is a module of this name.
@@ -37,3 +85,12 @@ if Path(__file__).parent.with_suffix(".py").exists():
         "run `pip uninstall outbox`",
         stacklevel=2,
     )
+
+
+def __getattr__(name: str) -> Any:
+    # An application that only dispatches needs nothing of what a worker is made of.
+    if name == "Worker":
+        from outbox.embedded import Worker
+
+        return Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from outbox.console import checking, ddl, failing, monitoring, queueing, workers
+from outbox.console import checking, ddl, dispatching, failing, jobs, monitoring, queueing, workers
 from outbox.console.command import Commands
 
 
@@ -22,6 +22,9 @@ def cli() -> None:
 
 
 for command in (
+    dispatching.dispatch,
+    jobs.jobs,
+    jobs.show,
     failing.failed,
     failing.retry,
     failing.forget,

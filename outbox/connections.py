@@ -163,6 +163,24 @@ def relayed_connections(settings: Settings) -> list[str]:
     return [*names, *(name for name in _redis_names(settings) if name in settings.connections)]
 
 
+def all_connections(settings: Settings) -> list[str]:
+    """The connections that the settings know, that of ``QUEUE_CONNECTION`` first. Of several names for one store there
+    is one."""
+    names = [settings.connection, *settings.connections]
+    names += [DATABASE] if has_database(settings) else []
+    names += [REDIS] if settings.redis_url is not None else []
+    by_store: dict[tuple[str, str], str] = {}
+    for name in dict.fromkeys(names):
+        try:
+            known = connection_settings(settings, name)
+        except ConfigurationError:
+            # The command that asks it says so.
+            by_store[name, ""] = name
+        else:
+            by_store.setdefault((known.driver, known.url), name)
+    return list(by_store.values())
+
+
 def open_relay_source(settings: Settings) -> DatabaseDriver:
     """The database from which relays move jobs.
 

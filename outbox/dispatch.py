@@ -146,7 +146,7 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
 def stage_all(session: AnySession, sealed: Sealed) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
-    target, settings = _unwrap(session), current_settings()
+    target, settings = sync_session(session), current_settings()
     rows: list[Envelope] = []
     for name, envelopes in sealed.by_connection.items():
         if is_relayed(settings, name):
@@ -177,7 +177,12 @@ def _committed(queues: Collection[str]) -> None:
         announce(ordinary)
 
 
-def _unwrap(session: object) -> Session:
+def sync_session(session: object) -> Session:
+    """The ``Session`` behind any kind of session.
+
+    Raises:
+        SessionUnusable: it is none.
+    """
     if isinstance(session, async_scoped_session | scoped_session):
         session = session()
     if isinstance(session, AsyncSession):

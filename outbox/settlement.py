@@ -12,6 +12,7 @@ from outbox.ids import JobId
 
 _MESSAGE_LIMIT = 8_000
 _TRACEBACK_LIMIT = 64_000
+SUMMARY_LIMIT = 1_000
 
 
 class Fence(NamedTuple):
@@ -37,6 +38,11 @@ class Failure:
     type: str
     message: str
     traceback: str
+
+    @property
+    def summary(self) -> str:
+        """``type: message``, at most 1,000 characters: what a job keeps of its last error between two attempts."""
+        return (f"{self.type}: {self.message}" if self.message else self.type)[:SUMMARY_LIMIT]
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import click
 
 from outbox.connections import open_driver
+from outbox.console.readable import one_line
 from outbox.console.screen import Screen
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.job import check_queue
@@ -36,13 +38,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
-            raise Misconfigured(_one_line(error)) from error
+            raise Misconfigured(one_line(str(error))) from error
         except OutboxError as error:
-            raise Refused(_one_line(error)) from error
-
-
-def _one_line(error: OutboxError) -> str:
-    return " ".join(str(error).split())
+            raise Refused(one_line(str(error))) from error
 
 
 class Refused(click.ClickException):
@@ -62,6 +60,16 @@ def queue(name: str) -> str:
         return check_queue(name)
     except InvalidOption as error:
         raise click.BadParameter(str(error)) from error
+
+
+class Finite(click.FloatRange):
+    """A number in a range, which ``nan`` and ``inf`` are not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def json_option(function: Function) -> Function:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from outbox.drivers.base import FailedJob, QueueCounts, WorkerStatus
+from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.filters import FailedGroup
+from outbox.relay.route import relayed_connection
 
 Document = dict[str, Any]
 
@@ -34,11 +36,45 @@ def failed_job(job: FailedJob) -> Document:
     }
 
 
-def queue(counts: QueueCounts) -> Document:
+def failed_group(group: FailedGroup) -> Document:
     return {
+        "connection": group.connection,
+        "name": group.name,
+        "exception": group.error,
+        "count": group.count,
+        "first_failed_at": moment(group.first),
+        "last_failed_at": moment(group.last),
+    }
+
+
+def live_job(connection: str, job: StoredJob) -> Document:
+    return {
+        "id": str(job.id),
+        "connection": connection,
+        "queue": job.queue,
+        "on_its_way_to": relayed_connection(job.queue),
+        "name": job.name,
+        "state": job.state.value,
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "created_at": moment(job.created_at),
+        "available_at": moment(job.available_at),
+        "reserved_until": moment(job.reserved_until),
+        "last_error": job.last_error,
+        "last_error_at": moment(job.last_error_at),
+        "payload": job.payload,
+        "headers": job.headers,
+    }
+
+
+def queue(connection: str, counts: QueueCounts) -> Document:
+    return {
+        "connection": connection,
         "queue": counts.queue,
+        "on_its_way_to": relayed_connection(counts.queue),
         "ready": counts.ready,
         "delayed": counts.delayed,
+        "retrying": counts.retrying,
         "reserved": counts.reserved,
         "failed": counts.failed,
         "oldest_seconds": None if counts.oldest is None else round(counts.oldest, 3),
@@ -46,8 +82,9 @@ def queue(counts: QueueCounts) -> Document:
     }
 
 
-def worker(status: WorkerStatus) -> Document:
+def worker(connection: str, status: WorkerStatus) -> Document:
     return {
+        "connection": connection,
         "id": status.id.hex(),
         "name": status.name,
         "host": status.host,
@@ -59,4 +96,13 @@ def worker(status: WorkerStatus) -> Document:
         "failed": status.failed,
         "started_at": moment(status.started_at),
         "seen_seconds": round(status.seen, 3),
+        "jobs": [
+            {
+                "id": str(job.id),
+                "name": job.name,
+                "queue": job.queue,
+                "running_seconds": round(job.seconds + status.seen, 3),
+            }
+            for job in status.jobs
+        ],
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from outbox import registry
-from outbox.connections import connection_settings, open_driver, relayed_connections
+from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.console.findings import Finding
 from outbox.console.installation import examine_installation
 from outbox.console.readable import age, counted
 from outbox.console.tables import SILENT_SECONDS
-from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
+from outbox.drivers.base import Driver, JobState, QueueCounts, WorkerStatus
+from outbox.drivers.filters import JobFilter
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
 from outbox.relay.route import relayed_connection
@@ -52,7 +54,7 @@ def connection_names(settings: Settings) -> list[str]:
     """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name,
     those that a dispatch in a session may name."""
     named = (job.connection for job in job_classes() if job.connection)
-    return list(dict.fromkeys([settings.connection, *settings.connections, *named, *relayed_connections(settings)]))
+    return list(dict.fromkeys([*all_connections(settings), *settings.connections, *named]))
 
 
 def _examine_jobs(settings: Settings) -> Iterator[Finding]:
@@ -91,7 +93,7 @@ async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[F
         workers = await driver.workers()
         for finding in (*_examine_queues(name, counts, workers), *_examine_workers(name, workers)):
             yield finding
-        for finding in await _examine_names(driver):
+        for finding in (*await _examine_names(driver), *await _examine_retries(driver, counts)):
             yield finding
     except OutboxError as error:
         yield Finding.problem(name, str(error))
@@ -117,7 +119,9 @@ def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerSt
     waits = [queue.oldest for queue in counts if queue.oldest is not None]
     waiting = f", the first for {age(max(waits))}" if waits else ""
     delayed, reserved = sum(queue.delayed for queue in counts), sum(queue.reserved for queue in counts)
-    yield Finding.info(name, f"{ready:,} ready{waiting}; {delayed:,} delayed, {reserved:,} reserved")
+    retrying = sum(queue.retrying for queue in counts)
+    waits_for = f"{delayed:,} delayed, {retrying:,} retrying, {reserved:,} reserved"
+    yield Finding.info(name, f"{ready:,} ready{waiting}; {waits_for}")
     if failed:
         yield Finding.warning(
             name, counted(failed, "failed job"), "see `outbox failed`; then `outbox retry` or `outbox forget`"
@@ -132,7 +136,8 @@ def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerSt
             message = f"the queue {queue.queue} is paused with {queue.ready:,} ready"
             yield Finding.warning(name, message, f"`outbox resume {queue.queue}` lets workers go on")
         elif queue.ready and queue.queue not in drained:
-            message = f"no worker drains the queue {queue.queue}, where {queue.ready:,} ready"
+            are = "is" if queue.ready == 1 else "are"
+            message = f"no worker drains the queue {queue.queue}, where {counted(queue.ready, 'job')} {are} ready"
             yield Finding.warning(name, message, f"start one: `python -m outbox.work --queue {queue.queue}`")
 
 
@@ -161,6 +166,20 @@ def _examine_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding
                 f"the worker {worker.name} was last heard of {age(worker.seen)} ago",
                 f"see what became of process {worker.pid} on {worker.host}; its jobs go to others by themselves",
             )
+
+
+async def _examine_retries(driver: Driver, counts: list[QueueCounts]) -> list[Finding]:
+    """Jobs that wait for another attempt, with the error that most of them had."""
+    retrying = sum(queue.retrying for queue in counts)
+    if not retrying:
+        return []
+    page = await driver.page_of_jobs(JobFilter(state=JobState.RETRYING), _LOOKED_AT)
+    errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
+    [(most, number)] = errors.most_common(1) or [("", 0)]
+    often = f", most often {most} ({number:,} of {len(page.jobs):,} looked at)" if most else ""
+    waits = "waits" if retrying == 1 else "wait"
+    message = f"{counted(retrying, 'job')} {waits} for another attempt after a failure{often}"
+    return [Finding.warning(driver.name, message, "see `outbox jobs --state retrying` and `outbox show ID`")]
 
 
 async def _examine_names(driver: Driver) -> list[Finding]:

@@ -9,28 +9,28 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from outbox.console import documents, live, tables
-from outbox.console.command import on_connection
+from outbox.console.command import Finite
 from outbox.console.command import queue as queue_name
 from outbox.console.readable import counted, line
 from outbox.console.screen import Screen
 from outbox.console.snapshot import Snapshot, Throughput
-from outbox.drivers.base import Driver
+from outbox.console.stores import Stores, on_connections
 from outbox.errors import BackendUnavailable
 
 
 @click.command()
 @click.argument("queues", metavar="[QUEUE]...", type=queue_name, nargs=-1)
-@click.option("--interval", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=Finite(0.1, 3600), default=2.0, show_default=True, help="Seconds.")
 @click.option(
     "--max", "longest", type=click.IntRange(min=0), help="Exit 1 if more jobs of a queue are ready at the end."
 )
 @click.option("--once", is_flag=True, help="Print one snapshot. So it does without a terminal, and with --json.")
-@on_connection
+@on_connections
 async def monitor(
-    driver: Driver, screen: Screen, queues: Sequence[str], interval: float, longest: int | None, once: bool
+    stores: Stores, screen: Screen, queues: Sequence[str], interval: float, longest: int | None, once: bool
 ) -> int:
     """Watch queues and workers. q or Ctrl-C ends it."""
-    watch = _Watch(driver, queues, longest)
+    watch = _Watch(stores, queues, longest)
     if once or screen.as_json or not screen.console.is_terminal:
         await watch.look()
     else:
@@ -45,8 +45,8 @@ async def monitor(
 class _Watch:
     """The latest snapshot, and what was seen before it."""
 
-    def __init__(self, driver: Driver, queues: Sequence[str], longest: int | None) -> None:
-        self._driver = driver
+    def __init__(self, stores: Stores, queues: Sequence[str], longest: int | None) -> None:
+        self._stores = stores
         self._queues = queues
         self._longest = longest
         self._throughput = Throughput()
@@ -56,7 +56,7 @@ class _Watch:
     async def look(self) -> None:
         """Once there is something to show, a database that does not answer is a line above it, not the end."""
         try:
-            self._snapshot = await Snapshot.take(self._driver, self._queues)
+            self._snapshot = await Snapshot.take(self._stores, self._queues)
         except BackendUnavailable as error:
             if self._snapshot is None:
                 raise
@@ -66,21 +66,21 @@ class _Watch:
         self._error = ""
 
     @property
-    def long(self) -> tuple[str, ...]:
+    def long(self) -> tuple[tuple[str, str], ...]:
         return () if self._snapshot is None else self._snapshot.longer_than(self._longest)
 
     def document(self) -> documents.Document:
         if self._snapshot is None:
             return {}
-        return {
-            "connection": self._driver.name,
+        values = {
             "taken_at": documents.moment(self._snapshot.taken_at),
-            "queues": [documents.queue(counts) for counts in self._snapshot.queues],
-            "workers": [documents.worker(status) for status in self._snapshot.workers],
+            "queues": [documents.queue(*each) for each in self._snapshot.queues],
+            "workers": [documents.worker(*each) for each in self._snapshot.workers],
             "per_second": self._throughput.per_second,
             "max": self._longest,
-            "longer_than_max": list(self.long),
+            "longer_than_max": list(dict.fromkeys(queue for _, queue in self.long)),
         }
+        return self._stores.document(**values)
 
     def view(self) -> RenderableType:
         snapshot = self._snapshot
@@ -88,13 +88,14 @@ class _Watch:
             return Text("")
         rate = self._throughput.per_second
         workers = counted(len(snapshot.workers), "worker")
-        head = f"{self._driver.name}  {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC  {workers}"
+        head = f"{', '.join(self._stores.names)}  {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC  {workers}"
         if rate is not None:
             head += f"  {rate:,.1f} jobs/s"
         parts: list[RenderableType] = [Text(head, style="bold")]
-        if self._error:
-            parts.append(Text(line(self._error), style="bold red"))
-        parts += [Text(), tables.queues(snapshot.queues, self.long) if snapshot.queues else Text("No jobs.")]
+        parts += [Text(line(error), style="bold red") for error in (self._error, *snapshot.errors) if error]
+        several = self._stores.several
+        queues = tables.queues(snapshot.queues, self.long, several=several) if snapshot.queues else Text("No jobs.")
+        parts += [Text(), queues]
         if snapshot.workers:
-            parts += [Text(), tables.workers(snapshot.workers, snapshot.taken_at)]
+            parts += [Text(), tables.workers(snapshot.workers, snapshot.taken_at, several=several)]
         return Group(*parts)

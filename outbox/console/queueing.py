@@ -12,18 +12,21 @@ from outbox.console.command import on_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.readable import counted, line
 from outbox.console.screen import Screen
+from outbox.console.spelling import unknown_queue
+from outbox.console.stores import Stores, on_connections
 from outbox.drivers.base import Driver
 
 
 @click.command()
-@on_connection
-async def stats(driver: Driver, screen: Screen) -> None:
+@on_connections
+async def stats(stores: Stores, screen: Screen) -> None:
     """Count the jobs of each queue."""
-    counts = await driver.counts()
+    answers = await stores.ask(lambda driver: driver.counts())
+    counts = [(connection, queue) for connection, queues in answers.items() for queue in queues]
     if screen.as_json:
-        screen.document({"connection": driver.name, "queues": [documents.queue(queue) for queue in counts]})
+        screen.document(stores.document(queues=[documents.queue(*each) for each in counts]))
     elif counts:
-        screen.print(tables.queues(counts))
+        screen.print(tables.queues(counts, several=stores.several))
     else:
         screen.print("No jobs.")
 
@@ -47,13 +50,16 @@ async def clear(driver: Driver, screen: Screen, queue: str, yes: bool) -> None:
 @on_connection
 async def pause(driver: Driver, screen: Screen, queues: Sequence[str]) -> None:
     """Stop all workers from taking jobs of QUEUE. Running jobs go on; dispatching goes on."""
+    unknown = [found for queue in dict.fromkeys(queues) if (found := await unknown_queue(Stores.of(driver), queue))]
     paused = [queue for queue in dict.fromkeys(queues) if await driver.pause(queue)]
     already = [queue for queue in dict.fromkeys(queues) if queue not in paused]
     if screen.as_json:
         screen.document({"connection": driver.name, "paused": paused, "already_paused": already})
-        return
-    for queue in dict.fromkeys(queues):
-        screen.print(f"{queue} is paused." if queue in paused else f"{queue} was paused already.")
+    else:
+        for queue in dict.fromkeys(queues):
+            screen.print(f"{queue} is paused." if queue in paused else f"{queue} was paused already.")
+    for problem in unknown:
+        screen.note(problem)
 
 
 @click.command()

@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 
 from outbox.ids import JobId
+from outbox.relay.route import relayed_connection
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _CELL = 500
@@ -27,6 +28,24 @@ def age(seconds: float) -> str:
 
 def ago(moment: datetime, now: datetime) -> str:
     return f"{age((now - moment).total_seconds())} ago"
+
+
+def due(moment: datetime, now: datetime) -> str:
+    """``now``, ``in 5m 10s``, ``3m 20s ago``."""
+    seconds = (moment - now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {age(seconds)}" if seconds > 0 else f"{age(-seconds)} ago"
+
+
+def queue_name(queue: str) -> str:
+    """A queue, or where the rows in it are on their way to."""
+    target = relayed_connection(queue)
+    return queue if target is None else f"on its way to {target}"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def short_id(job_id: JobId) -> str:

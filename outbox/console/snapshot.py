@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outbox import clock
-from outbox.drivers.base import Driver, QueueCounts, WorkerStatus
+from outbox.console.stores import Stores
+from outbox.drivers.base import QueueCounts, WorkerStatus
 
 _WINDOW = 30.0
 """Seconds over which throughput is an average: several heartbeats, because only those bring new counts."""
@@ -18,22 +19,43 @@ _WINDOW = 30.0
 class Snapshot:
     """``taken_at`` is the store's clock, ``read_at`` this process's."""
 
-    queues: tuple[QueueCounts, ...]
-    workers: tuple[WorkerStatus, ...]
+    queues: tuple[tuple[str, QueueCounts], ...]
+    """Each with its connection."""
+    workers: tuple[tuple[str, WorkerStatus], ...]
     taken_at: datetime
     read_at: float
+    errors: tuple[str, ...] = ()
+    """What connections say that could not be looked at."""
 
     @classmethod
-    async def take(cls, driver: Driver, names: Sequence[str] = ()) -> Snapshot:
-        """Of all queues, or of those named, empty ones included."""
-        counts = {counts.queue: counts for counts in await driver.counts()}
-        wanted = names or sorted(counts)
-        queues = tuple(counts.get(name, QueueCounts(name, 0, 0, 0, 0, None, paused=False)) for name in wanted)
-        return cls(queues, tuple(await driver.workers()), await driver.now(), clock.now())
+    async def take(cls, stores: Stores, names: Sequence[str] = ()) -> Snapshot:
+        """Of all queues, or of those named, empty ones included where they are in no connection.
 
-    def longer_than(self, limit: int | None) -> tuple[str, ...]:
-        """Queues in which more jobs than ``limit`` are ready: a backlog, where delayed jobs are none."""
-        return tuple(queue.queue for queue in self.queues if limit is not None and queue.ready > limit)
+        Raises:
+            BackendUnavailable: no connection answers.
+        """
+        stores.forget_errors()
+        counts = await stores.ask(lambda driver: driver.counts())
+        everything = [(name, queue) for name, found in counts.items() for queue in found]
+        queues = [each for each in everything if each[1].queue in names or not names]
+        there = {queue.queue for _, queue in queues}
+        empty = [QueueCounts(name, 0, 0, 0, 0, None, paused=False) for name in names if name not in there]
+        queues += [(next(iter(counts)), queue) for queue in empty]
+        order = {name: position for position, name in enumerate(names)}
+        queues.sort(key=lambda each: order.get(each[1].queue, 0))
+        workers = [
+            (name, worker)
+            for name, found in (await stores.ask(lambda driver: driver.workers())).items()
+            for worker in found
+        ]
+        now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
+        errors = tuple(f"{name}: {error}" for name, error in stores.errors.items())
+        return cls(tuple(queues), tuple(workers), now, clock.now(), errors)
+
+    def longer_than(self, limit: int | None) -> tuple[tuple[str, str], ...]:
+        """Connections and queues in which more jobs than ``limit`` are ready: a backlog, where delayed jobs are
+        none."""
+        return tuple((name, queue.queue) for name, queue in self.queues if limit is not None and queue.ready > limit)
 
 
 class Throughput:
@@ -43,7 +65,7 @@ class Throughput:
         self._seen: deque[tuple[float, dict[bytes, int]]] = deque()
 
     def add(self, snapshot: Snapshot) -> None:
-        self._seen.append((snapshot.read_at, {worker.id: worker.processed for worker in snapshot.workers}))
+        self._seen.append((snapshot.read_at, {worker.id: worker.processed for _, worker in snapshot.workers}))
         while len(self._seen) > 2 and snapshot.read_at - self._seen[1][0] >= _WINDOW:
             self._seen.popleft()
 

@@ -1,94 +1,159 @@
-"""Tables for people. Without lines, so that they read the same in a terminal, a mail and a log."""
+"""Tables for people, with the columns in the order of reading and the rank of each: see `fitting`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from rich.table import Table
-from rich.text import Text
-
-from outbox.console.readable import age, ago, line, short_id
-from outbox.drivers.base import FailedJob, QueueCounts, WorkerStatus
+from outbox.console.fitting import Column, FittingTable
+from outbox.console.readable import age, ago, due, queue_name, short_id
+from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.filters import FailedGroup
 
 SILENT_SECONDS = 60.0
 """A worker that has not been heard of for so long is probably gone: it writes several times in between."""
 
-
-def _table(*columns: str, numbers: Collection[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in _WHOLE)
-    return table
+_CONNECTION = Column("Connection", 1)
 
 
-# What makes no sense when cut; the others give way where a line is too short for all.
-_WHOLE = {
-    "ID",
-    "Failed",
-    "Tries",
-    "Ready",
-    "Delayed",
-    "Reserved",
-    "Oldest",
-    "State",
-    "Running",
-    "Processed",
-    "PID",
-    "Seen",
-}
+def _table(several: bool, *columns: Column) -> FittingTable:
+    """With ``several`` connections, each row begins with the name of its own."""
+    return FittingTable([_CONNECTION, *columns] if several else columns)
 
 
-def _cut(text: str) -> Text:
-    return Text(line(text), no_wrap=True, overflow="ellipsis")
+def _prefix(several: bool, connection: str) -> tuple[str, ...]:
+    return (connection,) if several else ()
 
 
-def failed_jobs(jobs: Sequence[FailedJob], now: datetime) -> Table:
-    table = _table("ID", "Failed", "Tries", "Queue", "Job", "Error", "Payload", numbers={"Tries"})
+def failed_jobs(jobs: Sequence[FailedJob], now: datetime, *, several: bool = False) -> FittingTable:
+    table = _table(
+        several,
+        Column("ID", 0),
+        Column("Failed", 3),
+        Column("Tries", 5, number=True),
+        Column("Queue", 4, whole=False),
+        Column("Job", 1, whole=False),
+        Column("Error", 2, whole=False),
+        Column("Payload", 6, whole=False),
+    )
     for job in jobs:
-        table.add_row(
+        table.add(
+            *_prefix(several, job.connection),
             short_id(job.id),
             ago(job.failed_at, now),
             str(job.attempts),
-            _cut(job.queue),
-            _cut(job.name),
-            _cut(f"{job.failure.type.rpartition('.')[2]}: {job.failure.message}"),
-            _cut(job.payload),
+            queue_name(job.queue),
+            job.name,
+            f"{job.failure.type.rpartition('.')[2]}: {job.failure.message}",
+            job.payload,
         )
     return table
 
 
-def queues(counts: Sequence[QueueCounts], long: Collection[str] = ()) -> Table:
-    """One line per queue; those in ``long`` are marked."""
-    numbers = ("Ready", "Delayed", "Reserved", "Failed", "Oldest")
-    table = _table("Queue", *numbers, "State", numbers=numbers)
-    for queue in counts:
-        states = ["paused"] * queue.paused + ["long"] * (queue.queue in long)
-        table.add_row(
-            _cut(queue.queue),
+def failed_groups(groups: Sequence[FailedGroup], now: datetime, *, several: bool = False) -> FittingTable:
+    table = _table(
+        several,
+        Column("Failed", 0, number=True),
+        Column("Job", 1, whole=False),
+        Column("Error", 0, whole=False),
+        Column("First", 3),
+        Column("Last", 2),
+    )
+    for group in groups:
+        table.add(
+            *_prefix(several, group.connection),
+            f"{group.count:,}",
+            group.name,
+            group.error,
+            ago(group.first, now),
+            ago(group.last, now),
+        )
+    return table
+
+
+def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool = False) -> FittingTable:
+    """Live jobs, each with its connection. Their ids are whole: a part of one is looked for among all."""
+    table = _table(
+        several,
+        Column("ID", 0),
+        Column("State", 1),
+        Column("Queue", 3, whole=False),
+        Column("Job", 2, whole=False),
+        Column("Tries", 5, number=True),
+        Column("Due", 4),
+        Column("Last error", 6, whole=False),
+        Column("Payload", 7, whole=False),
+    )
+    for connection, job in found:
+        table.add(
+            *_prefix(several, connection),
+            str(job.id),
+            job.state.value,
+            queue_name(job.queue),
+            job.name,
+            str(job.attempts),
+            due(job.available_at, now),
+            job.last_error or "",
+            job.payload,
+        )
+    return table
+
+
+def queues(
+    counts: Sequence[tuple[str, QueueCounts]], long: Collection[tuple[str, str]] = (), *, several: bool = False
+) -> FittingTable:
+    """One line per queue, each with its connection; those in ``long`` are marked."""
+    table = _table(
+        several,
+        Column("Queue", 0, whole=False),
+        Column("Ready", 0, number=True),
+        Column("Delayed", 6, number=True),
+        Column("Retrying", 4, number=True),
+        Column("Reserved", 5, number=True),
+        Column("Failed", 1, number=True),
+        Column("Oldest", 2, number=True),
+        Column("State", 3),
+    )
+    for connection, queue in counts:
+        is_long = (connection, queue.queue) in long
+        states = ["paused"] * queue.paused + ["long"] * is_long
+        table.add(
+            *_prefix(several, connection),
+            queue_name(queue.queue),
             f"{queue.ready:,}",
             f"{queue.delayed:,}",
+            f"{queue.retrying:,}",
             f"{queue.reserved:,}",
             f"{queue.failed:,}",
             "" if queue.oldest is None else age(queue.oldest),
             ", ".join(states),
-            style="bold red" if queue.queue in long else None,
+            style="bold red" if is_long else None,
         )
     return table
 
 
-def workers(statuses: Sequence[WorkerStatus], now: datetime) -> Table:
+def workers(statuses: Sequence[tuple[str, WorkerStatus]], now: datetime, *, several: bool = False) -> FittingTable:
     table = _table(
-        "Worker", "Host", "PID", "Queues", "Running", "Processed", "Failed", "Up", "Seen", "State",
-        numbers={"PID", "Running", "Processed", "Failed"},
-    )  # fmt: skip
-    for worker in statuses:
+        several,
+        Column("Worker", 0, whole=False),
+        Column("Host", 7, whole=False),
+        Column("PID", 5, number=True),
+        Column("Queues", 3, whole=False),
+        Column("Running", 1, number=True),
+        Column("Processed", 4, number=True),
+        Column("Failed", 4, number=True),
+        Column("Up", 6),
+        Column("Seen", 2),
+        Column("State", 2),
+    )
+    for connection, worker in statuses:
         silent = worker.seen > SILENT_SECONDS
-        table.add_row(
-            _cut(worker.name),
-            _cut(worker.host),
+        table.add(
+            *_prefix(several, connection),
+            worker.name,
+            worker.host,
             str(worker.pid),
-            _cut(worker.queues),
+            worker.queues,
             f"{worker.running}/{worker.concurrency}",
             f"{worker.processed:,}",
             f"{worker.failed:,}",
@@ -98,3 +163,20 @@ def workers(statuses: Sequence[WorkerStatus], now: datetime) -> Table:
             style="yellow" if silent else None,
         )
     return table
+
+
+def running_jobs(statuses: Sequence[tuple[str, WorkerStatus]], *, several: bool = False) -> FittingTable | None:
+    """What the workers ran at their last heartbeats, and for how long by now; None where that is nothing."""
+    table = _table(
+        several,
+        Column("Running", 0),
+        Column("For", 0, number=True),
+        Column("Job", 0, whole=False),
+        Column("Queue", 2, whole=False),
+        Column("Worker", 1, whole=False),
+    )
+    for connection, worker in statuses:
+        for job in worker.jobs:
+            running = age(job.seconds + worker.seen)
+            table.add(*_prefix(several, connection), str(job.id), running, job.name, job.queue, worker.name)
+    return table if table.rows else None

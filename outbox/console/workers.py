@@ -1,23 +1,30 @@
-"""``workers``: which worker processes there are."""
+"""``workers``: which worker processes there are, and what they run."""
 
 from __future__ import annotations
 
 import click
 
 from outbox.console import documents, tables
-from outbox.console.command import on_connection
 from outbox.console.screen import Screen
-from outbox.drivers.base import Driver
+from outbox.console.stores import Stores, on_connections
 
 
 @click.command()
-@on_connection
-async def workers(driver: Driver, screen: Screen) -> None:
-    """List the worker processes, the longest running first. One is silent when it was not heard of for a minute."""
-    statuses = await driver.workers()
+@on_connections
+async def workers(stores: Stores, screen: Screen) -> None:
+    """List the worker processes, the longest running first, and what they run: at most 200 jobs of each.
+
+    A worker is silent when it was not heard of for a minute.
+    """
+    answers = await stores.ask(lambda driver: driver.workers())
+    statuses = [(name, status) for name, each in answers.items() for status in each]
     if screen.as_json:
-        screen.document({"connection": driver.name, "workers": [documents.worker(status) for status in statuses]})
-    elif statuses:
-        screen.print(tables.workers(statuses, await driver.now()))
-    else:
+        screen.document(stores.document(workers=[documents.worker(*each) for each in statuses]))
+    elif not statuses:
         screen.print("No workers.")
+    else:
+        now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
+        screen.print(tables.workers(statuses, now, several=stores.several))
+        running = tables.running_jobs(statuses, several=stores.several)
+        if running is not None:
+            screen.print("", running)

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Failure, Fence, Settlement
@@ -75,6 +76,8 @@ class Waiting:
 class JobState(StrEnum):
     READY = "ready"
     DELAYED = "delayed"
+    RETRYING = "retrying"
+    """It waits for its next attempt after one that failed."""
     RESERVED = "reserved"
 
 
@@ -93,6 +96,9 @@ class StoredJob:
     available_at: datetime
     reserved_until: datetime | None
     created_at: datetime
+    last_error: str | None = None
+    """``type: message`` of the last attempt that failed and was to be repeated, at most 1,000 characters."""
+    last_error_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,8 @@ class FailedJob:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready."""
+    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready. ``delayed`` are
+    those that wait for another reason than ``retrying``: for their next attempt after one that failed."""
 
     queue: str
     ready: int
@@ -120,6 +127,20 @@ class QueueCounts:
     failed: int
     oldest: float | None
     paused: bool
+    retrying: int = 0
+
+
+class RunningJob(NamedTuple):
+    """A job that a worker runs. ``seconds`` is for how long it had been running at the worker's last heartbeat."""
+
+    id: JobId
+    name: str
+    queue: str
+    seconds: float
+
+
+RUNNING_JOBS_SHOWN = 200
+"""How many of the jobs that it runs a worker names in its heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +158,8 @@ class WorkerStatus:
     failed: int
     started_at: datetime | None = None
     seen: float = 0.0
+    jobs: tuple[RunningJob, ...] = ()
+    """What it runs of this connection, the longest running first: at most 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +267,10 @@ class Inspects(Protocol):
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
         """Live jobs in the order in which they would be claimed."""
 
+    async def page_of_jobs(self, matching: JobFilter, limit: int = 100, after: JobPlace | None = None) -> JobPage:
+        """Live jobs by queue, then in the order in which they would be claimed, beginning after a place. It looks at
+        a bounded number of them, however many there are."""
+
     async def counts(self) -> list[QueueCounts]:
         """One row per queue that has live or failed jobs, or is paused; by name."""
 
@@ -271,13 +298,23 @@ class KeepsFailed(Protocol):
         """Ids of failed jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20."""
 
     async def list_failed(
-        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+        self,
+        queue: str | None = None,
+        limit: int = 100,
+        before: JobId | None = None,
+        *,
+        matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
         """Failed jobs, the latest failure first; ``before`` continues after the last id of an earlier page.
 
         Raises:
             JobNotFound: ``before`` is no longer there.
         """
+
+    async def failed_groups(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedGroup]:
+        """Failed jobs (of a queue) counted by name and type of exception, the largest groups first."""
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Put failed jobs back under the same id with no attempts counted, each in the transaction that removes its
@@ -287,17 +324,21 @@ class KeepsFailed(Protocol):
             InvalidPayload: a payload is broken JSON that the queue's table cannot hold; nothing is changed.
         """
 
-    async def retry_all(self, queue: str | None = None) -> int:
+    async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
         """The same for every job (of a queue) that has failed by now; those with a broken payload stay. Return how many
         were put back."""
 
-    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
+    async def unretryable(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[JobId]:
         """Failed jobs (of a queue) that `retry` refuses."""
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Remove failed jobs for good; return those that there were."""
 
-    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+    async def flush(
+        self, queue: str | None = None, older_than: float | None = None, *, matching: FailedFilter = ANY_FAILED
+    ) -> int:
         """Remove all failed jobs (of a queue) (that failed more than ``older_than`` seconds ago); return how many."""
 
 

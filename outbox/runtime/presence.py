@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from outbox import clock
-from outbox.drivers.base import Fleet, WorkerStatus
+from outbox.drivers.base import RUNNING_JOBS_SHOWN, Fleet, RunningJob, WorkerStatus
 from outbox.errors import BackendUnavailable
+from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability
 from outbox.runtime.service import BackgroundLoop
 
@@ -20,6 +21,17 @@ _SHARE, _LONGEST = 0.4, 25.0
 """Seconds between heartbeats for every idle worker of the fleet, so that many of them do not keep the store busy."""
 
 _log = logging.getLogger("outbox.runtime")
+
+
+def running_jobs(attempts: Iterable[Attempt]) -> tuple[RunningJob, ...]:
+    """The jobs whose handlers run, the longest running first: as many as a heartbeat names."""
+    now = clock.now()
+    running = [
+        RunningJob(attempt.fence.job_id, attempt.claim.name, attempt.claim.queue, now - attempt.started)
+        for attempt in attempts
+        if attempt.started is not None and not attempt.ended
+    ]
+    return tuple(sorted(running, key=lambda job: -job.seconds)[:RUNNING_JOBS_SHOWN])
 
 
 class Presence(BackgroundLoop):

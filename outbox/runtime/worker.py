@@ -26,7 +26,7 @@ from outbox.runtime.expiry import Expiry
 from outbox.runtime.hooks import Hooks
 from outbox.runtime.lane import Lane
 from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
-from outbox.runtime.presence import Presence
+from outbox.runtime.presence import Presence, running_jobs
 from outbox.runtime.relaying import RelayLoop
 from outbox.runtime.renewal import Renewal
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service
@@ -36,7 +36,7 @@ from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.runtime.threads import Threads
 from outbox.runtime.waking import Ears, Waking
-from outbox.runtime.watchdog import Watchdog
+from outbox.runtime.watchdog import HARD_GRACE, Watchdog
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
 
@@ -76,6 +76,8 @@ class Worker:
         relays: Sequence[RelayLoop] = (),
     ) -> None:
         self.stop = StopRequest()
+        self.hard_grace = HARD_GRACE
+        """Seconds that a handler may block the event loop past its timeout before the process is ended."""
         self._options = options
         self._drivers = drivers
         self._events = events
@@ -184,6 +186,7 @@ class Worker:
             timeout=self._options.timeout,
             events=self._events,
             kill=end_now,
+            hard_grace=self.hard_grace,
         )
         return [*(service for lane in self._lanes for service in self._heartbeat(lane)), *self._relays, watchdog]
 
@@ -195,7 +198,7 @@ class Worker:
                 lane.availability,
                 interval=min(lease / 3, _BEAT_AT_MOST),
                 ready=lambda: lane.checked,
-                status=self._status,
+                status=partial(self._status, lane),
                 idle_workers=lambda: lane.claimer.idle_workers,
             ),
             Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
@@ -235,7 +238,7 @@ class Worker:
             _log.error("a service of the worker failed", exc_info=error)
         self.stop.request(Reason.CONFIGURATION if configuration else Reason.CRASHED, error)
 
-    def _status(self) -> WorkerStatus:
+    def _status(self, lane: Lane) -> WorkerStatus:
         return WorkerStatus(
             id=self._id,
             name=self._name,
@@ -246,6 +249,7 @@ class Worker:
             running=self._slots.running,
             processed=self._tally.processed,
             failed=self._tally.failed,
+            jobs=running_jobs(lane.held.attempts()),
         )
 
     def _announce(self) -> None:

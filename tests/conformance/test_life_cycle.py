@@ -46,10 +46,12 @@ class Known:
     token: bytes | None = None
     """Of the last claim, until the job is settled; `held` says whether its lease is live."""
     held: bool = False
+    error: str | None = None
 
     @property
     def state(self) -> JobState:
-        return JobState.RESERVED if self.held else JobState.READY if self.due else JobState.DELAYED
+        waiting = JobState.RETRYING if self.error else JobState.DELAYED
+        return JobState.RESERVED if self.held else JobState.READY if self.due else waiting
 
 
 @dataclass
@@ -132,6 +134,8 @@ class LifeCycle(RuleBasedStateMachine):
             return
         assert settled.accepted == (settlement,)
         known.token, known.held = None, False
+        if end.startswith("retried"):
+            known.error = FAILURE.summary
         if end in {"completed", "cancelled", "failed"}:
             del self.model.live[claim.fence.job_id]
             if end == "failed":
@@ -183,9 +187,13 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def the_store_is_what_the_model_says(self) -> None:
-        live = {job.id: (job.queue, job.priority, job.attempts, job.state) for job in self.run(self.driver.list_jobs())}
+        live = {
+            job.id: (job.queue, job.priority, job.attempts, job.state, job.last_error)
+            for job in self.run(self.driver.list_jobs())
+        }
         assert live == {
-            key: (known.queue, known.priority, known.attempts, known.state) for key, known in self.model.live.items()
+            key: (known.queue, known.priority, known.attempts, known.state, known.error)
+            for key, known in self.model.live.items()
         }
         failed = {job.id: (job.queue, job.attempts) for job in self.run(self.driver.list_failed())}
         assert failed == {key: (known.queue, known.attempts) for key, known in self.model.failed.items()}

@@ -205,7 +205,7 @@ async def test_what_an_operator_should_look_at(driver: DatabaseDriver, migrated_
     for parts in [
         ("1 failed job", "outbox failed"),
         ("the queue held is paused with 1 ready", "outbox resume held"),
-        ("no worker drains the queue slow, where 1 ready", "--queue slow"),
+        ("no worker drains the queue slow, where 1 job is ready", "--queue slow"),
         ("the worker gone was last heard of", "process 4242 on web1"),
         ("jobs named jobs.Forgotten", "aliases"),
         (str(failed.fence.job_id), "repair"),

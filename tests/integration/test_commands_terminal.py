@@ -189,7 +189,10 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
     ran = await run_process(tmp_path, "--help")
     assert ran.code == 0
     commands = {line.split()[0] for line in ran.out.partition("Commands:\n")[2].splitlines()}
-    failed, live = {"failed", "retry", "forget", "flush", "prune"}, {"clear", "pause", "resume", "cancel"}
+    failed, live = (
+        {"failed", "retry", "forget", "flush", "prune"},
+        {"clear", "pause", "resume", "cancel", "jobs", "show"},
+    )
     assert commands == failed | live | {"stats", "monitor", "workers", "check"}
     for command in commands:
         shown = await run("", command, "--help")

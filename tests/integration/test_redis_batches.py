@@ -246,7 +246,7 @@ async def test_counting_reads_what_is_held_and_not_what_waits(driver: RedisDrive
     admin.config_resetstat()
     [counts] = await driver.counts()
     assert (counts.ready, counts.delayed, counts.reserved) == (4_990, 1, 10)
-    assert sum(calls(admin).values()) < 20
+    assert sum(calls(admin).values()) <= 20
 
 
 # --- order, and more than a command of Redis can take

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 import outbox
 import outbox.sync
 from outbox import errors
 
+OPERATING = {
+    "cancel", "clear", "counts", "failed_groups", "failed_jobs", "find", "forget", "forget_all", "jobs", "pause",
+    "resume", "retry", "retry_all", "workers",
+}  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 
 
 def test_the_top_level_names() -> None:
-    assert set(outbox.__all__) == {
-        "Backoff", "Job", "JobContext", "JobId", "OutboxError", "Settings", "WorkerOptions",
+    values = {
+        "FailedGroup", "FailedJob", "Failure", "JobPage", "JobPlace", "JobState", "QueueCounts", "RunningJob",
+        "StoredJob", "WorkerStatus",
+    }  # fmt: skip
+    assert set(outbox.__all__) == OPERATING | values | {
+        "Backoff", "Job", "JobContext", "JobId", "OutboxError", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "dispatch", "dispatch_many", "metadata",
     }  # fmt: skip
-    assert set(outbox.sync.__all__) == {"disconnect", "dispatch", "dispatch_many"}
+    assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_many"}
+    assert all(getattr(outbox, name) is not None for name in outbox.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(OPERATING))
+def test_what_operators_do_takes_the_same_arguments_without_async(name: str) -> None:
+    with_async, without = getattr(outbox, name), getattr(outbox.sync, name)
+    assert inspect.iscoroutinefunction(with_async)
+    assert not inspect.iscoroutinefunction(without)
+    parameters = inspect.signature(with_async).parameters
+    assert list(inspect.signature(without).parameters) == list(parameters)
+    assert parameters["connection"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert with_async.__doc__
+    assert without.__doc__
 
 
 def test_the_arguments_of_dispatch() -> None:

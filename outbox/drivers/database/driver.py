@@ -24,11 +24,13 @@ from outbox.drivers.database import (
     claiming,
     concerns,
     failed,
+    failed_filters,
     fleet,
     forwarding,
     holding,
     inspecting,
     looking,
+    paging,
     settling,
 )
 from outbox.drivers.database.database import Database
@@ -37,6 +39,7 @@ from outbox.drivers.database.inserting import own_insert_statements
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
 from outbox.drivers.database.wire import Plain
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
@@ -143,6 +146,9 @@ class DatabaseDriver:
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
         return await inspecting.list_jobs(self._database, queue, limit)
 
+    async def page_of_jobs(self, matching: JobFilter, limit: int = 100, after: JobPlace | None = None) -> JobPage:
+        return await paging.page_of_jobs(self._database, matching, limit, after)
+
     async def counts(self) -> list[QueueCounts]:
         return await inspecting.counts(self._database)
 
@@ -165,21 +171,35 @@ class DatabaseDriver:
         return await failed.find_failed(self._database, digits)
 
     async def list_failed(
-        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+        self,
+        queue: str | None = None,
+        limit: int = 100,
+        before: JobId | None = None,
+        *,
+        matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
-        return await failed.list_failed(self._database, queue, limit, before)
+        return await failed.list_failed(self._database, queue, limit, before, matching)
+
+    async def failed_groups(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedGroup]:
+        return await failed_filters.groups(self._database, queue, limit, matching)
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await failed.retry(self._database, job_ids)
 
-    async def retry_all(self, queue: str | None = None) -> int:
-        return await failed.retry_all(self._database, queue)
+    async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
+        return await failed.retry_all(self._database, queue, matching)
 
-    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
-        return await failed.unretryable(self._database, queue, limit)
+    async def unretryable(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[JobId]:
+        return await failed.unretryable(self._database, queue, limit, matching)
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await failed.forget(self._database, job_ids)
 
-    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
-        return await failed.flush(self._database, queue, older_than)
+    async def flush(
+        self, queue: str | None = None, older_than: float | None = None, *, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        return await failed.flush(self._database, queue, older_than, matching)

@@ -6,21 +6,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, func, literal_column, not_, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Text, and_, func, not_, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import FailedJob
 from outbox.drivers.database import inspecting
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.failed_filters import conditions as conditions_of
+from outbox.drivers.database.failed_filters import moment
 from outbox.drivers.database.removing import CHUNK, Removal, chunks
 from outbox.drivers.database.settling import load_failure
 from outbox.drivers.database.tables import failed_jobs
+from outbox.drivers.filters import FailedFilter
 from outbox.errors import InvalidPayload, JobNotFound
 from outbox.ids import JobId
 from outbox.settlement import Failure
-
-_MICROSECONDS = 1_000_000
 
 # The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it.
 _STORABLE = (func.json_valid(failed_jobs.c.payload) == 1, func.json_valid(failed_jobs.c.headers) == 1)
@@ -36,15 +37,15 @@ async def get_failed(database: Database, job_id: JobId) -> FailedJob | None:
     return await database.read(read)
 
 
-async def list_failed(database: Database, queue: str | None, limit: int, before: JobId | None) -> list[FailedJob]:
+async def list_failed(
+    database: Database, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter
+) -> list[FailedJob]:
     """
     Raises:
         JobNotFound: ``before`` is no longer there, so nobody knows where its page ended.
     """
-    query = _failed_jobs().where(database.origin.condition)
+    query = _failed_jobs().where(*await conditions_of(database, queue, matching))
     query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
-    if queue is not None:
-        query = query.where(failed_jobs.c.queue == queue)
 
     async def read(connection: AsyncConnection) -> list[FailedJob]:
         page = query if before is None else query.where(await _earlier_than(connection, before))
@@ -125,8 +126,8 @@ async def retry(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in put_back]
 
 
-async def unretryable(database: Database, queue: str | None, limit: int) -> list[JobId]:
-    return await _unstorable(database, *([] if queue is None else [failed_jobs.c.queue == queue]), limit=limit)
+async def unretryable(database: Database, queue: str | None, limit: int, matching: FailedFilter) -> list[JobId]:
+    return await _unstorable(database, *await conditions_of(database, queue, matching), limit=limit)
 
 
 async def _unstorable(database: Database, *conditions: ColumnElement[bool], limit: int) -> list[JobId]:
@@ -152,13 +153,13 @@ async def _put_back(database: Database, keys: Sequence[bytes], *conditions: Colu
     return await Removal(database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert).run()
 
 
-async def retry_all(database: Database, queue: str | None) -> int:
+async def retry_all(database: Database, queue: str | None, matching: FailedFilter) -> int:
     """Those that had failed when this began, so that a job that fails again at once is not put back again."""
 
     async def put_back(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await _put_back(database, keys, *conditions)
 
-    return await sweep(database, queue, 0.0, put_back)
+    return await sweep(database, queue, 0.0, matching, put_back)
 
 
 async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
@@ -168,22 +169,27 @@ async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
-async def flush(database: Database, queue: str | None, older_than: float | None) -> int:
+async def flush(database: Database, queue: str | None, older_than: float | None, matching: FailedFilter) -> int:
     """By the database's clock, as it was when this began."""
 
     async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await Removal(database, failed_jobs, keys, *conditions).run()
 
-    return await sweep(database, queue, older_than or 0.0, remove)
+    return await sweep(database, queue, older_than or 0.0, matching, remove)
 
 
-async def sweep(database: Database, queue: str | None, age: float, act: Callable[..., Awaitable[list[bytes]]]) -> int:
-    """Walk once, in the order of the key, over the jobs (of a queue) that failed at least ``age`` seconds ago, and
-    ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act`` repeats."""
-    horizon = await _moment(database, -age)
-    conditions = [failed_jobs.c.failed_at <= horizon, database.origin.condition]
-    if queue is not None:
-        conditions.append(failed_jobs.c.queue == queue)
+async def sweep(
+    database: Database,
+    queue: str | None,
+    age: float,
+    matching: FailedFilter,
+    act: Callable[..., Awaitable[list[bytes]]],
+) -> int:
+    """Walk once, in the order of the key, over the jobs (of a queue) that match and failed at least ``age`` seconds
+    ago, and ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act``
+    repeats."""
+    horizon = await moment(database, -age)
+    conditions = [failed_jobs.c.failed_at <= horizon, *await conditions_of(database, queue, matching)]
     done = 0
     last = b""
     while True:
@@ -193,16 +199,6 @@ async def sweep(database: Database, queue: str | None, age: float, act: Callable
         if len(keys) < CHUNK:
             return done
         last = keys[-1]
-
-
-async def _moment(database: Database, seconds: float) -> Any:
-    """The moment that lies so many seconds from now, as the database writes it."""
-    moment: ColumnElement[Any] = literal_column(database.dialect.later(str(int(seconds * _MICROSECONDS))))
-
-    async def read(connection: AsyncConnection) -> Any:
-        return database.dialect.moment(database.dialect.parse_moment(await connection.scalar(select(moment))))
-
-    return await database.read(read)
 
 
 async def _keys_after(database: Database, last: bytes, conditions: Sequence[ColumnElement[bool]]) -> list[bytes]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.tables import workers
+from outbox.drivers.running_jobs import dump_running, load_running
 
 _MICROSECONDS = 1_000_000
 _NAME_LENGTH, _HOST_LENGTH = 64, 255
@@ -18,6 +19,7 @@ _NAME_LENGTH, _HOST_LENGTH = 64, 255
 async def beat(database: Database, worker: WorkerStatus) -> None:
     now: ColumnElement[Any] = literal_column(database.dialect.now)
     counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
+    counts["running_jobs"] = dump_running(worker.jobs)
     identity = {
         # What tells workers apart is at the end: a process id, the number under a supervisor.
         "name": worker.name[-_NAME_LENGTH:],
@@ -70,6 +72,7 @@ def _status(database: Database, row: Any) -> WorkerStatus:
         failed=row["failed"],
         started_at=database.dialect.parse_moment(row["started_at"]),
         seen=max(0.0, float(row["seen"])),
+        jobs=load_running(row["running_jobs"]),
     )
 
 

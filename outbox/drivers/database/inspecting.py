@@ -40,23 +40,23 @@ _ID_DIGITS = 32
 
 
 async def get(database: Database, job_id: JobId) -> StoredJob | None:
-    query = _stored_jobs(database.dialect).where(jobs.c.id == job_id.bytes)
+    query = stored_jobs(database.dialect).where(jobs.c.id == job_id.bytes)
 
     async def read(connection: AsyncConnection) -> StoredJob | None:
         row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _stored_job(database.dialect, row)
+        return None if row is None else stored_job(database.dialect, row)
 
     return await database.read(read)
 
 
 async def list_jobs(database: Database, queue: str | None, limit: int) -> list[StoredJob]:
     """By queue, and in it in the order of the claim index."""
-    query = _stored_jobs(database.dialect).order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)
+    query = stored_jobs(database.dialect).order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)
     if queue is not None:
         query = query.where(jobs.c.queue == queue)
 
     async def read(connection: AsyncConnection) -> list[StoredJob]:
-        return [_stored_job(database.dialect, row) for row in (await connection.execute(query)).mappings()]
+        return [stored_job(database.dialect, row) for row in (await connection.execute(query)).mappings()]
 
     return await database.read(read)
 
@@ -64,19 +64,24 @@ async def list_jobs(database: Database, queue: str | None, limit: int) -> list[S
 _CLAIM_ORDER = (jobs.c.priority, jobs.c.available_at, jobs.c.id)
 
 
-def _now(dialect: Dialect) -> ColumnElement[datetime]:
+def now_of(dialect: Dialect) -> ColumnElement[datetime]:
     return literal_column(dialect.now)
+
+
+def in_state(dialect: Dialect, state: JobState) -> ColumnElement[bool]:
+    return _state(dialect) == state.value
 
 
 def _state(dialect: Dialect) -> ColumnElement[str]:
     return case(
-        (jobs.c.reserved_until > _now(dialect), JobState.RESERVED.value),
-        (jobs.c.available_at > _now(dialect), JobState.DELAYED.value),
+        (jobs.c.reserved_until > now_of(dialect), JobState.RESERVED.value),
+        (and_(jobs.c.available_at > now_of(dialect), jobs.c.last_error_at.is_not(None)), JobState.RETRYING.value),
+        (jobs.c.available_at > now_of(dialect), JobState.DELAYED.value),
         else_=JobState.READY.value,
-    ).label("state")
+    )
 
 
-def _stored_jobs(dialect: Dialect) -> Any:
+def stored_jobs(dialect: Dialect) -> Any:
     # Text, so that SQLAlchemy hands the JSON on as it is, broken or not.
     payload, headers = (type_coerce(column, Text).label(column.name) for column in (jobs.c.payload, jobs.c.headers))
     return select(
@@ -87,15 +92,17 @@ def _stored_jobs(dialect: Dialect) -> Any:
         payload,
         headers,
         jobs.c.attempts,
-        _state(dialect),
+        _state(dialect).label("state"),
         jobs.c.available_at,
         jobs.c.reserved_until,
         jobs.c.created_at,
+        jobs.c.last_error,
+        jobs.c.last_error_at,
     )
 
 
-def _stored_job(dialect: Dialect, row: Any) -> StoredJob:
-    held_until = row["reserved_until"]
+def stored_job(dialect: Dialect, row: Any) -> StoredJob:
+    held_until, failed_at = row["reserved_until"], row["last_error_at"]
     return StoredJob(
         id=UUID(bytes=bytes(row["id"])),
         queue=row["queue"],
@@ -108,6 +115,8 @@ def _stored_job(dialect: Dialect, row: Any) -> StoredJob:
         available_at=dialect.parse_moment(row["available_at"]),
         reserved_until=None if held_until is None else dialect.parse_moment(held_until),
         created_at=dialect.parse_moment(row["created_at"]),
+        last_error=row["last_error"],
+        last_error_at=None if failed_at is None else dialect.parse_moment(failed_at),
     )
 
 
@@ -136,9 +145,9 @@ async def counts(database: Database) -> list[QueueCounts]:
     dialect = database.dialect
     waiting: ColumnElement[float | None] = literal_column(f"-({dialect.until('MIN(available_at)')})")
     query = union_all(
-        select(jobs.c.queue, _state(dialect), func.count().label("number"), waiting.label("waiting")).group_by(
-            jobs.c.queue, "state"
-        ),
+        select(
+            jobs.c.queue, _state(dialect).label("state"), func.count().label("number"), waiting.label("waiting")
+        ).group_by(jobs.c.queue, "state"),
         select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null())
         .where(database.origin.condition)
         .group_by(failed_jobs.c.queue),
@@ -165,11 +174,12 @@ def _queue_counts(queue: str, found: dict[str, tuple[int, float | None]]) -> Que
         failed=found.get(_FAILED, nothing)[0],
         oldest=None if oldest is None else max(0.0, float(oldest)),
         paused=_PAUSED in found,
+        retrying=found.get(JobState.RETRYING, nothing)[0],
     )
 
 
 async def now(database: Database) -> datetime:
-    query = select(_now(database.dialect))
+    query = select(now_of(database.dialect))
 
     async def read(connection: AsyncConnection) -> datetime:
         return database.dialect.parse_moment(await connection.scalar(query))
@@ -202,7 +212,7 @@ async def clear(database: Database, queue: str) -> int:
 
 
 def _unheld(dialect: Dialect) -> ColumnElement[bool]:
-    return or_(jobs.c.reserved_until.is_(None), jobs.c.reserved_until <= _now(dialect))
+    return or_(jobs.c.reserved_until.is_(None), jobs.c.reserved_until <= now_of(dialect))
 
 
 class _Place(NamedTuple):
@@ -244,7 +254,7 @@ async def pause(database: Database, queue: str) -> bool:
     Raises:
         InvalidOption: no queue can have this name.
     """
-    row = insert(pauses).values(queue=check_queue(queue), paused_at=_now(database.dialect))
+    row = insert(pauses).values(queue=check_queue(queue), paused_at=now_of(database.dialect))
 
     async def write(connection: AsyncConnection) -> bool:
         try:

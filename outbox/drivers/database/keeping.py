@@ -9,13 +9,14 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Concern, FailedJob
-from outbox.drivers.database import concerns, failed
+from outbox.drivers.database import concerns, failed, failed_filters
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.removing import Removal, chunks
 from outbox.drivers.database.settling import dump_failure
 from outbox.drivers.database.tables import failed_jobs
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.ids import JobId
 
 _ROWS_PER_INSERT = 100
@@ -50,13 +51,15 @@ class FailedJobKeeper:
             taken.update(await self._removal(keys, also).run())
         return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
 
-    async def take_all(self, queue: str | None, older_than: float | None, also: Also) -> int:
-        """The same with all (of a queue) that had failed (so many seconds ago) when this began."""
+    async def take_all(
+        self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        """The same with all (of a queue) that match and had failed (so many seconds ago) when this began."""
 
         async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
             return await self._removal(keys, also, *conditions).run()
 
-        return await failed.sweep(self._database, queue, older_than or 0.0, take)
+        return await failed.sweep(self._database, queue, older_than or 0.0, matching, take)
 
     def _removal(self, keys: Sequence[bytes], also: Also, *conditions: Any) -> Removal:
         async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
@@ -71,8 +74,13 @@ class FailedJobKeeper:
     async def find_failed(self, digits: str) -> list[JobId]:
         return await failed.find_failed(self._database, digits)
 
-    async def list_failed(self, queue: str | None, limit: int, before: JobId | None) -> list[FailedJob]:
-        return await failed.list_failed(self._database, queue, limit, before)
+    async def list_failed(
+        self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedJob]:
+        return await failed.list_failed(self._database, queue, limit, before, matching)
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+        return await failed_filters.groups(self._database, queue, limit, matching)
 
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""

@@ -149,8 +149,11 @@ class _Settling:
             parameters += (settlement.fence.job_id.bytes, int(settlement.delay * _MICROSECONDS))
         for settlement in put_back:
             parameters += (settlement.fence.job_id.bytes, int(settlement.outcome is Outcome.SNOOZED))
+        errors = [(s.fence.job_id.bytes, s.failure.summary) for s in put_back if s.failure is not None]
+        parameters += [value for pair in errors for value in pair]
+        parameters += [job_id for job_id, _ in errors]
         ids = sorted(settlement.fence.job_id.bytes for settlement in put_back)
-        await connection.exec_driver_sql(self._dialect.put_back(len(put_back)), (*parameters, *ids))
+        await connection.exec_driver_sql(self._dialect.put_back(len(put_back), len(errors)), (*parameters, *ids))
 
     async def _remove(self, connection: Plain, removed: Sequence[Settlement]) -> None:
         if not removed:

@@ -9,7 +9,7 @@ right bind; it is never written itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,23 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
         _add(session, staged)
         session.info[_KEY] = staged
     staged.envelopes.extend(envelopes)
+
+
+def check_transaction(session: Session) -> Callable[[], Connection]:
+    """What gives the connection of the session's transaction, for statements on ``queue_jobs``.
+
+    Raises:
+        SessionUnusable: as `stage`.
+    """
+    _check(session)
+
+    def connection() -> Connection:
+        found = session.connection(bind_arguments={"mapper": _mapper})
+        if _autocommits(found):
+            raise SessionUnusable("this session's engine is in AUTOCOMMIT: it has no transaction to be part of")
+        return found
+
+    return connection
 
 
 def check_database(session: Session, url: str) -> None:

@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from outbox.settlement import SUMMARY_LIMIT
+
 metadata = MetaData()
 
 CLAIM_INDEX = "queue_jobs_claim"
@@ -48,6 +50,13 @@ def _moment() -> TypeEngine[datetime]:
 
 def _small() -> TypeEngine[int]:
     return SmallInteger().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb")
+
+
+def _summary() -> TypeEngine[str]:
+    """An error as `Failure.summary` gives it. Any character, compared byte by byte."""
+    return String(SUMMARY_LIMIT).with_variant(
+        mysql.VARCHAR(SUMMARY_LIMIT, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+    )
 
 
 def _long_text() -> TypeEngine[str]:
@@ -76,6 +85,9 @@ jobs = Table(
     Column("reserved_by", _binary()),
     Column("reserved_until", _moment()),
     Column("created_at", _moment(), nullable=False),
+    # In no index: a failed attempt writes them, and nothing looks for them.
+    Column("last_error", _summary()),
+    Column("last_error_at", _moment()),
     Index(CLAIM_INDEX, "queue", "priority", "available_at"),
     **_INNODB,
 )
@@ -112,6 +124,7 @@ workers = Table(
     Column("failed", Integer(), nullable=False),
     Column("started_at", _moment(), nullable=False),
     Column("seen_at", _moment(), nullable=False),
+    Column("running_jobs", _long_text()),
     **_INNODB,
 )
 

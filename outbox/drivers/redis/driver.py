@@ -17,7 +17,8 @@ from outbox.drivers.base import (
     Waiting,
     WorkerStatus,
 )
-from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, settling
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, paging, settling
 from outbox.drivers.redis.failed import FailedJobs
 from outbox.drivers.redis.handover import FailedStore, HandedOver
 from outbox.drivers.redis.messenger import Messenger
@@ -127,6 +128,9 @@ class RedisDriver:
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
         return await inspecting.list_jobs(self._store, queue, limit)
 
+    async def page_of_jobs(self, matching: JobFilter, limit: int = 100, after: JobPlace | None = None) -> JobPage:
+        return await paging.page_of_jobs(self._store, matching, limit, after)
+
     async def counts(self) -> list[QueueCounts]:
         return inspecting.with_failed(await inspecting.counts(self._store), await self._failed.counts())
 
@@ -149,21 +153,35 @@ class RedisDriver:
         return await self._failed.find_failed(digits)
 
     async def list_failed(
-        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+        self,
+        queue: str | None = None,
+        limit: int = 100,
+        before: JobId | None = None,
+        *,
+        matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
-        return await self._failed.list_failed(queue, limit, before)
+        return await self._failed.list_failed(queue, limit, before, matching)
+
+    async def failed_groups(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedGroup]:
+        return await self._failed.groups(queue, limit, matching)
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await self._failed.retry(job_ids)
 
-    async def retry_all(self, queue: str | None = None) -> int:
-        return await self._failed.retry_all(queue)
+    async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
+        return await self._failed.retry_all(queue, matching)
 
-    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:
-        return await self._failed.unretryable(queue, limit)
+    async def unretryable(
+        self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
+    ) -> list[JobId]:
+        return await self._failed.unretryable(queue, limit, matching)
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await self._failed.forget(job_ids)
 
-    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
-        return await self._failed.flush(queue, older_than)
+    async def flush(
+        self, queue: str | None = None, older_than: float | None = None, *, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        return await self._failed.flush(queue, older_than, matching)

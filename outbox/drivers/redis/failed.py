@@ -7,7 +7,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from outbox.drivers.base import Concern, FailedJob
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis import inspecting
+from outbox.drivers.redis.failed_filters import Groups, passing
 from outbox.drivers.redis.keys import FAILED, FAILURES, key, queue_keys
 from outbox.drivers.redis.packing import microseconds, moment, score, text, unpack_body
 from outbox.drivers.redis.scripting import Call, Script, command
@@ -64,13 +66,46 @@ class FailedJobs:
         )
 
     async def list_failed(
-        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+        self,
+        queue: str | None = None,
+        limit: int = 100,
+        before: JobId | None = None,
+        matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
         queues = await self._store.queues()
         last = None if before is None else await self._place(queues, before)
         wanted = queues if queue is None else [queue]
-        places = [place for name in wanted for place in await self._latest(name, limit, last)]
-        return await self._read(sorted(places, reverse=True)[:limit])
+        if matching.is_any:
+            return await self._read(await self._latest_of(wanted, limit, last))
+        bottom = await self._since(matching)
+        found: list[FailedJob] = []
+        while len(found) < limit:
+            places = await self._latest_of(wanted, inspecting.CHUNK, last)
+            found += passing(await self._read([place for place in places if place.failed_at >= bottom]), matching)
+            if len(places) < inspecting.CHUNK or places[-1].failed_at < bottom:
+                break
+            last = places[-1]
+        return found[:limit]
+
+    async def _latest_of(self, queues: Sequence[str], limit: int, last: Place | None) -> list[Place]:
+        places = [place for name in queues for place in await self._latest(name, limit, last)]
+        return sorted(places, reverse=True)[:limit]
+
+    async def _since(self, matching: FailedFilter) -> int:
+        """The time from which on failures match."""
+        return 0 if matching.since is None else await self._horizon(matching.since)
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+        groups = Groups()
+        wanted = await self._store.queues() if queue is None else [queue]
+        bottom = await self._since(matching)
+        last: Place | None = None
+        while True:
+            places = await self._latest_of(wanted, inspecting.CHUNK, last)
+            groups.add(passing(await self._read([place for place in places if place.failed_at >= bottom]), matching))
+            if len(places) < inspecting.CHUNK or places[-1].failed_at < bottom:
+                return groups.largest(limit)
+            last = places[-1]
 
     async def list_oldest(self, limit: int) -> list[FailedJob]:
         """Up to so many, from each queue those that failed first."""
@@ -139,37 +174,52 @@ class FailedJobs:
                 done.update(found)
         return [job_id for job_id in unique if job_id.bytes in done]
 
-    async def unretryable(self, queue: str | None = None, limit: int = 100) -> list[JobId]:  # noqa: ARG002 - see retry
+    async def unretryable(
+        self,
+        queue: str | None = None,  # noqa: ARG002 - see retry
+        limit: int = 100,  # noqa: ARG002
+        matching: FailedFilter = ANY_FAILED,  # noqa: ARG002
+    ) -> list[JobId]:
         return []
 
-    async def retry_all(self, queue: str | None = None) -> int:
+    async def retry_all(self, queue: str | None = None, matching: FailedFilter = ANY_FAILED) -> int:
         """Those that had failed when this began, so that a job that fails again at once is not put back again."""
         horizon = await self._horizon(0.0)
-        return await self._sweep(queue, horizon, lambda name, ids: _RETRY(queue_keys(name), horizon, *ids))
+        return await self._sweep(queue, horizon, matching, lambda name, ids: _RETRY(queue_keys(name), horizon, *ids))
 
-    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+    async def flush(
+        self, queue: str | None = None, older_than: float | None = None, matching: FailedFilter = ANY_FAILED
+    ) -> int:
         """By the server's clock, as it was when this began."""
         horizon = await self._horizon(older_than or 0.0)
-        return await self._sweep(queue, horizon, lambda name, ids: forgetting(name, ids, horizon))
+        return await self._sweep(queue, horizon, matching, lambda name, ids: forgetting(name, ids, horizon))
 
     async def _horizon(self, age: float) -> int:
         return score(await inspecting.now(self._store)) - microseconds(age)
 
-    async def _sweep(self, queue: str | None, horizon: int, order: Order) -> int:
+    async def _sweep(self, queue: str | None, horizon: int, matching: FailedFilter, order: Order) -> int:
         done = 0
+        bottom = await self._since(matching) if matching.since is not None else "-inf"
         for name in await self._store.queues() if queue is None else [queue]:
             passed_over = 0
             while True:
                 span = command(
-                    "ZRANGE", key(name, FAILED), "-inf", horizon, "BYSCORE", "LIMIT", passed_over, inspecting.CHUNK
+                    "ZRANGE", key(name, FAILED), bottom, horizon, "BYSCORE", "LIMIT", passed_over, inspecting.CHUNK
                 )
                 ids = await self._store.do(span)
                 if not ids:
                     break
-                found = await self._store.do(order(name, ids))
+                chosen = await self._passing(name, ids, matching)
+                found = await self._store.do(order(name, chosen)) if chosen else []
                 done += len(found)
                 passed_over += await self._kept(name, set(ids) - set(found), horizon) if len(found) < len(ids) else 0
         return done
+
+    async def _passing(self, queue: str, ids: Sequence[bytes], matching: FailedFilter) -> Sequence[bytes]:
+        if matching.is_any:
+            return ids
+        jobs = passing(await self._read([Place(0, job_id, queue) for job_id in ids]), matching)
+        return [job.id.bytes for job in jobs]
 
     async def _kept(self, queue: str, ids: Collection[bytes], horizon: int) -> int:
         """How many of these an order left where they are; the others somebody else has removed."""

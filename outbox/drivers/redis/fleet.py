@@ -10,6 +10,7 @@ from outbox.drivers.redis.keys import WORKERS
 from outbox.drivers.redis.packing import microseconds, moment, text
 from outbox.drivers.redis.scripting import Script
 from outbox.drivers.redis.store import Store
+from outbox.drivers.running_jobs import dump_running, load_running
 
 _BEAT, _WORKERS, _FORGET = Script("beat"), Script("workers"), Script("forget_workers")
 
@@ -25,6 +26,8 @@ async def beat(store: Store, worker: WorkerStatus) -> None:
         "processed": worker.processed,
         "failed": worker.failed,
     }
+    if worker.jobs:
+        row["jobs"] = dump_running(worker.jobs)
     await store.do(_BEAT(WORKERS, worker.id, json.dumps(row)))
 
 
@@ -44,4 +47,6 @@ async def list_workers(store: Store) -> list[WorkerStatus]:
 def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:
     started_at, _, values = text(row).partition("\n")
     known: dict[str, Any] = json.loads(values)
-    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=max(0.0, unseen / 1_000_000), **known)
+    jobs = load_running(known.pop("jobs", None))
+    seen = max(0.0, unseen / 1_000_000)
+    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **known)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from outbox.drivers.base import Concern, FailedJob
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.failed import FailedJobs, Place
 from outbox.drivers.redis.inserting import insert
 from outbox.drivers.redis.packing import score
@@ -44,14 +45,20 @@ class FailedStore(Protocol):
         """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction; return those that
         there were."""
 
-    async def take_all(self, queue: str | None, older_than: float | None, also: Also) -> int:
-        """The same with all that had failed (so many seconds ago) when this began."""
+    async def take_all(
+        self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        """The same with all that match and had failed (so many seconds ago) when this began."""
 
     async def get_failed(self, job_id: JobId) -> FailedJob | None: ...
 
     async def find_failed(self, digits: str) -> list[JobId]: ...
 
-    async def list_failed(self, queue: str | None, limit: int, before: JobId | None) -> list[FailedJob]: ...
+    async def list_failed(
+        self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedJob]: ...
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]: ...
 
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""
@@ -151,26 +158,36 @@ class HandedOver(FailedJobs):
         return await self._there.find_failed(digits)
 
     async def list_failed(
-        self, queue: str | None = None, limit: int = 100, before: JobId | None = None
+        self,
+        queue: str | None = None,
+        limit: int = 100,
+        before: JobId | None = None,
+        matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
         await self.hand_over()
-        return await self._there.list_failed(queue, limit, before)
+        return await self._there.list_failed(queue, limit, before, matching)
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+        await self.hand_over()
+        return await self._there.groups(queue, limit, matching)
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         await self.hand_over()
         return await self._there.take(job_ids, self._put_back)
 
-    async def retry_all(self, queue: str | None = None) -> int:
+    async def retry_all(self, queue: str | None = None, matching: FailedFilter = ANY_FAILED) -> int:
         await self.hand_over()
-        return await self._there.take_all(queue, None, self._put_back)
+        return await self._there.take_all(queue, None, self._put_back, matching)
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
         await self.hand_over()
         return await self._there.take(job_ids, self._drop)
 
-    async def flush(self, queue: str | None = None, older_than: float | None = None) -> int:
+    async def flush(
+        self, queue: str | None = None, older_than: float | None = None, matching: FailedFilter = ANY_FAILED
+    ) -> int:
         await self.hand_over()
-        return await self._there.take_all(queue, older_than, self._drop)
+        return await self._there.take_all(queue, older_than, self._drop, matching)
 
 
 def _place(job: FailedJob) -> Place:

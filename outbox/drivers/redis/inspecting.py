@@ -10,7 +10,7 @@ from uuid import UUID
 
 from outbox.drivers.base import JobState, QueueCounts, StoredJob
 from outbox.drivers.redis.keys import PAUSED, QUEUES, key, queue_keys, zset_keys
-from outbox.drivers.redis.packing import moment, unpack_body
+from outbox.drivers.redis.packing import moment, text, unpack_body
 from outbox.drivers.redis.scripting import Script, command
 from outbox.drivers.redis.store import Store
 from outbox.ids import JobId
@@ -22,7 +22,9 @@ CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
 
 _MATCHES = 20
-_ROW = 6
+ROW = 6
+# Where the error begins in what `held` and `tries` have of a job: see library.lua.
+_HOLD, _TRIES = 23, 21
 
 
 async def get(store: Store, job_id: JobId) -> StoredJob | None:
@@ -45,10 +47,10 @@ async def list_jobs(store: Store, queue: str | None, limit: int) -> list[StoredJ
 
 def _stored_jobs(queue: str, answer: Sequence[bytes]) -> list[StoredJob]:
     now = moment(answer[0])
-    return [_stored_job(queue, now, _Row(*answer[start : start + _ROW])) for start in range(1, len(answer), _ROW)]
+    return [stored_job(queue, now, Row(*answer[start : start + ROW])) for start in range(1, len(answer), ROW)]
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A live job as `show.lua` returns it."""
 
     job_id: bytes
@@ -59,10 +61,15 @@ class _Row(NamedTuple):
     tries: bytes
 
 
-def _stored_job(queue: str, now: datetime, row: _Row) -> StoredJob:
+def stored_job(queue: str, now: datetime, row: Row) -> StoredJob:
     body = unpack_body(row.body)
     available_at = moment(row.available_at)
-    waiting = JobState.READY if available_at <= now else JobState.DELAYED
+    failed_at, _, error = text(row.hold[_HOLD:] or row.tries[_TRIES:]).partition("\n")
+    state = JobState.RETRYING if failed_at else JobState.DELAYED
+    if available_at <= now:
+        state = JobState.READY
+    elif row.hold:
+        state = JobState.RESERVED
     return StoredJob(
         id=UUID(bytes=row.job_id),
         queue=queue,
@@ -71,10 +78,12 @@ def _stored_job(queue: str, now: datetime, row: _Row) -> StoredJob:
         payload=body.payload,
         headers=body.headers,
         attempts=int(row.hold[1:6] or row.tries[:5] or 0),
-        state=JobState.RESERVED if row.hold and waiting is JobState.DELAYED else waiting,
+        state=state,
         available_at=available_at,
         reserved_until=available_at if row.hold else None,
         created_at=moment(body.created_at),
+        last_error=error if failed_at else None,
+        last_error_at=moment(failed_at) if failed_at else None,
     )
 
 
@@ -110,12 +119,12 @@ async def counts(store: Store) -> list[QueueCounts]:
     return [_queue_counts(queue, *answer) for queue, answer in zip(queues, answers, strict=True) if _worth(*answer)]
 
 
-def _worth(ready: int, delayed: int, reserved: int, failed: int, _oldest: int, paused: int) -> bool:
-    return any((ready, delayed, reserved, failed, paused))
+def _worth(ready: int, delayed: int, reserved: int, failed: int, _oldest: int, paused: int, retrying: int) -> bool:
+    return any((ready, delayed, reserved, failed, paused, retrying))
 
 
 def _queue_counts(
-    queue: str, ready: int, delayed: int, reserved: int, failed: int, oldest: int, paused: int
+    queue: str, ready: int, delayed: int, reserved: int, failed: int, oldest: int, paused: int, retrying: int
 ) -> QueueCounts:
     return QueueCounts(
         queue=queue,
@@ -125,6 +134,7 @@ def _queue_counts(
         failed=failed,
         oldest=oldest / 1_000_000 if oldest >= 0 else None,
         paused=bool(paused),
+        retrying=retrying,
     )
 
 
@@ -132,7 +142,7 @@ def with_failed(counts: Sequence[QueueCounts], failed: Mapping[str, int]) -> lis
     """The same with failed jobs added that are kept elsewhere."""
     by_queue = {count.queue: count for count in counts}
     for queue, number in failed.items():
-        known = by_queue.get(queue) or _queue_counts(queue, 0, 0, 0, 0, -1, 0)
+        known = by_queue.get(queue) or _queue_counts(queue, 0, 0, 0, 0, -1, 0, 0)
         by_queue[queue] = replace(known, failed=known.failed + number)
     return [by_queue[queue] for queue in sorted(by_queue)]
 

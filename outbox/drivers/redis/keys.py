@@ -13,7 +13,7 @@ QUEUES = "outbox:queues"
 WORKERS = ("outbox:{:workers}:rows", "outbox:{:workers}:seen")
 
 PAUSED, FAILED, FAILURES, HELD, PARKED = "paused", "failed", "failures", "held", "parked"
-_SUFFIXES = (PAUSED, "jobs", HELD, "tries", FAILED, FAILURES, PARKED, "standing", *map(str, PRIORITIES))
+_SUFFIXES = (PAUSED, "jobs", HELD, "tries", FAILED, FAILURES, PARKED, "standing", "retrying", *map(str, PRIORITIES))
 
 
 def key(queue: str, suffix: str) -> str:

@@ -19,12 +19,12 @@ from outbox.settlement import Failure, Outcome, Settlement
 
 _SETTLE = Script("settle")
 
-_REMOVE, _FAIL, _PUT_BACK, _GIVE_BACK = b"C", b"F", b"P", b"S"
+_REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK = b"C", b"F", b"P", b"R", b"S"
 _KINDS = {
     Outcome.COMPLETED: _REMOVE,
     Outcome.CANCELLED: _REMOVE,
     Outcome.FAILED: _FAIL,
-    Outcome.RETRIED: _PUT_BACK,
+    Outcome.RETRIED: _RETRY,
     Outcome.RELEASED: _PUT_BACK,
     Outcome.SNOOZED: _GIVE_BACK,
 }
@@ -94,6 +94,8 @@ class _Batch:
                 extras.append(dump_failure(settlement.failure))
             elif kind != _REMOVE:
                 extras.append(microseconds(settlement.delay))
+                if kind == _RETRY:
+                    extras.append(_summary(settlement.failure))
         queues, owners, follow_ups = self._follow_ups()
         keys: list[bytes | str] = [key for queue in queues for key in queue_keys(queue)]
         if len(queues) > 1:
@@ -116,6 +118,10 @@ class _Batch:
                     queues.append(envelope.queue)
                 jobs.append((envelope, queues.index(envelope.queue) + 1, pack_body(envelope)))
         return queues, bytes(owners), jobs
+
+
+def _summary(failure: Failure | None) -> str:
+    return "unknown" if failure is None else failure.summary
 
 
 def dump_failure(failure: Failure | None) -> str:

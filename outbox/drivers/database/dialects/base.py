@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, Table, TextClause, delete
+from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, and_, delete, literal, or_
 
+from outbox.drivers.database.tables import jobs
+from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
 
@@ -180,14 +182,24 @@ class Dialect(ABC):
     def remove(self, count: int) -> str:
         """Delete rows that this transaction has locked and found held. Parameters: ids."""
 
-    def put_back(self, count: int) -> str:
-        """Parameters: (id, microseconds until available) per row; (id, attempts to take back) per row; ids."""
+    def put_back(self, count: int, errors: int = 0) -> str:
+        """``errors`` of the rows get a last error. Parameters: (id, microseconds until available) per row; (id,
+        attempts to take back) per row; (id, error) and then id per row with an error; ids."""
         cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
             f"SET available_at = {self.later(f'(CASE id {cases} END)')}, "
-            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL "
-            f"WHERE id IN ({self.marks(count)})"
+            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL"
+            f"{self._last_errors(errors)} WHERE id IN ({self.marks(count)})"
+        )
+
+    def _last_errors(self, count: int) -> str:
+        if not count:
+            return ""
+        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        return (
+            f", last_error = CASE id {cases} ELSE last_error END, last_error_at = "
+            f"CASE WHEN id IN ({self.marks(count)}) THEN {self.now} ELSE last_error_at END"
         )
 
     def copy_to_failed(self, count: int) -> str:
@@ -230,6 +242,29 @@ class Dialect(ABC):
     def delete(self, table: Table, ids: Sequence[bytes]) -> Delete | TextClause:
         """The rows of ``table`` with these ids, no other row looked at."""
         return delete(table).where(table.c.id.in_(ids))
+
+    @abstractmethod
+    def exception_text(self, key: str) -> str:
+        """A text of a failed job's exception, compared byte by byte: ``type`` or ``message``. Rows that somebody else
+        wrote may have none: ``unknown``."""
+
+    def after_place(self, place: JobPlace) -> ColumnElement[bool]:
+        """Jobs behind this place, in ranges of the claim index. Written out: MySQL makes no range of
+        ``(priority, available_at, id) > (…)``."""
+        at = self._place(place)
+        return or_(*(and_(*(c == v for c, v in at[:n]), at[n][0] > at[n][1]) for n in range(len(at))))
+
+    def up_to_place(self, place: JobPlace) -> ColumnElement[bool]:
+        """Jobs before this place and at it, in the same way."""
+        at = self._place(place)
+        before = [and_(*(c == v for c, v in at[:n]), at[n][0] < at[n][1]) for n in range(len(at))]
+        return or_(*before, and_(*(c == v for c, v in at)))
+
+    def _place(self, place: JobPlace) -> list[tuple[ColumnElement[Any], Any]]:
+        # A moment as a text, which a clock of another zone cannot shift.
+        moment = literal(self.moment(place.available_at), Text)
+        values = (place.queue, place.priority, moment, place.id.bytes)
+        return list(zip((jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id), values, strict=True))
 
     @abstractmethod
     def drains(self) -> str:

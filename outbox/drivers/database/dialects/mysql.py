@@ -42,6 +42,10 @@ class MySQL(Dialect):
     def until(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, {self.now}, {moment}) / 1e6"
 
+    def exception_text(self, key: str) -> str:
+        text = f"COALESCE(JSON_UNQUOTE(JSON_EXTRACT(queue_failed_jobs.exception, '$.{key}')), 'unknown')"
+        return f"(CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin)"
+
     def drains(self) -> str:
         return f"FIND_IN_SET({self.p}, queues)"
 

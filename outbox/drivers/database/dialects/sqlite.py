@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from sqlalchemy import ColumnElement, and_, tuple_
+
 from outbox.drivers.database.dialects.base import PRIORITY_LIST, Dialect
+from outbox.drivers.filters import JobPlace
 from outbox.job import PRIORITIES
 
 
@@ -34,6 +37,22 @@ class SQLite(Dialect):
 
     def until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
+
+    def exception_text(self, key: str) -> str:
+        column = "queue_failed_jobs.exception"
+        return (
+            f"COALESCE(CASE WHEN json_valid({column}) THEN CAST(json_extract({column}, '$.{key}') AS TEXT) END, "
+            "'unknown')"
+        )
+
+    def after_place(self, place: JobPlace) -> ColumnElement[bool]:
+        # SQLite searches an index by several columns at once, and reads all of it for the alternatives written out.
+        columns, values = zip(*self._place(place), strict=True)
+        return and_(tuple_(*columns[:3]) >= tuple_(*values[:3]), tuple_(*columns) > tuple_(*values))
+
+    def up_to_place(self, place: JobPlace) -> ColumnElement[bool]:
+        columns, values = zip(*self._place(place), strict=True)
+        return and_(tuple_(*columns[:3]) <= tuple_(*values[:3]), tuple_(*columns) <= tuple_(*values))
 
     def drains(self) -> str:
         return f"instr(',' || queues || ',', ',' || {self.p} || ',')"

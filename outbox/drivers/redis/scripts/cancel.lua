@@ -23,4 +23,5 @@ end
 for _, key in ipairs({ JOBS, HELD, TRIES }) do
   write('HDEL', KEYS[key], removed)
 end
+write('ZREM', KEYS[RETRYING], removed)
 return removed

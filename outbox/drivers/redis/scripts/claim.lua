@@ -21,7 +21,7 @@ local function recover()
     local key = KEYS[ZERO + priority]
     local ids = redis.call('ZRANGE', key, digits(latest - since - 1000000), digits(latest), 'BYSCORE')
     for position, held in ipairs(read('HMGET', KEYS[HELD], ids)) do
-      if held and string.sub(held, 8) == token then
+      if held and string.sub(held, 8, 23) == token then
         local attempts, rescued = tonumber(string.sub(held, 2, 6)), tonumber(string.sub(held, 7, 7))
         report(found, ids[position], priority, attempts, rescued, redis.call('HGET', KEYS[JOBS], ids[position]))
       end

@@ -29,6 +29,7 @@ write('ZREM', key, removed)
 for _, hash in ipairs({ JOBS, HELD, TRIES }) do
   write('HDEL', KEYS[hash], removed)
 end
+write('ZREM', KEYS[RETRYING], removed)
 if #ids < span then
   return { #removed }
 end

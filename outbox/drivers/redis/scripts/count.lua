@@ -2,7 +2,7 @@
 -- KEYS  the keys of the queue, as in library.lua
 --
 -- Returns how many jobs are ready, delayed, reserved and failed, the microseconds for which the first ready one has been
--- waiting, or -1, and whether the queue is paused (1 or 0). Its work grows with what is held, not with what waits.
+-- waiting, or -1, whether the queue is paused (1 or 0), and how many are retrying: the delayed are without them. Its work grows with what is held, not with what waits.
 
 local moment = now()
 local there, later, reserved, oldest = 0, 0, 0, -1
@@ -32,4 +32,5 @@ end
 
 local failed = redis.call('ZCARD', KEYS[FAILED])
 local paused = redis.call('EXISTS', KEYS[PAUSED])
-return { there - later, later - reserved, reserved, failed, oldest, paused }
+local retrying = redis.call('ZCOUNT', KEYS[RETRYING], '(' .. digits(moment), '+inf')
+return { there - later, later - reserved - retrying, reserved, failed, oldest, paused, retrying }

@@ -12,7 +12,7 @@ local ids = ids_of(records, 32)
 local ends, answers = lists(), {}
 for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
   local start = position * 32 - 15
-  if hold and string.sub(hold, 8) == string.sub(records, start, start + 15) then
+  if hold and string.sub(hold, 8, 23) == string.sub(records, start, start + 15) then
     local list = ends[KEYS[ZERO + string.sub(hold, 1, 1)]]
     list[#list + 1] = lease_end
     list[#list + 1] = ids[position]

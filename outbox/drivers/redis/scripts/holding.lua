@@ -8,8 +8,8 @@
 -- The member of the zset: token(16) lease in microseconds(8) channel; its score is when it ends. The answer that is
 -- published: token(16) record, as `claim.lua` returns it, job.
 
-local function hold(priority, attempts, rescued, token)
-  return string.format('%d%05d%d', priority, attempts, rescued) .. token
+local function hold(priority, attempts, rescued, token, err)
+  return string.format('%d%05d%d', priority, attempts, rescued) .. token .. err
 end
 
 local function report(found, id, priority, attempts, rescued, job)
@@ -24,20 +24,20 @@ local function take(found, priority, ids, token, lease_end)
   local bodies, held = read('HMGET', KEYS[JOBS], ids), read('HMGET', KEYS[HELD], ids)
   local tries = redis.call('EXISTS', KEYS[TRIES]) == 1 and read('HMGET', KEYS[TRIES], ids) or {}
   local ends, holds, counted, orphans = {}, {}, {}, {}
-  local first_hold = hold(priority, 1, 0, token)
+  local first_hold = hold(priority, 1, 0, token, '')
   for position, id in ipairs(ids) do
-    local before, rescued = 0, 0
+    local before, rescued, err = 0, 0, ''
     if held[position] then
-      before, rescued = tonumber(string.sub(held[position], 2, 6)), 1
+      before, rescued, err = tonumber(string.sub(held[position], 2, 6)), 1, string.sub(held[position], 24)
     elseif tries[position] then
-      before = tonumber(string.sub(tries[position], 1, 5))
+      before, err = tonumber(string.sub(tries[position], 1, 5)), string.sub(tries[position], 22)
       counted[#counted + 1] = id
     end
     if bodies[position] then
       ends[#ends + 1] = lease_end
       ends[#ends + 1] = id
       holds[#holds + 1] = id
-      holds[#holds + 1] = before + rescued == 0 and first_hold or hold(priority, before + 1, rescued, token)
+      holds[#holds + 1] = before + rescued == 0 and first_hold or hold(priority, before + 1, rescued, token, err)
       report(found, id, priority, before + 1, rescued, bodies[position])
     else
       orphans[#orphans + 1] = id
@@ -46,6 +46,7 @@ local function take(found, priority, ids, token, lease_end)
   write('ZADD', KEYS[ZERO + priority], ends)
   write('HSET', KEYS[HELD], holds)
   write('HDEL', KEYS[TRIES], counted)
+  write('ZREM', KEYS[RETRYING], counted)
   -- Only somebody else's hands can have removed a job and left its id.
   write('ZREM', KEYS[ZERO + priority], orphans)
 end

@@ -4,21 +4,24 @@
 --
 --   outbox:{queue}:paused    string  there while nothing may be claimed
 --   outbox:{queue}:jobs      hash    id -> created_at "\n" name "\n" headers "\n" payload
---   outbox:{queue}:held      hash    id -> priority(1) attempts(5) rescued(1) token(16): from a claim to its settlement
---   outbox:{queue}:tries     hash    id -> attempts(5) token(16): what a job that was put back had, and who put it back
+--   outbox:{queue}:held      hash    id -> priority(1) attempts(5) rescued(1) token(16) error: from a claim to its
+--                                    settlement
+--   outbox:{queue}:tries     hash    id -> attempts(5) token(16) error: what a job that was put back had, and who put it
+--                                    back; the error is its last one, "" or when it was "\n" what it was
 --   outbox:{queue}:failed    zset    id by failed_at
 --   outbox:{queue}:failures  hash    id -> priority(1) attempts(5) "\n" connection "\n" exception "\n" job, as in jobs
 --   outbox:{queue}:parked    hash    id -> available_at "\n" now "\n" queue "\n" priority "\n" name "\n" headers "\n"
 --                                    payload: a follow-up on its way to another slot
 --   outbox:{queue}:standing  zset    claims that are handed the next job, by when they end: see holding.lua
+--   outbox:{queue}:retrying  zset    id by available_at: those of the jobs put back whose last attempt failed
 --   outbox:{queue}:0 … :9    zset    id by available_at, one for each priority; a held job's is the end of its lease
 --
 -- Ids and tokens are 16 bytes. UUIDv7 sorts by time, and a zset sorts equal scores by member: jobs that became available
 -- at the same moment are claimed in the order of their dispatch. Times are microseconds since 1970 by this server's
 -- clock, which a double holds exactly until the year 2255.
 
-local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, STANDING, ZERO = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local KEYS_OF_A_QUEUE = 18
+local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, STANDING, RETRYING, ZERO = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local KEYS_OF_A_QUEUE = 19
 
 -- Lua's stack takes 8,000 arguments.
 local SPAN = 4000

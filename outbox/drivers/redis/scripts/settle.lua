@@ -5,11 +5,13 @@
 --       and outbox:queues, the set of the names of all queues
 -- ARGV  1 the name of the connection
 --       2 records: kind(1) id(16) token(16); the kinds are
---         "C" remove  "F" move to the failed jobs  "P" put back  "S" put back and give the attempt back
+--         "C" remove  "F" move to the failed jobs  "P" put back  "R" put back after an attempt that failed
+--         "S" put back and give the attempt back
 --       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
 --       4, 5 the follow-ups, records and bodies as in library.lua; queue number 0 parks the follow-up
 --       6 the names of the queues of follow-ups, separated by commas
---       7 … for each "F" the exception, for each "P" and "S" the delay in microseconds, in the order of the records
+--       7 … for each "F" the exception, for each "P" and "S" the delay in microseconds, for each "R" the delay and the
+--         error, in the order of the records
 --
 -- Returns one character per record: "1" written, "0" somebody else holds the job, "g" it is gone, "b" it was put back
 -- under this token. What the last two mean after a lost answer, `settling.py` knows.
@@ -19,7 +21,7 @@ local connection, records, owners = ARGV[1], ARGV[2], ARGV[3]
 local moment = now()
 local next_extra = 7
 local answers, removed, released = {}, {}, {}
-local leaving, returning, tried = lists(), lists(), {}
+local leaving, returning, tried, retrying = lists(), lists(), {}, {}
 local failed_ids, failed_heads = {}, {}
 
 local ids = {}
@@ -38,7 +40,7 @@ local function refusal(id, hold, token)
   end
   local put_back = redis.call('HGET', KEYS[TRIES], id)
   if put_back then
-    return string.sub(put_back, 6) == token and 'b' or '0'
+    return string.sub(put_back, 6, 21) == token and 'b' or '0'
   end
   return redis.call('HEXISTS', KEYS[JOBS], id) == 1 and '0' or 'g'
 end
@@ -49,13 +51,18 @@ local function leave(id, hold)
   removed[#removed + 1] = id
 end
 
-local function put_back(id, hold, token, kind, delay)
-  local list = returning[KEYS[ZERO + string.sub(hold, 1, 1)]]
-  list[#list + 1] = digits(moment + delay)
+local function put_back(id, hold, token, kind, delay, err)
+  local list, available = returning[KEYS[ZERO + string.sub(hold, 1, 1)]], digits(moment + delay)
+  list[#list + 1] = available
   list[#list + 1] = id
   released[#released + 1] = id
+  local last = err and digits(moment) .. '\n' .. err or string.sub(hold, 24)
   tried[#tried + 1] = id
-  tried[#tried + 1] = string.format('%05d', string.sub(hold, 2, 6) - (kind == 'S' and 1 or 0)) .. token
+  tried[#tried + 1] = string.format('%05d', string.sub(hold, 2, 6) - (kind == 'S' and 1 or 0)) .. token .. last
+  if #last > 0 then
+    retrying[#retrying + 1] = available
+    retrying[#retrying + 1] = id
+  end
 end
 
 local function fail(id, hold, exception)
@@ -79,8 +86,8 @@ end
 for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
   local id, start = ids[position], (position - 1) * RECORD_OF_SETTLEMENT
   local kind, token = string.sub(records, start + 1, start + 1), string.sub(records, start + 18, start + 33)
-  local more = kind ~= 'C' and extra()
-  if not hold or string.sub(hold, 8) ~= token then
+  local more, err = kind ~= 'C' and extra(), kind == 'R' and extra()
+  if not hold or string.sub(hold, 8, 23) ~= token then
     answers[position] = refusal(id, hold, token)
   else
     answers[position] = '1'
@@ -89,7 +96,7 @@ for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
     elseif kind == 'F' then
       fail(id, hold, more)
     else
-      put_back(id, hold, token, kind, tonumber(more))
+      put_back(id, hold, token, kind, tonumber(more), err)
     end
   end
 end
@@ -105,6 +112,7 @@ write('HDEL', KEYS[JOBS], removed)
 write('HDEL', KEYS[HELD], removed)
 write('HDEL', KEYS[HELD], released)
 write('HSET', KEYS[TRIES], tried)
+write('ZADD', KEYS[RETRYING], retrying)
 
 if #owners > 0 then
   local here, parked = {}, {}

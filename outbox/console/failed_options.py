@@ -1,0 +1,40 @@
+"""Options that choose failed jobs: ``--name``, ``--error``, ``--since``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from outbox.console.ages import Since
+from outbox.console.readable import age, line
+from outbox.drivers.filters import FailedFilter
+
+
+def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with ``matching``, a `FailedFilter`, in place of the three options."""
+
+    @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox failed` shows it.")
+    @click.option("--error", metavar="TEXT", help="Only this type of exception, or this text in its message.")
+    @click.option("--since", type=Since(), metavar="TIME", help="Only those that failed since: 30m, 2h, 3d, or a date.")
+    @functools.wraps(function)
+    def choose(*args: Any, name: str | None, error: str | None, since: float | None, **parameters: Any) -> Any:
+        if error == "" or name == "":
+            raise click.UsageError("--name and --error take a text")
+        return function(*args, matching=FailedFilter(name, error, since), **parameters)
+
+    return choose
+
+
+def which_failed(queue: str | None, matching: FailedFilter) -> str:
+    """The failed jobs that are meant, in a question."""
+    which = f"failed jobs of {queue}" if queue else "failed jobs"
+    if matching.name is not None:
+        which += f" named {line(matching.name)}"
+    if matching.error is not None:
+        which += f" with the error {line(matching.error)}"
+    if matching.since is not None:
+        which += f" of the last {age(matching.since)}"
+    return which

@@ -1,0 +1,206 @@
+"""``jobs`` and ``show``: live jobs in pages, and all of one job, live or failed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from outbox.console import documents, tables
+from outbox.console.choosing import choose
+from outbox.console.command import queue as queue_type
+from outbox.console.failing import described_failure
+from outbox.console.readable import age, ago, block, due, indented_json, queue_name
+from outbox.console.screen import Screen
+from outbox.console.spelling import unknown_name, unknown_queue
+from outbox.console.stores import Stores, on_connections
+from outbox.drivers.base import Driver, JobState, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
+from outbox.errors import InvalidOption, JobNotFound
+from outbox.ids import JobId
+
+_LONGEST_PAGE = 10_000
+
+
+@click.command()
+@click.option("--queue", type=queue_type, help="Only this queue.")
+@click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
+@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs of a page.")
+@click.option("--after", metavar="PLACE", help="Go on where a page ended, with what it said there.")
+@on_connections
+async def jobs(
+    stores: Stores,
+    screen: Screen,
+    queue: str | None,
+    name: str | None,
+    state: str | None,
+    limit: int,
+    after: str | None,
+) -> None:
+    """List live jobs, by queue, then in the order in which they would be claimed.
+
+    A page looks at 10,000 jobs at most. Name a queue to find the ready, delayed or retrying ones among more.
+    """
+    matching = JobFilter(queue, name, None if state is None else JobState(state))
+    pages = await _pages(stores, matching, limit, after)
+    found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
+    places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
+    place = next(iter(places.values()), None)
+    if screen.as_json:
+        listed = [documents.live_job(*each) for each in found]
+        screen.document(stores.document(jobs=listed, next=place))
+    elif found:
+        now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
+        screen.print(tables.jobs(found, now, several=stores.several))
+    else:
+        screen.print("No jobs." if matching == JobFilter() else "No such jobs.")
+    if place is not None:
+        searched = "" if found else f"None of the {EXAMINED_PER_PAGE:,} jobs looked at; "
+        screen.note(f"{searched}there are more: --after {place}")
+    elif not found and after is None:
+        for problem in (await unknown_name(stores, name), await unknown_queue(stores, queue)):
+            if problem is not None:
+                screen.note(problem)
+
+
+async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | None) -> dict[str, JobPage]:
+    """One page over all connections, one connection after the other.
+
+    Raises:
+        click.UsageError: ``after`` is not what a page said.
+    """
+    begin: JobPlace | None = None
+    first = stores.names[0]
+    if after is not None:
+        connection, _, text = after.partition("/")
+        first = connection if text else first
+        if first not in stores.names:
+            raise click.UsageError(f"--after names the connection {first!r}, which is not looked at")
+        try:
+            begin = JobPlace.parse(text or after)
+        except InvalidOption as error:
+            raise click.UsageError(f"--after: {error}") from error
+    pages: dict[str, JobPage] = {}
+    waiting = stores.names[stores.names.index(first) :]
+    room = limit
+
+    async def read(driver: Driver) -> JobPage | None:
+        nonlocal room
+        if driver.name not in waiting or any(page.next is not None for page in pages.values()) or room == 0:
+            return None
+        page = await driver.page_of_jobs(matching, room, begin if driver.name == first else None)
+        room -= len(page.jobs)
+        pages[driver.name] = page
+        return page
+
+    await stores.ask(read)
+    return pages
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@on_connections
+async def show(stores: Stores, screen: Screen, job_id: str) -> None:
+    """Show all of one job, live or failed."""
+    for connection, found in (await stores.ask(lambda driver: _ids(driver, job_id))).items():
+        for one in found:
+            if await _show(stores, screen, connection, one):
+                return
+    raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
+
+
+async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
+    live = await choose([typed], driver.find)
+    return live.ids or (await choose([typed], driver.find_failed)).ids
+
+
+async def _show(stores: Stores, screen: Screen, connection: str, job_id: JobId) -> bool:
+    async def read(
+        driver: Driver,
+    ) -> tuple[StoredJob | None, list[WorkerStatus], datetime] | None:
+        if driver.name != connection:
+            return None
+        return await driver.get(job_id), await driver.workers(), await driver.now()
+
+    live = (await stores.ask(read)).get(connection)
+    if live is not None and live[0] is not None:
+        job, workers, now = live[0], live[1], live[2]
+        run = next(((worker, each) for worker in workers for each in worker.jobs if each.id == job_id), None)
+        if screen.as_json:
+            screen.document(stores.document(job=_document(connection, job, run, now)))
+        else:
+            screen.print(_described(connection, job, run, now))
+        return True
+
+    failed = (await stores.ask(lambda driver: driver.get_failed(job_id))).get(connection)
+    if failed is None:
+        return False
+    if screen.as_json:
+        document = documents.failed_job(failed)
+        screen.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))
+    else:
+        now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
+        screen.print(described_failure(failed, ago(failed.failed_at, now)))
+    return True
+
+
+Run = tuple[WorkerStatus, RunningJob]
+
+
+def _since(job: StoredJob) -> datetime | None:
+    """When the job came into its state, as far as its row says."""
+    return {
+        JobState.READY: job.available_at,
+        JobState.DELAYED: job.created_at,
+        JobState.RETRYING: job.last_error_at,
+        JobState.RESERVED: None,
+    }[job.state]
+
+
+def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -> documents.Document:
+    document = documents.live_job(connection, job)
+    document["since"] = documents.moment(_since(job))
+    document["due_seconds"] = round((job.available_at - now).total_seconds(), 3)
+    document["worker"] = None
+    if run is not None:
+        worker, running = run
+        document["worker"] = {
+            "name": worker.name,
+            "host": worker.host,
+            "pid": worker.pid,
+            "running_seconds": round(running.seconds + worker.seen, 3),
+        }
+    return document
+
+
+def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) -> str:
+    since = _since(job)
+    facts = {
+        "job": job.name,
+        "queue": f"{queue_name(job.queue)}, priority {job.priority}",
+        "connection": connection,
+        "state": job.state.value + ("" if since is None else f" since {_moment(since)}, {ago(since, now)}"),
+        "attempts": str(job.attempts),
+        "dispatched": f"{_moment(job.created_at)}, {ago(job.created_at, now)}",
+    }
+    if job.state is JobState.RESERVED and job.reserved_until is not None:
+        facts["lease"] = f"until {_moment(job.reserved_until)}, {due(job.reserved_until, now)}"
+        facts["worker"] = "none has named it yet: a job shows with the next heartbeat, every few seconds"
+    else:
+        facts["due"] = f"{_moment(job.available_at)}, {due(job.available_at, now)}"
+    if run is not None:
+        worker, running = run
+        where = f"process {worker.pid} on {worker.host}"
+        facts["worker"] = f"{worker.name}, {where}, running for {age(running.seconds + worker.seen)}"
+    if job.last_error is not None and job.last_error_at is not None:
+        facts["last error"] = f"{job.last_error} ({ago(job.last_error_at, now)})"
+    lines = [f"Job {job.id}", *(f"  {name:<11} {block(value)}" for name, value in facts.items())]
+    lines += ["", "Payload", block(indented_json(job.payload))]
+    if job.headers.strip() not in {"", "{}"}:
+        lines += ["", "Headers", block(indented_json(job.headers))]
+    return "\n".join(lines)
+
+
+def _moment(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,76 @@
+"""Failed jobs by name, error and age: what a filter is in SQL, and groups with their counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database.database import Database
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.tables import failed_jobs
+from outbox.drivers.filters import FailedFilter, FailedGroup
+
+_MICROSECONDS = 1_000_000
+
+
+async def conditions(database: Database, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
+    """What a row of this database's driver has to meet. The age is measured once, by the database's clock."""
+    found = [database.origin.condition]
+    if queue is not None:
+        found.append(failed_jobs.c.queue == queue)
+    if matching.name is not None:
+        found.append(failed_jobs.c.name == matching.name)
+    if matching.error is not None:
+        found.append(_has_error(database.dialect, matching.error))
+    if matching.since is not None:
+        found.append(failed_jobs.c.failed_at >= await moment(database, -matching.since))
+    return found
+
+
+def _has_error(dialect: Dialect, error: str) -> ColumnElement[bool]:
+    kind, message = _text(dialect, "type"), _text(dialect, "message")
+    ends = func.substr(kind, -len(error) - 1) == f".{error}"
+    return or_(kind == error, ends, func.instr(message, error) > 0)
+
+
+def _text(dialect: Dialect, key: str) -> ColumnElement[str]:
+    return literal_column(dialect.exception_text(key))
+
+
+async def moment(database: Database, seconds: float) -> Any:
+    """The moment that lies so many seconds from now, as the database writes it."""
+    then: ColumnElement[Any] = literal_column(database.dialect.later(str(int(seconds * _MICROSECONDS))))
+
+    async def read(connection: AsyncConnection) -> Any:
+        return database.dialect.moment(database.dialect.parse_moment(await connection.scalar(select(then))))
+
+    return await database.read(read)
+
+
+async def groups(database: Database, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+    """Reads every failed job that matches once: the type is in no index."""
+    kind = _text(database.dialect, "type").label("kind")
+    count = func.count().label("number")
+    query = (
+        select(
+            failed_jobs.c.connection,
+            failed_jobs.c.name,
+            kind,
+            count,
+            func.min(failed_jobs.c.failed_at),
+            func.max(failed_jobs.c.failed_at).label("latest"),
+        )
+        .where(*await conditions(database, queue, matching))
+        .group_by(failed_jobs.c.connection, failed_jobs.c.name, kind)
+        .order_by(count.desc(), failed_jobs.c.name, kind)
+        .limit(limit)
+    )
+    parse = database.dialect.parse_moment
+
+    async def read(connection: AsyncConnection) -> list[FailedGroup]:
+        rows = await connection.execute(query)
+        return [FailedGroup(row[0], row[1], row[2], row[3], parse(row[4]), parse(row[5])) for row in rows]
+
+    return await database.read(read)

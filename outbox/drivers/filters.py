@@ -1,0 +1,108 @@
+"""Which jobs an operator means: filters of live and of failed jobs, and places at which a page of live jobs ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from outbox.errors import InvalidOption
+from outbox.ids import JobId
+
+if TYPE_CHECKING:
+    from outbox.drivers.base import JobState, StoredJob
+    from outbox.settlement import Failure
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PARTS = 4
+
+EXAMINED_PER_PAGE = 10_000
+"""How many jobs one page of live jobs looks at, whatever its filter lets through."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Live jobs of a queue, of a name (as stored), in a state; None stands for any."""
+
+    queue: str | None = None
+    name: str | None = None
+    state: JobState | None = None
+
+
+class JobPlace(NamedTuple):
+    """Where a live job is in the order in which a store lists jobs. As text it is ``queue:priority:moment:id``."""
+
+    queue: str
+    priority: int
+    available_at: datetime
+    id: JobId
+
+    @classmethod
+    def of(cls, job: StoredJob) -> JobPlace:
+        return cls(job.queue, job.priority, job.available_at, job.id)
+
+    def __str__(self) -> str:
+        microseconds = (self.available_at - _EPOCH) // timedelta(microseconds=1)
+        return f"{self.queue}:{self.priority}:{microseconds}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> JobPlace:
+        """
+        Raises:
+            InvalidOption: no page of jobs ended there.
+        """
+        try:
+            queue, priority, microseconds, job_id = text.split(":", _PARTS - 1)
+            available_at = _EPOCH + timedelta(microseconds=int(microseconds))
+            return cls(queue, int(priority), available_at, UUID(job_id))
+        except (ValueError, OverflowError):
+            raise InvalidOption(f"{text!r} is no place at which a page of jobs ended") from None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """``next`` is where the following page begins, None at the end. A page may have no job and a ``next``: then as many
+    jobs were looked at as one page may, and none passed the filter."""
+
+    jobs: Sequence[StoredJob]
+    next: JobPlace | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFilter:
+    """Failed jobs of a name, with an error, that failed in the last so many seconds; None stands for any.
+
+    ``error`` is the exception's type, with or without its module, or a part of its message, in this very case.
+    """
+
+    name: str | None = None
+    error: str | None = None
+    since: float | None = None
+
+    def matches(self, name: str, failure: Failure) -> bool:
+        """Whether a job passes, whenever it failed."""
+        if self.name is not None and name != self.name:
+            return False
+        kind = failure.type
+        return self.error is None or self.error in {kind, kind.rpartition(".")[2]} or self.error in failure.message
+
+    @property
+    def is_any(self) -> bool:
+        return self == ANY_FAILED
+
+
+ANY_FAILED = FailedFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """Failed jobs of one name whose exceptions are of one type."""
+
+    connection: str
+    name: str
+    error: str
+    count: int
+    first: datetime
+    last: datetime
