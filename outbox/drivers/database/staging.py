@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import count
 from typing import Any, cast
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, LargeBinary, event, literal_column, select
@@ -33,16 +33,20 @@ from outbox.notify.switchboard import switchboard
 class FlushTrigger:
     """A pending object that makes a session flush. Nothing is ever written for it."""
 
-    def __init__(self) -> None:
-        self.id = next(_numbers).to_bytes(16)
 
-
-_numbers = count(1)
 # To a query without tables, so that a flush has nothing to write to: a trigger that is merged, or moved to another
 # session, is harmless.
 _no_table = select(literal_column("NULL", LargeBinary()).label("id")).subquery("outbox_flush_trigger")
 _mapper = registry().map_imperatively(FlushTrigger, _no_table, primary_key=[_no_table.c.id])
 _BIND: dict[str, Any] = {"mapper": _mapper, "clause": jobs}
+
+
+@event.listens_for(_mapper, "before_insert")
+def _identify(_: object, __: object, trigger: Any) -> None:
+    """What a flush has met needs an identity. A trigger usually leaves the session before."""
+    trigger.id = uuid4().bytes
+
+
 _staged: WeakKeyDictionary[SessionTransaction, StagedJobs] = WeakKeyDictionary()
 
 
@@ -207,13 +211,12 @@ def _end(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce) -> None:
-    # As a flush writes rows: when the INSERT fails, the server may have undone the whole transaction, a deadlock does,
-    # and until somebody calls rollback() the session must neither begin another nor commit what is left of this one.
-    transaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
     try:
         write_jobs(session.connection(bind_arguments=_BIND), envelopes)
-        transaction.commit()
     except BaseException:
-        transaction.rollback(_capture_exception=True)
+        # As a failed flush: the server may have undone the whole transaction, a deadlock does. Until the application
+        # calls rollback(), the session must neither begin another nor commit what is left of this one.
+        subtransaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
+        subtransaction.rollback(_capture_exception=True)
         raise
     after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))
