@@ -1,26 +1,27 @@
 """Jobs in an application's own transaction.
 
-A session collects dispatched jobs in one pending object of its own and writes them when it flushes, in one INSERT. That
-makes SQLAlchemy's unit of work responsible for what is hard to get right: a rolled back savepoint takes along what was
-dispatched in it (opening a savepoint flushes what came before), a commit flushes until nothing is pending, and a
-session that is rolled back or closed forgets. The object is mapped to ``queue_jobs`` only so that the session finds the
-right bind; it is never written itself.
+Dispatched jobs are kept with the boundary that they belong to: the session's transaction, or its innermost savepoint.
+They are written in one INSERT when the session flushes or commits that boundary, and dropped when it ends otherwise.
+SQLAlchemy flushes only sessions that have something to flush, and flushes before it opens a savepoint. So each boundary
+with jobs also has a `FlushTrigger` pending in the session. Jobs do not depend on it: it may be expunged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event, inspect
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError, UnboundExecutionError
-from sqlalchemy.orm import Session, registry
+from sqlalchemy import Connection, Engine, LargeBinary, event, literal_column, select
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction, registry
 
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.engine import certainly_differ, read_url
-from outbox.drivers.database.faults import Fault, classify, translate
-from outbox.drivers.database.inserting import insert_statements
+from outbox.drivers.database.joined_connections import joined_connection
+from outbox.drivers.database.staged import StagedJobs, autocommits, write_jobs
 from outbox.drivers.database.tables import jobs
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, SessionUnusable
@@ -28,18 +29,25 @@ from outbox.notify.base import Announce
 from outbox.notify.committed import after_commit
 from outbox.notify.switchboard import switchboard
 
-_KEY = "outbox.staged"
+
+class FlushTrigger:
+    """A pending object that makes a session flush. Nothing is ever written for it."""
 
 
-class StagedJobs:
-    """The jobs that a session will write when it flushes."""
+# To a query without tables, so that a flush has nothing to write to: a trigger that is merged, or moved to another
+# session, is harmless.
+_no_table = select(literal_column("NULL", LargeBinary()).label("id")).subquery("outbox_flush_trigger")
+_mapper = registry().map_imperatively(FlushTrigger, _no_table, primary_key=[_no_table.c.id])
+_BIND: dict[str, Any] = {"mapper": _mapper, "clause": jobs}
 
-    def __init__(self, announce: Announce) -> None:
-        self.envelopes: list[Envelope] = []
-        self.announce = announce
+
+@event.listens_for(_mapper, "before_insert")
+def _identify(_: object, __: object, trigger: Any) -> None:
+    """What a flush has met needs an identity. A trigger usually leaves the session before."""
+    trigger.id = uuid4().bytes
 
 
-_mapper = registry().map_imperatively(StagedJobs, jobs)
+_staged: WeakKeyDictionary[SessionTransaction, StagedJobs] = WeakKeyDictionary()
 
 
 def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = switchboard.ring) -> None:
@@ -54,12 +62,10 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
         # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.
         _insert(session, envelopes, announce)
         return
-    staged = session.info.get(_KEY)
-    if staged is None or not inspect(staged).pending or inspect(staged).session is not session:
-        _check(session)
-        staged = StagedJobs(announce)
-        _add(session, staged)
-        session.info[_KEY] = staged
+    boundary = _boundary(session)
+    staged = None if boundary is None else _staged.get(boundary)
+    if staged is None or not staged.envelopes or staged.trigger not in session:
+        staged = _begin_staging(session, announce, staged)
     staged.envelopes.extend(envelopes)
 
 
@@ -72,12 +78,24 @@ def check_transaction(session: Session) -> Callable[[], Connection]:
     _check(session)
 
     def connection() -> Connection:
-        found = session.connection(bind_arguments={"mapper": _mapper})
-        if _autocommits(found):
+        found = session.connection(bind_arguments=_BIND)
+        if autocommits(found):
             raise SessionUnusable("this session's engine is in AUTOCOMMIT: it has no transaction to be part of")
         return found
 
     return connection
+
+
+def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | None) -> StagedJobs:
+    bind = _check(session)
+    trigger = _add_trigger(session)
+    boundary = cast("SessionTransaction", _boundary(session))  # begun at the latest when the trigger was added
+    if staged is None or not staged.envelopes:
+        staged = _staged[boundary] = StagedJobs(announce)
+        if isinstance(bind, Connection):
+            joined_connection(bind).keep(bind, staged, boundary)
+    staged.trigger = trigger
+    return staged
 
 
 def check_database(session: Session, url: str) -> None:
@@ -94,14 +112,21 @@ def check_database(session: Session, url: str) -> None:
         )
 
 
-def _add(session: Session, staged: StagedJobs) -> None:
+def _add_trigger(session: Session) -> FlushTrigger:
+    trigger = FlushTrigger()
     try:
-        session.add(staged)
+        session.add(trigger)
     except InvalidRequestError as error:
         raise SessionUnusable(f"the session cannot take a job: {error}") from error
+    return trigger
 
 
-def _check(session: Session) -> None:
+def _boundary(session: Session) -> SessionTransaction | None:
+    """The innermost savepoint of ``session``, or its transaction. What is staged shares its fate."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _check(session: Session) -> Engine | Connection:
     bind = _bind(session)
     if not session.is_active:
         raise SessionUnusable(_why_inactive(session))
@@ -111,12 +136,13 @@ def _check(session: Session) -> None:
         raise SessionUnusable(
             f"{error}: a session over several databases needs binds={{outbox.metadata.tables['queue_jobs']: engine}}"
         ) from error
+    return bind
 
 
 def _why_inactive(session: Session) -> str:
     # What it refuses this with says it. Nothing is sent, and there is no other public way to tell.
     try:
-        session.connection(bind_arguments={"mapper": _mapper})
+        session.connection(bind_arguments=_BIND)
     except InvalidRequestError as error:
         if not isinstance(error, PendingRollbackError):
             return (
@@ -128,7 +154,7 @@ def _why_inactive(session: Session) -> str:
 
 def _bind(session: Session) -> Engine | Connection:
     try:
-        return session.get_bind(mapper=_mapper)
+        return session.get_bind(**_BIND)
     except UnboundExecutionError:
         raise SessionUnusable(
             "this session has no engine for outbox's tables: give the sessionmaker a bind, or add "
@@ -138,45 +164,76 @@ def _bind(session: Session) -> Engine | Connection:
 
 @event.listens_for(Session, "before_flush")
 def _write_staged(session: Session, *_: Any) -> None:
-    staged = session.info.get(_KEY)
-    if staged is None or not inspect(staged).pending:
+    if not _staged or (boundary := _boundary(session)) is None:
         return
-    _insert(session, staged.envelopes, staged.announce)
-    session.expunge(staged)
-    del session.info[_KEY]
+    staged = _staged.pop(boundary, None)
+    if staged is None:
+        return
+    if staged.trigger in session:
+        session.expunge(staged.trigger)
+    if envelopes := staged.take():
+        _insert(session, envelopes, staged.announce)
+
+
+@event.listens_for(Session, "before_commit")
+def _write_before_commit(session: Session) -> None:
+    """Not left to the flush that may follow: a listener that comes later may expunge the trigger."""
+    if not _staged:
+        return
+    # To a session that routes by what it does, this INSERT is part of a flush, as it is in `before_flush`.
+    session._flushing = True  # noqa: SLF001
+    try:
+        _write_staged(session)
+    finally:
+        session._flushing = False  # noqa: SLF001
+
+
+@event.listens_for(Session, "after_commit")
+def _keep_what_is_left(session: Session) -> None:
+    """Jobs are left only if a listener dispatched them during the commit, and then expunged the trigger."""
+    boundary = _boundary(session)
+    staged = None if boundary is None else _staged.pop(boundary, None)
+    if boundary is None or staged is None or not staged.envelopes:
+        return
+    if boundary.nested:
+        enclosing = boundary.parent
+        while enclosing is not None and not enclosing.nested and enclosing.parent is not None:
+            enclosing = enclosing.parent
+        kept = _staged.setdefault(cast("SessionTransaction", enclosing), staged)
+        if kept is not staged:
+            kept.envelopes += staged.take()
+        return
+    raise SessionUnusable(
+        f"the transaction was committed without {len(staged.take())} of its jobs: they were dispatched during the "
+        "commit, and then everything pending was expunged from the session"
+    )
+
+
+@event.listens_for(Session, "after_rollback")
+def _drop_staged(session: Session) -> None:
+    boundary = _boundary(session)
+    if boundary is not None and (staged := _staged.pop(boundary, None)) is not None:
+        staged.take()
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _end(session: Session, transaction: SessionTransaction) -> None:
+    """Closed without a commit or a rollback."""
+    staged = _staged.pop(transaction, None) if _staged else None
+    if staged is None or not staged.envelopes:
+        return
+    bind = session.get_bind(**_BIND)
+    if isinstance(bind, Connection):
+        joined_connection(bind).end(bind, staged)
 
 
 def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce) -> None:
-    # As a flush writes rows: when the INSERT fails, the server may have undone the whole transaction, a deadlock does,
-    # and until somebody calls rollback() the session must neither begin another nor commit what is left of this one.
-    transaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
     try:
-        _execute(session, envelopes)
-        transaction.commit()
+        write_jobs(session.connection(bind_arguments=_BIND), envelopes)
     except BaseException:
-        transaction.rollback(_capture_exception=True)
+        # As a failed flush: the server may have undone the whole transaction, a deadlock does. Until the application
+        # calls rollback(), the session must neither begin another nor commit what is left of this one.
+        subtransaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
+        subtransaction.rollback(_capture_exception=True)
         raise
     after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))
-
-
-def _execute(session: Session, envelopes: Sequence[Envelope]) -> None:
-    connection = session.connection(bind_arguments={"mapper": _mapper})
-    if _autocommits(connection):
-        raise SessionUnusable(
-            "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: "
-            "dispatch without the session, or give it an engine with transactions"
-        )
-    for statement, parameters in insert_statements(dialect_for(connection.dialect), envelopes):
-        try:
-            connection.exec_driver_sql(statement, parameters)
-        except DBAPIError as error:
-            # What the application's own transaction suffers, a deadlock or a lost connection, stays SQLAlchemy's error.
-            translated = None if classify(error) is not Fault.OTHER else translate(error, "the session's database")
-            if translated is None:
-                raise
-            raise translated from error
-
-
-def _autocommits(connection: Connection) -> bool:
-    # Asking publicly, `get_isolation_level`, would cost a round trip per flush.
-    return bool(connection._is_autocommit_isolation())  # noqa: SLF001
