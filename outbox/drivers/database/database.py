@@ -17,7 +17,7 @@ from outbox.drivers.database.faults import Fault, Persistence, classify, transla
 from outbox.drivers.database.marks import Marks
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.wire import Plain, Wire
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, RequestRefused
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -29,6 +29,8 @@ Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 # what a network that swallows packets would be.
 _TRANSACTION_SECONDS = 60.0
 
+_MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
+"""Proxies answer for servers that they have lost."""
 
 _ALL = Origin()
 
@@ -45,6 +47,9 @@ class Database:
         self.marks = Marks() if self.dialect.keeps_deleted else None
         """Where claims begin if not at the head of their index."""
         self.doubts = Doubts()
+        self._proven = False
+        """Whether something was written. Then this user and these tables were right once, and what is wrong with them
+        is an outage."""
 
     @property
     def holds_in_place(self) -> bool:
@@ -65,7 +70,8 @@ class Database:
         transaction and returns the result if it was, else None; without it the work is simply done again.
 
         Raises:
-            BackendUnavailable: the database does not answer, or refused all retries.
+            BackendUnavailable: the database does not answer, or refused all retries; once something was written, also
+                what would be one of the next.
             TablesMissing, ConfigurationError: as their names say.
         """
         return await self._write(AsyncEngine.connect, work, confirm)
@@ -113,9 +119,10 @@ class Database:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
+                self._proven = True
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                if committing and classify(error) is Fault.UNREACHABLE:
+                if committing and classify(error) in _MAY_BE_COMMITTED:
                     # Once in doubt, always: another node of a cluster may learn of the first commit only after it was
                     # asked about it, and refuse the second because of it.
                     in_doubt = True
@@ -143,6 +150,8 @@ class Database:
         translated = translate(error, self.address)
         if translated is None:
             raise error
+        if self._proven and classify(error) is Fault.MISCONFIGURED:
+            translated = RequestRefused(str(translated))
         raise translated from error
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import clock
-from outbox.drivers.database.faults import out_of_office
+from outbox.drivers.database.faults import needs_new_connection
 from outbox.drivers.database.loading import load_asyncmy
 from outbox.errors import ConfigurationError, UnsupportedServer
 
@@ -162,19 +162,19 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
             "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}",
         },
     )
-    _leave_servers_out_of_office(engine)
+    _leave_useless_connections(engine)
     _leave_idle_connections(engine)
     return engine
 
 
-def _leave_servers_out_of_office(engine: AsyncEngine) -> None:
+def _leave_useless_connections(engine: AsyncEngine) -> None:
     """Else the pool would keep its connections to a primary that became read-only, and every retry would meet it again
-    while a proxy or a name has long been leading to the new one."""
+    while a proxy or a name has long been leading to the new one. The same with rights that were given back."""
     dialect = engine.sync_engine.dialect
     is_disconnect = dialect.is_disconnect
 
     def is_lost(error: Any, connection: Any, cursor: Any) -> bool:
-        return out_of_office(error) or is_disconnect(error, connection, cursor)
+        return needs_new_connection(error) or is_disconnect(error, connection, cursor)
 
     dialect.is_disconnect = is_lost  # type: ignore[assignment, method-assign]
 

@@ -171,7 +171,8 @@ def _execute(session: Session, envelopes: Sequence[Envelope]) -> None:
             connection.exec_driver_sql(statement, parameters)
         except DBAPIError as error:
             # What the application's own transaction suffers, a deadlock or a lost connection, stays SQLAlchemy's error.
-            translated = None if classify(error) is not Fault.OTHER else translate(error, "the session's database")
+            ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
+            translated = translate(error, "the session's database") if ours else None
             if translated is None:
                 raise
             raise translated from error
