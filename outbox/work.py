@@ -34,6 +34,7 @@ from outbox.runtime.systemd import notify_systemd
 from outbox.runtime.waking import Waking
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
+from outbox.settings_files import working_directory
 from outbox.wakeups import binary_log
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -165,9 +166,9 @@ def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str])
 
 
 def main() -> NoReturn:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = working_directory()
+    if here is not None and str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII.

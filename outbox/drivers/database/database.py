@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.doubts import Doubts
-from outbox.drivers.database.engine import create_engine, create_reader
+from outbox.drivers.database.engine import create_engine, create_reader, shown_url
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.marks import Marks
 from outbox.drivers.database.origin import Origin
@@ -38,8 +38,10 @@ _ALL = Origin()
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL) -> None:
+    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL, note: str = "") -> None:
+        """``note`` is said after the address, wherever that is said."""
         self.url = url
+        self._note = note and f" ({note})"
         self.origin = origin
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
@@ -61,7 +63,7 @@ class Database:
 
     @property
     def address(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return f"{shown_url(self.url)}{self._note}"
 
     async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
         """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import traceback
 from enum import Enum
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     IntegrityError,
+    InvalidRequestError,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
@@ -46,6 +48,8 @@ def classify(error: BaseException) -> Fault:
     """What an error of SQLAlchemy, of a driver or of the operating system means."""
     if isinstance(error, DBAPIError):
         return _classify_driver(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Fault.MISCONFIGURED
     lost = OSError | EOFError | PoolTimeout | asyncio.IncompleteReadError
     if isinstance(error, lost) or _came_from_driver(error):
         return Fault.UNREACHABLE
@@ -128,7 +132,7 @@ def _number(error: BaseException | None) -> int | None:
 def translate(error: BaseException, where: str) -> OutboxError | None:
     """The error of outbox for a driver's error, or None where there is no better word than the driver's own."""
     fault = classify(error)
-    if fault is Fault.MISCONFIGURED and isinstance(error, DBAPIError):
+    if fault is Fault.MISCONFIGURED:
         return _misconfigured(error, where)
     if fault is Fault.REFUSED:
         return RequestRefused(f"{where} refuses a request: {first_line(error)}")
@@ -137,13 +141,21 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
         answered = isinstance(error, DBAPIError) and code_of(error) in error_codes.OUT_OF_OFFICE
         kind = RequestRefused if answered or _is_full(error) else BackendUnavailable
         return kind(f"{where} {says}: {first_line(error)}")
-    if isinstance(error, DBAPIError) and code_of(error) == error_codes.PACKET_TOO_LARGE:
+    if isinstance(error, InvalidRequestError) and "MariaDB" in str(error):
+        return ConfigurationError(f"{where} is MySQL: write mysql+asyncmy://… ({first_line(error)})")
+    if not isinstance(error, DBAPIError):
+        return None
+    if error.statement is None and code_of(error) in error_codes.FINAL:
+        # Said to what the URL asks for when it connects, such as an init_command.
+        return ConfigurationError(f"{where}: an option of the URL is refused: {first_line(error)}")
+    if code_of(error) == error_codes.PACKET_TOO_LARGE:
         return ConfigurationError(f"{where}: a statement is larger than the server's max_allowed_packet: raise it")
     return None
 
 
-def _misconfigured(error: DBAPIError, where: str) -> ConfigurationError:
-    code, message, said = code_of(error), str(error.orig), first_line(error)
+def _misconfigured(error: BaseException, where: str) -> ConfigurationError:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code, message, said = _number(cause), str(cause), first_line(error)
     if code in error_codes.NO_SUCH_TABLE or any(words in message for words in error_codes.NO_TABLE_ON_SQLITE):
         return TablesMissing(f"{where} lacks a table of outbox: run `alembic upgrade head` ({said})")
     if code in error_codes.OTHER_VERSION or any(words in message for words in error_codes.NO_COLUMN_ON_SQLITE):
