@@ -26,6 +26,7 @@ from outbox.notify.group import Hub, Line
 from outbox.registry import import_failure, import_jobs, registered
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
+from outbox.runtime.patched_python import refuse_patched_python
 from outbox.runtime.process import Supervised, leave, run_worker
 from outbox.runtime.relaying import SAFETY_NET, relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
@@ -135,6 +136,7 @@ def _profile(reference: str) -> WorkerOptions:
 
 def _worker(options: WorkerOptions, events: Events, supervised: Supervised | None) -> Worker:
     settings = Settings.load()
+    refuse_patched_python()
     name = options.name or f"{socket.gethostname()}:{os.getpid()}"
     if supervised is not None and options.name:
         name = f"{options.name}:{supervised.index}"
@@ -146,6 +148,7 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
     # Before the application's modules: drivers load less of their packages than these would.
     drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
     import_jobs(settings.jobs)
+    refuse_patched_python()
     if not registered():
         raise ConfigurationError(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"

@@ -164,6 +164,7 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
 
 def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
     load_asyncmy()
+    alone = isolation_level == "AUTOCOMMIT"
     engine = create_async_engine(
         url,
         isolation_level=isolation_level,
@@ -177,7 +178,8 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
             "connect_timeout": _CONNECT_SECONDS,
             "charset": "utf8mb4",
             # All settings in one statement: an init_command would be two round trips more.
-            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, {_SESSION}",
+            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, autocommit = {int(alone)}, {_SESSION}",
+            "autocommit": alone,
         },
     )
     _leave_useless_connections(engine)
