@@ -179,6 +179,19 @@ async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: 
     assert len(counting.since()) == 1
 
 
+@pytest.mark.parametrize("count", [20, 200])
+async def test_a_claim_from_many_queues_is_a_constant_number_of_statements(counting: Counting, count: int) -> None:
+    """Else jobs that were found first would be locked for a round trip to each of the other queues."""
+    queues = [f"queue-{number}" for number in range(count)]
+    await counting.driver.insert([envelope(queue=queue) for queue in queues])
+    counting.since()
+    taken = []
+    while claims := await counting.driver.claim(queues, count, 30):
+        taken += claims
+        assert len(counting.since()) <= 1 + 8 + 1
+    assert [claim.queue for claim in taken] == queues, "in the order of preference"
+
+
 async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:
     await counting.driver.insert(envelopes(3_000))
     assert counting.since() == ["INSERT"] * 3
