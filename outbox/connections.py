@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ from outbox.drivers.base import Accepts, Driver
 from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
 from outbox.errors import ConfigurationError
 from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
+from outbox.url_secrets import without_secrets
 
 if TYPE_CHECKING:
     from outbox.drivers.redis import RedisDriver
+
+_NOT_SET = "DATABASE_URL is not set"
+
+_log = logging.getLogger("outbox")
 
 # What a dispatch depends on. Read again when one of these changes, not at every dispatch: that takes a millisecond.
 _FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT")
@@ -99,7 +105,13 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
         )
     elsewhere = _redis_names(settings) if has_database(settings) and connection.url == settings.database_url else ()
     with _blamed(settings, name):
-        return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
+        return DatabaseDriver(
+            connection.url,
+            name=name,
+            pool_size=pool_size,
+            keeps_failed_of=elsewhere,
+            note=_NOT_SET if is_default(settings, name) else "",
+        )
 
 
 def _redis_driver(settings: Settings, name: str, pool_size: int) -> Driver:
@@ -137,6 +149,11 @@ def _redis_class(name: str) -> type[RedisDriver]:
 def has_database(settings: Settings) -> bool:
     """Whether there is a database beside Redis: where one was configured, not by default."""
     return "database_url" in settings.model_fields_set
+
+
+def is_default(settings: Settings, name: str) -> bool:
+    """Whether the connection ``name`` is the database that is used where none is configured."""
+    return name == DATABASE and name not in settings.connections and not has_database(settings)
 
 
 def is_relayed(settings: Settings, name: str) -> bool:
@@ -206,6 +223,16 @@ def _redis_names(settings: Settings) -> list[str]:
     return [REDIS, *(name for name, connection in settings.connections.items() if connection.driver == REDIS)]
 
 
+_said: set[str] = set()
+
+
+def _say_default(settings: Settings, name: str) -> None:
+    """Once in a process: where no variable says so, jobs may go where nothing looks for them."""
+    if is_default(settings, name) and settings.database_url not in _said:
+        _said.add(settings.database_url)
+        _log.warning("%s; using %s", _NOT_SET, without_secrets(settings.database_url))
+
+
 class _OpenDrivers:
     """The drivers in use on one event loop."""
 
@@ -216,6 +243,7 @@ class _OpenDrivers:
         key = (name, connection_settings(settings, name).url)
         driver = self._drivers.get(key)
         if driver is None:
+            _say_default(settings, name)
             driver = self._drivers[key] = open_driver(settings, name)
         return driver
 

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.doubts import Doubts
-from outbox.drivers.database.engine import create_engine, create_reader
+from outbox.drivers.database.engine import create_engine, create_reader, shown_url
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.marks import Marks
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.wire import Plain, Wire
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, RequestRefused
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -29,6 +29,8 @@ Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 # what a network that swallows packets would be.
 _TRANSACTION_SECONDS = 60.0
 
+_MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
+"""Proxies answer for servers that they have lost."""
 
 _ALL = Origin()
 
@@ -36,8 +38,10 @@ _ALL = Origin()
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL) -> None:
+    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL, note: str = "") -> None:
+        """``note`` is said after the address, wherever that is said."""
         self.url = url
+        self._note = note and f" ({note})"
         self.origin = origin
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
@@ -45,6 +49,9 @@ class Database:
         self.marks = Marks() if self.dialect.keeps_deleted else None
         """Where claims begin if not at the head of their index."""
         self.doubts = Doubts()
+        self._proven = False
+        """Whether something was written. Then this user and these tables were right once, and what is wrong with them
+        is an outage."""
 
     @property
     def holds_in_place(self) -> bool:
@@ -56,7 +63,7 @@ class Database:
 
     @property
     def address(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return f"{shown_url(self.url)}{self._note}"
 
     async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
         """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
@@ -65,7 +72,8 @@ class Database:
         transaction and returns the result if it was, else None; without it the work is simply done again.
 
         Raises:
-            BackendUnavailable: the database does not answer, or refused all retries.
+            BackendUnavailable: the database does not answer, or refused all retries; once something was written, also
+                what would be one of the next.
             TablesMissing, ConfigurationError: as their names say.
         """
         return await self._write(AsyncEngine.connect, work, confirm)
@@ -113,9 +121,10 @@ class Database:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
+                self._proven = True
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                if committing and classify(error) is Fault.UNREACHABLE:
+                if committing and classify(error) in _MAY_BE_COMMITTED:
                     # Once in doubt, always: another node of a cluster may learn of the first commit only after it was
                     # asked about it, and refuse the second because of it.
                     in_doubt = True
@@ -143,6 +152,8 @@ class Database:
         translated = translate(error, self.address)
         if translated is None:
             raise error
+        if self._proven and classify(error) is Fault.MISCONFIGURED:
+            translated = RequestRefused(str(translated))
         raise translated from error
 
     async def close(self) -> None:

@@ -48,17 +48,24 @@ from outbox.settlement import Fence, Settlement
 class DatabaseDriver:
     """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
 
-    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobKeeper`.
+    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobKeeper`. A
+    ``note`` is added to its address in errors and descriptions.
 
     Raises:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
     """
 
     def __init__(
-        self, url: str, *, name: str = "database", pool_size: int = 5, keeps_failed_of: Collection[str] = ()
+        self,
+        url: str,
+        *,
+        name: str = "database",
+        pool_size: int = 5,
+        keeps_failed_of: Collection[str] = (),
+        note: str = "",
     ) -> None:
         self.name = name
-        self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)))
+        self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)), note)
         self._server = ""
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiosqlite
@@ -36,6 +37,7 @@ def create_reader(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def _connect(*args: Any, **options: Any) -> Any:
+    _refuse_to_create(args[0], uri=bool(options.get("uri")))
     connecting = aiosqlite.connect(*args, **options)
     # Since 0.22 it has a thread, before that it was one.
     thread: Any = getattr(connecting, "_thread", connecting)
@@ -46,6 +48,13 @@ async def _connect(*args: Any, **options: Any) -> Any:
         # The thread has yet to tell the loop that it ends, and dies with a traceback where the loop has ended first.
         await asyncio.to_thread(thread.join)
         raise
+
+
+def _refuse_to_create(file: str, *, uri: bool) -> None:
+    """A file without tables is of no use, and a trace of every command in a wrong directory."""
+    path = Path(file)
+    if file != ":memory:" and not uri and path.parent.is_dir() and not path.exists():
+        raise sqlite3.OperationalError(f"no such table, because there is no file {path.absolute()}")
 
 
 def _tune(connection: Any, _record: Any) -> None:

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
-from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, translate
+from outbox.drivers.redis.faults import SAID, Fault, Persistence, as_outage, classify, translate
 from outbox.drivers.redis.keys import QUEUES
 from outbox.drivers.redis.scripting import Call, command
 from outbox.drivers.redis.wire import Exchange
@@ -49,6 +49,9 @@ class Store:
         self._room = asyncio.Semaphore(connections)
         self._idle: list[Exchange] = []
         """Connections on which nothing is under way."""
+        self._proven = False
+        """Whether a script was run here: then the user and the server were right once, and an error of configuration is
+        an outage."""
 
     def _connect(self) -> Redis | RedisCluster:
         return self.address.client()
@@ -85,7 +88,7 @@ class Store:
                 translated = translate(error, str(self.address))
                 if translated is None:
                     raise
-                raise translated from error
+                raise as_outage(translated, proven=self._proven) from error
 
     async def send(self, call: Call) -> Any:
         async with self._room:
@@ -102,6 +105,7 @@ class Store:
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
             raise answer
+        self._proven = True
         return answer
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
@@ -184,9 +188,11 @@ class Cluster(Store):
     def _connect(self) -> Redis | RedisCluster:
         return self.address.cluster()
 
-    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
+    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
         with closed_under_way():
-            return await self._client.execute_command(*words)
+            answer = await self._client.execute_command(*words)
+        self._proven |= script
+        return answer
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.
