@@ -23,6 +23,7 @@ from outbox.drivers.base import (
 from outbox.drivers.database import (
     claiming,
     concerns,
+    direct_insert,
     failed,
     failed_filters,
     fleet,
@@ -35,10 +36,8 @@ from outbox.drivers.database import (
 )
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
-from outbox.drivers.database.inserting import own_insert_statements
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
-from outbox.drivers.database.wire import Plain
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -93,12 +92,11 @@ class DatabaseDriver:
         await holding.give_back(self._database)
         await self._database.close()
 
-    async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        async def write(connection: Plain) -> None:
-            for statement, parameters in own_insert_statements(self._database.dialect, envelopes):
-                await connection.exec_driver_sql(statement, parameters)
+    def drop(self) -> None:
+        self._database.drop()
 
-        await self._database.write_plain(write)
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        await direct_insert.insert(self._database, envelopes)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
         return await claiming.claim(self._database, queues, limit, lease, brief=brief)

@@ -24,7 +24,13 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     pool: dict[str, Any] = (
         {} if in_memory else {"poolclass": AsyncAdaptedQueuePool, "pool_size": pool_size, "max_overflow": pool_size}
     )
-    engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect})
+    engine = create_async_engine(
+        url,
+        **pool,
+        # Whoever leaves a transaction has ended it, and a rollback of nothing is a hop to the connection's thread.
+        pool_reset_on_return=None,
+        connect_args={"async_creator_fn": _connect},
+    )
     event.listen(engine.sync_engine, "connect", _tune)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
