@@ -1,7 +1,7 @@
 """Closing what belongs to an event loop when the loop ends, and what is left of a loop that ended without notice.
 
-``asyncio.run``, ``asyncio.Runner``, uvloop, anyio and pytest's plugins all call ``loop.shutdown_asyncgens()`` before they
-close a loop, and that closes every asynchronous generator that was begun on it: here one that has nothing to generate.
+``asyncio.run``, ``asyncio.Runner``, uvloop, anyio and pytest's plugins all call ``loop.shutdown_asyncgens()`` before
+they close a loop. That closes every asynchronous generator that was begun on it: here one that generates nothing.
 """
 
 from __future__ import annotations

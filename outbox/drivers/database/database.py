@@ -19,7 +19,7 @@ from outbox.drivers.database.faults import Fault, Persistence, classify, transla
 from outbox.drivers.database.marks import Marks
 from outbox.drivers.database.opened_connections import OpenedConnections
 from outbox.drivers.database.origin import Origin
-from outbox.drivers.database.sqlite_write import SQLiteWrite
+from outbox.drivers.database.sqlite_wire import READS, SQLiteReading, SQLiteWire
 from outbox.drivers.database.wire import Plain, Wire
 from outbox.errors import BackendUnavailable
 
@@ -50,7 +50,7 @@ class Database:
             self._reader, Wire, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
         )
         self._direct_sqlite = DirectConnections(
-            self.engine, SQLiteWrite, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
+            self.engine, SQLiteWire, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
         )
         self.dialect = dialect_for(self.engine.dialect)
         self.marks = Marks() if self.dialect.keeps_deleted else None
@@ -107,7 +107,7 @@ class Database:
     @property
     def runs_in_one_hop(self) -> bool:
         """Whether `write_in_one_hop` can be used: on SQLite, unless a listener of the engine would miss it."""
-        return SQLiteWrite.fits(self.engine)
+        return SQLiteWire.fits(self.engine)
 
     async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
         """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
@@ -196,4 +196,8 @@ class Database:
 
 
 def _plainly(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
-    return Wire(engine) if Wire.fits(engine) else engine.connect()
+    if Wire.fits(engine):
+        return Wire(engine)
+    if SQLiteWire.fits(engine):
+        return SQLiteReading(engine) if engine.get_execution_options().get(READS) else SQLiteWire(engine)
+    return engine.connect()

@@ -12,10 +12,9 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-_BUSY_MILLISECONDS = 5_000
+from outbox.drivers.database.sqlite_wire import READS
 
-_READS = "outbox_reads"
-"""Execution option of a transaction that writes nothing."""
+_BUSY_MILLISECONDS = 5_000
 
 
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -38,7 +37,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
 
 def create_reader(engine: AsyncEngine) -> AsyncEngine:
     """The same database for transactions that write nothing: they do not wait for those that do."""
-    return engine.execution_options(**{_READS: True})
+    return engine.execution_options(**{READS: True})
 
 
 async def _connect(*args: Any, **options: Any) -> Any:
@@ -79,5 +78,5 @@ def _decoded(text: bytes) -> str:
 def _begin(connection: Connection) -> None:
     # A deferred transaction that reads first and writes later fails at once, instead of waiting, when another one wrote
     # in between.
-    reads = connection.get_execution_options().get(_READS)
+    reads = connection.get_execution_options().get(READS)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""A whole write transaction on SQLite in one hop to the connection's thread.
+"""Statements on SQLite in one hop to the connection's thread each, or a whole write transaction in one.
 
 aiosqlite sends every call of a cursor to that thread and waits for its answer: eight changes of threads for one INSERT
 and its COMMIT, which take longer than SQLite does.
@@ -6,22 +6,29 @@ and its COMMIT, which take longer than SQLite does.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.drivers.database.dialects import Statement
-from outbox.drivers.database.wire import Wire
+from outbox.drivers.database.wire import Answer, Wire
+
+if TYPE_CHECKING:
+    import sqlite3  # takes 1.5 MiB, and servers need none of it
+
+READS = "outbox_reads"
+"""Execution option of an engine whose transactions write nothing."""
 
 _OBSERVED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute", "commit")
 
 
-class SQLiteWrite(Wire):
-    """A pooled connection for one write transaction. A connection in doubt is closed, as `Wire` does."""
+class SQLiteWire(Wire):
+    """A pooled connection to a file of SQLite. A transaction begins with its first statement."""
+
+    _begin = True
 
     @staticmethod
     def fits(engine: AsyncEngine) -> bool:
@@ -31,17 +38,34 @@ class SQLiteWrite(Wire):
         in_file = isinstance(engine.sync_engine.pool, AsyncAdaptedQueuePool)
         return engine.dialect.name == "sqlite" and in_file and not any(getattr(listeners, name) for name in _OBSERVED)
 
+    async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] = (), /) -> Answer:
+        return Answer(*await self._hop(statement, _execute, self._begin, statement, parameters))
+
     async def write(self, statements: Iterable[Statement]) -> None:
         """Run ``statements`` in one transaction and commit it. They are made in the connection's thread."""
-        driver: Any = self._driver
-        try:
-            await driver._execute(_write, driver._conn, statements)  # noqa: SLF001 - no public call is one hop
-        except Exception as error:
-            raise self._translated(error, None) from error
+        await self._hop(None, _write, statements)
 
-    async def _rolled_back(self) -> bool:
-        """`_write` has done it."""
-        return True
+    async def _hop(self, statement: str | None, function: Any, *arguments: Any) -> Any:
+        driver = self._driver
+        try:
+            return await driver._execute(function, driver._conn, *arguments)  # noqa: SLF001 - no public call is one hop
+        except Exception as error:
+            raise self._translated(error, statement) from error
+
+
+class SQLiteReading(SQLiteWire):
+    """The same for statements that write nothing, and are each a transaction of their own."""
+
+    _begin = False
+
+
+def _execute(
+    connection: sqlite3.Connection, begin: bool, statement: str, parameters: tuple[Any, ...]
+) -> tuple[list[Any], int]:
+    if begin and not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
+    cursor = connection.execute(statement, parameters)
+    return cursor.fetchall(), cursor.rowcount
 
 
 def _write(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:
