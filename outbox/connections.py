@@ -96,8 +96,9 @@ def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
     )
 
 
-def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
-    """A driver for the connection ``name``; its pool belongs to the event loop on which it is first used.
+def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches: bool = False) -> Driver:
+    """A driver for the connection ``name``; its pool belongs to the event loop on which it is first used. One that only
+    ``dispatches`` does that in the fewest round trips.
 
     Raises:
         ConfigurationError: there is no such connection, or its URL or driver is wrong.
@@ -111,7 +112,13 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5) -> Driver:
         )
     elsewhere = _redis_names(settings) if has_database(settings) and connection.url == settings.database_url else ()
     with _blamed(settings, name):
-        return DatabaseDriver(connection.url, name=name, pool_size=pool_size, keeps_failed_of=elsewhere)
+        return DatabaseDriver(
+            connection.url,
+            name=name,
+            pool_size=pool_size,
+            keeps_failed_of=elsewhere,
+            inserts_directly=dispatches,
+        )
 
 
 def _redis_driver(settings: Settings, name: str, pool_size: int) -> Driver:
@@ -235,7 +242,7 @@ class _OpenDrivers:
         key = (name, connection_settings(settings, name).url)
         driver = self._drivers.get(key)
         if driver is None:
-            driver = self._drivers[key] = open_driver(settings, name)
+            driver = self._drivers[key] = open_driver(settings, name, dispatches=True)
             if self._closes_at_end is None:
                 self._closes_at_end = before_loop_ends(self.close)
         return driver

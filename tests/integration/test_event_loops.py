@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -102,7 +102,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def held() -> tuple[int, int]:
     """Descriptors and threads of this process."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 def settled(way: Callable[[], None]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -213,8 +213,7 @@ def test_more_threads_than_loops_all_dispatch(migrated_url: str) -> None:
 
     def some() -> None:
         together.wait()
-        for number in range(5):
-            ids.append(outbox.sync.dispatch(Note(number=number)))
+        ids.extend([outbox.sync.dispatch(Note(number=number)) for number in range(5)])
 
     threads = [threading.Thread(target=some) for _ in range(20)]
     try:

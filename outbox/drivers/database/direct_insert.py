@@ -10,8 +10,8 @@ from outbox.drivers.database.wire import Plain
 from outbox.envelope import Envelope
 
 
-async def insert(database: Database, envelopes: Sequence[Envelope]) -> None:
-    """Insert all ``envelopes``, or none, in the fewest round trips.
+async def insert(database: Database, envelopes: Sequence[Envelope], *, directly: bool) -> None:
+    """Insert all ``envelopes``, or none; ``directly`` in the fewest round trips.
 
     What fits into one statement is sent to a server in autocommit: one round trip. On SQLite any number of statements
     is one hop to the connection's thread. An INSERT is harmless when repeated, because it leaves existing ids alone.
@@ -22,9 +22,9 @@ async def insert(database: Database, envelopes: Sequence[Envelope]) -> None:
     """
     if not envelopes:
         return
-    if database.runs_in_one_hop:
+    if directly and database.runs_in_one_hop:
         await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
-    elif statement := only_insert_statement(database.dialect, envelopes):
+    elif directly and (statement := only_insert_statement(database.dialect, envelopes)):
 
         async def send(connection: Plain) -> None:
             await connection.exec_driver_sql(*statement)

@@ -54,9 +54,18 @@ class DatabaseDriver:
     """
 
     def __init__(
-        self, url: str, *, name: str = "database", pool_size: int = 5, keeps_failed_of: Collection[str] = ()
+        self,
+        url: str,
+        *,
+        name: str = "database",
+        pool_size: int = 5,
+        keeps_failed_of: Collection[str] = (),
+        inserts_directly: bool = False,
     ) -> None:
+        """With ``inserts_directly`` an INSERT goes over a connection that is kept for nothing else, in autocommit: for
+        those who only dispatch. Others have a connection for their transactions anyway."""
         self.name = name
+        self._inserts_directly = inserts_directly
         self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)))
         self._server = ""
 
@@ -96,7 +105,7 @@ class DatabaseDriver:
         self._database.drop()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        await direct_insert.insert(self._database, envelopes)
+        await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
         return await claiming.claim(self._database, queues, limit, lease, brief=brief)

@@ -23,13 +23,8 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     pool: dict[str, Any] = (
         {} if in_memory else {"poolclass": AsyncAdaptedQueuePool, "pool_size": pool_size, "max_overflow": pool_size}
     )
-    engine = create_async_engine(
-        url,
-        **pool,
-        # Whoever leaves a transaction has ended it, and a rollback of nothing is a hop to the connection's thread.
-        pool_reset_on_return=None,
-        connect_args={"async_creator_fn": _connect},
-    )
+    engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect})
+    _roll_back_only_what_is_open(engine)
     event.listen(engine.sync_engine, "connect", _tune)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
@@ -38,6 +33,18 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
 def create_reader(engine: AsyncEngine) -> AsyncEngine:
     """The same database for transactions that write nothing: they do not wait for those that do."""
     return engine.execution_options(**{READS: True})
+
+
+def _roll_back_only_what_is_open(engine: AsyncEngine) -> None:
+    """A rollback of nothing is a hop to the connection's thread."""
+    dialect = engine.sync_engine.dialect
+    roll_back = dialect.do_rollback
+
+    def roll_back_what_is_open(connection: Any) -> None:
+        if connection.driver_connection.in_transaction:
+            roll_back(connection)
+
+    dialect.do_rollback = roll_back_what_is_open  # type: ignore[assignment, method-assign]
 
 
 async def _connect(*args: Any, **options: Any) -> Any:
