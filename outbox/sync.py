@@ -107,6 +107,14 @@ def disconnect() -> None:
     _loops.disconnect()
 
 
+class _CallersLoop(asyncio.SelectorEventLoop):
+    outbox_may_block = True
+
+    def __init__(self) -> None:
+        # With poll(2), which keeps nothing in the kernel: what a forked child closes stays open for its parent.
+        super().__init__(selectors.PollSelector())
+
+
 class _Loops:
     """Event loops that are run in the thread of whoever dispatches, one caller at a time, and kept with their
     connections. Nothing changes threads, which would take longer than all else that a dispatch does here.
@@ -142,8 +150,7 @@ class _Loops:
             if self._count >= _MOST_LOOPS:
                 return None
             self._count += 1
-        # With poll(2), which keeps nothing in the kernel: what a forked child closes stays open for its parent.
-        return asyncio.SelectorEventLoop(selectors.PollSelector())
+        return _CallersLoop()
 
     def _shared_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

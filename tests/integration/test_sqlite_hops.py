@@ -10,9 +10,12 @@ import aiosqlite
 import pytest
 from sqlalchemy import event
 
+import outbox.sync
+from outbox import configure
 from outbox.drivers.database import DatabaseDriver
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
+from tests.integration.waking import Ping
 
 
 @pytest.fixture
@@ -57,6 +60,19 @@ async def test_a_dispatch_is_one_hop(driver: DatabaseDriver, hops: Hops, count: 
     await driver.insert(envelopes(count))
     assert hops.since() == 1
     assert sum(counts.ready for counts in await driver.counts()) == count
+
+
+def test_a_sync_dispatch_is_none(migrated_url: str, hops: Hops) -> None:
+    configure(database_url=migrated_url)
+    try:
+        outbox.sync.dispatch(Ping())
+        hops.since()
+        outbox.sync.dispatch(Ping())
+        outbox.sync.dispatch_many([Ping() for _ in range(1_500)])
+        assert hops.since() == 0
+    finally:
+        outbox.sync.disconnect()
+        configure()
 
 
 async def test_a_look_is_one_hop_a_claim_three_and_its_end_two(driver: DatabaseDriver, hops: Hops) -> None:

@@ -41,7 +41,7 @@ def _roll_back_only_what_is_open(engine: AsyncEngine) -> None:
     roll_back = dialect.do_rollback
 
     def roll_back_what_is_open(connection: Any) -> None:
-        if connection.driver_connection.in_transaction:
+        if dialect.get_driver_connection(connection).in_transaction:
             roll_back(connection)
 
     dialect.do_rollback = roll_back_what_is_open  # type: ignore[assignment, method-assign]

@@ -6,6 +6,7 @@ and its COMMIT, which take longer than SQLite does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 READS = "outbox_reads"
 """Execution option of an engine whose transactions write nothing."""
+
+MAY_BLOCK = "outbox_may_block"
+"""Attribute of an event loop that runs nothing else meanwhile: a hop to another thread would gain nothing."""
 
 _OBSERVED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute", "commit")
 
@@ -48,6 +52,8 @@ class SQLiteWire(Wire):
     async def _hop(self, statement: str | None, function: Any, *arguments: Any) -> Any:
         driver = self._driver
         try:
+            if getattr(asyncio.get_running_loop(), MAY_BLOCK, False):
+                return function(driver._conn, *arguments)  # noqa: SLF001 - as below
             return await driver._execute(function, driver._conn, *arguments)  # noqa: SLF001 - no public call is one hop
         except Exception as error:
             raise self._translated(error, statement) from error
