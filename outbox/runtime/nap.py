@@ -169,7 +169,8 @@ class Nap:
         self._expecting = True
         if woken is Wake.TAKEN:
             return False
-        others = self.idle_workers - 1 if woken is Wake.JOBS else self.idle_workers
+        alone = self.idle_workers == 1
+        others = self.idle_workers - 1 if alone or woken is Wake.JOBS else self.idle_workers
         hesitation = self._eagerness.hesitation(_HERD_STEP * others)
         if hesitation:
             await self._sit_out(hesitation)

@@ -22,11 +22,11 @@ from outbox.errors import ConfigurationError, UnsupportedServer
 from outbox.url_secrets import without_secrets
 
 _CONNECT_SECONDS = 10
-_RECYCLE_SECONDS = 1800
+RECYCLE_SECONDS = 1800
 _IDLE_SECONDS = 30
 """After which the server closes a connection, and undoes what was begun on it. Until then, a machine that was lost in
 the middle of a transaction locks what it was about to claim or to settle. A server's own time is eight hours."""
-_LEFT_AFTER = 20.0
+LEFT_AFTER = 20.0
 """Seconds after which a connection that was idle is not used again."""
 _SQL_MODE = "'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
 """Whatever the server's is. NO_BACKSLASH_ESCAPES above all: asyncmy quotes bytes, such as a claim's token, for servers
@@ -170,7 +170,7 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
         isolation_level=isolation_level,
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_recycle=_RECYCLE_SECONDS,
+        pool_recycle=RECYCLE_SECONDS,
         # A transaction that was not committed is rolled back when its connection is closed; after a commit there is
         # nothing to roll back, and asking the server all the same is a round trip in the way of every claim.
         pool_reset_on_return=None,
@@ -206,7 +206,7 @@ def _leave_idle_connections(engine: AsyncEngine) -> None:
         record.info[_IDLE_SINCE] = clock.now()
 
     def look(_: Any, record: ConnectionPoolEntry, __: Any) -> None:
-        if clock.now() - record.info.get(_IDLE_SINCE, float("inf")) > _LEFT_AFTER:
+        if clock.now() - record.info.get(_IDLE_SINCE, float("inf")) > LEFT_AFTER:
             raise DisconnectionError
 
     event.listen(engine.sync_engine.pool, "checkin", note)

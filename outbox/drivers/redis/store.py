@@ -17,7 +17,7 @@ from outbox.drivers.redis.address import Address
 from outbox.drivers.redis.faults import SAID, Fault, Persistence, as_outage, classify, translate
 from outbox.drivers.redis.keys import QUEUES
 from outbox.drivers.redis.scripting import Call, command
-from outbox.drivers.redis.wire import Exchange
+from outbox.drivers.redis.wire import Exchange, drop_client
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
@@ -170,6 +170,13 @@ class Store:
         """The connections that wait lead to the same server."""
         await self._close_idle()
         await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    def drop(self) -> None:
+        """Close every connection without its event loop, which is closed."""
+        idle, self._idle = self._idle, []
+        for line in idle:
+            line.drop()
+        drop_client(self._client)
 
     async def close(self) -> None:
         await self._close_idle()
