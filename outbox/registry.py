@@ -7,8 +7,10 @@ because a row says so.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from outbox.errors import ConfigurationError, UnknownJob
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from outbox.job import Job
 
 _classes: dict[str, type[Job]] = {}
+# Made while their modules were imported, as they are in every process that imports those.
+_made_on_import: WeakSet[type[Job]] = WeakSet()
+
+# What a script is called in its own process. A worker's own script is called the same there.
+_SCRIPTS = ("__main__", "__mp_main__")
 
 
 def register(job_class: type[Job]) -> None:
@@ -33,6 +40,8 @@ def register(job_class: type[Job]) -> None:
             )
     for name in (job_class.name, *job_class.aliases):
         _classes[name] = job_class
+    if _is_being_imported(job_class.__module__):
+        _made_on_import.add(job_class)
 
 
 def _same_definition(one: type[Job], other: type[Job]) -> bool:
@@ -58,6 +67,50 @@ def resolve(name: str) -> type[Job]:
 def is_registered(name: str) -> bool:
     """Whether a class is known under this name or alias."""
     return name in _classes
+
+
+def unreachable(job_class: type[Job]) -> str | None:
+    """Why no worker can make this class from a row, and what to do; None if one can, as far as is known here."""
+    name, module = job_class.name, job_class.__module__
+    known = _classes.get(name)
+    if known is not job_class:
+        return f"a class that was defined later has the same name {name!r}: define it once, or give one another `name`"
+    pinned = name != f"{module}.{job_class.__qualname__}"
+    if pinned or (job_class in _made_on_import and module not in _SCRIPTS):
+        # Where a name is pinned, a worker may have a class of that name from elsewhere.
+        return None
+    if module in _SCRIPTS:
+        return (
+            "it is defined in the script that runs, which is another one in a worker: define it in a module that "
+            "OUTBOX_JOBS names, or pin its name (`name = …`) and let OUTBOX_JOBS name the script"
+        )
+    if job_class.__pydantic_generic_metadata__["origin"] is not None:
+        return (
+            f"it is parametrised outside the module {module}, so that no worker knows it: derive a class from it in a "
+            f"module of OUTBOX_JOBS (`class Named({job_class.__qualname__}): …`)"
+        )
+    found = _found(module, job_class.__qualname__)
+    if found is job_class:
+        return None
+    if found is None:
+        return (
+            f"no worker finds it by importing {module}: define it at the level of a module that OUTBOX_JOBS names, and "
+            "not in a function"
+        )
+    return f"{module}.{job_class.__qualname__} is something else, which a worker would take for it: rename one of them"
+
+
+def _is_being_imported(module: str) -> bool:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return getattr(spec, "_initializing", False)
+
+
+def _found(module: str, path: str) -> Any:
+    """What a module has under the qualified name of a class; None if it is not there."""
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def registered() -> dict[str, type[Job]]:
