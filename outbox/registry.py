@@ -75,6 +75,15 @@ def unreachable(job_class: type[Job]) -> str | None:
     known = _classes.get(name)
     if known is not job_class:
         return f"a class that was defined later has the same name {name!r}: define it once, or give one another `name`"
+    origin = job_class.__pydantic_generic_metadata__["origin"]
+    if origin is not None and origin.__module__ not in _SCRIPTS:
+        # Made once in a process, and called after the first module that asks for it.
+        if job_class in _made_on_import and module == origin.__module__:
+            return None
+        return (
+            f"it is parametrised outside the module {origin.__module__}, so that a worker may not know it: derive a "
+            f"class from it in a module that OUTBOX_JOBS names (`class Named({job_class.__qualname__}): …`)"
+        )
     pinned = name != f"{module}.{job_class.__qualname__}"
     if pinned or (job_class in _made_on_import and module not in _SCRIPTS):
         # Where a name is pinned, a worker may have a class of that name from elsewhere.
@@ -83,11 +92,6 @@ def unreachable(job_class: type[Job]) -> str | None:
         return (
             "it is defined in the script that runs, which is another one in a worker: define it in a module that "
             "OUTBOX_JOBS names, or pin its name (`name = …`) and let OUTBOX_JOBS name the script"
-        )
-    if job_class.__pydantic_generic_metadata__["origin"] is not None:
-        return (
-            f"it is parametrised outside the module {module}, so that no worker knows it: derive a class from it in a "
-            f"module of OUTBOX_JOBS (`class Named({job_class.__qualname__}): …`)"
         )
     found = _found(module, job_class.__qualname__)
     if found is job_class:
