@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
 from outbox.errors import ConfigurationError
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
 
@@ -53,11 +57,18 @@ def check_attributes(where: str, namespace: Mapping[str, Any], known: Iterable[s
     Raises:
         ConfigurationError: an attribute without an annotation is one; pydantic takes those for forgotten fields.
     """
-    annotated = namespace.get("__annotations__", {})
     for name, value in namespace.items():
-        ignored = name in known or name in annotated or name.startswith("_") or name == "model_config"
-        if not ignored and not _is_code(value) and (advice := _advice(name)):
+        ignored = name in known or name.startswith("_") or name == "model_config" or _is_code(value)
+        if not ignored and (advice := _advice(name)) and name not in _annotations(namespace):
             raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
+
+
+def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        annotate = annotationlib.get_annotate_from_class_namespace(namespace)
+        if annotate is not None:
+            return annotationlib.call_annotate_function(annotate, annotationlib.Format.FORWARDREF)
+    return namespace.get("__annotations__", {})  # type: ignore[no-any-return]
 
 
 def check_keywords(where: str, keywords: Iterable[str]) -> None:
