@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from outbox.errors import InvalidJob, InvalidPayload
 from outbox.job import Job
-from outbox.round_trip import described, model_difference, private_difference
+from outbox.round_trip import ABSENT, Difference, described, model_difference, private_difference
 
 # What a JSON column holds exactly everywhere: integers of 64 bits and keys of 65,535 bytes (MySQL), and 31 levels of
 # nesting (MariaDB).
@@ -56,7 +56,7 @@ def _dumped(job: Job, *, by_alias: bool) -> bytes:
     try:
         loaded = kind.__pydantic_validator__.validate_json(payload, by_alias=_reads_aliases(kind), by_name=True)
     except ValidationError as error:
-        raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
+        raise InvalidJob(f"{job.name}: {_hidden_field(job, error) or _first_problem(error)}") from error
     # Looked for cheaply first: nearly no payload has any of them.
     nested = payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH
     not_finite = b"NaN" in payload or b"Infinity" in payload
@@ -146,6 +146,18 @@ def _unserialisable_field(job: Job) -> str:
         except (PydanticSerializationError, ValueError, RecursionError):
             return f"the field {field!r} cannot be serialised"
     return "it cannot be serialised"
+
+
+def _hidden_field(job: Job, error: ValidationError) -> str | None:
+    """What there is to say of a field that does not load because its value was not written."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = first["loc"]
+    value = job.__dict__.get(str(path[0])) if path else None
+    if hasattr(value, "get_secret_value"):
+        return described(Difference((str(path[0]),), value, ABSENT))
+    if first["type"] == "missing" and len(path) == 1 and path[0] in job.__dict__:
+        return f"the field {path[0]!r} is excluded, and has no default: do not exclude it"
+    return None
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -318,7 +318,7 @@ def test_nan_reaches_the_worker_where_it_is_serialised() -> None:
         (Cached, looked_up(), {}, r"the private attribute 'value\._looked_up' is set"),
         (SecretStr, "hunter2", {}, "'value' is a secret, .*field_serializer"),
         (list[SecretBytes], [b"hunter2"], {}, r"'value\.0' is a secret"),
-        (Secret[int], 7, {}, "'value'"),
+        (Secret[int], 7, {}, "'value' is a secret"),
         (int, 2**64, {}, "'value' holds an integer of more than 64 bits"),
     ],
     ids=str,
@@ -362,6 +362,11 @@ def test_an_excluded_field_is_refused_unless_it_has_its_default(excluded: Any) -
     assert carry(kind(value=5)) == 5
     with pytest.raises(InvalidJob, match="'value' .* excluded"):
         seal(kind(value=7))
+
+
+def test_an_excluded_field_without_a_default_is_refused() -> None:
+    with pytest.raises(InvalidJob, match="'value' is excluded, and has no default"):
+        seal(job_class(int, value=Field(exclude=True))(value=7))
 
 
 def test_a_validator_that_changes_what_it_has_made_is_refused() -> None:
