@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _classes: dict[str, type[Job]] = {}
 # Made while their modules were imported, as they are in every process that imports those.
 _made_on_import: WeakSet[type[Job]] = WeakSet()
+# Found to be reachable, since a class was last registered.
+_reachable: set[type[Job]] = set()
 
 # What a script is called in its own process. A worker's own script is called the same there.
 _SCRIPTS = ("__main__", "__mp_main__")
@@ -40,6 +42,7 @@ def register(job_class: type[Job]) -> None:
             )
     for name in (job_class.name, *job_class.aliases):
         _classes[name] = job_class
+    _reachable.clear()
     if _is_being_imported(job_class.__module__):
         _made_on_import.add(job_class)
 
@@ -71,6 +74,15 @@ def is_registered(name: str) -> bool:
 
 def unreachable(job_class: type[Job]) -> str | None:
     """Why no worker can make this class from a row, and what to do; None if one can, as far as is known here."""
+    if job_class in _reachable:
+        return None
+    reason = _why_unreachable(job_class)
+    if reason is None:
+        _reachable.add(job_class)
+    return reason
+
+
+def _why_unreachable(job_class: type[Job]) -> str | None:
     name, module = job_class.name, job_class.__module__
     known = _classes.get(name)
     if known is not job_class:
