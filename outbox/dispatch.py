@@ -10,12 +10,14 @@ from typing import TypedDict, Unpack
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from outbox import registry
 from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
 from outbox.drivers.database.staging import check_database, stage
 from outbox.envelope import DelayOption, Envelope, Options, seal_many
-from outbox.errors import SessionUnusable
+from outbox.errors import InvalidJob, SessionUnusable
 from outbox.ids import JobId
 from outbox.job import BackoffOption, Job, check_connection
+from outbox.job_definition import generator_method, meant_option
 from outbox.relay.route import outward, relayed_connection
 from outbox.relay.thread import relay_threads
 from outbox.settings import DATABASE
@@ -61,7 +63,8 @@ async def dispatch(
     ``max_tries`` 1 or more, ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
 
     Raises:
-        InvalidJob: a field does not validate or cannot be serialised; the message names it.
+        InvalidJob: a field does not validate, or would not reach a worker as it is; the message names it. Or no worker
+            can have the class of the job.
         InvalidOption: an option is of a wrong type or out of its range.
         PayloadTooLarge: the serialised job is over ``OUTBOX_PAYLOAD_LIMIT`` bytes.
         SessionUnusable: the session cannot carry a job; the message says why.
@@ -113,8 +116,10 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
     """
     unknown = options.keys() - DispatchOptions.__optional_keys__
     if unknown:
-        known = ", ".join(sorted(DispatchOptions.__optional_keys__))
-        raise TypeError(f"a dispatch has no option {min(unknown)!r} (there are: {known})")
+        known = sorted(DispatchOptions.__optional_keys__)
+        meant = meant_option(min(unknown), known)
+        hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(known)}"
+        raise TypeError(f"a dispatch has no option {min(unknown)!r} ({hint})")
     settings = current_settings()
     connection = options.get("connection")
     if connection is not None:
@@ -130,9 +135,13 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
     )
     sealed = Sealed([], {})
     remaining = iter(jobs)
+    kinds: set[type[Job]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SEALED_AT_ONCE)):
         for job, envelope in zip(some, seal_many(some, checked), strict=True):
+            if type(job) not in kinds:
+                _check_runnable(type(job))
+                kinds.add(type(job))
             name = connection or job.connection or settings.connection
             group = sealed.by_connection.get(name)
             if group is None:
@@ -141,6 +150,15 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
             group.append(envelope)
             sealed.ids.append(envelope.id)
     return sealed
+
+
+def _check_runnable(kind: type[Job]) -> None:
+    reason = registry.unreachable(kind)
+    if reason is not None:
+        raise InvalidJob(f"{kind.name} cannot be run by a worker: {reason}")
+    generator = generator_method(kind)
+    if generator is not None:
+        raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
 
 
 def stage_all(session: AnySession, sealed: Sealed) -> None:

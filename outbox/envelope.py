@@ -21,6 +21,7 @@ from outbox.job import (
     check_queue,
     check_timeout,
 )
+from outbox.job_definition import other_handler
 from outbox.payload import dump, load
 
 DelayOption = float | timedelta | datetime
@@ -234,7 +235,9 @@ def _check_kind(job: object) -> None:
     if not isinstance(job, Job):
         raise InvalidJob(f"dispatch takes a Job, not {_described(job)}")
     if not registry.is_registered(job.name):
-        raise InvalidJob(f"{job.name} has no method `handle`, so no worker could run it")
+        other = other_handler(type(job))
+        hint = f": rename its method `{other}`" if other else ""
+        raise InvalidJob(f"{job.name} has no method `handle`, so no worker could run it{hint}")
 
 
 def _described(value: object) -> str:

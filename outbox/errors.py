@@ -7,7 +7,7 @@
     │   ├── UnsupportedServer         the database server is too old to claim jobs safely
     │   └── TablesMissing             the tables are not there, or are those of another version
     ├── DispatchError                 nothing was written
-    │   ├── InvalidJob                a field does not validate or cannot be serialised
+    │   ├── InvalidJob                a field does not validate, or would not reach a worker as it is
     │   ├── InvalidOption             an option is of a wrong type, or out of its range
     │   ├── PayloadTooLarge           the serialised job is over the limit
     │   └── SessionUnusable           the session cannot carry a job
@@ -46,7 +46,7 @@ class DispatchError(OutboxError):
 
 
 class InvalidJob(DispatchError):
-    """A field of the job does not validate or cannot be serialised; the message names the field."""
+    """A field of the job does not validate, or would not reach a worker as it is; the message names the field."""
 
 
 class InvalidOption(DispatchError):

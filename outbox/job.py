@@ -12,6 +12,7 @@ from outbox import registry
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
+from outbox.job_definition import OPTIONS, check_attributes, check_keywords, check_methods
 
 BackoffOption = float | Sequence[float] | Backoff
 
@@ -19,12 +20,27 @@ QUEUE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
 PRIORITIES = range(10)
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
-_OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
 _MEMBERS = ("context", "run_in", "_context")
-_RESERVED = (*_OPTIONS, *_MEMBERS)
+_RESERVED = (*OPTIONS, *_MEMBERS)
 
 
-class Job(BaseModel):
+if TYPE_CHECKING:
+    # Type checkers know pydantic's constructors by this class, and not by one that is derived from it.
+    from pydantic._internal._model_construction import ModelMetaclass as JobClass
+else:
+
+    class JobClass(type(BaseModel)):
+        """Sees the attributes of a job class before pydantic refuses those that it takes for forgotten fields."""
+
+        def __new__(mcs, name, bases, namespace, **keywords):
+            if bases != (BaseModel,):
+                where = f"{namespace.get('__module__')}.{namespace.get('__qualname__', name)}"
+                check_attributes(where, namespace, [known for base in bases for known in dir(base)])
+                check_keywords(where, keywords)
+            return super().__new__(mcs, name, bases, namespace, **keywords)
+
+
+class Job(BaseModel, metaclass=JobClass):
     """A unit of work with typed fields, validated when it is made, when it is dispatched and when it is loaded.
 
     Class options, each of which a dispatch can override:
@@ -44,8 +60,9 @@ class Job(BaseModel):
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
 
     Raises:
-        ConfigurationError: on definition, when an option is of a wrong type, out of its range or shadowed by a field,
-            or when ``context`` or ``run_in`` is replaced.
+        ConfigurationError: on definition, when an option is of a wrong type, out of its range, shadowed by a field or
+            called otherwise (``max_retries``), when ``handle``, ``failed`` or ``backoff`` cannot be called as a worker
+            does, or when ``context`` or ``run_in`` is replaced.
     """
 
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
@@ -74,6 +91,7 @@ class Job(BaseModel):
         if "aliases" not in cls.__dict__:
             cls.aliases = ()
         _check_definition(cls)
+        check_methods(cls, f"{cls.__module__}.{cls.__qualname__}")
         if callable(getattr(cls, "handle", None)):
             registry.register(cls)
 
@@ -98,7 +116,7 @@ def _check_definition(cls: type[Job]) -> None:
     where = f"{cls.__module__}.{cls.__qualname__}"
     shadowed = [name for name in _RESERVED if name in cls.model_fields]
     if shadowed:
-        hint = "drop its annotation if you meant the option, or " if shadowed[0] in _OPTIONS else ""
+        hint = "drop its annotation if you meant the option, or " if shadowed[0] in OPTIONS else ""
         raise ConfigurationError(
             f"{where}: `{shadowed[0]}` belongs to the job class and cannot be a field: {hint}name the field otherwise"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from outbox.errors import InvalidJob, InvalidPayload
 from outbox.job import Job
+from outbox.round_trip import ABSENT, Difference, described, model_difference, private_difference
 
 # What a JSON column holds exactly everywhere: integers of 64 bits and keys of 65,535 bytes (MySQL), and 31 levels of
 # nesting (MariaDB).
@@ -25,28 +27,65 @@ _WITH_FIELDS = ("model-fields", "dataclass-args", "typed-dict")
 
 def dump(job: Job) -> bytes:
     """The fields of ``job`` by their names, whatever aliases they have: not every alias is one for reading as well.
+    Only where a validator of the application's own asks for aliases, the keys are those.
 
-    What was serialised is validated, not the object: a worker can load it.
+    What was serialised is validated, not the object, and compared with the job: a worker loads what was dispatched.
 
     Raises:
-        InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
+        InvalidJob: a field does not validate, cannot be serialised, loads as something else, or would not survive a
+            JSON column.
     """
+    try:
+        return _dumped(job, by_alias=False)
+    except Exception:
+        try:
+            return _dumped(job, by_alias=True)
+        except Exception:  # noqa: BLE001, S110 - the first error is the one that says what is wrong
+            pass
+        raise
+
+
+def _dumped(job: Job, *, by_alias: bool) -> bytes:
     kind = type(job)
     try:
-        payload = kind.__pydantic_serializer__.to_json(job, by_alias=False, warnings=False)
+        payload = kind.__pydantic_serializer__.to_json(job, by_alias=by_alias, warnings=False, round_trip=True)
     except PydanticSerializationError as error:
         raise InvalidJob(f"{job.name}: {_unserialisable_field(job)}: {error}") from error
     except RecursionError:
         raise InvalidJob(f"{job.name}: a field refers to itself, or is nested too deeply for JSON") from None
     try:
-        kind.__pydantic_validator__.validate_json(payload, by_alias=_reads_aliases(kind), by_name=True)
+        loaded = kind.__pydantic_validator__.validate_json(payload, by_alias=_reads_aliases(kind), by_name=True)
     except ValidationError as error:
-        raise InvalidJob(f"{job.name}: {_first_problem(error)}") from error
+        raise InvalidJob(f"{job.name}: {_hidden_field(job, error) or _first_problem(error)}") from error
     # Looked for cheaply first: nearly no payload has any of them.
     nested = payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH
-    if nested or len(payload) > _LONGEST_KEY or _LONG_INTEGER.search(payload):
+    not_finite = b"NaN" in payload or b"Infinity" in payload
+    if nested or not_finite or len(payload) > _LONGEST_KEY or _LONG_INTEGER.search(payload):
         _check_survives(job.name, payload)
+    if (found := model_difference(job, loaded)) and not _is_converted(job, loaded):
+        raise InvalidJob(f"{job.name}: {described(found)}")
     return payload
+
+
+def _is_converted(job: Job, loaded: Job) -> bool:
+    """Whether ``loaded`` is what pydantic itself makes of the job's values: such as have been set after construction,
+    where nothing validates them. A validator that changes a value each time is not such a conversion.
+    """
+    kind = type(job)
+    try:
+        once = _validated(kind, job)
+        again = _validated(kind, once)
+    except Exception:  # noqa: BLE001 - whatever a validator of the application's raises
+        return False
+    return not (model_difference(once, loaded) or model_difference(again, loaded) or private_difference(job, loaded))
+
+
+def _validated(kind: type[Job], job: Job) -> Job:
+    fields = {name: job.__dict__[name] for name in kind.__pydantic_fields__ if name in job.__dict__}
+    # An extra value that is called as a field would go before it.
+    return kind.__pydantic_validator__.validate_python(  # type: ignore[no-any-return]
+        (job.__pydantic_extra__ or {}) | fields, by_alias=_reads_aliases(kind), by_name=True
+    )
 
 
 def load(kind: type[Job], name: str, payload: str) -> Job:
@@ -109,6 +148,18 @@ def _unserialisable_field(job: Job) -> str:
     return "it cannot be serialised"
 
 
+def _hidden_field(job: Job, error: ValidationError) -> str | None:
+    """What there is to say of a field that does not load because its value was not written."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = first["loc"]
+    value = job.__dict__.get(str(path[0])) if path else None
+    if hasattr(value, "get_secret_value"):
+        return described(Difference((str(path[0]),), value, ABSENT))
+    if first["type"] == "missing" and len(path) == 1 and path[0] in job.__dict__:
+        return f"the field {path[0]!r} is excluded, and has no default: do not exclude it"
+    return None
+
+
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     first = problems[0]
@@ -122,6 +173,11 @@ def _check_survives(name: str, payload: bytes) -> None:
     pending: list[tuple[str, Any, int]] = [("", from_json(payload), 1)]
     while pending:
         path, value, depth = pending.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidJob(
+                f"{name}: the field {path!r} holds {value}, which JSON does not have: give model_config "
+                "ser_json_inf_nan='strings'"
+            )
         if depth > _MAX_DEPTH:
             raise InvalidJob(f"{name}: the field {path.split('.')[0]!r} is nested over {_MAX_DEPTH} levels deep")
         if isinstance(value, int) and value not in _INTEGERS:

@@ -7,8 +7,10 @@ because a row says so.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from outbox.errors import ConfigurationError, UnknownJob
 
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
     from outbox.job import Job
 
 _classes: dict[str, type[Job]] = {}
+# Made while their modules were imported, as they are in every process that imports those.
+_made_on_import: WeakSet[type[Job]] = WeakSet()
+# Found to be reachable, since a class was last registered.
+_reachable: set[type[Job]] = set()
+
+# What a script is called in its own process. A worker's own script is called the same there.
+_SCRIPTS = ("__main__", "__mp_main__")
 
 
 def register(job_class: type[Job]) -> None:
@@ -33,6 +42,9 @@ def register(job_class: type[Job]) -> None:
             )
     for name in (job_class.name, *job_class.aliases):
         _classes[name] = job_class
+    _reachable.clear()
+    if _is_being_imported(job_class.__module__):
+        _made_on_import.add(job_class)
 
 
 def _same_definition(one: type[Job], other: type[Job]) -> bool:
@@ -58,6 +70,63 @@ def resolve(name: str) -> type[Job]:
 def is_registered(name: str) -> bool:
     """Whether a class is known under this name or alias."""
     return name in _classes
+
+
+def unreachable(job_class: type[Job]) -> str | None:
+    """Why no worker can make this class from a row, and what to do; None if one can, as far as is known here."""
+    if job_class in _reachable:
+        return None
+    reason = _why_unreachable(job_class)
+    if reason is None:
+        _reachable.add(job_class)
+    return reason
+
+
+def _why_unreachable(job_class: type[Job]) -> str | None:
+    name, module = job_class.name, job_class.__module__
+    known = _classes.get(name)
+    if known is not job_class:
+        return f"a class that was defined later has the same name {name!r}: define it once, or give one another `name`"
+    origin = job_class.__pydantic_generic_metadata__["origin"]
+    if origin is not None and origin.__module__ not in _SCRIPTS:
+        # Made once in a process, and called after the first module that asks for it.
+        if job_class in _made_on_import and module == origin.__module__:
+            return None
+        return (
+            f"it is parametrised outside the module {origin.__module__}, so that a worker may not know it: derive a "
+            f"class from it in a module that OUTBOX_JOBS names (`class Named({job_class.__qualname__}): …`)"
+        )
+    pinned = name != f"{module}.{job_class.__qualname__}"
+    if pinned or (job_class in _made_on_import and module not in _SCRIPTS):
+        # Where a name is pinned, a worker may have a class of that name from elsewhere.
+        return None
+    if module in _SCRIPTS:
+        return (
+            "it is defined in the script that runs, which is another one in a worker: define it in a module that "
+            "OUTBOX_JOBS names, or pin its name (`name = …`) and let OUTBOX_JOBS name the script"
+        )
+    found = _found(module, job_class.__qualname__)
+    if found is job_class:
+        return None
+    if found is None:
+        return (
+            f"no worker finds it by importing {module}: define it at the level of a module that OUTBOX_JOBS names, and "
+            "not in a function"
+        )
+    return f"{module}.{job_class.__qualname__} is something else, which a worker would take for it: rename one of them"
+
+
+def _is_being_imported(module: str) -> bool:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return getattr(spec, "_initializing", False)
+
+
+def _found(module: str, path: str) -> Any:
+    """What a module has under the qualified name of a class; None if it is not there."""
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def registered() -> dict[str, type[Job]]:

@@ -1,0 +1,149 @@
+"""Checks a job class when it is defined: its methods, and attributes that other queues call otherwise."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+from outbox.errors import ConfigurationError
+
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
+
+# What Celery, Dramatiq, Laravel, RQ, Huey, arq and others call the options of a job, and what is written for them.
+_ELSEWHERE = {
+    "max_tries": (
+        "attempts job_tries max_attempt max_attempts max_retries max_retry max_try n_retries num_retries "
+        "number_of_retries retries retry retry_attempts retry_count retry_limit retry_max total_tries tries"
+    ),
+    "timeout": (
+        "execution_timeout expires_in hard_time_limit hard_timeout job_timeout max_duration max_runtime run_timeout "
+        "soft_time_limit soft_timeout task_time_limit task_timeout time_limit timeout_seconds timelimit"
+    ),
+    "backoff": (
+        "backoff_factor backoff_max backoff_seconds backoffs default_retry_delay max_backoff min_backoff retry_after "
+        "retry_backoff retry_backoff_max retry_delay retry_delays retry_in retry_interval retry_intervals retry_jitter "
+        "retry_policy retry_strategy retry_wait wait_between_retries"
+    ),
+    "queue": "channel on_queue queue_key queuename queue_name queues routing_key task_queue topic tube",
+    "priority": "job_priority prio queue_priority task_priority",
+    "connection": "broker connection_name driver on_connection",
+    "name": "actor_name identifier job_name task_name",
+    "aliases": "alias old_names",
+    "delay": "apply_after available_at countdown defer_by defer_until delay delay_seconds eta run_at schedule_at",
+}
+_MEANT = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
+_HANDLERS = ("run", "perform", "execute", "process", "work", "fire", "invoke", "__call__")
+
+
+def meant_option(name: str, known: Iterable[str]) -> str | None:
+    """The option of outbox that is probably meant by ``name``, of those that are ``known``."""
+    known = tuple(known)
+    meant = _MEANT.get(name.lower())
+    if meant in known:
+        return meant
+    return next(iter(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)), None)
+
+
+def check_attributes(where: str, namespace: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse what is called almost as an option. ``known`` are the names that the parents of the class have.
+
+    Raises:
+        ConfigurationError: an attribute without an annotation is one; pydantic takes those for forgotten fields.
+    """
+    for name, value in namespace.items():
+        ignored = name in known or name.startswith("_") or name == "model_config" or _is_code(value)
+        if not ignored and (advice := _advice(name)) and name not in _annotations(namespace):
+            raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
+
+
+def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        annotate = annotationlib.get_annotate_from_class_namespace(namespace)
+        if annotate is not None:
+            return annotationlib.call_annotate_function(annotate, annotationlib.Format.FORWARDREF)
+    return namespace.get("__annotations__", {})  # type: ignore[no-any-return]
+
+
+def check_keywords(where: str, keywords: Iterable[str]) -> None:
+    """
+    Raises:
+        ConfigurationError: an option is given beside the bases of a class, where nothing reads it.
+    """
+    for name in keywords:
+        if name in OPTIONS:
+            raise ConfigurationError(f"{where}: `{name}` is an attribute in the body of the class, not a keyword")
+        if advice := _advice(name):
+            raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
+
+
+def _advice(name: str) -> str | None:
+    meant = meant_option(name, (*OPTIONS, "delay"))
+    if meant == "delay":
+        return "dispatch(job, delay=…) says when one may run; annotate it if it is a field or a ClassVar of yours"
+    if meant is None:
+        return None
+    counted = ", which counts the first attempt, too" if meant == "max_tries" else ""
+    return f"did you mean `{meant}`{counted}? (annotate it if it is a field or a ClassVar of yours)"
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or isinstance(value, property | cached_property | classmethod | staticmethod)
+
+
+def check_methods(cls: type, where: str) -> None:
+    """
+    Raises:
+        ConfigurationError: ``handle``, ``failed`` or a method ``backoff`` cannot be called as a worker does.
+    """
+    if "handle" in getattr(cls, "model_fields", ()):
+        raise ConfigurationError(f"{where}: `handle` is the method that a worker calls: name the field otherwise")
+    _check_method(cls, where, "handle", (), "without arguments")
+    _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
+    if callable(getattr(cls, "backoff", None)):
+        _check_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
+        if inspect.iscoroutinefunction(getattr(cls, "backoff", None)):
+            raise ConfigurationError(f"{where}: `backoff` is called and not awaited: make it a plain `def`")
+
+
+def _check_method(cls: type, where: str, name: str, arguments: tuple[Any, ...], how: str) -> None:
+    method = inspect.getattr_static(cls, name, None)
+    if method is None or name in getattr(cls, "model_fields", ()):
+        return
+    if isinstance(method, property | cached_property) or not (callable(method) or hasattr(method, "__func__")):
+        raise ConfigurationError(f"{where}: `{name}` is called by a worker, and is no method")
+    bound = method.__get__(object(), cls) if hasattr(method, "__get__") else method
+    try:
+        # The signature of a decorator's function is its own: it may fill parameters of what it wraps.
+        signature = inspect.signature(bound, follow_wrapped=False)
+    except (TypeError, ValueError):
+        if inspect.isfunction(method):
+            raise ConfigurationError(f"{where}: `{name}` has no parameter for the job: `def {name}(self…)`") from None
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        hint = "; what it needs is a field of the job" if name == "handle" else ""
+        raise ConfigurationError(f"{where}: `{name}` is called {how}: {error}{hint}") from None
+
+
+@lru_cache(maxsize=1_000)
+def generator_method(cls: type) -> str | None:
+    """The method of ``cls`` that a worker would call for nothing: a generator runs when it is iterated over."""
+    methods = {name: getattr(cls, name, None) for name in ("handle", "failed", "backoff")}
+    for name, method in methods.items():
+        if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+            return name
+    return None
+
+
+def other_handler(cls: type) -> str | None:
+    """A method of ``cls`` that may have been meant as its ``handle``."""
+    found = (name for name in _HANDLERS if callable(getattr(cls, name, None)))
+    return next(found, None)
