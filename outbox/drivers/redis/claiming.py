@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from types import NoneType
 from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook, Waiting
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.packing import microseconds, unpack_body
-from outbox.drivers.redis.scripting import Call, Script
+from outbox.drivers.redis.scripting import Call, Script, signs
 from outbox.drivers.redis.standing import StandingClaim, Stood
 from outbox.drivers.redis.store import Store
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
-_CLAIM, _EXTEND = Script("claim", "holding"), Script("extend")
-_DUE, _IDLE = Script("due"), Script("idle")
+_CLAIM, _EXTEND = Script("claim", "holding", returns=(list, NoneType)), Script("extend", returns=bytes)
+_DUE, _IDLE = Script("due", returns=int), Script("idle", returns=int)
 _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
 
@@ -129,7 +130,7 @@ async def extend(store: Store, whereabouts: Whereabouts, fences: Sequence[Fence]
         kept = frozenset(
             fence
             for held, answer in zip(by_queue.values(), answers, strict=True)
-            for fence, sign in zip(held, answer.decode(), strict=True)
+            for fence, sign in zip(held, signs(answer, len(held)), strict=True)
             if sign == _KEPT
         )
         return Lease(deadline, kept, frozenset(fences) - kept)

@@ -18,7 +18,7 @@ from outbox.drivers.redis.store import Store
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
-_RETRY, _FORGET = Script("retry"), Script("forget")
+_RETRY, _FORGET = Script("retry", returns=list), Script("forget", returns=list)
 _EVER = "+inf"
 
 Order = Callable[[str, Sequence[bytes]], Call]

@@ -16,7 +16,8 @@ from outbox.drivers.redis.store import Store
 from outbox.ids import JobId
 from outbox.job import PRIORITIES, check_queue
 
-_SHOW, _COUNT, _CANCEL, _CLEAR = Script("show"), Script("count"), Script("cancel"), Script("clear")
+_SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
+_CANCEL, _CLEAR = Script("cancel", returns=list), Script("clear", returns=list)
 
 CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""

@@ -11,13 +11,13 @@ from outbox.drivers.base import Settled
 from outbox.drivers.redis import parking
 from outbox.drivers.redis.keys import QUEUES, queue_keys
 from outbox.drivers.redis.packing import microseconds, pack_body, pack_jobs
-from outbox.drivers.redis.scripting import Call, Script
+from outbox.drivers.redis.scripting import Call, Script, signs
 from outbox.drivers.redis.store import Store
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Envelope
 from outbox.settlement import Failure, Outcome, Settlement
 
-_SETTLE = Script("settle")
+_SETTLE = Script("settle", returns=bytes)
 
 _REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK = b"C", b"F", b"P", b"R", b"S"
 _KINDS = {
@@ -50,7 +50,10 @@ async def settle(
     async def write(since: float | None) -> list[str]:
         answers = await store.send_all([batch.call() for batch in by_queue.values()])
         good = {} if since is None else _WRITTEN_BEFORE
-        return [answer.decode().translate(good) for answer in answers]
+        return [
+            signs(answer, len(batch.settlements)).translate(good)
+            for batch, answer in zip(by_queue.values(), answers, strict=True)
+        ]
 
     answers = await store.persist(write)
     whereabouts.settled(settlement.fence.job_id for settlement in settlements)

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, RedisClusterException
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
+from outbox.drivers.redis.connections import ClusterClient, abandon, close_client, connection_failures
 from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, translate
 from outbox.drivers.redis.keys import QUEUES
-from outbox.drivers.redis.scripting import Call, command
+from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.wire import Exchange
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
-
-
-@contextmanager
-def closed_under_way() -> Iterator[None]:
-    """redis-py's client lets its insides speak when a connection is closed while it is being opened or written to: by
-    the server (its issue 4287), or in a cluster by another command, which closes the connections to a node that failed.
-
-    Raises:
-        redis.exceptions.ConnectionError: it was.
-    """
-    try:
-        yield
-    except (AttributeError, TypeError) as error:
-        raise ConnectionLost(f"the connection was closed under way ({error})") from error
 
 
 class Store:
@@ -50,7 +35,7 @@ class Store:
         self._idle: list[Exchange] = []
         """Connections on which nothing is under way."""
 
-    def _connect(self) -> Redis | RedisCluster:
+    def _connect(self) -> Redis | ClusterClient:
         return self.address.client()
 
     async def do(self, call: Call) -> Any:
@@ -90,14 +75,15 @@ class Store:
     async def send(self, call: Call) -> Any:
         async with self._room:
             try:
-                return await self._execute(call.words, script=call.script is not None)
+                answer = await self._execute(call.words, script=call.script is not None)
             except NoScriptError:
                 # The server was started anew, or another one took over.
-                return await self._execute(call.in_full(), script=True)
+                answer = await self._execute(call.in_full(), script=True)
+        return call.checked(answer)
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
         if not script:
-            with closed_under_way():
+            with connection_failures():
                 return await self._client.execute_command(*words)
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
@@ -111,17 +97,30 @@ class Store:
             if all(call.script is not None for call in calls):
                 answers = await self._run([call.words for call in calls])
             else:
-                with closed_under_way():
+                with connection_failures():
                     async with self._client.pipeline(transaction=False) as pipeline:
                         for call in calls:
                             pipeline.execute_command(*call.words)
                         answers = await pipeline.execute(raise_on_error=False)
-        for position, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
-                answers[position] = await self.send(calls[position])
-            elif isinstance(answer, Exception):
+        unknown = [position for position, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            # In one round trip as well: the first of each script makes it known to the others.
+            for position, answer in zip(unknown, await self._run_anew([calls[at] for at in unknown]), strict=True):
+                answers[position] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
                 raise answer
-        return list(answers)
+        return [call.checked(answer) for call, answer in zip(calls, answers, strict=True)]
+
+    async def _run_anew(self, calls: Sequence[Call]) -> list[Any]:
+        """For scripts that the server does not know: it was started anew, or another one took over."""
+        known: set[Script | None] = set()
+        words = []
+        for call in calls:
+            words.append(call.words if call.script in known else call.in_full())
+            known.add(call.script)
+        async with self._room:
+            return await self._run(words)
 
     async def _run(self, scripts: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers, errors among them."""
@@ -146,8 +145,13 @@ class Store:
                 return line
             await line.close()
         connection = self._client.connection_pool.make_connection()
-        await connection.connect()
-        return Exchange(connection)
+        try:
+            with connection_failures():
+                await connection.connect()
+            return Exchange(connection)
+        except BaseException:
+            await abandon(connection)
+            raise
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -156,7 +160,14 @@ class Store:
 
     async def queues(self) -> list[str]:
         """The names of all queues that ever had a job."""
-        return sorted(name.decode() for name in await self.do(command("SMEMBERS", QUEUES)))
+
+        async def ask(_: float | None) -> list[bytes]:
+            names = list(await self.send(command("SMEMBERS", QUEUES)))
+            if not all(isinstance(name, bytes) for name in names):
+                raise InvalidResponse("the names of queues are no names")
+            return names
+
+        return sorted(name.decode() for name in await self.persist(ask))
 
     async def info(self) -> list[dict[str, Any]]:
         """What each server that keeps jobs says of itself."""
@@ -165,15 +176,13 @@ class Store:
     async def _start_over(self, _: Exception) -> None:
         """The connections that wait lead to the same server."""
         await self._close_idle()
-        await self._client.connection_pool.disconnect(inuse_connections=False)
+        with suppress(Exception):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
+        """Raises nothing, whatever state the connections are in."""
         await self._close_idle()
-        await self._client.aclose()
-        pool = self._client.connection_pool
-        if isinstance(pool, SentinelConnectionPool):
-            for sentinel in pool.sentinel_manager.sentinels:
-                await sentinel.aclose()
+        await close_client(self._client)
 
 
 class Cluster(Store):
@@ -181,12 +190,11 @@ class Cluster(Store):
 
     one_slot = False
 
-    def _connect(self) -> Redis | RedisCluster:
+    def _connect(self) -> Redis | ClusterClient:
         return self.address.cluster()
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
-        with closed_under_way():
-            return await self._client.execute_command(*words)
+        return await self._client.run(lambda client: client.execute_command(*words))
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.
@@ -197,12 +205,10 @@ class Cluster(Store):
         return answers
 
     async def info(self) -> list[dict[str, Any]]:
-        async def ask(_: float | None) -> dict[str, dict[str, Any]]:
-            with closed_under_way():
-                found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
-            return found
+        def ask(client: RedisCluster) -> Awaitable[Any]:
+            return client.info(target_nodes=RedisCluster.PRIMARIES)
 
-        found = await self.persist(ask)
+        found = await self.persist(lambda _: self._client.run(ask))
         return [found] if "redis_version" in found else list(found.values())
 
     async def _start_over(self, error: Exception) -> None:
