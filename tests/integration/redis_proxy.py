@@ -15,6 +15,8 @@ class Proxy:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname, parts.port
         self._losing = False
+        self._goes_away = False
+        self._away = False
         self._stalled: set[asyncio.StreamWriter] = set()
         self._connections: list[asyncio.StreamWriter] = []
         self._serving: list[asyncio.Task[None]] = []
@@ -25,6 +27,18 @@ class Proxy:
         """The server does what it is asked next, and its answer is lost with the connection."""
         self._losing = True
 
+    def go_away_with_the_next_answer(self) -> None:
+        """The same, and until `come_back` there is no way to the server."""
+        self._losing = self._goes_away = True
+
+    def go_away(self) -> None:
+        """Like a load balancer whose backends are gone: connections are taken, and closed at once."""
+        self._away = True
+        self.hang_up()
+
+    def come_back(self) -> None:
+        self._away = False
+
     def stall(self) -> None:
         """Nothing more comes over the connections that there are, and nobody is told; new ones work."""
         self._stalled.update(self._connections)
@@ -33,6 +47,9 @@ class Proxy:
         task = asyncio.current_task()
         assert task
         self._serving.append(task)
+        if self._away:
+            writer.close()
+            return
         there, to_there = await asyncio.open_connection(self._host, self._port)
         self._connections += [writer, to_there]
         try:
@@ -56,6 +73,9 @@ class Proxy:
             if self._losing:
                 self._losing = False
                 self.lost += 1
+                if self._goes_away:
+                    self._goes_away = False
+                    self.go_away()
                 break
             client.write(data)
             await client.drain()

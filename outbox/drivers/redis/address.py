@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -101,7 +101,7 @@ class Address:
 
     def cluster(self) -> ClusterClient:
         nodes = [ClusterNode(host, port) for host, port in self.hosts]
-        return ClusterClient(RedisCluster(startup_nodes=nodes, **_defaults(), **dict(self.options)))
+        return ClusterClient(startup_nodes=nodes, **_defaults(), **dict(self.options))
 
 
 def _check_number(url: str) -> None:

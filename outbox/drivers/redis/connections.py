@@ -9,7 +9,7 @@ next server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -20,6 +20,10 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from outbox.errors import OutboxError
+
+
+class NotConnected(exceptions.ConnectionError):
+    """The connection could not be made: nothing of what it was wanted for has been carried out."""
 
 
 @contextmanager
@@ -106,23 +110,22 @@ async def close_client(client: Redis) -> None:
             await each.aclose()
 
 
-class ClusterClient:
-    """A client of redis-py's for a cluster, of which nothing is left once it is closed.
+class ClusterClient(RedisCluster):
+    """redis-py's client for a cluster, of which nothing is left once it is closed.
 
     redis-py's own ``aclose`` returns at once after a command that has failed, because the next one would look for the
-    nodes anew: the connections to all nodes stay open. It does not know those that were made meanwhile, either.
+    nodes anew: the connections to all nodes stay open. Nor does it close those that commands under way make meanwhile.
     """
 
-    def __init__(self, client: RedisCluster) -> None:
-        self._client: Any = client
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._made: WeakSet[Any] = WeakSet()
         self._under_way = 0
         self._closed = False
-        options = client.connection_kwargs
-        self._kind = guarded(options["connection_class"])
-        for known in (options, client.nodes_manager.connection_kwargs):
+        self._kind = guarded(self.connection_kwargs["connection_class"])
+        for known in (self.connection_kwargs, self.nodes_manager.connection_kwargs):
             known["connection_class"] = self._connection
-        for node in client.nodes_manager.startup_nodes.values():
+        for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = self._connection  # type: ignore[assignment]
 
     def _connection(self, **options: Any) -> Any:
@@ -130,26 +133,26 @@ class ClusterClient:
         self._made.add(connection)
         return connection
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def run(self, work: Callable[[Any], Any]) -> Any:
-        """What ``work`` returns, which is given redis-py's client."""
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        """
+        Raises:
+            redis.exceptions.RedisError, redis.exceptions.RedisClusterException: there is no answer.
+        """
         self._under_way += 1
         try:
             with connection_failures():
-                return await work(self._client)
+                return await super().execute_command(*words, **options)
         finally:
             self._under_way -= 1
             if self._closed and not self._under_way:
-                await self._close()
+                await self._close_all()
 
     async def aclose(self) -> None:
-        """Close every connection that was made, and again what commands that are under way make until they end."""
+        """Close every connection that was made, and once more when the last command that is under way has ended."""
         self._closed = True
-        await self._close()
+        await self._close_all()
 
-    async def _close(self) -> None:
-        # It has no connection, and needs none to be collected in silence.
-        self._client._initialize = True  # noqa: SLF001 - redis-py has no other word for that
+    async def _close_all(self) -> None:
+        # Otherwise it would complain when it is collected.
+        self._initialize = True
         await asyncio.gather(*(abandon(connection) for connection in list(self._made)))

@@ -12,8 +12,8 @@ from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, Redi
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
-from outbox.drivers.redis.connections import ClusterClient, abandon, close_client, connection_failures
-from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, translate
+from outbox.drivers.redis.connections import ClusterClient, NotConnected, abandon, close_client, connection_failures
+from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, first_line, translate
 from outbox.drivers.redis.keys import QUEUES
 from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.wire import Exchange
@@ -46,9 +46,11 @@ class Store:
         """The same for several commands, in one round trip where there is one server."""
         return await self.persist(lambda _: self.send_all(calls))
 
-    async def persist(self, work: Work[T]) -> T:
+    async def persist(self, work: Work[T], on_unclear: Callable[[], None] | None = None) -> T:
         """Run ``work``, and again after a refusal that will pass or a lost connection. It is given None, or, when an
         earlier try may have been carried out, the seconds since the first.
+
+        ``on_unclear`` is called after each try that may have been carried out without an answer.
 
         Raises:
             BackendUnavailable: the server does not answer, or refused all retries.
@@ -60,10 +62,17 @@ class Store:
         while True:
             try:
                 return await work(clock.now() - begun if unclear else None)
+            except asyncio.CancelledError:
+                if on_unclear is not None:
+                    on_unclear()
+                raise
             except SAID as error:
                 fault = classify(error)
                 if fault is Fault.UNREACHABLE:
-                    unclear = True
+                    if not isinstance(error, NotConnected):
+                        unclear = True
+                        if on_unclear is not None:
+                            on_unclear()
                     await self._start_over(error)
                 if await persistence.pause_after(fault):
                     continue
@@ -149,8 +158,10 @@ class Store:
             with connection_failures():
                 await connection.connect()
             return Exchange(connection)
-        except BaseException:
+        except BaseException as error:
             await abandon(connection)
+            if isinstance(error, Exception) and classify(error) is Fault.UNREACHABLE:
+                raise NotConnected(first_line(error)) from error
             raise
 
     async def _close_idle(self) -> None:
@@ -194,7 +205,7 @@ class Cluster(Store):
         return self.address.cluster()
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
-        return await self._client.run(lambda client: client.execute_command(*words))
+        return await self._client.execute_command(*words)
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.
@@ -205,10 +216,11 @@ class Cluster(Store):
         return answers
 
     async def info(self) -> list[dict[str, Any]]:
-        def ask(client: RedisCluster) -> Awaitable[Any]:
-            return client.info(target_nodes=RedisCluster.PRIMARIES)
+        async def ask(_: float | None) -> dict[str, dict[str, Any]]:
+            found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+            return found
 
-        found = await self.persist(lambda _: self._client.run(ask))
+        found = await self.persist(ask)
         return [found] if "redis_version" in found else list(found.values())
 
     async def _start_over(self, error: Exception) -> None:
