@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Proxy:
@@ -17,6 +24,7 @@ class Proxy:
         self._losing = False
         self._goes_away = False
         self._away = False
+        self._refused = asyncio.Semaphore(0)
         self._stalled: set[asyncio.StreamWriter] = set()
         self._connections: list[asyncio.StreamWriter] = []
         self._serving: list[asyncio.Task[None]] = []
@@ -32,9 +40,14 @@ class Proxy:
         self._losing = self._goes_away = True
 
     def go_away(self) -> None:
-        """Like a load balancer whose backends are gone: connections are taken, and closed at once."""
+        """Like a load balancer whose backends are gone: connections are taken, and reset at once."""
         self._away = True
         self.hang_up()
+
+    async def refused(self, count: int) -> None:
+        """Wait until so many connections were reset since `go_away`."""
+        for _ in range(count):
+            await self._refused.acquire()
 
     def come_back(self) -> None:
         self._away = False
@@ -48,7 +61,8 @@ class Proxy:
         assert task
         self._serving.append(task)
         if self._away:
-            writer.close()
+            reset(writer)
+            self._refused.release()
             return
         there, to_there = await asyncio.open_connection(self._host, self._port)
         self._connections += [writer, to_there]

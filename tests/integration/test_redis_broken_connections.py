@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from outbox import Job
 from outbox.drivers.base import Waiting, WorkerStatus
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis import address as addresses
 from outbox.drivers.redis import messenger as messengers
+from outbox.envelope import Options, seal
 from outbox.errors import BackendUnavailable
+from outbox.events import ConnectionDown, JobSettled, LeaseLost
 from outbox.ids import new_job_id, new_token
+from outbox.runtime import store_thread
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, envelope
 from tests.integration.broken_server import (
@@ -31,6 +37,9 @@ from tests.integration.broken_server import (
     says,
     serving,
 )
+from tests.integration.redis_proxy import proxy
+from tests.integration.waking import OFTEN, working
+from tests.servers import databases
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "reset": reset,
@@ -138,3 +147,42 @@ def test_a_connection_that_breaks_is_an_outage_to_every_verb(run: Any, behaviour
                     await driver.close()
 
     run(test())
+
+
+# --- in a worker
+
+
+class Held(Job):
+    """Runs until the test lets it end."""
+
+    async def handle(self) -> None:
+        started.set()
+        await asyncio.to_thread(may_end.wait)
+
+
+started, may_end = threading.Event(), threading.Event()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_the_end_of_a_job_outlives_a_load_balancer_without_a_backend(
+    redis_url: str, migrated_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    """All calls to stores are made on a loop of their own."""
+    monkeypatch.setattr(store_thread, "new_loop", LOOPS[loop])
+    started.clear()
+    may_end.clear()
+    driver = RedisDriver(redis_url)
+    async with proxy(redis_url) as between:
+        database = databases.fresh_file(tmp_path, migrated_sqlite)
+        async with working(database, redis_url=between.url, connection="redis", lease=60.0, sleep=OFTEN) as worker:
+            await driver.insert([seal(Held(), Options())])
+            await asyncio.to_thread(started.wait, 20)
+            between.go_away()
+            may_end.set()
+            await worker.event(ConnectionDown)
+            await between.refused(8)
+            between.come_back()
+            await worker.event(JobSettled)
+            assert worker.of(LeaseLost) == []
+    assert await driver.list_jobs() == await driver.list_failed() == []
+    await driver.close()

@@ -220,6 +220,7 @@ async def test_a_driver_that_is_closed_puts_back_what_it_never_heard_of(
 
 async def test_a_claim_that_is_cancelled_under_way_is_asked_for_by_the_next_one(redis_url: str) -> None:
     driver = RedisDriver(redis_url)
+    assert await driver.claim(["default"], 1, 30) == [], "the server knows the script"
     await driver.insert([envelope()])
     claiming = asyncio.create_task(driver.claim(["default"], 1, 30))
     # It is sent when the store has no connection at rest any more.

@@ -340,8 +340,8 @@ def connections_to(nodes: Sequence[ClusterServer]) -> int:
     """Those of drivers: they gave no name to the server, and run scripts."""
     found = 0
     for node in nodes:
-        with Client.from_url(node.url, client_name="the test") as client:
-            found += sum(row["name"] != "the test" for row in client.client_list(_type="normal"))
+        with Client.from_url(node.url, client_name="test") as client:
+            found += sum(row["name"] != "test" for row in client.client_list(_type="normal"))
     return found
 
 
