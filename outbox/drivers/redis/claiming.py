@@ -128,7 +128,7 @@ class _Claimer:
                 self._call(queue, limit, ago, member, room=limit if stood is None else max(limit, 1))
                 for queue, limit in wanted.items()
             ]
-            answers = await self._store.send_all(calls)
+            answers = await self._store.send_all(calls) if len(calls) > 1 else [await self._store.send(calls[0])]
             return [
                 claim
                 for queue, answer in zip(wanted, answers, strict=True)

@@ -44,6 +44,8 @@ class Store:
 
     async def do_all(self, calls: Sequence[Call]) -> list[Any]:
         """The same for several commands, in one round trip where there is one server."""
+        if len(calls) == 1:
+            return [await self.do(calls[0])]
         return await self.persist(lambda _: self.send_all(calls))
 
     async def persist(self, work: Work[T], on_unclear: Callable[[], None] | None = None) -> T:
