@@ -353,12 +353,16 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
     await driver.insert([envelope(queue=queue) for queue in QUEUES])
     assert connections_to(nodes) >= before + 3
 
-    async def fail(*_: object) -> None:
-        raise exceptions.ConnectionError("broken")
+    send = Connection._send_packed_command
+
+    async def fail(connection: Connection, command: Iterable[bytes]) -> None:
+        if any(b"EVALSHA" in part for part in command):
+            raise exceptions.ConnectionError("broken")
+        await send(connection, command)
 
     with monkeypatch.context() as broken, pytest.raises(BackendUnavailable):
         broken.setattr(Connection, "_send_packed_command", fail)
-        await driver.claim(QUEUES, 1, 30)
+        await driver.counts()
     await driver.close()
     wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
     with warnings.catch_warnings():
@@ -384,6 +388,7 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
 
     monkeypatch.setattr(Connection, "_send_packed_command", late)
     client = driver._store._client
+    client._initialize = True
     under_way = asyncio.create_task(client.execute_command("EXISTS", "outbox:{a}:paused"))
     await sending.wait()
     await driver._store._start_over(exceptions.RedisClusterException("no node answers"))
