@@ -6,7 +6,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.bulk import DISPATCH_MANY
 from benchmarks.scenarios.business import BUSINESS
 from benchmarks.scenarios.clusters import GALERA, GROUP_REPLICATION
-from benchmarks.scenarios.dispatching import DISPATCH
+from benchmarks.scenarios.dispatching import DISPATCH, DISPATCH_ONE
 from benchmarks.scenarios.distance import SLOW_DATABASE
 from benchmarks.scenarios.draining import DRAIN
 from benchmarks.scenarios.flatness import FLATNESS
@@ -18,6 +18,7 @@ from benchmarks.scenarios.waiting import LATENCY, LATENCY_BUSY
 
 SCENARIOS: tuple[Scenario, ...] = (
     DISPATCH,
+    DISPATCH_ONE,
     BUSINESS,
     DISPATCH_MANY,
     DRAIN,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 
 import click
 
 from outbox.console import checking, ddl, dispatching, failing, jobs, monitoring, queueing, workers
 from outbox.console.command import Commands
+from outbox.settings_files import working_directory
 
 
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,9 +45,9 @@ for command in (
 
 def main() -> None:
     # As `python -m` does: `check` imports the application's jobs from the directory in which it is run.
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = working_directory()
+    if here is not None and str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A payload holds any character, and cron's idea of an encoding may be ASCII.

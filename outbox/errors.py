@@ -19,6 +19,7 @@
     │   └── JobFailed                 the job called ``context.fail("reason")``
     ├── JobNotFound                   no job, or no failed job, has this id
     └── BackendUnavailable            the server cannot be reached, or answers with transient errors only
+        └── RequestRefused            the server answers, and refuses this request for now
 """
 
 from __future__ import annotations
@@ -90,3 +91,8 @@ class JobNotFound(OutboxError):
 
 class BackendUnavailable(OutboxError):
     """The server behind a connection cannot be reached or keeps refusing; trying again later is right."""
+
+
+class RequestRefused(BackendUnavailable):
+    """The server answers, and refuses what it was asked with an error that may pass: it is in maintenance, a right or a
+    table is missing that was there before, or no list knows the error. Other requests may still be carried out."""

@@ -69,8 +69,16 @@ class HookFailed(JobEvent):
 @dataclass(frozen=True, slots=True)
 class SettlementRefused(JobEvent):
     """The store refuses the end of this attempt, for a reason that trying again would not change. The job is claimed
-    again
-    when its lease ends."""
+    again when its lease ends."""
+
+    outcome: Outcome
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementPostponed(JobEvent):
+    """The store does not take the end of this attempt for now, though it takes others. It is tried again while the
+    worker runs, and the job's lease is renewed."""
 
     outcome: Outcome
     failure: Failure

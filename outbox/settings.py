@@ -27,6 +27,7 @@ DATABASE = "database"
 REDIS = "redis"
 
 _VARIABLE = "OUTBOX_"
+_HAS_URLS = {"DATABASE_URL", "REDIS_URL", "OUTBOX_CONNECTIONS", "database_url", "redis_url", "connections", "url"}
 _ALIKE = 0.75
 """How much a name has in common with that of a setting, of 1, to be taken for a slip in writing it."""
 
@@ -94,7 +95,9 @@ class _Layered(BaseSettings):
 def _problem(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {problem['input']!r})"
+    # A URL has a password in it, and so may anything that was meant to be one.
+    got = "" if _HAS_URLS & set(problem["loc"]) else f" (got {problem['input']!r})"
+    return f"{where}: {message}{got}"
 
 
 def _names(settings: type[BaseSettings]) -> set[str]:
@@ -137,15 +140,15 @@ class ConnectionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     driver: str = DATABASE
-    url: str
+    url: str = Field(repr=False)
 
 
 class Settings(_Layered):
     """Where jobs are kept, and what may run."""
 
     connection: str = Field(default=DATABASE, validation_alias="QUEUE_CONNECTION")
-    database_url: str = Field(default="sqlite+aiosqlite:///outbox.db", validation_alias="DATABASE_URL")
-    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    database_url: str = Field(default="sqlite+aiosqlite:///outbox.db", validation_alias="DATABASE_URL", repr=False)
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL", repr=False)
     jobs: Annotated[tuple[str, ...], NoDecode] = ()
     payload_limit: int = Field(default=DEFAULT_PAYLOAD_LIMIT, ge=1)
     connections: dict[str, ConnectionSettings] = Field(default_factory=dict)

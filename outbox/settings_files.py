@@ -16,6 +16,14 @@ _PYPROJECT = "pyproject.toml"
 _LEVELS_UP = 3
 
 
+def working_directory() -> Path | None:
+    """None where there is none any more: a deploy may have removed it under a process that goes on."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
 def check_env_file() -> None:
     """
     Raises:
@@ -41,8 +49,9 @@ def pyproject_table() -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigurationError: it cannot be read, is not TOML, or has something else under that name.
     """
-    here = Path.cwd()
-    for directory in (here, *here.parents[:_LEVELS_UP]):
+    here = working_directory()
+    directories = () if here is None else (here, *here.parents[:_LEVELS_UP])
+    for directory in directories:
         path = directory / _PYPROJECT
         if _is_file(path):
             return str(path), _table(path)

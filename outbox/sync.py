@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import inspect
 import os
+import selectors
 import threading
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from outbox import operating
@@ -39,6 +42,8 @@ __all__ = [
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_MOST_LOOPS = 8
+
 
 def dispatch(job: Job, *, session: AnySession | None = None, **options: Unpack[DispatchOptions]) -> JobId:
     """`outbox.dispatch`, for code with a sync ``Session`` or none."""
@@ -50,16 +55,15 @@ def dispatch_many(
 ) -> list[JobId]:
     """`outbox.dispatch_many`, for code with a sync ``Session`` or none.
 
-    Without a session it blocks until the jobs are stored. They are taken from ``jobs`` in the caller's thread, and
-    written by an event loop in a thread of outbox's own, started when first needed and kept, so that its connections
-    are kept as well.
+    Without a session it blocks until the jobs are stored. They are taken from ``jobs`` and written in the caller's
+    thread, over connections that are kept for the next call from any thread.
     """
     # Here, not on the loop: a generator of jobs may use what belongs to its thread, or dispatch some itself.
     sealed = seal_all(jobs, options)
     if session is not None:
         stage_all(session, sealed)
     else:
-        _loop.run(store_all(sealed))
+        _loops.run(lambda: store_all(sealed))
     return sealed.ids
 
 
@@ -68,7 +72,7 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return _loop.run(function(*args, **kwargs))
+        return _loops.run_in_thread(function(*args, **kwargs))
 
     # It says "coroutine function" of the one that is wrapped.
     del call.__wrapped__
@@ -95,38 +99,121 @@ def cancel(job_id: JobId | str, *, session: AnySession | None = None, connection
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
         return operating.cancel_in(session, job_id, connection)
-    return _loop.run(operating.cancel(job_id, connection=connection))
+    return _loops.run_in_thread(operating.cancel(job_id, connection=connection))
 
 
 def disconnect() -> None:
     """Close what dispatches without a session have opened. They open it again when needed."""
-    if _loop.started:
-        _loop.run(disconnect_async())
+    _loops.disconnect()
 
 
-class _LoopThread:
-    """An event loop in a daemon thread."""
+class _CallersLoop(asyncio.SelectorEventLoop):
+    outbox_may_block = True
 
     def __init__(self) -> None:
-        self._start_lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # With poll(2), which keeps nothing in the kernel: what a forked child closes stays open for its parent.
+        super().__init__(selectors.PollSelector())
 
-    @property
-    def started(self) -> bool:
-        return self._loop is not None
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        with self._start_lock:
-            loop = self._loop
-            if loop is None:
-                loop = self._loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="outbox-sync", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(work, loop).result()
+class _Loops:
+    """Event loops that are run in the thread of whoever dispatches, one caller at a time, and kept with their
+    connections. Nothing changes threads, which would take longer than all else that a dispatch does here.
+
+    A thread in which another loop is running cannot run one of these, and gives its work to a loop in a daemon thread.
+    So do threads that are more than `_MOST_LOOPS` at once: they share that loop's connections.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[asyncio.AbstractEventLoop] = []
+        self._count = 0
+        self._shared: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        loop = None if _is_in_a_loop() else self._take()
+        if loop is None:
+            return self.run_in_thread(work())
+        try:
+            return _run_to_its_end(loop, work())
+        finally:
+            with self._lock:
+                self._idle.append(loop)
+
+    def run_in_thread(self, work: Coroutine[Any, Any, T]) -> T:
+        """On the loop that never stands still, for work that may leave something to be done in the background."""
+        return asyncio.run_coroutine_threadsafe(work, self._shared_loop()).result()
+
+    def _take(self) -> asyncio.AbstractEventLoop | None:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if self._count >= _MOST_LOOPS:
+                return None
+            self._count += 1
+        return _CallersLoop()
+
+    def _shared_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._shared is None:
+                self._shared = asyncio.new_event_loop()
+                threading.Thread(target=self._shared.run_forever, name="outbox-sync", daemon=True).start()
+            return self._shared
+
+    def disconnect(self) -> None:
+        """Close the connections of all loops. Those of loops that are in use stay."""
+        if _is_in_a_loop():
+            # A loop cannot be run in this thread.
+            thread = threading.Thread(target=self._close_idle)
+            thread.start()
+            thread.join()
+        else:
+            self._close_idle()
+        if self._shared is not None:
+            asyncio.run_coroutine_threadsafe(disconnect_async(), self._shared).result()
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._count -= len(idle)
+        for loop in idle:
+            loop.run_until_complete(disconnect_async())
+            loop.close()
+
+    def close_at_exit(self) -> None:
+        """The interpreter ends. A thread that is still dispatching keeps its loop."""
+        with suppress(Exception):
+            self._close_idle()
 
     def forget(self) -> None:
-        """After a fork: the thread exists only in the parent."""
+        """After a fork: the thread exists only in the parent, and so do the other ends of the connections."""
+        _inherited.extend(self._idle)
         self.__init__()  # type: ignore[misc]
 
 
-_loop = _LoopThread()
-os.register_at_fork(after_in_child=_loop.forget)
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Also where a signal's handler raises meanwhile: a connection is not left in the middle of a statement."""
+    task = loop.create_task(work)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        if not task.done():
+            task.cancel()
+            with suppress(BaseException):
+                loop.run_until_complete(task)
+        raise
+
+
+_inherited: list[asyncio.AbstractEventLoop] = []
+"""Loops of a parent process, kept so that they are not collected: they are not this process's to close."""
+
+_loops = _Loops()
+os.register_at_fork(after_in_child=_loops.forget)
+atexit.register(_loops.close_at_exit)

@@ -26,6 +26,7 @@ from outbox.notify.group import Hub, Line
 from outbox.registry import import_failure, import_jobs, registered
 from outbox.runtime import logs
 from outbox.runtime.exits import ExitCode
+from outbox.runtime.patched_python import refuse_patched_python
 from outbox.runtime.process import Supervised, leave, run_worker
 from outbox.runtime.relaying import SAFETY_NET, relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
@@ -34,6 +35,7 @@ from outbox.runtime.systemd import notify_systemd
 from outbox.runtime.waking import Waking
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
+from outbox.settings_files import working_directory
 from outbox.wakeups import binary_log
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -134,6 +136,7 @@ def _profile(reference: str) -> WorkerOptions:
 
 def _worker(options: WorkerOptions, events: Events, supervised: Supervised | None) -> Worker:
     settings = Settings.load()
+    refuse_patched_python()
     name = options.name or f"{socket.gethostname()}:{os.getpid()}"
     if supervised is not None and options.name:
         name = f"{options.name}:{supervised.index}"
@@ -145,6 +148,7 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
     # Before the application's modules: drivers load less of their packages than these would.
     drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
     import_jobs(settings.jobs)
+    refuse_patched_python()
     if not registered():
         raise ConfigurationError(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
@@ -165,9 +169,9 @@ def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str])
 
 
 def main() -> NoReturn:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = working_directory()
+    if here is not None and str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII.

@@ -34,6 +34,10 @@ class Writer(ABC):
     async def execute(self, statement: str, parameters: Sequence[Any]) -> None: ...
 
     @abstractmethod
+    async def autocommit(self) -> None:
+        """From now on, each statement is a transaction."""
+
+    @abstractmethod
     async def commit(self) -> None: ...
 
     @abstractmethod
@@ -49,6 +53,9 @@ class InnoDBWriter(Writer):
         async with self._connection.cursor() as cursor:
             await cursor.execute(statement, tuple(parameters))
 
+    async def autocommit(self) -> None:
+        await self._connection.autocommit(True)
+
     async def commit(self) -> None:
         await self._connection.commit()
 
@@ -60,11 +67,15 @@ class SQLiteWriter(Writer):
     def __init__(self, url: str, rows: int) -> None:
         super().__init__(rows, "?", "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')")
         self._connection = sqlite.connect(url)
+        self._begins = True
 
     async def execute(self, statement: str, parameters: Sequence[Any]) -> None:
-        if not self._connection.in_transaction:
+        if self._begins and not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(statement, parameters)
+
+    async def autocommit(self) -> None:
+        self._begins = False
 
     async def commit(self) -> None:
         self._connection.execute("COMMIT")

@@ -352,6 +352,9 @@ class Driver(Inserts, Claims, Fleet, Inspects, KeepsFailed, Protocol):
     def description(self) -> str:
         """Where it stores, for banners and logs: a URL without its password, and the server's version once known."""
 
+    def drop(self) -> None:
+        """Close every connection without its event loop, which is closed. Never raises; harmless when repeated."""
+
     async def check(self) -> None:
         """Reach the server.
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _MOST = 10_000
 """Names of queues that wait for a Redis that does not answer."""
 
+_GAP = 0.01
+"""Seconds between two messages. The first commit after a quiet time is told at once. Those that follow closely share a
+message, or else publishing would take the interpreter as long as dispatching."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _FAREWELL_SECONDS = 0.5
 _NOT_BY_CHANCE = 2
@@ -29,7 +33,7 @@ _log = logging.getLogger("outbox.notify")
 
 class Publisher:
     """Committing threads leave names of queues behind; a thread of its own publishes what has gathered, in one message
-    for all the commits that came while it was publishing the one before.
+    for all the commits that came while it was publishing the one before, or shortly after.
 
     It is started by the first name. When the interpreter ends, what was just committed gets a moment to be told.
     """
@@ -39,6 +43,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._queues: set[str] = set()
         self._pending = False
+        """The thread is publishing, or will look at the names soon: it needs no call."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted: asyncio.Event | None = None
         self._told = threading.Event()
@@ -52,10 +57,10 @@ class Publisher:
         with self._lock:
             if len(self._queues) < _MOST:
                 self._queues.update(queues)
+            self._told.clear()
             if self._pending:
                 return
             self._pending = True
-            self._told.clear()
             if self._loop is None:
                 self._start()
                 return
@@ -84,7 +89,6 @@ class Publisher:
                 try:
                     while True:
                         await self._publish_next(client)
-                        self._failures = 0
                 finally:
                     # A connection that is broken may not be closed without a word; that is no end of publishing.
                     with suppress(Exception):
@@ -96,13 +100,15 @@ class Publisher:
         assert self._wanted is not None  # noqa: S101 - for the type checker: started
         await self._wanted.wait()
         self._wanted.clear()
-        queues = self._take()
-        try:
-            await client.publish(CHANNEL, pack(queues))
-        except BaseException:
-            self._put_back(queues)
-            raise
-        self._tell()
+        while queues := self._take():
+            try:
+                await client.publish(CHANNEL, pack(queues))
+            except BaseException:
+                self._put_back(queues)
+                raise
+            self._failures = 0
+            self._tell()
+            await asyncio.sleep(_GAP)
 
     async def _pause_after(self, error: Exception) -> None:
         """The first failure means no more than that the server closed a connection that had been idle for long."""
@@ -113,8 +119,10 @@ class Publisher:
             await asyncio.sleep(min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE))
 
     def _take(self) -> set[str]:
+        """What has gathered. After an empty set the thread has to be called again."""
         with self._lock:
-            queues, self._queues, self._pending = self._queues, set(), False
+            queues, self._queues = self._queues, set()
+            self._pending = bool(queues)
         return queues
 
     def _put_back(self, queues: set[str]) -> None:
@@ -126,7 +134,7 @@ class Publisher:
 
     def _tell(self) -> None:
         with self._lock:
-            if not self._pending:
+            if not self._queues:
                 self._told.set()
 
     def _farewell(self) -> None:

@@ -6,7 +6,14 @@ import random
 import threading
 
 from outbox import clock
+from outbox.errors import RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp, Events
+
+CLAIM, LOOK, SETTLE, RENEW, HEARTBEAT = "claim", "look", "settle", "renew", "heartbeat"
+"""What is asked of a store. One that refuses one of them may carry out the others."""
+
+_IMPLIES = {CLAIM: {LOOK}}
+"""What else was right when one of them was carried out: it may not be asked again for a long time."""
 
 
 class Availability:
@@ -14,7 +21,7 @@ class Availability:
 
     Thread-safe: leases are renewed from a thread of their own. A call tells when it began, because one that began
     before the last change says nothing about the time after it: a connect that times out after the server came back
-    is not a second outage.
+    is not a second outage. An outage in which the store refuses some requests is over when those are carried out.
     """
 
     def __init__(self, connection: str, events: Events) -> None:
@@ -23,27 +30,44 @@ class Availability:
         self._lock = threading.Lock()
         self._down_since: float | None = None
         self._changed = float("-inf")
+        self._refused: set[str] = set()
+        self._answered: dict[str, float] = {}
 
     @property
     def down(self) -> bool:
         return self._down_since is not None
 
-    def failed(self, begun: float, error: BaseException) -> None:
-        """A call that began at ``begun`` could not reach the store."""
+    def failed(self, begun: float, error: BaseException, request: str = "") -> None:
+        """A ``request`` that began at ``begun`` could not reach the store, or was refused."""
         with self._lock:
-            if self._down_since is None and begun >= self._changed:
+            if begun < self._changed:
+                return
+            if isinstance(error, RequestRefused):
+                self._refused.add(request)
+            if self._down_since is None:
                 self._down_since = self._changed = clock.now()
                 self._events.emit(ConnectionDown(self._connection, str(error)))
 
-    def succeeded(self, begun: float) -> None:
-        """A call that began at ``begun`` was answered."""
+    def succeeded(self, begun: float, request: str = "") -> None:
+        """A ``request`` that began at ``begun`` was carried out."""
+        self._answered[request] = begun
         if self._down_since is None:
             return
         with self._lock:
-            if self._down_since is not None and begun >= self._changed:
+            self._refused -= {request, *_IMPLIES.get(request, ())}
+            if self._down_since is not None and not self._refused and begun >= self._changed:
                 now = clock.now()
                 self._events.emit(ConnectionUp(self._connection, now - self._down_since))
                 self._down_since, self._changed = None, now
+
+    def unneeded(self, request: str) -> None:
+        """There is nothing to ask for with this ``request`` any more, so that it says nothing about the store."""
+        if request in self._refused:
+            self.succeeded(clock.now(), request)
+
+    def answers_others(self, since: float, request: str) -> bool:
+        """Whether the store has carried out another request that began after ``since``."""
+        return any(begun > since for other, begun in list(self._answered.items()) if other != request)
 
 
 class Patience:

@@ -11,7 +11,7 @@ from outbox.drivers.base import Outlook
 from outbox.errors import BackendUnavailable
 from outbox.notify.base import Wakeups
 from outbox.runtime.attempt import Attempt
-from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.availability import CLAIM, LOOK, Availability, Patience
 from outbox.runtime.completer import Completer
 from outbox.runtime.nap import Nap
 from outbox.runtime.service import BackgroundLoop
@@ -137,7 +137,7 @@ class Claimer(BackgroundLoop):
             attempts = await self._aside(take, *arguments)
             used = 0 if self.stopping else len(attempts or ())
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self._availability.failed(begun, error, CLAIM)
             reached = False
         finally:
             # Before any pause: the slots belong to the other lanes as well.
@@ -147,7 +147,7 @@ class Claimer(BackgroundLoop):
         if attempts is None:
             return None
         self._patience.reset()
-        self._availability.succeeded(begun)
+        self._availability.succeeded(begun, CLAIM)
         if self.stopping:
             self._hand_back(attempts)
             return None
@@ -167,8 +167,8 @@ class Claimer(BackgroundLoop):
             try:
                 await call()
             except BackendUnavailable as error:
-                self._availability.failed(begun, error)
+                self._availability.failed(begun, error, LOOK)
                 await self.pause(self._patience.next())
             else:
-                self._availability.succeeded(begun)
+                self._availability.succeeded(begun, LOOK)
                 return

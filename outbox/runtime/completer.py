@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from outbox import clock
 from outbox.drivers.base import Settled
 from outbox.errors import BackendUnavailable
 from outbox.events import Events, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
 from outbox.runtime.attempt import Attempt, Interruption
-from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.availability import SETTLE, Availability, Patience
 from outbox.runtime.held import Held
 from outbox.runtime.service import BackgroundLoop
+from outbox.runtime.set_aside import SetAside
 from outbox.settlement import Failure, Settlement
 
 MAX_BATCH = 500
@@ -30,6 +33,9 @@ class Completer(BackgroundLoop):
 
     A store that does not answer is asked again until it does; nothing is dropped. When the worker stops meanwhile, it
     is asked for one more lease: what is written later would find the jobs with other owners anyway.
+
+    One end that keeps its batch from being written, while the store carries out all else, is set aside, so that the
+    others are written.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Completer(BackgroundLoop):
         self._keeping_up = asyncio.Event()
         self._keeping_up.set()
         self._give_up_at: float | None = None
+        self._set_aside = SetAside(self._isolate, events)
 
     @property
     def backlog(self) -> int:
@@ -75,10 +82,10 @@ class Completer(BackgroundLoop):
         await self._keeping_up.wait()
 
     async def run(self) -> None:
-        while self._pending or not self.stopping:
+        while self._pending or not self.stopping or self._set_aside.waits:
+            await self._set_aside.retry()
             if not self._pending:
-                await self._wanted.wait()
-                self._wanted.clear()
+                await self._wait()
                 continue
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
             self._writing = len(batch)
@@ -87,6 +94,23 @@ class Completer(BackgroundLoop):
             except BackendUnavailable:
                 self._abandon([*batch, *self._pending])
             self._writing = 0
+        self._abandon(self._set_aside.give_up())
+
+    async def _wait(self) -> None:
+        """For an end to write, or for the next try of those that were set aside."""
+        if self.stopping and self._set_aside.waits:
+            await asyncio.sleep(min(1.0, self._set_aside.due_in or 0.0))
+            if self._out_of_time:
+                self._abandon(self._set_aside.give_up())
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._set_aside.due_in):
+                await self._wanted.wait()
+        self._wanted.clear()
+
+    @property
+    def _out_of_time(self) -> bool:
+        return self._give_up_at is not None and clock.now() >= self._give_up_at
 
     async def stop(self) -> None:
         if self._give_up_at is None:
@@ -99,48 +123,79 @@ class Completer(BackgroundLoop):
         self._keeping_up.set()
 
     async def _write(self, batch: list[Attempt]) -> None:
-        """
-        Raises:
-            BackendUnavailable: still, although the worker has been stopping for a while.
-        """
-        settlements = [attempt.settlement for attempt in batch if attempt.settlement is not None]
-        try:
-            settled = await self._patiently(settlements)
-        except BackendUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - one that the store refuses must not take the others with it
-            if len(batch) == 1:
-                self._refused(batch[0], error)
-            else:
-                middle = len(batch) // 2
-                await self._write(batch[:middle])
-                await self._write(batch[middle:])
-        else:
-            self._held.discard(batch)
-            self._report(batch, settled)
+        """Until the store takes the batch.
 
-    async def _patiently(self, settlements: list[Settlement]) -> Settled:
-        """
         Raises:
             BackendUnavailable: still, although the worker has been stopping for a while.
         """
         patience = Patience()
+        failing_since: float | None = None
         while True:
             begun = clock.now()
             try:
-                settled = await self._settle(settlements)
+                settled = await self._settle(_settlements(batch))
             except BackendUnavailable as error:
-                self._availability.failed(begun, error)
-                if self._give_up_at is not None and clock.now() >= self._give_up_at:
+                self._availability.failed(begun, error, SETTLE)
+                if self._out_of_time:
                     raise
+                if failing_since is not None and await self._is_about_one(batch, failing_since):
+                    await self._isolate(batch)
+                    return
+                failing_since = failing_since or begun
                 if not self.stopping:
                     self._keeping_up.clear()
                 await self._retry_pause(patience.next())
+            except Exception as error:  # noqa: BLE001 - one that the store refuses must not take the others with it
+                await self._refuse_or_split(batch, error, self._write)
+                return
             else:
-                self._availability.succeeded(begun)
-                if len(self._pending) < MAX_BACKLOG:
-                    self._keeping_up.set()
-                return settled
+                self._written(begun, batch, settled)
+                return
+
+    async def _is_about_one(self, batch: list[Attempt], since: float) -> bool:
+        """Whether one end keeps the others of the batch from being written: the store carries out other requests, and
+        takes one of the batch alone."""
+        if len(batch) == 1 or not self._availability.answers_others(since, SETTLE):
+            return len(batch) == 1 and bool(self._pending) and self._availability.answers_others(since, SETTLE)
+        probe = random.choice(batch)  # noqa: S311 - any of them
+        begun = clock.now()
+        try:
+            settled = await self._settle(_settlements([probe]))
+        except Exception:  # noqa: BLE001 - it is tried again, with the others
+            return False
+        batch.remove(probe)
+        self._written(begun, [probe], settled)
+        return True
+
+    async def _isolate(self, batch: list[Attempt]) -> None:
+        """Write all that the store takes. An end that it refuses alone is set aside, and tried again by itself."""
+        begun = clock.now()
+        try:
+            settled = await self._settle(_settlements(batch))
+        except Exception as error:  # noqa: BLE001 - sorted below
+            if isinstance(error, BackendUnavailable) and len(batch) == 1:
+                self._set_aside.add(batch[0], error)
+            else:
+                await self._refuse_or_split(batch, error, self._isolate)
+        else:
+            self._written(begun, batch, settled)
+
+    async def _refuse_or_split(
+        self, batch: list[Attempt], error: Exception, write: Callable[[list[Attempt]], Awaitable[None]]
+    ) -> None:
+        if len(batch) == 1:
+            self._refused(batch[0], error)
+        else:
+            middle = len(batch) // 2
+            await write(batch[:middle])
+            await write(batch[middle:])
+
+    def _written(self, begun: float, batch: list[Attempt], settled: Settled) -> None:
+        self._availability.succeeded(begun, SETTLE)
+        if len(self._pending) < MAX_BACKLOG:
+            self._keeping_up.set()
+        self._held.discard(batch)
+        self._report(batch, settled)
 
     async def _retry_pause(self, seconds: float) -> None:
         """Also while stopping, when ``pause`` would return at once."""
@@ -167,10 +222,16 @@ class Completer(BackgroundLoop):
 
     def _abandon(self, attempts: list[Attempt]) -> None:
         unwritten = [attempt for attempt in attempts if attempt in self._held]
+        if not unwritten and not attempts:
+            return
         self._held.discard(unwritten)
         self._pending.clear()
         job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
         self._events.emit(SettlementsAbandoned(self._connection, job_ids))
+
+
+def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:
+    return [attempt.settlement for attempt in batch if attempt.settlement is not None]
 
 
 def _event(attempt: Attempt, end: Settlement) -> JobSettled:

@@ -10,7 +10,7 @@ from outbox.drivers.base import Outlook
 from outbox.errors import BackendUnavailable
 from outbox.notify.base import Wake, Wakeups
 from outbox.runtime.attempt import Attempt
-from outbox.runtime.availability import Availability
+from outbox.runtime.availability import LOOK, Availability
 from outbox.runtime.eagerness import Eagerness
 from outbox.settings import WorkerOptions
 
@@ -131,9 +131,10 @@ class Nap:
         try:
             outlook = await self._look(self._has_room and not self._restless and self._idle())
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self._availability.failed(begun, error, LOOK)
             self._fruitless = 1  # The next claim finds out when it is back.
             return self._sleep
+        self._availability.succeeded(begun, LOOK)
         self.idle_workers = max(1, outlook.idle)
         news = self._news(outlook.due)
         if outlook.due is not None and outlook.due <= 0:
@@ -168,7 +169,8 @@ class Nap:
         self._expecting = True
         if woken is Wake.TAKEN:
             return False
-        others = self.idle_workers - 1 if woken is Wake.JOBS else self.idle_workers
+        alone = self.idle_workers == 1
+        others = self.idle_workers - 1 if alone or woken is Wake.JOBS else self.idle_workers
         hesitation = self._eagerness.hesitation(_HERD_STEP * others)
         if hesitation:
             await self._sit_out(hesitation)

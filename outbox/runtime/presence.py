@@ -9,7 +9,7 @@ from outbox import clock
 from outbox.drivers.base import RUNNING_JOBS_SHOWN, Fleet, RunningJob, WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.runtime.attempt import Attempt
-from outbox.runtime.availability import Availability
+from outbox.runtime.availability import HEARTBEAT, Availability
 from outbox.runtime.service import BackgroundLoop
 
 FORGET_AFTER = 600.0
@@ -79,8 +79,8 @@ class Presence(BackgroundLoop):
                 self._forgot = begun
                 await self._driver.forget_workers(FORGET_AFTER)
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self._availability.failed(begun, error, HEARTBEAT)
         except Exception:  # noqa: BLE001 - operators see less; jobs go on
             _log.exception("the row of this worker could not be written")
         else:
-            self._availability.succeeded(begun)
+            self._availability.succeeded(begun, HEARTBEAT)

@@ -9,7 +9,7 @@ from outbox import clock
 from outbox.drivers.base import Claims
 from outbox.errors import BackendUnavailable
 from outbox.runtime.attempt import Attempt
-from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.availability import RENEW, Availability, Patience
 from outbox.runtime.held import Held
 from outbox.runtime.service import BackgroundLoop
 from outbox.settlement import Fence
@@ -49,6 +49,8 @@ class Renewal(BackgroundLoop):
         while not await self.pause(delay):
             begun = clock.now()
             fences = self._held.renewable() if begun >= due else self._held.overstaying(begun - _BRIEFLY)
+            if not fences:
+                self._availability.unneeded(RENEW)
             if not fences or await self._renew(fences):
                 self._patience.reset()
                 due = begun + self._interval if begun >= due else due
@@ -61,12 +63,12 @@ class Renewal(BackgroundLoop):
         try:
             lease = await self._driver.extend(fences, self._lease)
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self._availability.failed(begun, error, RENEW)
             return False
         except Exception:  # noqa: BLE001 - whatever it is: to stop renewing would cost every job that runs
             _log.exception("leases could not be renewed; trying again")
             return False
-        self._availability.succeeded(begun)
+        self._availability.succeeded(begun, RENEW)
         self._held.renewed(lease.kept, lease.deadline)
         if lease.lost:
             for attempt in self._held.attempts():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -28,6 +28,20 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Return once it has ended."""
+
+
+class Together:
+    """Several services that stop at the same time, so that one whose store hangs does not keep the others going."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._services = services
+
+    async def start(self) -> None:
+        for service in self._services:
+            await service.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(service.stop() for service in self._services))
 
 
 class BackgroundLoop(ABC):

@@ -120,11 +120,10 @@ class StoreThread:
                 await service.start()
             _tell(caller, _resolve, started)
             await self._asked.wait()
-            for service in reversed(services):
-                await service.stop()
+            # All at once: a store that hangs keeps neither the leases nor the connections of another.
+            await asyncio.gather(*(service.stop() for service in services))
         finally:
-            for driver in self._drivers:
-                await driver.close()
+            await asyncio.gather(*(driver.close() for driver in self._drivers))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:

@@ -20,6 +20,7 @@ from outbox.events import (
     LoopBlocked,
     ProcessEnded,
     ProcessStarted,
+    SettlementPostponed,
     SettlementRefused,
     SettlementsAbandoned,
     SourcesChanged,
@@ -98,6 +99,16 @@ def _(event: JobOverdue) -> Wording:
 @describe.register
 def _(event: HookFailed) -> Wording:
     return Wording(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
+
+
+@describe.register
+def _(event: SettlementPostponed) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "postponed",
+        f"{_job(event)}: the store does not take its end ({event.outcome.value}) for now: {_failure(event.failure)}; "
+        "trying again while this worker runs",
+    )
 
 
 @describe.register

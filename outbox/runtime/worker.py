@@ -19,6 +19,7 @@ from outbox.events import Events, WorkerStarted, WorkerStopped, WorkerStopping
 from outbox.ids import new_token
 from outbox.notify.polling import Polling
 from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.availability import LOOK
 from outbox.runtime.drain import Drain
 from outbox.runtime.executor import Executor
 from outbox.runtime.exits import Reason, end_now
@@ -29,7 +30,7 @@ from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
 from outbox.runtime.presence import Presence, running_jobs
 from outbox.runtime.relaying import RelayLoop
 from outbox.runtime.renewal import Renewal
-from outbox.runtime.service import BackgroundLoop, Cancelled, Service
+from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
 from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
@@ -156,6 +157,8 @@ class Worker:
         """In the order in which they start. They stop the other way round: nothing new is claimed, what runs comes to
         its end, the ends are written, their hooks run, and only then leases are no longer renewed."""
         options = self._options
+        for lane in self._lanes:
+            lane.claimer.on_crash = lane.completer.on_crash = self._crashed
         drain = partial(Drain, self._interrupt, slots=self._slots, stop=self.stop, grace=options.grace)
         limits: list[Service] = []
         if options.max_time:
@@ -167,9 +170,9 @@ class Worker:
             self._stores,
             self._ears,
             drain(),  # of hooks
-            *(lane.completer for lane in self._lanes),
+            Together([lane.completer for lane in self._lanes]),
             drain(),  # of jobs
-            *(lane.claimer for lane in self._lanes),
+            Together([lane.claimer for lane in self._lanes]),
             *limits,
         ]
 
@@ -217,12 +220,17 @@ class Worker:
         for relay in self._relays:
             if relay.alone:
                 await self._stores.call(relay.check)
-        for lane in self._lanes:
-            begun = clock.now()
-            try:
-                await lane.check()
-            except BackendUnavailable as error:
-                lane.availability.failed(begun, error)
+        checks = await asyncio.gather(*map(self._check_lane, self._lanes), return_exceptions=True)
+        for error in checks:
+            if error is not None:
+                raise error
+
+    async def _check_lane(self, lane: Lane) -> None:
+        begun = clock.now()
+        try:
+            await lane.check()
+        except BackendUnavailable as error:
+            lane.availability.failed(begun, error, LOOK)
 
     def _attempts(self) -> list[Attempt]:
         return [attempt for lane in self._lanes for attempt in lane.held.attempts()]

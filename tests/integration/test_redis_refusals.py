@@ -16,7 +16,7 @@ from outbox.drivers.redis.faults import Fault, classify, translate
 from outbox.drivers.redis.messenger import Messenger
 from outbox.drivers.redis.scripting import command
 from outbox.drivers.redis.store import Store
-from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, UnsupportedServer
+from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, RequestRefused, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.integration.redis_servers import ClusterServer, documented_user
@@ -121,9 +121,9 @@ async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServ
     assert await driver.pause("default")
     assert await driver.resume("default")
     assert await driver.find("00000000") == await driver.find_failed("00000000") == []
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(RequestRefused, match="refuses this user"):
         await driver._store.do(command("FLUSHALL"))
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(RequestRefused, match="refuses this user"):
         await driver._store.do(command("GET", "session:1"))
     await driver.close()
 
@@ -311,3 +311,33 @@ def test_errors_are_sorted_by_what_to_do_about_them(error: exceptions.RedisError
 def test_a_version_without_numbers_is_none_that_is_known() -> None:
     with pytest.raises(UnsupportedServer):
         concerns._refuse({}, "somewhere", one_slot=True)
+
+
+# --- what was right once
+
+
+@pytest.mark.parametrize(
+    "change", [("-evalsha", "-eval"), (">other", "<secret"), ("off",)], ids=["right", "password", "off"]
+)
+async def test_a_user_who_is_refused_after_a_good_start_is_an_outage(redis_url: str, change: tuple[str, ...]) -> None:
+    """As long as the user was refused from the start, it is a matter of configuration."""
+    with Client.from_url(redis_url) as operator:
+        operator.execute_command("ACL", "SETUSER", "shop", "reset", "on", ">secret", "~*", "&*", "+@all")
+        url = redis_url.replace("redis://", "redis://shop:secret@")
+        driver, fresh = RedisDriver(url), RedisDriver(url)
+        try:
+            await driver.insert([envelope()])
+            [claim] = await driver.claim(["default"], 1, 30)
+            operator.execute_command("ACL", "SETUSER", "shop", *change)
+            operator.execute_command("CLIENT", "KILL", "USER", "shop")
+            for _ in range(2):
+                with pytest.raises(RequestRefused):
+                    await driver.settle([Settlement.completed(claim.fence)])
+            with pytest.raises(ConfigurationError):
+                await fresh.insert([envelope()])
+            operator.execute_command("ACL", "SETUSER", "shop", "reset", "on", ">secret", "~*", "&*", "+@all")
+            assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+        finally:
+            operator.execute_command("ACL", "DELUSER", "shop")
+        await driver.close()
+        await fresh.close()

@@ -27,3 +27,17 @@ async def test_a_claim_waits_three_times_and_its_end_twice(backend: str, count: 
         await driver.settle([Settlement.completed(claim.fence) for claim in claims])
         assert proxy.round_trips == 2
         await driver.close()
+
+
+@pytest.mark.parametrize("backend", SERVERS)
+@pytest.mark.parametrize("count", [1, 400])
+async def test_a_dispatch_without_a_session_waits_once(backend: str, count: int, migrated_url: str) -> None:
+    """One INSERT in autocommit: no BEGIN, no COMMIT, no look at the connection before or after."""
+    async with between(migrated_url) as proxy:
+        driver = DatabaseDriver(proxy.url, pool_size=1, inserts_directly=True)
+        await driver.insert(envelopes(1))
+        proxy.round_trips = 0
+        for _ in range(3):
+            await driver.insert(envelopes(count))
+        assert proxy.round_trips == 3
+        await driver.close()

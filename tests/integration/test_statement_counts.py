@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.dialects.mysql import MySQL
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 
@@ -34,7 +35,7 @@ class Counting:
 
     def _note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         if not statement.startswith(("BEGIN", "PRAGMA")):
-            self.sent.append(statement.split()[0])
+            self.sent.append(statement.removeprefix(MySQL.unchecked).split()[0])
 
     def since(self) -> list[str]:
         sent, self.sent = self.sent, []
@@ -128,9 +129,67 @@ async def test_renewing_the_leases_of_one_claim_is_one_update(counting: Counting
     assert len(counting.since()) == 1
 
 
+async def claimed_one_by_one(counting: Counting, count: int) -> list[Fence]:
+    """Every job is held under a token of its own."""
+    await counting.driver.insert(envelopes(count))
+    fences = [claim.fence for _ in range(count) for claim in await counting.driver.claim(["default"], 1, 30)]
+    assert len({fence.token for fence in fences}) == count
+    counting.since()
+    return fences
+
+
+async def test_what_300_tokens_hold_is_renewed_released_and_completed_in_constant_statements(
+    counting: Counting,
+) -> None:
+    driver = counting.driver
+    fences = await claimed_one_by_one(counting, 300)
+    lease = await driver.extend(fences, 30)
+    assert (len(lease.kept), counting.since()) == (300, ["UPDATE"])
+    settled = await driver.settle([Settlement.completed(fence) for fence in fences[:100]])
+    assert (len(settled.accepted), counting.since()) == (100, ["SELECT", "DELETE"])
+    settled = await driver.settle([Settlement.failed(fence, FAILURE) for fence in fences[100:200]])
+    assert (len(settled.accepted), len(counting.since())) == (100, 3)
+    settled = await driver.settle([Settlement.snoozed(fence) for fence in fences[200:]])
+    assert (len(settled.accepted), counting.since()) == (100, ["SELECT", "UPDATE"])
+
+
+async def test_a_stale_pair_renews_nobody_elses_row(counting: Counting) -> None:
+    """Neither a row of another holder, nor a row of the same worker under another of its tokens."""
+    driver = counting.driver
+    first, second, third = await claimed_one_by_one(counting, 3)
+    crossed = Fence(first.job_id, second.token)
+    await driver.settle([Settlement.snoozed(third)])
+    [again] = await driver.claim(["default"], 1, 60)
+    before = await driver.get(again.fence.job_id)
+    counting.since()
+    lease = await driver.extend([crossed, second, third], 600)
+    assert (lease.kept, lease.lost) == ({second}, {crossed, third})
+    assert counting.since() == ["UPDATE", "SELECT"]
+    assert await driver.get(again.fence.job_id) == before
+    held = await driver.get(first.job_id)
+    assert held is not None
+    assert held.reserved_until is not None
+    assert (held.reserved_until - await driver.now()).total_seconds() < 31
+    lease = await driver.extend([first, crossed], 600)
+    assert (lease.kept, lease.lost) == ({first}, {crossed})
+
+
 async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: Counting) -> None:
     await counting.driver.look([f"queue-{number}" for number in range(200)])
     assert len(counting.since()) == 1
+
+
+@pytest.mark.parametrize("count", [20, 200])
+async def test_a_claim_from_many_queues_is_a_constant_number_of_statements(counting: Counting, count: int) -> None:
+    """Else jobs that were found first would be locked for a round trip to each of the other queues."""
+    queues = [f"queue-{number}" for number in range(count)]
+    await counting.driver.insert([envelope(queue=queue) for queue in queues])
+    counting.since()
+    taken = []
+    while claims := await counting.driver.claim(queues, count, 30):
+        taken += claims
+        assert len(counting.since()) <= 1 + 8 + 1
+    assert [claim.queue for claim in taken] == queues, "in the order of preference"
 
 
 async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
+from outbox.notify import data_version as module
 from outbox.notify.base import Wake
 from outbox.notify.data_version import DataVersion
 
@@ -102,3 +104,103 @@ async def test_nothing_is_read_while_nobody_waits(watched: DataVersion, writer: 
 @pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
 def test_a_database_in_memory_has_nobody_else_to_watch(url: str) -> None:
     assert DataVersion.of(make_url(url)) is None
+
+
+needs_notifications = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+
+
+class Readings:
+    def __init__(self, watched: DataVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        read = watched._read
+
+        def counted() -> int | None:
+            self.count += 1
+            return read()
+
+        monkeypatch.setattr(watched, "_read", counted)
+
+
+async def waiting_for_the_kernel(watched: DataVersion) -> asyncio.Task[Wake]:
+    """What was written before is over: only the kernel's notification leads to another reading."""
+    watched.clear()
+    waiting = asyncio.create_task(watched.wait(60))
+    while watched._listening is None:
+        await asyncio.sleep(0.001)
+    return waiting
+
+
+@needs_notifications
+async def test_nothing_is_read_while_the_kernel_tells_of_nothing(
+    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await waiting_for_the_kernel(watched)
+    readings = Readings(watched, monkeypatch)
+    await asyncio.sleep(0.2)
+    assert (readings.count, watched._timer) == (0, None)
+    writer.execute("INSERT INTO t VALUES (1)")
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+    assert readings.count >= 1
+
+
+@needs_notifications
+async def test_what_is_written_but_not_committed_yet_is_waited_for(
+    watched: DataVersion, writer: sqlite3.Connection
+) -> None:
+    """The kernel tells of the writing; the commit can be seen only later."""
+    writer.execute("PRAGMA cache_size = 1")
+    writer.execute("PRAGMA cache_spill = 1")
+    waiting = await waiting_for_the_kernel(watched)
+    writer.execute("BEGIN IMMEDIATE")
+    for _ in range(2_000):
+        writer.execute("INSERT INTO t VALUES (randomblob(400))")
+    while watched._listening is not None:
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    writer.execute("COMMIT")
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+
+
+async def test_where_the_kernel_does_not_tell_the_version_is_read_all_the_time(
+    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.FileChanges, "of", lambda _: None)
+    watched.clear()
+    waiting = asyncio.create_task(watched.wait(60))
+    await asyncio.sleep(0)
+    assert watched._timer is not None
+    writer.execute("INSERT INTO t VALUES (1)")
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+
+
+@needs_notifications
+async def test_a_kernel_that_is_silent_about_commits_is_not_relied_on(
+    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.clear()
+    assert watched._changes is not None
+    monkeypatch.setattr(watched._changes, "drain", lambda: False)
+    for number in range(10):
+        writer.execute("INSERT INTO t VALUES (?)", (number,))
+        watched.clear()
+    assert watched._changes is None
+    waiting = asyncio.create_task(watched.wait(60))
+    await asyncio.sleep(0)
+    writer.execute("INSERT INTO t VALUES (1)")
+    async with asyncio.timeout(10):
+        assert await waiting is Wake.MAYBE
+
+
+@needs_notifications
+async def test_commits_that_follow_closely_end_a_wait_fifty_times_a_second(
+    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 60)
+    watched.clear()
+    writer.execute("INSERT INTO t VALUES (1)")
+    assert await watched.wait(60) is Wake.MAYBE
+    writer.execute("INSERT INTO t VALUES (2)")
+    assert await watched.wait(0.2) is Wake.NOTHING

@@ -64,7 +64,7 @@ def test_what_gathers_while_redis_is_slow_is_told_in_one_message(redis: Redis) -
     publisher = Publisher(redis)
     redis.answers.clear()
     publisher.publish({"first"})
-    while publisher._pending:
+    while publisher._queues:
         time.sleep(0.001)
     began = time.monotonic()
     for number in range(5_000):
@@ -73,6 +73,19 @@ def test_what_gathers_while_redis_is_slow_is_told_in_one_message(redis: Redis) -
     redis.answers.set()
     redis.wait(lambda: len(redis.told) == 2)
     assert redis.told == [{"first"}, {"queue0", "queue1", "queue2"}]
+
+
+def test_commits_that_follow_closely_share_a_message(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GAP", 0.2)
+    publisher = Publisher(redis)
+    publisher.publish({"first"})
+    redis.wait(lambda: redis.told == [{"first"}])
+    for number in range(1_000):
+        publisher.publish({f"queue{number % 3}"})
+    redis.wait(lambda: len(redis.told) == 2)
+    assert redis.told[1] == {"queue0", "queue1", "queue2"}
+    publisher._farewell()
+    assert len(redis.told) == 2
 
 
 def test_what_redis_did_not_take_is_told_when_it_is_back(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:

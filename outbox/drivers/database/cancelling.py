@@ -6,7 +6,7 @@ from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from outbox.drivers.database.faults import Fault, classify, translate
+from outbox.drivers.database.faults import translate_in_session
 from outbox.drivers.database.staging import check_transaction
 from outbox.drivers.database.tables import jobs
 from outbox.ids import JobId
@@ -26,8 +26,7 @@ def cancel_in_session(session: Session, job_id: JobId) -> bool:
     try:
         result = connection_of().execute(delete(jobs).where(jobs.c.id == job_id.bytes, here))
     except DBAPIError as error:
-        # What the application's own transaction suffers, a deadlock or a lost connection, stays SQLAlchemy's error.
-        translated = None if classify(error) is not Fault.OTHER else translate(error, "the session's database")
+        translated = translate_in_session(error)
         if translated is None:
             raise
         raise translated from error

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.dialects import Statement, dialect_for
+from outbox.drivers.database.direct_connections import DirectConnections, W
 from outbox.drivers.database.doubts import Doubts
-from outbox.drivers.database.engine import create_engine, create_reader
+from outbox.drivers.database.engine import LEFT_AFTER, RECYCLE_SECONDS, create_engine, create_reader, shown_url
 from outbox.drivers.database.faults import Fault, Persistence, classify, translate
 from outbox.drivers.database.marks import Marks
+from outbox.drivers.database.opened_connections import OpenedConnections
 from outbox.drivers.database.origin import Origin
+from outbox.drivers.database.sqlite_wire import READS, SQLiteReading, SQLiteWire
 from outbox.drivers.database.wire import Plain, Wire
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, RequestRefused
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -29,6 +33,8 @@ Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 # what a network that swallows packets would be.
 _TRANSACTION_SECONDS = 60.0
 
+_MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
+"""Proxies answer for servers that they have lost."""
 
 _ALL = Origin()
 
@@ -36,15 +42,27 @@ _ALL = Origin()
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL) -> None:
+    def __init__(self, url: URL, pool_size: int = 5, origin: Origin = _ALL, note: str = "") -> None:
+        """``note`` is said after the address, wherever that is said."""
         self.url = url
+        self._note = note and f" ({note})"
         self.origin = origin
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
+        self._opened = OpenedConnections(self.engine, self._reader)
+        self._direct = DirectConnections(
+            self._reader, Wire, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+        )
+        self._direct_sqlite = DirectConnections(
+            self.engine, SQLiteWire, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
+        )
         self.dialect = dialect_for(self.engine.dialect)
         self.marks = Marks() if self.dialect.keeps_deleted else None
         """Where claims begin if not at the head of their index."""
         self.doubts = Doubts()
+        self._proven = False
+        """Whether something was written. Then this user and these tables were right once, and what is wrong with them
+        is an outage."""
 
     @property
     def holds_in_place(self) -> bool:
@@ -56,7 +74,7 @@ class Database:
 
     @property
     def address(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return f"{shown_url(self.url)}{self._note}"
 
     async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
         """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
@@ -65,7 +83,8 @@ class Database:
         transaction and returns the result if it was, else None; without it the work is simply done again.
 
         Raises:
-            BackendUnavailable: the database does not answer, or refused all retries.
+            BackendUnavailable: the database does not answer, or refused all retries; once something was written, also
+                what would be one of the next.
             TablesMissing, ConfigurationError: as their names say.
         """
         return await self._write(AsyncEngine.connect, work, confirm)
@@ -93,6 +112,32 @@ class Database:
         """`read` for statements that need nothing of SQLAlchemy, and are in a hurry."""
         return await self._read(_plainly, work)
 
+    @property
+    def runs_in_one_hop(self) -> bool:
+        """Whether `write_in_one_hop` can be used: on SQLite, unless a listener of the engine would miss it."""
+        return SQLiteWire.fits(self.engine)
+
+    async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
+        """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
+        `write`."""
+        await self._directly(self._direct_sqlite, lambda connection: connection.write(statements()))
+
+    async def write_directly(self, work: PlainWork[T]) -> T:
+        """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
+        checked out."""
+        if Wire.fits(self._reader):
+            return await self._directly(self._direct, work)
+        return await (self.write_plain(work) if self.engine.dialect.name == "sqlite" else self.read_plain(work))
+
+    async def _directly(self, connections: DirectConnections[W], work: Callable[[W], Awaitable[T]]) -> T:
+        persistence = Persistence()
+        while True:
+            try:
+                async with asyncio.timeout(_TRANSACTION_SECONDS):
+                    return await connections.run(work)
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                await self._pause_or_raise(error, persistence)
+
     async def _write(
         self,
         connect: Connect,
@@ -113,9 +158,10 @@ class Database:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
+                self._proven = True
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                if committing and classify(error) is Fault.UNREACHABLE:
+                if committing and classify(error) in _MAY_BE_COMMITTED:
                     # Once in doubt, always: another node of a cluster may learn of the first commit only after it was
                     # asked about it, and refuse the second because of it.
                     in_doubt = True
@@ -143,12 +189,26 @@ class Database:
         translated = translate(error, self.address)
         if translated is None:
             raise error
+        if self._proven and classify(error) is Fault.MISCONFIGURED:
+            translated = RequestRefused(str(translated))
         raise translated from error
 
+    def drop(self) -> None:
+        """Close every connection without its event loop, which is closed."""
+        for engine in (self.engine, self._reader):
+            engine.sync_engine.dispose(close=False)
+        self._opened.drop()
+
     async def close(self) -> None:
+        await self._direct.close()
+        await self._direct_sqlite.close()
         await self._reader.dispose()
         await self.engine.dispose()
 
 
 def _plainly(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
-    return Wire(engine) if Wire.fits(engine) else engine.connect()
+    if Wire.fits(engine):
+        return Wire(engine)
+    if SQLiteWire.fits(engine):
+        return SQLiteReading(engine) if engine.get_execution_options().get(READS) else SQLiteWire(engine)
+    return engine.connect()

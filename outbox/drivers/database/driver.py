@@ -23,6 +23,7 @@ from outbox.drivers.base import (
 from outbox.drivers.database import (
     claiming,
     concerns,
+    direct_insert,
     failed,
     failed_filters,
     fleet,
@@ -35,10 +36,8 @@ from outbox.drivers.database import (
 )
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
-from outbox.drivers.database.inserting import own_insert_statements
 from outbox.drivers.database.origin import Origin
 from outbox.drivers.database.tables import metadata
-from outbox.drivers.database.wire import Plain
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -48,17 +47,28 @@ from outbox.settlement import Fence, Settlement
 class DatabaseDriver:
     """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
 
-    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobKeeper`.
+    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobKeeper`. A
+    ``note`` is added to its address in errors and descriptions.
 
     Raises:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
     """
 
     def __init__(
-        self, url: str, *, name: str = "database", pool_size: int = 5, keeps_failed_of: Collection[str] = ()
+        self,
+        url: str,
+        *,
+        name: str = "database",
+        pool_size: int = 5,
+        keeps_failed_of: Collection[str] = (),
+        note: str = "",
+        inserts_directly: bool = False,
     ) -> None:
+        """With ``inserts_directly`` an INSERT goes over a connection that is kept for nothing else, in autocommit: for
+        those who only dispatch. Others have a connection for their transactions anyway."""
         self.name = name
-        self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)))
+        self._inserts_directly = inserts_directly
+        self._database = Database(parse_url(url), pool_size, Origin(but=frozenset(keeps_failed_of)), note)
         self._server = ""
 
     @property
@@ -93,12 +103,11 @@ class DatabaseDriver:
         await holding.give_back(self._database)
         await self._database.close()
 
-    async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        async def write(connection: Plain) -> None:
-            for statement, parameters in own_insert_statements(self._database.dialect, envelopes):
-                await connection.exec_driver_sql(statement, parameters)
+    def drop(self) -> None:
+        self._database.drop()
 
-        await self._database.write_plain(write)
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
         return await claiming.claim(self._database, queues, limit, lease, brief=brief)

@@ -15,20 +15,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import clock
-from outbox.drivers.database.faults import out_of_office
+from outbox.drivers.database.faults import needs_new_connection
 from outbox.drivers.database.loading import load_asyncmy
+from outbox.drivers.database.tls import check_tls
 from outbox.errors import ConfigurationError, UnsupportedServer
+from outbox.url_secrets import without_secrets
 
 _CONNECT_SECONDS = 10
-_RECYCLE_SECONDS = 1800
+RECYCLE_SECONDS = 1800
 _IDLE_SECONDS = 30
 """After which the server closes a connection, and undoes what was begun on it. Until then, a machine that was lost in
 the middle of a transaction locks what it was about to claim or to settle. A server's own time is eight hours."""
-_LEFT_AFTER = 20.0
+LEFT_AFTER = 20.0
 """Seconds after which a connection that was idle is not used again."""
 _SQL_MODE = "'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
 """Whatever the server's is. NO_BACKSLASH_ESCAPES above all: asyncmy quotes bytes, such as a claim's token, for servers
 without it."""
+_SESSION = (
+    "completion_type = 0, sql_safe_updates = 0, sql_select_limit = 18446744073709551615, sql_big_selects = 1"
+    " /*!80000 , transaction_read_only = 0 */ /*M! , tx_read_only = 0 */"
+)
+"""An administrator may have made others the default for all sessions, with which outbox's statements cannot work: a new
+transaction or the end of the connection after each COMMIT, limits on rows, no writes. MariaDB does not read the first
+comment, MySQL not the second."""
 _IDLE_SINCE = "outbox.idle_since"
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
 _EXAMPLE = "mysql+asyncmy://user:password@host/shop"
@@ -43,11 +52,12 @@ def parse_url(url: str) -> URL:
         ConfigurationError: it is not the URL of a database that outbox can use.
     """
     parsed = read_url(url)
+    shown = shown_url(parsed)
     backend = parsed.get_backend_name()
     if backend not in {"mysql", "mariadb", "sqlite"}:
         raise ConfigurationError(f"outbox keeps jobs in MySQL, MariaDB or SQLite, not in {backend}")
     if backend != "sqlite" and not parsed.database and not _NAMES_DATABASE & set(parsed.query):
-        raise ConfigurationError(f"{parsed} names no database: write it after the host, as in {_EXAMPLE}")
+        raise ConfigurationError(f"{shown} names no database: write it after the host, as in {_EXAMPLE}")
     driver = "asyncmy" if backend != "sqlite" else "aiosqlite"
     if parsed.drivername == backend:
         return parsed.set(drivername=f"{backend}+{driver}")
@@ -65,9 +75,20 @@ def read_url(url: str) -> URL:
         ConfigurationError: it is not the URL of a database.
     """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):  # the second for a port that is no number
-        raise ConfigurationError(f"{_without_password(url)!r} is not a database URL; an example: {_EXAMPLE}") from None
+        raise ConfigurationError(f"{without_secrets(url)!r} is not a database URL; an example: {_EXAMPLE}") from None
+    if parsed.get_backend_name() != "sqlite" and url.partition("://")[2].count("@") > 1:
+        # The first of them would end the password, and the rest of it be taken for the name of the server.
+        raise ConfigurationError(
+            f"{without_secrets(url)!r} has more than one @: write %40 for those in a password, a name or an option"
+        )
+    return parsed
+
+
+def shown_url(url: URL) -> str:
+    """``url`` for people, without passwords."""
+    return without_secrets(url.render_as_string(hide_password=True))
 
 
 def certainly_differ(one: URL, other: URL) -> bool:
@@ -88,10 +109,6 @@ def certainly_differ(one: URL, other: URL) -> bool:
     return all(file.is_file() for file in files) and not files[0].samefile(files[1])
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"://[^@/]*@", "://…@", url)
-
-
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     """
     Raises:
@@ -110,19 +127,20 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
         package = "aiosqlite" if url.get_backend_name() == "sqlite" else "'outbox-queue[mysql]'"
         raise ConfigurationError(f"{url.drivername} needs a package: pip install {package} ({error})") from error
     except ValueError as error:
-        raise ConfigurationError(f"an option of {url} has a value that it cannot have: {error}") from error
+        raise ConfigurationError(f"an option of {shown_url(url)} has a value that it cannot have: {error}") from error
 
 
 def _check_options(engine: AsyncEngine) -> None:
     """asyncmy would refuse them too, but at every attempt to connect, which looks like a server that is away."""
     _, options = engine.dialect.create_connect_args(engine.url)
+    check_tls(shown_url(engine.url), options.get("ssl"))
     try:
         known = signature(import_module("asyncmy").connect).parameters
     except ValueError:  # compiled without
         return
     for option in options:
         if option not in known:
-            raise ConfigurationError(f"{engine.url}: {engine.dialect.driver} has no option {option!r}")
+            raise ConfigurationError(f"{shown_url(engine.url)}: {engine.dialect.driver} has no option {option!r}")
 
 
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
@@ -146,35 +164,37 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
 
 def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
     load_asyncmy()
+    alone = isolation_level == "AUTOCOMMIT"
     engine = create_async_engine(
         url,
         isolation_level=isolation_level,
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_recycle=_RECYCLE_SECONDS,
+        pool_recycle=RECYCLE_SECONDS,
         # A transaction that was not committed is rolled back when its connection is closed; after a commit there is
         # nothing to roll back, and asking the server all the same is a round trip in the way of every claim.
         pool_reset_on_return=None,
         connect_args={
             "connect_timeout": _CONNECT_SECONDS,
             "charset": "utf8mb4",
-            # Two settings in one: an init_command would be two round trips more.
-            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}",
+            # All settings in one statement: an init_command would be two round trips more.
+            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, autocommit = {int(alone)}, {_SESSION}",
+            "autocommit": alone,
         },
     )
-    _leave_servers_out_of_office(engine)
+    _leave_useless_connections(engine)
     _leave_idle_connections(engine)
     return engine
 
 
-def _leave_servers_out_of_office(engine: AsyncEngine) -> None:
+def _leave_useless_connections(engine: AsyncEngine) -> None:
     """Else the pool would keep its connections to a primary that became read-only, and every retry would meet it again
-    while a proxy or a name has long been leading to the new one."""
+    while a proxy or a name has long been leading to the new one. The same with rights that were given back."""
     dialect = engine.sync_engine.dialect
     is_disconnect = dialect.is_disconnect
 
     def is_lost(error: Any, connection: Any, cursor: Any) -> bool:
-        return out_of_office(error) or is_disconnect(error, connection, cursor)
+        return needs_new_connection(error) or is_disconnect(error, connection, cursor)
 
     dialect.is_disconnect = is_lost  # type: ignore[assignment, method-assign]
 
@@ -186,7 +206,7 @@ def _leave_idle_connections(engine: AsyncEngine) -> None:
         record.info[_IDLE_SINCE] = clock.now()
 
     def look(_: Any, record: ConnectionPoolEntry, __: Any) -> None:
-        if clock.now() - record.info.get(_IDLE_SINCE, float("inf")) > _LEFT_AFTER:
+        if clock.now() - record.info.get(_IDLE_SINCE, float("inf")) > LEFT_AFTER:
             raise DisconnectionError
 
     event.listen(engine.sync_engine.pool, "checkin", note)

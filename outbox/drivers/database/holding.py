@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from outbox import clock
 from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.database import Database
-from outbox.drivers.database.keys import chunked
+from outbox.drivers.database.keys import PAIRS_PER_STATEMENT, chunked
 from outbox.drivers.database.wire import Plain
 from outbox.errors import OutboxError
 from outbox.settlement import Fence
@@ -63,22 +63,33 @@ async def give_back(database: Database) -> None:
 
 
 async def _renew(database: Database, connection: Plain, fences: Sequence[Fence], lease: float) -> Lease:
-    """In one statement per token, and ask for the rows only where a token lost some of them."""
+    """One UPDATE for all tokens, however many there are. The rows are read only if some of them were lost."""
     deadline = clock.now() + lease
-    microseconds = int(lease * _MICROSECONDS)
-    by_token: dict[bytes, list[Fence]] = {}
-    for fence in sorted(fences, key=attrgetter("job_id")):
-        by_token.setdefault(fence.token, []).append(fence)
     lost: set[Fence] = set()
-    for token, group in ((token, group) for token, all_of in by_token.items() for group in chunked(all_of)):
-        ids = [fence.job_id.bytes for fence in group]
-        result = await connection.exec_driver_sql(
-            database.dialect.renew(len(ids)), (microseconds, microseconds, *ids, token)
-        )
-        if result.rowcount != len(ids):
-            held = await holders(database, connection, ids, lock=False)
-            lost.update(fence for fence in group if held.get(fence.job_id.bytes) != token)
+    for statement, parameters, group in _renewals(database, fences, int(lease * _MICROSECONDS)):
+        result = await connection.exec_driver_sql(statement, parameters)
+        if result.rowcount != len(group):
+            held = await holders(database, connection, [fence.job_id.bytes for fence in group], lock=False)
+            lost.update(fence for fence in group if held.get(fence.job_id.bytes) != fence.token)
     return Lease(deadline, frozenset(fences) - lost, frozenset(lost))
+
+
+def _renewals(
+    database: Database, fences: Sequence[Fence], microseconds: int
+) -> Iterator[tuple[str, tuple[Any, ...], Sequence[Fence]]]:
+    """Statements, their parameters, and what each of them renews, in the order of the keys."""
+    ordered = sorted(frozenset(fences), key=attrgetter("job_id"))
+    times = (microseconds, microseconds)
+    if len({fence.token for fence in ordered}) == 1:
+        # The usual case, and the fastest form of the fence.
+        for group in chunked(ordered):
+            ids = (fence.job_id.bytes for fence in group)
+            yield database.dialect.renew(len(group)), (*times, *ids, ordered[0].token), group
+    else:
+        for group in chunked(ordered, PAIRS_PER_STATEMENT):
+            pairs = [(fence.job_id.bytes, fence.token) for fence in group]
+            statement, parameters = database.dialect.renew_each(pairs)
+            yield statement, (*times, *parameters), group
 
 
 async def _put_back(database: Database, connection: Plain, claims: Sequence[Claim]) -> None:

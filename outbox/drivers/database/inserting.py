@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from outbox.drivers.database.dialects import Dialect, Statement
@@ -28,6 +29,12 @@ def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> It
     """The same for connections of outbox's own, with half the bytes in each."""
     for chunk in packets(envelopes, _size, _BYTES_PER_DOCUMENT):
         yield dialect.insert_many(chunk)
+
+
+def only_insert_statement(dialect: Dialect, envelopes: Sequence[Envelope]) -> Statement | None:
+    """The statement of `own_insert_statements` if there is exactly one, else None."""
+    chunks = list(islice(packets(envelopes, _size, _BYTES_PER_DOCUMENT), 2))
+    return dialect.insert_many(chunks[0]) if len(chunks) == 1 else None
 
 
 def _size(envelope: Envelope) -> int:

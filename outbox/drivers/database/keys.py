@@ -11,8 +11,11 @@ KEYS_PER_STATEMENT = 500
 """With a thousand keys MariaDB turns the list into a join, and may then read the whole table and wait for rows that are
 none of the statement's business: those of an application's open transaction."""
 
+PAIRS_PER_STATEMENT = KEYS_PER_STATEMENT - 1
+"""MariaDB counts the two values of a pair one by one."""
 
-def chunked(items: Sequence[T]) -> Iterator[Sequence[T]]:
+
+def chunked(items: Sequence[T], size: int = KEYS_PER_STATEMENT) -> Iterator[Sequence[T]]:
     """``items`` in portions for one statement each."""
-    for start in range(0, len(items), KEYS_PER_STATEMENT):
-        yield items[start : start + KEYS_PER_STATEMENT]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

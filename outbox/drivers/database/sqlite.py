@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiosqlite
@@ -12,10 +13,9 @@ from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-_BUSY_MILLISECONDS = 5_000
+from outbox.drivers.database.sqlite_wire import READS
 
-_READS = "outbox_reads"
-"""Execution option of a transaction that writes nothing."""
+_BUSY_MILLISECONDS = 5_000
 
 
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
@@ -25,6 +25,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
         {} if in_memory else {"poolclass": AsyncAdaptedQueuePool, "pool_size": pool_size, "max_overflow": pool_size}
     )
     engine = create_async_engine(url, **pool, connect_args={"async_creator_fn": _connect})
+    _roll_back_only_what_is_open(engine)
     event.listen(engine.sync_engine, "connect", _tune)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
@@ -32,10 +33,23 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
 
 def create_reader(engine: AsyncEngine) -> AsyncEngine:
     """The same database for transactions that write nothing: they do not wait for those that do."""
-    return engine.execution_options(**{_READS: True})
+    return engine.execution_options(**{READS: True})
+
+
+def _roll_back_only_what_is_open(engine: AsyncEngine) -> None:
+    """A rollback of nothing is a hop to the connection's thread."""
+    dialect = engine.sync_engine.dialect
+    roll_back = dialect.do_rollback
+
+    def roll_back_what_is_open(connection: Any) -> None:
+        if dialect.get_driver_connection(connection).in_transaction:
+            roll_back(connection)
+
+    dialect.do_rollback = roll_back_what_is_open  # type: ignore[assignment, method-assign]
 
 
 async def _connect(*args: Any, **options: Any) -> Any:
+    _refuse_to_create(args[0], uri=bool(options.get("uri")))
     connecting = aiosqlite.connect(*args, **options)
     # Since 0.22 it has a thread, before that it was one.
     thread: Any = getattr(connecting, "_thread", connecting)
@@ -46,6 +60,13 @@ async def _connect(*args: Any, **options: Any) -> Any:
         # The thread has yet to tell the loop that it ends, and dies with a traceback where the loop has ended first.
         await asyncio.to_thread(thread.join)
         raise
+
+
+def _refuse_to_create(file: str, *, uri: bool) -> None:
+    """A file without tables is of no use, and a trace of every command in a wrong directory."""
+    path = Path(file)
+    if file != ":memory:" and not uri and path.parent.is_dir() and not path.exists():
+        raise sqlite3.OperationalError(f"no such table, because there is no file {path.absolute()}")
 
 
 def _tune(connection: Any, _record: Any) -> None:
@@ -73,5 +94,5 @@ def _decoded(text: bytes) -> str:
 def _begin(connection: Connection) -> None:
     # A deferred transaction that reads first and writes later fails at once, instead of waiting, when another one wrote
     # in between.
-    reads = connection.get_execution_options().get(_READS)
+    reads = connection.get_execution_options().get(READS)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

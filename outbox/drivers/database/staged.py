@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database.dialects import dialect_for
-from outbox.drivers.database.faults import Fault, classify, translate
+from outbox.drivers.database.faults import translate_in_session
 from outbox.drivers.database.inserting import insert_statements
 from outbox.envelope import Envelope
 from outbox.errors import SessionUnusable
@@ -48,7 +48,7 @@ def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:
         try:
             connection.exec_driver_sql(statement, parameters)
         except DBAPIError as error:
-            translated = None if classify(error) is not Fault.OTHER else translate(error, "the session's database")
+            translated = translate_in_session(error)
             if translated is None:
                 raise
             raise translated from error

@@ -19,7 +19,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, UnboundExe
 from sqlalchemy.orm import Session, SessionTransaction, registry
 
 from outbox.drivers.database.dialects import dialect_for
-from outbox.drivers.database.engine import certainly_differ, read_url
+from outbox.drivers.database.engine import certainly_differ, read_url, shown_url
 from outbox.drivers.database.joined_connections import joined_connection
 from outbox.drivers.database.staged import StagedJobs, autocommits, write_jobs
 from outbox.drivers.database.tables import jobs
@@ -106,8 +106,8 @@ def check_database(session: Session, url: str) -> None:
     written, wanted = _bind(session).engine.url, read_url(url)
     if certainly_differ(written, wanted):
         raise SessionUnusable(
-            f"this session writes to {written.render_as_string()}, and jobs for another connection are moved on from "
-            f"{wanted.render_as_string()} only: dispatch with a session of that database, set DATABASE_URL to the "
+            f"this session writes to {shown_url(written)}, and jobs for another connection are moved on from "
+            f"{shown_url(wanted)} only: dispatch with a session of that database, set DATABASE_URL to the "
             "session's, or dispatch without the session"
         )
 

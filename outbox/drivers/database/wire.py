@@ -94,11 +94,24 @@ class Wire:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (self._is_only_refused(error) and await self._rolled_back()):
+        if error is None or await self.recovered(error):
             # A connection more than the pool keeps is closed here, which takes a round trip.
             await greenlet_spawn(self._pooled.close)
         else:
             await greenlet_spawn(self._give_up, error)
+
+    async def open_alone(self) -> None:
+        """Open it outside of the pool, for as long as the caller wants."""
+        await self.__aenter__()
+        self._pooled.detach()
+
+    async def recovered(self, error: BaseException) -> bool:
+        """Whether it can be used again after ``error``: the server refused, and undid what was begun."""
+        return self._is_only_refused(error) and await self._rolled_back()
+
+    async def close(self) -> None:
+        """Close one that was opened alone, whatever is under way on it."""
+        await greenlet_spawn(self._pooled.close)
 
     def _is_only_refused(self, error: BaseException) -> bool:
         """Whether the server answered: what it was, then, is known to be over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from outbox.drivers.redis.connections import ClusterClient, guard
 from outbox.errors import ConfigurationError
+from outbox.url_secrets import without_secrets
 
 _SENTINEL, _CLUSTER = "redis+sentinel", "redis+cluster"
 _PLAIN = ("redis", "rediss", "unix")
@@ -43,34 +44,38 @@ class Address:
         ConfigurationError: on `parse`, when it is none that outbox knows.
     """
 
-    url: str
+    url: str = field(repr=False)
     scheme: str
     hosts: tuple[tuple[str, int], ...] = ()
     master: str = ""
-    options: tuple[tuple[str, Any], ...] = ()
-    sentinel_options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    sentinel_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        parts = urlsplit(url)
+        _refuse_unescaped(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # brackets that are not those of an IPv6 address
+            raise ConfigurationError(f"{without_secrets(url)!r} is not the URL of a Redis: write {_EXAMPLES}") from None
         if parts.scheme in _PLAIN:
             address = cls(url, parts.scheme)
             # Here, for whoever only sends messages tells nobody of what fails later.
             address.client()
             return address
         if parts.scheme not in _DEFAULT_PORTS:
-            raise ConfigurationError(f"{_hidden(url)!r} is not the URL of a Redis: write {_EXAMPLES}")
+            raise ConfigurationError(f"{without_secrets(url)!r} is not the URL of a Redis: write {_EXAMPLES}")
         try:
             return _several(url, parts)
         except ValueError as error:
-            raise ConfigurationError(f"{_hidden(url)!r}: {error}: write {_EXAMPLES}") from None
+            raise ConfigurationError(f"{without_secrets(url)!r}: {error}: write {_EXAMPLES}") from None
 
     @property
     def is_cluster(self) -> bool:
         return self.scheme == _CLUSTER
 
     def __str__(self) -> str:
-        return _hidden(self.url)
+        return without_secrets(self.url)
 
     def client(self) -> Redis:
         """
@@ -91,7 +96,7 @@ class Address:
             return guard(client)
         except (ValueError, TypeError, RedisError) as error:
             unknown = re.search(r"unexpected keyword argument ('\w+')", str(error))
-            said = f"the option {unknown[1]} is not known" if unknown else error
+            said = f"the option {unknown[1]} is not known" if unknown else _without_port(error)
             raise ConfigurationError(f"{self}: {said}: write {_EXAMPLES}") from None
 
     def node(self) -> Redis:
@@ -104,12 +109,31 @@ class Address:
         return ClusterClient(startup_nodes=nodes, **_defaults(), **dict(self.options))
 
 
+def _refuse_unescaped(url: str) -> None:
+    """One of these characters in a password ends the part of the URL in which it is, and the rest of the password is
+    taken for a host, a path or an option, and shown in errors.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    before, at, _ = url.partition("://")[2].rpartition("@")
+    if at and re.search("[/?#]", before):
+        raise ConfigurationError(
+            f"{without_secrets(url)!r}: write %2F, %3F, %23 and %40 for /, ?, # and @ in a password or an option"
+        )
+
+
+def _without_port(error: Exception) -> str:
+    """What stands in the place of the port may be a password."""
+    return "the port is not a number" if "Port " in str(error) else str(error)
+
+
 def _check_number(url: str) -> None:
     """The package takes what is no number for database 0."""
     parts = urlsplit(url)
     number = parts.path.strip("/")
     if parts.scheme != "unix" and number and not number.isdecimal():
-        raise ValueError(f"{parts.path} is not the number of a database")
+        raise ValueError("the path is not the number of a database")
 
 
 def _timeouts() -> dict[str, Any]:
@@ -143,7 +167,7 @@ def _several(url: str, parts: SplitResult) -> Address:
         master = path.pop(0)
         options["db"] = path.pop(0) if path else ""
     if path:
-        raise ValueError(f"/{'/'.join(path)} means nothing here")
+        raise ValueError("the path has more in it than it may have")
     return Address(
         url,
         parts.scheme,
@@ -168,11 +192,5 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     # The brackets are those of an IPv6 address.
     found = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d+))?", text)
     if found is None:
-        raise ValueError(f"{text!r} is not a host")
+        raise ValueError("a host is not written as host:port")
     return found[1].strip("[]"), int(found[2] or default_port)
-
-
-def _hidden(url: str) -> str:
-    """Without the passwords."""
-    url = re.sub(r"://([^:@/]*):[^@/]*@", r"://\1:***@", url)
-    return re.sub(r"((?:^|[?&])[a-z_]*password=)[^&]*", r"\1***", url)

@@ -76,6 +76,9 @@ class RedisDriver:
         await self._standing.hang_up()
         await self._store.close()
 
+    def drop(self) -> None:
+        self._store.drop()
+
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         await inserting.insert(self._store, envelopes)
 

@@ -8,7 +8,7 @@ from enum import Enum
 
 from redis import exceptions
 
-from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError
+from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, RequestRefused
 
 _ATTEMPTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
@@ -83,7 +83,7 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
     said = first_line(error)
     fault = classify(error)
     if fault is Fault.FULL:
-        return BackendUnavailable(f"{where} {_why_full(said)}")
+        return RequestRefused(f"{where} {_why_full(said)}")
     if fault is not Fault.OTHER:
         return BackendUnavailable(f"{where} does not answer: {said}")
     # Without a password where one is needed, it already refuses a command of more than ten words.
@@ -100,6 +100,12 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
     if "unknown command" in said and "EVALSHA" in said.upper():
         return ConfigurationError(f"{where} runs no Lua scripts ({said}): outbox needs EVALSHA and EVAL")
     return None
+
+
+def as_outage(error: OutboxError, *, proven: bool) -> OutboxError:
+    """``error``, or what it is for a user and a server that were ``proven`` to be right: they may be again."""
+    wrong = isinstance(error, ConfigurationError) and proven
+    return RequestRefused(str(error)) if wrong else error
 
 
 def _why_full(said: str) -> str:

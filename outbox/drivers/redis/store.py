@@ -13,10 +13,10 @@ from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, Redi
 from outbox import clock
 from outbox.drivers.redis.address import Address
 from outbox.drivers.redis.connections import ClusterClient, NotConnected, abandon, close_client, connection_failures
-from outbox.drivers.redis.faults import SAID, Fault, Persistence, classify, first_line, translate
+from outbox.drivers.redis.faults import SAID, Fault, Persistence, as_outage, classify, first_line, translate
 from outbox.drivers.redis.keys import QUEUES
 from outbox.drivers.redis.scripting import Call, Script, command
-from outbox.drivers.redis.wire import Exchange
+from outbox.drivers.redis.wire import Exchange, drop_client
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
@@ -34,6 +34,9 @@ class Store:
         self._room = asyncio.Semaphore(connections)
         self._idle: list[Exchange] = []
         """Connections on which nothing is under way."""
+        self._proven = False
+        """Whether a script was run here: then the user and the server were right once, and an error of configuration is
+        an outage."""
 
     def _connect(self) -> Redis | ClusterClient:
         return self.address.client()
@@ -81,7 +84,7 @@ class Store:
                 translated = translate(error, str(self.address))
                 if translated is None:
                     raise
-                raise translated from error
+                raise as_outage(translated, proven=self._proven) from error
 
     async def send(self, call: Call) -> Any:
         async with self._room:
@@ -99,6 +102,7 @@ class Store:
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
             raise answer
+        self._proven = True
         return answer
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
@@ -192,6 +196,13 @@ class Store:
         with suppress(Exception):
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
+    def drop(self) -> None:
+        """Close every connection without its event loop, which is closed."""
+        idle, self._idle = self._idle, []
+        for line in idle:
+            line.drop()
+        drop_client(self._client)
+
     async def close(self) -> None:
         """Raises nothing, whatever state the connections are in."""
         await self._close_idle()
@@ -206,8 +217,10 @@ class Cluster(Store):
     def _connect(self) -> Redis | ClusterClient:
         return self.address.cluster()
 
-    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:  # noqa: ARG002 - the client knows the nodes
-        return await self._client.execute_command(*words)
+    async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
+        answer = await self._client.execute_command(*words)
+        self._proven |= script
+        return answer
 
     async def send_all(self, calls: Sequence[Call]) -> list[Any]:
         # All of them come to an end, whatever happens to one, so that none is still under way when it is repeated.

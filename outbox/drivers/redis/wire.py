@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import exceptions
 
+from outbox.closed_loops import drop_transport
 from outbox.drivers.redis.connections import abandon, connection_failures
 
 _END = b"\r\n"
@@ -169,6 +170,12 @@ class Wire(asyncio.Protocol):
         self.closed = True
         await abandon(self._connection)
 
+    def drop(self) -> None:
+        """Close it without its event loop, which is closed."""
+        self.closed = True
+        drop_transport(self._transport)
+        _forget_streams(self._connection)
+
     def data_received(self, data: bytes) -> None:
         try:
             answers = self._answers.feed(data)
@@ -189,6 +196,26 @@ class Wire(asyncio.Protocol):
             with suppress(Exception):
                 self._transport.abort()
             self.lost(exceptions.ConnectionError(reason))
+
+
+def drop_client(client: Any) -> None:
+    """Close the connections of a client of redis-py without its event loop, which is closed. Never raises."""
+    nodes = getattr(client, "nodes_manager", None)
+    pools = [client.connection_pool] if nodes is None else list(nodes.nodes_cache.values())
+    for pool in pools:
+        for name in ("_available_connections", "_in_use_connections", "_connections"):
+            for connection in list(getattr(pool, name, ())):
+                writer = getattr(connection, "_writer", None)
+                if writer is not None:
+                    drop_transport(writer.transport)
+                    _forget_streams(connection)
+    if nodes is not None:
+        client._initialize = True  # noqa: SLF001 - or it warns that it was not closed
+
+
+def _forget_streams(connection: Any) -> None:
+    """redis-py would warn that the connection was not closed."""
+    connection._reader = connection._writer = None  # noqa: SLF001 - as its own `disconnect` leaves them
 
 
 class Exchange(Wire):

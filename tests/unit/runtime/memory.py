@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook, QueueCounts, Settled, Waiting, WorkerStatus
 from outbox.envelope import Options, seal
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import Event, Events
 from outbox.ids import JobId, new_token
 from outbox.job import Job
@@ -46,6 +46,8 @@ class Store:
     unreachable: bool = False
     idle: int = 1
     poison: Callable[[Settlement], bool] = lambda settlement: False
+    refuses_now: Callable[[Settlement], bool] = lambda settlement: False
+    """Ends that are refused with an error that may pass."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def put(self, *jobs: Job, options: Options | None = None) -> list[JobId]:
@@ -134,6 +136,8 @@ class MemoryDriver:
             for settlement in settlements:
                 if self.store.poison(settlement):
                     raise ValueError("this row is not for me")
+                if self.store.refuses_now(settlement):
+                    raise RequestRefused("memory has an error that no list knows")
             self.store.batches.append(len(settlements))
             accepted = tuple(each for each in settlements if self._holds(each.fence))
             for settlement in accepted:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from outbox.errors import BackendUnavailable
+from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp
-from outbox.runtime.availability import Availability, Patience
+from outbox.runtime.availability import CLAIM, LOOK, RENEW, SETTLE, Availability, Patience
 from tests.unit.runtime.memory import Recorder
 
 GONE = BackendUnavailable("gone")
@@ -41,6 +41,30 @@ def test_an_answer_to_a_call_from_before_the_outage_does_not_end_it() -> None:
     store.failed(float("inf"), GONE)
     store.succeeded(0.0)
     assert store.down
+
+
+def test_a_request_that_is_refused_while_others_are_carried_out_is_one_outage() -> None:
+    recorder = Recorder()
+    store = Availability("database", recorder.events)
+    later = float("inf")
+    for _ in range(5):
+        store.failed(later, RequestRefused("no right to DELETE"), SETTLE)
+        store.succeeded(later, RENEW)
+        store.succeeded(later, LOOK)
+    assert [type(event) for event in recorder.seen] == [ConnectionDown]
+    store.failed(later, RequestRefused("no right to SELECT"), LOOK)
+    store.succeeded(later, SETTLE)
+    assert store.down
+    store.succeeded(later, CLAIM)
+    assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
+
+
+def test_a_refused_request_that_is_not_needed_any_more_ends_its_outage() -> None:
+    recorder = Recorder()
+    store = Availability("database", recorder.events)
+    store.failed(float("-inf"), RequestRefused("no right to UPDATE"), RENEW)
+    store.unneeded(RENEW)
+    assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
 
 
 def test_patience_grows_to_its_limit_and_starts_over() -> None:

@@ -7,11 +7,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from outbox.events import ConnectionDown, ConnectionUp, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox import clock
+from outbox.events import (
+    ConnectionDown,
+    ConnectionUp,
+    JobSettled,
+    LeaseLost,
+    SettlementPostponed,
+    SettlementRefused,
+    SettlementsAbandoned,
+)
 from outbox.job import Job
 from outbox.runtime import completer as module
 from outbox.runtime.attempt import Attempt, Interruption
-from outbox.runtime.availability import Availability
+from outbox.runtime.availability import RENEW, Availability, Patience
 from outbox.runtime.completer import Completer
 from outbox.runtime.held import Held
 from outbox.settlement import Outcome, Settlement
@@ -29,10 +38,11 @@ class Bench:
         self.recorder = Recorder()
         self.held = Held()
         self.accepted: list[Attempt] = []
+        self.availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
             self.driver.settle,
             self.held,
-            Availability("memory", self.recorder.events),
+            self.availability,
             self.recorder.events,
             connection="memory",
             lease=lease,
@@ -131,6 +141,70 @@ async def test_a_settlement_that_the_store_refuses_does_not_take_others_with_it(
     assert len(bench.held) == 0, "the leases of the refused ones are left to end"
     bench.complete(*await bench.claim(1))
     await bench.recorder.wait(JobSettled, 19)
+
+
+async def answering(bench: Bench) -> None:
+    """The store carries out other requests."""
+    while True:
+        bench.availability.succeeded(clock.now(), RENEW)
+        await asyncio.sleep(0.01)
+
+
+async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(bench: Bench) -> None:
+    """The others of its batch, and all that come after it, are written meanwhile."""
+    bench.completer._set_aside._patience = Patience(0.05, 0.05)
+    attempts = await bench.claim(20)
+    refused = {attempts[3].fence, attempts[17].fence}
+    bench.store.refuses_now = lambda settlement: settlement.fence in refused
+    others = asyncio.create_task(answering(bench))
+    bench.complete(*attempts)
+    postponed = await bench.recorder.wait(SettlementPostponed, 2)
+    await bench.recorder.wait(JobSettled, 18)
+    bench.complete(*await bench.claim(5))
+    await bench.recorder.wait(JobSettled, 23)
+    assert set(bench.held.renewable()) == refused, "their leases are renewed"
+    assert {event.job_id for event in postponed if isinstance(event, SettlementPostponed)} == {
+        f.job_id for f in refused
+    }
+    tries = bench.store.calls.count("settle")
+    await until(lambda: bench.store.calls.count("settle") >= tries + 4)
+    assert len(bench.recorder.of(SettlementPostponed)) == 2, "each is told once"
+    assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
+    refused.clear()
+    await bench.recorder.wait(JobSettled, 25)
+    assert len(bench.held) == 0
+    assert bench.recorder.of(SettlementRefused) == []
+    others.cancel()
+
+
+async def test_a_store_that_refuses_every_end_for_now_is_asked_again_until_it_takes_them(bench: Bench) -> None:
+    attempts = await bench.claim(20)
+    refuses = True
+    bench.store.refuses_now = lambda settlement: refuses
+    others = asyncio.create_task(answering(bench))
+    bench.complete(*attempts)
+    await until(lambda: bench.store.calls.count("settle") >= 4)
+    assert (len(bench.held), bench.recorder.of(SettlementPostponed)) == (20, [])
+    refuses = False
+    await bench.recorder.wait(JobSettled, 20)
+    assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
+    others.cancel()
+
+
+async def test_stopping_gives_up_what_was_set_aside_after_one_lease() -> None:
+    bench = Bench(lease=0.3)
+    await bench.completer.start()
+    attempts = await bench.claim(3)
+    bench.store.refuses_now = lambda settlement: settlement.fence == attempts[1].fence
+    others = asyncio.create_task(answering(bench))
+    bench.complete(*attempts)
+    await bench.recorder.wait(SettlementPostponed)
+    await bench.recorder.wait(JobSettled, 2)
+    await bench.completer.stop()
+    (abandoned,) = bench.recorder.of(SettlementsAbandoned)
+    assert isinstance(abandoned, SettlementsAbandoned)
+    assert abandoned.job_ids == (attempts[1].fence.job_id,)
+    others.cancel()
 
 
 async def test_stopping_writes_everything_that_has_ended() -> None:

@@ -17,7 +17,7 @@ from outbox.notify.polling import Polling
 from outbox.runtime import process, reload
 from outbox.runtime.exits import Reason
 from outbox.runtime.reload import Reloader
-from outbox.runtime.service import BackgroundLoop
+from outbox.runtime.service import BackgroundLoop, Together
 from outbox.runtime.supervisor import Supervisor
 from outbox.runtime.worker import Ended
 
@@ -116,3 +116,29 @@ async def test_reload_without_its_package_says_what_to_install(monkeypatch: pyte
     supervisor = Supervisor([sys.executable], 1, Events())
     with pytest.raises(ConfigurationError, match=r"pip install 'outbox-queue\[reload\]'"):
         Reloader(supervisor, Events(), Path())
+
+
+async def test_services_of_several_connections_stop_at_the_same_time() -> None:
+    """One whose store hangs must not keep the others claiming."""
+    hangs, asked = asyncio.Event(), asyncio.Event()
+
+    class Hanging:
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None:
+            await hangs.wait()
+
+    class Other(Hanging):
+        async def stop(self) -> None:
+            asked.set()
+
+    for services in ([Hanging(), Other()], [Other(), Hanging()]):
+        together = Together(services)
+        await together.start()
+        hangs.clear()
+        asked.clear()
+        stopping = asyncio.create_task(together.stop())
+        await asked.wait()
+        assert not stopping.done()
+        hangs.set()
+        await stopping

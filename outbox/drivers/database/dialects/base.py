@@ -45,6 +45,8 @@ class Dialect(ABC):
     keep_existing: str
     """What ends an INSERT that leaves rows alone whose id is there already."""
     replace: str
+    row_list: str = ""
+    """What goes before a list of rows on the right of IN."""
     unchecked: str = ""
     """What goes before an UPDATE of a row that may hold broken JSON. MariaDB checks the JSON columns of every row that
     is written, whether they are written or not, and refuses: no worker could claim anything any more."""
@@ -172,6 +174,23 @@ class Dialect(ABC):
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
             f"WHERE id IN ({self.marks(count)}) AND reserved_by = {self.p}"
+        )
+
+    def renew_each(self, held: Sequence[tuple[bytes, bytes]]) -> Statement:
+        """The same for rows held under different tokens: ``held`` has pairs of an id and its token. A row is renewed
+        only under the token of its own pair. Parameters before those of the statement: microseconds of the lease,
+        twice."""
+        end = self.later(self.p)
+        ids, parameters = self.among([key for key, _ in held])
+        pairs: list[str] = []
+        for pair in held:
+            listed, more = self.among(pair)
+            pairs.append(f"({listed})")
+            parameters += more
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
+            f"WHERE id IN ({ids}) AND (id, reserved_by) IN ({self.row_list}{', '.join(pairs)})",
+            parameters,
         )
 
     @abstractmethod

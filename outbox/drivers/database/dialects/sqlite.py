@@ -24,6 +24,7 @@ class SQLite(Dialect):
     primary_hint = ""
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     replace = "REPLACE"
+    row_list = "VALUES "
     settings = (
         "SELECT 'journal_mode', journal_mode FROM pragma_journal_mode "
         "UNION ALL SELECT 'file', file FROM pragma_database_list WHERE name = 'main'"
