@@ -84,14 +84,17 @@ class Publisher:
 
     async def _keep_publishing(self) -> None:
         while True:
-            client = self._connect()
             try:
-                while True:
-                    await self._publish_next(client)
+                client = self._connect()
+                try:
+                    while True:
+                        await self._publish_next(client)
+                finally:
+                    # A connection that is broken may not be closed without a word; that is no end of publishing.
+                    with suppress(Exception):
+                        await client.aclose()
             except Exception as error:  # noqa: BLE001 - workers poll meanwhile
                 await self._pause_after(error)
-            finally:
-                await client.aclose()
 
     async def _publish_next(self, client: Redis) -> None:
         assert self._wanted is not None  # noqa: S101 - for the type checker: started

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Proxy:
@@ -15,6 +22,9 @@ class Proxy:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname, parts.port
         self._losing = False
+        self._goes_away = False
+        self._away = False
+        self._refused = asyncio.Semaphore(0)
         self._stalled: set[asyncio.StreamWriter] = set()
         self._connections: list[asyncio.StreamWriter] = []
         self._serving: list[asyncio.Task[None]] = []
@@ -25,6 +35,23 @@ class Proxy:
         """The server does what it is asked next, and its answer is lost with the connection."""
         self._losing = True
 
+    def go_away_with_the_next_answer(self) -> None:
+        """The same, and until `come_back` there is no way to the server."""
+        self._losing = self._goes_away = True
+
+    def go_away(self) -> None:
+        """Like a load balancer whose backends are gone: connections are taken, and reset at once."""
+        self._away = True
+        self.hang_up()
+
+    async def refused(self, count: int) -> None:
+        """Wait until so many connections were reset since `go_away`."""
+        for _ in range(count):
+            await self._refused.acquire()
+
+    def come_back(self) -> None:
+        self._away = False
+
     def stall(self) -> None:
         """Nothing more comes over the connections that there are, and nobody is told; new ones work."""
         self._stalled.update(self._connections)
@@ -33,6 +60,10 @@ class Proxy:
         task = asyncio.current_task()
         assert task
         self._serving.append(task)
+        if self._away:
+            reset(writer)
+            self._refused.release()
+            return
         there, to_there = await asyncio.open_connection(self._host, self._port)
         self._connections += [writer, to_there]
         try:
@@ -56,6 +87,9 @@ class Proxy:
             if self._losing:
                 self._losing = False
                 self.lost += 1
+                if self._goes_away:
+                    self._goes_away = False
+                    self.go_away()
                 break
             client.write(data)
             await client.drain()

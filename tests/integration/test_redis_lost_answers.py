@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
+from redis import Redis as Client
 from redis import exceptions
 
 from outbox import clock
@@ -20,6 +21,7 @@ from outbox.errors import BackendUnavailable
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.integration.redis_proxy import Proxy, proxy
+from tests.integration.redis_servers import wait_for
 from tests.servers import LocalServer
 
 HOUR = 3600.0
@@ -111,6 +113,128 @@ async def test_its_deadline_is_that_of_the_lease_which_the_first_try_took(
     assert left_here <= left_there + 0.05
 
 
+async def lost_in_an_outage(driver: RedisDriver, between: Proxy, queues: list[str], limit: int, lease: float) -> None:
+    """A claim is carried out, and its driver does not hear of that."""
+    between.go_away_with_the_next_answer()
+    with pytest.raises(BackendUnavailable):
+        await driver.claim(queues, limit, lease)
+    assert between.lost == 1
+    between.come_back()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_claim_that_was_given_up_is_found_by_the_next_one(
+    driver: RedisDriver, other: RedisDriver, between: Proxy, ended: bool
+) -> None:
+    """Whether its lease has ended meanwhile or not: nobody has run it, so that no attempt was made."""
+    sent = envelopes(2)
+    await other.insert(sent)
+    lease = 0.5 if ended else 30
+    await lost_in_an_outage(driver, between, ["default"], 2, lease)
+    assert (await driver.look(["default"])).due == 0.0, "a claim is worth its while"
+    while ended and (await other.look(["default"])).due != 0.0:
+        await asyncio.sleep(0.05)
+    claims = await driver.claim(["default"], 10, 30)
+    assert [(claim.fence.job_id, claim.attempt, claim.rescued) for claim in claims] == [
+        (job.id, 1, False) for job in sent[:2]
+    ]
+    assert min(claim.deadline for claim in claims) > clock.now()
+    later = envelopes(1)
+    await other.insert(later)
+    [rest] = await driver.claim(["default"], 10, 30)
+    assert rest.fence.token != claims[0].fence.token
+    settled = await driver.settle([Settlement.completed(claim.fence) for claim in [*claims, rest]])
+    assert len(settled.accepted) == 3
+
+
+async def test_what_the_next_claim_has_no_room_for_is_put_back_as_it_was(
+    driver: RedisDriver, other: RedisDriver, between: Proxy
+) -> None:
+    await other.insert(envelopes(3))
+    await lost_in_an_outage(driver, between, ["default"], 3, 30)
+    first = await claim_one(driver)
+    rest = await other.claim(["default"], 10, 30)
+    assert [claim.attempt for claim in [first, *rest]] == [1, 1, 1]
+    assert {claim.rescued for claim in rest} == {False}
+
+
+async def test_a_claim_that_was_given_up_is_not_found_where_another_owner_has_the_job(
+    driver: RedisDriver, other: RedisDriver, between: Proxy
+) -> None:
+    await other.insert([envelope()])
+    await lost_in_an_outage(driver, between, ["default"], 1, 0)
+    owner = await claim_one(other)
+    assert await driver.claim(["default"], 10, 30) == []
+    assert len((await other.settle([Settlement.completed(owner.fence)])).accepted) == 1
+
+
+async def test_a_claim_of_a_later_queue_is_found_although_nothing_is_due_there(
+    driver: RedisDriver, other: RedisDriver, between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await other.insert([envelope(queue="b")])
+    do_all = driver._store.do_all
+
+    async def arm(calls: Sequence[Call]) -> list[Any]:
+        answers = await do_all(calls)
+        if answers == [1]:
+            between.go_away_with_the_next_answer()
+        return answers
+
+    with monkeypatch.context() as patch, pytest.raises(BackendUnavailable):
+        patch.setattr(driver._store, "do_all", arm)
+        await driver.claim(["a", "b"], 10, 30)
+    between.come_back()
+    [claim] = await driver.claim(["a", "b"], 10, 30)
+    assert (claim.queue, claim.attempt) == ("b", 1)
+
+
+async def test_an_outage_behind_the_first_queue_is_told_and_costs_its_jobs_no_attempt(
+    driver: RedisDriver, other: RedisDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await other.insert([envelope(queue="a"), envelope(queue="b")])
+
+    async def refuse(_: object) -> None:
+        raise BackendUnavailable("out of reach")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver._store, "do_all", refuse)
+        with pytest.raises(BackendUnavailable):
+            await driver.claim(["a", "b"], 10, 30)
+        [claim] = await driver.claim(["a", "b"], 10, 30)
+        assert (claim.queue, claim.attempt, claim.rescued) == ("a", 1, False)
+        with pytest.raises(BackendUnavailable):
+            await driver.claim(["a", "b"], 10, 30)
+    [claim] = await driver.claim(["a", "b"], 10, 30)
+    assert (claim.queue, claim.attempt) == ("b", 1)
+
+
+async def test_a_driver_that_is_closed_puts_back_what_it_never_heard_of(
+    driver: RedisDriver, other: RedisDriver, between: Proxy
+) -> None:
+    await other.insert([envelope()])
+    await lost_in_an_outage(driver, between, ["default"], 1, 30)
+    await driver.close()
+    claim = await claim_one(other)
+    assert (claim.attempt, claim.rescued) == (1, False)
+
+
+async def test_a_claim_that_is_cancelled_under_way_is_asked_for_by_the_next_one(redis_url: str) -> None:
+    driver = RedisDriver(redis_url)
+    assert await driver.claim(["default"], 1, 30) == [], "the server knows the script"
+    await driver.insert([envelope()])
+    claiming = asyncio.create_task(driver.claim(["default"], 1, 30))
+    # It is sent when the store has no connection at rest any more.
+    while driver._store._idle:
+        await asyncio.sleep(0)
+    claiming.cancel()
+    await asyncio.wait([claiming])
+    with Client.from_url(redis_url) as admin:
+        wait_for(lambda: admin.hlen("outbox:{default}:held") == 1, "the server has carried it out")
+    claim = await claim_one(driver)
+    assert (claim.attempt, claim.rescued) == (1, False)
+    await driver.close()
+
+
 # --- the ends of attempts
 
 ENDS: dict[str, Callable[[Fence], Settlement]] = {
@@ -143,6 +267,39 @@ async def test_an_end_whose_answer_was_lost_is_written_once_and_accepted(
         assert job.attempts == (0 if end == "snoozed" else 1)
         waits = JobState.RETRYING if end == "retried" else JobState.DELAYED
         assert job.state is (JobState.READY if end == "released" else waits)
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_end_whose_answer_was_lost_in_an_outage_is_accepted_when_it_is_repeated(
+    driver: RedisDriver, other: RedisDriver, between: Proxy, end: str
+) -> None:
+    await other.insert(envelopes(2))
+    claims = await driver.claim(["default"], 2, 30)
+    settlement, not_written = ENDS[end](claims[0].fence), Settlement.completed(claims[1].fence)
+    between.go_away_with_the_next_answer()
+    with pytest.raises(BackendUnavailable):
+        await driver.settle([settlement])
+    assert between.lost == 1
+    between.come_back()
+    assert await other.cancel([claims[1].fence.job_id]) == [claims[1].fence.job_id]
+    settled = await driver.settle([settlement, not_written])
+    assert (settled.accepted, settled.stale) == ((settlement,), (not_written,))
+    assert len(await other.list_failed()) == (end == "failed")
+
+
+async def test_an_end_that_never_arrived_is_refused_where_its_job_is_gone(
+    driver: RedisDriver, other: RedisDriver, between: Proxy
+) -> None:
+    await other.insert([envelope()])
+    claim = await claim_one(driver)
+    await driver._store._close_idle()
+    between.go_away()
+    settlement = Settlement.completed(claim.fence)
+    with pytest.raises(BackendUnavailable):
+        await driver.settle([settlement])
+    between.come_back()
+    await other.cancel([claim.fence.job_id])
+    assert (await driver.settle([settlement])).stale == (settlement,)
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import ipaddress
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis as Client
+from redis import exceptions
 from redis.asyncio.connection import Connection
 
 from outbox.drivers.base import Waiting, WorkerStatus
@@ -331,3 +334,70 @@ async def test_connections_that_are_closed_while_they_are_opened_are_opened_agai
     monkeypatch.setattr(Connection, "_send_packed_command", close_the_first)
     assert sum(counts.ready for counts in await driver.counts()) == 12
     assert len(closed) == 1
+
+
+def connections_to(nodes: Sequence[ClusterServer]) -> int:
+    """Those of drivers: they gave no name to the server, and run scripts."""
+    found = 0
+    for node in nodes:
+        with Client.from_url(node.url, client_name="test") as client:
+            found += sum(row["name"] != "test" for row in client.client_list(_type="normal"))
+    return found
+
+
+async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_failed(
+    nodes: Sequence[ClusterServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = connections_to(nodes)
+    driver = RedisDriver(cluster_url(nodes))
+    await driver.insert([envelope(queue=queue) for queue in QUEUES])
+    assert connections_to(nodes) >= before + 3
+
+    send = Connection._send_packed_command
+
+    async def fail(connection: Connection, command: Iterable[bytes]) -> None:
+        if any(b"EVALSHA" in part for part in command):
+            raise exceptions.ConnectionError("broken")
+        await send(connection, command)
+
+    with monkeypatch.context() as broken, pytest.raises(BackendUnavailable):
+        broken.setattr(Connection, "_send_packed_command", fail)
+        await driver.counts()
+    await driver.close()
+    wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del driver
+        gc.collect()
+
+
+async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
+    nodes: Sequence[ClusterServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would look for the nodes anew, and connect to them."""
+    before = connections_to(nodes)
+    driver = RedisDriver(cluster_url(nodes))
+    await driver.counts()
+    send, sending, go_on = Connection._send_packed_command, asyncio.Event(), asyncio.Event()
+
+    async def late(connection: Connection, command: Iterable[bytes]) -> None:
+        if not go_on.is_set():
+            sending.set()
+            await go_on.wait()
+        await send(connection, command)
+
+    monkeypatch.setattr(Connection, "_send_packed_command", late)
+    client = driver._store._client
+    client._initialize = True
+    under_way = asyncio.create_task(client.execute_command("EXISTS", "outbox:{a}:paused"))
+    await sending.wait()
+    await driver._store._start_over(exceptions.RedisClusterException("no node answers"))
+    go_on.set()
+    await asyncio.wait([under_way])
+    assert driver._store._client is not client
+    await driver.close()
+    wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del driver, client, under_way
+        gc.collect()

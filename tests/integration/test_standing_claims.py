@@ -17,8 +17,6 @@ from outbox.drivers.base import Claim, JobState, Outlook, StoredJob, Waiting
 from outbox.drivers.redis import RedisDriver, claiming
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.scripting import Call
-from outbox.drivers.redis.store import Store
-from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Options, seal
 from outbox.errors import BackendUnavailable
 from outbox.notify.channel import CHANNEL
@@ -249,7 +247,8 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
     assert (claim.fence.job_id, claim.attempt, claim.rescued) == (sent.id, 1, False)
     stored = await only(redis)
     assert stored.reserved_until is not None
-    assert claim.deadline - clock.now() <= (stored.reserved_until - await redis.now()).total_seconds()
+    left_there = (stored.reserved_until - await redis.now()).total_seconds()
+    assert claim.deadline - clock.now() <= left_there
     assert await waiter.look() != Outlook(0.0)
     [late] = missed
     waiter.driver._standing._hear(late)
@@ -454,13 +453,13 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
 ) -> None:
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     asked: list[str] = []
-    claim_from = claiming._claim_from
+    claim = claiming._Claimer.claim
 
-    async def watched(store: Store, whereabouts: Whereabouts, queue: str, *arguments: Any) -> list[Claim]:
-        asked.append(queue)
-        return await claim_from(store, whereabouts, queue, *arguments)
+    async def watched(claimer: claiming._Claimer, wanted: dict[str, int], *arguments: Any) -> list[Claim]:
+        asked.extend(wanted)
+        return await claim(claimer, wanted, *arguments)
 
-    monkeypatch.setattr(claiming, "_claim_from", watched)
+    monkeypatch.setattr(claiming._Claimer, "claim", watched)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
         asked.clear()
         for _ in range(3):

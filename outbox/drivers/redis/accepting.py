@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import NoneType
 
 from outbox.drivers.redis.keys import QUEUES, key, queue_keys
 from outbox.drivers.redis.packing import lots, pack_body, pack_jobs
-from outbox.drivers.redis.scripting import Call, Script, command
+from outbox.drivers.redis.scripting import Call, Script, command, signs
 from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
-_ACCEPT = Script("accept", "holding", "relayed")
-_FORGET_ACCEPTED = Script("forget_accepted", "relayed")
+_ACCEPT = Script("accept", "holding", "relayed", returns=bytes)
+_FORGET_ACCEPTED = Script("forget_accepted", "relayed", returns=NoneType)
 _RELAYED = "relayed"
 _BYTES_PER_SCRIPT = 8_000_000
-_ENDED = ord("e")
+_ENDED = "e"
 
 
 async def accept(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
@@ -33,13 +34,18 @@ async def _accept(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
     by_queue = _by_queue(envelopes)
     # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
     await store.do(command("SADD", QUEUES, *by_queue))
-    answers = await store.do_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
+    answers = await store.persist(lambda _: _answers(store, by_queue))
     return {
         envelope.id
-        for jobs, answer in zip(by_queue.values(), answers, strict=True)
-        for envelope, state in zip(jobs, answer, strict=True)
+        for jobs, states in zip(by_queue.values(), answers, strict=True)
+        for envelope, state in zip(jobs, states, strict=True)
         if state == _ENDED
     }
+
+
+async def _answers(store: Store, by_queue: Mapping[str, Sequence[Envelope]]) -> list[str]:
+    answers = await store.send_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
+    return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
 
 
 async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:

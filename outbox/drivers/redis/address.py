@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from outbox.drivers.redis.connections import ClusterClient, guard
 from outbox.errors import ConfigurationError
 from outbox.url_secrets import without_secrets
 
@@ -84,7 +85,7 @@ class Address:
         if self.scheme == _SENTINEL:
             options = {**_timeouts(), "retry": _once(), **dict(self.sentinel_options)}
             sentinel: Any = Sentinel(list(self.hosts), sentinel_kwargs=options, **_defaults(), **dict(self.options))  # type: ignore[no-untyped-call]
-            return sentinel.master_for(self.master)  # type: ignore[no-any-return]
+            return guard(sentinel.master_for(self.master))
         try:
             _check_number(self.url)
             # What is in the URL would win.
@@ -92,7 +93,7 @@ class Address:
             client = Redis.from_url(url, **_defaults(over_tcp=self.scheme != "unix"))
             # Options are looked at when a connection is made, which connects to nothing yet.
             client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-            return client
+            return guard(client)
         except (ValueError, TypeError, RedisError) as error:
             unknown = re.search(r"unexpected keyword argument ('\w+')", str(error))
             said = f"the option {unknown[1]} is not known" if unknown else _without_port(error)
@@ -101,11 +102,11 @@ class Address:
     def node(self) -> Redis:
         """Any one node of a cluster: what is published to it reaches all of them."""
         host, port = random.choice(self.hosts)  # noqa: S311 - the next one when this one is down
-        return Redis(host=host, port=port, **_defaults(), **dict(self.options))
+        return guard(Redis(host=host, port=port, **_defaults(), **dict(self.options)))
 
-    def cluster(self) -> RedisCluster:
+    def cluster(self) -> ClusterClient:
         nodes = [ClusterNode(host, port) for host, port in self.hosts]
-        return RedisCluster(startup_nodes=nodes, **_defaults(), **dict(self.options))
+        return ClusterClient(startup_nodes=nodes, **_defaults(), **dict(self.options))
 
 
 def _refuse_unescaped(url: str) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Any
 from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.base import Claim, Lease, Outlook, Waiting
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.packing import microseconds, unpack_body
-from outbox.drivers.redis.scripting import Call, Script
+from outbox.drivers.redis.scripting import Call, Script, signs
 from outbox.drivers.redis.standing import StandingClaim, Stood
 from outbox.drivers.redis.store import Store
+from outbox.drivers.redis.unconfirmed import Unconfirmed, UnconfirmedClaim
 from outbox.drivers.redis.whereabouts import Whereabouts
+from outbox.errors import BackendUnavailable
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
-_CLAIM, _EXTEND = Script("claim", "holding"), Script("extend")
-_DUE, _IDLE = Script("due"), Script("idle")
+_CLAIM, _EXTEND = Script("claim", "holding", returns=(list, NoneType)), Script("extend", returns=bytes)
+_DUE, _IDLE, _READY = Script("due", returns=int), Script("idle", returns=int), Script("ready", returns=int)
 _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
 
@@ -27,70 +31,161 @@ _SEEN_SECONDS = 60.0
 
 
 async def claim(
-    store: Store, whereabouts: Whereabouts, standing: StandingClaim, queues: Sequence[str], limit: int, lease: float
+    store: Store,
+    whereabouts: Whereabouts,
+    standing: StandingClaim,
+    unconfirmed: Unconfirmed,
+    queues: Sequence[str],
+    limit: int,
+    lease: float,
 ) -> list[Claim]:
-    """A script for the first queue, and one for each of the others in which there is something, while there is room.
+    """A script for the first queue, and where there is room, one that counts and one that claims for all the others.
 
-    An idle worker's look costs two round trips, however many queues it has; what was taken for it while it waited,
-    none.
+    An idle worker's look costs two round trips, however many queues it has, and a claim from several queues three; what
+    was taken for it while it waited costs none.
     """
     stood = standing.claim
     if stood is not None and stood.answer is not None:
         return _collect(whereabouts, standing, stood, stood.answer)
-    token = new_token() if stood is None else stood.token
-    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood) if queues else []
+    claimer = _Claimer(store, whereabouts, unconfirmed, new_token() if stood is None else stood.token, lease)
+    if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
+        # On its own: if another node of a cluster is down, the next claim says so.
+        return found
+    claims = await claimer.claim({queues[0]: limit}, stood) if queues else []
     standing.end(claims)
     others = queues[1:]
     if len(claims) >= limit or not others:
         return claims
-    waits = await store.do_all([_DUE(queue_keys(queue)) for queue in others])
-    for queue, wait in zip(others, waits, strict=True):
-        if wait == 0 and len(claims) < limit:
-            claims += await _claim_from(store, whereabouts, queue, token, limit - len(claims), lease)
-    return claims
+    try:
+        wanted = await claimer.share(others, limit - len(claims))
+        return [*claims, *(await claimer.claim(wanted) if wanted else ())]
+    except BackendUnavailable:
+        # The outage has to be told. What was claimed before it is asked for again.
+        if claims:
+            claimer.not_confirmed([queues[0]])
+        raise
 
 
-async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim) -> list[Claim]:
+async def withdraw(
+    store: Store, whereabouts: Whereabouts, standing: StandingClaim, unconfirmed: Unconfirmed
+) -> list[Claim]:
     """Let no claim stand; return what it has taken."""
     stood = standing.claim
     if stood is None:
         return []
     claims: list[Claim] = []
     if stood.answer is None:
-        claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
+        claimer = _Claimer(store, whereabouts, unconfirmed, stood.token, stood.lease)
+        claims = await claimer.claim({stood.queue: 0}, stood)
         standing.end(claims)
     if standing.claim is not None and stood.answer is not None:
         claims = _collect(whereabouts, standing, stood, stood.answer)
     return claims
 
 
-async def _claim_from(
-    store: Store,
-    whereabouts: Whereabouts,
-    queue: str,
-    token: bytes,
-    limit: int,
-    lease: float,
-    stood: Stood | None = None,
-) -> list[Claim]:
-    keys = queue_keys(queue)
-    begun = clock.now()
-    first = begun if stood is None else stood.since
+async def give_back_unconfirmed(store: Store, whereabouts: Whereabouts, unconfirmed: Unconfirmed) -> None:
+    """Put back what unconfirmed claims have taken, without the attempt: no claim follows that would ask for it.
 
-    async def take(since: float | None) -> list[Claim]:
-        # One call is one token, its retries included: should a script have run whose answer was lost, the token finds
-        # what it took. A claim that stood is such a call as well.
-        ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
+    Raises:
+        BackendUnavailable: it waits for the end of its lease.
+    """
+    if unconfirmed.claims:
+        await _Claimer(store, whereabouts, unconfirmed, b"", 0.0).recover(list(unconfirmed.claims), 0)
+
+
+class _Claimer:
+    """One call of `claim`: its token, which a repetition of it finds its jobs by, and its lease in seconds."""
+
+    def __init__(
+        self, store: Store, whereabouts: Whereabouts, unconfirmed: Unconfirmed, token: bytes, lease: float
+    ) -> None:
+        self._store = store
+        self._whereabouts = whereabouts
+        self._unconfirmed = unconfirmed
+        self._token = token
+        self._lease = lease
+        self._begun = clock.now()
+
+    async def share(self, queues: Sequence[str], limit: int) -> dict[str, int]:
+        """How many to claim from each queue in which there is something, so that they are ``limit`` together."""
+        ready = await self._store.do_all([_READY(queue_keys(queue), limit) for queue in queues])
+        wanted = {}
+        for queue, count in zip(queues, ready, strict=True):
+            if count and limit:
+                wanted[queue] = min(count, limit)
+                limit -= wanted[queue]
+        return wanted
+
+    async def claim(self, wanted: dict[str, int], stood: Stood | None = None) -> list[Claim]:
+        """Up to so many jobs from each of these queues, in one round trip."""
+        first = self._begun if stood is None else stood.since
         member = b"" if stood is None else stood.member
-        answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago, member))
+
+        async def take(since: float | None) -> list[Claim]:
+            # A claim that stood may have been carried out before this one is sent for the first time.
+            ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
+            calls = [
+                self._call(queue, limit, ago, member, room=limit if stood is None else max(limit, 1))
+                for queue, limit in wanted.items()
+            ]
+            answers = await self._store.send_all(calls) if len(calls) > 1 else [await self._store.send(calls[0])]
+            return [
+                claim
+                for queue, answer in zip(wanted, answers, strict=True)
+                for claim in self._claimed(queue, answer, self._token, self._lease)
+            ]
+
+        # A claim that stood is asked for by its own token until that is answered.
+        claims = await self._store.persist(take, None if stood is not None else lambda: self.not_confirmed(wanted))
+        for queue in wanted:
+            self._unconfirmed.claims.pop(queue, None)
+        return claims
+
+    async def recover(self, queues: Sequence[str], room: int) -> list[Claim]:
+        """What unconfirmed claims on ``queues`` have taken; what there is no ``room`` for is put back.
+
+        Raises:
+            BackendUnavailable: nothing was found where a server answers, and some do not.
+        """
+        claims: list[Claim] = []
+        outage: BackendUnavailable | None = None
+        for queue in queues:
+            earlier = self._unconfirmed.claims.get(queue)
+            if earlier is None:
+                continue
+            try:
+                claims += await self._recover(queue, earlier, room - len(claims))
+            except BackendUnavailable as error:
+                outage = error
+        if outage is not None and not claims:
+            raise outage
+        return claims
+
+    async def _recover(self, queue: str, earlier: UnconfirmedClaim, room: int) -> list[Claim]:
+        async def ask(_: float | None) -> list[Claim]:
+            ago = microseconds(clock.now() - earlier.since)
+            call = _CLAIM(queue_keys(queue), earlier.token, 0, microseconds(earlier.lease), ago, b"", room)
+            return self._claimed(queue, await self._store.send(call), earlier.token, earlier.lease)
+
+        claims = await self._store.persist(ask)
+        self._unconfirmed.claims.pop(queue, None)
+        return claims
+
+    def not_confirmed(self, queues: Iterable[str]) -> None:
+        """This call may have taken jobs from these queues for which it gives up."""
+        for queue in queues:
+            self._unconfirmed.claims.setdefault(queue, UnconfirmedClaim(self._token, self._lease, self._begun))
+
+    def _call(self, queue: str, limit: int, ago: int, member: bytes, *, room: int) -> Call:
+        return _CLAIM(queue_keys(queue), self._token, limit, microseconds(self._lease), ago, member, room)
+
+    def _claimed(self, queue: str, answer: Any, token: bytes, lease: float) -> list[Claim]:
         if answer is None:
             return []
-        records, jobs, recovered = answer
-        return _claims(records, jobs, queue=queue, token=token, deadline=(first if recovered else begun) + lease)
-
-    claims = await store.persist(take)
-    whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
-    return claims
+        records, jobs = answer
+        claims = _claims(records, jobs, queue=queue, token=token, deadline=self._begun + lease)
+        self._whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
+        return claims
 
 
 def _collect(whereabouts: Whereabouts, standing: StandingClaim, stood: Stood, answer: bytes) -> list[Claim]:
@@ -129,7 +224,7 @@ async def extend(store: Store, whereabouts: Whereabouts, fences: Sequence[Fence]
         kept = frozenset(
             fence
             for held, answer in zip(by_queue.values(), answers, strict=True)
-            for fence, sign in zip(held, answer.decode(), strict=True)
+            for fence, sign in zip(held, signs(answer, len(held)), strict=True)
             if sign == _KEPT
         )
         return Lease(deadline, kept, frozenset(fences) - kept)
@@ -143,16 +238,23 @@ def _records(fences: Sequence[Fence]) -> bytes:
     return b"".join(fence.job_id.bytes + fence.token for fence in fences)
 
 
-async def look(store: Store, standing: StandingClaim, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+async def look(
+    store: Store,
+    standing: StandingClaim,
+    unconfirmed: Unconfirmed,
+    queues: Sequence[str],
+    waiting: Waiting | None = None,
+) -> Outlook:
     """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
     asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
+    known = standing.answered or any(queue in unconfirmed.claims for queue in queues)
     # In a cluster, whoever listens at another node is not counted.
-    if waiting is None or not store.one_slot or standing.answered or not await standing.listen():
+    if waiting is None or not store.one_slot or known or not await standing.listen():
         *waits, workers = await store.do_all(asked)
     else:
         *waits, workers = await store.persist(lambda _: _look_and_stand(store, standing, asked, queues[0], waiting))
     due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
-    return Outlook(0.0 if standing.answered else due, max(1, workers))
+    return Outlook(0.0 if known or standing.answered else due, max(1, workers))
 
 
 async def _look_and_stand(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from outbox.drivers.base import (
@@ -25,8 +26,10 @@ from outbox.drivers.redis.messenger import Messenger
 from outbox.drivers.redis.parking import Parking
 from outbox.drivers.redis.standing import StandingClaim
 from outbox.drivers.redis.store import open_store
+from outbox.drivers.redis.unconfirmed import Unconfirmed
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Envelope
+from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.settlement import Fence, Outcome, Settlement
 
@@ -47,6 +50,7 @@ class RedisDriver:
         self._store = open_store(url, 2 * pool_size)
         self._whereabouts = Whereabouts(self._store)
         self._standing = StandingClaim(Messenger(url))
+        self._unconfirmed = Unconfirmed()
         self._parking = Parking(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
@@ -66,6 +70,8 @@ class RedisDriver:
         return [*await concerns.concerns(self._store), *await self._failed.concerns()]
 
     async def close(self) -> None:
+        with suppress(OutboxError):
+            await claiming.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed)
         await self._failed.close()
         await self._standing.hang_up()
         await self._store.close()
@@ -90,22 +96,26 @@ class RedisDriver:
         *,
         brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
-        return await claiming.claim(self._store, self._whereabouts, self._standing, queues, limit, lease)
+        return await claiming.claim(
+            self._store, self._whereabouts, self._standing, self._unconfirmed, queues, limit, lease
+        )
 
     async def withdraw(self) -> list[Claim]:
-        return await claiming.withdraw(self._store, self._whereabouts, self._standing)
+        return await claiming.withdraw(self._store, self._whereabouts, self._standing, self._unconfirmed)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._store, self._whereabouts, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settled = await settling.settle(self._store, self._whereabouts, self._parking, self.name, settlements)
+        settled = await settling.settle(
+            self._store, self._whereabouts, self._unconfirmed, self._parking, self.name, settlements
+        )
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
         return settled
 
     async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
-        return await claiming.look(self._store, self._standing, queues, waiting)
+        return await claiming.look(self._store, self._standing, self._unconfirmed, queues, waiting)
 
     async def beat(self, worker: WorkerStatus) -> None:
         await fleet.beat(self._store, worker)

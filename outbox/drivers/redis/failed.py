@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from outbox.drivers.redis.store import Store
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
-_RETRY, _FORGET = Script("retry"), Script("forget")
+_RETRY, _FORGET = Script("retry", returns=list), Script("forget", returns=list)
 _EVER = "+inf"
 
 Order = Callable[[str, Sequence[bytes]], Call]
@@ -88,8 +88,7 @@ class FailedJobs:
         return found[:limit]
 
     async def _latest_of(self, queues: Sequence[str], limit: int, last: Place | None) -> list[Place]:
-        places = [place for name in queues for place in await self._latest(name, limit, last)]
-        return sorted(places, reverse=True)[:limit]
+        return sorted(await self._latest(queues, limit, last), reverse=True)[:limit]
 
     async def _since(self, matching: FailedFilter) -> int:
         """The time from which on failures match."""
@@ -136,13 +135,15 @@ class FailedJobs:
                 return Place(int(failed_at), job_id.bytes, queue)
         raise JobNotFound(f"the failed job {job_id} was removed meanwhile: begin again with the first page")
 
-    async def _latest(self, queue: str, limit: int, before: Place | None) -> list[Place]:
+    async def _latest(self, queues: Sequence[str], limit: int, before: Place | None) -> list[Place]:
         """Failures of one moment, those of one settlement, follow each other by id."""
         bound = _EVER if before is None else f"({before.failed_at}"
-        calls = [_range(queue, bound, "-inf", limit)]
+        asked = [(queue, _range(queue, bound, "-inf", limit)) for queue in queues]
         if before is not None:
-            calls.append(_range(queue, str(before.failed_at), str(before.failed_at), -1))
-        places = [place for answer in await self._store.do_all(calls) for place in _places(queue, answer)]
+            moment = str(before.failed_at)
+            asked += [(queue, _range(queue, moment, moment, -1)) for queue in queues]
+        answers = await self._store.do_all([call for _, call in asked])
+        places = [place for (queue, _), answer in zip(asked, answers, strict=True) for place in _places(queue, answer)]
         return [place for place in places if before is None or place[:2] < before[:2]]
 
     async def _read(self, places: Sequence[Place]) -> list[FailedJob]:
@@ -166,11 +167,11 @@ class FailedJobs:
         return await self._apply(job_ids, lambda queue, ids: forgetting(queue, ids, _EVER))
 
     async def _apply(self, job_ids: Sequence[JobId], order: Order) -> list[JobId]:
-        unique = list(dict.fromkeys(job_ids))
+        unique, queues = list(dict.fromkeys(job_ids)), await self._store.queues()
         done: set[bytes] = set()
         for start in range(0, len(unique), inspecting.CHUNK):
             ids = [job_id.bytes for job_id in unique[start : start + inspecting.CHUNK]]
-            for found in await self._store.do_all([order(queue, ids) for queue in await self._store.queues()]):
+            for found in await self._store.do_all([order(queue, ids) for queue in queues]):
                 done.update(found)
         return [job_id for job_id in unique if job_id.bytes in done]
 
@@ -198,33 +199,45 @@ class FailedJobs:
         return score(await inspecting.now(self._store)) - microseconds(age)
 
     async def _sweep(self, queue: str | None, horizon: int, matching: FailedFilter, order: Order) -> int:
+        """A chunk of each queue at a time, with as many round trips as the fullest queue has chunks."""
         done = 0
         bottom = await self._since(matching) if matching.since is not None else "-inf"
-        for name in await self._store.queues() if queue is None else [queue]:
-            passed_over = 0
-            while True:
-                span = command(
-                    "ZRANGE", key(name, FAILED), bottom, horizon, "BYSCORE", "LIMIT", passed_over, inspecting.CHUNK
-                )
-                ids = await self._store.do(span)
-                if not ids:
-                    break
-                chosen = await self._passing(name, ids, matching)
-                found = await self._store.do(order(name, chosen)) if chosen else []
-                done += len(found)
-                passed_over += await self._kept(name, set(ids) - set(found), horizon) if len(found) < len(ids) else 0
+        passed_over = dict.fromkeys(await self._store.queues() if queue is None else [queue], 0)
+        while passed_over:
+            spans = [_span(name, bottom, horizon, skip) for name, skip in passed_over.items()]
+            found = await self._store.do_all(spans)
+            chunks = {name: ids for name, ids in zip(passed_over, found, strict=True) if ids}
+            chosen = await self._passing(chunks, matching)
+            removed = await self._store.do_all([order(name, ids) for name, ids in chosen.items()])
+            gone = dict(zip(chosen, map(set, removed), strict=True))
+            done += sum(map(len, gone.values()))
+            left = {name: set(ids) - gone.get(name, set()) for name, ids in chunks.items()}
+            kept = await self._kept({name: ids for name, ids in left.items() if ids}, horizon)
+            passed_over = {name: passed_over[name] + kept.get(name, 0) for name in chunks}
         return done
 
-    async def _passing(self, queue: str, ids: Sequence[bytes], matching: FailedFilter) -> Sequence[bytes]:
+    async def _passing(
+        self, chunks: Mapping[str, Sequence[bytes]], matching: FailedFilter
+    ) -> Mapping[str, Sequence[bytes]]:
         if matching.is_any:
-            return ids
-        jobs = passing(await self._read([Place(0, job_id, queue) for job_id in ids]), matching)
-        return [job.id.bytes for job in jobs]
+            return chunks
+        places = [Place(0, job_id, name) for name, ids in chunks.items() for job_id in ids]
+        chosen: dict[str, list[bytes]] = {}
+        for job in passing(await self._read(places), matching):
+            chosen.setdefault(job.queue, []).append(job.id.bytes)
+        return chosen
 
-    async def _kept(self, queue: str, ids: Collection[bytes], horizon: int) -> int:
+    async def _kept(self, left: Mapping[str, Collection[bytes]], horizon: int) -> dict[str, int]:
         """How many of these an order left where they are; the others somebody else has removed."""
-        scores = await self._store.do(command("ZMSCORE", key(queue, FAILED), *ids))
-        return sum(score is not None and float(score) <= horizon for score in scores)
+        scores = await self._store.do_all([command("ZMSCORE", key(name, FAILED), *ids) for name, ids in left.items()])
+        return {
+            name: sum(score is not None and float(score) <= horizon for score in found)
+            for name, found in zip(left, scores, strict=True)
+        }
+
+
+def _span(queue: str, bottom: int | str, horizon: int, skip: int) -> Call:
+    return command("ZRANGE", key(queue, FAILED), bottom, horizon, "BYSCORE", "LIMIT", skip, inspecting.CHUNK)
 
 
 def _places(queue: str, answer: Sequence[bytes]) -> list[Place]:

@@ -27,6 +27,26 @@ _ACCESS = (
 SAID = (exceptions.RedisError, exceptions.RedisClusterException, OSError, EOFError)
 """What a server, or the way to it, can say instead of an answer."""
 
+# What a server says of the question, or of its configuration: the same again is refused again. Everything else is taken
+# for an outage, because a proxy whose servers are away has words of its own for that.
+_FINAL = ("WRONGTYPE", "CROSSSLOT", "MOVED", "ASK ", "NOPERM", "NOAUTH", "WRONGPASS", "EXECABORT", "NOPROTO")
+_FINAL_WORDS = (
+    "unauthenticated",
+    "unknown command",
+    "unsupported command",
+    "unknown subcommand",
+    "wrong number of arguments",
+    "syntax error",
+    "DB index",
+    "user_script",
+    "Error running script",
+    "Error compiling script",
+    "Script attempted to access",
+    "is not an integer",
+    "is not a valid float",
+    "Protocol error",
+)
+
 _NO_CLUSTER = ("cluster support disabled", "Cluster mode is not enabled")
 
 
@@ -52,9 +72,10 @@ def classify(error: BaseException) -> Fault:
     if isinstance(error, exceptions.RedisClusterException):
         # No node that it knows answers, or none that has the slot.
         return Fault.OTHER if any(words in said for words in _NO_CLUSTER) else Fault.UNREACHABLE
-    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError | EOFError):
-        return Fault.UNREACHABLE
-    return Fault.OTHER
+    if isinstance(error, exceptions.DataError) or said.startswith(_FINAL) or any(each in said for each in _FINAL_WORDS):
+        return Fault.OTHER
+    # The client's own errors, and whatever else a server, or a proxy in front of one, says in place of an answer.
+    return Fault.UNREACHABLE if isinstance(error, SAID) else Fault.OTHER
 
 
 def translate(error: BaseException, where: str) -> OutboxError | None:

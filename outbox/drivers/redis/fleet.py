@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import NoneType
 from typing import Any
 
 from outbox.drivers.base import WorkerStatus
@@ -12,7 +13,11 @@ from outbox.drivers.redis.scripting import Script
 from outbox.drivers.redis.store import Store
 from outbox.drivers.running_jobs import dump_running, load_running
 
-_BEAT, _WORKERS, _FORGET = Script("beat"), Script("workers"), Script("forget_workers")
+_BEAT, _WORKERS, _FORGET = (
+    Script("beat", returns=NoneType),
+    Script("workers", returns=list),
+    Script("forget_workers", returns=int),
+)
 
 
 async def beat(store: Store, worker: WorkerStatus) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 
 from outbox.drivers.redis.keys import QUEUES, queue_keys
 from outbox.drivers.redis.packing import lots, pack_body, parts
@@ -10,7 +11,7 @@ from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.store import Store
 from outbox.envelope import Envelope
 
-_INSERT = Script("insert", "holding")
+_INSERT = Script("insert", "holding", returns=NoneType)
 _BYTES_PER_SCRIPT = 256_000_000
 """All that can be: a lot is stored as a whole or not at all."""
 

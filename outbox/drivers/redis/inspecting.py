@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -16,12 +16,14 @@ from outbox.drivers.redis.store import Store
 from outbox.ids import JobId
 from outbox.job import PRIORITIES, check_queue
 
-_SHOW, _COUNT, _CANCEL, _CLEAR = Script("show"), Script("count"), Script("cancel"), Script("clear")
+_SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
+_CANCEL, _CLEAR = Script("cancel", returns=list), Script("clear", returns=list)
 
 CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
 
 _MATCHES = 20
+_SCANS = 100
 ROW = 6
 # Where the error begins in what `held` and `tries` have of a job: see library.lua.
 _HOLD, _TRIES = 23, 21
@@ -39,10 +41,19 @@ async def get(store: Store, job_id: JobId) -> StoredJob | None:
 async def list_jobs(store: Store, queue: str | None, limit: int) -> list[StoredJob]:
     """By queue, and in it in the order in which they would be claimed."""
     found: list[StoredJob] = []
-    for name in await store.queues() if queue is None else [queue]:
+    for names in _chunks(await store.queues() if queue is None else [queue]):
         if len(found) < limit:
-            found += _stored_jobs(name, await store.do(_SHOW(queue_keys(name), limit - len(found))))
-    return found
+            answers = await store.do_all([_SHOW(queue_keys(name), limit - len(found)) for name in names])
+            found += [job for name, answer in zip(names, answers, strict=True) for job in _stored_jobs(name, answer)]
+    return found[:limit]
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Ever more of them: the first few often have as many jobs as are wanted, and most queues are empty."""
+    start, size = 0, 1
+    while start < len(names):
+        yield names[start : start + size]
+        start, size = start + size, size * 4
 
 
 def _stored_jobs(queue: str, answer: Sequence[bytes]) -> list[StoredJob]:
@@ -94,22 +105,24 @@ async def find(store: Store, digits: str) -> list[JobId]:
 async def find_ids(store: Store, digits: str, zsets: Iterable[str]) -> list[JobId]:
     """Ids in these zsets that begin or end with the digits. It reads all of them, a thousand at a time."""
     found = set()
-    for zset in zsets:
-        async for member in _members(store, zset):
-            digits_of_member = member.hex()
-            if digits_of_member.startswith(digits) or digits_of_member.endswith(digits):
-                found.add(member)
+    async for member in _members(store, zsets):
+        digits_of_member = member.hex()
+        if digits_of_member.startswith(digits) or digits_of_member.endswith(digits):
+            found.add(member)
     return [UUID(bytes=member) for member in sorted(found)[:_MATCHES]]
 
 
-async def _members(store: Store, zset: str) -> AsyncIterator[bytes]:
-    cursor: int | str = 0
-    while True:
-        cursor, page = await store.do(command("ZSCAN", zset, cursor, "COUNT", CHUNK))
-        for member, _ in page:
-            yield member
-        if int(cursor) == 0:
-            return
+async def _members(store: Store, zsets: Iterable[str]) -> AsyncIterator[bytes]:
+    """A page of each zset in one round trip, a hundred zsets at a time."""
+    left: list[tuple[str, int]] = [(zset, 0) for zset in zsets]
+    while left:
+        asked, left = left[:_SCANS], left[_SCANS:]
+        pages = await store.do_all([command("ZSCAN", zset, cursor, "COUNT", CHUNK) for zset, cursor in asked])
+        for (zset, _), (cursor, page) in zip(asked, pages, strict=True):
+            for member, _ in page:
+                yield member
+            if int(cursor) != 0:
+                left.append((zset, int(cursor)))
 
 
 async def counts(store: Store) -> list[QueueCounts]:

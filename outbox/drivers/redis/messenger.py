@@ -9,9 +9,9 @@ from typing import Any
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.sentinel import SentinelConnectionPool
 
 from outbox.drivers.redis.address import Address
+from outbox.drivers.redis.connections import abandon, close_client, connection_failures
 from outbox.drivers.redis.wire import Wire, pack
 
 _ANSWER_SECONDS = 10.0
@@ -39,23 +39,20 @@ class Messenger:
         client = self()
         connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
+            with connection_failures():
+                await connection.connect()
+            subscribed = Subscribed(connection, hear)
+        except BaseException:
+            await abandon(connection)
+            raise
         finally:
-            await _forget(client)
-        subscribed = Subscribed(connection, hear)
+            await close_client(client)
         try:
             await subscribed.begin(channel)
         except BaseException:
             await subscribed.close()
             raise
         return subscribed
-
-
-async def _forget(client: Redis) -> None:
-    await client.aclose()
-    if isinstance(client.connection_pool, SentinelConnectionPool):
-        for sentinel in client.connection_pool.sentinel_manager.sentinels:
-            await sentinel.aclose()
 
 
 class Subscribed(Wire):
@@ -101,10 +98,16 @@ class Subscribed(Wire):
         for answer in answers:
             if isinstance(answer, Exception):
                 self.lost(answer)
-            elif answer[0] == b"message":
-                self._hear(answer[2])
-            elif answer[0] == b"subscribe" and not self._begun.done():
-                self._begun.set_result(None)
+                continue
+            match answer:
+                case [b"message", _, bytes(message)]:
+                    self._hear(message)
+                case [b"subscribe", *_] if not self._begun.done():
+                    self._begun.set_result(None)
+                case [b"subscribe" | b"pong", *_]:
+                    pass
+                case _:
+                    raise exceptions.InvalidResponse(f"{answer!r:.100} is no message of a subscription")
 
     def lost(self, error: Exception) -> None:
         if not self._lost.done():

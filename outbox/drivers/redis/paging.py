@@ -15,7 +15,7 @@ from outbox.drivers.redis.scripting import Script
 from outbox.drivers.redis.store import Store
 from outbox.job import PRIORITIES
 
-_PAGE = Script("page")
+_PAGE = Script("page", returns=list)
 _HEAD = 4
 
 

@@ -51,10 +51,9 @@ class Parking:
             elsewhere = [envelope.id.bytes for envelope in settlement.follow_ups if envelope.queue != queue]
             if elsewhere:
                 parked.setdefault(queue, []).extend(elsewhere)
-        for queue, ids in parked.items():
-            # Settled they are, and parked they stay until somebody can reach the other slot.
-            with suppress(BackendUnavailable):
-                await self._move(queue, ids)
+        # Settled they are, and parked they stay until somebody can reach the other slot.
+        with suppress(BackendUnavailable):
+            await self._move(parked)
 
     async def deliver_left(self) -> None:
         """Those of processes that ended in between."""
@@ -63,14 +62,20 @@ class Parking:
         queues = await self._store.queues()
         found = await self._store.do_all([command("HKEYS", key(queue, _PARKED)) for queue in queues])
         seen, self._seen = self._seen, {job_id for ids in found for job_id in ids}
-        for queue, ids in zip(queues, found, strict=True):
-            left = [job_id for job_id in ids if job_id in seen]
-            if left:
-                await self._move(queue, left)
+        left = {queue: [job_id for job_id in ids if job_id in seen] for queue, ids in zip(queues, found, strict=True)}
+        await self._move({queue: ids for queue, ids in left.items() if ids})
 
-    async def _move(self, queue: str, ids: Sequence[bytes]) -> None:
-        values = await self._store.do(command("HMGET", key(queue, _PARKED), *ids))
-        there = {job_id: value for job_id, value in zip(ids, values, strict=True) if value is not None}
-        if there:
-            await insert(self._store, [_unpack(job_id, value) for job_id, value in there.items()])
-            await self._store.do(command("HDEL", key(queue, _PARKED), *there))
+    async def _move(self, parked: Mapping[str, Sequence[bytes]]) -> None:
+        """Of all queues at once: as many round trips as for one."""
+        if not parked:
+            return
+        answers = await self._store.do_all([command("HMGET", key(queue, _PARKED), *parked[queue]) for queue in parked])
+        there: dict[str, dict[bytes, bytes]] = {}
+        for queue, values in zip(parked, answers, strict=True):
+            present = {job_id: value for job_id, value in zip(parked[queue], values, strict=True) if value is not None}
+            if present:
+                there[queue] = present
+        jobs = [_unpack(job_id, value) for values in there.values() for job_id, value in values.items()]
+        if jobs:
+            await insert(self._store, jobs)
+            await self._store.do_all([command("HDEL", key(queue, _PARKED), *there[queue]) for queue in there])

@@ -11,13 +11,14 @@ from outbox.drivers.base import Settled
 from outbox.drivers.redis import parking
 from outbox.drivers.redis.keys import QUEUES, queue_keys
 from outbox.drivers.redis.packing import microseconds, pack_body, pack_jobs
-from outbox.drivers.redis.scripting import Call, Script
+from outbox.drivers.redis.scripting import Call, Script, signs
 from outbox.drivers.redis.store import Store
+from outbox.drivers.redis.unconfirmed import Unconfirmed
 from outbox.drivers.redis.whereabouts import Whereabouts
 from outbox.envelope import Envelope
 from outbox.settlement import Failure, Outcome, Settlement
 
-_SETTLE = Script("settle")
+_SETTLE = Script("settle", returns=bytes)
 
 _REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK = b"C", b"F", b"P", b"R", b"S"
 _KINDS = {
@@ -36,28 +37,47 @@ _WRITTEN_BEFORE = str.maketrans("gb", "11")
 
 
 async def settle(
-    store: Store, whereabouts: Whereabouts, lot: parking.Parking, connection: str, settlements: Sequence[Settlement]
+    store: Store,
+    whereabouts: Whereabouts,
+    unconfirmed: Unconfirmed,
+    lot: parking.Parking,
+    connection: str,
+    settlements: Sequence[Settlement],
 ) -> Settled:
     """A script per queue, in one round trip. What is true of one settlement becomes true at once: a script is atomic,
     and a settlement is in one script."""
-    places = await whereabouts.of([settlement.fence for settlement in settlements])
+    fences = [settlement.fence for settlement in settlements]
+    places = await whereabouts.of(fences)
     by_queue: dict[str, _Batch] = {}
     for settlement in settlements:
         queue = places.get(settlement.fence.job_id)
         if queue is not None:
             by_queue.setdefault(queue, _Batch(store, connection, queue)).settlements.append(settlement)
 
-    async def write(since: float | None) -> list[str]:
+    async def write(_: float | None) -> list[str]:
         answers = await store.send_all([batch.call() for batch in by_queue.values()])
-        good = {} if since is None else _WRITTEN_BEFORE
-        return [answer.decode().translate(good) for answer in answers]
+        return [
+            _reading(batch, signs(answer, len(batch.settlements)), unconfirmed)
+            for batch, answer in zip(by_queue.values(), answers, strict=True)
+        ]
 
-    answers = await store.persist(write)
+    answers = await store.persist(write, lambda: unconfirmed.add_ends(fences))
+    unconfirmed.end_answered(fences)
     whereabouts.settled(settlement.fence.job_id for settlement in settlements)
     settled = _settled(settlements, by_queue.values(), answers)
     if not store.one_slot:
         await lot.deliver(places, settled.accepted)
     return settled
+
+
+def _reading(batch: _Batch, answer: str, unconfirmed: Unconfirmed) -> str:
+    """What ``answer`` means where an earlier try may have written some of the settlements."""
+    if not unconfirmed.ends:
+        return answer
+    return "".join(
+        sign.translate(_WRITTEN_BEFORE) if settlement.fence in unconfirmed.ends else sign
+        for settlement, sign in zip(batch.settlements, answer, strict=True)
+    )
 
 
 def _settled(settlements: Sequence[Settlement], batches: Iterable[_Batch], answers: Sequence[str]) -> Settled:

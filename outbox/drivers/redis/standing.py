@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import uuid4
 
-from redis.exceptions import RedisError
-
 from outbox import clock
 from outbox.drivers.base import Claim, Waiting
 from outbox.drivers.redis.keys import queue_keys
@@ -22,7 +20,7 @@ from outbox.drivers.redis.packing import microseconds
 from outbox.drivers.redis.scripting import Call, Script
 from outbox.ids import new_token
 
-_STAND = Script("stand")
+_STAND = Script("stand", returns=int)
 _TERMS = struct.Struct(">16sQ")
 
 _SECONDS, _SHARE_OF_LEASE = 2.0, 0.1
@@ -74,7 +72,7 @@ class StandingClaim:
             return False
         try:
             self._line = await self._messenger.subscribe(self._channel, self._hear)
-        except (RedisError, OSError):
+        except Exception:  # noqa: BLE001 - whatever it is, jobs are found without listening
             # A user who may not listen is told of jobs in other ways; whether the server answers, others say.
             self._deaf_until = clock.now() + _DEAF_SECONDS
             return False

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, RedisClusterException
 
 from outbox import clock
 from outbox.drivers.redis.address import Address
-from outbox.drivers.redis.faults import SAID, Fault, Persistence, as_outage, classify, translate
+from outbox.drivers.redis.connections import ClusterClient, NotConnected, abandon, close_client, connection_failures
+from outbox.drivers.redis.faults import SAID, Fault, Persistence, as_outage, classify, first_line, translate
 from outbox.drivers.redis.keys import QUEUES
-from outbox.drivers.redis.scripting import Call, command
+from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.wire import Exchange, drop_client
 
 T = TypeVar("T")
 Work = Callable[[float | None], Awaitable[T]]
-
-
-@contextmanager
-def closed_under_way() -> Iterator[None]:
-    """redis-py's client lets its insides speak when a connection is closed while it is being opened or written to: by
-    the server (its issue 4287), or in a cluster by another command, which closes the connections to a node that failed.
-
-    Raises:
-        redis.exceptions.ConnectionError: it was.
-    """
-    try:
-        yield
-    except (AttributeError, TypeError) as error:
-        raise ConnectionLost(f"the connection was closed under way ({error})") from error
 
 
 class Store:
@@ -53,7 +38,7 @@ class Store:
         """Whether a script was run here: then the user and the server were right once, and an error of configuration is
         an outage."""
 
-    def _connect(self) -> Redis | RedisCluster:
+    def _connect(self) -> Redis | ClusterClient:
         return self.address.client()
 
     async def do(self, call: Call) -> Any:
@@ -62,11 +47,15 @@ class Store:
 
     async def do_all(self, calls: Sequence[Call]) -> list[Any]:
         """The same for several commands, in one round trip where there is one server."""
+        if len(calls) == 1:
+            return [await self.do(calls[0])]
         return await self.persist(lambda _: self.send_all(calls))
 
-    async def persist(self, work: Work[T]) -> T:
+    async def persist(self, work: Work[T], on_unclear: Callable[[], None] | None = None) -> T:
         """Run ``work``, and again after a refusal that will pass or a lost connection. It is given None, or, when an
         earlier try may have been carried out, the seconds since the first.
+
+        ``on_unclear`` is called after each try that may have been carried out without an answer.
 
         Raises:
             BackendUnavailable: the server does not answer, or refused all retries.
@@ -78,10 +67,17 @@ class Store:
         while True:
             try:
                 return await work(clock.now() - begun if unclear else None)
+            except asyncio.CancelledError:
+                if on_unclear is not None:
+                    on_unclear()
+                raise
             except SAID as error:
                 fault = classify(error)
                 if fault is Fault.UNREACHABLE:
-                    unclear = True
+                    if not isinstance(error, NotConnected):
+                        unclear = True
+                        if on_unclear is not None:
+                            on_unclear()
                     await self._start_over(error)
                 if await persistence.pause_after(fault):
                     continue
@@ -93,14 +89,15 @@ class Store:
     async def send(self, call: Call) -> Any:
         async with self._room:
             try:
-                return await self._execute(call.words, script=call.script is not None)
+                answer = await self._execute(call.words, script=call.script is not None)
             except NoScriptError:
                 # The server was started anew, or another one took over.
-                return await self._execute(call.in_full(), script=True)
+                answer = await self._execute(call.in_full(), script=True)
+        return call.checked(answer)
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
         if not script:
-            with closed_under_way():
+            with connection_failures():
                 return await self._client.execute_command(*words)
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
@@ -115,17 +112,30 @@ class Store:
             if all(call.script is not None for call in calls):
                 answers = await self._run([call.words for call in calls])
             else:
-                with closed_under_way():
+                with connection_failures():
                     async with self._client.pipeline(transaction=False) as pipeline:
                         for call in calls:
                             pipeline.execute_command(*call.words)
                         answers = await pipeline.execute(raise_on_error=False)
-        for position, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
-                answers[position] = await self.send(calls[position])
-            elif isinstance(answer, Exception):
+        unknown = [position for position, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            # In one round trip as well: the first of each script makes it known to the others.
+            for position, answer in zip(unknown, await self._run_anew([calls[at] for at in unknown]), strict=True):
+                answers[position] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
                 raise answer
-        return list(answers)
+        return [call.checked(answer) for call, answer in zip(calls, answers, strict=True)]
+
+    async def _run_anew(self, calls: Sequence[Call]) -> list[Any]:
+        """For scripts that the server does not know: it was started anew, or another one took over."""
+        known: set[Script | None] = set()
+        words = []
+        for call in calls:
+            words.append(call.words if call.script in known else call.in_full())
+            known.add(call.script)
+        async with self._room:
+            return await self._run(words)
 
     async def _run(self, scripts: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers, errors among them."""
@@ -150,8 +160,15 @@ class Store:
                 return line
             await line.close()
         connection = self._client.connection_pool.make_connection()
-        await connection.connect()
-        return Exchange(connection)
+        try:
+            with connection_failures():
+                await connection.connect()
+            return Exchange(connection)
+        except BaseException as error:
+            await abandon(connection)
+            if isinstance(error, Exception) and classify(error) is Fault.UNREACHABLE:
+                raise NotConnected(first_line(error)) from error
+            raise
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -160,7 +177,14 @@ class Store:
 
     async def queues(self) -> list[str]:
         """The names of all queues that ever had a job."""
-        return sorted(name.decode() for name in await self.do(command("SMEMBERS", QUEUES)))
+
+        async def ask(_: float | None) -> list[bytes]:
+            names = list(await self.send(command("SMEMBERS", QUEUES)))
+            if not all(isinstance(name, bytes) for name in names):
+                raise InvalidResponse("the names of queues are no names")
+            return names
+
+        return sorted(name.decode() for name in await self.persist(ask))
 
     async def info(self) -> list[dict[str, Any]]:
         """What each server that keeps jobs says of itself."""
@@ -169,7 +193,8 @@ class Store:
     async def _start_over(self, _: Exception) -> None:
         """The connections that wait lead to the same server."""
         await self._close_idle()
-        await self._client.connection_pool.disconnect(inuse_connections=False)
+        with suppress(Exception):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def drop(self) -> None:
         """Close every connection without its event loop, which is closed."""
@@ -179,12 +204,9 @@ class Store:
         drop_client(self._client)
 
     async def close(self) -> None:
+        """Raises nothing, whatever state the connections are in."""
         await self._close_idle()
-        await self._client.aclose()
-        pool = self._client.connection_pool
-        if isinstance(pool, SentinelConnectionPool):
-            for sentinel in pool.sentinel_manager.sentinels:
-                await sentinel.aclose()
+        await close_client(self._client)
 
 
 class Cluster(Store):
@@ -192,12 +214,11 @@ class Cluster(Store):
 
     one_slot = False
 
-    def _connect(self) -> Redis | RedisCluster:
+    def _connect(self) -> Redis | ClusterClient:
         return self.address.cluster()
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
-        with closed_under_way():
-            answer = await self._client.execute_command(*words)
+        answer = await self._client.execute_command(*words)
         self._proven |= script
         return answer
 
@@ -211,8 +232,7 @@ class Cluster(Store):
 
     async def info(self) -> list[dict[str, Any]]:
         async def ask(_: float | None) -> dict[str, dict[str, Any]]:
-            with closed_under_way():
-                found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+            found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
             return found
 
         found = await self.persist(ask)

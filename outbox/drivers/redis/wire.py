@@ -14,12 +14,17 @@ from contextlib import suppress
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection
 
 from outbox.closed_loops import drop_transport
+from outbox.drivers.redis.connections import abandon, connection_failures
 
 _END = b"\r\n"
 _BULK, _LIST, _INTEGER, _ERROR, _NULL = b"$*:-_"
+# Without simple strings: neither scripts nor subscriptions are answered with one, but other programs speak so.
+_KINDS = frozenset(b"$*:-_")
+
+_LONGEST_LINE = 65_536
+"""Bytes. No server says as much in a line; what is longer comes from something that is no Redis."""
 
 # As redis-py has them. Others are known by their words: `faults.py`.
 _ERRORS = {
@@ -49,37 +54,47 @@ class Answers:
         self._open: list[tuple[list[Any], int]] = []
 
     def feed(self, data: bytes) -> list[Any]:
-        """What has become complete with this ``data``."""
+        """What has become complete with this ``data``.
+
+        Raises:
+            redis.exceptions.InvalidResponse: it is not what a Redis says.
+        """
         complete: list[Any] = []
         received, at = self._bytes, 0
         received += data
-        while (end := received.find(_END, at)) >= 0:
+        while (end := self._end_of_line(at)) >= 0:
             kind, next_at = received[at], end + 2
             value: Any = bytes(received[at + 1 : end])
             if kind == _BULK:
-                length = int(value)
+                length = _number(value)
                 if length >= 0:
                     next_at += length + 2
                     if next_at > len(received):
                         break
                 value = bytes(received[end + 2 : next_at - 2]) if length >= 0 else None
             elif kind == _LIST:
-                length = int(value)
+                length = _number(value)
                 value = [] if length >= 0 else None
                 if length > 0:
                     self._open.append((value, length))
                     at = next_at
                     continue
-            elif kind == _INTEGER:
-                value = int(value)
-            elif kind == _ERROR:
-                value = _error(value.decode("utf-8", "replace"))
-            elif kind == _NULL:
-                value = None
+            else:
+                value = _scalar(kind, value)
             at = next_at
             self._place(value, complete)
         del received[:at]
         return complete
+
+    def _end_of_line(self, at: int) -> int:
+        """Negative as long as it has not been received."""
+        received = self._bytes
+        if at >= len(received):
+            return -1
+        end = received.find(_END, at)
+        if received[at] not in _KINDS or (end < 0 and len(received) - at > _LONGEST_LINE):
+            raise _no_redis(received[at:])
+        return end
 
     def _place(self, value: Any, complete: list[Any]) -> None:
         while self._open:
@@ -92,6 +107,23 @@ class Answers:
         complete.append(value)
 
 
+def _scalar(kind: int, line: bytes) -> Any:
+    if kind == _INTEGER:
+        return _number(line)
+    return _error(line.decode("utf-8", "replace")) if kind == _ERROR else None
+
+
+def _number(digits: bytes) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise _no_redis(digits) from None
+
+
+def _no_redis(data: bytes | bytearray) -> exceptions.InvalidResponse:
+    return exceptions.InvalidResponse(f"{bytes(data[:60])!r} is not what a Redis says")
+
+
 def _error(text: str) -> exceptions.RedisError:
     kind = _ERRORS.get(text.partition(" ")[0], exceptions.ResponseError)
     return kind(text.removeprefix("ERR "))
@@ -100,16 +132,22 @@ def _error(text: str) -> exceptions.RedisError:
 class Wire(asyncio.Protocol):
     """One connection that was taken over from redis-py."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
-        """``connection`` is connected, and nothing of what it was sent is unanswered."""
-        self.closed = False
+    def __init__(self, connection: Any) -> None:
+        """``connection`` is one of redis-py's, connected, and nothing of what it was sent is unanswered."""
+        # As long as it is not taken over, its end is redis-py's affair.
+        self.closed = True
         # redis-py ends the connection when its own objects for it are collected.
         self._connection = connection
-        assert connection._writer is not None  # noqa: S101, SLF001 - no other way leads to what it connected
-        self._transport: Any = connection._writer.transport  # noqa: SLF001
-        self._before: Any = self._transport.get_protocol()
         self._answers = Answers()
-        self._transport.set_protocol(self)
+        with connection_failures():
+            # No other way leads to what redis-py has connected.
+            reader, self._transport = self._connection._reader, self._connection._writer.transport  # noqa: SLF001
+            self._before: Any = self._transport.get_protocol()
+            self._transport.set_protocol(self)
+            # What the reader was told before that is told once only.
+            if self._transport.is_closing() or reader._eof or reader._buffer:  # noqa: SLF001
+                raise exceptions.ConnectionError("the server closed the connection when it was made")
+        self.closed = False
 
     @abstractmethod
     def received(self, answers: list[Any]) -> None:
@@ -120,14 +158,17 @@ class Wire(asyncio.Protocol):
         """The connection is over, and it was not this end that closed it."""
 
     def say(self, data: bytes) -> None:
-        self._transport.write(data)
+        """
+        Raises:
+            redis.exceptions.ConnectionError: the connection is gone.
+        """
+        with connection_failures():
+            self._transport.write(data)
 
     async def close(self) -> None:
         """Whatever is under way. Harmless when repeated."""
         self.closed = True
-        self._transport.abort()
-        with suppress(exceptions.RedisError, OSError):
-            await self._connection.disconnect(nowait=True)
+        await abandon(self._connection)
 
     def drop(self) -> None:
         """Close it without its event loop, which is closed."""
@@ -136,15 +177,25 @@ class Wire(asyncio.Protocol):
         _forget_streams(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        answers = self._answers.feed(data)
-        if answers:
-            self.received(answers)
+        try:
+            answers = self._answers.feed(data)
+            if answers:
+                self.received(answers)
+        except Exception as error:  # noqa: BLE001 - an event loop would print it, and close the connection as well
+            self._end(f"{type(error).__name__}: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._before.connection_lost(error)
+        # The stream whose connection this was is used no more.
+        with suppress(Exception):
+            self._before.connection_lost(error)
+        self._end(str(error) if error else "Connection closed by server.")
+
+    def _end(self, reason: str) -> None:
         if not self.closed:
             self.closed = True
-            self.lost(exceptions.ConnectionError(str(error) if error else "Connection closed by server."))
+            with suppress(Exception):
+                self._transport.abort()
+            self.lost(exceptions.ConnectionError(reason))
 
 
 def drop_client(client: Any) -> None:
@@ -170,7 +221,7 @@ def _forget_streams(connection: Any) -> None:
 class Exchange(Wire):
     """For commands, one lot at a time."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._seconds: float | None = connection.socket_timeout
         self._loop = asyncio.get_running_loop()
@@ -200,7 +251,9 @@ class Exchange(Wire):
 
     def received(self, answers: list[Any]) -> None:
         self._so_far += answers
-        if len(self._so_far) >= self._wanted and self._waiter is not None and not self._waiter.done():
+        if len(self._so_far) > self._wanted:
+            raise exceptions.InvalidResponse("the server says more than it was asked")
+        if len(self._so_far) == self._wanted and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(self._so_far)
 
     def lost(self, error: Exception) -> None:
