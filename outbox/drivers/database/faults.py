@@ -153,6 +153,13 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
     return None
 
 
+def translate_in_session(error: DBAPIError) -> OutboxError | None:
+    """The same for a statement in a transaction of the application. What that transaction suffers, a deadlock or a lost
+    connection, stays SQLAlchemy's error: None."""
+    ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
+    return translate(error, "the session's database") if ours else None
+
+
 def _misconfigured(error: BaseException, where: str) -> ConfigurationError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code, message, said = _number(cause), str(cause), first_line(error)
