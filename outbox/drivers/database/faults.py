@@ -183,13 +183,6 @@ def _misconfigured(error: BaseException, where: str) -> ConfigurationError:
     return ConfigurationError(f"{where} refuses this user or database: {said}")
 
 
-def translate_in_session(error: DBAPIError) -> OutboxError | None:
-    """The error of outbox for one in an application's own transaction. None for what that transaction suffers, a
-    deadlock or a lost connection: it stays SQLAlchemy's error, for the application's own retries."""
-    ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
-    return translate(error, "the session's database") if ours else None
-
-
 def first_line(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(cause).strip() or type(cause).__name__
