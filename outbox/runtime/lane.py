@@ -207,5 +207,6 @@ class Lane:
             if self._on_the_way is not None and await self._stores.call(self._on_the_way):
                 return
             counts = await self._stores.call(self.driver.counts)
-            if not any(c.ready or c.delayed or c.reserved for c in counts if c.queue in self._options.queue):
+            here = [each for each in counts if each.queue in self._options.queue]
+            if not any(each.ready or each.delayed or each.retrying or each.reserved for each in here):
                 self._on_empty(self)

@@ -153,6 +153,13 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
     return None
 
 
+def translate_in_session(error: DBAPIError) -> OutboxError | None:
+    """The same for a statement in a transaction of the application. What that transaction suffers, a deadlock or a lost
+    connection, stays SQLAlchemy's error: None."""
+    ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
+    return translate(error, "the session's database") if ours else None
+
+
 def _misconfigured(error: BaseException, where: str) -> ConfigurationError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code, message, said = _number(cause), str(cause), first_line(error)
@@ -174,13 +181,6 @@ def _misconfigured(error: BaseException, where: str) -> ConfigurationError:
     if any(words in message for words in error_codes.BAD_CERTIFICATE):
         return ConfigurationError(f"{where} has a certificate that is not accepted: {said}")
     return ConfigurationError(f"{where} refuses this user or database: {said}")
-
-
-def translate_in_session(error: DBAPIError) -> OutboxError | None:
-    """The error of outbox for one in an application's own transaction. None for what that transaction suffers, a
-    deadlock or a lost connection: it stays SQLAlchemy's error, for the application's own retries."""
-    ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
-    return translate(error, "the session's database") if ours else None
 
 
 def first_line(error: BaseException) -> str:
