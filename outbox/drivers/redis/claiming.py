@@ -27,18 +27,25 @@ _SEEN_SECONDS = 60.0
 
 
 async def claim(
-    store: Store, whereabouts: Whereabouts, standing: StandingClaim, queues: Sequence[str], limit: int, lease: float
+    store: Store,
+    whereabouts: Whereabouts,
+    standing: StandingClaim,
+    queues: Sequence[str],
+    limit: int,
+    lease: float,
+    *,
+    name: str,
 ) -> list[Claim]:
     """A script for the first queue, and one for each of the others in which there is something, while there is room.
 
     An idle worker's look costs two round trips, however many queues it has; what was taken for it while it waited,
-    none.
+    none. Jobs that cannot be run become failed jobs of the connection ``name``.
     """
     stood = standing.claim
     if stood is not None and stood.answer is not None:
         return _collect(whereabouts, standing, stood, stood.answer)
     token = new_token() if stood is None else stood.token
-    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood) if queues else []
+    claims = await _claim_from(store, whereabouts, queues[0], token, limit, lease, stood, name=name) if queues else []
     standing.end(claims)
     others = queues[1:]
     if len(claims) >= limit or not others:
@@ -46,18 +53,18 @@ async def claim(
     waits = await store.do_all([_DUE(queue_keys(queue)) for queue in others])
     for queue, wait in zip(others, waits, strict=True):
         if wait == 0 and len(claims) < limit:
-            claims += await _claim_from(store, whereabouts, queue, token, limit - len(claims), lease)
+            claims += await _claim_from(store, whereabouts, queue, token, limit - len(claims), lease, name=name)
     return claims
 
 
-async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim) -> list[Claim]:
+async def withdraw(store: Store, whereabouts: Whereabouts, standing: StandingClaim, *, name: str) -> list[Claim]:
     """Let no claim stand; return what it has taken."""
     stood = standing.claim
     if stood is None:
         return []
     claims: list[Claim] = []
     if stood.answer is None:
-        claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood)
+        claims = await _claim_from(store, whereabouts, stood.queue, stood.token, 0, stood.lease, stood, name=name)
         standing.end(claims)
     if standing.claim is not None and stood.answer is not None:
         claims = _collect(whereabouts, standing, stood, stood.answer)
@@ -72,6 +79,8 @@ async def _claim_from(
     limit: int,
     lease: float,
     stood: Stood | None = None,
+    *,
+    name: str,
 ) -> list[Claim]:
     keys = queue_keys(queue)
     begun = clock.now()
@@ -82,7 +91,7 @@ async def _claim_from(
         # what it took. A claim that stood is such a call as well.
         ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
         member = b"" if stood is None else stood.member
-        answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago, member))
+        answer = await store.send(_CLAIM(keys, token, limit, microseconds(lease), ago, member, name))
         if answer is None:
             return []
         records, jobs, recovered = answer

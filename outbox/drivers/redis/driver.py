@@ -90,10 +90,16 @@ class RedisDriver:
         *,
         brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
-        return await claiming.claim(self._store, self._whereabouts, self._standing, queues, limit, lease)
+        return await claiming.claim(
+            self._store, self._whereabouts, self._standing, queues, limit, lease, name=self.name
+        )
+
+    async def fail_unreadable(self) -> int:
+        """Claims look at everything that there is."""
+        return 0
 
     async def withdraw(self) -> list[Claim]:
-        return await claiming.withdraw(self._store, self._whereabouts, self._standing)
+        return await claiming.withdraw(self._store, self._whereabouts, self._standing, name=self.name)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._store, self._whereabouts, fences, lease)

@@ -6,12 +6,14 @@
 --       4 microseconds since this call was first sent, if that may have been carried out; otherwise -1
 --       5 this claim as one that stands, as in holding.lua, or an empty string: it stands no more, and whether it has
 --         been carried out is seen by whether it is still there
+--       6 the name of the connection
 --
 -- Returns nothing, or a string of records, id(16) priority(1) attempts(4) rescued(1) length of the job(4), a string of
 -- the jobs, one after the other, and whether an earlier try took them.
 
 local token, limit, lease, since = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local moment = now()
+rejects = ARGV[6]
 
 -- What an earlier try of this very call took: its leases end now + lease, less the time that has passed since. The
 -- second more is for a clock that is being set.
@@ -19,11 +21,11 @@ local function recover()
   local found, latest = { records = {}, jobs = {} }, moment + lease
   for priority = 0, 9 do
     local key = KEYS[ZERO + priority]
-    local ids = redis.call('ZRANGE', key, digits(latest - since - 1000000), digits(latest), 'BYSCORE')
-    for position, held in ipairs(read('HMGET', KEYS[HELD], ids)) do
+    local ids = redis.pcall('ZRANGE', key, digits(latest - since - 1000000), digits(latest), 'BYSCORE')
+    for position, held in ipairs(read('HMGET', KEYS[HELD], ids.err and {} or ids)) do
       if held and string.sub(held, 8, 23) == token then
-        local attempts, rescued = tonumber(string.sub(held, 2, 6)), tonumber(string.sub(held, 7, 7))
-        report(found, ids[position], priority, attempts, rescued, redis.call('HGET', KEYS[JOBS], ids[position]))
+        local attempts, rescued = count_of(string.sub(held, 2, 6)), count_of(string.sub(held, 7, 7))
+        report(found, ids[position], priority, attempts, rescued, redis.call('HGET', KEYS[JOBS], ids[position]) or '')
       end
     end
   end
