@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     RELEASED = "released"
     SNOOZED = "snoozed"
     CANCELLED = "cancelled"
+    DEFERRED = "deferred"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ class Settlement(NamedTuple):
     def snoozed(cls, fence: Fence, delay: float = 0.0) -> Settlement:
         """The job goes back as if this attempt had never been: a snooze, or a worker that shuts down."""
         return cls(fence, Outcome.SNOOZED, delay)
+
+    @classmethod
+    def deferred(cls, fence: Fence, delay: float = 0.0) -> Settlement:
+        """As `snoozed`, but the next claim still sees that the attempt before this one was lost with its process: its
+        ``rescued`` is true."""
+        return cls(fence, Outcome.DEFERRED, delay)
 
     @classmethod
     def cancelled(cls, fence: Fence) -> Settlement:

@@ -195,6 +195,10 @@ class Claims(Protocol):
         """Write the ends of attempts, in one transaction. A settlement whose token is no longer current changes
         nothing."""
 
+    async def fail_unreadable(self) -> int:
+        """Move what no claim can take or read to the failed jobs, with a reason; return how many. What a claim meets is
+        moved by the claim: this is for the rest, and is called now and then."""
+
     async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
         """When there may be something to claim: one statement where the store has statements, taking no lock.
 

@@ -114,7 +114,11 @@ def _too_late(claims: Sequence[Claim]) -> bool:
 
 
 def _left(envelope: Envelope, written: datetime, now: datetime) -> float:
-    until = envelope.available_at or written + timedelta(seconds=envelope.delay)
+    try:
+        until = envelope.available_at or written + timedelta(seconds=envelope.delay)
+    except OverflowError:
+        # The row's date is one that only somebody else can have written.
+        return envelope.delay
     return max(0.0, (until - now).total_seconds())
 
 

@@ -41,11 +41,18 @@ def onward(claim: Claim) -> Envelope:
     """The job of a claimed row as it was dispatched: its delay counts from when the row was written.
 
     Raises:
-        InvalidPayload: the headers do not say to which queue.
+        InvalidPayload: the headers do not say to which queue, or the row holds what no job has.
     """
     headers = Headers.load(claim.headers)
     if headers.relayed_to is None:
         raise InvalidPayload(f"{claim.name}: the headers do not say which queue of {claim.queue} the job is for")
+    try:
+        claim.payload.encode()
+        claim.name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPayload(f"{claim.name!a}: what the row holds is not UTF-8: {error}") from error
+    if "\n" in claim.name:
+        raise InvalidPayload(f"{claim.name!a}: no job has a name of several lines")
     bare = replace(headers, relayed_to=None, relayed_delay=None, relayed_until=None)
     return Envelope(
         claim.fence.job_id,

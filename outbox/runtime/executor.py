@@ -13,6 +13,7 @@ from outbox.events import Events, JobOverdue, JobStarted
 from outbox.job import Deleted, Failed, Job, JobContext, Released, Snoozed
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.call import PATIENCE, Call
+from outbox.runtime.isolation import is_suspect
 from outbox.runtime.policy import Policy
 from outbox.runtime.threads import Threads
 from outbox.runtime.timeouts import Timeouts
@@ -122,7 +123,8 @@ class Executor:
                 error.__cause__ = raised
                 return _retried(attempt, policy, error)
             case Interruption.SHUTDOWN | Interruption.UNREACHABLE:
-                return Settlement.snoozed(attempt.fence, OVERDUE_DELAY if attempt.overdue else 0.0)
+                put_back = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
+                return put_back(attempt.fence, OVERDUE_DELAY if attempt.overdue else 0.0)
             case _:
                 return None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from outbox import clock
 from outbox.drivers.base import Claim, Driver, Outlook, Settled, Waiting
+from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events, LeaseLost
 from outbox.notify.base import Wake, Wakeups
 from outbox.runtime.attempt import Attempt, Interruption
@@ -19,6 +21,7 @@ from outbox.runtime.executor import Executor
 from outbox.runtime.expiry import margin
 from outbox.runtime.held import Held
 from outbox.runtime.hooks import Hooks
+from outbox.runtime.isolation import Isolation, is_suspect
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
@@ -31,7 +34,7 @@ _BRIEF_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
 """While there is a backlog, the next jobs are taken for brief ones if no more than an eighth of the slots has been held
 by its job for so long. One that takes longer after all costs one renewal more."""
 
-_PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED})
+_PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED})
 
 
 class Lane:
@@ -49,6 +52,7 @@ class Lane:
         lanes: int,
         slots: Slots,
         executor: Executor,
+        isolation: Isolation,
         hooks: Hooks,
         tally: Tally,
         events: Events,
@@ -66,6 +70,7 @@ class Lane:
         self._stores = stores
         self._slots = slots
         self._executor = executor
+        self._isolation = isolation
         self._hooks = hooks
         self._tally = tally
         self._events = events
@@ -109,7 +114,17 @@ class Lane:
         """
         if not self.checked:
             await self._stores.call(self.driver.check)
+            await self._stores.call(self._fail_unreadable)
             self.checked = True
+
+    async def _fail_unreadable(self) -> None:
+        """Once before the first claim, so that a worker that stops when it finds nothing has seen to them."""
+        try:
+            await self.driver.fail_unreadable()
+        except (BackendUnavailable, ConfigurationError):
+            raise
+        except Exception:  # noqa: BLE001 - a look for what is broken must stop no worker
+            _log.exception("it could not be looked for jobs that no worker can read")
 
     def lose(self, attempt: Attempt) -> None:
         """The store says that this job has another owner, or is no more."""
@@ -150,16 +165,37 @@ class Lane:
         return await self.driver.look(self._options.queue, Waiting(self._options.lease, wake) if waiting else None)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
-        loop = asyncio.get_running_loop()
+        if any(attempt.claim.rescued for attempt in attempts):
+            attempts = self._isolate(attempts)
         for attempt in attempts:
-            attempt.task = loop.create_task(self._run(attempt), name=attempt.claim.name)
-            self._running.add(attempt)
+            self._start(attempt, self._run(attempt))
+
+    def _start(self, attempt: Attempt, run: Coroutine[Any, Any, None]) -> None:
+        attempt.task = asyncio.get_running_loop().create_task(run, name=attempt.claim.name)
+        self._running.add(attempt)
+
+    def _isolate(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Those that run as usual. Of the others, one runs when the rest has been handed back."""
+        usual, alone, deferred = self._isolation.admit(attempts)
+        for attempt in deferred:
+            attempt.end(Settlement.deferred(attempt.fence, self._isolation.delay))
+            self._slots.release()
+        if alone is not None:
+            self._start(alone, self._run_alone(alone, deferred))
+        return usual
+
+    async def _run_alone(self, attempt: Attempt, deferred: Sequence[Attempt]) -> None:
+        try:
+            await self._isolation.wait(attempt, deferred, self.held.__contains__)
+        finally:
+            await self._run(attempt)
 
     def _hand_back(self, attempts: Sequence[Attempt]) -> None:
         """What was claimed when the worker had been asked to stop already."""
         for attempt in attempts:
             attempt.interrupt(Interruption.SHUTDOWN)
-            attempt.end(Settlement.snoozed(attempt.fence))
+            put_back = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
+            attempt.end(put_back(attempt.fence))
 
     async def _run(self, attempt: Attempt) -> None:
         try:
@@ -171,6 +207,7 @@ class Lane:
             if attempt.overdue:
                 self._slots.unmark_stuck()
             self._running.discard(attempt)
+            self._isolation.leave(attempt)
             self._slots.release(self._options.rest)
 
     def _ended(self, attempt: Attempt) -> None:

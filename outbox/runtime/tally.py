@@ -21,7 +21,9 @@ class Tally:
         settlement = attempt.settlement
         if settlement is None:
             return
-        if settlement.outcome is Outcome.SNOOZED and attempt.interruption is Interruption.SHUTDOWN:
+        if settlement.outcome is Outcome.DEFERRED and attempt.interruption is None:
+            return  # it has not run
+        if settlement.outcome in (Outcome.SNOOZED, Outcome.DEFERRED) and attempt.interruption is Interruption.SHUTDOWN:
             self.handed_back += 1
             return
         self.processed += 1

@@ -56,6 +56,7 @@ _OUTCOMES = {
     Outcome.FAILED: (Level.ERROR, "failed"),
     Outcome.RELEASED: (Level.NOTICE, "released"),
     Outcome.SNOOZED: (Level.NOTICE, "put back"),
+    Outcome.DEFERRED: (Level.QUIET, "deferred"),
     Outcome.CANCELLED: (Level.NOTICE, "removed"),
 }
 
@@ -75,7 +76,7 @@ def _(event: JobStarted) -> Wording:
 def _(event: JobSettled) -> Wording:
     level, word = _OUTCOMES[event.outcome]
     text = f"{_job(event)}, {_seconds(event.seconds)}"
-    if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED):
+    if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED):
         text += f"; again in {_seconds(event.delay)}" if event.delay else "; again at once"
     if event.failure is not None:
         text += f": {_failure(event.failure)}"

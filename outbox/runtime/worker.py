@@ -25,6 +25,7 @@ from outbox.runtime.executor import Executor
 from outbox.runtime.exits import Reason, end_now
 from outbox.runtime.expiry import Expiry
 from outbox.runtime.hooks import Hooks
+from outbox.runtime.isolation import Isolation
 from outbox.runtime.lane import Lane
 from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
 from outbox.runtime.presence import Presence, running_jobs
@@ -36,6 +37,7 @@ from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
 from outbox.runtime.threads import Threads
+from outbox.runtime.unreadable_rows import UnreadableRows
 from outbox.runtime.waking import Ears, Waking
 from outbox.runtime.watchdog import HARD_GRACE, Watchdog
 from outbox.settings import WorkerOptions
@@ -98,6 +100,7 @@ class Worker:
         self._hooks = Hooks(options, self._slots, self._threads, events)
         emptiness = Emptiness(len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop)
         executor = Executor(options, self._threads, events)
+        isolation = Isolation()
         self._lanes = [
             Lane(
                 driver,
@@ -106,6 +109,7 @@ class Worker:
                 lanes=len(drivers),
                 slots=self._slots,
                 executor=executor,
+                isolation=isolation,
                 hooks=self._hooks,
                 tally=self._tally,
                 events=events,
@@ -204,6 +208,7 @@ class Worker:
                 status=partial(self._status, lane),
                 idle_workers=lambda: lane.claimer.idle_workers,
             ),
+            UnreadableRows(lane.driver, ready=lambda: lane.checked, idle_workers=lambda: lane.claimer.idle_workers),
             Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
             Renewal(lane.driver, lane.held, lane.availability, lease=lease, on_lost=partial(self._tell, lane.lose)),
         ]

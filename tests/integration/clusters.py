@@ -56,7 +56,7 @@ async def has(driver: DatabaseDriver, jobs: int) -> None:
 
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
-    takings = [_Taking(driver._database, ["default"], jobs, 60) for driver in (one, other)]
+    takings = [_Taking(driver._database, "database", ["default"], jobs, 60) for driver in (one, other)]
     async with Wire(one._database.engine) as first:
         mine = {claim.fence.job_id for claim in await takings[0].take(first)}
         with pytest.raises(DBAPIError) as refused:

@@ -92,7 +92,7 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(1_120))
-    taking = _Taking(driver._database, ["default"], 1_105, 30)
+    taking = _Taking(driver._database, "database", ["default"], 1_105, 30)
     async with driver._database.engine.connect() as connection:
         claims = await taking.take(connection)
         async with asyncio.timeout(20):
@@ -173,7 +173,7 @@ async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backe
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(20))
-    taking = _Taking(driver._database, ["default"], 5, 30)
+    taking = _Taking(driver._database, "database", ["default"], 5, 30)
     async with driver._database.engine.connect() as connection:
         busy = {claim.fence.job_id for claim in await taking.take(connection)}
         mine = [job.id for job in await driver.list_jobs() if job.id not in busy]

@@ -84,7 +84,7 @@ async def test_application_transactions_never_wait_for_claimers(
     async def claim_and_hold(driver: DatabaseDriver) -> None:
         from outbox.drivers.database.claiming import _Taking
 
-        taking = _Taking(driver._database, ["default"], BATCH, 60, brief=brief)
+        taking = _Taking(driver._database, "database", ["default"], BATCH, 60, brief=brief)
         async with driver._database.engine.connect() as connection:
             assert len(await taking.take(connection)) == BATCH
             await holding.wait()

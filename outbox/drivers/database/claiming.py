@@ -12,8 +12,9 @@ from outbox.drivers.base import Claim
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.holding import find_again, holders
 from outbox.drivers.database.keys import chunked
-from outbox.drivers.database.looking import count_workers, look_from_heads
+from outbox.drivers.database.looking import count_workers, look_from_heads, moment_or_never
 from outbox.drivers.database.marks import Lane, Marks
+from outbox.drivers.database.unreadable import Unreadable, flaw, reject
 from outbox.drivers.database.wire import Plain
 from outbox.ids import new_token
 from outbox.settlement import Fence
@@ -34,13 +35,22 @@ _PRIORITY, _AVAILABLE, _URGENT = 2, 7, 8
 
 
 async def claim(
-    database: Database, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
+    database: Database, name: str, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
 ) -> list[Claim]:
+    """``name`` is that of the connection: rows that cannot be read become its failed jobs, in the same transaction."""
     if database.doubts.claims and (found := await find_again(database, limit, lease, queues)):
         return found
+    while True:
+        taking = _Taking(database, name, queues, limit, lease, brief=brief)
+        claims = await _take(database, taking)
+        # Good jobs may be behind what was only moved away.
+        if claims or not taking.moved:
+            return claims
+
+
+async def _take(database: Database, taking: _Taking) -> list[Claim]:
     # One call is one token, its retries included: should a commit have worked whose answer was lost, the token finds
     # the rows that it took.
-    taking = _Taking(database, queues, limit, lease, brief=brief)
     begun = clock.now()
     claims = await database.write_plain(taking.take, confirm=taking.recover, doubted=taking.remember)
     database.doubts.forget(claims)
@@ -52,9 +62,10 @@ class _Taking:
     """One call of claim."""
 
     def __init__(
-        self, database: Database, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
+        self, database: Database, name: str, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False
     ) -> None:
         self._database = database
+        self._name = name
         self._dialect = database.dialect
         self._marks = database.marks
         self._queues = queues
@@ -67,6 +78,9 @@ class _Taking:
         """What the last try that got so far has found."""
         self._found: list[Claim] = []
         """What this try has found up to now."""
+        self._unreadable: list[Unreadable] = []
+        self.moved = 0
+        """Rows that could not be read, and are failed jobs now."""
         self._taken: list[tuple[Lane, Sequence[datetime], bool]] = []
         self._at_head = True
         self._start: datetime | None = None
@@ -78,7 +92,7 @@ class _Taking:
 
     async def take(self, connection: Plain) -> list[Claim]:
         self._deadline = clock.now() + self._lease
-        self._found, self._taken = [], []
+        self._found, self._taken, self._unreadable = [], [], []
         self._start = self._end = None
         self._selecting = self._updating = 0.0
         self._at_head = self._marks is None or self._marks.thrift.at_head
@@ -93,6 +107,9 @@ class _Taking:
             begun = clock.now()
             await self._reserve(connection)
             self._updating = clock.now() - begun
+        self.moved = 0
+        if self._unreadable:
+            self.moved = await reject(self._database, connection, self._name, self._unreadable)
         return self._claims
 
     async def _reserve(self, connection: Plain) -> None:
@@ -208,7 +225,7 @@ class _Taking:
             marks.searched(lanes, seconds)
 
     def _remember(self, marks: Marks, queue: str, rows: Sequence[Any], *, emptied: bool) -> None:
-        taken = [(row[_PRIORITY], row[_AVAILABLE]) for row in rows]
+        taken = [(row[_PRIORITY], moment_or_never(row[_AVAILABLE])) for row in rows]
         self._taken += marks.sorted(queue, taken, emptied=emptied)
 
     async def _select(
@@ -219,9 +236,14 @@ class _Taking:
         return rows
 
     def _find(self, queue: str, rows: Sequence[Any]) -> None:
-        self._found.extend(self._claim(queue, row) for row in rows)
+        for row in rows:
+            reason = flaw(row)
+            if reason is None:
+                self._found.append(self._claim(queue, row))
+            else:
+                self._unreadable.append(Unreadable(self._dialect.key_of(row), row[0], reason))
         if rows:
-            self._end = rows[-1][_AVAILABLE]
+            self._end = moment_or_never(rows[-1][_AVAILABLE])
 
     async def _queues_to_try(self, connection: Plain) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs

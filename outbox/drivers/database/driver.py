@@ -33,6 +33,7 @@ from outbox.drivers.database import (
     looking,
     paging,
     settling,
+    unreadable,
 )
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.engine import parse_url, server_version
@@ -110,13 +111,16 @@ class DatabaseDriver:
         await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
-        return await claiming.claim(self._database, queues, limit, lease, brief=brief)
+        return await claiming.claim(self._database, self.name, queues, limit, lease, brief=brief)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await holding.extend(self._database, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settling.settle(self._database, self.name, settlements)
+
+    async def fail_unreadable(self) -> int:
+        return await unreadable.fail_unreadable(self._database, self.name)
 
     async def withdraw(self) -> list[Claim]:
         return []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, func, not_, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Text, and_, cast, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import FailedJob
-from outbox.drivers.database import inspecting
+from outbox.drivers.database import columns, inspecting
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.failed_filters import conditions as conditions_of
@@ -23,16 +22,17 @@ from outbox.errors import InvalidPayload, JobNotFound
 from outbox.ids import JobId
 from outbox.settlement import Failure
 
-# The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it.
-_STORABLE = (func.json_valid(failed_jobs.c.payload) == 1, func.json_valid(failed_jobs.c.headers) == 1)
+# The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it. As
+# text, because what SQLite keeps as a BLOB is put back as text.
+_STORABLE = tuple(func.json_valid(cast(column, Text)) == 1 for column in (failed_jobs.c.payload, failed_jobs.c.headers))
 
 
 async def get_failed(database: Database, job_id: JobId) -> FailedJob | None:
     query = _failed_jobs().where(failed_jobs.c.id == job_id.bytes, database.origin.condition)
 
     async def read(connection: AsyncConnection) -> FailedJob | None:
-        row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _failed_job(database.dialect, row)
+        rows = (await connection.execute(query)).mappings()
+        return next(iter(_readable(database.dialect, rows)), None)
 
     return await database.read(read)
 
@@ -49,44 +49,49 @@ async def list_failed(
 
     async def read(connection: AsyncConnection) -> list[FailedJob]:
         page = query if before is None else query.where(await _earlier_than(connection, before))
-        return [_failed_job(database.dialect, row) for row in (await connection.execute(page)).mappings()]
+        return _readable(database.dialect, (await connection.execute(page)).mappings())
 
     return await database.read(read)
 
 
 async def _earlier_than(connection: AsyncConnection, job_id: JobId) -> ColumnElement[bool]:
     """Failures of one moment, those of one settlement, follow each other by id."""
-    failed_at = await connection.scalar(select(failed_jobs.c.failed_at).where(failed_jobs.c.id == job_id.bytes))
+    query = select(columns.as_stored(failed_jobs.c.failed_at)).where(failed_jobs.c.id == job_id.bytes)
+    failed_at = await connection.scalar(query)
     if failed_at is None:
         raise JobNotFound(f"the failed job {job_id} was removed meanwhile: begin again with the first page")
+    moment = columns.value_as_stored(failed_at)
     return or_(
-        failed_jobs.c.failed_at < failed_at,
-        and_(failed_jobs.c.failed_at == failed_at, failed_jobs.c.id < job_id.bytes),
+        failed_jobs.c.failed_at < moment,
+        and_(failed_jobs.c.failed_at == moment, failed_jobs.c.id < job_id.bytes),
     )
 
 
 def _failed_jobs() -> Any:
-    exception = type_coerce(failed_jobs.c.exception, Text).label("exception")
-    return select(*(column for column in failed_jobs.c if column.name != "exception"), exception)
+    return select(*columns.all_as_stored(failed_jobs))
 
 
 async def locked_jobs(database: Database, connection: AsyncConnection, keys: Sequence[bytes]) -> list[FailedJob]:
     """What is in rows that this transaction has locked."""
     query = database.dialect.pick(_failed_jobs(), failed_jobs, keys)
-    return [_failed_job(database.dialect, row) for row in (await connection.execute(query)).mappings()]
+    return _readable(database.dialect, (await connection.execute(query)).mappings())
 
 
-def _failed_job(dialect: Dialect, row: Any) -> FailedJob:
+def _readable(dialect: Dialect, rows: Iterable[Any]) -> list[FailedJob]:
+    return [_failed_job(dialect, job_id, row) for row in rows if (job_id := columns.job_id(row["id"])) is not None]
+
+
+def _failed_job(dialect: Dialect, job_id: JobId, row: Any) -> FailedJob:
     return FailedJob(
-        id=UUID(bytes=bytes(row["id"])),
-        connection=row["connection"],
-        queue=row["queue"],
-        name=row["name"],
-        priority=row["priority"],
-        payload=row["payload"],
-        headers=row["headers"],
-        attempts=row["attempts"],
-        failure=_failure(row["exception"]),
+        id=job_id,
+        connection=columns.text(row["connection"]),
+        queue=columns.text(row["queue"]),
+        name=columns.text(row["name"]),
+        priority=columns.number(row["priority"]),
+        payload=columns.text(row["payload"]),
+        headers=columns.text(row["headers"]),
+        attempts=columns.number(row["attempts"]),
+        failure=_failure(columns.text(row["exception"])),
         failed_at=dialect.parse_moment(row["failed_at"]),
     )
 
@@ -94,9 +99,10 @@ def _failed_job(dialect: Dialect, row: Any) -> FailedJob:
 def _failure(text: str) -> Failure:
     """Other tools may write rows as well; one that is not as outbox writes them must not hide all others."""
     try:
-        return load_failure(text)
-    except (ValueError, KeyError, TypeError):
+        failure = load_failure(text)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Failure("unknown", text, "")
+    return Failure(*map(columns.text, (failure.type, failure.message, failure.traceback)))
 
 
 async def find_failed(database: Database, digits: str) -> list[JobId]:
@@ -133,14 +139,15 @@ async def unretryable(database: Database, queue: str | None, limit: int, matchin
 async def _unstorable(database: Database, *conditions: ColumnElement[bool], limit: int) -> list[JobId]:
     broken = or_(*(not_(storable) for storable in _STORABLE))
     query = (
-        select(failed_jobs.c.id)
+        select(columns.as_stored(failed_jobs.c.id))
         .where(broken, database.origin.condition, *conditions)
         .order_by(failed_jobs.c.id)
         .limit(limit)
     )
 
     async def read(connection: AsyncConnection) -> list[JobId]:
-        return [UUID(bytes=bytes(key)) for key in await connection.scalars(query)]
+        found = map(columns.job_id, await connection.scalars(query))
+        return [job_id for job_id in found if job_id is not None]
 
     return await database.read(read)
 
@@ -203,7 +210,7 @@ async def sweep(
 
 async def _keys_after(database: Database, last: bytes, conditions: Sequence[ColumnElement[bool]]) -> list[bytes]:
     query = (
-        select(failed_jobs.c.id)
+        select(columns.as_stored(failed_jobs.c.id))
         .with_hint(failed_jobs, database.dialect.primary_hint)
         .where(failed_jobs.c.id > last, *conditions)
         .order_by(failed_jobs.c.id)
@@ -211,6 +218,6 @@ async def _keys_after(database: Database, last: bytes, conditions: Sequence[Colu
     )
 
     async def read(connection: AsyncConnection) -> list[bytes]:
-        return [bytes(key) for key in await connection.scalars(query)]
+        return list(await connection.scalars(query))
 
     return await database.read(read)

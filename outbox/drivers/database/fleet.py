@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import WorkerStatus
+from outbox.drivers.database import columns
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.tables import workers
 from outbox.drivers.running_jobs import dump_running, load_running
@@ -51,7 +52,7 @@ async def retire(database: Database, worker_id: bytes) -> None:
 
 async def list_workers(database: Database) -> list[WorkerStatus]:
     seen: ColumnElement[Any] = literal_column(f"-({database.dialect.until('seen_at')})").label("seen")
-    query = select(workers, seen).order_by(workers.c.started_at, workers.c.id)
+    query = select(*columns.all_as_stored(workers), seen).order_by(workers.c.started_at, workers.c.id)
 
     async def read(connection: AsyncConnection) -> list[WorkerStatus]:
         return [_status(database, row) for row in (await connection.execute(query)).mappings()]
@@ -61,17 +62,19 @@ async def list_workers(database: Database) -> list[WorkerStatus]:
 
 def _status(database: Database, row: Any) -> WorkerStatus:
     return WorkerStatus(
-        id=bytes(row["id"]),
-        name=row["name"],
-        host=row["host"],
-        pid=row["pid"],
-        queues=row["queues"],
-        concurrency=row["concurrency"],
-        running=row["running"],
-        processed=row["processed"],
-        failed=row["failed"],
+        id=worker_id
+        if isinstance(worker_id := row["id"], bytes)
+        else columns.text(worker_id).encode("utf-8", "replace"),
+        name=columns.text(row["name"]),
+        host=columns.text(row["host"]),
+        pid=columns.number(row["pid"]),
+        queues=columns.text(row["queues"]),
+        concurrency=columns.number(row["concurrency"]),
+        running=columns.number(row["running"]),
+        processed=columns.number(row["processed"]),
+        failed=columns.number(row["failed"]),
         started_at=database.dialect.parse_moment(row["started_at"]),
-        seen=max(0.0, float(row["seen"])),
+        seen=max(0.0, columns.seconds(row["seen"]) or 0.0),
         jobs=load_running(row["running_jobs"]),
     )
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database import columns
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.keys import chunked
 from outbox.drivers.database.tables import jobs
@@ -16,7 +17,7 @@ from outbox.ids import JobId
 
 
 async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
-    query = select(jobs.c.id, jobs.c.created_at)
+    query = select(jobs.c.id, columns.as_stored(jobs.c.created_at))
     keys = sorted(job_id.bytes for job_id in job_ids)
 
     async def read(connection: AsyncConnection) -> dict[JobId, datetime]:

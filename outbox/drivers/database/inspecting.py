@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Table,
-    Text,
     and_,
     case,
     delete,
@@ -20,13 +18,13 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    type_coerce,
     union_all,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import JobState, QueueCounts, StoredJob
+from outbox.drivers.database import columns
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.removing import CHUNK, Removal, chunks
@@ -43,8 +41,8 @@ async def get(database: Database, job_id: JobId) -> StoredJob | None:
     query = stored_jobs(database.dialect).where(jobs.c.id == job_id.bytes)
 
     async def read(connection: AsyncConnection) -> StoredJob | None:
-        row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else stored_job(database.dialect, row)
+        rows = (await connection.execute(query)).mappings()
+        return next(iter(readable(database.dialect, rows)), None)
 
     return await database.read(read)
 
@@ -56,7 +54,7 @@ async def list_jobs(database: Database, queue: str | None, limit: int) -> list[S
         query = query.where(jobs.c.queue == queue)
 
     async def read(connection: AsyncConnection) -> list[StoredJob]:
-        return [stored_job(database.dialect, row) for row in (await connection.execute(query)).mappings()]
+        return readable(database.dialect, (await connection.execute(query)).mappings())
 
     return await database.read(read)
 
@@ -82,35 +80,25 @@ def _state(dialect: Dialect) -> ColumnElement[str]:
 
 
 def stored_jobs(dialect: Dialect) -> Any:
-    # Text, so that SQLAlchemy hands the JSON on as it is, broken or not.
-    payload, headers = (type_coerce(column, Text).label(column.name) for column in (jobs.c.payload, jobs.c.headers))
-    return select(
-        jobs.c.id,
-        jobs.c.queue,
-        jobs.c.name,
-        jobs.c.priority,
-        payload,
-        headers,
-        jobs.c.attempts,
-        _state(dialect).label("state"),
-        jobs.c.available_at,
-        jobs.c.reserved_until,
-        jobs.c.created_at,
-        jobs.c.last_error,
-        jobs.c.last_error_at,
-    )
+    kept = (column for column in jobs.c if column.name != "reserved_by")
+    return select(*map(columns.as_stored, kept), _state(dialect).label("state"))
 
 
-def stored_job(dialect: Dialect, row: Any) -> StoredJob:
+def readable(dialect: Dialect, rows: Iterable[Any]) -> list[StoredJob]:
+    """The jobs of rows of `stored_jobs`; a row whose id is none is left out."""
+    return [_stored_job(dialect, job_id, row) for row in rows if (job_id := columns.job_id(row["id"])) is not None]
+
+
+def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
     held_until, failed_at = row["reserved_until"], row["last_error_at"]
     return StoredJob(
-        id=UUID(bytes=bytes(row["id"])),
-        queue=row["queue"],
-        name=row["name"],
-        priority=row["priority"],
-        payload=row["payload"],
-        headers=row["headers"],
-        attempts=row["attempts"],
+        id=job_id,
+        queue=columns.text(row["queue"]),
+        name=columns.text(row["name"]),
+        priority=columns.number(row["priority"]),
+        payload=columns.text(row["payload"]),
+        headers=columns.text(row["headers"]),
+        attempts=columns.number(row["attempts"]),
         state=JobState(row["state"]),
         available_at=dialect.parse_moment(row["available_at"]),
         reserved_until=None if held_until is None else dialect.parse_moment(held_until),
@@ -129,10 +117,11 @@ async def find_ids(database: Database, table: Table, digits: str, *conditions: C
     first, last = (bytes.fromhex(digits.ljust(_ID_DIGITS, filler)) for filler in "0f")
     ends = func.hex(table.c.id).like(f"%{digits.upper()}")
     matches = or_(table.c.id.between(first, last), ends)
-    query = select(table.c.id).where(matches, *conditions).order_by(table.c.id).limit(_MATCHES)
+    query = select(columns.as_stored(table.c.id)).where(matches, *conditions).order_by(table.c.id).limit(_MATCHES)
 
     async def read(connection: AsyncConnection) -> list[JobId]:
-        return [UUID(bytes=bytes(key)) for key in await connection.scalars(query)]
+        found = map(columns.job_id, await connection.scalars(query))
+        return [job_id for job_id in found if job_id is not None]
 
     return await database.read(read)
 
@@ -157,7 +146,12 @@ async def counts(database: Database) -> list[QueueCounts]:
     async def read(connection: AsyncConnection) -> list[QueueCounts]:
         queues: dict[str, dict[str, tuple[int, float | None]]] = {}
         for queue, kind, number, oldest in await connection.execute(query):
-            queues.setdefault(queue, {})[kind] = (number, oldest)
+            known, longest = queues.setdefault(columns.text(queue), {}).get(kind, (0, None))
+            waited = columns.seconds(oldest)
+            queues[columns.text(queue)][kind] = (
+                known + number,
+                longest if waited is None else max(waited, longest or 0.0),
+            )
         return [_queue_counts(queue, found) for queue, found in sorted(queues.items())]
 
     return await database.read(read)
@@ -203,7 +197,7 @@ async def clear(database: Database, queue: str) -> int:
     while True:
         found = await _unheld_after(database, queue, place)
         if found:
-            keys = sorted(job.key for job in found)
+            keys = sorted(job.key for job in found if isinstance(job.key, bytes))
             conditions = (jobs.c.queue == queue, _unheld(database.dialect))
             removed += len(await Removal(database, jobs, keys, *conditions, skip_locked=True).run())
         if len(found) < CHUNK:
@@ -221,11 +215,12 @@ class _Place(NamedTuple):
     priority: int
     available_at: datetime
     key: bytes
+    """Of another type where somebody else wrote it into SQLite: such a row is left alone."""
 
 
 async def _unheld_after(database: Database, queue: str, place: _Place | None) -> list[_Place]:
     query = (
-        select(jobs.c.priority, jobs.c.available_at, jobs.c.id)
+        select(*map(columns.as_stored, (jobs.c.priority, jobs.c.available_at, jobs.c.id)))
         .where(jobs.c.queue == queue, _unheld(database.dialect))
         .order_by(*_CLAIM_ORDER)
         .limit(CHUNK)
@@ -234,18 +229,19 @@ async def _unheld_after(database: Database, queue: str, place: _Place | None) ->
         query = query.where(_after(place))
 
     async def read(connection: AsyncConnection) -> list[_Place]:
-        return [_Place(row[0], row[1], bytes(row[2])) for row in await connection.execute(query)]
+        return [_Place(*row) for row in await connection.execute(query)]
 
     return await database.read(read)
 
 
 def _after(place: _Place) -> ColumnElement[bool]:
     """Written out: MySQL makes no range of ``(priority, available_at, id) > (…)``."""
-    same_priority = jobs.c.priority == place.priority
+    priority, available_at, key = map(columns.value_as_stored, place)
+    same_priority = jobs.c.priority == priority
     return or_(
-        jobs.c.priority > place.priority,
-        and_(same_priority, jobs.c.available_at > place.available_at),
-        and_(same_priority, jobs.c.available_at == place.available_at, jobs.c.id > place.key),
+        jobs.c.priority > priority,
+        and_(same_priority, jobs.c.available_at > available_at),
+        and_(same_priority, jobs.c.available_at == available_at, jobs.c.id > key),
     )
 
 

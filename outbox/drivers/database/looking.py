@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from outbox import clock
@@ -12,6 +13,8 @@ from outbox.drivers.database.marks import Census, Lane, Marks
 from outbox.drivers.database.wire import Plain
 
 _MICROSECONDS = 1_000_000
+
+_BEFORE_ALL = datetime(1000, 1, 1)  # noqa: DTZ001 - in UTC without saying so, as the database's moments are
 
 _SEEN_MICROSECONDS = 60 * _MICROSECONDS
 """A worker that was not heard of for so long does not share the looking any more."""
@@ -63,11 +66,18 @@ async def _read(
     return rows, clock.now() - begun
 
 
+def moment_or_never(value: Any) -> Any:
+    """A moment of a row as the marks can compare it. Servers keep dates that are none, which drivers return as text:
+    they are before all others."""
+    return value if type(value) is datetime else _BEFORE_ALL
+
+
 def _see(lanes: Iterable[Lane], rows: Iterable[Any]) -> set[Lane]:
     firsts = {(queue, priority): (first, now) for queue, priority, first, now, *_ in rows if priority is not None}
     due = set()
     for lane in lanes:
         first, now = firsts[lane.queue, lane.priority]
+        first = None if first is None else moment_or_never(first)
         lane.seen(first, now)
         if first is not None and first <= now:
             due.add(lane)

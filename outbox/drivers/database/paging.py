@@ -10,13 +10,14 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import JobState
-from outbox.drivers.database import inspecting
+from outbox.drivers.database import columns, inspecting
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.job import PRIORITIES
 
+_LAST_ID = UUID(int=2**128 - 1)
 _ORDER = (jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id)
 
 
@@ -36,9 +37,9 @@ async def page_of_jobs(database: Database, matching: JobFilter, limit: int, afte
         query = inspecting.stored_jobs(dialect).with_hint(jobs, dialect.claim_hint).where(*part, *wanted)
         if end is not None:
             query = query.where(dialect.up_to_place(end))
-        rows = (await connection.execute(query.order_by(*_ORDER).limit(limit))).mappings()
-        found = [inspecting.stored_job(dialect, row) for row in rows]
-        return JobPage(found, JobPlace.of(found[-1]) if len(found) == limit else end)
+        rows = (await connection.execute(query.order_by(*_ORDER).limit(limit))).mappings().all()
+        found = inspecting.readable(dialect, rows)
+        return JobPage(found, JobPlace.of(found[-1]) if found and len(rows) == limit else end)
 
     return await database.read(read)
 
@@ -59,9 +60,11 @@ def _part(dialect: Dialect, matching: JobFilter, after: JobPlace | None) -> list
 
 async def _end(connection: AsyncConnection, dialect: Dialect, part: Sequence[ColumnElement[bool]]) -> JobPlace | None:
     """The last place that one page may look at; None where the jobs end before it."""
-    query: Any = select(*_ORDER).with_hint(jobs, dialect.claim_hint).where(*part)
+    query: Any = select(*map(columns.as_stored, _ORDER)).with_hint(jobs, dialect.claim_hint).where(*part)
     query = query.order_by(*_ORDER).limit(1).offset(EXAMINED_PER_PAGE - 1)
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
-    return JobPlace(row[0], row[1], dialect.parse_moment(row[2]), UUID(bytes=bytes(row[3])))
+    # Of a row that has no id, all others of its moment are passed over.
+    job_id = columns.job_id(row[3]) or _LAST_ID
+    return JobPlace(columns.text(row[0]), columns.number(row[1]), dialect.parse_moment(row[2]), job_id)

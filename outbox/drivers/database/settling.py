@@ -17,6 +17,7 @@ from outbox.settlement import Failure, Outcome, Settlement
 _MICROSECONDS = 1_000_000
 _TOKENS_AT_ONCE = 2
 _REMOVED = {Outcome.COMPLETED, Outcome.CANCELLED}
+_LEAVES = _REMOVED | {Outcome.FAILED}
 _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
 
@@ -90,7 +91,8 @@ class _Settling:
         written = await self._written_before(connection, accepted, stale, held)
         await self._write_failed(connection, [s for s in accepted if s.outcome is Outcome.FAILED])
         await self._put_back(connection, [s for s in accepted if s.outcome in _PUT_BACK])
-        await self._remove(connection, [s for s in accepted if s.outcome not in _PUT_BACK])
+        await self._defer(connection, [s for s in accepted if s.outcome is Outcome.DEFERRED])
+        await self._remove(connection, [s for s in accepted if s.outcome in _LEAVES])
         follow_ups = [envelope for settlement in accepted for envelope in settlement.follow_ups]
         for statement, parameters in own_insert_statements(self._dialect, follow_ups):
             await connection.exec_driver_sql(statement, parameters)
@@ -116,7 +118,10 @@ class _Settling:
         written = []
         for settlement in doubtful:
             key = settlement.fence.job_id.bytes
-            if settlement.outcome in _PUT_BACK:
+            if settlement.outcome is Outcome.DEFERRED:
+                # It is held by the same token, or by whoever took it next.
+                left = False
+            elif settlement.outcome in _PUT_BACK:
                 left = key in held and held[key] is None
             elif settlement.outcome is Outcome.FAILED:
                 left = key not in held and failures.get(key) == dump_failure(settlement.failure)
@@ -154,6 +159,13 @@ class _Settling:
         parameters += [job_id for job_id, _ in errors]
         ids = sorted(settlement.fence.job_id.bytes for settlement in put_back)
         await connection.exec_driver_sql(self._dialect.put_back(len(put_back), len(errors)), (*parameters, *ids))
+
+    async def _defer(self, connection: Plain, deferred: Sequence[Settlement]) -> None:
+        if not deferred:
+            return
+        delays = [value for s in deferred for value in (s.fence.job_id.bytes, int(s.delay * _MICROSECONDS))]
+        ids = sorted(settlement.fence.job_id.bytes for settlement in deferred)
+        await connection.exec_driver_sql(self._dialect.defer(len(ids)), (*delays, *delays, *ids))
 
     async def _remove(self, connection: Plain, removed: Sequence[Settlement]) -> None:
         if not removed:

@@ -38,16 +38,19 @@ async def claim(
     queues: Sequence[str],
     limit: int,
     lease: float,
+    *,
+    name: str,
 ) -> list[Claim]:
     """A script for the first queue, and where there is room, one that counts and one that claims for all the others.
 
     An idle worker's look costs two round trips, however many queues it has, and a claim from several queues three; what
-    was taken for it while it waited costs none.
+    was taken for it while it waited costs none. Jobs that cannot be run become failed jobs of the connection ``name``.
     """
     stood = standing.claim
     if stood is not None and stood.answer is not None:
         return _collect(whereabouts, standing, stood, stood.answer)
-    claimer = _Claimer(store, whereabouts, unconfirmed, new_token() if stood is None else stood.token, lease)
+    token = new_token() if stood is None else stood.token
+    claimer = _Claimer(store, whereabouts, unconfirmed, token, lease, name)
     if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
         # On its own: if another node of a cluster is down, the next claim says so.
         return found
@@ -67,7 +70,7 @@ async def claim(
 
 
 async def withdraw(
-    store: Store, whereabouts: Whereabouts, standing: StandingClaim, unconfirmed: Unconfirmed
+    store: Store, whereabouts: Whereabouts, standing: StandingClaim, unconfirmed: Unconfirmed, *, name: str
 ) -> list[Claim]:
     """Let no claim stand; return what it has taken."""
     stood = standing.claim
@@ -75,7 +78,7 @@ async def withdraw(
         return []
     claims: list[Claim] = []
     if stood.answer is None:
-        claimer = _Claimer(store, whereabouts, unconfirmed, stood.token, stood.lease)
+        claimer = _Claimer(store, whereabouts, unconfirmed, stood.token, stood.lease, name)
         claims = await claimer.claim({stood.queue: 0}, stood)
         standing.end(claims)
     if standing.claim is not None and stood.answer is not None:
@@ -83,27 +86,35 @@ async def withdraw(
     return claims
 
 
-async def give_back_unconfirmed(store: Store, whereabouts: Whereabouts, unconfirmed: Unconfirmed) -> None:
+async def give_back_unconfirmed(store: Store, whereabouts: Whereabouts, unconfirmed: Unconfirmed, *, name: str) -> None:
     """Put back what unconfirmed claims have taken, without the attempt: no claim follows that would ask for it.
 
     Raises:
         BackendUnavailable: it waits for the end of its lease.
     """
     if unconfirmed.claims:
-        await _Claimer(store, whereabouts, unconfirmed, b"", 0.0).recover(list(unconfirmed.claims), 0)
+        await _Claimer(store, whereabouts, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
 
 
 class _Claimer:
-    """One call of `claim`: its token, which a repetition of it finds its jobs by, and its lease in seconds."""
+    """One call of `claim`: its token, which a repetition of it finds its jobs by, and its lease in seconds. ``name`` is
+    that of the connection."""
 
     def __init__(
-        self, store: Store, whereabouts: Whereabouts, unconfirmed: Unconfirmed, token: bytes, lease: float
+        self,
+        store: Store,
+        whereabouts: Whereabouts,
+        unconfirmed: Unconfirmed,
+        token: bytes,
+        lease: float,
+        name: str,
     ) -> None:
         self._store = store
         self._whereabouts = whereabouts
         self._unconfirmed = unconfirmed
         self._token = token
         self._lease = lease
+        self._name = name
         self._begun = clock.now()
 
     async def share(self, queues: Sequence[str], limit: int) -> dict[str, int]:
@@ -164,7 +175,7 @@ class _Claimer:
     async def _recover(self, queue: str, earlier: UnconfirmedClaim, room: int) -> list[Claim]:
         async def ask(_: float | None) -> list[Claim]:
             ago = microseconds(clock.now() - earlier.since)
-            call = _CLAIM(queue_keys(queue), earlier.token, 0, microseconds(earlier.lease), ago, b"", room)
+            call = _CLAIM(queue_keys(queue), earlier.token, 0, microseconds(earlier.lease), ago, b"", room, self._name)
             return self._claimed(queue, await self._store.send(call), earlier.token, earlier.lease)
 
         claims = await self._store.persist(ask)
@@ -177,7 +188,8 @@ class _Claimer:
             self._unconfirmed.claims.setdefault(queue, UnconfirmedClaim(self._token, self._lease, self._begun))
 
     def _call(self, queue: str, limit: int, ago: int, member: bytes, *, room: int) -> Call:
-        return _CLAIM(queue_keys(queue), self._token, limit, microseconds(self._lease), ago, member, room)
+        lease = microseconds(self._lease)
+        return _CLAIM(queue_keys(queue), self._token, limit, lease, ago, member, room, self._name)
 
     def _claimed(self, queue: str, answer: Any, token: bytes, lease: float) -> list[Claim]:
         if answer is None:

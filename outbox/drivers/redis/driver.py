@@ -71,7 +71,7 @@ class RedisDriver:
 
     async def close(self) -> None:
         with suppress(OutboxError):
-            await claiming.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed)
+            await claiming.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed, name=self.name)
         await self._failed.close()
         await self._standing.hang_up()
         await self._store.close()
@@ -97,11 +97,17 @@ class RedisDriver:
         brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
         return await claiming.claim(
-            self._store, self._whereabouts, self._standing, self._unconfirmed, queues, limit, lease
+            self._store, self._whereabouts, self._standing, self._unconfirmed, queues, limit, lease, name=self.name
         )
 
+    async def fail_unreadable(self) -> int:
+        """Claims look at everything that there is."""
+        return 0
+
     async def withdraw(self) -> list[Claim]:
-        return await claiming.withdraw(self._store, self._whereabouts, self._standing, self._unconfirmed)
+        return await claiming.withdraw(
+            self._store, self._whereabouts, self._standing, self._unconfirmed, name=self.name
+        )
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claiming.extend(self._store, self._whereabouts, fences, lease)

@@ -11,7 +11,7 @@ from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis import inspecting
 from outbox.drivers.redis.failed_filters import Groups, passing
 from outbox.drivers.redis.keys import FAILED, FAILURES, key, queue_keys
-from outbox.drivers.redis.packing import microseconds, moment, score, text, unpack_body
+from outbox.drivers.redis.packing import as_job_id, microseconds, moment, number, score, text, unpack_body
 from outbox.drivers.redis.scripting import Call, Script, command
 from outbox.drivers.redis.settling import load_failure
 from outbox.drivers.redis.store import Store
@@ -154,9 +154,9 @@ class FailedJobs:
             calls.append(command("ZSCORE", key(place.queue, FAILED), place.job_id))
         answers = await self._store.do_all(calls)
         return [
-            _failed_job(place, value, float(score))
+            _failed_job(job_id, place, value, float(score))
             for place, value, score in zip(places, answers[::2], answers[1::2], strict=True)
-            if value is not None and score is not None
+            if value is not None and score is not None and (job_id := as_job_id(place.job_id)) is not None
         ]
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
@@ -254,20 +254,20 @@ def forgetting(queue: str, ids: Iterable[bytes], latest: int | str) -> Call:
     return _FORGET(queue_keys(queue), *(word for job_id in ids for word in (job_id, latest)))
 
 
-def _failed_job(place: Place, value: bytes, failed_at: float) -> FailedJob:
+def _failed_job(job_id: JobId, place: Place, value: bytes, failed_at: float) -> FailedJob:
     head, _, rest = value.partition(b"\n")
     connection, _, rest = rest.partition(b"\n")
     exception, _, job = rest.partition(b"\n")
     body = unpack_body(job)
     return FailedJob(
-        id=UUID(bytes=place.job_id),
+        id=job_id,
         connection=text(connection),
         queue=place.queue,
         name=body.name,
-        priority=int(head[:1]),
+        priority=number(head[:1], 5),
         payload=body.payload,
         headers=body.headers,
-        attempts=int(head[1:6]),
+        attempts=number(head[1:6]),
         failure=load_failure(text(exception)),
         failed_at=moment(failed_at),
     )

@@ -13,6 +13,8 @@ from outbox.drivers.redis.scripting import Script
 from outbox.drivers.redis.store import Store
 from outbox.drivers.running_jobs import dump_running, load_running
 
+_TEXTS = ("name", "host", "queues")
+_NUMBERS = ("pid", "concurrency", "running", "processed", "failed")
 _BEAT, _WORKERS, _FORGET = (
     Script("beat", returns=NoneType),
     Script("workers", returns=list),
@@ -50,8 +52,15 @@ async def list_workers(store: Store) -> list[WorkerStatus]:
 
 
 def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:
-    started_at, _, values = text(row).partition("\n")
-    known: dict[str, Any] = json.loads(values)
-    jobs = load_running(known.pop("jobs", None))
+    """One that somebody else wrote must not hide all others."""
+    started_at, _, written = text(row).partition("\n")
+    try:
+        values = json.loads(written)
+    except (ValueError, RecursionError):
+        values = None
+    known: dict[str, Any] = values if isinstance(values, dict) else {}
+    texts = {name: str(known.get(name, "")) for name in _TEXTS}
+    numbers = {name: value if isinstance(value := known.get(name), int) else 0 for name in _NUMBERS}
+    jobs = load_running(known.get("jobs"))
     seen = max(0.0, unseen / 1_000_000)
-    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **known)
+    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **texts, **numbers)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from outbox.drivers.base import JobState, QueueCounts, StoredJob
 from outbox.drivers.redis.keys import PAUSED, QUEUES, key, queue_keys, zset_keys
-from outbox.drivers.redis.packing import moment, text, unpack_body
+from outbox.drivers.redis.packing import as_job_id, moment, number, text, unpack_body
 from outbox.drivers.redis.scripting import Script, command
 from outbox.drivers.redis.store import Store
 from outbox.ids import JobId
@@ -58,7 +58,13 @@ def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _stored_jobs(queue: str, answer: Sequence[bytes]) -> list[StoredJob]:
     now = moment(answer[0])
-    return [stored_job(queue, now, Row(*answer[start : start + ROW])) for start in range(1, len(answer), ROW)]
+    rows = [Row(*answer[start : start + ROW]) for start in range(1, len(answer), ROW)]
+    return stored_jobs(queue, now, rows)
+
+
+def stored_jobs(queue: str, now: datetime, rows: Sequence[Row]) -> list[StoredJob]:
+    """One without an id that a command could name is left out."""
+    return [_stored_job(queue, job_id, now, row) for row in rows if (job_id := as_job_id(row.job_id)) is not None]
 
 
 class Row(NamedTuple):
@@ -72,7 +78,7 @@ class Row(NamedTuple):
     tries: bytes
 
 
-def stored_job(queue: str, now: datetime, row: Row) -> StoredJob:
+def _stored_job(queue: str, job_id: JobId, now: datetime, row: Row) -> StoredJob:
     body = unpack_body(row.body)
     available_at = moment(row.available_at)
     failed_at, _, error = text(row.hold[_HOLD:] or row.tries[_TRIES:]).partition("\n")
@@ -82,13 +88,13 @@ def stored_job(queue: str, now: datetime, row: Row) -> StoredJob:
     elif row.hold:
         state = JobState.RESERVED
     return StoredJob(
-        id=UUID(bytes=row.job_id),
+        id=job_id,
         queue=queue,
         name=body.name,
         priority=int(row.priority),
         payload=body.payload,
         headers=body.headers,
-        attempts=int(row.hold[1:6] or row.tries[:5] or 0),
+        attempts=number(row.hold[1:6] or row.tries[:5]),
         state=state,
         available_at=available_at,
         reserved_until=available_at if row.hold else None,
@@ -107,6 +113,8 @@ async def find_ids(store: Store, digits: str, zsets: Iterable[str]) -> list[JobI
     found = set()
     async for member in _members(store, zsets):
         digits_of_member = member.hex()
+        if as_job_id(member) is None:
+            continue
         if digits_of_member.startswith(digits) or digits_of_member.endswith(digits):
             found.add(member)
     return [UUID(bytes=member) for member in sorted(found)[:_MATCHES]]
@@ -154,9 +162,9 @@ def _queue_counts(
 def with_failed(counts: Sequence[QueueCounts], failed: Mapping[str, int]) -> list[QueueCounts]:
     """The same with failed jobs added that are kept elsewhere."""
     by_queue = {count.queue: count for count in counts}
-    for queue, number in failed.items():
+    for queue, amount in failed.items():
         known = by_queue.get(queue) or _queue_counts(queue, 0, 0, 0, 0, -1, 0, 0)
-        by_queue[queue] = replace(known, failed=known.failed + number)
+        by_queue[queue] = replace(known, failed=known.failed + amount)
     return [by_queue[queue] for queue in sorted(by_queue)]
 
 

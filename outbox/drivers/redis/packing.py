@@ -6,9 +6,12 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
+from uuid import UUID
 
 from outbox.envelope import Envelope
+from outbox.ids import JobId
 
+_ID_BYTES = 16
 _MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = struct.Struct(">16sHBBQI")
@@ -38,6 +41,19 @@ def moment(score: str | bytes | float) -> datetime:
         return _EPOCH + timedelta(microseconds=int(float(score)))
     except (ValueError, OverflowError):
         return _EPOCH
+
+
+def number(digits_of_number: bytes, otherwise: int = 0) -> int:
+    """``otherwise`` for what is no number."""
+    try:
+        return int(digits_of_number)
+    except ValueError:
+        return otherwise
+
+
+def as_job_id(member: bytes) -> JobId | None:
+    """None for what is no id: no command could name its job."""
+    return UUID(bytes=member) if len(member) == _ID_BYTES else None
 
 
 def score(when: datetime) -> int:

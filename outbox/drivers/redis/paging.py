@@ -8,7 +8,7 @@ from uuid import UUID
 
 from outbox.drivers.base import StoredJob
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
-from outbox.drivers.redis.inspecting import CHUNK, ROW, Row, stored_job
+from outbox.drivers.redis.inspecting import CHUNK, ROW, Row, stored_jobs
 from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.packing import moment, score
 from outbox.drivers.redis.scripting import Script
@@ -64,4 +64,4 @@ async def _look(
     answer = await store.do(call)
     now = moment(answer[0])
     rows = [Row(*answer[start : start + ROW]) for start in range(_HEAD, len(answer), ROW)]
-    return _Part(int(answer[1]), (answer[2], answer[3]), [stored_job(queue, now, row) for row in rows])
+    return _Part(int(answer[1]), (answer[2], answer[3]), stored_jobs(queue, now, rows))

@@ -20,7 +20,7 @@ from outbox.settlement import Failure, Outcome, Settlement
 
 _SETTLE = Script("settle", returns=bytes)
 
-_REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK = b"C", b"F", b"P", b"R", b"S"
+_REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK, _DEFER = b"C", b"F", b"P", b"R", b"S", b"D"
 _KINDS = {
     Outcome.COMPLETED: _REMOVE,
     Outcome.CANCELLED: _REMOVE,
@@ -28,6 +28,7 @@ _KINDS = {
     Outcome.RETRIED: _RETRY,
     Outcome.RELEASED: _PUT_BACK,
     Outcome.SNOOZED: _GIVE_BACK,
+    Outcome.DEFERRED: _DEFER,
 }
 _OWNER = struct.Struct(">I")
 _WRITTEN = "1"

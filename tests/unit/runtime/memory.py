@@ -144,6 +144,9 @@ class MemoryDriver:
                 self._end(settlement)
             return Settled(accepted, tuple(each for each in settlements if each not in accepted))
 
+    async def fail_unreadable(self) -> int:
+        return 0
+
     async def withdraw(self) -> list[Claim]:
         return []
 
@@ -203,9 +206,9 @@ class MemoryDriver:
             if settlement.outcome is Outcome.FAILED:
                 self.store.failed[row.id] = settlement
             return
-        row.token, row.reserved_until = None, 0.0
+        row.token, row.reserved_until = row.token if settlement.outcome is Outcome.DEFERRED else None, 0.0
         row.available_at = clock.now() + settlement.delay
-        if settlement.outcome is Outcome.SNOOZED:
+        if settlement.outcome in (Outcome.SNOOZED, Outcome.DEFERRED):
             row.attempts -= 1
 
 

@@ -22,6 +22,11 @@ PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
 
+_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+_DUE_ROWS_LOOKED_AT = 1_000
+# A row that was written with another priority failed because of it.
+_PRIORITY_IN_RANGE = "CASE WHEN priority BETWEEN 0 AND 9 THEN priority ELSE 5 END"
+
 Statement = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
 
@@ -53,6 +58,15 @@ class Dialect(ABC):
     keeps_deleted: bool = False
     """Whether entries that were deleted stay in the claim index for as long as an older transaction is open, so that
     claims had better not begin at its head: see `marks`."""
+    row_key: str = "id"
+    """What tells a row of ``queue_jobs`` from all others, whatever is in its columns."""
+    key_of_claim: str = ""
+    """The same as a column more of what may be claimed, where it is not the id."""
+    as_failed: str
+    """Columns of an unreadable row as ``queue_failed_jobs`` can hold them: queue, name, priority, payload, headers,
+    attempts."""
+    as_live: str = f"queue, name, {_PRIORITY_IN_RANGE}, payload, headers"
+    """Columns of a failed row as a claim can read them: queue, name, priority, payload, headers."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
 
@@ -69,8 +83,11 @@ class Dialect(ABC):
         """The seconds from now to the given SQL expression of a moment, as a float."""
 
     def parse_moment(self, value: Any) -> datetime:
-        """A moment as the drivers return it, as an aware datetime."""
-        return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+        """A moment as the drivers return it, as an aware datetime; 1970 for what is none."""
+        try:
+            return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+        except (ValueError, TypeError, AttributeError):
+            return _NO_MOMENT
 
     def marks(self, count: int) -> str:
         return ", ".join([self.p] * count)
@@ -123,12 +140,16 @@ class Dialect(ABC):
 
     def _claimable(self, where: str, more: str = "") -> str:
         return (
-            f"SELECT {_CLAIM_COLUMNS}{more} FROM queue_jobs {self.claim_hint} "
+            f"SELECT {_CLAIM_COLUMNS}{self.key_of_claim}{more} FROM queue_jobs {self.claim_hint} "
             f"WHERE queue = {self.p} AND {where} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
             f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
         )
+
+    def key_of(self, row: Sequence[Any]) -> Any:
+        """The row key of a row that may be claimed."""
+        return row[0]
 
     def first(self, queue: str, priority: str) -> str:
         """When the first job of a queue and priority becomes available, as an expression; both are expressions."""
@@ -221,6 +242,15 @@ class Dialect(ABC):
             f"CASE WHEN id IN ({self.marks(count)}) THEN {self.now} ELSE last_error_at END"
         )
 
+    def defer(self, count: int) -> str:
+        """Take the attempt back, and let the lease end as if it had run out. Parameters: (id, microseconds until then)
+        per row, twice; ids."""
+        end = self.later(f"(CASE id {' '.join([f'WHEN {self.p} THEN {self.p}'] * count)} END)")
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = {end}, reserved_until = {end}, "
+            f"attempts = attempts - 1 WHERE id IN ({self.marks(count)})"
+        )
+
     def copy_to_failed(self, count: int) -> str:
         """Parameters: connection; (id, exception as JSON) per row; ids."""
         cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
@@ -228,6 +258,51 @@ class Dialect(ABC):
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
             f"attempts, exception, failed_at) SELECT id, {self.p}, queue, name, priority, payload, headers, attempts, "
             f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)})"
+        )
+
+    def copy_unreadable(self, count: int) -> str:
+        """Parameters: (row key, id) per row; connection; (row key, exception as JSON) per row; row keys."""
+        cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.p} THEN {self.p}'] * count)} END"
+        return (
+            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
+            f"attempts, exception, failed_at) SELECT {cases}, {self.p}, {self.as_failed}, {cases}, {self.now} "
+            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.marks(count)})"
+        )
+
+    def remove_unreadable(self, count: int) -> str:
+        """Parameters: row keys."""
+        return f"DELETE FROM queue_jobs WHERE {self.row_key} IN ({self.marks(count)})"
+
+    def rows_of_queue(self, limit: int) -> str:
+        """Rows of a queue that no worker can drain, as `unclaimable` gives them. Parameters: queue."""
+        return (
+            f"SELECT {self._unreadable_columns} FROM queue_jobs {self.claim_hint} WHERE {self.is_queue} LIMIT {limit}"
+        )
+
+    is_queue: str
+    """Whether a row is in a queue, which may be NULL. Parameters: queue."""
+
+    @property
+    def _unreadable_columns(self) -> str:
+        return f"{_CLAIM_COLUMNS}, {self.row_key}, reserved_until"
+
+    @abstractmethod
+    def queues_of_jobs(self) -> str:
+        """The names of all queues that have live jobs, read from one entry of the claim index each."""
+
+    @abstractmethod
+    def unclaimable(self, limit: int, longest_hold: int) -> str:
+        """Rows of a queue that no claim meets: columns of a claim, the row key, reserved_until. Only ranges of the
+        claim index are read, and the first due rows for holds that end later than ``longest_hold`` microseconds from
+        now. Parameters: queue, once for each placeholder."""
+
+    def _held_for_ever(self, longest_hold: int) -> str:
+        """The row keys of those among the first due rows of a queue."""
+        return (
+            f"SELECT {self.row_key} FROM (SELECT {self.row_key}, reserved_until FROM queue_jobs {self.claim_hint} "
+            f"WHERE queue = {self.p} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
+            f"ORDER BY priority, available_at LIMIT {_DUE_ROWS_LOOKED_AT}) AS due "
+            f"WHERE reserved_until > {self.later(str(longest_hold))}"
         )
 
     def failures(self, count: int) -> str:
@@ -249,7 +324,7 @@ class Dialect(ABC):
     def copy_from_failed(self, count: int) -> str:
         """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
         return (
-            f"{self.insert_into} SELECT id, queue, name, priority, payload, headers, 0, "
+            f"{self.insert_into} SELECT id, {self.as_live}, 0, "
             f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
             f"{self.keep_existing}"
         )

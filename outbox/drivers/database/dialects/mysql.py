@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Select, Table, TextClause, column, func, text
 
-from outbox.drivers.database.dialects.base import MICROSECONDS, Dialect, Statement
+from outbox.drivers.database.dialects.base import MICROSECONDS, PRIORITY_LIST, Dialect, Statement
 from outbox.drivers.database.tables import CLAIM_INDEX
 from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
@@ -28,6 +28,12 @@ class MySQL(Dialect):
     replace = "REPLACE"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
     keeps_deleted = True
+    is_queue = "queue <=> %s"
+    as_failed = (
+        "COALESCE(LEFT(CONVERT(queue USING ascii), 64), ''), COALESCE(LEFT(CONVERT(name USING ascii), 255), ''), "
+        "LEAST(GREATEST(COALESCE(priority, 5), 0), 65535), COALESCE(payload, 'null'), COALESCE(headers, '{}'), "
+        "LEAST(GREATEST(COALESCE(attempts, 0), 0), 65535)"
+    )
     settings = (
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', "
         "'binlog_format', 'read_only', 'super_read_only', 'max_allowed_packet')"
@@ -90,6 +96,20 @@ class MySQL(Dialect):
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
         return (json.dumps([(queue, priority) for queue in queues for priority in PRIORITIES]),)
+
+    def queues_of_jobs(self) -> str:
+        return f"SELECT DISTINCT queue FROM queue_jobs {self.claim_hint}"
+
+    def unclaimable(self, limit: int, longest_hold: int) -> str:
+        columns = self._unreadable_columns
+        # Two statements in one: each alone is a range, and what is held for ever is in no index.
+        return (
+            f"(SELECT {columns} FROM queue_jobs {self.claim_hint} WHERE queue = %s AND (priority < 0 OR priority > 9 "
+            f"OR priority IS NULL OR (priority IN ({PRIORITY_LIST}) "
+            f"AND (available_at IS NULL OR available_at < '1000-01-01'))) LIMIT {limit}) UNION ALL "
+            f"(SELECT {columns} FROM queue_jobs JOIN ({self._held_for_ever(longest_hold)}) AS held USING (id) "
+            f"LIMIT {limit})"
+        )
 
     def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
         # asyncmy takes fifteen times as long to quote each as a parameter, and quotes bytes with backslashes where

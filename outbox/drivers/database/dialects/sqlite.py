@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, tuple_
 
@@ -25,6 +26,18 @@ class SQLite(Dialect):
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     replace = "REPLACE"
     row_list = "VALUES "
+    row_key = "rowid"
+    key_of_claim = ", rowid"
+    is_queue = "queue IS ?"
+    as_failed = (
+        "COALESCE(queue, ''), COALESCE(name, ''), COALESCE(priority, 5), COALESCE(payload, 'null'), "
+        "COALESCE(headers, '{}'), COALESCE(attempts, 0)"
+    )
+    # What is kept as a BLOB was written as one: as text, it may be a job.
+    as_live = (
+        "CAST(queue AS TEXT), CAST(name AS TEXT), CASE WHEN priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) THEN priority "
+        "ELSE 5 END, CAST(payload AS TEXT), CAST(headers AS TEXT)"
+    )
     settings = (
         "SELECT 'journal_mode', journal_mode FROM pragma_journal_mode "
         "UNION ALL SELECT 'file', file FROM pragma_database_list WHERE name = 'main'"
@@ -35,6 +48,9 @@ class SQLite(Dialect):
 
     def moment(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def key_of(self, row: Sequence[Any]) -> Any:
+        return row[8]
 
     def until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
@@ -82,6 +98,33 @@ class SQLite(Dialect):
         return (
             f"SELECT column1 FROM (VALUES {names}) WHERE EXISTS (SELECT 1 FROM queue_jobs WHERE queue = column1 "
             f"AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now})"
+        )
+
+    def queues_of_jobs(self) -> str:
+        # DISTINCT would read the whole index.
+        return (
+            "WITH RECURSIVE names (queue) AS (SELECT MIN(queue) FROM queue_jobs UNION ALL "
+            "SELECT (SELECT MIN(queue_jobs.queue) FROM queue_jobs WHERE queue_jobs.queue > names.queue) "
+            "FROM names WHERE names.queue IS NOT NULL) SELECT queue FROM names WHERE queue IS NOT NULL "
+            "UNION ALL SELECT queue FROM (SELECT queue FROM queue_jobs WHERE queue IS NULL LIMIT 1)"
+        )
+
+    def unclaimable(self, limit: int, longest_hold: int) -> str:
+        # Text sorts after numbers, and BLOBs after text. Each condition is a range; joined by OR they would be none.
+        ranges = [
+            "priority < 0",
+            "priority > 9",
+            "priority IS NULL",
+            *(f"priority > {priority} AND priority < {priority + 1}" for priority in PRIORITIES[:-1]),
+            f"priority IN ({PRIORITY_LIST}) AND available_at IS NULL",
+            f"priority IN ({PRIORITY_LIST}) AND available_at >= ':'",
+            f"priority IN ({PRIORITY_LIST}) AND available_at >= '3000' AND available_at < ':' "
+            "AND available_at NOT GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]*'",
+        ]
+        selects = [f"SELECT rowid FROM queue_jobs WHERE queue = ? AND {each}" for each in ranges]
+        return (
+            f"SELECT {self._unreadable_columns} FROM queue_jobs WHERE rowid IN ("
+            f"{' UNION ALL '.join([*selects, self._held_for_ever(longest_hold)])}) LIMIT {limit}"
         )
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ for position = 1, #ARGV do
 end
 for priority = 0, 9 do
   local key, here = KEYS[ZERO + priority], {}
-  for position, score in ipairs(read('ZMSCORE', key, ids)) do
+  local scores = redis.call('TYPE', key).ok == 'zset' and read('ZMSCORE', key, ids) or {}
+  for position, score in ipairs(scores) do
     if score then
       here[#here + 1] = ids[position]
       removed[#removed + 1] = ids[position]

@@ -7,6 +7,7 @@
 --       5 this claim as one that stands, as in holding.lua, or an empty string: it stands no more, and whether it has
 --         been carried out is seen by whether it is still there
 --       6 how many at most of those that it took when it was carried out before; the others are put back
+--       7 the name of the connection
 --
 -- Returns nothing, or a string of records, id(16) priority(1) attempts(4) rescued(1) length of the job(4), and a string
 -- of the jobs, one after the other.
@@ -14,6 +15,7 @@
 local token, limit, lease, since = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local room = tonumber(ARGV[6])
 local moment = now()
+rejects = ARGV[7]
 
 -- What may be held under this token: ids by priority. The leases of an earlier try end now + lease, less the time that
 -- has passed since; the second more is for a clock that is being set. After an outage that outlasts the lease, these are
@@ -23,7 +25,8 @@ local function candidates()
   if since <= lease then
     for priority = 0, 9 do
       local bounds = { digits(latest - since - 1000000), digits(latest) }
-      ids[priority] = redis.call('ZRANGE', KEYS[ZERO + priority], bounds[1], bounds[2], 'BYSCORE')
+      local found = redis.pcall('ZRANGE', KEYS[ZERO + priority], bounds[1], bounds[2], 'BYSCORE')
+      ids[priority] = found.err and {} or found
     end
     return ids
   end
@@ -44,7 +47,7 @@ local function give_back(key, id, held)
   redis.call('ZADD', key, digits(moment), id)
   redis.call('HDEL', KEYS[HELD], id)
   local last_error = string.sub(held, 24)
-  redis.call('HSET', KEYS[TRIES], id, string.format('%05d', string.sub(held, 2, 6) - 1) .. token .. last_error)
+  redis.call('HSET', KEYS[TRIES], id, string.format('%05d', math.max(count_of(string.sub(held, 2, 6)) - 1, 0)) .. token .. last_error)
   if #last_error > 0 then
     redis.call('ZADD', KEYS[RETRYING], digits(moment), id)
   end
@@ -59,7 +62,7 @@ local function recover()
       local id = ids[position]
       local job = held and string.sub(held, 8, 23) == token and redis.call('HGET', KEYS[JOBS], id)
       if job and #found.records < room then
-        local attempts, rescued = tonumber(string.sub(held, 2, 6)), tonumber(string.sub(held, 7, 7))
+        local attempts, rescued = count_of(string.sub(held, 2, 6)), count_of(string.sub(held, 7, 7))
         redis.call('ZADD', key, lease_end, id)
         report(found, id, priority, attempts, rescued, job)
       elseif job then

@@ -15,7 +15,7 @@ end
 
 for priority = 0, 9 do
   local key = KEYS[ZERO + priority]
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local first = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] then
     there = there + redis.call('ZCARD', key)
     later = later + redis.call('ZCOUNT', key, '(' .. digits(moment), '+inf')
@@ -30,7 +30,10 @@ for priority = 0, 9 do
   end
 end
 
-local failed = redis.call('ZCARD', KEYS[FAILED])
+local failed = redis.pcall('ZCARD', KEYS[FAILED])
+if type(failed) == 'table' then
+  failed = 0
+end
 local paused = redis.call('EXISTS', KEYS[PAUSED])
 local retrying = redis.call('ZCOUNT', KEYS[RETRYING], '(' .. digits(moment), '+inf')
 return { there - later, later - reserved - retrying, reserved, failed, oldest, paused, retrying }

@@ -6,7 +6,7 @@
 
 local moment, earliest = now(), nil
 for priority = 0, 9 do
-  local first = redis.call('ZRANGE', KEYS[ZERO + priority], 0, 0, 'WITHSCORES')
+  local first = redis.pcall('ZRANGE', KEYS[ZERO + priority], 0, 0, 'WITHSCORES')
   if first[2] then
     earliest = math.min(earliest or math.huge, math.max(0, first[2] - moment))
   end

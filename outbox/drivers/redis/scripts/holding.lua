@@ -8,6 +8,41 @@
 -- The member of the zset: token(16) lease in microseconds(8) channel; its score is when it ends. The answer that is
 -- published: token(16) record, as `claim.lua` returns it, job.
 
+-- The name of the connection, where jobs that cannot be run are moved to the failed jobs: by a claim that was sent. One
+-- that stands passes over them.
+local rejects
+
+local function count_of(digits_of_count)
+  return math.min(tonumber(digits_of_count) or 0, 65535)
+end
+
+-- Every command names a job by 16 bytes.
+local function proper_id(id)
+  if #id == 16 then
+    return id
+  end
+  return (string.gsub(string.sub(redis.sha1hex(id), 1, 32), '%x%x', function(byte)
+    return string.char(tonumber(byte, 16))
+  end))
+end
+
+-- Moves a job that cannot be run to the failed jobs, as it is. The reason is a literal of these scripts.
+local function reject(id, priority, attempts, body, reason)
+  local known = string.gsub(id, '.', function(byte)
+    return string.format('%02x', string.byte(byte))
+  end)
+  local exception = '{"type": "outbox.errors.InvalidPayload", "message": "no worker can read this job: ' .. reason
+    .. ' (its id in hexadecimal digits is ' .. string.sub(known, 1, 128) .. ')", "traceback": ""}'
+  local head, new = string.format('%d%05d', priority, attempts), proper_id(id)
+  redis.call('HSET', KEYS[FAILURES], new, head .. '\n' .. rejects .. '\n' .. exception .. '\n' .. body)
+  redis.call('ZADD', KEYS[FAILED], digits(now()), new)
+  redis.call('ZREM', KEYS[ZERO + priority], id)
+  for _, key in ipairs({ JOBS, HELD, TRIES }) do
+    redis.call('HDEL', KEYS[key], id)
+  end
+  redis.call('ZREM', KEYS[RETRYING], id)
+end
+
 local function hold(priority, attempts, rescued, token, err)
   return string.format('%d%05d%d', priority, attempts, rescued) .. token .. err
 end
@@ -23,32 +58,32 @@ local function take(found, priority, ids, token, lease_end)
   end
   local bodies, held = read('HMGET', KEYS[JOBS], ids), read('HMGET', KEYS[HELD], ids)
   local tries = redis.call('EXISTS', KEYS[TRIES]) == 1 and read('HMGET', KEYS[TRIES], ids) or {}
-  local ends, holds, counted, orphans = {}, {}, {}, {}
+  local ends, holds, counted = {}, {}, {}
   local first_hold = hold(priority, 1, 0, token, '')
   for position, id in ipairs(ids) do
     local before, rescued, err = 0, 0, ''
     if held[position] then
-      before, rescued, err = tonumber(string.sub(held[position], 2, 6)), 1, string.sub(held[position], 24)
+      before, rescued, err = count_of(string.sub(held[position], 2, 6)), 1, string.sub(held[position], 24)
     elseif tries[position] then
-      before, err = tonumber(string.sub(tries[position], 1, 5)), string.sub(tries[position], 22)
+      before, err = count_of(string.sub(tries[position], 1, 5)), string.sub(tries[position], 22)
       counted[#counted + 1] = id
     end
-    if bodies[position] then
+    if bodies[position] and #id == 16 then
       ends[#ends + 1] = lease_end
       ends[#ends + 1] = id
       holds[#holds + 1] = id
       holds[#holds + 1] = before + rescued == 0 and first_hold or hold(priority, before + 1, rescued, token, err)
       report(found, id, priority, before + 1, rescued, bodies[position])
-    else
-      orphans[#orphans + 1] = id
+    elseif rejects then
+      -- Only somebody else's hands can have written it.
+      local reason = bodies[position] and 'its id is not 16 bytes' or 'there is only its id, and nothing in the hash of jobs'
+      reject(id, priority, before + rescued, bodies[position] or '', reason)
     end
   end
   write('ZADD', KEYS[ZERO + priority], ends)
   write('HSET', KEYS[HELD], holds)
   write('HDEL', KEYS[TRIES], counted)
   write('ZREM', KEYS[RETRYING], counted)
-  -- Only somebody else's hands can have removed a job and left its id.
-  write('ZREM', KEYS[ZERO + priority], orphans)
 end
 
 -- Takes up to `limit` claimable jobs of the first queue: by priority, then by when they became available. What is ready,
@@ -62,8 +97,9 @@ local function claim(token, limit, lease, moment)
   local present = redis.call('HLEN', KEYS[JOBS])
   for priority = 0, 9 do
     local key, missing = KEYS[ZERO + priority], limit - #found.records
-    local ids = redis.call('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing)
-    take(found, priority, ids, token, lease_end)
+    -- A key of another type is somebody else's: what is in the other priorities goes on.
+    local ids = redis.pcall('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing)
+    take(found, priority, ids.err and {} or ids, token, lease_end)
     -- An idle worker is mostly told of the only job there is. Where none was taken, all priorities are looked through:
     -- there may be ids without their jobs.
     if #found.records > 0 and #found.records >= math.min(limit, present) then

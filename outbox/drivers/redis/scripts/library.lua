@@ -115,7 +115,8 @@ local function insert(jobs)
     end
     for priority = 0, 9 do
       local key = KEYS[base + ZERO + priority]
-      if redis.call('EXISTS', key) == 1 then
+      -- One of another type is somebody else's.
+      if redis.call('TYPE', key).ok == 'zset' then
         for position, score in ipairs(read('ZMSCORE', key, ids)) do
           there[ids[position]] = there[ids[position]] or score
         end

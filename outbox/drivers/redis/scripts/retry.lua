@@ -20,7 +20,7 @@ for position, failure in ipairs(read('HMGET', KEYS[FAILURES], ids)) do
   -- Behind the connection, the exception and the time of the first dispatch.
   local body = failure and string.match(failure, '^[^\n]*\n[^\n]*\n[^\n]*\n[^\n]*\n(.*)$')
   if body then
-    local priority = tonumber(string.sub(failure, 1, 1))
+    local priority = tonumber(string.sub(failure, 1, 1)) or 5
     put_back[#put_back + 1] = ids[position]
     jobs[#jobs + 1] = { ids[position], 0, priority, moment, digits(moment) .. '\n' .. body }
   end

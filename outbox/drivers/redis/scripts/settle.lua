@@ -6,11 +6,11 @@
 -- ARGV  1 the name of the connection
 --       2 records: kind(1) id(16) token(16); the kinds are
 --         "C" remove  "F" move to the failed jobs  "P" put back  "R" put back after an attempt that failed
---         "S" put back and give the attempt back
+--         "S" put back and give the attempt back  "D" let the lease end as if it had run out, and give it back
 --       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
 --       4, 5 the follow-ups, records and bodies as in library.lua; queue number 0 parks the follow-up
 --       6 the names of the queues of follow-ups, separated by commas
---       7 … for each "F" the exception, for each "P" and "S" the delay in microseconds, for each "R" the delay and the
+--       7 … for each "F" the exception, for each "P", "S" and "D" the delay in microseconds, for each "R" the delay and the
 --         error, in the order of the records
 --
 -- Returns one character per record: "1" written, "0" somebody else holds the job, "g" it is gone, "b" it was put back
@@ -20,7 +20,7 @@ local RECORD_OF_SETTLEMENT = 33
 local connection, records, owners = ARGV[1], ARGV[2], ARGV[3]
 local moment = now()
 local next_extra = 7
-local answers, removed, released = {}, {}, {}
+local answers, removed, released, held_on = {}, {}, {}, {}
 local leaving, returning, tried, retrying = lists(), lists(), {}, {}
 local failed_ids, failed_heads = {}, {}
 
@@ -65,6 +65,14 @@ local function put_back(id, hold, token, kind, delay, err)
   end
 end
 
+local function defer(id, hold, delay)
+  local list = returning[KEYS[ZERO + string.sub(hold, 1, 1)]]
+  list[#list + 1] = digits(moment + delay)
+  list[#list + 1] = id
+  held_on[#held_on + 1] = id
+  held_on[#held_on + 1] = string.sub(hold, 1, 1) .. string.format('%05d', string.sub(hold, 2, 6) - 1) .. string.sub(hold, 7)
+end
+
 local function fail(id, hold, exception)
   leave(id, hold)
   failed_ids[#failed_ids + 1] = id
@@ -95,6 +103,8 @@ for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
       leave(id, hold)
     elseif kind == 'F' then
       fail(id, hold, more)
+    elseif kind == 'D' then
+      defer(id, hold, tonumber(more))
     else
       put_back(id, hold, token, kind, tonumber(more), err)
     end
@@ -113,6 +123,7 @@ write('HDEL', KEYS[HELD], removed)
 write('HDEL', KEYS[HELD], released)
 write('HSET', KEYS[TRIES], tried)
 write('ZADD', KEYS[RETRYING], retrying)
+write('HSET', KEYS[HELD], held_on)
 
 if #owners > 0 then
   local here, parked = {}, {}

@@ -14,10 +14,12 @@ end
 
 local function found_in(key, room)
   if #wanted == 0 then
-    return redis.call('ZRANGE', key, 0, room - 1, 'WITHSCORES')
+    local all = redis.pcall('ZRANGE', key, 0, room - 1, 'WITHSCORES')
+    return all.err and {} or all
   end
   local found = {}
-  for position, score in ipairs(read('ZMSCORE', key, wanted)) do
+  local scores = redis.call('TYPE', key).ok == 'zset' and read('ZMSCORE', key, wanted) or {}
+  for position, score in ipairs(scores) do
     if score then
       found[#found + 1] = wanted[position]
       found[#found + 1] = score
