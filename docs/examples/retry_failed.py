@@ -1,19 +1,21 @@
-"""Retries every failed job."""
+"""Puts failed jobs back, and removes old ones."""
 
 import asyncio
 
-from outbox import Settings
-from outbox.connections import open_driver
+import outbox
 
 
-async def retry_everything() -> int:
-    settings = Settings.load()
-    driver = open_driver(settings, settings.connection)
-    try:
-        return await driver.retry_all()
-    finally:
-        await driver.close()
+async def retry_and_tidy() -> None:
+    for job in await outbox.failed_jobs(queue="mail", since=3600):  # the latest failure first
+        print(job.id, job.failure.type)
+    print(await outbox.retry_all(error="SMTPConnectError"), "jobs will run again")
+    await outbox.forget_all(older_than=7 * 86_400)
+
+
+async def main() -> None:
+    await retry_and_tidy()
+    await outbox.disconnect()
 
 
 if __name__ == "__main__":
-    print(asyncio.run(retry_everything()), "jobs will run again")
+    asyncio.run(main())

@@ -61,7 +61,7 @@ async def failed(
         screen.document(stores.document(failed_jobs=[documents.failed_job(job) for job in jobs]))
     elif jobs:
         screen.print(tables.failed_jobs(jobs, await _now(stores), several=stores.several))
-    else:
+    if not jobs:
         await _report_none(stores, screen, queue, matching)
     if len(jobs) == limit and not screen.as_json and matching.is_any:
         counts = await stores.ask(lambda driver: driver.counts())
@@ -80,10 +80,9 @@ async def _now(stores: Stores) -> datetime:
 
 
 async def _report_none(stores: Stores, screen: Screen, queue: str | None, matching: FailedFilter) -> None:
-    if matching.is_any:
-        screen.print("No failed jobs." if queue is None else f"No failed jobs in {queue}.")
-    else:
-        screen.print("No such failed jobs.")
+    if not screen.as_json:
+        everything = "No failed jobs." if queue is None else f"No failed jobs in {queue}."
+        screen.print(everything if matching.is_any else "No such failed jobs.")
     await note_misspelt(stores, screen, queue, matching)
 
 
@@ -101,7 +100,7 @@ async def _show_groups(stores: Stores, screen: Screen, queue: str | None, matchi
         screen.document(stores.document(groups=[documents.failed_group(group) for group in groups]))
     elif groups:
         screen.print(tables.failed_groups(groups, await _now(stores), several=stores.several))
-    else:
+    if not groups:
         await _report_none(stores, screen, queue, matching)
     return 0
 

@@ -98,6 +98,34 @@ def test_orders_are_placed_and_their_jobs_run(application: Application) -> None:
     application.run("-m", "outbox.work", "workers.reports", "--stop-when-empty")
 
 
+def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
+    assert application.run("operating.py").startswith("mail 2 0 ")
+    assert application.run("retry_failed.py") == "0 jobs will run again\n"
+
+
+@pytest.mark.sqlite
+def test_a_worker_runs_in_an_applications_process(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("the worker's own tests run on servers")
+    application = Application(tmp_path, migrated_url)
+    application.run("-m", "outbox", "dispatch", "SendReceipt", '{"order_id": 7}')
+    application.run("-c", SERVE)
+    assert application.receipts() == 1
+
+
+SERVE = """
+import asyncio, pathlib
+from lifespan import app
+
+async def serve():
+    async with app.router.lifespan_context(app), asyncio.timeout(30):
+        while not pathlib.Path("mail.log").exists():
+            await asyncio.sleep(0.05)
+
+asyncio.run(serve())
+"""
+
+
 @pytest.mark.sqlite
 def test_a_dispatch_to_redis_in_a_transaction_is_run_from_there(redis_url: str, tmp_path: Path) -> None:
     application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", REDIS_URL=redis_url)

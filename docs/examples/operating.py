@@ -1,0 +1,47 @@
+"""Looks at jobs and queues, and cancels a job in a transaction."""
+
+import asyncio
+
+from receipts import SendReceipt
+from shop import Order, Session, engine
+
+import outbox
+
+
+async def look(job_id: outbox.JobId) -> None:
+    job = await outbox.find(job_id)  # a StoredJob, a FailedJob, or None
+    page = await outbox.jobs(queue="mail", state="retrying", limit=100)
+    more = await outbox.jobs(queue="mail", state="retrying", after=page.next)
+    for queue in await outbox.counts():
+        print(queue.queue, queue.ready, queue.retrying, queue.oldest)
+    print(job, len(more.jobs))
+
+
+async def give_orders(job_id: outbox.JobId) -> None:
+    await outbox.pause("mail")
+    await outbox.resume("mail")
+    await outbox.cancel(job_id)
+
+
+async def cancel(order: Order, job_id: outbox.JobId) -> None:
+    async with Session() as session, session.begin():
+        await session.delete(order)
+        await outbox.cancel(job_id, session=session)  # gone if and only if this commits
+
+
+async def main() -> None:
+    order = Order()
+    async with Session() as session, session.begin():
+        session.add(order)
+        await session.flush()
+        job_id = await outbox.dispatch(SendReceipt(order_id=order.id), session=session)
+        other_id = await outbox.dispatch(SendReceipt(order_id=order.id), session=session)
+    await look(job_id)
+    await give_orders(other_id)
+    await cancel(order, job_id)
+    print(await outbox.find(job_id) or "the job is gone")
+    await outbox.disconnect()
+    await engine.dispose()
+
+
+asyncio.run(main())
