@@ -44,7 +44,8 @@ async def _outbox(site: Site, shape: Shape) -> Sample:
         await start_workers(programs, site.store, shape.processes, *flags)
         await driver.resume("default")
         total = await programs.ran(site.sizes.drain)
-    left = sum(counts.ready + counts.delayed + counts.reserved + counts.failed for counts in await driver.counts())
+    counted = await driver.counts()
+    left = sum(each.ready + each.delayed + each.retrying + each.reserved + each.failed for each in counted)
     await driver.close()
     if left:
         raise ProgramFailedError(f"all jobs have run, and {left} are still there")

@@ -35,6 +35,16 @@ class Greet(Job):
         finished.set()
 
 
+class FailsOnce(Job):
+    name = "tests.embedded.FailsOnce"
+    backoff = 0.2
+
+    async def handle(self) -> None:
+        done.append(self.context.attempt)
+        if self.context.attempt == 1:
+            raise ValueError("once")
+
+
 class InThread(Job):
     name = "tests.embedded.InThread"
 
@@ -151,6 +161,15 @@ async def test_it_can_be_waited_for_until_there_is_nothing_left(driver: Database
     assert sorted(done) == [0, 1, 2]
     with pytest.raises(ConfigurationError, match="has started before"):
         await worker.start()
+
+
+async def test_a_job_that_waits_for_another_attempt_is_something_left(driver: DatabaseDriver) -> None:
+    await dispatch(FailsOnce())
+    worker = outbox.Worker(stop_when_empty=True)
+    await worker.start()
+    async with asyncio.timeout(30):
+        await worker.wait()
+    assert done == [1, 2]
 
 
 async def test_a_running_worker_names_what_it_runs(driver: DatabaseDriver) -> None:
