@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from outbox.console import checking, ddl, dispatching, failing, jobs, monitoring, queueing, workers
 from outbox.console.command import Commands
 from outbox.settings_files import working_directory
+from outbox.standard_streams import open_closed_streams
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
+"""What a full disk, a lost terminal, a reader that has gone, or a closed stream says."""
 
 
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,16 +51,45 @@ for command in (
     cli.add_command(command)
 
 
-def main() -> None:
+def main() -> NoReturn:
     # As `python -m` does: `check` imports the application's jobs from the directory in which it is run.
     here = working_directory()
     if here is not None and str(here) not in sys.path:
         sys.path.insert(0, str(here))
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A payload holds any character, and cron's idea of an encoding may be ASCII.
             stream.reconfigure(errors="backslashreplace")
-    cli(prog_name="outbox")
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """The exit code. Output that cannot be written is one line, and not a success."""
+    try:
+        try:
+            cli(prog_name="outbox")
+        except SystemExit as ended:
+            # Now, because Python's own attempt at its end would come with a traceback.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _give_up_output(error)
+    return 1
+
+
+def _give_up_output(error: OSError) -> None:
+    with suppress(OSError):
+        # A reader that has gone, such as `head`, has what it wanted.
+        if error.errno != errno.EPIPE:
+            print(f"outbox: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+    # What is still buffered would be tried again when Python ends.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,11 @@ class LeaseLost(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class JobCancelled(JobEvent):
+    """An operator removed the job while this worker ran it: its row disappeared while the lease was alive."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverdue(JobEvent):
     """A handler was told to stop and did not; its slot stays taken until it returns."""
 
@@ -138,12 +143,58 @@ class WorkerStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerPaused(Event):
+    """USR2: the worker claims nothing until CONT. ``running`` jobs go on."""
+
+    worker: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResumed(Event):
+    """CONT: the worker claims jobs again."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalIgnored(Event):
+    """A signal arrived that would end another process. Here it changes nothing; ``reason`` says more."""
+
+    signal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessAltered(Event):
+    """Code of a job changed something that all jobs of the process share.
+
+    ``what`` names the change, ``action`` what the worker did about it, ``suspects`` the jobs that may have done it.
+    """
+
+    what: str
+    action: str
+    suspects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLinesDropped(Event):
+    """``count`` log lines were not written, because their reader was too slow or the writing failed."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerKilled(Event):
-    """The process ends at once, because it cannot stop in order. Its jobs are claimed again when their leases end."""
+    """The process ends at once, because it cannot stop in order. Its jobs are claimed again when their leases end.
+
+    ``running`` names those jobs.
+    """
 
     worker: str
     exit_code: int
     reason: str
+    running: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -150,7 +153,41 @@ def import_jobs(modules: Iterable[str]) -> None:
 
 
 def import_failure(error: BaseException) -> str:
-    """Why a module cannot be imported. A script without a ``__main__`` guard ends whatever imports it."""
+    """Why a module cannot be imported, and where: the file and the line of the application that are to blame.
+
+    A script without a ``__main__`` guard ends whatever imports it.
+    """
     if isinstance(error, SystemExit):
-        return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    return f"{type(error).__name__}: {error}"
+        what = f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
+    elif isinstance(error, SyntaxError):
+        # Its text has file and line already, but only the last part of the file's path.
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    else:
+        what = f"{type(error).__name__}: {error}"
+    place = _place(error)
+    if place is None and isinstance(error, ModuleNotFoundError):
+        place = f"looked for from the directory {_directory()}"
+    return f"{what} ({place})" if place else what
+
+
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "that has been removed"
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line of the application's own code, or of any code, that ran before the error."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(_NOT_ITS_OWN)
+    ]
+    own = [(file, line) for file, line in frames if not file.startswith(_LIBRARIES) and "site-packages" not in file]
+    file, line = (own or frames or [("", 0)])[-1]
+    return f"{file}, line {line}" if file else None
+
+
+_NOT_ITS_OWN = ("<frozen ", importlib.__file__, str(Path(__file__).parent))
+_LIBRARIES = tuple({path for name in ("stdlib", "platstdlib") if (path := sysconfig.get_path(name))})

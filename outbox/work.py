@@ -1,7 +1,7 @@
 """``python -m outbox.work [MODULE[:ATTRIBUTE]]``: a worker, or several under a supervisor.
 
 Exit codes are those of `outbox.runtime.exits`: 0 asked to stop or done, 1 an unexpected error, 2 configuration,
-12 ``--memory``, 14 every slot stuck, 15 event loop blocked, 130 a second INT, TERM or QUIT.
+12 ``--memory``, 13 to a supervisor, 14 every slot stuck, 15 event loop blocked, 130 a second INT, TERM, QUIT or HUP.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import io
+import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,23 +22,29 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from outbox.connections import open_driver
+from outbox.drivers.base import Driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.notify.group import Hub, Line
 from outbox.registry import import_failure, import_jobs, registered
-from outbox.runtime import logs
-from outbox.runtime.exits import ExitCode
+from outbox.runtime.exits import ExitCode, before_end
+from outbox.runtime.logs import EventLog
 from outbox.runtime.patched_python import refuse_patched_python
 from outbox.runtime.process import Supervised, leave, run_worker
+from outbox.runtime.process_state import ProcessState
 from outbox.runtime.relaying import SAFETY_NET, relay_loops
 from outbox.runtime.reload import Reloader, run_reloading
+from outbox.runtime.signals import Signals
 from outbox.runtime.supervisor import Supervisor, worker_command
 from outbox.runtime.systemd import notify_systemd
 from outbox.runtime.waking import Waking
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from outbox.settings_files import working_directory
+from outbox.standard_streams import open_closed_streams
 from outbox.wakeups import binary_log
+
+_log = logging.getLogger("outbox.runtime")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,12 +54,14 @@ Exit codes:
   1    an unexpected error
   2    settings, flags, the database's version or its tables are wrong
   12   --memory was reached
+  13   only from a process to its supervisor (--processes): replace me; it never leaves the command
   14   every slot is taken by a handler that does not end
   15   a handler blocked the event loop long past its timeout, or past --grace
-  130  stopped hard, by a second INT, TERM or QUIT
+  130  stopped hard, by a second INT, TERM, QUIT or HUP
 
 \b
-TERM, INT, QUIT: claim no more, finish what runs within --grace, hand back the rest, exit 0.
+TERM, INT, QUIT, HUP: claim no more, finish what runs within --grace, hand back the rest, exit 0.
+USR2: claim no more, until CONT. USR1 and ALRM: nothing.
 """
 
 
@@ -92,15 +102,19 @@ def cli(profile: str | None, **flags: Any) -> None:
     """
     supervised = Supervised.take()
     given = {name: value for name, value in flags.items() if value is not None}
+    signals = Signals(ExitCode.OK if supervised is None else ExitCode.RECYCLE)
+    signals.install()
     try:
         options = _profile(profile).overridden(**given) if profile else WorkerOptions.load(**given)
         events = Events()
-        logs.listen(events, sys.stdout, as_json=options.json_logs)
+        log = EventLog(events, sys.stdout, as_json=options.json_logs)
+        before_end(partial(_say_what_is_left, log))
         if supervised is None and (options.processes > 1 or options.reload):
-            code = _supervise(options, events, sys.argv[1:])
+            log.follow_application()
+            code = _supervise(options, events, signals, sys.argv[1:])
         else:
             notify_systemd(events, supervised=supervised is not None)
-            code = run_worker(_worker(options, events, supervised), supervised)
+            code = _work(options, events, log, signals, supervised)
     except ConfigurationError as error:
         raise Misconfigured(" ".join(str(error).split())) from error
     leave(code)
@@ -110,7 +124,9 @@ class Misconfigured(click.ClickException):
     exit_code = ExitCode.CONFIGURATION
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"outbox.work: {self.format_message()}", file=file, err=file is None)
+        # The exit code says it as well, where stderr cannot be written.
+        with suppress(OSError):
+            click.echo(f"outbox.work: {self.format_message()}", file=file, err=file is None)
 
 
 def _profile(reference: str) -> WorkerOptions:
@@ -134,9 +150,34 @@ def _profile(reference: str) -> WorkerOptions:
     return profile
 
 
-def _worker(options: WorkerOptions, events: Events, supervised: Supervised | None) -> Worker:
+def _work(
+    options: WorkerOptions, events: Events, log: EventLog, signals: Signals, supervised: Supervised | None
+) -> int:
     settings = Settings.load()
     refuse_patched_python()
+    # Before the application's modules: drivers load less of their packages than these would.
+    drivers = [] if options.relay else _open_drivers(settings, options)
+    if not options.relay:
+        import_jobs(settings.jobs)
+        refuse_patched_python()
+    log.follow_application()
+    process = ProcessState(signals, log, events)
+    worker = _worker(settings, options, events, supervised, drivers, process)
+    return run_worker(worker, supervised, signals=signals, process=process, events=events)
+
+
+def _open_drivers(settings: Settings, options: WorkerOptions) -> list[Driver]:
+    return [open_driver(settings, each) for each in options.connection or (settings.connection,)]
+
+
+def _worker(
+    settings: Settings,
+    options: WorkerOptions,
+    events: Events,
+    supervised: Supervised | None,
+    drivers: Sequence[Driver],
+    process: ProcessState,
+) -> Worker:
     name = options.name or f"{socket.gethostname()}:{os.getpid()}"
     if supervised is not None and options.name:
         name = f"{options.name}:{supervised.index}"
@@ -144,25 +185,48 @@ def _worker(options: WorkerOptions, events: Events, supervised: Supervised | Non
         relays = relay_loops(settings, events, interval=options.sleep)
         if not relays:
             raise ConfigurationError("--relay moves jobs from a database to Redis: set DATABASE_URL and REDIS_URL")
-        return Worker(options, [], events, name=name, relays=relays)
-    # Before the application's modules: drivers load less of their packages than these would.
-    drivers = [open_driver(settings, each) for each in options.connection or (settings.connection,)]
-    import_jobs(settings.jobs)
-    refuse_patched_python()
+        return Worker(options, [], events, name=name, relays=relays, process=process)
     if not registered():
         raise ConfigurationError(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
         )
+    _warn_of_queues_without_jobs(options.queue)
     waking = Waking(settings, options.wake, events, Line.take())
     # A worker that waits for the last job does not leave it lying about.
     interval = options.sleep if options.stop_when_empty else SAFETY_NET
     relays = relay_loops(settings, events, interval=interval)
-    return Worker(options, drivers, events, name=name, waking=waking, relays=relays)
+    return Worker(options, drivers, events, name=name, waking=waking, relays=relays, process=process)
 
 
-def _supervise(options: WorkerOptions, events: Events, arguments: Sequence[str]) -> int:
+def _warn_of_queues_without_jobs(queues: Sequence[str]) -> None:
+    """A job may be dispatched to another queue than its class says, so that this is no error."""
+    known = sorted({job.queue for job in registered().values()})
+    if not set(queues) & set(known):
+        _log.warning(
+            "this worker drains %s, and the job classes that it knows are for %s: use --queue, unless jobs are "
+            "dispatched to another queue than their class says",
+            ", ".join(queues),
+            ", ".join(known),
+        )
+
+
+def _say_what_is_left(log: EventLog) -> None:
+    log.flush()
+    if log.dropped and sys.stderr is not None:
+        print(f"outbox.work: {log.dropped:,} log lines were not written", file=sys.stderr)
+
+
+def _supervise(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
     hub = Hub(partial(binary_log, Settings.load()))
-    supervisor = Supervisor(worker_command(arguments), options.processes, events, reloads=options.reload, hub=hub)
+    supervisor = Supervisor(
+        worker_command(arguments),
+        options.processes,
+        events,
+        reloads=options.reload,
+        hub=hub,
+        signals=signals,
+        ends_by_itself=options.once or options.stop_when_empty,
+    )
     if options.reload:
         return asyncio.run(run_reloading(supervisor, Reloader(supervisor, events, Path.cwd())))
     return asyncio.run(supervisor.run())
@@ -172,10 +236,12 @@ def main() -> NoReturn:
     here = working_directory()
     if here is not None and str(here) not in sys.path:
         sys.path.insert(0, str(here))
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII.
-            stream.reconfigure(errors="backslashreplace")
+            # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII. What jobs print
+            # appears line by line, between the worker's own lines.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     cli(prog_name="python -m outbox.work")
     raise SystemExit(ExitCode.OK)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -61,7 +63,19 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.UsageError(
             "this removes jobs for good, and there is no terminal to ask on: add --yes if it is meant"
         )
-    click.confirm(question, abort=True, err=True)
+    with _interruptible():
+        click.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a wait for the keyboard. `asyncio.run` would only cancel the task that waits, which nothing ends
+    before the answer."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 yes_option = click.option("--yes", "-y", "--force", "yes", is_flag=True, help="Do not ask.")

@@ -14,6 +14,7 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -47,7 +48,9 @@ class Refused(click.ClickException):
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"outbox: {self.format_message()}", file=file, err=file is None)
+        # The exit code says it as well, where stderr cannot be written.
+        with suppress(OSError):
+            click.echo(f"outbox: {self.format_message()}", file=file, err=file is None)
 
 
 class Misconfigured(Refused):

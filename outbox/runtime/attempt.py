@@ -24,11 +24,21 @@ class Interruption(Enum):
     """The attempt has failed; it counts."""
     LEASE_LOST = "its lease is lost"
     """Somebody else may own the job. Nothing is written."""
+    CANCELLED = "an operator removed the job"
+    """Its row disappeared while the lease was alive, so that no other worker has it. Nothing is written."""
     UNREACHABLE = "its lease cannot be renewed, because the store does not answer"
     """The job is handed back as soon as the store answers. If it has another owner by then, the fence sees to it that
     nothing happens."""
     SHUTDOWN = "the worker stops"
     """The job is handed back at once; the attempt does not count."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the store has nothing left under this claim's token."""
+        return self in _FINAL
+
+
+_FINAL = (Interruption.LEASE_LOST, Interruption.CANCELLED)
 
 
 class Attempt:
@@ -79,11 +89,11 @@ class Attempt:
         self.started = clock.now()
 
     def interrupt(self, reason: Interruption) -> None:
-        """Tell the handler to stop. The first reason counts, except that a lost lease goes before all: then nothing may
-        be written. Without effect on an attempt that has ended."""
-        if self.ended or self.interruption is Interruption.LEASE_LOST:
+        """Tell the handler to stop. The first reason counts, except that a lost lease or a removed job goes before all:
+        then nothing may be written. Without effect on an attempt that has ended."""
+        if self.ended or (self.interruption is not None and self.interruption.final):
             return
-        if self.interruption is None or reason is Interruption.LEASE_LOST:
+        if self.interruption is None or reason.final:
             self.interruption = reason
         if self._call is not None:
             self._call.stop()

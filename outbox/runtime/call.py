@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from outbox.runtime.tasks import ProtectedTask
 from outbox.runtime.threads import Threads
 
 PATIENCE = (5.0, 2.0, 2.0)
@@ -50,13 +51,13 @@ class Call:
         assert task is not None  # noqa: S101 - for the type checker: coroutines run in tasks
         try:
             if _is_coroutine_function(getattr(function, "__func__", function)):
-                self._interrupt = task.cancel
+                self._interrupt = _canceller(task)
                 return await function(*arguments)
             result = await self._run_in_thread(function, *arguments)
             if inspect.isgenerator(result) or inspect.isasyncgen(result):
                 raise TypeError(f"{function.__qualname__} is a generator: nothing in it has run; remove its `yield`")
             if inspect.isawaitable(result):
-                self._interrupt = task.cancel
+                self._interrupt = _canceller(task)
                 return await result
             return result
         finally:
@@ -92,6 +93,10 @@ class Call:
             return
         self._interrupt()
         self._timer = asyncio.get_running_loop().call_later(self._patience[count], self._push, count + 1)
+
+
+def _canceller(task: asyncio.Task[Any]) -> Callable[[], object]:
+    return task.interrupt if isinstance(task, ProtectedTask) else task.cancel
 
 
 # Of functions, of which an application has a few; asking takes longer than calling.

@@ -14,6 +14,7 @@ from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import CLAIM, LOOK, Availability, Patience
 from outbox.runtime.completer import Completer
 from outbox.runtime.nap import Nap
+from outbox.runtime.pause import PauseRequest
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
@@ -66,6 +67,7 @@ class Claimer(BackgroundLoop):
         hand_back: Callable[[Sequence[Attempt]], None],
         on_empty: Callable[[], Awaitable[None]],
         aside: Aside = _here,
+        pause: PauseRequest | None = None,
     ) -> None:
         super().__init__()
         self._claim = claim
@@ -80,6 +82,8 @@ class Claimer(BackgroundLoop):
         self._hand_back = hand_back
         self._on_empty = on_empty
         self._aside = aside
+        self._pause = pause or PauseRequest()
+        self._interrupted = asyncio.Event()
         self._patience = Patience()
         self._backlog = False
         self._took = 0.0
@@ -90,7 +94,7 @@ class Claimer(BackgroundLoop):
             withdraw,
             wakeups,
             availability,
-            stopping=lambda: self.stopping,
+            stopping=lambda: self.stopping or self._pause.active,
             idle=lambda: slots.running == 0 and completer.backlog == 0,
         )
 
@@ -102,6 +106,10 @@ class Claimer(BackgroundLoop):
     async def run(self) -> None:
         await self._try(self._check)
         while not self.stopping:
+            if self._pause.active:
+                await self._interrupted.wait()
+                self._interrupted.clear()
+                continue
             await self._completer.keeping_up()
             if self._lanes > 1 and self._availability.down:
                 # A claim that hangs would keep its slots from the other lanes for as long.
@@ -109,12 +117,14 @@ class Claimer(BackgroundLoop):
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
             linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
             reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._lanes)
-            if reserved:
+            if reserved and self._pause.active:
+                self._slots.use(reserved, 0)
+            elif reserved:
                 self._nap.end()
                 begun = clock.now()
                 found = await self._fill(reserved, self._claim, reserved, self._backlog)
                 self._took = clock.now() - begun
-                while found is not None and not self._backlog and not self.stopping:
+                while found is not None and not self._backlog and not self.stopping and not self._pause.active:
                     if found:
                         # Their first steps go first: to wake another thread takes longer.
                         await asyncio.sleep(0)
@@ -123,6 +133,7 @@ class Claimer(BackgroundLoop):
                     found = await self._fill(free, self._nap.take, bool(found), free)
 
     def interrupt(self) -> None:
+        self._interrupted.set()
         self._slots.kick()
         self._wakeups.wake()
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 
 from outbox import clock
 from outbox.drivers.base import Settled
 from outbox.errors import BackendUnavailable
-from outbox.events import Events, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import SETTLE, Availability, Patience
 from outbox.runtime.held import Held
+from outbox.runtime.removal import none_removed
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.set_aside import SetAside
 from outbox.settlement import Failure, Settlement
@@ -24,7 +25,7 @@ MAX_BATCH = 500
 MAX_BACKLOG = 2_000
 """Ended attempts that may wait for a slow store before claiming waits for them."""
 
-_TOO_LATE = "its end came too late: the job has another owner, or was cancelled"
+_TOO_LATE = "its end came too late: the job has another owner"
 
 
 class Completer(BackgroundLoop):
@@ -48,6 +49,7 @@ class Completer(BackgroundLoop):
         connection: str,
         lease: float,
         on_accepted: Callable[[Attempt], None],
+        removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]] = none_removed,
     ) -> None:
         super().__init__()
         self._settle = settle
@@ -57,6 +59,7 @@ class Completer(BackgroundLoop):
         self._connection = connection
         self._lease = lease
         self._on_accepted = on_accepted
+        self._removed = removed
         self._pending: deque[Attempt] = deque()
         self._writing = 0
         self._wanted = asyncio.Event()
@@ -149,7 +152,7 @@ class Completer(BackgroundLoop):
                 await self._refuse_or_split(batch, error, self._write)
                 return
             else:
-                self._written(begun, batch, settled)
+                await self._written(begun, batch, settled)
                 return
 
     async def _is_about_one(self, batch: list[Attempt], since: float) -> bool:
@@ -164,7 +167,7 @@ class Completer(BackgroundLoop):
         except Exception:  # noqa: BLE001 - it is tried again, with the others
             return False
         batch.remove(probe)
-        self._written(begun, [probe], settled)
+        await self._written(begun, [probe], settled)
         return True
 
     async def _isolate(self, batch: list[Attempt]) -> None:
@@ -178,7 +181,7 @@ class Completer(BackgroundLoop):
             else:
                 await self._refuse_or_split(batch, error, self._isolate)
         else:
-            self._written(begun, batch, settled)
+            await self._written(begun, batch, settled)
 
     async def _refuse_or_split(
         self, batch: list[Attempt], error: Exception, write: Callable[[list[Attempt]], Awaitable[None]]
@@ -190,26 +193,29 @@ class Completer(BackgroundLoop):
             await write(batch[:middle])
             await write(batch[middle:])
 
-    def _written(self, begun: float, batch: list[Attempt], settled: Settled) -> None:
+    async def _written(self, begun: float, batch: list[Attempt], settled: Settled) -> None:
         self._availability.succeeded(begun, SETTLE)
         if len(self._pending) < MAX_BACKLOG:
             self._keeping_up.set()
         self._held.discard(batch)
-        self._report(batch, settled)
+        await self._report(batch, settled)
 
     async def _retry_pause(self, seconds: float) -> None:
         """Also while stopping, when ``pause`` would return at once."""
         if await self.pause(seconds):
             await asyncio.sleep(min(seconds, 1.0))
 
-    def _report(self, batch: list[Attempt], settled: Settled) -> None:
+    async def _report(self, batch: list[Attempt], settled: Settled) -> None:
         stale = {settlement.fence for settlement in settled.stale}
         accepted = [attempt for attempt in batch if attempt.fence not in stale] if stale else batch
         if stale:
             late = [attempt for attempt in batch if attempt.fence in stale]
             # Told already where the store was out of reach.
             late = [attempt for attempt in late if attempt.interruption is not Interruption.UNREACHABLE]
-            self._events.emit_all([attempt.event(LeaseLost, _TOO_LATE) for attempt in late])
+            removed = await self._removed(late)
+            for attempt in late:
+                cancelled = attempt in removed
+                self._events.emit(attempt.event(JobCancelled) if cancelled else attempt.event(LeaseLost, _TOO_LATE))
         if self._events.wants(JobSettled):
             self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
         for attempt in accepted:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from outbox import clock
 from outbox.runtime.slots import Slots
 from outbox.runtime.stop import StopRequest
+from outbox.runtime.tasks import protected_task
 
 
 class Drain:
@@ -41,7 +42,7 @@ class Drain:
         await self._slots.idle()
 
     async def _idle_or_urgent(self) -> None:
-        waits = [asyncio.create_task(self._slots.idle()), asyncio.create_task(self._stop.wait_urgent())]
+        waits = [protected_task(self._slots.idle()), protected_task(self._stop.wait_urgent())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()

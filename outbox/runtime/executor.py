@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from functools import partial
 
@@ -96,12 +97,15 @@ class Executor:
     def _outcome(self, attempt: Attempt, policy: Policy, raised: BaseException | None) -> Settlement | None:
         assert attempt.job is not None  # noqa: S101 - for the type checker: it has run
         decision = attempt.job.context.decision
-        if attempt.interruption is Interruption.LEASE_LOST:
+        if attempt.interruption is not None and attempt.interruption.final:
             return None
         if attempt.interruption is not None and (raised is not None or decision is None):
             return self._interrupted(attempt, policy, raised)
         if isinstance(decision, Failed):
             return _failed(attempt, decision.error)
+        if isinstance(raised, CancelledError) and getattr(attempt.task, "cancelled_by_other", False):
+            # Another job cancelled every task that it found, and what this one waited for was among them.
+            return Settlement.snoozed(attempt.fence)
         if raised is not None:
             return _retried(attempt, policy, raised)
         if isinstance(decision, Snoozed):

@@ -7,17 +7,20 @@ code meaning
 1    an unexpected error
 2    settings, flags, the database's version or its tables are wrong: starting again will not help
 12   ``--memory`` was reached (Laravel's code)
-13   seen by the supervisor of ``--processes`` only: replace this process by a fresh one at once
+13   to the supervisor of ``--processes`` only, which replaces this process at once; it never leaves the command
 14   every slot is taken by a handler that does not end
 15   a handler blocks the event loop, long after its timeout or after the time to stop; nothing else could end it
-130  a second INT, TERM or QUIT: stopped hard
+130  a second INT, TERM, QUIT or HUP: stopped hard
 ==== =====================================================================================================
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, IntEnum
 from typing import NoReturn
@@ -60,9 +63,41 @@ class Reason(Enum):
         return self.code
 
 
+_FLUSH_WITHIN = 1.0
+
+_before_end: list[Callable[[], object]] = []
+
+
+def before_end(flush: Callable[[], object]) -> None:
+    """Call ``flush`` before the process ends, however it does so by itself."""
+    _before_end.append(flush)
+
+
+def flush_streams(seconds: float = _FLUSH_WITHIN) -> bool:
+    """Write what waits to be written, for ``seconds`` at most. Returns whether nothing is left.
+
+    In a thread, because the other end of a pipe may have stopped reading.
+    """
+    flushed = threading.Event()
+    try:
+        # Not through `threading`, whose locks the code that a signal interrupted may hold.
+        _thread.start_new_thread(_flush, (flushed,))
+    except RuntimeError:  # no more threads can be started
+        return False
+    return flushed.wait(seconds)
+
+
+def _flush(flushed: threading.Event) -> None:
+    for flush in _before_end:
+        with suppress(BaseException):
+            flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    flushed.set()
+
+
 def end_now(code: int) -> NoReturn:
     """End the process from whatever thread, whatever else it is doing."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    flush_streams()
     os._exit(code)

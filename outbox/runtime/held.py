@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from outbox import clock
-from outbox.runtime.attempt import Attempt, Interruption
+from outbox.runtime.attempt import Attempt
 from outbox.settlement import Fence
 
 
@@ -25,7 +25,8 @@ class Held:
     """Filled by the thread of the stores, which renews leases as well; emptied by the event loop of the worker."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that ends the process asks what is held.
+        self._lock = threading.RLock()
         # By themselves, not by their fences: every job passes through here, and few are ever looked for. In the order
         # in which they were claimed.
         self._attempts: dict[Attempt, _Lot] = {}
@@ -54,7 +55,7 @@ class Held:
     def renewable(self) -> list[Fence]:
         """What to renew: also ended attempts, until their settlements are written. Never one whose lease was lost: it
         would be kept from its next owner."""
-        return [attempt.fence for attempt in self.attempts() if attempt.interruption is not Interruption.LEASE_LOST]
+        return [attempt.fence for attempt in self.attempts() if not _is_gone(attempt)]
 
     def held_since(self, moment: float) -> int:
         """How many have been held since that ``moment`` or longer, on `outbox.clock`."""
@@ -67,9 +68,7 @@ class Held:
         with self._lock:
             lots = list(self._attempts.items())
         return [
-            attempt.fence
-            for attempt, lot in lots
-            if lot.brief and lot.claimed_at <= moment and attempt.interruption is not Interruption.LEASE_LOST
+            attempt.fence for attempt, lot in lots if lot.brief and lot.claimed_at <= moment and not _is_gone(attempt)
         ]
 
     def renewed(self, fences: AbstractSet[Fence], deadline: float) -> None:
@@ -84,3 +83,7 @@ class Held:
     def expiring(self, before: float) -> list[Attempt]:
         """Attempts still running whose leases end before that time, on `outbox.clock`."""
         return [attempt for attempt in self.attempts() if not attempt.ended and attempt.deadline <= before]
+
+
+def _is_gone(attempt: Attempt) -> bool:
+    return attempt.interruption is not None and attempt.interruption.final

@@ -15,6 +15,7 @@ from outbox.runtime.call import PATIENCE, Call
 from outbox.runtime.executor import load
 from outbox.runtime.policy import Policy
 from outbox.runtime.slots import Slots
+from outbox.runtime.tasks import enter_job, protected_task
 from outbox.runtime.threads import Threads
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
@@ -54,7 +55,7 @@ class Hooks:
             return
         if callable(getattr(kind, "failed", None)):
             self._slots.occupy()
-            task = asyncio.get_running_loop().create_task(self._run(attempt, kind), name=f"{attempt.claim.name}.failed")
+            task = protected_task(self._run(attempt, kind), name=f"{attempt.claim.name}.failed")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -65,6 +66,7 @@ class Hooks:
 
     async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
         stuck = False
+        enter_job()
 
         def give_up() -> None:
             nonlocal stuck

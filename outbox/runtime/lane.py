@@ -11,7 +11,7 @@ from typing import Any
 from outbox import clock
 from outbox.drivers.base import Claim, Driver, Outlook, Settled, Waiting
 from outbox.errors import BackendUnavailable, ConfigurationError
-from outbox.events import Events, LeaseLost
+from outbox.events import Events, JobCancelled, LeaseLost
 from outbox.notify.base import Wake, Wakeups
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import Availability
@@ -22,9 +22,12 @@ from outbox.runtime.expiry import margin
 from outbox.runtime.held import Held
 from outbox.runtime.hooks import Hooks
 from outbox.runtime.isolation import Isolation, is_suspect
+from outbox.runtime.pause import PauseRequest
+from outbox.runtime.removal import removed
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.tally import Tally
+from outbox.runtime.tasks import enter_job, protected_task
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure, Outcome, Settlement
 
@@ -59,6 +62,8 @@ class Lane:
         wakeups: Wakeups,
         on_the_way: Callable[[], Awaitable[bool]] | None,
         on_empty: Callable[[Lane], None],
+        on_job_end: Callable[[Attempt], None] = lambda _: None,
+        pause: PauseRequest | None = None,
     ) -> None:
         self.driver = driver
         self.connection = driver.name
@@ -77,6 +82,7 @@ class Lane:
         self.wakeups = wakeups
         self._on_the_way = on_the_way
         self._on_empty = on_empty
+        self._on_job_end = on_job_end
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._running: set[Attempt] = set()
         self.completer = Completer(
@@ -87,6 +93,7 @@ class Lane:
             connection=driver.name,
             lease=options.lease,
             on_accepted=self._accepted,
+            removed=lambda attempts: stores.call(removed, driver, attempts),
         )
         self.claimer = Claimer(
             options,
@@ -103,6 +110,7 @@ class Lane:
             begin=self._begin,
             hand_back=self._hand_back,
             on_empty=self._claimed_nothing,
+            pause=pause,
         )
 
     async def check(self) -> None:
@@ -127,8 +135,12 @@ class Lane:
             _log.exception("it could not be looked for jobs that no worker can read")
 
     def lose(self, attempt: Attempt) -> None:
-        """The store says that this job has another owner, or is no more."""
+        """The store says that this job has another owner."""
         attempt.interrupt(Interruption.LEASE_LOST)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """An operator has removed this job."""
+        attempt.interrupt(Interruption.CANCELLED)
 
     def expire(self, attempt: Attempt, frozen: bool) -> None:
         """The lease of this job is about to end, or has ended. A store that hangs is as much out of reach as one that
@@ -171,7 +183,7 @@ class Lane:
             self._start(attempt, self._run(attempt))
 
     def _start(self, attempt: Attempt, run: Coroutine[Any, Any, None]) -> None:
-        attempt.task = asyncio.get_running_loop().create_task(run, name=attempt.claim.name)
+        attempt.task = protected_task(run, name=attempt.claim.name)
         self._running.add(attempt)
 
     def _isolate(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
@@ -198,6 +210,7 @@ class Lane:
             attempt.end(put_back(attempt.fence))
 
     async def _run(self, attempt: Attempt) -> None:
+        enter_job()
         try:
             attempt.end(await self._executor.run(attempt))
         except BaseException as error:  # noqa: BLE001 - an attempt without an end would be held for ever
@@ -208,6 +221,7 @@ class Lane:
                 self._slots.unmark_stuck()
             self._running.discard(attempt)
             self._isolation.leave(attempt)
+            self._on_job_end(attempt)
             self._slots.release(self._options.rest)
 
     def _ended(self, attempt: Attempt) -> None:
@@ -215,7 +229,9 @@ class Lane:
             self._slots.mark_stuck()
         if attempt.settlement is not None:
             self.completer.submit(attempt)
-        if attempt.interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
+        if attempt.interruption is Interruption.CANCELLED:
+            self._events.emit(attempt.event(JobCancelled))
+        elif attempt.interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
             self._events.emit(attempt.event(LeaseLost, attempt.interruption.value))
         if attempt.settlement is None:
             self.held.discard([attempt])

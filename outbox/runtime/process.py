@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import logging
 import os
 import sys
-import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn, cast
 
 from outbox.connections import disconnect
-from outbox.runtime.exits import ExitCode, Reason, end_now
-from outbox.runtime.loops import new_loop
-from outbox.runtime.signals import Signals
+from outbox.events import Events, SignalIgnored
+from outbox.runtime.exits import ExitCode, Reason, end_now, flush_streams
+from outbox.runtime.loops import WorkerLoop
+from outbox.runtime.process_state import ProcessState
+from outbox.runtime.signals import Signals, ignore_until_the_end
+from outbox.runtime.tasks import ProtectedTask
 from outbox.runtime.worker import Ended, Worker
 
 SUPERVISED = "OUTBOX_SUPERVISED"
@@ -33,6 +39,8 @@ class Supervised:
     index: int
     descriptor: int
     """The reading end of a pipe that is at its end once the supervisor is gone, however it went."""
+    paused: bool = False
+    """The supervisor was told by USR2 that nothing is to be claimed."""
 
     @classmethod
     def take(cls) -> Supervised | None:
@@ -40,29 +48,33 @@ class Supervised:
         value = os.environ.pop(SUPERVISED, None)
         if value is None:
             return None
-        index, _, descriptor = value.partition(":")
+        index, descriptor, *paused = value.split(":")
         os.set_inheritable(int(descriptor), False)
-        return cls(int(index), int(descriptor))
+        return cls(int(index), int(descriptor), bool(paused))
 
 
-def run_worker(worker: Worker, supervised: Supervised | None) -> ExitCode:
+def run_worker(
+    worker: Worker, supervised: Supervised | None, *, signals: Signals, process: ProcessState, events: Events
+) -> ExitCode:
     """Run until the worker has ended. What is stuck in it then still runs: end the process.
 
     Raises:
         ConfigurationError: nothing was started, because a store is not what outbox needs.
     """
-    Signals(lambda: worker.stop.request(Reason.SIGNAL)).install()
+    _listen(worker, signals, events)
+    if supervised is not None and supervised.paused:
+        signals.pause()
     # What was imported stays. Without this the collector walks over all of it again whenever some batches of jobs have
     # come and gone, which takes a quarter of the worker's own time.
     gc.collect()
     gc.freeze()
-    loop = new_loop()
+    loop = WorkerLoop()
     asyncio.set_event_loop(loop)
     if supervised is not None:
         _watch(loop, supervised.descriptor, worker)
     stuck = 0
     try:
-        ended = _run(loop, worker)
+        ended = _run(loop, worker, partial(process.guard, loop))
         stuck = ended.stuck
         return ended.reason.exit_code(supervised=supervised is not None)
     finally:
@@ -71,11 +83,24 @@ def run_worker(worker: Worker, supervised: Supervised | None) -> ExitCode:
             _close(loop)
 
 
-def _run(loop: asyncio.AbstractEventLoop, worker: Worker) -> Ended:
-    main = loop.create_task(worker.run())
+def _listen(worker: Worker, signals: Signals, events: Events) -> None:
+    signals.on_second = worker.stopped_hard
+    signals.on_pause = worker.pause_claiming
+    signals.on_resume = worker.resume_claiming
+    signals.on_harmless = lambda name, reason: events.emit(SignalIgnored(name, reason))
+    signals.on_stop = lambda: worker.stop.request(Reason.SIGNAL)
+    # The application's modules may have installed their own.
+    signals.reinstall()
+
+
+def _run(
+    loop: asyncio.AbstractEventLoop, worker: Worker, guard: Callable[[asyncio.Task[Any]], object] = lambda _: None
+) -> Ended:
+    main = ProtectedTask(worker.run(), loop=loop)
+    guard(main)
     while True:
         try:
-            return loop.run_until_complete(main)
+            return cast("Ended", loop.run_until_complete(main))
         except (SystemExit, KeyboardInterrupt):
             if main.done():
                 raise
@@ -105,8 +130,18 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process in order, but soon: threads that jobs have left behind may not end, and Python waits for them."""
-    last_resort = threading.Timer(_CLOSE_WITHIN, end_now, args=(code,))
-    last_resort.daemon = True
-    last_resort.start()
+    """End the process in order, but soon: threads that jobs have left behind may not end, and Python waits for them.
+
+    Nor does it wait for a reader of what jobs have printed, as Python would when it ends.
+    """
+    # Not through `threading`, of which a job may have left little.
+    _thread.start_new_thread(_end_later, (code,))
+    ignore_until_the_end()
+    if not flush_streams():
+        end_now(code)
     sys.exit(code)
+
+
+def _end_later(code: int) -> None:
+    time.sleep(_CLOSE_WITHIN)
+    end_now(code)

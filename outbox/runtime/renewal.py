@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from outbox import clock
 from outbox.drivers.base import Claims
@@ -11,6 +11,7 @@ from outbox.errors import BackendUnavailable
 from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import RENEW, Availability, Patience
 from outbox.runtime.held import Held
+from outbox.runtime.removal import none_removed
 from outbox.runtime.service import BackgroundLoop
 from outbox.settlement import Fence
 
@@ -33,6 +34,8 @@ class Renewal(BackgroundLoop):
         *,
         lease: float,
         on_lost: Callable[[Attempt], None],
+        on_cancelled: Callable[[Attempt], None] = lambda _: None,
+        removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]] = none_removed,
     ) -> None:
         super().__init__()
         self._driver = driver
@@ -41,6 +44,8 @@ class Renewal(BackgroundLoop):
         self._lease = lease
         self._interval = lease / 3
         self._on_lost = on_lost
+        self._on_cancelled = on_cancelled
+        self._removed = removed
         self._patience = Patience(maximum=lease / 12)
 
     async def run(self) -> None:
@@ -71,7 +76,8 @@ class Renewal(BackgroundLoop):
         self._availability.succeeded(begun, RENEW)
         self._held.renewed(lease.kept, lease.deadline)
         if lease.lost:
-            for attempt in self._held.attempts():
-                if attempt.fence in lease.lost:
-                    self._on_lost(attempt)
+            gone = [attempt for attempt in self._held.attempts() if attempt.fence in lease.lost]
+            cancelled = await self._removed([attempt for attempt in gone if not attempt.ended])
+            for attempt in gone:
+                (self._on_cancelled if attempt in cancelled else self._on_lost)(attempt)
         return True

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from outbox.runtime.tasks import protected_task
+
 _log = logging.getLogger("outbox.runtime")
 
 
@@ -68,7 +70,7 @@ class BackgroundLoop(ABC):
 
     async def start(self) -> None:
         if self._task is None and not self.stopping:
-            self._task = asyncio.create_task(self.run(), name=type(self).__name__)
+            self._task = protected_task(self.run(), name=type(self).__name__)
             self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from types import FrameType
 
 from outbox import clock
-from outbox.events import Events, ProcessEnded, ProcessStarted
+from outbox.events import Events, ProcessEnded, ProcessStarted, SignalIgnored
 from outbox.notify.group import LINE, Hub
 from outbox.runtime.exits import ExitCode
 from outbox.runtime.process import SUPERVISED
@@ -21,6 +23,10 @@ _QUICK = 10.0
 """A process that lived for fewer seconds than this died quickly, and its successor waits."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+_STOP_HARD_WITHIN = 2.0
+
+_HELD_BACK = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _WANTS_SUCCESSOR = (ExitCode.RECYCLE, ExitCode.MEMORY)
 
@@ -32,6 +38,7 @@ class Supervisor:
     a process ends                                 what happens
     ============================================== ====================================================================
     0: ``--once``, ``--stop-when-empty``           it is done; when all are, the supervisor ends with 0
+    0 without ``ends_by_itself``                   replaced like any other that dies: a job called ``os._exit(0)``
     12, 13: ``--memory``, ``--max-jobs``, …        replaced at once
     2: configuration                               everything stops: the next process would say the same; 2
     anything else, a signal included               replaced; after 0.5 s, 1 s, … 30 s while successors die within 10 s
@@ -44,8 +51,18 @@ class Supervisor:
     """
 
     def __init__(
-        self, command: Sequence[str], count: int, events: Events, *, reloads: bool = False, hub: Hub | None = None
+        self,
+        command: Sequence[str],
+        count: int,
+        events: Events,
+        *,
+        reloads: bool = False,
+        hub: Hub | None = None,
+        signals: Signals | None = None,
+        ends_by_itself: bool = True,
     ) -> None:
+        self._signals = signals
+        self._ends_by_itself = ends_by_itself
         self._command = command
         self._count = count
         self._events = events
@@ -59,8 +76,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Until every process has ended for good. Returns the exit code."""
-        loop = asyncio.get_running_loop()
-        Signals(lambda: loop.call_soon_threadsafe(self.stop), self._kill).install()
+        self._listen(asyncio.get_running_loop())
         self._alive = os.pipe()
         try:
             await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
@@ -87,7 +103,35 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    def _kill(self) -> None:
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Pass signals on to the processes, which are in groups of their own."""
+        signals = self._signals
+        if signals is None:
+            signals = self._signals = Signals()
+            signals.install()
+        signals.on_stop = lambda: loop.call_soon_threadsafe(self.stop)
+        signals.on_second = lambda _: self._stop_hard()
+        signals.on_pause = lambda: self._signal(signal.SIGUSR2)
+        signals.on_resume = lambda: self._signal(signal.SIGCONT)
+        signals.on_harmless = lambda name, reason: self._events.emit(SignalIgnored(name, reason))
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._suspend)
+
+    def _suspend(self, _number: int, _frame: FrameType | None) -> None:
+        """Ctrl-Z at the terminal: stop the processes, then this one. What follows runs after CONT."""
+        self._signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._signal(signal.SIGCONT)
+
+    def _stop_hard(self) -> None:
+        """Let each process say which jobs it leaves behind, and end; then end those that do not."""
+        self._signal(signal.SIGTERM)
+        if not self._stopping.is_set():
+            # The event loop has not heard of the first signal yet, and neither have they.
+            self._signal(signal.SIGINT)
+        end = clock.now() + _STOP_HARD_WITHIN
+        while clock.now() < end and any(_is_alive(process.pid) for process in self._processes.values()):
+            time.sleep(0.02)
         self._signal(signal.SIGKILL)
 
     async def _keep(self, index: int) -> None:
@@ -113,16 +157,23 @@ class Supervisor:
     async def _spawn(self, index: int) -> Process:
         assert self._alive is not None  # noqa: S101 - for the type checker: set by run
         descriptor = self._alive[0]
-        environment = {**os.environ, SUPERVISED: f"{index}:{descriptor}"}
+        paused = self._signals is not None and self._signals.paused
+        environment = {**os.environ, SUPERVISED: f"{index}:{descriptor}{':paused' if paused else ''}"}
         descriptors = [descriptor]
         with ExitStack() as theirs:
             if self._hub is not None:
                 line = theirs.enter_context(self._hub.line())
                 environment[LINE] = str(line.fileno())
                 descriptors.append(line.fileno())
-            process = await asyncio.create_subprocess_exec(
-                *self._command, env=environment, stdin=DEVNULL, pass_fds=descriptors, process_group=0
-            )
+            # Held back until the process has handlers for them: without, each of them would end it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command, env=environment, stdin=DEVNULL, pass_fds=descriptors, process_group=0
+                )
+            finally:
+                # Not what was before: another process may be starting at the same time.
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         self._processes[index] = process
         self._events.emit(ProcessStarted(index, process.pid))
         if self._stopping.is_set():
@@ -131,7 +182,7 @@ class Supervisor:
 
     def _restart_in(self, code: int, pause: float) -> float | None:
         """Seconds until a process that ended with ``code`` is replaced; None when it is not."""
-        if code == ExitCode.OK:
+        if code == ExitCode.OK and self._ends_by_itself:
             return None
         if code == ExitCode.CONFIGURATION:
             if not self._reloads:
@@ -149,6 +200,14 @@ class Supervisor:
         for wait in waits:
             wait.cancel()
         await asyncio.wait(waits)
+
+
+def _is_alive(pid: int) -> bool:
+    """Without reaping it: that is for the event loop to do."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:

@@ -47,6 +47,7 @@ class Watchdog(BackgroundLoop):
         events: Events,
         kill: Callable[[int], object],
         hard_grace: float = HARD_GRACE,
+        on_answer: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
         self._worker = worker
@@ -59,6 +60,7 @@ class Watchdog(BackgroundLoop):
         self._events = events
         self._kill = kill
         self._hard_grace = hard_grace
+        self._on_answer = on_answer
         self._answered = True
         self._blocked = 0.0
         self._reported = 0.0
@@ -80,7 +82,9 @@ class Watchdog(BackgroundLoop):
         self._loop.call_soon_threadsafe(self._answer)
 
     def _answer(self) -> None:
+        """On the loop of the worker."""
         self._answered = True
+        self._on_answer()
 
     def _judge(self, attempts: list[Attempt]) -> None:
         if self._blocked >= self._hard_grace and (reason := self._past_bearing(attempts)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from enum import Enum
 from functools import singledispatch
 from typing import NamedTuple
@@ -12,28 +11,36 @@ from outbox.events import (
     ConnectionUp,
     Event,
     HookFailed,
+    JobCancelled,
     JobEvent,
     JobOverdue,
     JobSettled,
     JobStarted,
     LeaseLost,
+    LogLinesDropped,
     LoopBlocked,
+    ProcessAltered,
     ProcessEnded,
     ProcessStarted,
     SettlementPostponed,
     SettlementRefused,
     SettlementsAbandoned,
+    SignalIgnored,
     SourcesChanged,
     WakeupsHeard,
     WakeupsUnheard,
     WorkerKilled,
+    WorkerPaused,
+    WorkerResumed,
     WorkerStarted,
     WorkerStopped,
     WorkerStopping,
 )
+from outbox.runtime.signals import signal_name
 from outbox.settlement import Failure, Outcome
 
 _LONGEST = 300
+_MOST_NAMES = 20
 
 
 class Level(Enum):
@@ -89,6 +96,13 @@ def _(event: LeaseLost) -> Wording:
 
 
 @describe.register
+def _(event: JobCancelled) -> Wording:
+    return Wording(
+        Level.NOTICE, "cancelled", f"{_job(event)}: removed by an operator; what it does now changes nothing"
+    )
+
+
+@describe.register
 def _(event: JobOverdue) -> Wording:
     return Wording(
         Level.ERROR,
@@ -127,7 +141,7 @@ def _(event: SettlementsAbandoned) -> Wording:
     return Wording(
         Level.ERROR,
         "abandoned",
-        f"{event.connection}: the ends of {len(event.job_ids)} jobs could not be written before the worker had to "
+        f"{event.connection}: the ends of {_jobs(len(event.job_ids))} could not be written before the worker had to "
         "stop; they run again when their leases end",
     )
 
@@ -150,13 +164,14 @@ def _(event: WorkerStarted) -> Wording:
         Level.NOTICE,
         "started",
         f"worker {event.worker} (pid {event.pid}) drains {', '.join(event.queues)} "
-        f"from {'; '.join(event.connections)}: {event.concurrency} jobs at once, lease {event.lease:g} s{woken}",
+        f"from {'; '.join(event.connections)}: {_jobs(event.concurrency)} at once, lease {event.lease:g} s{woken}",
     )
 
 
 @describe.register
 def _(event: WorkerStopping) -> Wording:
-    text = f"worker {event.worker}: {event.reason}; {event.running} jobs are running"
+    verb = "is" if event.running == 1 else "are"
+    text = f"worker {event.worker}: {event.reason}; {_jobs(event.running)} {verb} running"
     if event.error is not None:
         return Wording(Level.ERROR, "stopping", f"{text}: {_failure(event.error)}")
     return Wording(Level.NOTICE, "stopping", text)
@@ -172,10 +187,41 @@ def _(event: WorkerStopped) -> Wording:
 
 
 @describe.register
+def _(event: WorkerPaused) -> Wording:
+    verb = "goes" if event.running == 1 else "go"
+    text = f"worker {event.worker} claims nothing until CONT (USR2); {_jobs(event.running)} {verb} on"
+    return Wording(Level.NOTICE, "paused", text)
+
+
+@describe.register
+def _(event: WorkerResumed) -> Wording:
+    return Wording(Level.NOTICE, "resumed", f"worker {event.worker} claims jobs again (CONT)")
+
+
+@describe.register
+def _(event: SignalIgnored) -> Wording:
+    return Wording(Level.NOTICE, "signal", f"{event.signal}: {event.reason}")
+
+
+@describe.register
+def _(event: ProcessAltered) -> Wording:
+    by = f"; running or just ended: {_names(event.suspects)}" if event.suspects else ""
+    return Wording(Level.WARNING, "altered", one_line(f"a job {event.what}; {event.action}{by}"))
+
+
+@describe.register
+def _(event: LogLinesDropped) -> Wording:
+    lines = "1 log line was" if event.count == 1 else f"{event.count:,} log lines were"
+    return Wording(Level.WARNING, "dropped", f"{lines} not written: nothing read them in time, or writing failed")
+
+
+@describe.register
 def _(event: WorkerKilled) -> Wording:
-    return Wording(
-        Level.ERROR, "killed", f"worker {event.worker} ends with exit code {event.exit_code}, at once: {event.reason}"
-    )
+    text = f"worker {event.worker} ends with exit code {event.exit_code}, at once: {event.reason}"
+    if event.running:
+        count = "1 job waits" if len(event.running) == 1 else f"{len(event.running)} jobs wait"
+        text += f"; {count} for the end of the lease: {_names(event.running)}"
+    return Wording(Level.ERROR, "killed", text)
 
 
 @describe.register
@@ -206,7 +252,7 @@ def _(event: ProcessStarted) -> Wording:
 
 @describe.register
 def _(event: ProcessEnded) -> Wording:
-    how = f"exit code {event.exit_code}" if event.exit_code >= 0 else _signal_name(-event.exit_code)
+    how = f"exit code {event.exit_code}" if event.exit_code >= 0 else signal_name(-event.exit_code)
     if event.restart_in is None:
         return Wording(Level.NOTICE, "process", f"{event.index} ended (pid {event.pid}, {how})")
     again = f"in {_seconds(event.restart_in)}" if event.restart_in else "at once"
@@ -223,7 +269,7 @@ def banner(event: WorkerStarted) -> str:
     rows = [
         ("drains", f"{', '.join(event.queues)}{' (in this order)' if len(event.queues) > 1 else ''}"),
         *(("from", connection) for connection in event.connections),
-        ("at once", f"{event.concurrency} jobs, each held by a lease of {event.lease:g} s while it runs"),
+        ("at once", f"{_jobs(event.concurrency)}, each held by a lease of {event.lease:g} s while it runs"),
         *(("woken by", wakeups) for wakeups in event.wakeups),
         ("stop", f"Ctrl-C, or kill -TERM {event.pid}"),
     ]
@@ -245,6 +291,15 @@ def _job(event: JobEvent) -> str:
     return f"{event.name} {event.job_id.hex[-12:]} attempt {event.attempt}"
 
 
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
+def _names(jobs: tuple[str, ...]) -> str:
+    more = f" and {len(jobs) - _MOST_NAMES} more" if len(jobs) > _MOST_NAMES else ""
+    return ", ".join(jobs[:_MOST_NAMES]) + more
+
+
 def _failure(failure: Failure) -> str:
     return one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)
 
@@ -253,10 +308,3 @@ def _seconds(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

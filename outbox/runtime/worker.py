@@ -15,21 +15,32 @@ from functools import partial
 from outbox import clock
 from outbox.drivers.base import Driver, WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
-from outbox.events import Events, WorkerStarted, WorkerStopped, WorkerStopping
+from outbox.events import (
+    Events,
+    WorkerKilled,
+    WorkerPaused,
+    WorkerResumed,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
 from outbox.ids import new_token
 from outbox.notify.polling import Polling
 from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import LOOK
 from outbox.runtime.drain import Drain
 from outbox.runtime.executor import Executor
-from outbox.runtime.exits import Reason, end_now
+from outbox.runtime.exits import ExitCode, Reason, end_now
 from outbox.runtime.expiry import Expiry
 from outbox.runtime.hooks import Hooks
 from outbox.runtime.isolation import Isolation
 from outbox.runtime.lane import Lane
 from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
+from outbox.runtime.pause import PauseRequest
 from outbox.runtime.presence import Presence, running_jobs
+from outbox.runtime.process_state import ProcessState
 from outbox.runtime.relaying import RelayLoop
+from outbox.runtime.removal import removed
 from outbox.runtime.renewal import Renewal
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
@@ -77,14 +88,17 @@ class Worker:
         name: str,
         waking: Waking | None = None,
         relays: Sequence[RelayLoop] = (),
+        process: ProcessState | None = None,
     ) -> None:
         self.stop = StopRequest()
         self.hard_grace = HARD_GRACE
         """Seconds that a handler may block the event loop past its timeout before the process is ended."""
+        self.pause = PauseRequest()
         self._options = options
         self._drivers = drivers
         self._events = events
         self._name = name
+        self._process = process
         self._waking = waking
         self._relays = relays
         self._wakeups: list[str] = []
@@ -116,6 +130,8 @@ class Worker:
                 wakeups=waking.wakeups(driver.name) if waking is not None else Polling(),
                 on_the_way={relay.connection: relay.on_the_way for relay in relays}.get(driver.name),
                 on_empty=lambda lane: emptiness.found(lane.connection),
+                on_job_end=process.job_ended if process is not None else lambda _: None,
+                pause=self.pause,
             )
             for driver in drivers
         ]
@@ -194,6 +210,7 @@ class Worker:
             events=self._events,
             kill=end_now,
             hard_grace=self.hard_grace,
+            on_answer=self._process.look if self._process is not None else lambda: None,
         )
         return [*(service for lane in self._lanes for service in self._heartbeat(lane)), *self._relays, watchdog]
 
@@ -210,7 +227,15 @@ class Worker:
             ),
             UnreadableRows(lane.driver, ready=lambda: lane.checked, idle_workers=lambda: lane.claimer.idle_workers),
             Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
-            Renewal(lane.driver, lane.held, lane.availability, lease=lease, on_lost=partial(self._tell, lane.lose)),
+            Renewal(
+                lane.driver,
+                lane.held,
+                lane.availability,
+                lease=lease,
+                on_lost=partial(self._tell, lane.lose),
+                on_cancelled=partial(self._tell, lane.cancel),
+                removed=partial(removed, lane.driver),
+            ),
         ]
 
     def _tell(self, hear: Callable[..., None], *arguments: object) -> None:
@@ -264,6 +289,28 @@ class Worker:
             failed=self._tally.failed,
             jobs=running_jobs(lane.held.attempts()),
         )
+
+    def pause_claiming(self) -> None:
+        """Claim nothing until `resume_claiming`. Made to be called by a signal handler."""
+        self.pause.begin()
+        self._events.emit(WorkerPaused(self._name, self._slots.running))
+        self._wake_claimers()
+
+    def resume_claiming(self) -> None:
+        self.pause.end()
+        self._events.emit(WorkerResumed(self._name))
+        self._wake_claimers()
+
+    def _wake_claimers(self) -> None:
+        for lane in self._lanes:
+            if self._loop is not None:
+                self._tell(lane.claimer.interrupt)
+
+    def stopped_hard(self, name: str) -> None:
+        """Say which jobs are left behind when a second signal, of this ``name``, ends the process."""
+        held = [f"{each.claim.name} {each.fence.job_id}" for each in self._attempts()]
+        reason = f"a second request to stop ({name})"
+        self._events.emit(WorkerKilled(self._name, ExitCode.HARD_STOP, reason, tuple(sorted(held))))
 
     def _announce(self) -> None:
         options = self._options

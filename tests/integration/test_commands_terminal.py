@@ -136,6 +136,17 @@ async def test_a_question_is_asked_before_jobs_are_removed(
     assert len(await driver.list_failed()) == left
 
 
+async def test_an_interrupt_at_a_question_works_at_once(
+    driver: DatabaseDriver, migrated_url: str, tmp_path: Path
+) -> None:
+    await fail(driver, envelope())
+    terminal = await Terminal.start(tmp_path, migrated_url, "flush")
+    await terminal.shows(b"[y/N]")
+    terminal.type(b"\x03")
+    assert await terminal.end() == 1
+    assert len(await driver.list_failed()) == 1
+
+
 async def test_there_are_colours_on_a_terminal_only(driver: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:
     await driver.insert([envelope()])
     terminal = await Terminal.start(tmp_path, migrated_url, "stats")

@@ -157,6 +157,12 @@ class MemoryDriver:
             moments = [max(row.available_at, row.reserved_until) for row in rows]
             return Outlook(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)
 
+    async def get(self, job_id: JobId) -> Row | None:
+        """Whether there is such a job: nothing else is asked of it."""
+        with self.store.lock:
+            self._reach("get")
+            return self.store.rows.get(job_id)
+
     async def counts(self) -> list[QueueCounts]:
         with self.store.lock:
             self._reach("counts")

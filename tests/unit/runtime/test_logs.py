@@ -23,7 +23,7 @@ from outbox.events import (
     ProcessEnded,
     WorkerStarted,
 )
-from outbox.runtime import logs
+from outbox.runtime.logs import EventLog
 from outbox.runtime.wording import Level, describe
 from outbox.settlement import Failure, Outcome
 
@@ -37,6 +37,8 @@ SAMPLES: dict[str, Any] = {
     "connections": ("database: sqlite",), "queues": ("mail",), "concurrency": 20, "lease": 30.0, "error": "gone",
     "processed": 3, "failed": 1, "handed_back": 1, "exit_code": 13, "index": 1, "restart_in": 0.5,
     "job_ids": (JOB[0],), "paths": ("a.py",), "wakeups": ("binlog",), "source": "binlog",
+    "signal": "USR1", "what": "changed the working directory", "action": "it was restored",
+    "suspects": ("app.SendReceipt x",), "count": 7,
 }  # fmt: skip
 
 
@@ -66,9 +68,10 @@ def loggers() -> Iterator[None]:
 def written(*events: Event, as_json: bool = False, stream: io.StringIO | None = None) -> list[str]:
     stream = stream or io.StringIO()
     hub = Events()
-    logs.listen(hub, stream, as_json=as_json)
+    log = EventLog(hub, stream, as_json=as_json)
     for event in events:
         hub.emit(event)
+    assert log.flush()
     return stream.getvalue().splitlines()
 
 
@@ -144,11 +147,12 @@ def test_a_blocked_loop_is_shown_with_its_place() -> None:
 
 def test_what_outbox_itself_reports_is_among_the_lines() -> None:
     stream = io.StringIO()
-    logs.listen(Events(), stream, as_json=True)
+    log = EventLog(Events(), stream, as_json=True)
     try:
         raise ValueError("inside")
     except ValueError:
         logging.getLogger("outbox.runtime").exception("it failed on %s", "x")
+    assert log.flush()
     values = json.loads(stream.getvalue())
     assert (values["event"], values["level"], values["message"]) == ("log", "error", "it failed on x")
     assert "ValueError: inside" in values["traceback"]

@@ -52,7 +52,9 @@ class Supervised:
 
 @pytest.fixture
 async def supervised(tmp_path: Path) -> AsyncIterator[Supervised]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+    handlers = {
+        number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    }
     supervised = Supervised(tmp_path)
     yield supervised
     if supervised.supervisor is not None and supervised.task is not None and not supervised.task.done():

@@ -50,18 +50,26 @@ class Started:
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     seen = Started()
 
-    def worker(options: WorkerOptions, events: object, supervised: object) -> None:
-        seen.options = options
+    class NoSignals:
+        """The process of the tests keeps its own handlers."""
 
-    def supervise(options: WorkerOptions, events: object, arguments: Sequence[str]) -> int:
+        def __init__(self, start_code: int) -> None: ...
+
+        def install(self) -> None: ...
+
+    def run_worker(options: WorkerOptions, *_: object) -> int:
+        seen.options = options
+        return 0
+
+    def supervise(options: WorkerOptions, events: object, signals: object, arguments: Sequence[str]) -> int:
         seen.options, seen.supervised, seen.arguments = options, True, arguments
         return 0
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(work, "_worker", worker)
+    monkeypatch.setattr(work, "Signals", NoSignals)
+    monkeypatch.setattr(work, "_work", run_worker)
     monkeypatch.setattr(work, "_supervise", supervise)
-    monkeypatch.setattr(work, "run_worker", lambda worker, supervised: 0)
     monkeypatch.setattr(work, "leave", sys.exit)
     return seen
 

@@ -16,6 +16,7 @@ from outbox.errors import TablesMissing
 from outbox.events import (
     ConnectionDown,
     ConnectionUp,
+    JobCancelled,
     JobOverdue,
     JobSettled,
     JobStarted,
@@ -293,6 +294,32 @@ async def test_a_job_that_somebody_else_owns_is_cancelled_and_changes_nothing() 
     assert Gated.running == 0
     await running.stopped()
     assert running.store.settled == []
+
+
+async def test_a_job_that_an_operator_removed_is_cancelled_and_not_told_as_a_lost_lease() -> None:
+    running = Running(lease=1)
+    (job_id,) = running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    del running.store.rows[job_id]
+    (cancelled,) = await running.recorder.wait(JobCancelled)
+    assert isinstance(cancelled, JobCancelled)
+    assert cancelled.job_id == job_id
+    assert Gated.running == 0
+    await running.stopped()
+    assert running.recorder.of(LeaseLost) == running.store.settled == []
+
+
+async def test_a_job_that_ended_after_an_operator_removed_it_is_told_as_cancelled() -> None:
+    running = Running(lease=60)
+    (job_id,) = running.store.put(Gated())
+    running.start()
+    await running.recorder.wait(JobStarted)
+    del running.store.rows[job_id]
+    Gated.gate.set()
+    await running.recorder.wait(JobCancelled)
+    await running.stopped()
+    assert running.recorder.of(LeaseLost) == running.recorder.of(JobSettled) == []
 
 
 async def test_an_outage_longer_than_the_lease_costs_no_attempt_and_is_told_once() -> None:

@@ -1,0 +1,135 @@
+"""Writes log entries in a thread of its own, so that a reader that does not read stops nothing but the log."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
+
+MAX_WAITING = 10_000
+"""Entries that may wait to be written. What comes after them is dropped, and counted."""
+
+_BATCH = 500
+_FLUSH_WITHIN = 1.0
+_POLL_MILLISECONDS = 1_000
+
+Write = Callable[[Sequence[Any]], None]
+
+
+class LogWriter:
+    """A bounded queue and the daemon thread that empties it.
+
+    ``write`` is called in the thread with entries in the order in which they were put. Whatever it raises drops them.
+    ``dropped`` makes the entry that says how many were dropped; it is written as soon as anything can be.
+    """
+
+    def __init__(self, write: Write, dropped: Callable[[int], Any], limit: int = MAX_WAITING) -> None:
+        self._write = write
+        self._dropped_entry = dropped
+        self._limit = limit
+        # Its put is reentrant: a signal handler may log while the same thread is putting something.
+        self._entries: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.RLock()
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+        os.register_at_fork(after_in_child=self._forked)
+
+    @property
+    def dropped(self) -> int:
+        """Entries that were dropped and not reported in the log yet."""
+        return self._dropped
+
+    def put(self, entry: Any) -> None:
+        """Never waits, and never raises."""
+        if self._entries.qsize() >= self._limit:
+            self._drop(1)
+            return
+        self._entries.put(entry)
+        if self._thread is None:
+            self._start()
+
+    def flush(self, seconds: float = _FLUSH_WITHIN) -> bool:
+        """Wait until all that was put before is written, for ``seconds`` at most. Returns whether it is."""
+        if self._thread is None:
+            return True
+        written = threading.Event()
+        self._entries.put(written)
+        return written.wait(seconds)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="outbox-log", daemon=True)
+                self._thread.start()
+
+    def _forked(self) -> None:
+        """The child of a job's fork has no thread, and must not repeat what the parent is about to write."""
+        self._entries, self._lock, self._dropped, self._thread = queue.SimpleQueue(), threading.RLock(), 0, None
+
+    def _run(self) -> None:
+        while True:
+            entries = [self._entries.get()]
+            with suppress(queue.Empty):
+                while len(entries) < _BATCH:
+                    entries.append(self._entries.get_nowait())
+            flushed = [entry for entry in entries if isinstance(entry, threading.Event)]
+            self._write_some([entry for entry in entries if not isinstance(entry, threading.Event)])
+            for event in flushed:
+                event.set()
+
+    def _write_some(self, entries: list[Any]) -> None:
+        dropped = self._dropped
+        if not entries and not dropped:
+            return
+        try:
+            self._write([*entries, self._dropped_entry(dropped)] if dropped else entries)
+        except BaseException:  # noqa: BLE001 - a log that cannot be written stops nothing, and is tried again
+            self._drop(len(entries))
+        else:
+            self._drop(-dropped)
+
+    def _drop(self, count: int) -> None:
+        with self._lock:
+            self._dropped += count
+
+
+class Stream:
+    """The file behind a text stream, under a descriptor of its own: jobs may close, replace and redirect theirs."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._descriptor: int | None = None
+        self.is_terminal = False
+        if stream is None:
+            return
+        with suppress(OSError, ValueError):
+            self.is_terminal = stream.isatty()
+        with suppress(OSError, ValueError):
+            self._descriptor = fcntl.fcntl(stream.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
+
+    def write(self, text: str) -> None:
+        """
+        Raises:
+            OSError: it cannot be written, or not all of it.
+        """
+        if self._descriptor is not None:
+            self._write_bytes(self._descriptor, text.encode("utf-8", "backslashreplace"))
+        elif self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _write_bytes(self, descriptor: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                # Another program that shares the file made it non-blocking.
+                poll = select.poll()
+                poll.register(descriptor, select.POLLOUT)
+                poll.poll(_POLL_MILLISECONDS)

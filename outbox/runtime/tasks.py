@@ -1,0 +1,53 @@
+"""Tasks that code of a job cannot cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+
+_current: ContextVar[ProtectedTask | None] = ContextVar("outbox_task_of_job", default=None)
+"""The task of the job whose code runs. What the job starts inherits it: tasks, callbacks, timers and threads."""
+
+
+class ProtectedTask(asyncio.Task[Any]):
+    """A task of the worker: of a service, or of an attempt.
+
+    Code of a job may cancel the task in which it runs, as `asyncio.timeout` and `asyncio.TaskGroup` do. If it cancels
+    that of another job, or a service, which happens when it cancels every task that it finds, the request is reported
+    and ignored.
+    """
+
+    cancelled_by_other = False
+    """Whether another job tried to cancel it. It may have cancelled tasks that this one waits for as well."""
+
+    def interrupt(self) -> bool:
+        """Cancel it on behalf of the worker."""
+        return super().cancel()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        culprit = _current.get()
+        if culprit is None or culprit is self or self.done():
+            return super().cancel(msg)
+        self.cancelled_by_other = True
+        report = getattr(self.get_loop(), "report", None)
+        if report is not None:
+            report("cancelled tasks that are not its own", "they go on")
+        return False
+
+
+def enter_job() -> None:
+    """From now on, the current task runs code of a job."""
+    task = asyncio.current_task()
+    _current.set(task if isinstance(task, ProtectedTask) else None)
+
+
+def current_job() -> str | None:
+    """The name of the job whose code runs."""
+    task = _current.get()
+    return None if task is None else task.get_name()
+
+
+def protected_task(coroutine: Any, *, name: str | None = None) -> ProtectedTask:
+    """A task of the running loop, whatever task factory it has."""
+    return ProtectedTask(coroutine, loop=asyncio.get_running_loop(), name=name)
