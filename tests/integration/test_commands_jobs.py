@@ -17,7 +17,7 @@ from outbox.relay.route import relay_queue
 from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.conformance.test_looking import worker
-from tests.integration.console import age_failure, fail, run
+from tests.integration.console import age_failure, execute, fail, run
 
 HOUR = 3600.0
 
@@ -305,3 +305,28 @@ async def test_check_names_the_error_that_jobs_wait_after(driver: DatabaseDriver
     assert warning.startswith("warning")
     assert "3 jobs wait for another attempt after a failure" in warning
     assert "most often tests.Job with ValueError (2 of 3 looked at)" in warning
+
+
+# --- rows that somebody else wrote
+
+
+async def test_unreadable_values_hide_no_other_row(driver: DatabaseDriver, migrated_url: str, backend: str) -> None:
+    if backend != "sqlite":
+        pytest.skip("only SQLite keeps any value in any column")
+    await driver.insert(envelopes(2))
+    await fail(driver, envelope(queue="failing"), envelope(queue="failing"))
+    for statement in (
+        "UPDATE queue_jobs SET last_error = x'ff', last_error_at = 'never' WHERE rowid = 1",
+        "UPDATE queue_failed_jobs SET failed_at = 'never', name = x'ff' WHERE rowid = 1",
+        "INSERT INTO queue_workers SELECT x'77777777777777777777777777777777', 'w', 'h', 1, 'q', 1, 0, 0, 0, "
+        "available_at, available_at, x'ff' FROM queue_jobs LIMIT 1",
+    ):
+        await execute(driver, statement)
+    assert len((await run(migrated_url, "jobs", "--json")).document["jobs"]) == 2
+    assert len((await run(migrated_url, "failed", "--json")).document["failed_jobs"]) == 2
+    assert len((await run(migrated_url, "failed", "--groups", "--json")).document["groups"]) == 2
+    assert (await run(migrated_url, "workers", "--json")).document["workers"][0]["jobs"] == []
+    for command in ("jobs", "failed", "workers", "monitor", "stats"):
+        ran = await run(migrated_url, command)
+        assert ran.code == 0
+        assert ran.out

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Text, func, literal_column, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database import columns
 from outbox.drivers.database.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.tables import failed_jobs
@@ -55,22 +56,24 @@ async def groups(database: Database, queue: str | None, limit: int, matching: Fa
     count = func.count().label("number")
     query = (
         select(
-            failed_jobs.c.connection,
-            failed_jobs.c.name,
+            columns.as_stored(failed_jobs.c.connection),
+            columns.as_stored(failed_jobs.c.name),
             kind,
             count,
-            func.min(failed_jobs.c.failed_at),
-            func.max(failed_jobs.c.failed_at).label("latest"),
+            type_coerce(func.min(failed_jobs.c.failed_at), Text),
+            type_coerce(func.max(failed_jobs.c.failed_at), Text),
         )
         .where(*await conditions(database, queue, matching))
         .group_by(failed_jobs.c.connection, failed_jobs.c.name, kind)
         .order_by(count.desc(), failed_jobs.c.name, kind)
         .limit(limit)
     )
-    parse = database.dialect.parse_moment
+    moment_of, text = database.dialect.parse_moment, columns.text
+
+    def group(row: Any) -> FailedGroup:
+        return FailedGroup(text(row[0]), text(row[1]), text(row[2]), row[3], moment_of(row[4]), moment_of(row[5]))
 
     async def read(connection: AsyncConnection) -> list[FailedGroup]:
-        rows = await connection.execute(query)
-        return [FailedGroup(row[0], row[1], row[2], row[3], parse(row[4]), parse(row[5])) for row in rows]
+        return [group(row) for row in await connection.execute(query)]
 
     return await database.read(read)

@@ -103,7 +103,7 @@ def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
         available_at=dialect.parse_moment(row["available_at"]),
         reserved_until=None if held_until is None else dialect.parse_moment(held_until),
         created_at=dialect.parse_moment(row["created_at"]),
-        last_error=row["last_error"],
+        last_error=None if row["last_error"] is None else columns.text(row["last_error"]),
         last_error_at=None if failed_at is None else dialect.parse_moment(failed_at),
     )
 
