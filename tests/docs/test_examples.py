@@ -98,6 +98,17 @@ def test_orders_are_placed_and_their_jobs_run(application: Application) -> None:
     application.run("-m", "outbox.work", "workers.reports", "--stop-when-empty")
 
 
+@pytest.mark.sqlite
+def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", OUTBOX_JOBS="logging_jobs,receipts")
+    application.migrate()
+    application.run("sync_orders.py")
+    shown = application.run("-m", "outbox.work", "--queue", "mail", "--stop-when-empty")
+    logged = (application.directory / "worker.log").read_text()
+    assert logged.count("outbox.jobs INFO") == application.receipts() == 3
+    assert "SendReceipt" not in shown
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"
