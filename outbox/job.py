@@ -87,7 +87,7 @@ class Job(BaseModel, metaclass=JobClass):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
-            cls.name = f"{cls.__module__}.{cls.__qualname__}"
+            cls.name = f"{registry.importable_module(cls.__module__)}.{cls.__qualname__}"
         if "aliases" not in cls.__dict__:
             cls.aliases = ()
         _check_definition(cls)

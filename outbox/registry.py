@@ -30,6 +30,19 @@ _reachable: set[type[Job]] = set()
 _SCRIPTS = ("__main__", "__mp_main__")
 
 
+def importable_module(module: str) -> str:
+    """The name under which other processes import ``module``. That of a script is the name of its file, or what
+    ``python -m`` was given; a script without a file, as of ``python -c``, has none and keeps its own."""
+    if module not in _SCRIPTS:
+        return module
+    script = sys.modules.get(module)
+    spec = getattr(script, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = Path(getattr(script, "__file__", None) or "")
+    return file.stem if file.suffix == ".py" and file.stem.isidentifier() else module
+
+
 def register(job_class: type[Job]) -> None:
     """Make ``job_class`` known under its name and its aliases.
 
@@ -52,7 +65,9 @@ def register(job_class: type[Job]) -> None:
 
 def _same_definition(one: type[Job], other: type[Job]) -> bool:
     """A module that is imported again, or a class made again by the same line, replaces itself."""
-    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+    return one.__qualname__ == other.__qualname__ and importable_module(one.__module__) == importable_module(
+        other.__module__
+    )
 
 
 def resolve(name: str) -> type[Job]:
@@ -88,6 +103,9 @@ def unreachable(job_class: type[Job]) -> str | None:
 def _why_unreachable(job_class: type[Job]) -> str | None:
     name, module = job_class.name, job_class.__module__
     known = _classes.get(name)
+    if known is not None and module in _SCRIPTS and _same_definition(known, job_class):
+        # The script that runs was imported as a module as well.
+        known = job_class
     if known is not job_class:
         return f"a class that was defined later has the same name {name!r}: define it once, or give one another `name`"
     origin = job_class.__pydantic_generic_metadata__["origin"]
@@ -99,14 +117,14 @@ def _why_unreachable(job_class: type[Job]) -> str | None:
             f"it is parametrised outside the module {origin.__module__}, so that a worker may not know it: derive a "
             f"class from it in a module that OUTBOX_JOBS names (`class Named({job_class.__qualname__}): …`)"
         )
-    pinned = name != f"{module}.{job_class.__qualname__}"
+    pinned = name != f"{importable_module(module)}.{job_class.__qualname__}"
     if pinned or (job_class in _made_on_import and module not in _SCRIPTS):
         # Where a name is pinned, a worker may have a class of that name from elsewhere.
         return None
-    if module in _SCRIPTS:
+    if module in _SCRIPTS and importable_module(module) == module:
         return (
-            "it is defined in the script that runs, which is another one in a worker: define it in a module that "
-            "OUTBOX_JOBS names, or pin its name (`name = …`) and let OUTBOX_JOBS name the script"
+            "it is defined in code that is no file, which no worker can import: define it in a module that OUTBOX_JOBS "
+            "names"
         )
     found = _found(module, job_class.__qualname__)
     if found is job_class:

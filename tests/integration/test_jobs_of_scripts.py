@@ -62,11 +62,29 @@ def script(folder: Path, name: str = "") -> Path:
     return path
 
 
-def test_a_job_of_a_script_is_refused_where_the_script_dispatches_it(migrated_url: str, tmp_path: Path) -> None:
-    refused = run(migrated_url, tmp_path, str(script(tmp_path)))
+def test_a_job_of_a_script_runs_where_workers_import_the_script(migrated_url: str, tmp_path: Path) -> None:
+    for dispatching in ([str(script(tmp_path))], ["-m", "script_jobs"]):
+        dispatched = run(migrated_url, tmp_path, *dispatching)
+        assert dispatched.returncode == 0, dispatched.stderr
+        assert ran(migrated_url, tmp_path) == "hello"
+        (tmp_path / "ran").unlink()
+
+
+def test_a_script_that_was_imported_as_a_module_as_well_dispatches_its_jobs(migrated_url: str, tmp_path: Path) -> None:
+    path = script(tmp_path)
+    path.write_text(path.read_text().replace("    dispatch(Hello())", "    import script_jobs\n    dispatch(Hello())"))
+    dispatched = run(migrated_url, tmp_path, str(path))
+    assert dispatched.returncode == 0, dispatched.stderr
+    assert ran(migrated_url, tmp_path) == "hello"
+
+
+def test_a_job_of_code_that_is_no_file_is_refused(migrated_url: str, tmp_path: Path) -> None:
+    code = textwrap.dedent(JOBS.format(name=""))
+    refused = run(migrated_url, tmp_path, "-c", code)
     assert refused.returncode == 1
-    assert "InvalidJob: __main__.Hello cannot be run by a worker" in refused.stderr
-    assert ran(migrated_url, tmp_path) is None
+    assert (
+        "InvalidJob: __main__.Hello cannot be run by a worker: it is defined in code that is no file" in refused.stderr
+    )
 
 
 def test_a_job_of_a_script_runs_under_a_pinned_name(migrated_url: str, tmp_path: Path) -> None:
