@@ -79,6 +79,8 @@ async def test_a_pipe_that_nobody_reads_keeps_a_worker_neither_from_jobs_nor_fro
     end = asyncio.get_running_loop().time() + 30
     while process.returncode is None and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.05)
+    # What is left in the pipes; their transports close with them.
+    await process.communicate()
     assert process.returncode == 0
     assert await queue.driver.list_jobs(limit=1) == []
     await queue.close()
