@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox import Job
 from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.sqlite_wire import SQLiteWire
 from outbox.drivers.database.wire import Wire
 from outbox.settlement import Settlement
 from tests.crash.jobs import note
@@ -61,3 +62,4 @@ if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this 
     # No listener of the engine, with which a worker would not use `Wire`.
     watched(AsyncConnection)
     watched(Wire)
+    watched(SQLiteWire)

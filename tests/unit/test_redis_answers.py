@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
 from outbox.drivers.redis.wire import Answers, pack
 
-SAID = b"*2\r\n$5\r\na\r\nb\r\r\n*3\r\n:-7\r\n$-1\r\n*0\r\n$0\r\n\r\n+OK\r\n*-1\r\n"
-MEANT = [[b"a\r\nb\r", [-7, None, []]], b"", b"OK", None]
+SAID = b"*2\r\n$5\r\na\r\nb\r\r\n*3\r\n:-7\r\n$-1\r\n*0\r\n$0\r\n\r\n*-1\r\n"
+MEANT = [[b"a\r\nb\r", [-7, None, []]], b"", None]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, len(SAID)])
@@ -16,6 +16,12 @@ def test_it_is_understood_in_pieces_of_any_size(size: int) -> None:
     answers = Answers()
     pieces = [SAID[start : start + size] for start in range(0, len(SAID), size)]
     assert [answer for piece in pieces for answer in answers.feed(piece)] == MEANT
+
+
+@pytest.mark.parametrize("said", [b"+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n", b":seven\r\n"])
+def test_what_no_script_and_no_subscription_is_answered_with_is_refused(said: bytes) -> None:
+    with pytest.raises(InvalidResponse, match="is not what a Redis says"):
+        Answers().feed(said)
 
 
 def test_errors_are_values_of_the_kind_that_redis_py_would_raise() -> None:
