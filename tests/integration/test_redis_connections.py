@@ -106,5 +106,5 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return original(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without_redis)
-    with pytest.raises(ConfigurationError, match=r"pip install 'outbox\[redis\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'outbox-queue\[redis\]'"):
         open_driver(Settings.load(redis_url=URL), "redis")
