@@ -65,6 +65,8 @@ async def test_a_handler_that_dispatches_wakes_its_own_worker(worker: Embedded) 
     arrival = Arrival()
 
     class Dispatches(outbox.Job):
+        name = "tests.Dispatches"
+
         async def handle(self) -> None:
             await dispatch(arrival.job)
             await disconnect()
