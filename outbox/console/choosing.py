@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -63,19 +65,51 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.UsageError(
             "this removes jobs for good, and there is no terminal to ask on: add --yes if it is meant"
         )
-    with _interruptible():
-        click.confirm(question, abort=True, err=True)
+    if not _answer_is_yes(question):
+        raise click.Abort
+
+
+def _answer_is_yes(question: str) -> bool:
+    """Ask until the answer is yes or no; an empty one is no.
+
+    Raises:
+        Abort: Ctrl-C was pressed, or the input ended.
+    """
+    with _interrupts() as interrupted:
+        while True:
+            click.echo(f"{question} [y/N]: ", nl=False, err=True)
+            try:
+                # `input` would miss a Ctrl-C that comes in the moment before it waits.
+                select.select([sys.stdin, interrupted], [], [])
+                answer = sys.stdin.readline()
+            except KeyboardInterrupt:
+                answer = ""
+            if not answer:
+                click.echo(err=True)
+                raise click.Abort
+            if answer.strip().lower() in _ANSWERS:
+                return _ANSWERS[answer.strip().lower()]
+            click.echo("Error: answer y or n.", err=True)
+
+
+_ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a wait for the keyboard. `asyncio.run` would only cancel the task that waits, which nothing ends
-    before the answer."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _interrupts() -> Iterator[int]:
+    """A descriptor that can be read once a signal has come; Ctrl-C raises `KeyboardInterrupt`. `asyncio.run` would only
+    cancel the task that waits, which nothing ends before the answer."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        yield reading
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
+        signal.set_wakeup_fd(woken)
+        os.close(reading)
+        os.close(writing)
 
 
 yes_option = click.option("--yes", "-y", "--force", "yes", is_flag=True, help="Do not ask.")
