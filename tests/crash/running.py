@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,12 @@ class WorkerProcess:
         await self._reader
 
 
+def _hear_signals(ignored: Sequence[signal.Signals] = ()) -> None:
+    """A run of the tests in the background, or under ``nohup``, ignores these, and its children would as well."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+
 class Workers:
     """Starts workers of a test, and leaves none behind."""
 
@@ -128,6 +135,8 @@ class Workers:
         self.url = url
         self.directory = directory
         self.modules = modules
+        self.ignored_signals: tuple[signal.Signals, ...] = ()
+        """What a worker that is started from now on ignores, as under ``nohup``."""
         self.oracle = Oracle(directory / "runs.log")
         self._started: list[WorkerProcess] = []
 
@@ -152,6 +161,7 @@ class Workers:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**22,
+            preexec_fn=partial(_hear_signals, self.ignored_signals),
         )
         self._started.append(WorkerProcess(process))
         return self._started[-1]

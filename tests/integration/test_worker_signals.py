@@ -122,11 +122,8 @@ async def test_a_supervisor_passes_signals_on(workers: Workers, queue: Queue) ->
 
 
 async def test_hup_stays_ignored_under_nohup(workers: Workers, queue: Queue) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        worker = await workers.started(*FAST)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    workers.ignored_signals = (signal.SIGHUP,)
+    worker = await workers.started(*FAST)
     worker.send(signal.SIGHUP)
     await queue.put(Counted(number=1))
     await workers.oracle.wait("end")
