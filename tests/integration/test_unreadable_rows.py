@@ -117,13 +117,6 @@ def drop_not_null(database: Any, backend: str) -> None:
     database.execute(text("CREATE INDEX queue_jobs_claim ON queue_jobs (queue, priority, available_at)"))
 
 
-def restore_not_null(database: Any) -> None:
-    kinds = {row[0]: row[1] for row in database.execute(text("SHOW COLUMNS FROM queue_jobs"))}
-    changes = ", ".join(f"MODIFY {column} {kinds[column]} NOT NULL" for column in DROPPED)
-    database.execute(text("DELETE FROM queue_jobs"))
-    database.execute(text(f"ALTER TABLE queue_jobs {changes}"))
-
-
 def put(database: Any, backend: str, columns: dict[str, str], number: int) -> None:
     now = "'2026-01-01 00:00:00.000000'"
     values = {
@@ -157,9 +150,6 @@ async def workers(migrated_url: str, backend: str, tmp_path: Path) -> AsyncItera
     workers = Workers(migrated_url, tmp_path)
     yield workers
     await workers.close()
-    if backend != "sqlite":
-        with connection(migrated_url) as database:
-            restore_not_null(database)
 
 
 async def test_each_fails_with_a_reason_and_the_others_run(

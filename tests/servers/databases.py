@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tests.servers.sql import connection, engine
 LEAK_SECONDS = 2.0
 
 _numbers = itertools.count(1)
+_created: dict[str, dict[str, str]] = {}
+"""How the tables of each database were made."""
 
 
 class ConnectionLeakError(Exception):
@@ -56,13 +59,17 @@ def fresh_file(directory: Path, template: Path | None = None) -> str:
 def create_tables(url: str, metadata: MetaData) -> None:
     database = engine(url)
     metadata.create_all(database)
+    if database.name != "sqlite":
+        with database.connect() as connected:
+            _created[url] = _definitions(connected)
     database.dispose()
 
 
 def restore(url: str, metadata: MetaData) -> None:
     """Empty the tables of `metadata`, and drop every other: as right after `create_tables`, and quicker.
 
-    DELETE, because TRUNCATE makes a file anew for every table, empty or not.
+    DELETE, because TRUNCATE makes a file anew for every table, empty or not. If a test has altered a table, all tables
+    are created anew.
 
     :raises ConnectionLeakError: somebody was still connected. The tables are emptied all the same.
     """
@@ -72,9 +79,23 @@ def restore(url: str, metadata: MetaData) -> None:
         with connection(url) as database:
             _disconnect(database, make_url(url).database or "")
             database.execute(text("SET SESSION foreign_key_checks = 0"))
+            altered = _definitions(database, among=metadata) != _created[url]
             for table in inspect(database).get_table_names():
-                known = table in metadata.tables
-                database.execute(text(f"DELETE FROM `{table}`" if known else f"DROP TABLE `{table}`"))
+                keep = table in metadata.tables and not altered
+                database.execute(text(f"DELETE FROM `{table}`" if keep else f"DROP TABLE `{table}`"))
+            if altered:
+                metadata.create_all(database)
+
+
+def _definitions(database: Connection, among: MetaData | None = None) -> dict[str, str]:
+    """What the server says of how each table was made, without the counter of AUTO_INCREMENT, which rows move."""
+    names = inspect(database).get_table_names()
+    made = {
+        name: database.execute(text(f"SHOW CREATE TABLE `{name}`")).one()[1]
+        for name in names
+        if among is None or name in among.tables
+    }
+    return {name: re.sub(r" AUTO_INCREMENT=\d+", "", definition) for name, definition in made.items()}
 
 
 def refuse_leaks(url: str) -> None:
