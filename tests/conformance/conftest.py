@@ -11,8 +11,8 @@ from redis.asyncio import RedisCluster
 from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
 from outbox.drivers.redis import RedisDriver
-from tests.integration.redis_servers import ClusterServer, cluster, cluster_url
 from tests.servers import databases, summary
+from tests.support.redis_clusters import ClusterServer, cluster, cluster_url
 
 DriverFactory = Callable[[], Driver]
 

@@ -13,7 +13,7 @@ from outbox import Job, JobId, dispatch
 from outbox.drivers.base import Inserts
 from outbox.envelope import seal
 from outbox.errors import BackendUnavailable
-from tests.integration.shop import async_engine
+from tests.support.orders import async_engine
 
 
 @dataclass

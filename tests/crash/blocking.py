@@ -18,7 +18,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.sqlite_wire import SQLiteWire
 from outbox.drivers.database.wire import Wire
 from outbox.settlement import Settlement
-from tests.crash.jobs import note
+from tests.support.recorded_jobs import note
 
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
 _settle = DatabaseDriver.settle

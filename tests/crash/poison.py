@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from outbox import Job
-from tests.crash.jobs import note
+from tests.support.recorded_jobs import note
 
 INNOCENT = 100
 SHARED_DEATHS = 2

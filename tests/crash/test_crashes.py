@@ -16,89 +16,91 @@ from sqlalchemy.exc import OperationalError
 import outbox
 from outbox.ids import JobId
 from tests.crash import dying
-from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
-from tests.crash.running import until
-from tests.crash.scene import FLAGS, LEASE, DatabaseScene, now
+from tests.crash.harness import FLAGS, LEASE, DatabaseHarness, now
 from tests.servers import LocalServer, Server, databases, sql
+from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
+from tests.support.worker_processes import until
 
 
 @pytest.fixture
-async def scene(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseScene]:
-    scene = DatabaseScene(migrated_url, tmp_path)
-    yield scene
-    await scene.close()
+async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
+    harness = DatabaseHarness(migrated_url, tmp_path)
+    yield harness
+    await harness.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: DatabaseScene) -> None:
-    victim = await scene.workers.started("--concurrency", "8", *FLAGS)
-    await scene.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
-    await scene.oracle.wait("begin", 12)
-    scene.deaths[victim.pid] = now()
+async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarness) -> None:
+    victim = await harness.workers.started("--concurrency", "8", *FLAGS)
+    await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
+    await harness.oracle.wait("begin", 12)
+    harness.deaths[victim.pid] = now()
     await victim.kill()
-    begun, ended = scene.oracle.runs("begin"), {run.id for run in scene.oracle.runs("end")}
+    begun, ended = harness.oracle.runs("begin"), {run.id for run in harness.oracle.runs("end")}
     interrupted = {run.id for run in begun} - ended
     assert interrupted
-    survivor = await scene.workers.started("--concurrency", "8", *FLAGS)
-    await scene.all_done()
+    survivor = await harness.workers.started("--concurrency", "8", *FLAGS)
+    await harness.all_done()
     assert await survivor.terminate() == 0
-    await scene.verify()
-    second_runs = [run for run in scene.oracle.runs("begin") if run.attempt == 2]
+    await harness.verify()
+    second_runs = [run for run in harness.oracle.runs("begin") if run.attempt == 2]
     assert {run.id for run in second_runs} >= interrupted
-    prompt = scene.deaths[victim.pid] + LEASE + 2
+    prompt = harness.deaths[victim.pid] + LEASE + 2
     assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
 
 
 @pytest.mark.parametrize("moment", [dying.BEFORE_COMMIT, dying.AFTER_COMMIT])
-async def test_a_worker_killed_in_the_middle_of_a_settlement(scene: DatabaseScene, tmp_path: Path, moment: str) -> None:
-    scene.workers.modules = "tests.crash.jobs,tests.crash.dying"
-    await scene.dispatch(*(Counted(number=number) for number in range(25)))
+async def test_a_worker_killed_in_the_middle_of_a_settlement(
+    harness: DatabaseHarness, tmp_path: Path, moment: str
+) -> None:
+    harness.workers.modules = "tests.support.recorded_jobs,tests.crash.dying"
+    await harness.dispatch(*(Counted(number=number) for number in range(25)))
     (tmp_path / "die").write_text(moment)
-    victim = await scene.workers.start("--concurrency", "5", *FLAGS)
+    victim = await harness.workers.start("--concurrency", "5", *FLAGS)
     assert await victim.exit_code() == -signal.SIGKILL
-    scene.deaths[victim.pid] = now()
+    harness.deaths[victim.pid] = now()
     assert victim.of("job_settled") == [], "it died before it could know"
-    ended = {run.id for run in scene.oracle.runs("end")}
+    ended = {run.id for run in harness.oracle.runs("end")}
     assert ended
-    rescuer = await scene.workers.started(*FLAGS)
-    await scene.all_done()
+    rescuer = await harness.workers.started(*FLAGS)
+    await harness.all_done()
     await rescuer.terminate()
-    await scene.verify()
-    again = {run.id for run in scene.oracle.runs("begin") if run.attempt > 1}
+    await harness.verify()
+    again = {run.id for run in harness.oracle.runs("begin") if run.attempt > 1}
     if moment == dying.AFTER_COMMIT:
         assert ended - again, "what was committed did not run again"
     else:
         assert ended <= again, "what was not committed did"
 
 
-async def test_a_frozen_worker_that_comes_back_changes_nothing(scene: DatabaseScene, tmp_path: Path) -> None:
+async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: DatabaseHarness, tmp_path: Path) -> None:
     """SIGSTOP past the lease, then SIGCONT while the next owner is busy with the same jobs: whatever the zombie's
     attempts come to, the store stays as their next owner left it, and the zombie does not even extend that one's
     leases."""
     for kind in (Gated, GatedInThread):
         for first in ("return", "raise", "release", "fail"):
-            await scene.dispatch(kind(first=first))
-    jobs, count = scene.ledger.committed, len(scene.ledger.committed)
-    zombie = await scene.workers.started(*FLAGS)
-    await scene.oracle.wait("begin", count)
-    await freeze(zombie.pid, scene.url)
-    scene.deaths[zombie.pid] = now()
-    owner = await scene.workers.started(*FLAGS)
-    await scene.oracle.wait("begin", 2 * count)
-    tokens = reserved_by(scene.url, jobs)
+            await harness.dispatch(kind(first=first))
+    jobs, count = harness.ledger.committed, len(harness.ledger.committed)
+    zombie = await harness.workers.started(*FLAGS)
+    await harness.oracle.wait("begin", count)
+    await freeze(zombie.pid, harness.url)
+    harness.deaths[zombie.pid] = now()
+    owner = await harness.workers.started(*FLAGS)
+    await harness.oracle.wait("begin", 2 * count)
+    tokens = reserved_by(harness.url, jobs)
     (tmp_path / "go-1").touch()
     os.kill(zombie.pid, signal.SIGCONT)
     await zombie.event("lease_lost", count)
     await asyncio.sleep(LEASE)
-    assert reserved_by(scene.url, jobs) == tokens
-    assert {(await scene.stored(job_id)).attempts for job_id in jobs} == {2}
+    assert reserved_by(harness.url, jobs) == tokens
+    assert {(await harness.stored(job_id)).attempts for job_id in jobs} == {2}
     (tmp_path / "go-2").touch()
     await owner.event("job_settled", count, outcome="completed", attempt=2)
     assert await zombie.terminate() == 0, "the worker itself is well again"
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
     assert {line["job_id"] for line in zombie.of("lease_lost")} == {str(job_id) for job_id in jobs}
-    assert await scene.driver.list_failed() == []
-    await scene.verify()
+    assert await harness.driver.list_failed() == []
+    await harness.verify()
 
 
 async def freeze(pid: int, url: str) -> None:
@@ -137,74 +139,74 @@ def reserved_by(url: str, jobs: Collection[JobId]) -> set[tuple[bytes, bytes]]:
     return {(bytes(row.id), bytes(row.reserved_by)) for row in rows}
 
 
-async def test_a_job_that_kills_its_process_ends_in_the_failed_table(scene: DatabaseScene) -> None:
-    await scene.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
+async def test_a_job_that_kills_its_process_ends_in_the_failed_table(harness: DatabaseHarness) -> None:
+    await harness.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
     # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
-    workers = await scene.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
-    await scene.all_done()
+    workers = await harness.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
+    await harness.all_done()
     assert await workers.terminate() == 0
-    (failed,) = await scene.driver.list_failed()
+    (failed,) = await harness.driver.list_failed()
     assert (failed.name, failed.attempts) == (KillsItself.name, 4)
     assert failed.failure.type == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in failed.failure.message
-    runs = [run for run in scene.oracle.runs("begin") if run.number == 0]
+    runs = [run for run in harness.oracle.runs("begin") if run.number == 0]
     assert [run.attempt for run in runs] == [1, 2, 3]
     assert len(workers.of("process_ended", exit_code=-signal.SIGKILL)) == 3
-    await scene.verify()
+    await harness.verify()
 
 
-async def test_term_under_load_costs_nobody_an_attempt(scene: DatabaseScene) -> None:
-    leaving = await scene.workers.started("--concurrency", "10", "--grace", "0.3", *FLAGS)
-    staying = await scene.workers.started("--concurrency", "10", *FLAGS)
+async def test_term_under_load_costs_nobody_an_attempt(harness: DatabaseHarness) -> None:
+    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *FLAGS)
+    staying = await harness.workers.started("--concurrency", "10", *FLAGS)
     load = asyncio.create_task(
-        scene.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(150)), pause=0.005)
+        harness.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(150)), pause=0.005)
     )
-    await until(lambda: len([run for run in scene.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
+    await until(lambda: len([run for run in harness.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
     assert await leaving.terminate() == 0
     (stopped,) = leaving.of("worker_stopped")
     await load
-    await scene.all_done()
+    await harness.all_done()
     assert await staying.terminate() == 0
     # Some had been claimed and not begun when the signal came.
     handed_back = {each["job_id"] for each in leaving.of("job_settled", outcome="snoozed")}
-    begun = {run.id for run in scene.oracle.runs("begin") if run.pid == leaving.pid}
+    begun = {run.id for run in harness.oracle.runs("begin") if run.pid == leaving.pid}
     assert stopped["handed_back"] == len(handed_back)
-    assert {run.id for run in scene.oracle.runs("cancelled")} == handed_back & begun != set()
-    assert {run.attempt for run in scene.oracle.runs("begin")} == {1}
+    assert {run.id for run in harness.oracle.runs("cancelled")} == handed_back & begun != set()
+    assert {run.attempt for run in harness.oracle.runs("begin")} == {1}
     assert leaving.of("lease_lost") == staying.of("lease_lost") == []
-    await scene.verify()
+    await harness.verify()
 
 
 @pytest.fixture
-async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseScene]:
+async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
     with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
         databases.create_tables(url, outbox.metadata)
-        scene = DatabaseScene(url, tmp_path)
-        yield scene
-        await scene.close()
+        harness = DatabaseHarness(url, tmp_path)
+        yield harness
+        await harness.close()
 
 
 async def test_the_database_server_killed_under_load(
-    scene_with_its_own_server: DatabaseScene, local_database: LocalServer
+    scene_with_its_own_server: DatabaseHarness, local_database: LocalServer
 ) -> None:
     """Twice, while transactions commit, jobs are claimed, renewed and settled."""
-    scene = scene_with_its_own_server
-    workers = [await scene.workers.started("--concurrency", "10", *FLAGS) for _ in range(2)]
+    harness = scene_with_its_own_server
+    workers = [await harness.workers.started("--concurrency", "10", *FLAGS) for _ in range(2)]
     jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(400)]
-    load = asyncio.create_task(scene.dispatch(*jobs, pause=0.01))
+    load = asyncio.create_task(harness.dispatch(*jobs, pause=0.01))
     for round_ in (1, 2):
-        await scene.oracle.wait("begin", 60 * round_)
+        await harness.oracle.wait("begin", 60 * round_)
         await asyncio.to_thread(local_database.kill)
         for worker in workers:
             await worker.event("connection_down", round_)
         await asyncio.to_thread(local_database.start)
     await load
-    await scene.all_done()
+    await harness.all_done()
     for worker in workers:
         assert await worker.terminate() == 0
         assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 2
         assert worker.of("log") == []
         assert worker.of("settlement_refused") == worker.of("settlements_abandoned") == []
-    assert len(scene.ledger.committed) + len(scene.ledger.rolled_back) == len(jobs)
-    assert await scene.driver.list_failed() == []
-    await scene.verify()
+    assert len(harness.ledger.committed) + len(harness.ledger.rolled_back) == len(jobs)
+    assert await harness.driver.list_failed() == []
+    await harness.verify()

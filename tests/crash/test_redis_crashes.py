@@ -15,10 +15,10 @@ from redis import Redis as Client
 
 from outbox.drivers.base import JobState
 from outbox.ids import JobId
-from tests.crash.jobs import Counted, Gated, GatedInThread, KillsItself
-from tests.crash.running import WorkerProcess, until
-from tests.crash.scene import FLAGS, LEASE, RedisScene, now
+from tests.crash.harness import FLAGS, LEASE, RedisHarness, now
 from tests.servers import LocalServer
+from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
+from tests.support.worker_processes import WorkerProcess, until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -27,89 +27,89 @@ STANDING = "outbox:{default}:standing"
 
 
 @pytest.fixture
-async def scene(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisScene]:
-    scene = RedisScene(redis_url, tmp_path)
-    yield scene
-    await scene.close()
+async def harness(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisHarness]:
+    harness = RedisHarness(redis_url, tmp_path)
+    yield harness
+    await harness.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_its_jobs(scene: RedisScene) -> None:
-    victim = await scene.workers.started("--concurrency", "8", *REDIS)
-    await scene.dispatch(*(Counted(number=number, seconds=0.3) for number in range(40)))
-    await scene.oracle.wait("begin", 12)
-    scene.deaths[victim.pid] = now()
+async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: RedisHarness) -> None:
+    victim = await harness.workers.started("--concurrency", "8", *REDIS)
+    await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(40)))
+    await harness.oracle.wait("begin", 12)
+    harness.deaths[victim.pid] = now()
     await victim.kill()
-    begun, ended = scene.oracle.runs("begin"), {run.id for run in scene.oracle.runs("end")}
+    begun, ended = harness.oracle.runs("begin"), {run.id for run in harness.oracle.runs("end")}
     interrupted = {run.id for run in begun} - ended
     assert interrupted
-    survivor = await scene.workers.started("--concurrency", "8", *REDIS)
-    await scene.all_done()
+    survivor = await harness.workers.started("--concurrency", "8", *REDIS)
+    await harness.all_done()
     assert await survivor.terminate() == 0
-    await scene.verify()
-    second_runs = [run for run in scene.oracle.runs("begin") if run.attempt == 2]
+    await harness.verify()
+    second_runs = [run for run in harness.oracle.runs("begin") if run.attempt == 2]
     assert {run.id for run in second_runs} >= interrupted
-    prompt = scene.deaths[victim.pid] + LEASE + 2
+    prompt = harness.deaths[victim.pid] + LEASE + 2
     assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
 
 
-async def test_a_frozen_worker_that_comes_back_changes_nothing(scene: RedisScene, tmp_path: Path) -> None:
+async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: RedisHarness, tmp_path: Path) -> None:
     """SIGSTOP past the lease, then SIGCONT while the next owner is busy with the same jobs: whatever the zombie's
     attempts come to, Redis stays as their next owner left it, and the zombie does not even extend that one's leases."""
     kinds, ends = (Gated, GatedInThread), ("return", "raise", "release", "fail")
-    await scene.dispatch(*(kind(first=first) for kind in kinds for first in ends))
-    jobs, count = scene.ledger.committed, len(scene.ledger.committed)
-    zombie = await scene.workers.started(*REDIS)
-    await scene.oracle.wait("begin", count)
+    await harness.dispatch(*(kind(first=first) for kind in kinds for first in ends))
+    jobs, count = harness.ledger.committed, len(harness.ledger.committed)
+    zombie = await harness.workers.started(*REDIS)
+    await harness.oracle.wait("begin", count)
     os.kill(zombie.pid, signal.SIGSTOP)
-    scene.deaths[zombie.pid] = now()
-    owner = await scene.workers.started(*REDIS)
-    await scene.oracle.wait("begin", 2 * count)
-    tokens = held_under(scene.url, jobs)
+    harness.deaths[zombie.pid] = now()
+    owner = await harness.workers.started(*REDIS)
+    await harness.oracle.wait("begin", 2 * count)
+    tokens = held_under(harness.url, jobs)
     (tmp_path / "go-1").touch()
     os.kill(zombie.pid, signal.SIGCONT)
     await zombie.event("lease_lost", count)
     await asyncio.sleep(LEASE)
-    assert held_under(scene.url, jobs) == tokens
-    assert {(await scene.stored(job_id)).attempts for job_id in jobs} == {2}
+    assert held_under(harness.url, jobs) == tokens
+    assert {(await harness.stored(job_id)).attempts for job_id in jobs} == {2}
     (tmp_path / "go-2").touch()
     await owner.event("job_settled", count, outcome="completed", attempt=2)
     assert await zombie.terminate() == 0, "the worker itself is well again"
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
     assert {line["job_id"] for line in zombie.of("lease_lost")} == {str(job_id) for job_id in jobs}
-    assert await scene.driver.list_failed() == []
-    await scene.verify()
+    assert await harness.driver.list_failed() == []
+    await harness.verify()
 
 
 @pytest.mark.parametrize(("verb", "first"), [("settle", "return"), ("settle", "raise"), ("extend", "return")])
 async def test_a_call_that_arrives_after_the_lease_changes_nothing(
-    scene: RedisScene, tmp_path: Path, verb: str, first: str
+    harness: RedisHarness, tmp_path: Path, verb: str, first: str
 ) -> None:
     """The zombie's own clock cannot hold it back here: it froze with the call in its hand."""
-    job_id = await scene.only(Gated(first=first))
-    scene.workers.modules = "tests.crash.jobs,tests.crash.freezing"
+    job_id = await harness.only(Gated(first=first))
+    harness.workers.modules = "tests.support.recorded_jobs,tests.crash.freezing"
     marker, answer = tmp_path / "freeze", tmp_path / "answer"
     marker.write_text(verb)
     if verb == "settle":
         (tmp_path / "go-1").touch()
-    zombie = await scene.workers.started(*REDIS)
+    zombie = await harness.workers.started(*REDIS)
     await until(lambda: not marker.exists())
-    scene.deaths[zombie.pid] = now()
-    owner = await scene.workers.started(*REDIS)
-    await scene.oracle.wait("begin", 2)
-    token = held_under(scene.url, [job_id])
+    harness.deaths[zombie.pid] = now()
+    owner = await harness.workers.started(*REDIS)
+    await harness.oracle.wait("begin", 2)
+    token = held_under(harness.url, [job_id])
     os.kill(zombie.pid, signal.SIGCONT)
     await until(lambda: answer.exists() and answer.read_text(encoding="utf-8") != "")
     assert answer.read_text(encoding="utf-8") == "0 accepted, 1 refused"
-    assert held_under(scene.url, [job_id]) == token
+    assert held_under(harness.url, [job_id]) == token
     await zombie.event("lease_lost", job_id=str(job_id))
     (tmp_path / "go-2").touch()
     await owner.event("job_settled", job_id=str(job_id), outcome="completed", attempt=2)
     assert await zombie.terminate() == 0
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
-    assert await scene.driver.list_failed() == []
-    await scene.verify()
+    assert await harness.driver.list_failed() == []
+    await harness.verify()
 
 
 def held_under(url: str, jobs: Collection[JobId]) -> dict[JobId, bytes]:
@@ -121,73 +121,73 @@ def held_under(url: str, jobs: Collection[JobId]) -> dict[JobId, bytes]:
     return dict(zip(ids, holds, strict=True))
 
 
-async def test_a_job_that_kills_its_process_ends_in_the_failed_jobs(scene: RedisScene) -> None:
-    await scene.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
+async def test_a_job_that_kills_its_process_ends_in_the_failed_jobs(harness: RedisHarness) -> None:
+    await harness.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
     # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
-    workers = await scene.workers.start("--processes", "2", "--concurrency", "1", *REDIS)
-    await scene.all_done()
+    workers = await harness.workers.start("--processes", "2", "--concurrency", "1", *REDIS)
+    await harness.all_done()
     assert await workers.terminate() == 0
-    (failed,) = await scene.driver.list_failed()
+    (failed,) = await harness.driver.list_failed()
     assert (failed.name, failed.attempts) == (KillsItself.name, 4)
     assert failed.failure.type == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in failed.failure.message
-    runs = [run for run in scene.oracle.runs("begin") if run.number == 0]
+    runs = [run for run in harness.oracle.runs("begin") if run.number == 0]
     assert [run.attempt for run in runs] == [1, 2, 3]
     assert len(workers.of("process_ended", exit_code=-signal.SIGKILL)) == 3
-    await scene.verify()
+    await harness.verify()
 
 
-async def test_term_under_load_costs_nobody_an_attempt(scene: RedisScene) -> None:
-    leaving = await scene.workers.started("--concurrency", "10", "--grace", "0.3", *REDIS)
-    staying = await scene.workers.started("--concurrency", "10", *REDIS)
+async def test_term_under_load_costs_nobody_an_attempt(harness: RedisHarness) -> None:
+    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *REDIS)
+    staying = await harness.workers.started("--concurrency", "10", *REDIS)
     load = asyncio.create_task(
-        scene.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(120)), pause=0.005)
+        harness.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(120)), pause=0.005)
     )
-    await until(lambda: len([run for run in scene.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
+    await until(lambda: len([run for run in harness.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
     assert await leaving.terminate() == 0
     (stopped,) = leaving.of("worker_stopped")
     await load
-    await scene.all_done()
+    await harness.all_done()
     assert await staying.terminate() == 0
     # Some had been claimed and not begun when the signal came.
     handed_back = {each["job_id"] for each in leaving.of("job_settled", outcome="snoozed")}
-    begun = {run.id for run in scene.oracle.runs("begin") if run.pid == leaving.pid}
+    begun = {run.id for run in harness.oracle.runs("begin") if run.pid == leaving.pid}
     assert stopped["handed_back"] == len(handed_back)
-    assert {run.id for run in scene.oracle.runs("cancelled")} == handed_back & begun != set()
-    assert {run.attempt for run in scene.oracle.runs("begin")} == {1}
+    assert {run.id for run in harness.oracle.runs("cancelled")} == handed_back & begun != set()
+    assert {run.attempt for run in harness.oracle.runs("begin")} == {1}
     assert leaving.of("lease_lost") == staying.of("lease_lost") == []
-    await scene.verify()
+    await harness.verify()
 
 
 @pytest.fixture
-async def scene_with_its_own_redis(local_redis: LocalServer, tmp_path: Path) -> AsyncIterator[RedisScene]:
+async def scene_with_its_own_redis(local_redis: LocalServer, tmp_path: Path) -> AsyncIterator[RedisHarness]:
     with Client.from_url(local_redis.url) as client:
         settings = client.config_get("append*")
     assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "always")
-    scene = RedisScene(local_redis.url, tmp_path)
-    yield scene
-    await scene.close()
+    harness = RedisHarness(local_redis.url, tmp_path)
+    yield harness
+    await harness.close()
 
 
-async def test_redis_killed_under_load(scene_with_its_own_redis: RedisScene, local_redis: LocalServer) -> None:
+async def test_redis_killed_under_load(scene_with_its_own_redis: RedisHarness, local_redis: LocalServer) -> None:
     """Twice, while jobs are dispatched, claimed, renewed and settled. The workers live through it."""
-    scene = scene_with_its_own_redis
-    workers = [await scene.workers.started("--concurrency", "10", *REDIS) for _ in range(2)]
+    harness = scene_with_its_own_redis
+    workers = [await harness.workers.started("--concurrency", "10", *REDIS) for _ in range(2)]
     jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(240)]
-    load = asyncio.create_task(scene.dispatch(*jobs, pause=0.01))
+    load = asyncio.create_task(harness.dispatch(*jobs, pause=0.01))
     for round_ in (1, 2):
-        await scene.oracle.wait("begin", 60 * round_)
+        await harness.oracle.wait("begin", 60 * round_)
         await asyncio.to_thread(local_redis.kill)
         for worker in workers:
             await worker.event("connection_down", round_)
         await asyncio.to_thread(local_redis.start)
     await load
-    await scene.all_done()
+    await harness.all_done()
     for worker in workers:
         await unharmed(worker, outages=2)
-    assert len(scene.ledger.committed) == len(jobs)
-    assert await scene.driver.list_failed() == []
-    await scene.verify()
+    assert len(harness.ledger.committed) == len(jobs)
+    assert await harness.driver.list_failed() == []
+    await harness.verify()
 
 
 async def unharmed(worker: WorkerProcess, *, outages: int) -> None:
@@ -210,36 +210,36 @@ async def a_claim_stands(url: str) -> None:
         await until(lambda: bool(client.exists(STANDING)))
 
 
-async def test_a_worker_that_is_killed_while_it_waits_is_given_nothing(scene: RedisScene) -> None:
+async def test_a_worker_that_is_killed_while_it_waits_is_given_nothing(harness: RedisHarness) -> None:
     """Nobody listens any more, whatever its claim says."""
-    victim = await scene.workers.started(*REDIS)
-    await a_claim_stands(scene.url)
-    scene.deaths[victim.pid] = now()
+    victim = await harness.workers.started(*REDIS)
+    await a_claim_stands(harness.url)
+    harness.deaths[victim.pid] = now()
     await victim.kill()
-    stand_on(scene.url)
-    job_id = await scene.only(Counted(number=1))
-    assert (await scene.stored(job_id)).state is JobState.READY
-    survivor = await scene.workers.started(*REDIS)
-    await scene.all_done()
+    stand_on(harness.url)
+    job_id = await harness.only(Counted(number=1))
+    assert (await harness.stored(job_id)).state is JobState.READY
+    survivor = await harness.workers.started(*REDIS)
+    await harness.all_done()
     assert await survivor.terminate() == 0
-    await scene.verify()
-    assert [run.attempt for run in scene.oracle.runs("begin")] == [1]
+    await harness.verify()
+    assert [run.attempt for run in harness.oracle.runs("begin")] == [1]
 
 
-async def test_a_worker_that_is_frozen_while_it_waits_does_not_run_what_it_was_given(scene: RedisScene) -> None:
-    zombie = await scene.workers.started(*REDIS)
-    await a_claim_stands(scene.url)
+async def test_a_worker_that_is_frozen_while_it_waits_does_not_run_what_it_was_given(harness: RedisHarness) -> None:
+    zombie = await harness.workers.started(*REDIS)
+    await a_claim_stands(harness.url)
     os.kill(zombie.pid, signal.SIGSTOP)
-    stand_on(scene.url)
-    job_id = await scene.only(Counted(number=1))
-    assert (await scene.stored(job_id)).state is JobState.RESERVED
-    scene.deaths[zombie.pid] = now()
-    owner = await scene.workers.started(*REDIS)
-    await scene.all_done()
+    stand_on(harness.url)
+    job_id = await harness.only(Counted(number=1))
+    assert (await harness.stored(job_id)).state is JobState.RESERVED
+    harness.deaths[zombie.pid] = now()
+    owner = await harness.workers.started(*REDIS)
+    await harness.all_done()
     os.kill(zombie.pid, signal.SIGCONT)
     await zombie.event("lease_lost", job_id=str(job_id))
     assert await zombie.terminate() == 0
     assert await owner.terminate() == 0
-    await scene.verify()
-    [run] = scene.oracle.runs("begin")
+    await harness.verify()
+    [run] = harness.oracle.runs("begin")
     assert (run.pid, run.attempt) == (owner.pid, 2)

@@ -14,8 +14,8 @@ import pytest
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from tests.crash.running import ROOT, Workers, until
 from tests.servers import LocalServer
+from tests.support.worker_processes import ROOT, Workers, until
 
 pytestmark = [
     pytest.mark.redis,
@@ -35,10 +35,10 @@ class RedisWorkers(Workers):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "REDIS_URL": self.redis}
 
-    def shopkeeper(self, count: int) -> set[str]:
+    def dispatch_and_die(self, count: int) -> set[str]:
         """What it committed before it was killed."""
         ran = subprocess.run(
-            [sys.executable, "-m", "tests.crash.shopkeeper", str(count)],
+            [sys.executable, "-m", "tests.crash.dispatching_app", str(count)],
             cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert ran.returncode == -signal.SIGKILL, ran.stderr
@@ -81,7 +81,7 @@ async def no_rows_left(database: DatabaseDriver) -> None:
 async def test_a_process_killed_between_commit_and_relay_loses_nothing(
     workers: RedisWorkers, database: DatabaseDriver
 ) -> None:
-    committed = workers.shopkeeper(50)
+    committed = workers.dispatch_and_die(50)
     assert len(committed) == 40
     await workers.started("--relay", "--sleep", "0.2")
     await workers.started("--connection", "redis", "--sleep", "0.2")
@@ -92,7 +92,7 @@ async def test_a_process_killed_between_commit_and_relay_loses_nothing(
 
 
 async def test_any_worker_of_the_fleet_relays(workers: RedisWorkers) -> None:
-    committed = workers.shopkeeper(5)
+    committed = workers.dispatch_and_die(5)
     await workers.started("--connection", "redis", "--sleep", "0.2")
     await all_ended(workers, committed)
 
@@ -101,7 +101,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
     workers: RedisWorkers, database: DatabaseDriver
 ) -> None:
     await workers.started("--connection", "redis", "--sleep", "0.1", "--concurrency", "100")
-    committed = workers.shopkeeper(2_000)
+    committed = workers.dispatch_and_die(2_000)
     for _ in range(4):
         relay = await workers.started("--relay", "--sleep", "0.1")
         before = len(workers.oracle.runs("begin"))
@@ -116,7 +116,7 @@ async def test_a_relay_killed_in_the_middle_loses_and_doubles_nothing(
 async def test_a_redis_that_is_down_or_flushed_loses_nothing(
     workers: RedisWorkers, database: DatabaseDriver, local_redis: LocalServer
 ) -> None:
-    committed = workers.shopkeeper(50)
+    committed = workers.dispatch_and_die(50)
     await workers.started("--relay", "--sleep", "0.2")
     redis = RedisDriver(local_redis.url)
     async with asyncio.timeout(40):
@@ -125,7 +125,7 @@ async def test_a_redis_that_is_down_or_flushed_loses_nothing(
     await redis.close()
     # Without a log or a snapshot it comes back empty: all that it had been given is gone.
     await asyncio.to_thread(local_redis.kill)
-    committed |= workers.shopkeeper(50)
+    committed |= workers.dispatch_and_die(50)
     for path in local_redis.data.rglob("*"):
         if path.is_file() and path.suffix in {".rdb", ".aof", ".manifest"}:
             path.unlink()

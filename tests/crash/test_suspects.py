@@ -12,9 +12,9 @@ from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from outbox.envelope import seal
+from tests.crash.harness import RedisWorkers
 from tests.crash.poison import INNOCENT, Innocent, Poison
-from tests.crash.running import Workers, numbers
-from tests.crash.scene import RedisWorkers
+from tests.support.worker_processes import Workers, numbers
 
 FLAGS = ("--lease", "1", "--sleep", "0.2", "--concurrency", str(INNOCENT + 1))
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from outbox.drivers.base import Driver
 from tests.crash.application import Ledger
-from tests.crash.running import Oracle, Run
+from tests.support.worker_processes import Oracle, Run
 
 SLACK = 0.25
 """Seconds by which a process may be late to write down what it does."""

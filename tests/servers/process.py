@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tests.servers.errors import ServerFailedError
 
-TETHER = Path(__file__).with_name("tether.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 
-# Linux kills a tethered process when the thread that started it ends, not when the whole process does. A test may
+# Linux kills such a process when the thread that started it ends, not when the whole process does. A test may
 # restart a server from a thread that is soon gone (`asyncio.to_thread`), so one thread that stays starts them all.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-starter")
 
@@ -56,12 +56,10 @@ def free_port() -> int:
 
 
 def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    tethered = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command]
+    wrapped = [sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), *command]
     with log.open("ab") as output:
         # A session of its own keeps Ctrl-C from the servers: the tests are to stop them, after their own clean-up.
-        return subprocess.Popen(
-            tethered, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+        return subprocess.Popen(wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
 def _first_client_port() -> int:

@@ -471,7 +471,7 @@ async def test_a_worker_whose_slots_are_all_stuck_stops(monkeypatch: pytest.Monk
         def handle(self) -> None:
             release.wait(20)  # a call into C, which nothing interrupts
 
-    monkeypatch.setattr(module, "Executor", impatient)
+    monkeypatch.setattr(module, "Executor", with_short_timeouts)
     running = Running(concurrency=2)
     running.store.put(Stuck(), Stuck(), Stuck())
     ended = await running.ended()
@@ -492,7 +492,7 @@ async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: 
         def handle(self) -> None:
             release.wait(20)  # a call into C, which nothing interrupts
 
-    monkeypatch.setattr(module, "Executor", impatient)
+    monkeypatch.setattr(module, "Executor", with_short_timeouts)
     running = Running(concurrency=2, stop_when_empty=True)
     running.store.put(Stuck(), Quick())
     ended = await running.ended()
@@ -501,7 +501,7 @@ async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: 
     assert len(running.store.failed) == 1
 
 
-def impatient(*arguments: Any) -> Executor:
+def with_short_timeouts(*arguments: Any) -> Executor:
     return Executor(*arguments, (0.02, 0.02))
 
 

@@ -1,0 +1,56 @@
+"""A worker whose jobs arrived one by one holds each of them under a claim token of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.proxy import Proxy
+from outbox.drivers.database import DatabaseDriver
+from outbox.envelope import seal
+from tests.support.recorded_jobs import Endless
+from tests.support.worker_processes import Workers, until
+
+SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
+COUNT = 300
+LEASE = 5
+
+
+@pytest.fixture
+async def proxy(migrated_url: str) -> AsyncIterator[Proxy]:
+    proxy = Proxy(migrated_url)
+    async with await proxy.start():
+        yield proxy
+        await proxy.close()
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+async def test_a_worker_with_300_claims_far_from_its_server_keeps_every_lease(
+    proxy: Proxy, database: DatabaseDriver, tmp_path: Path
+) -> None:
+    """One statement for each token would take six seconds, which is longer than the lease."""
+    workers = Workers(proxy.url, tmp_path)
+    worker = await workers.started(
+        "--concurrency", str(COUNT), "--lease", str(LEASE), "--timeout", "0", "--sleep", "0.01"
+    )
+    for number in range(COUNT):
+        await database.insert([seal(Endless(number=number))])
+        await until(lambda count=number + 1: len(workers.oracle.runs("begin")) >= count)  # type: ignore[misc]
+    held = await database.list_jobs(limit=COUNT)
+    assert len(held) == COUNT
+    proxy.delay = 0.010  # 20 ms for a round trip
+    renewed = {job.reserved_until for job in held}
+    # Two whole leases: what is not renewed in time is lost, and begins again.
+    for _ in range(2):
+        await asyncio.sleep(LEASE)
+        jobs = await database.list_jobs(limit=COUNT)
+        assert {job.attempts for job in jobs} == {1}
+        assert {job.state.value for job in jobs} == {"reserved"}
+        assert renewed.isdisjoint(job.reserved_until for job in jobs)
+    assert len(workers.oracle.runs("begin")) == COUNT
+    assert worker.of("lease_lost") == []
+    proxy.delay = 0.0
+    await workers.close()

@@ -1,0 +1,177 @@
+"""What a server refuses and may allow later is an outage: errors that no list knows, and, after a good start, rights,
+passwords and tables that are gone for a while."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.envelope import seal
+from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
+from outbox.settlement import Settlement
+from tests.conformance.jobs import envelopes
+from tests.servers import sql
+from tests.support.recorded_jobs import Counted
+from tests.support.worker_processes import Workers, until
+
+SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
+NO_LIST_KNOWS = 7777
+PASSING = [3032, 3168, 1135, 9501, 1105, 9006, 1815, 1206, NO_LIST_KNOWS]
+FINAL = [1406, 1366, 3140]
+
+on_servers = pytest.mark.parametrize("backend", SERVERS, indirect=True)
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@contextmanager
+def refusing(url: str, code: int, *events: str) -> Iterator[None]:
+    """A trigger says that the server refuses these statements."""
+    with sql.connection(url) as operator:
+        for event in events:
+            operator.exec_driver_sql(
+                f"CREATE TRIGGER refuses_{event} BEFORE {event} ON queue_jobs FOR EACH ROW "
+                f"SIGNAL SQLSTATE 'HY000' SET mysql_errno = {code}, message_text = 'not now'"
+            )
+    try:
+        yield
+    finally:
+        with sql.connection(url) as operator:
+            for event in events:
+                operator.exec_driver_sql(f"DROP TRIGGER refuses_{event}")
+
+
+@on_servers
+@pytest.mark.parametrize("code", PASSING)
+async def test_an_error_that_may_pass_is_an_outage(driver: DatabaseDriver, migrated_url: str, code: int) -> None:
+    await driver.insert(envelopes(2))
+    claims = await driver.claim(["default"], 1, 30)
+    with refusing(migrated_url, code, "INSERT", "UPDATE", "DELETE"):
+        for call in (
+            lambda: driver.insert(envelopes(1)),
+            lambda: driver.claim(["default"], 1, 30),
+            lambda: driver.extend([claims[0].fence], 30),
+            lambda: driver.settle([Settlement.completed(claims[0].fence)]),
+            lambda: driver.settle([Settlement.snoozed(claims[0].fence)]),
+        ):
+            with pytest.raises(BackendUnavailable, match="not now"):
+                await call()
+    settled = await driver.settle([Settlement.completed(claims[0].fence)])
+    assert len(settled.accepted) == 1
+    [claim] = await driver.claim(["default"], 2, 30)
+    assert claim.attempt == 1
+
+
+@on_servers
+@pytest.mark.parametrize("code", FINAL)
+async def test_an_error_about_values_is_none(driver: DatabaseDriver, migrated_url: str, code: int) -> None:
+    await driver.insert(envelopes(1))
+    [claim] = await driver.claim(["default"], 1, 30)
+    with refusing(migrated_url, code, "DELETE"), pytest.raises(DBAPIError, match="not now"):
+        await driver.settle([Settlement.completed(claim.fence)])
+
+
+TABLES = (
+    ("ALTER TABLE queue_jobs RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO queue_jobs"),
+    (
+        "ALTER TABLE queue_jobs RENAME COLUMN attempts TO tries",
+        "ALTER TABLE queue_jobs RENAME COLUMN tries TO attempts",
+    ),
+)
+
+
+@pytest.mark.parametrize(("away", "back"), TABLES, ids=["table", "column"])
+async def test_what_is_renamed_for_a_moment_is_an_outage_once_it_was_there(
+    driver: DatabaseDriver, migrated_url: str, away: str, back: str
+) -> None:
+    fresh = DatabaseDriver(migrated_url)
+    await driver.insert(envelopes(2))
+    [claim] = await driver.claim(["default"], 1, 30)
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(away)
+    try:
+        for call in (
+            lambda: driver.claim(["default"], 1, 30),
+            lambda: driver.settle([Settlement.snoozed(claim.fence)]),
+            lambda: driver.insert(envelopes(1)),
+        ):
+            with pytest.raises(RequestRefused, match="alembic upgrade head"):
+                await call()
+        with pytest.raises(ConfigurationError, match="alembic upgrade head"):
+            await fresh.check()
+    finally:
+        with sql.connection(migrated_url) as operator:
+            operator.exec_driver_sql(back)
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    await fresh.close()
+
+
+RIGHTS: Sequence[tuple[str, str]] = (
+    ("REVOKE DELETE ON {database}.* FROM limited@'%%'", "GRANT DELETE ON {database}.* TO limited@'%%'"),
+    ("REVOKE ALL ON {database}.* FROM limited@'%%'", "GRANT ALL ON {database}.* TO limited@'%%'"),
+    ("ALTER USER limited@'%%' IDENTIFIED BY 'other'", "ALTER USER limited@'%%' IDENTIFIED BY 'secret'"),
+    ("ALTER USER limited@'%%' ACCOUNT LOCK", "ALTER USER limited@'%%' ACCOUNT UNLOCK"),
+)
+
+
+@on_servers
+@pytest.mark.parametrize(("away", "back"), RIGHTS, ids=["right", "rights", "password", "account"])
+async def test_rights_and_passwords_that_change_are_an_outage_after_a_good_start(
+    migrated_url: str, limited_url: str, away: str, back: str
+) -> None:
+    driver, fresh = DatabaseDriver(limited_url), DatabaseDriver(limited_url)
+    await driver.insert(envelopes(1))
+    [claim] = await driver.claim(["default"], 1, 30)
+    database = make_url(migrated_url).database
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(away.format(database=database))
+        # Whoever is logged in stays so: what changed is met by new connections.
+        for row in operator.exec_driver_sql("SHOW PROCESSLIST").fetchall():
+            if row[1] == "limited":
+                operator.exec_driver_sql(f"KILL {row[0]}")
+    for _ in range(2):
+        with pytest.raises(RequestRefused, match="refuses this user or database"):
+            await driver.settle([Settlement.completed(claim.fence)])
+    with pytest.raises(ConfigurationError, match="refuses this user or database"):
+        await fresh.check()
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(back.format(database=database))
+    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    await driver.close()
+    await fresh.close()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", *SERVERS], indirect=True)
+async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_the_ends(
+    migrated_url: str, database: DatabaseDriver, tmp_path: Path
+) -> None:
+    workers = Workers(migrated_url, tmp_path)
+    worker = await workers.started("--lease", "30", "--sleep", "0.05")
+    await database.insert([seal(Counted(number=number, seconds=0.5)) for number in range(3)])
+    await workers.oracle.wait("begin", 3)
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(TABLES[0][0])
+    await workers.oracle.wait("end", 3)
+    await worker.event("connection_down")
+    with sql.connection(migrated_url) as operator:
+        operator.exec_driver_sql(TABLES[0][1])
+    await worker.event("connection_up")
+    await database.insert([seal(Counted(number=3))])
+    await workers.oracle.wait("end", 4)
+    await until(lambda: len(worker.of("job_settled")) == 4)
+    assert await worker.terminate() == 0
+    assert len(workers.oracle.runs("begin")) == 4
+    assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 1
+    assert (await database.list_jobs(), await database.list_failed(), worker.other) == ([], [], [])
+    await workers.close()

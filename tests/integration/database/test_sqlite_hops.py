@@ -1,0 +1,126 @@
+"""Counted, not timed: how often work on SQLite changes threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiosqlite
+import pytest
+from sqlalchemy import event
+
+import outbox.sync
+from outbox import configure
+from outbox.drivers.database import DatabaseDriver
+from outbox.settlement import Settlement
+from tests.conformance.jobs import envelope, envelopes
+from tests.support.embedded_worker import Ping
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+class Hops:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def since(self) -> int:
+        count, self.count = self.count, 0
+        return count
+
+
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
+    hops = Hops()
+    execute = aiosqlite.Connection._execute
+
+    async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        hops.count += 1
+        return await execute(self, *arguments, **options)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
+    return hops
+
+
+@pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url, inserts_directly=True)
+    await driver.insert([envelope(queue="first")])
+    await driver.look(["default"])
+    await driver.claim(["first"], 1, 30)
+    yield driver
+    await driver.close()
+
+
+@pytest.mark.parametrize("count", [1, 400, 3_000])
+async def test_a_dispatch_is_one_hop(driver: DatabaseDriver, hops: Hops, count: int) -> None:
+    await driver.insert(envelopes(count))
+    assert hops.since() == 1
+    assert sum(counts.ready for counts in await driver.counts()) == count
+
+
+def test_a_sync_dispatch_is_none(migrated_url: str, hops: Hops) -> None:
+    configure(database_url=migrated_url)
+    try:
+        outbox.sync.dispatch(Ping())
+        hops.since()
+        outbox.sync.dispatch(Ping())
+        outbox.sync.dispatch_many([Ping() for _ in range(1_500)])
+        assert hops.since() == 0
+    finally:
+        outbox.sync.disconnect()
+        configure()
+
+
+async def test_a_look_is_one_hop_a_claim_three_and_its_end_two(driver: DatabaseDriver, hops: Hops) -> None:
+    await driver.insert(envelopes(10))
+    hops.since()
+    await driver.look(["default"])
+    assert hops.since() == 1
+    claims = await driver.claim(["default"], 10, 30)
+    assert (len(claims), hops.since()) == (10, 3)
+    await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    assert hops.since() == 2
+
+
+async def test_a_listener_of_the_engine_misses_nothing(driver: DatabaseDriver) -> None:
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement.split()[0])
+
+    event.listen(driver._database.engine.sync_engine, "before_cursor_execute", note)
+    await driver.insert([envelope()])
+    await driver.claim(["default"], 1, 30)
+    assert sent == ["BEGIN", "INSERT", "BEGIN", "SELECT", "UPDATE"]
+
+
+async def test_all_jobs_of_a_dispatch_are_written_or_none(driver: DatabaseDriver) -> None:
+    jobs = envelopes(1_500)
+    jobs[-1] = jobs[-1]._replace(priority=None)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="NOT NULL"):
+        await driver.insert(jobs)
+    assert [counts for counts in await driver.counts() if counts.ready] == []
+    await driver.insert(envelopes(2))
+    assert sum(counts.ready for counts in await driver.counts()) == 2
+
+
+async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(driver: DatabaseDriver) -> None:
+    task = asyncio.create_task(driver.insert(envelopes(3_000)))
+    while not driver._database._direct_sqlite._room._value < 5:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await driver.insert([envelope(queue="later")])
+    [later] = await driver.claim(["later"], 1, 30)
+    assert later.queue == "later"
+
+
+async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseDriver) -> None:
+    await asyncio.gather(*(driver.insert([envelope()]) for _ in range(100)))
+    assert len(driver._database._direct_sqlite._idle) <= 5
+    assert sum(counts.ready for counts in await driver.counts()) == 100

@@ -1,0 +1,469 @@
+"""Failed jobs of Redis move to the database: each of them, once, and no others, whatever ends in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+from redis import Redis as Client
+
+from outbox.drivers.base import Claim, FailedJob, WorkerStatus
+from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
+from outbox.drivers.redis import RedisDriver, handover
+from outbox.drivers.redis.handover import HandedOver
+from outbox.drivers.redis.keys import key
+from outbox.envelope import Envelope
+from outbox.errors import BackendUnavailable, TablesMissing
+from outbox.settlement import Failure, Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
+from tests.support.commands import fail
+from tests.support.row_locks import arrivals
+
+WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
+FAILED_KEY = key("default", "failed")
+
+
+class Process:
+    """A worker or an operator: its driver, and the two stores behind it."""
+
+    def __init__(self, redis_url: str, database_url: str) -> None:
+        self.keeper = FailedJobKeeper(database_url, of="redis")
+        self.driver = RedisDriver(redis_url, failed_store=self.keeper)
+        assert isinstance(self.driver._failed, HandedOver)
+        self.handing = self.driver._failed
+
+    async def fail(self, *jobs: Envelope) -> list[Claim]:
+        """Let jobs fail, and end before they have moved on."""
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(self.handing, "arrived", lambda: None)
+            return await fail(self.driver, *jobs)
+
+    async def beat(self) -> None:
+        """With what follows from it, beside it."""
+        await self.driver.beat(WORKER)
+        assert self.handing._moving is not None
+        await self.handing._moving
+
+
+@pytest.fixture
+async def make(redis_url: str, migrated_url: str) -> AsyncIterator[Callable[[], Process]]:
+    made: list[Process] = []
+
+    def another() -> Process:
+        made.append(Process(redis_url, migrated_url))
+        return made[-1]
+
+    yield another
+    for process in made:
+        await process.driver.close()
+
+
+@pytest.fixture
+def worker(make: Callable[[], Process]) -> Process:
+    return make()
+
+
+@pytest.fixture
+def operator(make: Callable[[], Process]) -> Process:
+    return make()
+
+
+@pytest.fixture
+def admin(redis_url: str) -> Iterator[Client]:
+    with Client.from_url(redis_url) as client:
+        yield client
+
+
+class Pause:
+    """Stops whoever calls, once, until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self._go_on = asyncio.Event(), asyncio.Event()
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+    def before(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def paused(*arguments: Any) -> Any:
+            self.reached.set()
+            await self._go_on.wait()
+            return await work(*arguments)
+
+        return paused
+
+
+@contextmanager
+def ending_at(target: object, name: str) -> Iterator[None]:
+    """Whoever comes to this step ends there, as after a kill -9: what follows is not done."""
+
+    async def never(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(target, name, never)
+        with pytest.raises(asyncio.CancelledError):
+            yield
+
+
+# --- the way
+
+
+async def test_a_failed_job_moves_to_the_database_by_itself(
+    worker: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    job = envelope(queue="mail", priority=2)._replace(headers='{"max_tries": 7}')
+    await fail(worker.driver, job, failure=FAILURE)
+    assert worker.handing._moving is not None
+    await worker.handing._moving
+    [row] = await database.list_failed()
+    assert (row.id, row.connection, row.queue, row.name, row.priority) == (job.id, "redis", "mail", job.name, 2)
+    assert (row.payload, row.attempts, row.failure) == (job.payload, 1, FAILURE)
+    assert abs((row.failed_at - await worker.driver.now()).total_seconds()) < 60
+    assert set(admin.keys()) == {b"outbox:queues"}
+    assert await worker.driver.list_failed() == [row]
+    assert [(counts.queue, counts.failed) for counts in await worker.driver.counts()] == [("mail", 1)]
+
+
+async def test_closing_waits_for_those_on_their_way(worker: Process, database: DatabaseDriver) -> None:
+    await fail(worker.driver, *envelopes(150))
+    await worker.driver.close()
+    assert len(await database.list_failed(limit=200)) == 150
+
+
+async def test_a_heartbeat_moves_on_what_a_process_left(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    await worker.fail(*envelopes(3))
+    assert await database.list_failed() == []
+    await operator.beat()
+    assert len(await database.list_failed()) == 3
+
+
+async def test_a_database_that_is_away_delays_no_worker_and_loses_nothing(
+    worker: Process, database: DatabaseDriver, admin: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: object) -> None:
+        raise BackendUnavailable("mysql is away")
+
+    keep, worker.keeper.keep = worker.keeper.keep, away  # type: ignore[method-assign]
+    await fail(worker.driver, *envelopes(3))
+    await worker.beat()
+    await fail(worker.driver, envelope())
+    await worker.beat()
+    assert caplog.text.count("failed jobs stay in Redis until the database takes them: mysql is away") == 1
+    assert admin.zcard(FAILED_KEY) == 4
+    with pytest.raises(BackendUnavailable):
+        await worker.driver.list_failed()
+    worker.keeper.keep = keep  # type: ignore[method-assign]
+    await worker.beat()
+    assert len(await database.list_failed()) == 4
+    assert admin.zcard(FAILED_KEY) == 0
+
+
+async def test_a_database_that_hangs_delays_no_heartbeat(
+    worker: Process, database: DatabaseDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections, and then says nothing for a minute or more."""
+    await worker.fail(envelope())
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await worker.driver.beat(WORKER)
+        await pause.reached.wait()
+        assert [each.id for each in await worker.driver.workers()] == [WORKER.id]
+    pause.go_on()
+    await worker.beat()
+    assert len(await database.list_failed()) == 1
+
+
+async def test_nor_a_worker_that_starts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "_CHECK_SECONDS", 0.1)
+    async with hanging() as port:
+        driver = RedisDriver(
+            redis_url, failed_store=FailedJobKeeper(f"mysql+asyncmy://x@127.0.0.1:{port}/x", of="redis")
+        )
+        async with asyncio.timeout(10):
+            await driver.check()
+            await driver.close()
+
+
+@asynccontextmanager
+async def hanging() -> AsyncIterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    over = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        over.set()
+
+
+async def test_a_worker_starts_while_the_database_is_away_and_not_while_it_has_no_tables(
+    redis_url: str, database_url: str
+) -> None:
+    for url, error in (("mysql+asyncmy://root@127.0.0.1:1/shop", None), (database_url, TablesMissing)):
+        driver = RedisDriver(redis_url, failed_store=FailedJobKeeper(url, of="redis"))
+        if error is None:
+            await driver.check()
+        else:
+            with pytest.raises(error):
+                await driver.check()
+        await driver.close()
+
+
+# --- the fence
+
+
+async def test_a_zombie_writes_no_row(worker: Process, operator: Process, database: DatabaseDriver) -> None:
+    await worker.driver.insert([envelope()])
+    lost = await claim_one(worker.driver, lease=0)
+    owner = await claim_one(operator.driver)
+    assert len((await worker.driver.settle([Settlement.failed(lost.fence, FAILURE)])).stale) == 1
+    await worker.beat()
+    await operator.driver.settle([Settlement.completed(owner.fence)])
+    assert await worker.driver.list_failed() == []
+    assert await database.list_failed() == []
+
+
+# --- processes that end in between
+
+
+async def test_ending_before_the_row_is_written_loses_nothing(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    [claim] = await worker.fail(envelope())
+    with ending_at(worker.keeper, "keep"):
+        await worker.handing.hand_over()
+    assert [job.id for job in await operator.driver.list_failed()] == [claim.fence.job_id]
+
+
+async def test_ending_before_the_row_is_committed_loses_nothing_and_leaves_no_row(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    [claim] = await worker.fail(envelope())
+    with ending_at(worker.handing, "_still"):
+        await worker.handing.hand_over()
+    assert await database.list_failed() == []
+    assert [job.id for job in await operator.driver.list_failed()] == [claim.fence.job_id]
+
+
+async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
+    worker: Process, operator: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    [claim] = await worker.fail(envelope())
+    with ending_at(worker.handing._here, "forget_exactly"):
+        await worker.handing.hand_over()
+    assert (len(await database.list_failed()), admin.zcard(FAILED_KEY)) == (1, 1)
+    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    await worker.beat()
+    assert await database.list_failed() == []
+    assert len(await operator.driver.list_jobs()) == 1
+
+
+@pytest.mark.parametrize("step", ["_drop", "insert"])
+async def test_a_retry_that_ends_in_between_can_be_repeated(
+    worker: Process, operator: Process, database: DatabaseDriver, step: str
+) -> None:
+    [claim] = await worker.fail(envelope())
+    await worker.handing.hand_over()
+    target = operator.handing if step == "_drop" else handover
+    with ending_at(target, step):
+        await operator.driver.retry([claim.fence.job_id])
+    assert len(await database.list_failed()) == 1
+    assert await worker.driver.list_jobs() == []
+    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert await database.list_failed() == []
+    assert len(await worker.driver.list_jobs()) == 1
+
+
+async def test_a_retry_that_ends_before_its_commit_leaves_the_row_and_one_live_job(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    """The one thing that the two stores cannot do together: the row is still shown. A second retry removes it."""
+    [claim] = await worker.fail(envelope())
+    await worker.handing.hand_over()
+    put_back = operator.handing._put_back
+
+    async def put_back_and_end(jobs: Any) -> None:
+        await put_back(jobs)
+        raise asyncio.CancelledError
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(operator.handing, "_put_back", put_back_and_end)
+        with pytest.raises(asyncio.CancelledError):
+            await operator.driver.retry([claim.fence.job_id])
+    assert (len(await database.list_failed()), len(await worker.driver.list_jobs())) == (1, 1)
+    running = await claim_one(worker.driver)
+    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert await database.list_failed() == []
+    assert len((await worker.driver.settle([Settlement.completed(running.fence)])).accepted) == 1
+
+
+# --- processes that meet
+
+
+async def test_a_slow_hand_over_writes_no_row_of_a_job_that_was_retried_meanwhile(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    pause.go_on()
+    await slow
+    assert await database.list_failed() == []
+    assert len(await operator.driver.list_jobs()) == 1
+
+
+@pytest.mark.parametrize("verb", ["forget", "flush"])
+async def test_a_slow_hand_over_brings_back_nothing_that_was_removed_meanwhile(
+    worker: Process, operator: Process, database: DatabaseDriver, verb: str
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    if verb == "forget":
+        assert await operator.driver.forget([claim.fence.job_id]) == [claim.fence.job_id]
+    else:
+        assert await operator.driver.flush() == 1
+    pause.go_on()
+    await slow
+    assert await database.list_failed() == []
+
+
+async def test_a_slow_hand_over_does_not_replace_a_later_failure_of_the_same_job(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    await operator.driver.retry([claim.fence.job_id])
+    again = await claim_one(operator.driver)
+    await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+    await operator.driver.list_failed()
+    pause.go_on()
+    await slow
+    assert [job.failure.type for job in await database.list_failed()] == ["Later"]
+
+
+async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_first(
+    worker: Process, operator: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.handing._here.forget_exactly = pause.before(worker.handing._here.forget_exactly)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    await operator.driver.retry([claim.fence.job_id])
+    again = await claim_one(operator.driver)
+    operator.handing.arrived = lambda: None  # type: ignore[method-assign]
+    await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+    pause.go_on()
+    await slow
+    assert [job.failure.type for job in await operator.driver.list_failed()] == ["Later"]
+
+
+async def test_of_several_only_those_that_were_retried_meanwhile_are_left_out(
+    worker: Process, operator: Process, database: DatabaseDriver
+) -> None:
+    claims = await worker.fail(*envelopes(10))
+    pause = Pause()
+    worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
+    slow = asyncio.create_task(worker.handing.hand_over())
+    await pause.reached.wait()
+    retried = [claim.fence.job_id for claim in claims[:4]]
+    assert await operator.driver.retry(retried) == retried
+    pause.go_on()
+    await slow
+    assert {job.id for job in await database.list_failed()} == {claim.fence.job_id for claim in claims[4:]}
+
+
+async def test_a_retry_waits_for_the_hand_over_that_is_writing_the_row(
+    worker: Process, operator: Process, database: DatabaseDriver, backend: str
+) -> None:
+    [claim] = await worker.fail(envelope())
+    pause = Pause()
+    worker.handing._still = pause.before(worker.handing._still)  # type: ignore[method-assign, assignment]
+    with arrivals(operator.keeper) as waiting:  # type: ignore[arg-type]
+        slow = asyncio.create_task(worker.handing.hand_over())
+        await pause.reached.wait()
+        retrying = asyncio.create_task(operator.driver.retry([claim.fence.job_id]))
+        await waiting.wait_for(1)
+        pause.go_on()
+        assert await retrying == [claim.fence.job_id]
+    await slow
+    assert await database.list_failed() == []
+    assert len(await operator.driver.list_jobs()) == 1
+
+
+async def test_many_processes_hand_over_everything_once(
+    make: Callable[[], Process], worker: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    await worker.fail(*envelopes(400))
+    await asyncio.gather(*(make().handing.hand_over() for _ in range(4)))
+    assert len(await database.list_failed(limit=500)) == 400
+    assert admin.zcard(FAILED_KEY) == 0
+
+
+# --- whose failed jobs
+
+
+async def test_each_connection_sees_its_own_failed_jobs(
+    worker: Process, migrated_url: str, database: DatabaseDriver
+) -> None:
+    shop = DatabaseDriver(migrated_url, keeps_failed_of=["redis"])
+    await fail(worker.driver, *envelopes(2))
+    [theirs] = await fail(shop, envelope())
+    assert len(await worker.driver.list_failed()) == 2
+    assert [job.id for job in await shop.list_failed()] == [theirs.fence.job_id]
+    assert [counts.failed for counts in await shop.counts()] == [1]
+    [mine, _] = await worker.driver.list_failed()
+    assert await shop.get_failed(mine.id) is None
+    assert await shop.find_failed(mine.id.hex[-12:]) == []
+    assert await shop.retry([mine.id]) == await shop.forget([mine.id]) == []
+    assert await worker.driver.forget([theirs.fence.job_id]) == []
+    assert (await shop.retry_all(), await shop.flush(), len(await database.list_failed())) == (1, 0, 2)
+    assert await worker.driver.retry_all() == 2
+    assert {job.id for job in await shop.list_jobs()} == {theirs.fence.job_id}
+    await shop.close()
+
+
+async def test_a_redis_whose_clock_is_ahead_fails_nothing_in_the_future(
+    worker: Process, operator: Process, database: DatabaseDriver, admin: Client
+) -> None:
+    """Otherwise `retry --all` and `prune` would not see it yet."""
+    [claim] = await worker.fail(envelope())
+    admin.zincrby(FAILED_KEY, 3_600e6, claim.fence.job_id.bytes)
+    [row] = await operator.driver.list_failed()
+    assert row.failed_at <= await database.now()
+    assert await operator.driver.retry_all() == 1
+
+
+async def test_jobs_of_a_megabyte_are_handed_over(worker: Process, database: DatabaseDriver) -> None:
+    payload = f'{{"text": "{"🐘" * 250_000}"}}'
+    await fail(worker.driver, *(envelope(payload=payload) for _ in range(12)))
+    rows: list[FailedJob] = await worker.driver.list_failed()
+    assert [row.payload == payload for row in rows] == [True] * 12
+
+
+async def test_older_failures_are_flushed_by_the_databases_clock(
+    worker: Process, operator: Process, admin: Client
+) -> None:
+    older, younger = await worker.fail(envelope(1), envelope(2))
+    admin.zincrby(FAILED_KEY, -3_605e6, older.fence.job_id.bytes)
+    admin.zincrby(FAILED_KEY, -3_595e6, younger.fence.job_id.bytes)
+    assert await operator.driver.flush(older_than=3_600) == 1
+    assert [job.id for job in await operator.driver.list_failed()] == [younger.fence.job_id]

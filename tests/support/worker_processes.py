@@ -1,0 +1,183 @@
+"""Worker processes, their logs, and the oracle of what their jobs did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 40.0
+"""Seconds after which a test gives up waiting for what a worker should do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the oracle."""
+
+    what: str
+    id: str
+    number: int
+    attempt: int
+    pid: int
+    at: float
+    error: str = ""
+
+
+class Oracle:
+    """The log that jobs append to, outside outbox's tables."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def runs(self, what: str | None = None) -> list[Run]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        runs = [Run(**json.loads(line)) for line in lines]
+        return [run for run in runs if what is None or run.what == what]
+
+    async def wait(self, what: str, count: int = 1) -> list[Run]:
+        await until(lambda: len(self.runs(what)) >= count, lambda: f"{count} times {what!r} in {self.runs()}")
+        return self.runs(what)
+
+
+async def until(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
+    """Look until ``condition`` holds; fail when that takes too long."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE:.0f} s for {describe()}"
+        await asyncio.sleep(0.02)
+
+
+class WorkerProcess:
+    """``python -m outbox.work --json …``, and the events that it logs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self.other: list[str] = []
+        """What it wrote that is not an event."""
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            try:
+                self.events.append(json.loads(line))
+            except ValueError:
+                self.other.append(line.decode(errors="replace"))
+
+    def of(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        return [
+            each
+            for each in list(self.events)
+            if each["event"] == event and all(each.get(key) == value for key, value in fields.items())
+        ]
+
+    async def event(self, event: str, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        await until(
+            lambda: len(self.of(event, **fields)) >= count,
+            lambda: f"{count} times {event} {fields}; it said {self.events[-20:]} {self.other[-20:]}",
+        )
+        return self.of(event, **fields)
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    async def exit_code(self) -> int:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                code = await self.process.wait()
+        except TimeoutError:
+            raise AssertionError(f"it did not end; it said {self.events[-20:]} {self.other[-20:]}") from None
+        await self._reader
+        return code
+
+    async def terminate(self) -> int:
+        code = self.process.returncode
+        assert code is None, f"it ended by itself with {code}; it said {self.events[-20:]} {self.other[-20:]}"
+        self.send(signal.SIGTERM)
+        return await self.exit_code()
+
+    async def kill(self) -> None:
+        """SIGKILL, for all of its processes."""
+        for pid in {self.pid, *(event["pid"] for event in self.of("process_started"))}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self.process.wait()
+        await self._reader
+
+
+def _hear_signals(ignored: Sequence[signal.Signals] = ()) -> None:
+    """A run of the tests in the background, or under ``nohup``, ignores these, and its children would as well."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+
+class Workers:
+    """Starts workers of a test, and leaves none behind."""
+
+    def __init__(self, url: str, directory: Path, modules: str = "tests.support.recorded_jobs") -> None:
+        self.url = url
+        self.directory = directory
+        self.modules = modules
+        self.ignored_signals: tuple[signal.Signals, ...] = ()
+        """What a worker that is started from now on ignores, as under ``nohup``."""
+        self.oracle = Oracle(directory / "runs.log")
+        self._started: list[WorkerProcess] = []
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return {
+            **os.environ,
+            "DATABASE_URL": self.url,
+            "OUTBOX_JOBS": self.modules,
+            "RUN_LOG": str(self.oracle.path),
+            "PYTHONPATH": path,
+        }
+
+    async def start(self, *flags: str, json_lines: bool = True, cwd: Path | None = None) -> WorkerProcess:
+        arguments: Sequence[str] = ("-m", "outbox.work", *flags, *(["--json"] if json_lines else []))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            cwd=cwd or self.directory,
+            env=self.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=2**22,
+            preexec_fn=partial(_hear_signals, self.ignored_signals),
+        )
+        self._started.append(WorkerProcess(process))
+        return self._started[-1]
+
+    async def started(self, *flags: str, **options: Any) -> WorkerProcess:
+        """The same, and wait until it says that it works."""
+        worker = await self.start(*flags, **options)
+        await worker.event("worker_started")
+        return worker
+
+    async def close(self) -> None:
+        for worker in self._started:
+            with suppress(ProcessLookupError):
+                worker.send(signal.SIGCONT)
+            await worker.kill()
+
+
+def numbers(runs: Iterable[Run]) -> list[int]:
+    return sorted(run.number for run in runs)
