@@ -1,7 +1,7 @@
 """``python -m benchmarks.contention DATABASE_URL [brief]``: how often 16 claimers wait for each other.
 
 Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server, MySQL or MariaDB, counts the
-waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``brief``, claims say that
+waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``short_jobs``, claims say that
 they are, and MySQL holds jobs where they are. For docs/decisions/0002-holding-a-job.md it was run with
 `Dialect.reserve` as it was, and again with one that wrote `reserved_until` only, on both servers.
 """
@@ -24,10 +24,10 @@ from outbox.settlement import Settlement
 CLAIMERS, JOBS, BATCH = 16, 20_000, 50
 
 
-async def drain(driver: DatabaseDriver, *, brief: bool) -> int:
+async def drain(driver: DatabaseDriver, *, short_jobs: bool) -> int:
     done = empty = 0
     while empty < 3:
-        claims = await driver.claim(["default"], BATCH, 60, brief=brief)
+        claims = await driver.claim(["default"], BATCH, 60, short_jobs=short_jobs)
         empty = 0 if claims else empty + 1
         done += len((await driver.settle([Settlement.completed(claim.fence) for claim in claims])).accepted)
     return done
@@ -42,7 +42,7 @@ async def row_lock_waits(url: str) -> int:
     return int(row[1])
 
 
-async def main(url: str, *, brief: bool) -> None:
+async def main(url: str, *, short_jobs: bool) -> None:
     before = await row_lock_waits(url)
     drivers = [DatabaseDriver(url, pool_size=1) for _ in range(CLAIMERS)]
     refused: list[str] = []
@@ -54,7 +54,7 @@ async def main(url: str, *, brief: bool) -> None:
 
     await drivers[0].insert([Envelope(new_job_id(), "default", "benchmarks.Nothing", 5, "{}") for _ in range(JOBS)])
     begun = time.perf_counter()
-    done = sum(await asyncio.gather(*(drain(driver, brief=brief) for driver in drivers)))
+    done = sum(await asyncio.gather(*(drain(driver, short_jobs=short_jobs) for driver in drivers)))
     seconds = time.perf_counter() - begun
     for driver in drivers:
         await driver.close()
@@ -65,4 +65,4 @@ async def main(url: str, *, brief: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], brief="brief" in sys.argv[2:]))
+    asyncio.run(main(sys.argv[1], short_jobs="brief" in sys.argv[2:]))

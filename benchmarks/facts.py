@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from benchmarks.percentiles import percentile
 from benchmarks.stores import Store
-from outbox.drivers.database.engine import create_engine, parse_url
+from outbox.drivers.database.connection.engine import create_engine, parse_url
 
 _PACKAGES = ("outbox", "sqlalchemy", "asyncmy", "aiosqlite", "redis", "pydantic", "uvloop")
 _INNODB_VARIABLES = (

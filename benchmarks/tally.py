@@ -25,7 +25,7 @@ VARIABLE = "OUTBOX_BENCH_TALLY"
 """The environment variable with the directory of the tallies of one measurement."""
 
 
-class Tally:
+class Counters:
     """The counts of this process. Times are those of the machine's monotonic clock, the same in every process."""
 
     def __init__(self, directory: Path) -> None:
@@ -51,9 +51,9 @@ class Tally:
 
 
 @cache
-def mine() -> Tally:
+def mine() -> Counters:
     """That of this process, made when its first job runs."""
-    return Tally(Path(os.environ[VARIABLE]))
+    return Counters(Path(os.environ[VARIABLE]))
 
 
 @dataclass(frozen=True, slots=True)

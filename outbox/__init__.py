@@ -16,7 +16,7 @@ from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.job import Job, JobContext
-from outbox.operating import (
+from outbox.operations import (
     cancel,
     clear,
     counts,
@@ -36,7 +36,7 @@ from outbox.settings import Settings, WorkerOptions
 from outbox.settlement import Failure
 
 if TYPE_CHECKING:
-    from outbox.embedded import Worker
+    from outbox.embedded_worker import Worker
 
 __all__ = [
     "Backoff",
@@ -90,7 +90,7 @@ if Path(__file__).parent.with_suffix(".py").exists():
 def __getattr__(name: str) -> Any:
     # An application that only dispatches needs nothing of what a worker is made of.
     if name == "Worker":
-        from outbox.embedded import Worker
+        from outbox.embedded_worker import Worker
 
         return Worker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from outbox.console import checking, ddl, dispatching, failing, jobs, monitoring, queueing, workers
+from outbox.console import check, ddl, dispatch, failed_jobs, jobs, monitor, queues, workers
 from outbox.console.command import Commands
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
@@ -30,22 +30,22 @@ def cli() -> None:
 
 
 for command in (
-    dispatching.dispatch,
+    dispatch.dispatch,
     jobs.jobs,
     jobs.show,
-    failing.failed,
-    failing.retry,
-    failing.forget,
-    failing.flush,
-    failing.prune,
-    queueing.clear,
-    queueing.pause,
-    queueing.resume,
-    queueing.cancel,
-    queueing.stats,
-    monitoring.monitor,
+    failed_jobs.failed,
+    failed_jobs.retry,
+    failed_jobs.forget,
+    failed_jobs.flush,
+    failed_jobs.prune,
+    queues.clear,
+    queues.pause,
+    queues.resume,
+    queues.cancel,
+    queues.stats,
+    monitor.monitor,
     workers.workers,
-    checking.check,
+    check.check,
     ddl.ddl,
 ):
     cli.add_command(command)

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from outbox.closed_loops import before_loop_ends
-from outbox.drivers.base import Accepts, Driver
-from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
+from outbox.drivers.base import Driver, RelayTarget
+from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.errors import ConfigurationError
+from outbox.loop_cleanup import before_loop_ends
 from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
 from outbox.url_secrets import without_secrets
 
@@ -132,7 +132,7 @@ def _redis_driver(settings: Settings, name: str, pool_size: int) -> Driver:
     keeper = None
     if has_database(settings):
         with _blamed(settings, DATABASE):
-            keeper = FailedJobKeeper(settings.database_url, of=name)
+            keeper = FailedJobArchive(settings.database_url, of=name)
     kind, url = _redis_class(name), connection_settings(settings, name).url
     with _blamed(settings, name):
         return kind(url, name=name, pool_size=pool_size, failed_store=keeper)
@@ -222,7 +222,7 @@ def open_relay_source(settings: Settings) -> DatabaseDriver:
         return DatabaseDriver(connection_settings(settings, DATABASE).url, pool_size=1)
 
 
-def open_relay_target(settings: Settings, name: str) -> Accepts:
+def open_relay_target(settings: Settings, name: str) -> RelayTarget:
     """What a relay moves jobs to.
 
     Raises:

@@ -12,16 +12,16 @@ from sqlalchemy.orm import Session, scoped_session
 
 from outbox import registry
 from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
-from outbox.drivers.database.staging import check_database, stage
-from outbox.envelope import DelayOption, Envelope, Options, seal_many
+from outbox.drivers.database.jobs.staging import check_database, stage
+from outbox.envelope import DelayOption, Envelope, Options, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
 from outbox.ids import JobId
 from outbox.job import BackoffOption, Job, check_connection
 from outbox.job_definition import generator_method, meant_option
-from outbox.relay.route import outward, relayed_connection
+from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import relay_threads
 from outbox.settings import DATABASE
-from outbox.wakeups import announce
+from outbox.wakeup_factory import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
 
@@ -92,7 +92,7 @@ async def dispatch_many(
     Without a session, jobs of one connection are stored in one transaction, and connections one after the other: where
     one does not answer, the jobs of those before it are stored.
     """
-    sealed = seal_all(jobs, options)
+    sealed = serialize_all(jobs, options)
     if session is not None:
         stage_all(session, sealed)
     else:
@@ -101,14 +101,14 @@ async def dispatch_many(
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Serialized:
     """What one dispatch writes."""
 
     ids: list[JobId]
     by_connection: dict[str, list[Envelope]]
 
 
-def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
+def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
     """Check the options and every job before anything is written.
 
     Raises:
@@ -133,12 +133,12 @@ def seal_all(jobs: Iterable[Job], options: DispatchOptions) -> Sealed:
         backoff=options.get("backoff"),
         payload_limit=settings.payload_limit,
     )
-    sealed = Sealed([], {})
+    sealed = Serialized([], {})
     remaining = iter(jobs)
     kinds: set[type[Job]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SEALED_AT_ONCE)):
-        for job, envelope in zip(some, seal_many(some, checked), strict=True):
+        for job, envelope in zip(some, serialize_many(some, checked), strict=True):
             if type(job) not in kinds:
                 _check_runnable(type(job))
                 kinds.add(type(job))
@@ -161,7 +161,7 @@ def _check_runnable(kind: type[Job]) -> None:
         raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
 
 
-def stage_all(session: AnySession, sealed: Sealed) -> None:
+def stage_all(session: AnySession, sealed: Serialized) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
     target, settings = sync_session(session), current_settings()
@@ -170,14 +170,14 @@ def stage_all(session: AnySession, sealed: Sealed) -> None:
         if is_relayed(settings, name):
             # Workers look for them nowhere else, so that in another database they would wait for ever.
             check_database(target, connection_settings(settings, DATABASE).url)
-            rows += [outward(envelope, name) for envelope in envelopes]
+            rows += [to_relay_row(envelope, name) for envelope in envelopes]
         else:
             rows += envelopes
     if rows:
         stage(target, rows, _committed)
 
 
-async def store_all(sealed: Sealed) -> None:
+async def store_all(sealed: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
     for name, envelopes in sealed.by_connection.items():
         await driver_here(name).insert(envelopes)

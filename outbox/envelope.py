@@ -188,12 +188,12 @@ def check_delay(seconds: object) -> float:
 _NO_OPTIONS = Options()
 
 
-def seal(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
-    """`seal_many` for one job."""
-    return seal_many((job,), options)[0]
+def serialize(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
+    """`serialize_many` for one job."""
+    return serialize_many((job,), options)[0]
 
 
-def seal_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envelope]:
+def serialize_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envelope]:
     """Validate and serialise ``jobs``, which get their ids in this order.
 
     The serialised form is validated, not the object: what a worker will load is what was checked here, even where
@@ -246,7 +246,7 @@ def _described(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def unseal(name: str, payload: str) -> Job:
+def deserialize(name: str, payload: str) -> Job:
     """The job that was stored as ``name`` and ``payload``.
 
     Raises:

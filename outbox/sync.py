@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from outbox import operating
+from outbox import operations
 from outbox.connections import disconnect as disconnect_async
-from outbox.dispatch import AnySession, DispatchOptions, seal_all, stage_all, store_all
+from outbox.dispatch import AnySession, DispatchOptions, serialize_all, stage_all, store_all
 from outbox.ids import JobId
 from outbox.job import Job
 
@@ -59,7 +59,7 @@ def dispatch_many(
     thread, over connections that are kept for the next call from any thread.
     """
     # Here, not on the loop: a generator of jobs may use what belongs to its thread, or dispatch some itself.
-    sealed = seal_all(jobs, options)
+    sealed = serialize_all(jobs, options)
     if session is not None:
         stage_all(session, sealed)
     else:
@@ -80,26 +80,26 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return call
 
 
-clear = _blocking(operating.clear)
-counts = _blocking(operating.counts)
-failed_groups = _blocking(operating.failed_groups)
-failed_jobs = _blocking(operating.failed_jobs)
-find = _blocking(operating.find)
-forget = _blocking(operating.forget)
-forget_all = _blocking(operating.forget_all)
-jobs = _blocking(operating.jobs)
-pause = _blocking(operating.pause)
-resume = _blocking(operating.resume)
-retry = _blocking(operating.retry)
-retry_all = _blocking(operating.retry_all)
-workers = _blocking(operating.workers)
+clear = _blocking(operations.clear)
+counts = _blocking(operations.counts)
+failed_groups = _blocking(operations.failed_groups)
+failed_jobs = _blocking(operations.failed_jobs)
+find = _blocking(operations.find)
+forget = _blocking(operations.forget)
+forget_all = _blocking(operations.forget_all)
+jobs = _blocking(operations.jobs)
+pause = _blocking(operations.pause)
+resume = _blocking(operations.resume)
+retry = _blocking(operations.retry)
+retry_all = _blocking(operations.retry_all)
+workers = _blocking(operations.workers)
 
 
 def cancel(job_id: JobId | str, *, session: AnySession | None = None, connection: str | None = None) -> bool:
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
-        return operating.cancel_in(session, job_id, connection)
-    return _loops.run_in_thread(operating.cancel(job_id, connection=connection))
+        return operations.cancel_in(session, job_id, connection)
+    return _loops.run_in_thread(operations.cancel(job_id, connection=connection))
 
 
 def disconnect() -> None:

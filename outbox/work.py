@@ -1,6 +1,6 @@
 """``python -m outbox.work [MODULE[:ATTRIBUTE]]``: a worker, or several under a supervisor.
 
-Exit codes are those of `outbox.runtime.exits`: 0 asked to stop or done, 1 an unexpected error, 2 configuration,
+Exit codes are those of `outbox.runtime.process.exit_codes`: 0 asked to stop or done, 1 an unexpected error, 2 configuration,
 12 ``--memory``, 13 to a supervisor, 14 every slot stuck, 15 event loop blocked, 130 a second INT, TERM, QUIT or HUP.
 """
 
@@ -25,24 +25,24 @@ from outbox.connections import open_driver
 from outbox.drivers.base import Driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
-from outbox.notify.group import Hub, Line
 from outbox.registry import import_failure, import_jobs, registered
-from outbox.runtime.exits import ExitCode, before_end
-from outbox.runtime.logs import EventLog
-from outbox.runtime.patched_python import refuse_patched_python
-from outbox.runtime.process import Supervised, leave, run_worker
-from outbox.runtime.process_state import ProcessState
-from outbox.runtime.relaying import SAFETY_NET, relay_loops
-from outbox.runtime.reload import Reloader, run_reloading
-from outbox.runtime.signals import Signals
-from outbox.runtime.supervisor import Supervisor, worker_command
-from outbox.runtime.systemd import notify_systemd
-from outbox.runtime.waking import Waking
+from outbox.runtime.process.exit_codes import ExitCode, before_end
+from outbox.runtime.process.patched_python import refuse_patched_python
+from outbox.runtime.process.process_state import ProcessState
+from outbox.runtime.process.reload import Reloader, run_reloading
+from outbox.runtime.process.signals import Signals
+from outbox.runtime.process.supervisor import Supervisor, worker_command
+from outbox.runtime.process.systemd import notify_systemd
+from outbox.runtime.process.worker_process import Supervised, leave, run_worker
+from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
+from outbox.runtime.reporting.logs import EventLog
+from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
-from outbox.wakeups import binary_log
+from outbox.wakeup_factory import binary_log
+from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -191,11 +191,11 @@ def _worker(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
         )
     _warn_of_queues_without_jobs(options.queue)
-    waking = Waking(settings, options.wake, events, Line.take())
+    wakeup_selector = WakeupSelector(settings, options.wake, events, FanoutClient.take())
     # A worker that waits for the last job does not leave it lying about.
     interval = options.sleep if options.stop_when_empty else SAFETY_NET
     relays = relay_loops(settings, events, interval=interval)
-    return Worker(options, drivers, events, name=name, waking=waking, relays=relays, process=process)
+    return Worker(options, drivers, events, name=name, wakeup_selector=wakeup_selector, relays=relays, process=process)
 
 
 def _warn_of_queues_without_jobs(queues: Sequence[str]) -> None:
@@ -217,7 +217,7 @@ def _say_what_is_left(log: EventLog) -> None:
 
 
 def _supervise(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
-    hub = Hub(partial(binary_log, Settings.load()))
+    hub = FanoutServer(partial(binary_log, Settings.load()))
     supervisor = Supervisor(
         worker_command(arguments),
         options.processes,

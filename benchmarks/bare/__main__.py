@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from benchmarks.bare.innodb import InnoDBLoop
 from benchmarks.bare.loop import Loop
 from benchmarks.bare.sqlite import SQLiteLoop
-from benchmarks.tally import VARIABLE, Tally
+from benchmarks.tally import VARIABLE, Counters
 
 try:
     import uvloop
@@ -27,7 +27,7 @@ else:
 
 def main(url: str, batch: int, commits: str) -> None:
     kind: type[InnoDBLoop | SQLiteLoop] = SQLiteLoop if make_url(url).get_backend_name() == "sqlite" else InnoDBLoop
-    loop: Loop = kind(url, Tally(Path(os.environ[VARIABLE])), batch=batch, joined=commits == "one")
+    loop: Loop = kind(url, Counters(Path(os.environ[VARIABLE])), batch=batch, joined=commits == "one")
     print("ready", flush=True)
     sys.stdin.readline()
     with asyncio.Runner(loop_factory=new_loop) as runner:

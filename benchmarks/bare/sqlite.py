@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import make_url
 
 from benchmarks.bare.loop import Loop, Row
-from benchmarks.tally import Tally
+from benchmarks.tally import Counters
 
 _NOW = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 _UNTIL = "(strftime('%Y-%m-%d %H:%M:%f', 'now', '30 seconds') || '000')"
@@ -32,7 +32,7 @@ def connect(url: str) -> sqlite3.Connection:
 
 
 class SQLiteLoop(Loop):
-    def __init__(self, url: str, tally: Tally, *, batch: int, joined: bool) -> None:
+    def __init__(self, url: str, tally: Counters, *, batch: int, joined: bool) -> None:
         super().__init__(tally, batch=batch, joined=joined)
         self._connection = connect(url)
 

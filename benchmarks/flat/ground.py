@@ -63,7 +63,7 @@ class Ground:
         """Let there be a fleet of so many workers, as their heartbeats tell; those that claim are of it."""
         for number in range(count):
             worker = WorkerStatus(bytes([number]) * 16, "worker", "host", number, "default", BATCH, 0, 0, 0)
-            await self.drivers[0].beat(worker)
+            await self.drivers[0].heartbeat(worker)
         # How many there are is believed for some seconds by those who have counted.
         self.drivers.clear()
         await self.staff(1)
@@ -92,7 +92,7 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE, brief=True)
+            claims = await driver.claim(self.queues, batch, _LEASE, short_jobs=True)
             await driver.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
@@ -128,7 +128,9 @@ class Ground:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
         before = await self._reads()
         begun = time.perf_counter()
-        taken = await asyncio.gather(*(driver.claim(self.queues, BATCH, _LEASE, brief=True) for driver in self.drivers))
+        taken = await asyncio.gather(
+            *(driver.claim(self.queues, BATCH, _LEASE, short_jobs=True) for driver in self.drivers)
+        )
         seconds = time.perf_counter() - begun
         after = await self._reads()
         for driver, claims in zip(self.drivers, taken, strict=True):

@@ -19,7 +19,7 @@ from benchmarks.sizes import Sizes
 from benchmarks.stores import Store
 from outbox import metadata
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.faults import Fault, classify
+from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable
 from outbox.ids import new_job_id

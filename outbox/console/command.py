@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import click
 
 from outbox.connections import open_driver
-from outbox.console.readable import one_line
-from outbox.console.screen import Screen
+from outbox.console.formatting import one_line
+from outbox.console.output import Screen
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.job import check_queue
 from outbox.settings import Settings

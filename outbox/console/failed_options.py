@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from outbox.console.ages import Since
-from outbox.console.readable import age, line
+from outbox.console.formatting import age, line
+from outbox.console.time_spans import Since
 from outbox.drivers.filters import FailedFilter
 
 

@@ -6,14 +6,14 @@ from datetime import datetime
 
 import click
 
-from outbox.console import documents, tables
-from outbox.console.choosing import choose
+from outbox.console import json_views, tables
 from outbox.console.command import queue as queue_type
-from outbox.console.failing import described_failure
-from outbox.console.readable import age, ago, block, due, indented_json, queue_name
-from outbox.console.screen import Screen
-from outbox.console.spelling import unknown_name, unknown_queue
-from outbox.console.stores import Stores, on_connections
+from outbox.console.connections import Stores, on_connections
+from outbox.console.failed_jobs import described_failure
+from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
+from outbox.console.id_lookup import choose
+from outbox.console.output import Screen
+from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.drivers.base import Driver, JobState, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.errors import InvalidOption, JobNotFound
@@ -48,7 +48,7 @@ async def jobs(
     places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
     place = next(iter(places.values()), None)
     if screen.as_json:
-        listed = [documents.live_job(*each) for each in found]
+        listed = [json_views.live_job(*each) for each in found]
         screen.document(stores.document(jobs=listed, next=place))
     elif found:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
@@ -137,7 +137,7 @@ async def _show(stores: Stores, screen: Screen, connection: str, job_id: JobId) 
     if failed is None:
         return False
     if screen.as_json:
-        document = documents.failed_job(failed)
+        document = json_views.failed_job(failed)
         screen.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))
     else:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
@@ -158,9 +158,9 @@ def _since(job: StoredJob) -> datetime | None:
     }[job.state]
 
 
-def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -> documents.Document:
-    document = documents.live_job(connection, job)
-    document["since"] = documents.moment(_since(job))
+def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -> json_views.Document:
+    document = json_views.live_job(connection, job)
+    document["since"] = json_views.moment(_since(job))
     document["due_seconds"] = round((job.available_at - now).total_seconds(), 3)
     document["worker"] = None
     if run is not None:

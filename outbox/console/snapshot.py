@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outbox import clock
-from outbox.console.stores import Stores
+from outbox.console.connections import Stores
 from outbox.drivers.base import QueueCounts, WorkerStatus
 
 _WINDOW = 30.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from outbox.console.fitting import Column, FittingTable
-from outbox.console.readable import age, ago, due, queue_name, short_id
+from outbox.console.fitting_table import Column, FittingTable
+from outbox.console.formatting import age, ago, due, queue_name, short_id
 from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.filters import FailedGroup
 

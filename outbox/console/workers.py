@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from outbox.console import documents, tables
-from outbox.console.screen import Screen
-from outbox.console.stores import Stores, on_connections
+from outbox.console import json_views, tables
+from outbox.console.connections import Stores, on_connections
+from outbox.console.output import Screen
 
 
 @click.command()
@@ -19,7 +19,7 @@ async def workers(stores: Stores, screen: Screen) -> None:
     answers = await stores.ask(lambda driver: driver.workers())
     statuses = [(name, status) for name, each in answers.items() for status in each]
     if screen.as_json:
-        screen.document(stores.document(workers=[documents.worker(*each) for each in statuses]))
+        screen.document(stores.document(workers=[json_views.worker(*each) for each in statuses]))
     elif not statuses:
         screen.print("No workers.")
     else:

@@ -53,7 +53,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class NextDue:
     """What an idle worker has to look forward to."""
 
     due: float | None
@@ -64,7 +64,7 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class BlockingClaimRequest:
     """A worker with room, in which nothing runs, that waits for a job."""
 
     lease: float
@@ -163,7 +163,7 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
+class HealthIssue:
     """Something about a store that an operator should know. When ``serious``, jobs cannot run as it is."""
 
     message: str
@@ -171,20 +171,20 @@ class Concern:
     serious: bool = False
 
 
-class Inserts(Protocol):
+class JobWriter(Protocol):
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         """Store jobs in a transaction of their own: all, or none; so many that the store cannot take them at once, in
         several. An id that is there already is left alone."""
 
 
-class Claims(Protocol):
+class JobClaims(Protocol):
     """What a worker needs."""
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, short_jobs: bool = False) -> list[Claim]:
         """Take up to ``limit`` claimable jobs, those of earlier queues first, by priority and then by when they became
         available. Each call writes one new token into what it takes and counts an attempt. Paused queues give nothing.
 
-        With ``brief``, whoever calls is going to settle or extend all of them within about a second. A store may then
+        With ``short_jobs``, whoever calls is going to settle or extend all of them within about a second. A store may then
         hold them in a way that is cheaper, although it is in the way of other claims for as long as it lasts.
         """
 
@@ -199,18 +199,18 @@ class Claims(Protocol):
         """Move what no claim can take or read to the failed jobs, with a reason; return how many. What a claim meets is
         moved by the claim: this is for the rest, and is called now and then."""
 
-    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
         """When there may be something to claim: one statement where the store has statements, taking no lock.
 
         With ``waiting``, a store that is able to may take the next job for this driver as soon as it arrives. The next
-        claim, of the same queues, returns that job, and so does `withdraw`: one of them has to follow.
+        claim, of the same queues, returns that job, and so does `cancel_blocking_claim`: one of them has to follow.
         """
 
-    async def withdraw(self) -> list[Claim]:
-        """Take nothing more for whom `look` was told to be waiting; return what has been taken."""
+    async def cancel_blocking_claim(self) -> list[Claim]:
+        """Take nothing more for whom `next_due` was told to be waiting; return what has been taken."""
 
 
-class Forwards(Claims, Protocol):
+class RelaySource(JobClaims, Protocol):
     """What a database owes to a relay, which moves jobs from it to another store."""
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
@@ -219,17 +219,17 @@ class Forwards(Claims, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
-    async def unsent(self, queue: str) -> bool:
+    async def has_unrelayed(self, queue: str) -> bool:
         """Whether the other store may lack a job of this queue: nobody has put it back yet, or somebody holds it."""
 
     async def check(self) -> None:
         """As that of `Driver`."""
 
 
-class Accepts(Protocol):
+class RelayTarget(Protocol):
     """What a store owes to whom a relay moves jobs from a database."""
 
-    async def accept(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+    async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
         """Store jobs, each of them once, however often it is sent; return those that were stored before and have ended
         since. What the store has lost, it stores again."""
 
@@ -243,13 +243,13 @@ class Accepts(Protocol):
         """Give back every resource; harmless when repeated."""
 
 
-class Fleet(Protocol):
+class WorkerRegistry(Protocol):
     """Which worker processes there are."""
 
-    async def beat(self, worker: WorkerStatus) -> None:
+    async def heartbeat(self, worker: WorkerStatus) -> None:
         """Write the worker's row, with the store's time as its heartbeat."""
 
-    async def retire(self, worker_id: bytes) -> None:
+    async def deregister(self, worker_id: bytes) -> None:
         """Remove the worker's row."""
 
     async def workers(self) -> list[WorkerStatus]:
@@ -260,7 +260,7 @@ class Fleet(Protocol):
         themselves."""
 
 
-class Inspects(Protocol):
+class JobInspection(Protocol):
     """What an operator needs of live jobs."""
 
     async def get(self, job_id: JobId) -> StoredJob | None: ...
@@ -293,7 +293,7 @@ class Inspects(Protocol):
         """Allow claims again; False when it was not paused."""
 
 
-class KeepsFailed(Protocol):
+class FailedJobStore(Protocol):
     """What an operator needs of failed jobs."""
 
     async def get_failed(self, job_id: JobId) -> FailedJob | None: ...
@@ -346,7 +346,7 @@ class KeepsFailed(Protocol):
         """Remove all failed jobs (of a queue) (that failed more than ``older_than`` seconds ago); return how many."""
 
 
-class Driver(Inserts, Claims, Fleet, Inspects, KeepsFailed, Protocol):
+class Driver(JobWriter, JobClaims, WorkerRegistry, JobInspection, FailedJobStore, Protocol):
     """All of it, and a life cycle."""
 
     name: str
@@ -371,7 +371,7 @@ class Driver(Inserts, Claims, Fleet, Inspects, KeepsFailed, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
-    async def concerns(self) -> list[Concern]:
+    async def health_issues(self) -> list[HealthIssue]:
         """What in the store's settings or tables weakens the guarantees."""
 
     async def close(self) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from outbox import clock
-from outbox.drivers.base import Accepts, Claim, Forwards
+from outbox.drivers.base import Claim, RelaySource, RelayTarget
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
 from outbox.ids import JobId
-from outbox.relay.route import onward, relay_queue
+from outbox.relay.route import from_relay_row, relay_queue
 from outbox.settlement import Failure, Settlement
 
 BATCH = 500
@@ -32,14 +32,14 @@ _FIRST_LOOK, _LONGEST_LOOK = 10.0, 3600.0
 
 _LONGEST_WAIT = 86_400.0
 """Seconds after which a row is looked at although its job still waits for its delay. Redis forgets what it was given
-after 30 days without a look (`accept.lua`), and would then take a job that has ended for a new one."""
+after 30 days without a look (`insert_once.lua`), and would then take a job that has ended for a new one."""
 
 
 class Relay:
     """Any number of them may run, in any processes: rows are claimed as jobs are, and a repeated move of the same id
     makes no second job."""
 
-    def __init__(self, source: Forwards, target: Accepts, connection: str) -> None:
+    def __init__(self, source: RelaySource, target: RelayTarget, connection: str) -> None:
         self.queue = relay_queue(connection)
         self.source = source
         self._target = target
@@ -75,7 +75,7 @@ class Relay:
         readable: list[Claim] = []
         for claim in claims:
             try:
-                envelopes.append(onward(claim))
+                envelopes.append(from_relay_row(claim))
                 readable.append(claim)
             except InvalidPayload as error:
                 settlements.append(Settlement.failed(claim.fence, Failure.of(error)))
@@ -84,7 +84,7 @@ class Relay:
             # Others may have moved these jobs, seen them end, and removed their rows: the other store could not tell
             # them from new ones for ever.
             return
-        ended = await self._target.accept(envelopes) if envelopes else frozenset[JobId]()
+        ended = await self._target.insert_once(envelopes) if envelopes else frozenset[JobId]()
         for claim, envelope in zip(readable, envelopes, strict=True):
             if claim.fence.job_id in ended:
                 settlements.append(Settlement.completed(claim.fence))

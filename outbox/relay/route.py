@@ -26,7 +26,7 @@ def relayed_connection(queue: str) -> str | None:
     return queue[len(_PREFIX) :] if queue.startswith(_PREFIX) else None
 
 
-def outward(envelope: Envelope, connection: str) -> Envelope:
+def to_relay_row(envelope: Envelope, connection: str) -> Envelope:
     """``envelope`` as it waits in the database."""
     headers = replace(
         Headers.load(envelope.headers),
@@ -37,7 +37,7 @@ def outward(envelope: Envelope, connection: str) -> Envelope:
     return envelope._replace(queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
 
 
-def onward(claim: Claim) -> Envelope:
+def from_relay_row(claim: Claim) -> Envelope:
     """The job of a claimed row as it was dispatched: its delay counts from when the row was written.
 
     Raises:

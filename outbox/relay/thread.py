@@ -8,8 +8,8 @@ import os
 import threading
 
 from outbox import clock
+from outbox.at_exit import at_exit
 from outbox.connections import current_settings, open_relay_source, open_relay_target
-from outbox.ending import at_the_end
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
 
@@ -183,4 +183,4 @@ relay_threads = RelayThreads()
 
 os.register_at_fork(after_in_child=relay_threads._after_fork)  # noqa: SLF001 - not for others to call
 
-at_the_end(relay_threads.farewell)
+at_exit(relay_threads.farewell)

@@ -70,7 +70,7 @@ class Availability:
         return any(begun > since for other, begun in list(self._answered.items()) if other != request)
 
 
-class Patience:
+class ReconnectBackoff:
     """Seconds to wait between tries against a store that does not answer: doubling up to a limit, and jittered so that
     a fleet does not come back in step."""
 

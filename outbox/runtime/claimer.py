@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import Outlook
+from outbox.drivers.base import NextDue
 from outbox.errors import BackendUnavailable
-from outbox.notify.base import Wakeups
-from outbox.runtime.attempt import Attempt
-from outbox.runtime.availability import CLAIM, LOOK, Availability, Patience
+from outbox.runtime.availability import CLAIM, LOOK, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
-from outbox.runtime.nap import Nap
-from outbox.runtime.pause import PauseRequest
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.idle_poller import IdlePoller
+from outbox.runtime.process.pause_request import PauseRequest
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
+from outbox.wakeups.base import Wakeups
 
 _BATCH_WINDOW = 0.02
 """Seconds for which a free slot waits for others while there is a backlog. Invisible beside the jobs that keep the
@@ -43,7 +43,7 @@ class Claimer(BackgroundLoop):
     A claim that came back full says that there is more: the next one follows when a quarter of the slots is free and
     the others were waited for a moment, or a short while after the first is free. A claim that came back with less says
     that the store has been emptied: the next one follows a wake-up, or a look that found something due. An idle claimer
-    only looks: see `Nap`.
+    only looks: see `IdlePoller`.
 
     ``claim`` is given how many jobs to take, and whether there is known to be a backlog. It is called ``aside``. So is
     the nap, which is given the free slots, looks, and withdraws: when it is woken and nothing runs, it claims where it
@@ -55,10 +55,10 @@ class Claimer(BackgroundLoop):
         options: WorkerOptions,
         *,
         claim: Callable[..., Awaitable[list[Attempt]]],
-        look: Callable[[bool], Awaitable[Outlook]],
-        withdraw: Callable[[], Awaitable[list[Attempt]]],
+        next_due: Callable[[bool], Awaitable[NextDue]],
+        cancel_blocking_claim: Callable[[], Awaitable[list[Attempt]]],
         slots: Slots,
-        lanes: int,
+        consumers: int,
         completer: Completer,
         availability: Availability,
         wakeups: Wakeups,
@@ -71,9 +71,9 @@ class Claimer(BackgroundLoop):
     ) -> None:
         super().__init__()
         self._claim = claim
-        self._look = look
+        self._next_due = next_due
         self._slots = slots
-        self._lanes = lanes
+        self._consumers = consumers
         self._completer = completer
         self._availability = availability
         self._wakeups = wakeups
@@ -84,14 +84,14 @@ class Claimer(BackgroundLoop):
         self._aside = aside
         self._pause = pause or PauseRequest()
         self._interrupted = asyncio.Event()
-        self._patience = Patience()
+        self._backoff = ReconnectBackoff()
         self._backlog = False
         self._took = 0.0
-        self._nap = Nap(
+        self._idle_poller = IdlePoller(
             options,
-            look,
+            next_due,
             claim,
-            withdraw,
+            cancel_blocking_claim,
             wakeups,
             availability,
             stopping=lambda: self.stopping or self._pause.active,
@@ -101,7 +101,7 @@ class Claimer(BackgroundLoop):
     @property
     def idle_workers(self) -> int:
         """How many workers with room for more drain these queues, as far as is known."""
-        return self._nap.idle_workers
+        return self._idle_poller.idle_workers
 
     async def run(self) -> None:
         await self._try(self._check)
@@ -111,16 +111,18 @@ class Claimer(BackgroundLoop):
                 self._interrupted.clear()
                 continue
             await self._completer.keeping_up()
-            if self._lanes > 1 and self._availability.down:
+            if self._consumers > 1 and self._availability.down:
                 # A claim that hangs would keep its slots from the other lanes for as long.
                 await self._try(self._answer)
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
             linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
-            reserved = await self._slots.reserve(batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._lanes)
+            reserved = await self._slots.reserve(
+                batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._consumers
+            )
             if reserved and self._pause.active:
                 self._slots.use(reserved, 0)
             elif reserved:
-                self._nap.end()
+                self._idle_poller.end()
                 begun = clock.now()
                 found = await self._fill(reserved, self._claim, reserved, self._backlog)
                 self._took = clock.now() - begun
@@ -129,8 +131,8 @@ class Claimer(BackgroundLoop):
                         # Their first steps go first: to wake another thread takes longer.
                         await asyncio.sleep(0)
                     # Other lanes might need the slots meanwhile.
-                    free = self._slots.grab() if self._lanes == 1 else 0
-                    found = await self._fill(free, self._nap.take, bool(found), free)
+                    free = self._slots.grab() if self._consumers == 1 else 0
+                    found = await self._fill(free, self._idle_poller.take, bool(found), free)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -154,10 +156,10 @@ class Claimer(BackgroundLoop):
             # Before any pause: the slots belong to the other lanes as well.
             self._slots.use(reserved, used)
         if not reached:
-            await self.pause(self._patience.next())
+            await self.pause(self._backoff.next())
         if attempts is None:
             return None
-        self._patience.reset()
+        self._backoff.reset()
         self._availability.succeeded(begun, CLAIM)
         if self.stopping:
             self._hand_back(attempts)
@@ -169,7 +171,7 @@ class Claimer(BackgroundLoop):
         return len(attempts)
 
     async def _answer(self) -> None:
-        await self._aside(self._look, False)
+        await self._aside(self._next_due, False)
 
     async def _try(self, call: Callable[[], Awaitable[None]]) -> None:
         """Until the store answers, or the worker stops."""
@@ -179,7 +181,7 @@ class Claimer(BackgroundLoop):
                 await call()
             except BackendUnavailable as error:
                 self._availability.failed(begun, error, LOOK)
-                await self.pause(self._patience.next())
+                await self.pause(self._backoff.next())
             else:
                 self._availability.succeeded(begun, LOOK)
                 return

@@ -12,12 +12,12 @@ from outbox import clock
 from outbox.drivers.base import Settled
 from outbox.errors import BackendUnavailable
 from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
-from outbox.runtime.attempt import Attempt, Interruption
-from outbox.runtime.availability import SETTLE, Availability, Patience
-from outbox.runtime.held import Held
-from outbox.runtime.removal import none_removed
+from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
+from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.leases.in_flight import InFlight
+from outbox.runtime.leases.removal import none_removed
+from outbox.runtime.refused_settlements import SetAside
 from outbox.runtime.service import BackgroundLoop
-from outbox.runtime.set_aside import SetAside
 from outbox.settlement import Failure, Settlement
 
 MAX_BATCH = 500
@@ -42,7 +42,7 @@ class Completer(BackgroundLoop):
     def __init__(
         self,
         settle: Callable[[Sequence[Settlement]], Awaitable[Settled]],
-        held: Held,
+        held: InFlight,
         availability: Availability,
         events: Events,
         *,
@@ -53,7 +53,7 @@ class Completer(BackgroundLoop):
     ) -> None:
         super().__init__()
         self._settle = settle
-        self._held = held
+        self._in_flight = held
         self._availability = availability
         self._events = events
         self._connection = connection
@@ -131,7 +131,7 @@ class Completer(BackgroundLoop):
         Raises:
             BackendUnavailable: still, although the worker has been stopping for a while.
         """
-        patience = Patience()
+        patience = ReconnectBackoff()
         failing_since: float | None = None
         while True:
             begun = clock.now()
@@ -197,7 +197,7 @@ class Completer(BackgroundLoop):
         self._availability.succeeded(begun, SETTLE)
         if len(self._pending) < MAX_BACKLOG:
             self._keeping_up.set()
-        self._held.discard(batch)
+        self._in_flight.discard(batch)
         await self._report(batch, settled)
 
     async def _retry_pause(self, seconds: float) -> None:
@@ -222,15 +222,15 @@ class Completer(BackgroundLoop):
             self._on_accepted(attempt)
 
     def _refused(self, attempt: Attempt, error: Exception) -> None:
-        self._held.discard([attempt])
+        self._in_flight.discard([attempt])
         if attempt.settlement is not None:
             self._events.emit(attempt.event(SettlementRefused, attempt.settlement.outcome, Failure.of(error)))
 
     def _abandon(self, attempts: list[Attempt]) -> None:
-        unwritten = [attempt for attempt in attempts if attempt in self._held]
+        unwritten = [attempt for attempt in attempts if attempt in self._in_flight]
         if not unwritten and not attempts:
             return
-        self._held.discard(unwritten)
+        self._in_flight.discard(unwritten)
         self._pending.clear()
         job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
         self._events.emit(SettlementsAbandoned(self._connection, job_ids))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from outbox.runtime.tasks import protected_task
+from outbox.runtime.execution.protected_task import protected_task
 
 _log = logging.getLogger("outbox.runtime")
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from outbox.drivers.base import Driver
-from outbox.runtime.loops import new_loop
+from outbox.runtime.process.event_loop import new_loop
 from outbox.runtime.service import BackgroundLoop
 
 _P = ParamSpec("_P")

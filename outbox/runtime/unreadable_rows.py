@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from outbox.drivers.base import Claims
+from outbox.drivers.base import JobClaims
 from outbox.errors import OutboxError
 from outbox.runtime.service import BackgroundLoop
 
@@ -19,9 +19,9 @@ _log = logging.getLogger("outbox.runtime")
 
 
 class UnreadableRows(BackgroundLoop):
-    """Claims move what they meet. This is for what they never meet. The first look is that of `Lane.check`."""
+    """Claims move what they meet. This is for what they never meet. The first look is that of `Consumer.check`."""
 
-    def __init__(self, driver: Claims, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
+    def __init__(self, driver: JobClaims, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
         super().__init__()
         self._driver = driver
         self._ready = ready

@@ -25,34 +25,34 @@ from outbox.events import (
     WorkerStopping,
 )
 from outbox.ids import new_token
-from outbox.notify.polling import Polling
-from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import LOOK
-from outbox.runtime.drain import Drain
-from outbox.runtime.executor import Executor
-from outbox.runtime.exits import ExitCode, Reason, end_now
-from outbox.runtime.expiry import Expiry
-from outbox.runtime.hooks import Hooks
-from outbox.runtime.isolation import Isolation
-from outbox.runtime.lane import Lane
-from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit
-from outbox.runtime.pause import PauseRequest
-from outbox.runtime.presence import Presence, running_jobs
-from outbox.runtime.process_state import ProcessState
-from outbox.runtime.relaying import RelayLoop
-from outbox.runtime.removal import removed
-from outbox.runtime.renewal import Renewal
+from outbox.runtime.consumer import Consumer
+from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.executor import Executor
+from outbox.runtime.execution.failed_hook import FailedHooks
+from outbox.runtime.execution.isolation import Isolation
+from outbox.runtime.execution.threads import Threads
+from outbox.runtime.heartbeat import Heartbeat, running_jobs
+from outbox.runtime.leases.expiry import Expiry
+from outbox.runtime.leases.removal import removed
+from outbox.runtime.leases.renewal import Renewal
+from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
+from outbox.runtime.process.graceful_shutdown import GracefulShutdown
+from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit
+from outbox.runtime.process.pause_request import PauseRequest
+from outbox.runtime.process.process_state import ProcessState
+from outbox.runtime.process.stop_request import StopRequest
+from outbox.runtime.process.watchdog import HARD_GRACE, Watchdog
+from outbox.runtime.relay_loop import RelayLoop
+from outbox.runtime.reporting.counters import Counters
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
-from outbox.runtime.stop import StopRequest
 from outbox.runtime.store_thread import StoreThread
-from outbox.runtime.tally import Tally
-from outbox.runtime.threads import Threads
 from outbox.runtime.unreadable_rows import UnreadableRows
-from outbox.runtime.waking import Ears, Waking
-from outbox.runtime.watchdog import HARD_GRACE, Watchdog
+from outbox.runtime.wakeup_service import WakeupSelector, WakeupService
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
+from outbox.wakeups.polling import Polling
 
 _STOP_WITHIN = 1.0
 """Seconds for each part of a worker whose tasks were cancelled."""
@@ -75,7 +75,7 @@ class Worker:
     """Drains one or several connections, which share the slots of this process.
 
     ``drivers`` belong to the worker from then on: it uses them in a thread of its own, and closes them. Without
-    ``waking``, only this process itself tells it of new jobs. ``relays`` run beside; without drivers, they are all that
+    ``wakeup_selector``, only this process itself tells it of new jobs. ``relays`` run beside; without drivers, they are all that
     it does.
     """
 
@@ -86,7 +86,7 @@ class Worker:
         events: Events,
         *,
         name: str,
-        waking: Waking | None = None,
+        wakeup_selector: WakeupSelector | None = None,
         relays: Sequence[RelayLoop] = (),
         process: ProcessState | None = None,
     ) -> None:
@@ -99,46 +99,51 @@ class Worker:
         self._events = events
         self._name = name
         self._process = process
-        self._waking = waking
+        self._wakeup_selector = wakeup_selector
         self._relays = relays
         self._wakeups: list[str] = []
         self._id = new_token()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.get_ident()
-        self._tally = Tally()
+        self._counters = Counters()
         self._slots = Slots(options.concurrency, budget=1 if options.once else options.max_jobs or None)
         self._slots.on_all_stuck = partial(self.stop.request, Reason.STUCK)
         self._slots.on_budget_spent = partial(self.stop.request, Reason.ONCE if options.once else Reason.MAX_JOBS)
         self._threads = Threads()
         self._stores = StoreThread(drivers, self._alive, self._crashed)
-        self._hooks = Hooks(options, self._slots, self._threads, events)
-        emptiness = Emptiness(len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop)
+        self._failed_hooks = FailedHooks(options, self._slots, self._threads, events)
+        emptiness = StopWhenEmpty(len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop)
         executor = Executor(options, self._threads, events)
         isolation = Isolation()
-        self._lanes = [
-            Lane(
+        self._consumers = [
+            Consumer(
                 driver,
                 options,
                 self._stores,
-                lanes=len(drivers),
+                consumers=len(drivers),
                 slots=self._slots,
                 executor=executor,
                 isolation=isolation,
-                hooks=self._hooks,
-                tally=self._tally,
+                failed_hooks=self._failed_hooks,
+                counters=self._counters,
                 events=events,
-                wakeups=waking.wakeups(driver.name) if waking is not None else Polling(),
+                wakeups=wakeup_selector.wakeups(driver.name) if wakeup_selector is not None else Polling(),
                 on_the_way={relay.connection: relay.on_the_way for relay in relays}.get(driver.name),
-                on_empty=lambda lane: emptiness.found(lane.connection),
+                on_empty=lambda consumer: emptiness.found(consumer.connection),
                 on_job_end=process.job_ended if process is not None else lambda _: None,
                 pause=self.pause,
             )
             for driver in drivers
         ]
-        self._ears = Ears(waking, self._stores, options.queue, {lane.connection: lane.wakeups for lane in self._lanes})
+        self._ears = WakeupService(
+            wakeup_selector,
+            self._stores,
+            options.queue,
+            {consumer.connection: consumer.wakeups for consumer in self._consumers},
+        )
         for relay in relays:
             relay.alone = not drivers
-            relay.idle_workers = lambda: max((lane.claimer.idle_workers for lane in self._lanes), default=1)
+            relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self._consumers), default=1)
 
     async def run(self) -> Ended:
         """Work until something asks to stop; then stop in order.
@@ -169,17 +174,17 @@ class Worker:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(within):
                         await service.stop()
-        tally = self._tally
-        self._events.emit(WorkerStopped(self._name, tally.processed, tally.failed, tally.handed_back))
+        counters = self._counters
+        self._events.emit(WorkerStopped(self._name, counters.processed, counters.failed, counters.handed_back))
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
 
     def _services(self) -> list[Service]:
         """In the order in which they start. They stop the other way round: nothing new is claimed, what runs comes to
         its end, the ends are written, their hooks run, and only then leases are no longer renewed."""
         options = self._options
-        for lane in self._lanes:
-            lane.claimer.on_crash = lane.completer.on_crash = self._crashed
-        drain = partial(Drain, self._interrupt, slots=self._slots, stop=self.stop, grace=options.grace)
+        for consumer in self._consumers:
+            consumer.claimer.on_crash = consumer.completer.on_crash = self._crashed
+        drain = partial(GracefulShutdown, self._interrupt, slots=self._slots, stop=self.stop, grace=options.grace)
         limits: list[Service] = []
         if options.max_time:
             limits.append(TimeLimit(options.max_time, self.stop))
@@ -190,9 +195,9 @@ class Worker:
             self._stores,
             self._ears,
             drain(),  # of hooks
-            Together([lane.completer for lane in self._lanes]),
+            Together([consumer.completer for consumer in self._consumers]),
             drain(),  # of jobs
-            Together([lane.claimer for lane in self._lanes]),
+            Together([consumer.claimer for consumer in self._consumers]),
             *limits,
         ]
 
@@ -212,29 +217,35 @@ class Worker:
             hard_grace=self.hard_grace,
             on_answer=self._process.look if self._process is not None else lambda: None,
         )
-        return [*(service for lane in self._lanes for service in self._heartbeat(lane)), *self._relays, watchdog]
+        return [
+            *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
+            *self._relays,
+            watchdog,
+        ]
 
-    def _heartbeat(self, lane: Lane) -> list[BackgroundLoop]:
+    def _heartbeat(self, consumer: Consumer) -> list[BackgroundLoop]:
         lease = self._options.lease
         return [
-            Presence(
-                lane.driver,
-                lane.availability,
+            Heartbeat(
+                consumer.driver,
+                consumer.availability,
                 interval=min(lease / 3, _BEAT_AT_MOST),
-                ready=lambda: lane.checked,
-                status=partial(self._status, lane),
-                idle_workers=lambda: lane.claimer.idle_workers,
+                ready=lambda: consumer.checked,
+                status=partial(self._status, consumer),
+                idle_workers=lambda: consumer.claimer.idle_workers,
             ),
-            UnreadableRows(lane.driver, ready=lambda: lane.checked, idle_workers=lambda: lane.claimer.idle_workers),
-            Expiry(lane.held, lease=lease, on_expiring=partial(self._tell, lane.expire)),
+            UnreadableRows(
+                consumer.driver, ready=lambda: consumer.checked, idle_workers=lambda: consumer.claimer.idle_workers
+            ),
+            Expiry(consumer.in_flight, lease=lease, on_expiring=partial(self._tell, consumer.expire)),
             Renewal(
-                lane.driver,
-                lane.held,
-                lane.availability,
+                consumer.driver,
+                consumer.in_flight,
+                consumer.availability,
                 lease=lease,
-                on_lost=partial(self._tell, lane.lose),
-                on_cancelled=partial(self._tell, lane.cancel),
-                removed=partial(removed, lane.driver),
+                on_lost=partial(self._tell, consumer.lose),
+                on_cancelled=partial(self._tell, consumer.cancel),
+                removed=partial(removed, consumer.driver),
             ),
         ]
 
@@ -250,25 +261,25 @@ class Worker:
         for relay in self._relays:
             if relay.alone:
                 await self._stores.call(relay.check)
-        checks = await asyncio.gather(*map(self._check_lane, self._lanes), return_exceptions=True)
+        checks = await asyncio.gather(*map(self._check_lane, self._consumers), return_exceptions=True)
         for error in checks:
             if error is not None:
                 raise error
 
-    async def _check_lane(self, lane: Lane) -> None:
+    async def _check_lane(self, consumer: Consumer) -> None:
         begun = clock.now()
         try:
-            await lane.check()
+            await consumer.check()
         except BackendUnavailable as error:
-            lane.availability.failed(begun, error, LOOK)
+            consumer.availability.failed(begun, error, LOOK)
 
     def _attempts(self) -> list[Attempt]:
-        return [attempt for lane in self._lanes for attempt in lane.held.attempts()]
+        return [attempt for consumer in self._consumers for attempt in consumer.in_flight.attempts()]
 
     def _interrupt(self) -> None:
         for attempt in self._attempts():
             attempt.interrupt(Interruption.SHUTDOWN)
-        self._hooks.interrupt()
+        self._failed_hooks.interrupt()
 
     def _crashed(self, error: BaseException) -> None:
         configuration = isinstance(error, ConfigurationError)
@@ -276,7 +287,7 @@ class Worker:
             _log.error("a service of the worker failed", exc_info=error)
         self.stop.request(Reason.CONFIGURATION if configuration else Reason.CRASHED, error)
 
-    def _status(self, lane: Lane) -> WorkerStatus:
+    def _status(self, consumer: Consumer) -> WorkerStatus:
         return WorkerStatus(
             id=self._id,
             name=self._name,
@@ -285,9 +296,9 @@ class Worker:
             queues=",".join(self._options.queue),
             concurrency=self._options.concurrency,
             running=self._slots.running,
-            processed=self._tally.processed,
-            failed=self._tally.failed,
-            jobs=running_jobs(lane.held.attempts()),
+            processed=self._counters.processed,
+            failed=self._counters.failed,
+            jobs=running_jobs(consumer.in_flight.attempts()),
         )
 
     def pause_claiming(self) -> None:
@@ -302,9 +313,9 @@ class Worker:
         self._wake_claimers()
 
     def _wake_claimers(self) -> None:
-        for lane in self._lanes:
+        for consumer in self._consumers:
             if self._loop is not None:
-                self._tell(lane.claimer.interrupt)
+                self._tell(consumer.claimer.interrupt)
 
     def stopped_hard(self, name: str) -> None:
         """Say which jobs are left behind when a second signal, of this ``name``, ends the process."""
@@ -322,7 +333,7 @@ class Worker:
                     *(f"{driver.name}: {driver.description}" for driver in self._drivers),
                     *(relay.description for relay in self._relays),
                 ),
-                options.queue if self._lanes else tuple(relay.queue for relay in self._relays),
+                options.queue if self._consumers else tuple(relay.queue for relay in self._relays),
                 options.concurrency,
                 options.lease,
                 tuple(self._wakeups),

@@ -9,7 +9,7 @@ from redis import Redis as Client
 from redis.asyncio import RedisCluster
 
 from outbox.drivers.base import Driver
-from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
+from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from tests.servers import databases, summary
 from tests.support.redis_clusters import ClusterServer, cluster, cluster_url
@@ -57,7 +57,7 @@ def opener(backend: str, request: pytest.FixtureRequest) -> DriverFactory:
         return lambda: RedisDriver(url)
     template, directory = request.getfixturevalue("migrated_sqlite"), request.getfixturevalue("tmp_path")
     database = databases.fresh_file(directory, template)
-    return lambda: RedisDriver(url, failed_store=FailedJobKeeper(database, of="redis"))
+    return lambda: RedisDriver(url, failed_store=FailedJobArchive(database, of="redis"))
 
 
 async def connections_left(driver: Driver) -> int:

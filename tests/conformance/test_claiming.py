@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from outbox.drivers.base import Driver, Waiting
+from outbox.drivers.base import BlockingClaimRequest, Driver
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 
@@ -82,7 +82,7 @@ async def test_what_is_held_is_not_given_to_another(driver: Driver, other: Drive
 async def test_a_delayed_job_is_not_given_before_its_time(driver: Driver) -> None:
     await driver.insert([envelope(delay=3600)])
     assert await driver.claim(["default"], 10, 30) == []
-    due = (await driver.look(["default"])).due
+    due = (await driver.next_due(["default"])).due
     assert due is not None
     assert 3590 < due <= 3600.1
 
@@ -97,16 +97,16 @@ async def test_an_absolute_time_counts_in_its_own_zone(driver: Driver) -> None:
 
     tomorrow_elsewhere = datetime.now(timezone(timedelta(hours=-11))) + timedelta(hours=24)
     await driver.insert([envelope(available_at=tomorrow_elsewhere)])
-    due = (await driver.look(["default"])).due
+    due = (await driver.next_due(["default"])).due
     assert due is not None
     assert abs(due - 86_400) < 60
 
 
 async def test_a_look_finds_the_earliest_of_all_queues_and_priorities(driver: Driver) -> None:
-    assert (await driver.look(["a", "b"])).due is None
+    assert (await driver.next_due(["a", "b"])).due is None
     await driver.insert([envelope(queue="a", delay=500), envelope(queue="b", delay=100, priority=9)])
     await driver.insert([envelope(queue="c", delay=10)])
-    due = (await driver.look(["a", "b"])).due
+    due = (await driver.next_due(["a", "b"])).due
     assert due is not None
     assert 90 < due <= 100.1
 
@@ -141,7 +141,7 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed(driver: Driver, 
 async def test_a_worker_that_waits_gets_every_job_once(driver: Driver, other: Driver, jobs: int) -> None:
     """Whether one of them was taken for it when it was stored, or all by its claim."""
     woken = asyncio.Event()
-    await driver.look(["default", "low"], Waiting(30, woken.set))
+    await driver.next_due(["default", "low"], BlockingClaimRequest(30, woken.set))
     await other.insert(envelopes(jobs))
     claims = await driver.claim(["default", "low"], 10, 30)
     claims += await driver.claim(["default", "low"], 10, 30)
@@ -151,11 +151,11 @@ async def test_a_worker_that_waits_gets_every_job_once(driver: Driver, other: Dr
 
 
 async def test_a_worker_that_waits_no_more_returns_what_was_taken_for_it(driver: Driver, other: Driver) -> None:
-    assert await driver.withdraw() == []
-    await driver.look(["default"], Waiting(30, lambda: None))
+    assert await driver.cancel_blocking_claim() == []
+    await driver.next_due(["default"], BlockingClaimRequest(30, lambda: None))
     await other.insert([envelope()])
-    taken = await driver.withdraw()
+    taken = await driver.cancel_blocking_claim()
     await other.insert([envelope()])
-    assert await driver.withdraw() == []
+    assert await driver.cancel_blocking_claim() == []
     rest = await other.claim(["default"], 10, 30)
     assert len({claim.fence.job_id for claim in (*taken, *rest)}) == 2

@@ -98,10 +98,10 @@ class LifeCycle(RuleBasedStateMachine):
         queues=st.permutations(QUEUES),
         limit=st.integers(1, 5),
         lease=st.sampled_from((0.0, HOUR)),
-        brief=st.booleans(),
+        short_jobs=st.booleans(),
     )
-    def claim(self, queues: list[str], limit: int, lease: float, brief: bool) -> Any:
-        taken = self.run(self.driver.claim(queues, limit, lease, brief=brief))
+    def claim(self, queues: list[str], limit: int, lease: float, short_jobs: bool) -> Any:
+        taken = self.run(self.driver.claim(queues, limit, lease, short_jobs=short_jobs))
         self.check_order(queues, limit, taken)
         for claim in taken:
             known = self.model.live[claim.fence.job_id]

@@ -27,14 +27,14 @@ def worker(queues: str, *, running: int = 0) -> WorkerStatus:
 
 
 async def test_nothing_is_nothing_to_wait_for(driver: Driver) -> None:
-    assert (await driver.look(["default", "mail"])).due is None
+    assert (await driver.next_due(["default", "mail"])).due is None
 
 
 async def test_what_is_ready_is_due_now_whatever_else_there_is(driver: Driver) -> None:
     await driver.insert([envelope(delay=3600), envelope(queue="mail", delay=60)])
     await driver.insert([envelope(priority=9)])
-    assert (await driver.look(["mail", "default"])).due == 0.0
-    due = (await driver.look(["mail"])).due
+    assert (await driver.next_due(["mail", "default"])).due == 0.0
+    due = (await driver.next_due(["mail"])).due
     assert due is not None
     assert 50 < due <= 60.1
 
@@ -42,22 +42,22 @@ async def test_what_is_ready_is_due_now_whatever_else_there_is(driver: Driver) -
 async def test_what_is_held_is_due_when_its_lease_ends(driver: Driver, other: Driver) -> None:
     await driver.insert([envelope()])
     claim = await claim_one(driver, lease=40)
-    due = (await other.look(["default"])).due
+    due = (await other.next_due(["default"])).due
     assert due is not None
     assert 30 < due <= 40.1
     await driver.settle([Settlement.completed(claim.fence)])
-    assert (await other.look(["default"])).due is None
+    assert (await other.next_due(["default"])).due is None
 
 
 async def test_what_is_paused_is_not_waited_for(driver: Driver, other: Driver) -> None:
     await driver.insert([envelope(queue="paused"), envelope(delay=60)])
     await other.pause("paused")
-    due = (await driver.look(["paused", "default"])).due
+    due = (await driver.next_due(["paused", "default"])).due
     assert due is not None
     assert due > 50
-    assert (await driver.look(["paused"])).due is None
+    assert (await driver.next_due(["paused"])).due is None
     await other.resume("paused")
-    assert (await driver.look(["paused", "default"])).due == 0.0
+    assert (await driver.next_due(["paused", "default"])).due == 0.0
 
 
 @pytest.mark.parametrize(("queues", "idle"), [(["default"], 2), (["mail"], 3), (["mail", "default"], 4), (["mai"], 1)])
@@ -66,24 +66,24 @@ async def test_those_share_the_looking_who_have_room_and_drain_one_of_the_queues
 ) -> None:
     drained = ["default", "mail", "high,mail", "default,mail"]
     for one in drained:
-        await driver.beat(worker(one))
-    await driver.beat(worker("mail,default", running=2))
-    assert (await driver.look(queues)).idle == idle
+        await driver.heartbeat(worker(one))
+    await driver.heartbeat(worker("mail,default", running=2))
+    assert (await driver.next_due(queues)).idle == idle
 
 
 async def test_a_worker_that_fills_up_leaves_the_looking_to_the_others(driver: Driver) -> None:
     first, second = worker("default"), worker("default")
-    await driver.beat(first)
-    await driver.beat(second)
-    assert (await driver.look(["default"])).idle == 2
-    await driver.beat(replace(first, running=2))
-    assert (await driver.look(["default"])).idle == 1
-    await driver.retire(second.id)
-    assert (await driver.look(["default"])).idle == 1, "whoever looks is there"
+    await driver.heartbeat(first)
+    await driver.heartbeat(second)
+    assert (await driver.next_due(["default"])).idle == 2
+    await driver.heartbeat(replace(first, running=2))
+    assert (await driver.next_due(["default"])).idle == 1
+    await driver.deregister(second.id)
+    assert (await driver.next_due(["default"])).idle == 1, "whoever looks is there"
 
 
 async def test_a_look_takes_nothing(driver: Driver) -> None:
     await driver.insert([envelope()])
     for _ in range(3):
-        await driver.look(["default"])
+        await driver.next_due(["default"])
     assert (await claim_one(driver)).attempt == 1

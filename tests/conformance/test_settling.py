@@ -42,7 +42,7 @@ async def test_a_retried_job_waits_for_its_delay_and_keeps_its_count(driver: Dri
     job = await driver.get(claim.fence.job_id)
     assert job is not None
     assert (job.state, job.attempts, job.reserved_until) == (JobState.RETRYING, 1, None)
-    due = (await driver.look(["default"])).due
+    due = (await driver.next_due(["default"])).due
     assert due is not None
     assert 90 < due <= 100.1
 

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from outbox import Job, JobId, dispatch
-from outbox.drivers.base import Inserts
-from outbox.envelope import seal
+from outbox.drivers.base import JobWriter
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
 from tests.support.orders import async_engine
 
@@ -77,7 +77,7 @@ async def _close(session: AsyncSession, connection: AsyncConnection) -> None:
         await connection.invalidate()
 
 
-async def dispatch_to(store: Inserts, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
+async def dispatch_to(store: JobWriter, jobs: Sequence[Job], ledger: Ledger, *, pause: float = 0.0) -> None:
     """One call per job. One that meets a dead server is a new job when it is done again."""
     for job in jobs:
         while not await _stored(store, job, ledger):
@@ -85,9 +85,9 @@ async def dispatch_to(store: Inserts, jobs: Sequence[Job], ledger: Ledger, *, pa
         await asyncio.sleep(pause)
 
 
-async def _stored(store: Inserts, job: Job, ledger: Ledger) -> bool:
+async def _stored(store: JobWriter, job: Job, ledger: Ledger) -> bool:
     # Sealed here and not by `dispatch`, which cannot say the id of a job whose fate is unknown.
-    envelope = seal(job)
+    envelope = serialize(job)
     try:
         await store.insert([envelope])
     except BackendUnavailable:

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox import Job
 from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.sqlite_wire import SQLiteWire
-from outbox.drivers.database.wire import Wire
+from outbox.drivers.database.connection.raw_connection import RawConnection
+from outbox.drivers.database.connection.sqlite_raw_connection import SQLiteRawConnection
 from outbox.settlement import Settlement
 from tests.support.recorded_jobs import note
 
@@ -59,7 +59,7 @@ def watched(kind: type[Any]) -> None:
 
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its job
     DatabaseDriver.settle = settle  # type: ignore[method-assign]
-    # No listener of the engine, with which a worker would not use `Wire`.
+    # No listener of the engine, with which a worker would not use `RawConnection`.
     watched(AsyncConnection)
-    watched(Wire)
-    watched(SQLiteWire)
+    watched(RawConnection)
+    watched(SQLiteRawConnection)

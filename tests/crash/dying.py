@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.wire import Wire
+from outbox.drivers.database.connection.raw_connection import RawConnection
 from outbox.settlement import Settlement
 
 BEFORE_COMMIT = "before the commit"
@@ -55,6 +55,6 @@ def deadly(kind: type[Any]) -> None:
 
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its names
     DatabaseDriver.settle = settle  # type: ignore[method-assign]
-    # No listener of the engine, with which a worker would not use `Wire`.
+    # No listener of the engine, with which a worker would not use `RawConnection`.
     deadly(AsyncConnection)
-    deadly(Wire)
+    deadly(RawConnection)

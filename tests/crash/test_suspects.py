@@ -11,7 +11,7 @@ import pytest
 from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import seal
+from outbox.envelope import serialize
 from tests.crash.harness import RedisWorkers
 from tests.crash.poison import INNOCENT, Innocent, Poison
 from tests.support.worker_processes import Workers, numbers
@@ -43,8 +43,8 @@ async def test_only_the_poison_fails_on_redis(redis: RedisDriver, redis_url: str
 
 
 async def only_the_poison_fails(driver: Driver, workers: Workers, *flags: str) -> None:
-    poison = seal(Poison())
-    await driver.insert([poison, *(seal(Innocent(number=number)) for number in range(INNOCENT))])
+    poison = serialize(Poison())
+    await driver.insert([poison, *(serialize(Innocent(number=number)) for number in range(INNOCENT))])
     try:
         for _ in range(3):
             worker = await workers.start(*FLAGS, *flags)

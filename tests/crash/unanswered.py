@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.wire import Wire
+from outbox.drivers.database.connection.raw_connection import RawConnection
 
 _verb: ContextVar[str] = ContextVar("verb", default="")
 
@@ -33,10 +33,10 @@ def order_for(verb: str, log: Path) -> Path:
     return log.with_name(f"kill during {verb}")
 
 
-_commit = Wire.commit
+_commit = RawConnection.commit
 
 
-async def commit(self: Wire) -> None:
+async def commit(self: RawConnection) -> None:
     await _commit(self)
     order = order_for(_verb.get(), Path(os.environ["RUN_LOG"]))
     if order.exists():
@@ -49,5 +49,5 @@ async def commit(self: Wire) -> None:
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its names
     during("claim")
     during("settle")
-    # No listener of the engine, with which a worker would not use `Wire`.
-    Wire.commit = commit  # type: ignore[method-assign]
+    # No listener of the engine, with which a worker would not use `RawConnection`.
+    RawConnection.commit = commit  # type: ignore[method-assign]

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 import outbox
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.claiming import _Taking
-from outbox.drivers.database.faults import Fault, classify
-from outbox.drivers.database.wire import Wire
+from outbox.drivers.database.connection.errors import Fault, classify
+from outbox.drivers.database.connection.raw_connection import RawConnection
+from outbox.drivers.database.jobs.claim import _Taking
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
@@ -57,10 +57,10 @@ async def has(driver: DatabaseDriver, jobs: int) -> None:
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
     takings = [_Taking(driver._database, "database", ["default"], jobs, 60) for driver in (one, other)]
-    async with Wire(one._database.engine) as first:
+    async with RawConnection(one._database.engine) as first:
         mine = {claim.fence.job_id for claim in await takings[0].take(first)}
         with pytest.raises(DBAPIError) as refused:
-            async with Wire(other._database.engine) as second:
+            async with RawConnection(other._database.engine) as second:
                 theirs = await takings[1].take(second)
                 assert {claim.fence.job_id for claim in theirs} == mine
                 await first.commit()

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from outbox import Job
 from outbox.connections import open_driver
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import Options, seal
+from outbox.envelope import Options, serialize
 from outbox.events import Event, Events, WorkerStarted
-from outbox.runtime.exits import Reason
-from outbox.runtime.waking import Waking
+from outbox.runtime.process.exit_codes import Reason
+from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from tests.servers import sql
@@ -108,7 +108,7 @@ async def working(
     settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
     chosen = WorkerOptions(sleep=sleep, wake=wake, **options)  # type: ignore[arg-type]
     events = Events()
-    waking = Waking(settings, wake, events)
+    waking = WakeupSelector(settings, wake, events)
     worker = Worker(chosen, [open_driver(settings, connection)], events, name="embedded", waking=waking)
     embedded = Embedded(worker, events)
     task = asyncio.create_task(worker.run())
@@ -128,7 +128,7 @@ async def working(
 async def put(url: str, job: Job, **options: Any) -> None:
     """As another process dispatches it, whose commit nobody here hears of by itself."""
     driver = DatabaseDriver(url)
-    await driver.insert([seal(job, Options.checked(**options))])
+    await driver.insert([serialize(job, Options.checked(**options))])
     await driver.close()
 
 

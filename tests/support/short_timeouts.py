@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 
-from outbox.runtime.executor import Executor
-from outbox.runtime.hooks import Hooks
-from outbox.runtime.watchdog import Watchdog
+from outbox.runtime.execution.executor import Executor
+from outbox.runtime.execution.failed_hook import FailedHooks
+from outbox.runtime.process.watchdog import Watchdog
 
-PATIENCE = (0.4, 0.2, 0.2)
+CANCEL_STEPS = (0.4, 0.2, 0.2)
 HARD_GRACE = 1.0
 
 
 def install() -> None:
-    for service in (Executor, Hooks):
-        service.__init__.__defaults__ = (PATIENCE,)  # type: ignore[misc]
+    for service in (Executor, FailedHooks):
+        service.__init__.__defaults__ = (CANCEL_STEPS,)  # type: ignore[misc]
     Watchdog.__init__.__kwdefaults__["hard_grace"] = HARD_GRACE  # type: ignore[index, misc]
 
 

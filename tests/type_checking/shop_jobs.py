@@ -69,7 +69,7 @@ class SendVeryLateReceipt(SendLateReceipt):
         await super().handle()
 
 
-class Plain(Job):
+class SqlConnection(Job):
     name = "shop.Plain"
     aliases = ("shop.OldPlain",)
     timeout = 2.5
@@ -164,7 +164,15 @@ assert_type(ByMethod().backoff(2), float)
 assert_type(SendReceipt.queue, str)
 assert_type(Annotated.queue, str)
 assert_type(SendReceipt.model_validate({"order_id": 1}), SendReceipt)
-jobs: list[Job] = [Plain(), Jittered(), Listed(), Unpaused(), ByOtherMethod(), Annotated(), WithContext(order_id=1)]
+jobs: list[Job] = [
+    SqlConnection(),
+    Jittered(),
+    Listed(),
+    Unpaused(),
+    ByOtherMethod(),
+    Annotated(),
+    WithContext(order_id=1),
+]
 
 
 async def in_async_code(
@@ -182,7 +190,7 @@ async def in_async_code(
     await dispatch(receipt, delay=timedelta(minutes=5), backoff=[1, 60])
     await dispatch(receipt, delay=datetime.now(UTC), backoff=Backoff([1, 5], jitter=0.1))
     await dispatch_many((SendReceipt(order_id=number) for number in range(3)), backoff=4.5, queue="slow")
-    await dispatch_many([SendReceipt(order_id=1), Plain()])
+    await dispatch_many([SendReceipt(order_id=1), SqlConnection()])
     try:
         await dispatch(receipt)
     except OutboxError:

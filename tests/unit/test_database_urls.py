@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from outbox.drivers.database.engine import certainly_differ
+from outbox.drivers.database.connection.engine import certainly_differ
 
 
 @pytest.mark.parametrize(

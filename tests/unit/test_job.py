@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
 from outbox import Backoff, Job, registry
-from outbox.envelope import Headers, Options, seal, unseal
+from outbox.envelope import Headers, Options, deserialize, serialize
 from outbox.errors import (
     ConfigurationError,
     InvalidJob,
@@ -43,22 +43,22 @@ class Ship(Job):
 
 def test_a_job_survives_its_row() -> None:
     job = Ship(order_id=7, items=[Item(sku="a", amount=2)], anything={"deep": [1, None, "x"]})
-    envelope = seal(job)
+    envelope = serialize(job)
     assert (envelope.name, envelope.queue) == (f"{__name__}.Ship", "shipping")
-    assert unseal(envelope.name, envelope.payload) == job
+    assert deserialize(envelope.name, envelope.payload) == job
 
 
 def test_a_field_set_after_construction_is_dispatched_and_validated() -> None:
     job = Ship(order_id=0)
     job.order_id = 7
-    assert json.loads(seal(job).payload)["order_id"] == 7
+    assert json.loads(serialize(job).payload)["order_id"] == 7
     job.order_id = "seven"  # type: ignore[assignment]
     with pytest.raises(InvalidJob, match="'order_id'"):
-        seal(job)
+        serialize(job)
     job.order_id = 7
     job.items = [Item.model_construct(sku="a", amount=0)]
     with pytest.raises(InvalidJob, match=r"'items\.0\.amount'"):
-        seal(job)
+        serialize(job)
 
 
 @pytest.mark.parametrize(
@@ -73,20 +73,20 @@ def test_a_field_set_after_construction_is_dispatched_and_validated() -> None:
 )
 def test_what_json_cannot_hold_is_refused_by_name(value: object, says: str) -> None:
     with pytest.raises(InvalidJob, match=says):
-        seal(Ship(order_id=1, anything=value))
+        serialize(Ship(order_id=1, anything=value))
 
 
 def test_what_json_can_hold_is_kept() -> None:
     value = [2**64 - 1, -(2**63), 10**18, "1" * 30, "[" * 200, 1.5]
     job = Ship(order_id=1, anything=value)
-    assert unseal(job.name, seal(job).payload).anything == value  # type: ignore[attr-defined]
+    assert deserialize(job.name, serialize(job).payload).anything == value  # type: ignore[attr-defined]
 
 
 def test_a_field_that_refers_to_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(InvalidJob, match="anything"):
-        seal(Ship.model_construct(order_id=1, items=[], anything=loop))
+        serialize(Ship.model_construct(order_id=1, items=[], anything=loop))
 
 
 def test_more_levels_than_a_json_column_takes_are_refused() -> None:
@@ -94,7 +94,7 @@ def test_more_levels_than_a_json_column_takes_are_refused() -> None:
     for _ in range(31):
         nested = [nested]
     with pytest.raises(InvalidJob, match="'anything' is nested over 31 levels"):
-        seal(Ship(order_id=1, anything=nested))
+        serialize(Ship(order_id=1, anything=nested))
 
 
 def test_infinity_and_nan_are_refused() -> None:
@@ -109,7 +109,7 @@ def test_infinity_and_nan_are_refused() -> None:
     job = Weigh(grams=1.0)
     job.grams = float("inf")
     with pytest.raises(InvalidJob, match="grams"):
-        seal(job)
+        serialize(job)
 
 
 def test_a_field_that_does_not_load_as_it_was_written_is_refused_at_dispatch() -> None:
@@ -120,10 +120,10 @@ def test_a_field_that_does_not_load_as_it_was_written_is_refused_at_dispatch() -
             """Not run here."""
 
     with pytest.raises(InvalidJob, match="number"):
-        seal(Odd(number=1))
+        serialize(Odd(number=1))
 
 
-class Address(BaseModel):
+class RedisUrl(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
     zip_code: str = "00000"
@@ -145,8 +145,8 @@ class Parcel:
 class Camel(Job):
     order_id: int = Field(default=0, alias="orderId")
     required: int = Field(alias="Required")
-    address: Address = Address()
-    others: list[Address] = Field(default_factory=list)
+    address: RedisUrl = RedisUrl()
+    others: list[RedisUrl] = Field(default_factory=list)
     read: int = Field(default=0, validation_alias=AliasChoices("READ", AliasPath("deep", 1)))
     written: int = Field(default=0, serialization_alias="WRITTEN")
     pet: Pet | Fish | None = Field(default=None, discriminator="kind")
@@ -182,9 +182,9 @@ def test_a_field_with_an_alias_keeps_its_value(config: dict[str, Any]) -> None:
         model_config = ConfigDict(**config)  # type: ignore[typeddict-item]
 
     job = full_camel(Configured) if config.get("extra") is None else Configured(Required=3, orderId=7)
-    envelope = seal(job)
+    envelope = serialize(job)
     assert list(json.loads(envelope.payload)) == list(Camel.model_fields)
-    assert unseal(envelope.name, envelope.payload) == job
+    assert deserialize(envelope.name, envelope.payload) == job
 
 
 def test_a_field_that_is_called_as_the_alias_of_another_keeps_its_value() -> None:
@@ -211,9 +211,9 @@ def test_a_field_that_is_called_as_the_alias_of_another_keeps_its_value() -> Non
             """Not run here."""
 
     swapped = Swapped(two=1, one=2)
-    assert unseal(swapped.name, seal(swapped).payload) == swapped
+    assert deserialize(swapped.name, serialize(swapped).payload) == swapped
     within = Within.model_validate({"totals": [{"gross": 7}], "inner": {"deep": {"deep": 1}}})
-    assert unseal(within.name, seal(within).payload) == within
+    assert deserialize(within.name, serialize(within).payload) == within
 
 
 def test_a_payload_whose_keys_are_aliases_still_loads() -> None:
@@ -222,20 +222,20 @@ def test_a_payload_whose_keys_are_aliases_still_loads() -> None:
         '{"orderId":7,"Required":8,"address":{"zipCode":"12345"},"others":[{"zipCode":"6"}],"deep":[0,9],'
         '"written":10,"pet":{"Kind":"fish"},"parcel":{"Grams":11}}'
     )
-    assert unseal(Camel.name, payload) == full_camel(Camel)
+    assert deserialize(Camel.name, payload) == full_camel(Camel)
 
 
 def test_the_limit_is_in_bytes_and_inclusive() -> None:
     limit = Options(payload_limit=len('{"order_id":1,"items":[],"anything":""}') + 100)
-    seal(Ship(order_id=1, anything="é" * 50), limit)
+    serialize(Ship(order_id=1, anything="é" * 50), limit)
     with pytest.raises(PayloadTooLarge, match="140 bytes, the limit 139"):
-        seal(Ship(order_id=1, anything="x" + "é" * 50), limit)
+        serialize(Ship(order_id=1, anything="x" + "é" * 50), limit)
 
 
 @pytest.mark.parametrize("wrong", [Ship, "Ship", None, 3])
 def test_only_jobs_are_dispatched(wrong: Any) -> None:
     with pytest.raises(InvalidJob, match="dispatch"):
-        seal(wrong)
+        serialize(wrong)
 
 
 def test_a_class_without_handle_is_a_base_and_not_a_job() -> None:
@@ -244,7 +244,7 @@ def test_a_class_without_handle_is_a_base_and_not_a_job() -> None:
 
     assert Base.name not in registry.registered()
     with pytest.raises(InvalidJob, match="handle"):
-        seal(Base())
+        serialize(Base())
 
 
 def test_a_subclass_inherits_options_and_not_names() -> None:
@@ -257,7 +257,7 @@ def test_a_subclass_inherits_options_and_not_names() -> None:
 
 
 def test_an_alias_loads_rows_of_the_old_name() -> None:
-    assert isinstance(unseal("shop.OldShip", '{"order_id": 1}'), Ship)
+    assert isinstance(deserialize("shop.OldShip", '{"order_id": 1}'), Ship)
 
 
 def test_two_classes_cannot_have_one_name() -> None:
@@ -396,13 +396,13 @@ def test_broken_headers_are_an_invalid_payload(text: str) -> None:
 
 def test_rows_that_make_no_job_say_why() -> None:
     with pytest.raises(UnknownJob, match="OUTBOX_JOBS"):
-        unseal("no.such.Job", "{}")
+        deserialize("no.such.Job", "{}")
     with pytest.raises(UnknownJob):
-        unseal("os.system", '"true"')
+        deserialize("os.system", '"true"')
     with pytest.raises(InvalidPayload, match="Invalid JSON"):
-        unseal(Ship.name, "{")
+        deserialize(Ship.name, "{")
     with pytest.raises(InvalidPayload, match="order_id"):
-        unseal(Ship.name, "{}")
+        deserialize(Ship.name, "{}")
 
 
 def test_a_job_outside_a_worker_has_no_context() -> None:

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from outbox.notify.binlog.columns import Column, Unreadable, columns
-from outbox.notify.binlog.rows import EVERY_QUEUE, JobRows
+from outbox.wakeups.binlog.columns import Column, Unreadable, columns
+from outbox.wakeups.binlog.rows import EVERY_QUEUE, JobRows
 
 TABLE = b"\x5f\x02\0\0\0\0"
 OTHER = b"\x60\x02\0\0\0\0"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
-from outbox.notify.committed import after_commit
+from outbox.wakeups.after_commit import after_commit
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from outbox.notify import data_version as module
-from outbox.notify.base import Wake
-from outbox.notify.data_version import DataVersion
+from outbox.wakeups import sqlite_data_version as module
+from outbox.wakeups.base import Wake
+from outbox.wakeups.sqlite_data_version import DataVersion
 
 
 @pytest.fixture

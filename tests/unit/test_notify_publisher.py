@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from outbox.notify import publisher as module
-from outbox.notify.channel import CHANNEL, unpack
-from outbox.notify.publisher import Publisher
+from outbox.wakeups import redis_publisher as module
+from outbox.wakeups.redis_channel import CHANNEL, unpack
+from outbox.wakeups.redis_publisher import Publisher
 
 
 class Redis:
@@ -84,14 +84,14 @@ def test_commits_that_follow_closely_share_a_message(redis: Redis, monkeypatch: 
         publisher.publish({f"queue{number % 3}"})
     redis.wait(lambda: len(redis.told) == 2)
     assert redis.told[1] == {"queue0", "queue1", "queue2"}
-    publisher._farewell()
+    publisher._flush_at_exit()
     assert len(redis.told) == 2
 
 
 def test_what_redis_did_not_take_is_told_when_it_is_back(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(redis)
     redis.down = True
-    with caplog.at_level(logging.WARNING, "outbox.notify"):
+    with caplog.at_level(logging.WARNING, "outbox.wakeups"):
         publisher.publish({"mail"})
         redis.wait(lambda: redis.clients >= 4)
         publisher.publish({"default"})
@@ -135,7 +135,7 @@ def test_names_that_wait_are_not_without_bound(redis: Redis, monkeypatch: pytest
 def test_the_end_of_the_interpreter_waits_for_what_was_just_committed(redis: Redis) -> None:
     publisher = Publisher(redis)
     publisher.publish({"mail"})
-    publisher._farewell()
+    publisher._flush_at_exit()
     assert redis.told == [{"mail"}]
 
 
@@ -145,7 +145,7 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_redis_that_is_down(redis
     publisher.publish({"mail"})
     redis.wait(lambda: redis.clients >= 3)
     began = time.monotonic()
-    publisher._farewell()
+    publisher._flush_at_exit()
     assert time.monotonic() - began < 0.1
 
 

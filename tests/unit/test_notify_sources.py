@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from outbox.notify import group, listening
-from outbox.notify.base import Bells, Report, Source, Unavailable
-from outbox.notify.group import Hub, Line
-from outbox.notify.listening import Listening
+from outbox.wakeups import reconnecting_source, supervisor_fanout
+from outbox.wakeups.base import Report, Source, Unavailable, WakeupListener
+from outbox.wakeups.reconnecting_source import Listening
+from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
 
 class Heard:
@@ -23,12 +23,12 @@ class Heard:
         self.reports: list[str | None] = []
         self._changed = asyncio.Event()
 
-    def ring(self, queues: Collection[str]) -> None:
+    def notify(self, queues: Collection[str]) -> None:
         self.rung.append(frozenset(queues))
         self._changed.set()
 
-    def ring_all(self) -> None:
-        self.ring(())
+    def notify_all(self) -> None:
+        self.notify(())
 
     def report(self, text: str | None) -> None:
         self.reports.append(text)
@@ -49,7 +49,7 @@ class Server(Listening):
 
     name = "server"
 
-    def __init__(self, bells: Bells, report: Report) -> None:
+    def __init__(self, bells: WakeupListener, report: Report) -> None:
         super().__init__(bells, report)
         self.says: asyncio.Queue[frozenset[str] | BaseException | None] = asyncio.Queue()
         self.open = 0
@@ -68,9 +68,9 @@ class Server(Listening):
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
-    monkeypatch.setattr(listening, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(listening, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(listening, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(reconnecting_source, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reconnecting_source, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 0.1)
     return Heard()
 
 
@@ -140,10 +140,10 @@ class Group:
     def __init__(self) -> None:
         self.servers: dict[str, Server] = {}
         self.refusal: str | None = None
-        self.lines: list[Line] = []
-        self.hub = Hub(self._open)
+        self.lines: list[FanoutClient] = []
+        self.hub = FanoutServer(self._open)
 
-    def _open(self, connection: str, bells: Bells, report: Report) -> Source:
+    def _open(self, connection: str, bells: WakeupListener, report: Report) -> Source:
         if self.refusal is not None:
             raise Unavailable(self.refusal)
         assert connection not in self.servers, "one stream, however many processes"
@@ -151,8 +151,8 @@ class Group:
         server.says.put_nowait(None)
         return server
 
-    def line(self) -> Line:
-        self.lines.append(Line(self.hub.line().detach()))
+    def line(self) -> FanoutClient:
+        self.lines.append(FanoutClient(self.hub.line().detach()))
         return self.lines[-1]
 
 
@@ -257,7 +257,7 @@ async def test_a_process_that_died_or_is_frozen_holds_up_nobody(several: Group, 
 async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
     several: Group, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor_fanout, "_ANSWER_SECONDS", 0.05)
     line = several.line()
     await several.hub.stop()
     source = line.follow("database", heard, heard.report)
@@ -268,9 +268,9 @@ async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
 async def test_the_line_is_found_in_the_environment_once(several: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = several.hub.line()
     descriptor = theirs.detach()
-    monkeypatch.setenv(group.LINE, str(descriptor))
-    line: Any = Line.take()
+    monkeypatch.setenv(supervisor_fanout.LINE, str(descriptor))
+    line: Any = FanoutClient.take()
     assert line is not None
     assert not os.get_inheritable(descriptor)
-    assert Line.take() is None
+    assert FanoutClient.take() is None
     line.close()

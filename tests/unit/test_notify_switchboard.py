@@ -9,43 +9,43 @@ from typing import Any
 
 import pytest
 
-from outbox.notify.base import Wake
-from outbox.notify.polling import Polling
-from outbox.notify.switchboard import Switchboard
+from outbox.wakeups.base import Wake
+from outbox.wakeups.local_hub import LocalHub
+from outbox.wakeups.polling import Polling
 
 
 async def test_only_those_who_drain_the_queue_are_woken() -> None:
-    board, mail, default = Switchboard(), Polling(), Polling()
+    board, mail, default = LocalHub(), Polling(), Polling()
     board.listen(["mail", "high"], mail)
     board.listen(["default"], default)
-    board.ring({"high", "unknown"})
+    board.notify({"high", "unknown"})
     assert await mail.wait(60) is Wake.JOBS
     assert await default.wait(0) is Wake.NOTHING
 
 
 async def test_everybody_looks_when_something_may_have_been_missed() -> None:
-    board, mail, default = Switchboard(), Polling(), Polling()
+    board, mail, default = LocalHub(), Polling(), Polling()
     board.listen(["mail"], mail)
     board.listen(["default"], default)
-    board.ring_all()
+    board.notify_all()
     assert (await mail.wait(60), await default.wait(60)) == (Wake.MAYBE, Wake.MAYBE)
 
 
 async def test_a_listener_is_not_kept_alive() -> None:
-    board, listener = Switchboard(), Polling()
+    board, listener = LocalHub(), Polling()
     board.listen(["mail"], listener)
     del listener
     gc.collect()
-    board.ring({"mail"})
-    board.ring_all()
+    board.notify({"mail"})
+    board.notify_all()
 
 
 async def test_who_was_forgotten_hears_nothing_and_nobody_is_left_listening() -> None:
-    board, listener, other = Switchboard(), Polling(), Polling()
+    board, listener, other = LocalHub(), Polling(), Polling()
     board.listen(["mail"], listener)
     board.listen(["mail"], other)
     board.forget(listener)
-    board.ring({"mail"})
+    board.notify({"mail"})
     assert await listener.wait(0) is Wake.NOTHING
     assert await other.wait(60) is Wake.JOBS
     board.forget(other)
@@ -53,11 +53,11 @@ async def test_who_was_forgotten_hears_nothing_and_nobody_is_left_listening() ->
 
 
 async def test_a_wake_up_from_another_thread_ends_a_wait() -> None:
-    board, listener = Switchboard(), Polling()
+    board, listener = LocalHub(), Polling()
     board.listen(["mail"], listener)
     waiting = asyncio.create_task(listener.wait(60))
     await asyncio.sleep(0)
-    threading.Thread(target=board.ring, args=({"mail"},)).start()
+    threading.Thread(target=board.notify, args=({"mail"},)).start()
     async with asyncio.timeout(10):
         assert await waiting is Wake.JOBS
 
@@ -82,7 +82,7 @@ async def test_what_came_before_a_claim_is_forgotten_by_it() -> None:
 
 async def test_a_storm_on_a_busy_worker_costs_the_loop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits: not one callback is scheduled, whoever wakes and however often."""
-    board, listener = Switchboard(), Polling()
+    board, listener = LocalHub(), Polling()
     board.listen(["mail"], listener)
     await listener.wait(0)
     loop = asyncio.get_running_loop()
@@ -94,13 +94,13 @@ async def test_a_storm_on_a_busy_worker_costs_the_loop_nothing(monkeypatch: pyte
         return schedule(callback, *arguments, **options)
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", count)
-    await asyncio.to_thread(lambda: [board.ring({"mail"}) for _ in range(10_000)])
+    await asyncio.to_thread(lambda: [board.notify({"mail"}) for _ in range(10_000)])
     assert len(scheduled) == 1, "the end of the thread, and nothing else"
     assert await listener.wait(60) is Wake.JOBS
 
 
 def test_a_child_does_not_wake_its_parents_workers() -> None:
-    board = Switchboard()
+    board = LocalHub()
     board.listen(["mail"], listener := Polling())
     board._after_fork()
     assert not board.busy

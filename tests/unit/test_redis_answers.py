@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
-from outbox.drivers.redis.wire import Answers, pack
+from outbox.drivers.redis.connection.raw_connection import Answers, pack
 
 SAID = b"*2\r\n$5\r\na\r\nb\r\r\n*3\r\n:-7\r\n$-1\r\n*0\r\n$0\r\n\r\n*-1\r\n"
 MEANT = [[b"a\r\nb\r", [-7, None, []]], b"", None]

@@ -28,8 +28,8 @@ class Moves:
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.continue_from = threading.Event()
+        self.continue_from.set()
         self.error: Exception | None = None
         self.ended = 0
 
@@ -39,7 +39,7 @@ class Moves:
     async def move(self) -> int:
         """Blocks the loop of the relay, which has nothing else to do."""
         self.begun.release()
-        assert self.go_on.wait(20)
+        assert self.continue_from.wait(20)
         self.ended += 1
         if self.error is not None:
             raise self.error
@@ -59,7 +59,7 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> Moves:
 def relays(moves: Moves) -> Iterator[RelayThreads]:
     relays = RelayThreads()
     yield relays
-    moves.go_on.set()
+    moves.continue_from.set()
     relays.stop()
 
 
@@ -75,26 +75,26 @@ def later(call: threading.Event) -> None:
 
 
 def test_the_end_waits_until_what_was_committed_has_been_moved_on(relays: RelayThreads, moves: Moves) -> None:
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
-    later(moves.go_on)
+    later(moves.continue_from)
     relays.farewell()
     assert moves.ended == 1
 
 
 def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves) -> None:
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
     moves.begun.acquire()
     relays.wake("redis")
-    later(moves.go_on)
+    later(moves.continue_from)
     relays.farewell()
     assert moves.ended == 2
 
 
 def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
     relays._patience = 0.2
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
     relays.wake("another")
     assert 0.2 <= farewell(relays) < AT_ONCE
@@ -104,9 +104,9 @@ def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
 
 
 def test_its_patience_is_for_all_that_it_waits_for(relays: RelayThreads, moves: Moves) -> None:
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
-    later(moves.go_on)
+    later(moves.continue_from)
     took = farewell(relays)
     assert relays._patience == pytest.approx(module.FAREWELL_SECONDS - took, abs=0.1)
 
@@ -128,7 +128,7 @@ def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
     assert [record.getMessage() for record in caplog.records] == [
         "jobs for redis are left to the workers to move on: down"
     ]
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
     assert farewell(relays) < AT_ONCE
 
@@ -141,9 +141,9 @@ def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: M
     relays.wake("redis")
     while moves.ended < 2 or not relays._threads["redis"]._moved.is_set():
         time.sleep(0.001)
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
-    later(moves.go_on)
+    later(moves.continue_from)
     relays.farewell()
     assert moves.ended == 3
 
@@ -168,9 +168,9 @@ def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
     relays: RelayThreads, moves: Moves, caplog: pytest.LogCaptureFixture
 ) -> None:
     moves.error = RuntimeError("cannot schedule new futures after shutdown")
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
-    later(moves.go_on)
+    later(moves.continue_from)
     assert farewell(relays) < module.FAREWELL_SECONDS
     [record] = caplog.records
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
@@ -195,11 +195,11 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
     shown: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", shown.append)
     moves.error = RuntimeError("a bug")
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
     thread = relays._threads["redis"]._thread
     assert thread is not None
-    moves.go_on.set()
+    moves.continue_from.set()
     thread.join()
     assert [raised.exc_value for raised in shown] == [moves.error]
     moves.error = None
@@ -209,10 +209,10 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
 
 
 def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Moves) -> None:
-    moves.go_on.clear()
+    moves.continue_from.clear()
     relays.wake("redis")
     [inherited] = relays._threads.values()
     relays._after_fork()
     assert farewell(relays) < AT_ONCE
-    moves.go_on.set()
+    moves.continue_from.set()
     inherited.stop()

@@ -46,7 +46,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from outbox import Job
-from outbox.envelope import seal, unseal
+from outbox.envelope import deserialize, serialize
 from outbox.errors import InvalidJob
 
 T = TypeVar("T")
@@ -66,8 +66,8 @@ def job_class(annotation: Any, config: ConfigDict | None = None, **members: Any)
 
 def carry(job: Any) -> Any:
     """The value as a worker gets it."""
-    envelope = seal(job)
-    return unseal(envelope.name, envelope.payload).value  # type: ignore[attr-defined]
+    envelope = serialize(job)
+    return deserialize(envelope.name, envelope.payload).value  # type: ignore[attr-defined]
 
 
 class Item(BaseModel):
@@ -126,9 +126,9 @@ class HeavyParcel(Parcel):
 
 
 @dataclass
-class Sealed:
+class Serialized:
     grams: int
-    seal: str = Field(default="", exclude=True)
+    serialize: str = Field(default="", exclude=True)
 
 
 class Exact(BaseModel):
@@ -250,7 +250,7 @@ BASE64: ConfigDict = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
         (Parcel, Parcel(1, ["a"]), {}),
         (Pair, Pair(1, "a"), {"strict": True}),
         (Doubled, Doubled(number=2), {}),
-        (Sealed, Sealed(1), {}),
+        (Serialized, Serialized(1), {}),
         (Any, {"a": [1, 1.0, True, None, {"b": "c"}] * 9}, {}),
         (Any, "NaN, Infinity", {}),
         (SecretStr | None, None, {}),
@@ -286,7 +286,7 @@ def test_nan_reaches_the_worker_where_it_is_serialised() -> None:
         (Box, Box[int](content=1), {}, r"Box\[int\] loads as Box"),
         (bytes, b"abcd", {"ser_json_bytes": "base64"}, "ser_json_bytes and val_json_bytes"),
         (bytes, b"\xff", {}, "'value' cannot be serialised"),
-        (Sealed, Sealed(1, "x"), {}, r"'value\.seal' .* excluded"),
+        (Serialized, Serialized(1, "x"), {}, r"'value\.seal' .* excluded"),
         (dict[Any, int], {1: 1, "1": 2}, {}, "'value' .* written alike"),
         (dict[int | str, int], {1: 1, "1": 2}, {}, "'value' .* written alike"),
         (dict[Any, int], {1: 1}, {}, "'value' would be lost"),
@@ -327,7 +327,7 @@ def test_nan_reaches_the_worker_where_it_is_serialised() -> None:
 def test_what_would_change_on_the_way_is_refused(annotation: Any, value: Any, config: ConfigDict, says: str) -> None:
     job = job_class(annotation, config)(value=value)
     with pytest.raises(InvalidJob, match=says) as refused:
-        seal(job)
+        serialize(job)
     assert "hunter2" not in str(refused.value)
 
 
@@ -354,7 +354,7 @@ def test_a_subclass_set_after_construction_is_refused() -> None:
     job = job_class(Item)(value=Item(sku="a"))
     job.value = SpecialItem(sku="b")
     with pytest.raises(InvalidJob, match="SpecialItem loads as Item"):
-        seal(job)
+        serialize(job)
 
 
 EXCLUSIONS: list[dict[str, Any]] = [{"exclude": True}]
@@ -367,12 +367,12 @@ def test_an_excluded_field_is_refused_unless_it_has_its_default(excluded: Any) -
     kind = job_class(int, value=Field(default=5, **excluded))
     assert carry(kind(value=5)) == 5
     with pytest.raises(InvalidJob, match="'value' .* excluded"):
-        seal(kind(value=7))
+        serialize(kind(value=7))
 
 
 def test_an_excluded_field_without_a_default_is_refused() -> None:
     with pytest.raises(InvalidJob, match="'value' is excluded, and has no default"):
-        seal(job_class(int, value=Field(exclude=True))(value=7))
+        serialize(job_class(int, value=Field(exclude=True))(value=7))
 
 
 def test_a_validator_that_changes_what_it_has_made_is_refused() -> None:
@@ -380,7 +380,7 @@ def test_a_validator_that_changes_what_it_has_made_is_refused() -> None:
         return value + "!"
 
     with pytest.raises(InvalidJob, match="'value' .* validator"):
-        seal(job_class(str, louder=field_validator("value")(classmethod(louder)))(value="hey"))  # type: ignore[arg-type]
+        serialize(job_class(str, louder=field_validator("value")(classmethod(louder)))(value="hey"))  # type: ignore[arg-type]
 
 
 def test_a_secret_is_stored_where_its_field_reveals_it() -> None:
@@ -394,8 +394,8 @@ def test_a_secret_is_stored_where_its_field_reveals_it() -> None:
         def reveal(self, password: SecretStr) -> str:
             return password.get_secret_value()
 
-    envelope = seal(Login(password=SecretStr("hunter2")))
-    job = unseal(envelope.name, envelope.payload)
+    envelope = serialize(Login(password=SecretStr("hunter2")))
+    job = deserialize(envelope.name, envelope.payload)
     assert isinstance(job, Login)
     assert job.password.get_secret_value() == "hunter2"
 
@@ -423,7 +423,7 @@ def test_a_private_attribute_is_not_lost_unseen(attribute: Any, change: Callable
         assert carry(job) == 1
     else:
         with pytest.raises(InvalidJob, match="private attribute '_state'"):
-            seal(job)
+            serialize(job)
 
 
 def test_a_private_attribute_that_the_class_sets_itself_is_no_loss() -> None:
@@ -442,11 +442,11 @@ def test_a_cached_property_is_no_field() -> None:
 def test_extra_values_are_kept_or_refused() -> None:
     allowing = job_class(int, ConfigDict(extra="allow"), value=Field(alias="Value"))
     job = allowing(Value=1, more=[2], value=3)
-    envelope = seal(job)
-    arrived = unseal(envelope.name, envelope.payload)
+    envelope = serialize(job)
+    arrived = deserialize(envelope.name, envelope.payload)
     assert (arrived.value, arrived.model_extra) == (1, {"more": [2], "value": 3})  # type: ignore[attr-defined]
     with pytest.raises(InvalidJob, match="'more'"):
-        seal(allowing(Value=1, more=date(2024, 1, 1)))
+        serialize(allowing(Value=1, more=date(2024, 1, 1)))
 
 
 def test_a_validator_that_asks_for_aliases_gets_them() -> None:
@@ -461,5 +461,5 @@ def test_a_validator_that_asks_for_aliases_gets_them() -> None:
         def handle(self) -> None:
             """Not run here."""
 
-    envelope = seal(Order(orderId=7))
-    assert unseal(envelope.name, envelope.payload) == Order(orderId=7)
+    envelope = serialize(Order(orderId=7))
+    assert deserialize(envelope.name, envelope.payload) == Order(orderId=7)

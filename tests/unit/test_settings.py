@@ -182,8 +182,8 @@ async def test_the_options_of_a_driver_may_be_in_a_url() -> None:
 
 def test_a_package_for_sqlite_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiosqlite", None)
-    monkeypatch.delitem(sys.modules, "outbox.drivers.database.sqlite", raising=False)
-    monkeypatch.delattr("outbox.drivers.database.sqlite", raising=False)
+    monkeypatch.delitem(sys.modules, "outbox.drivers.database.connection.sqlite_engine", raising=False)
+    monkeypatch.delattr("outbox.drivers.database.connection.sqlite_engine", raising=False)
     with pytest.raises(ConfigurationError, match="pip install aiosqlite "):
         open_driver(Settings.load(), "database")
 

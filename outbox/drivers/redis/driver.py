@@ -7,27 +7,32 @@ from contextlib import suppress
 from datetime import datetime
 
 from outbox.drivers.base import (
+    BlockingClaimRequest,
     Claim,
-    Concern,
     FailedJob,
+    HealthIssue,
     Lease,
-    Outlook,
+    NextDue,
     QueueCounts,
     Settled,
     StoredJob,
-    Waiting,
     WorkerStatus,
 )
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
-from outbox.drivers.redis import accepting, claiming, concerns, fleet, inserting, inspecting, paging, settling
-from outbox.drivers.redis.failed import FailedJobs
-from outbox.drivers.redis.handover import FailedStore, HandedOver
-from outbox.drivers.redis.messenger import Messenger
-from outbox.drivers.redis.parking import Parking
-from outbox.drivers.redis.standing import StandingClaim
-from outbox.drivers.redis.store import open_store
-from outbox.drivers.redis.unconfirmed import Unconfirmed
-from outbox.drivers.redis.whereabouts import Whereabouts
+from outbox.drivers.redis.connection.store import open_store
+from outbox.drivers.redis.jobs import claim as claim_module
+from outbox.drivers.redis.jobs import insert as insert_module
+from outbox.drivers.redis.jobs import relay_target
+from outbox.drivers.redis.jobs import settle as settle_module
+from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim
+from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
+from outbox.drivers.redis.jobs.job_locator import JobLocator
+from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
+from outbox.drivers.redis.operations import health, inspection, job_pages
+from outbox.drivers.redis.operations import workers as workers_module
+from outbox.drivers.redis.operations.failed_job_export import FailedStore, HandedOver
+from outbox.drivers.redis.operations.failed_jobs import FailedJobs
+from outbox.drivers.redis.pubsub import PubSub
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
@@ -48,10 +53,10 @@ class RedisDriver:
     ) -> None:
         self.name = name
         self._store = open_store(url, 2 * pool_size)
-        self._whereabouts = Whereabouts(self._store)
-        self._standing = StandingClaim(Messenger(url))
+        self._whereabouts = JobLocator(self._store)
+        self._standing = BlockingClaim(PubSub(url))
         self._unconfirmed = Unconfirmed()
-        self._parking = Parking(self._store)
+        self._parking = CrossSlotJobs(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
 
@@ -60,18 +65,18 @@ class RedisDriver:
         return f"{self._store.address} ({self._server})" if self._server else str(self._store.address)
 
     async def check(self) -> None:
-        self._server = await concerns.check(self._store)
+        self._server = await health.check(self._store)
         await self._failed.check()
 
     async def now(self) -> datetime:
-        return await inspecting.now(self._store)
+        return await inspection.now(self._store)
 
-    async def concerns(self) -> list[Concern]:
-        return [*await concerns.concerns(self._store), *await self._failed.concerns()]
+    async def health_issues(self) -> list[HealthIssue]:
+        return [*await health.health_issues(self._store), *await self._failed.health_issues()]
 
     async def close(self) -> None:
         with suppress(OutboxError):
-            await claiming.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed, name=self.name)
+            await claim_module.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed, name=self.name)
         await self._failed.close()
         await self._standing.hang_up()
         await self._store.close()
@@ -80,13 +85,13 @@ class RedisDriver:
         self._store.drop()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
-        await inserting.insert(self._store, envelopes)
+        await insert_module.insert(self._store, envelopes)
 
-    async def accept(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
-        return await accepting.accept(self._store, envelopes)
+    async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+        return await relay_target.insert_once(self._store, envelopes)
 
     async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
-        await accepting.forget_accepted(self._store, envelopes)
+        await relay_target.forget_accepted(self._store, envelopes)
 
     async def claim(
         self,
@@ -94,9 +99,9 @@ class RedisDriver:
         limit: int,
         lease: float,
         *,
-        brief: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
+        short_jobs: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
-        return await claiming.claim(
+        return await claim_module.claim(
             self._store, self._whereabouts, self._standing, self._unconfirmed, queues, limit, lease, name=self.name
         )
 
@@ -104,66 +109,66 @@ class RedisDriver:
         """Claims look at everything that there is."""
         return 0
 
-    async def withdraw(self) -> list[Claim]:
-        return await claiming.withdraw(
+    async def cancel_blocking_claim(self) -> list[Claim]:
+        return await claim_module.cancel_blocking_claim(
             self._store, self._whereabouts, self._standing, self._unconfirmed, name=self.name
         )
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
-        return await claiming.extend(self._store, self._whereabouts, fences, lease)
+        return await claim_module.extend(self._store, self._whereabouts, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settled = await settling.settle(
+        settled = await settle_module.settle(
             self._store, self._whereabouts, self._unconfirmed, self._parking, self.name, settlements
         )
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
         return settled
 
-    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
-        return await claiming.look(self._store, self._standing, self._unconfirmed, queues, waiting)
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
+        return await claim_module.next_due(self._store, self._standing, self._unconfirmed, queues, waiting)
 
-    async def beat(self, worker: WorkerStatus) -> None:
-        await fleet.beat(self._store, worker)
+    async def heartbeat(self, worker: WorkerStatus) -> None:
+        await workers_module.heartbeat(self._store, worker)
         await self._parking.deliver_left()
         # Perhaps in a process that has ended since.
         self._failed.arrived()
 
-    async def retire(self, worker_id: bytes) -> None:
-        await fleet.retire(self._store, worker_id)
+    async def deregister(self, worker_id: bytes) -> None:
+        await workers_module.deregister(self._store, worker_id)
 
     async def workers(self) -> list[WorkerStatus]:
-        return await fleet.list_workers(self._store)
+        return await workers_module.list_workers(self._store)
 
     async def forget_workers(self, unseen_for: float) -> int:
-        return await fleet.forget_workers(self._store, unseen_for)
+        return await workers_module.forget_workers(self._store, unseen_for)
 
     async def get(self, job_id: JobId) -> StoredJob | None:
-        return await inspecting.get(self._store, job_id)
+        return await inspection.get(self._store, job_id)
 
     async def find(self, digits: str) -> list[JobId]:
-        return await inspecting.find(self._store, digits)
+        return await inspection.find(self._store, digits)
 
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
-        return await inspecting.list_jobs(self._store, queue, limit)
+        return await inspection.list_jobs(self._store, queue, limit)
 
     async def page_of_jobs(self, matching: JobFilter, limit: int = 100, after: JobPlace | None = None) -> JobPage:
-        return await paging.page_of_jobs(self._store, matching, limit, after)
+        return await job_pages.page_of_jobs(self._store, matching, limit, after)
 
     async def counts(self) -> list[QueueCounts]:
-        return inspecting.with_failed(await inspecting.counts(self._store), await self._failed.counts())
+        return inspection.with_failed(await inspection.counts(self._store), await self._failed.counts())
 
     async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
-        return await inspecting.cancel(self._store, job_ids)
+        return await inspection.cancel(self._store, job_ids)
 
     async def clear(self, queue: str) -> int:
-        return await inspecting.clear(self._store, queue)
+        return await inspection.clear(self._store, queue)
 
     async def pause(self, queue: str) -> bool:
-        return await inspecting.pause(self._store, queue)
+        return await inspection.pause(self._store, queue)
 
     async def resume(self, queue: str) -> bool:
-        return await inspecting.resume(self._store, queue)
+        return await inspection.resume(self._store, queue)
 
     async def get_failed(self, job_id: JobId) -> FailedJob | None:
         return await self._failed.get_failed(job_id)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.counters import reads
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.thrift import Thrift
+from outbox.drivers.database.claim_scan.scan_cost import ScanCost
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
 
@@ -26,7 +26,7 @@ async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 
 async def take(driver: DatabaseDriver, count: int, *queues: str) -> list[Claim]:
-    claims = await driver.claim(queues or ["default"], count, 60, brief=True)
+    claims = await driver.claim(queues or ["default"], count, 60, short_jobs=True)
     await driver.settle([Settlement.completed(claim.fence) for claim in claims])
     return claims
 
@@ -94,7 +94,7 @@ async def test_a_paused_queue_gives_nothing(driver: DatabaseDriver) -> None:
     assert await take(driver, 20) == []
 
 
-class AtHead(Thrift):
+class AtHead(ScanCost):
     """No claim is made from marks, for comparison."""
 
     @property
@@ -108,7 +108,7 @@ async def others_are_claiming(driver: DatabaseDriver, count: int) -> AsyncIterat
     dialect = driver._database.dialect
     async with driver._database.engine.connect() as connection:
         rows = await connection.exec_driver_sql(dialect.select_claimable(), ("default", "default", count))
-        listed, parameters = dialect.among([row[0] for row in rows])
+        listed, parameters = dialect.id_list([row[0] for row in rows])
         await connection.exec_driver_sql(dialect.reserve(listed), (b"o" * 16, 60_000_000, 60_000_000, *parameters))
         yield
         await connection.rollback()
@@ -123,18 +123,18 @@ async def test_what_others_are_taking_is_passed_over_once(
     """Not once for every priority without jobs: then it would be six times."""
     others = DatabaseDriver(migrated_url, pool_size=1)
     await driver.insert(envelopes(2_000))
-    assert driver._database.marks is not None
-    driver._database.marks.thrift = AtHead()
+    assert driver._database.cursors is not None
+    driver._database.cursors.scan_cost = AtHead()
 
-    async def pages(*, brief: bool) -> int:
+    async def pages(*, short_jobs: bool) -> int:
         before = await reads(driver)
-        assert len(await driver.claim(["default"], 20, 60, brief=brief)) == 20
+        assert len(await driver.claim(["default"], 20, 60, short_jobs=short_jobs)) == 20
         return (await reads(driver) - before).pages
 
     async with others_are_claiming(others, 500):
         # The fewest, because the server looks at pages for itself, too.
-        plain = min([await pages(brief=False) for _ in range(3)])
-        brief = [await pages(brief=True) for _ in range(6)]
+        plain = min([await pages(short_jobs=False) for _ in range(3)])
+        short_jobs = [await pages(short_jobs=True) for _ in range(6)]
     await others.close()
-    first, *following = brief
-    assert max(following) < min(plain, first) / 2, f"{plain} pages from the head, then {brief}"
+    first, *following = short_jobs
+    assert max(following) < min(plain, first) / 2, f"{plain} pages from the head, then {short_jobs}"

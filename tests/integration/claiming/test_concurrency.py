@@ -35,7 +35,9 @@ async def row_lock_waits(driver: DatabaseDriver) -> int:
 
 
 @pytest.mark.parametrize("brief", [False, True], ids=["moved", "in place"])
-async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver], backend: str, brief: bool) -> None:
+async def test_sixteen_claimers_take_each_job_once(
+    claimers: list[DatabaseDriver], backend: str, short_jobs: bool
+) -> None:
     refused: list[str] = []
     for driver in claimers:
 
@@ -51,7 +53,7 @@ async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver
         nonlocal accepted
         empty = 0
         while empty < 3:
-            claims = await driver.claim(["default"], BATCH, 60, brief=brief)
+            claims = await driver.claim(["default"], BATCH, 60, short_jobs=short_jobs)
             # All that is left may be what others are looking at right now, and skipped.
             empty = 0 if claims else empty + 1
             taken.update(claim.fence.job_id for claim in claims)
@@ -71,7 +73,7 @@ async def test_sixteen_claimers_take_each_job_once(claimers: list[DatabaseDriver
 
 @pytest.mark.parametrize("brief", [False, True], ids=["moved", "in place"])
 async def test_application_transactions_never_wait_for_claimers(
-    claimers: list[DatabaseDriver], migrated_url: str, backend: str, brief: bool
+    claimers: list[DatabaseDriver], migrated_url: str, backend: str, short_jobs: bool
 ) -> None:
     """Claimers stop in the middle of their transactions, holding all the locks that they ever hold, and nothing that an
     application does with outbox's tables waits: the server counts every wait."""
@@ -82,9 +84,9 @@ async def test_application_transactions_never_wait_for_claimers(
     holding, release = asyncio.Barrier(CLAIMERS + 1), asyncio.Event()
 
     async def claim_and_hold(driver: DatabaseDriver) -> None:
-        from outbox.drivers.database.claiming import _Taking
+        from outbox.drivers.database.jobs.claim import _Taking
 
-        taking = _Taking(driver._database, "database", ["default"], BATCH, 60, brief=brief)
+        taking = _Taking(driver._database, "database", ["default"], BATCH, 60, short_jobs=short_jobs)
         async with driver._database.engine.connect() as connection:
             assert len(await taking.take(connection)) == BATCH
             await holding.wait()
@@ -111,7 +113,9 @@ async def test_application_transactions_never_wait_for_claimers(
                 await dispatch(Receipt(order_id=number), session=session, queue="default")
 
     application = [asyncio.create_task(keep_inserting()) for _ in range(4)]
-    await asyncio.gather(*(driver.claim(["default"], 20, 60, brief=brief) for driver in claimers for _ in range(10)))
+    await asyncio.gather(
+        *(driver.claim(["default"], 20, 60, short_jobs=short_jobs) for driver in claimers for _ in range(10))
+    )
     stop.set()
     await asyncio.gather(*application)
     await engine.dispose()

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.proxy import Proxy
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import seal
+from outbox.envelope import serialize
 from tests.support.recorded_jobs import Endless
 from tests.support.worker_processes import Workers, until
 
@@ -37,7 +37,7 @@ async def test_a_worker_with_300_claims_far_from_its_server_keeps_every_lease(
         "--concurrency", str(COUNT), "--lease", str(LEASE), "--timeout", "0", "--sleep", "0.01"
     )
     for number in range(COUNT):
-        await database.insert([seal(Endless(number=number))])
+        await database.insert([serialize(Endless(number=number))])
         await until(lambda count=number + 1: len(workers.oracle.runs("begin")) >= count)  # type: ignore[misc]
     held = await database.list_jobs(limit=COUNT)
     assert len(held) == COUNT

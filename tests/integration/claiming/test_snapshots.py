@@ -21,9 +21,9 @@ from benchmarks.stores import Store
 from outbox import clock, dispatch
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.claim_scan.cursors import ClaimCursors
+from outbox.drivers.database.claim_scan.scan_cost import LONGEST_REST, ScanCost
 from outbox.drivers.database.dialects import MySQL
-from outbox.drivers.database.marks import Marks
-from outbox.drivers.database.thrift import LONGEST_REST, Thrift
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.orders import Receipt
@@ -52,12 +52,12 @@ class Clock:
         return self.seconds
 
 
-class Dear(Thrift):
+class Dear(ScanCost):
     """Whatever is measured, the head is too dear."""
 
     def __init__(self, now: Callable[[], float] = clock.now) -> None:
         super().__init__(now)
-        self.dear = True
+        self.expensive = True
 
     @property
     def at_head(self) -> bool:
@@ -99,14 +99,14 @@ class Indebted:
     def __init__(self, url: str) -> None:
         self.clock = Clock()
         self.driver = DatabaseDriver(url)
-        self.marks = self.driver._database.marks = Marks(self.clock)
-        self.marks.thrift = Dear(self.clock)
+        self.cursors = self.driver._database.cursors = ClaimCursors(self.clock)
+        self.cursors.scan_cost = Dear(self.clock)
 
     async def drain(self, jobs: int = 300) -> None:
         await self.driver.insert(envelopes(jobs))
         for _ in range(jobs // 100):
             await self.claim_and_complete(100)
-        assert not self.marks.affordable(["default"])
+        assert not self.cursors.affordable(["default"])
 
     async def claim_and_complete(self, count: int) -> None:
         claims = await self.driver.claim(["default"], count, 60)
@@ -149,7 +149,7 @@ class Late:
 async def test_a_claim_looks_at_as_many_pages_with_a_transaction_open_as_without(
     load: object, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.drivers.database.marks.Thrift", Dear)
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.Thrift", Dear)
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)  # type: ignore[attr-defined]
     pages = {level: cost.pages for level, cost in costs}
     assert max(pages.values()) <= GROWTH[backend] * pages[0], (
@@ -173,17 +173,17 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
         await loaded.keep_snapshot()
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
-        marks = driver._database.marks = Marks(Clock())
-        marks.thrift = Dear()
+        marks = driver._database.cursors = ClaimCursors(Clock())
+        marks.scan_cost = Dear()
         before = await pages(loaded)
         for _ in range(LOOKS):
-            await driver.look(["default"])
+            await driver.next_due(["default"])
         # From the head, each walks over all that has gone through: some can be afforded, but not one after the other.
         in_debt = await pages(loaded) - before
-        driver._database.marks = Marks()
+        driver._database.cursors = ClaimCursors()
         before = await pages(loaded)
         for _ in range(LOOKS):
-            await driver.look(["default"])
+            await driver.next_due(["default"])
         assert in_debt < (await pages(loaded) - before) / 3
 
 
@@ -197,15 +197,15 @@ async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
         work = Work(driver)
-        marks = driver._database.marks = Marks(work.now)
+        marks = driver._database.cursors = ClaimCursors(work.now)
         monkeypatch.setattr("outbox.clock.now", work.now)
         for _ in range(4):
             await loaded.pass_through(SMALL)
             work.seconds += LONGEST_REST
-        assert marks.thrift.dear
+        assert marks.scan_cost.expensive
         await snapshot.rollback()
         async with asyncio.timeout(60):
-            while marks.thrift.dear:
+            while marks.scan_cost.expensive:
                 # However long it rests from trying: what is left to wait for is the server, which cleans up.
                 work.seconds += LONGEST_REST
                 await loaded.pass_through(SMALL)
@@ -242,11 +242,11 @@ async def test_an_idle_look_tells_of_a_late_commit_after_a_while_in_debt(indebte
     await late.dispatch()
     await indebted.drain()
     await late.commit()
-    due = (await indebted.driver.look(["default"])).due
+    due = (await indebted.driver.next_due(["default"])).due
     assert due is not None
     assert due > 0, "when to look again"
     indebted.pass_time()
-    assert (await indebted.driver.look(["default"])).due == 0.0
+    assert (await indebted.driver.next_due(["default"])).due == 0.0
     await claim_one(indebted.driver)
 
 
@@ -293,20 +293,20 @@ async def test_what_is_put_back_or_retried_or_left_is_found_in_debt_as_well(inde
 async def test_with_no_debt_a_late_commit_is_taken_by_the_very_next_claim(migrated_url: str, compared: bool) -> None:
     """One in sixteen of these claims is made from the marks, for comparison, and finds the same."""
     driver, late = DatabaseDriver(migrated_url), Late(migrated_url)
-    marks = driver._database.marks
+    marks = driver._database.cursors
     assert marks is not None
     await driver.insert(envelopes(2_000))
     await late.dispatch()
     await driver.insert(envelopes(100))
     for _ in range(21):
         assert len(await driver.claim(["default"], 100, 60)) == 100
-        marks.thrift = Thrift()
+        marks.scan_cost = ScanCost()
     await late.commit()
     await driver.insert([envelope(), envelope(priority=7)])
     if compared:
         for _ in range(20):
-            marks.thrift.from_head(100, 0.001, 0.001, 0.01)
-    assert marks.thrift.at_head is not compared
+            marks.scan_cost.from_head(100, 0.001, 0.001, 0.01)
+    assert marks.scan_cost.at_head is not compared
     names = [claim.name for claim in await driver.claim(["default"], 2, 60)]
     assert "Receipt" in names[0]
     assert [claim.priority for claim in await driver.claim(["default"], 2, 60)] == [7]

@@ -175,7 +175,7 @@ async def test_a_stale_pair_renews_nobody_elses_row(counting: Counting) -> None:
 
 
 async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: Counting) -> None:
-    await counting.driver.look([f"queue-{number}" for number in range(200)])
+    await counting.driver.next_due([f"queue-{number}" for number in range(200)])
     assert len(counting.since()) == 1
 
 

@@ -112,7 +112,7 @@ async def test_a_node_without_a_majority_is_unavailable_and_then_goes_on(nodes: 
         lambda: driver.claim(["default"], 1, 60),
         lambda: driver.settle([Settlement.completed(claim.fence)]),
         lambda: driver.extend([claim.fence], 60),
-        lambda: driver.look(["default"]),
+        lambda: driver.next_due(["default"]),
         lambda: driver.insert(envelopes(1)),
     ):
         with pytest.raises(BackendUnavailable, match="1047"):

@@ -18,9 +18,9 @@ from redis import Redis as Client
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
-from outbox.drivers.base import Waiting, WorkerStatus
+from outbox.drivers.base import BlockingClaimRequest, WorkerStatus
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis.parking import Parking
+from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
@@ -46,7 +46,7 @@ async def a_job_runs(url: str) -> None:
     """And is given to a worker that waits."""
     driver, given = RedisDriver(url), asyncio.Event()
     await driver.check()
-    await driver.look(["default"], Waiting(30, given.set))
+    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
     await driver.insert([envelope()])
     async with asyncio.timeout(5):
         await given.wait()
@@ -156,7 +156,7 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
     await driver.insert(envelopes(10))
     claim = await claim_one(driver)
     given = asyncio.Event()
-    await driver.look(["default"], Waiting(30, given.set))
+    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
     with Client.from_url(replica.url) as client:
         wait_for(lambda: client.hlen("outbox:{default}:held") == 1, "the replica has the claim")
     master.kill()
@@ -172,7 +172,7 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
     assert len(settled.accepted) == 1
     assert len(await driver.claim(["default"], 20, 30)) == 9
     assert not given.is_set()
-    await driver.look(["default"], Waiting(30, given.set))
+    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
     await driver.insert([envelope()])
     async with asyncio.timeout(5):
         await given.wait()
@@ -244,7 +244,7 @@ async def test_the_rights_of_the_documentation_are_enough(nodes: Sequence[Cluste
             user = documented_user(admin)
     limited = RedisDriver(cluster_url(nodes).replace("://", f"://{user}@"))
     await limited.check()
-    await limited.concerns()
+    await limited.health_issues()
     await every_verb(limited)
     settlement, ids = await follow_ups_of(limited)
     await limited.settle([settlement])
@@ -273,15 +273,15 @@ async def test_follow_ups_that_a_process_left_on_their_way_are_moved_on_by_anoth
         raise asyncio.CancelledError
 
     with monkeypatch.context() as broken, pytest.raises(asyncio.CancelledError):
-        broken.setattr(Parking, "deliver", end)
+        broken.setattr(CrossSlotJobs, "deliver", end)
         await driver.settle([settlement])
     assert [job.id for job in await other.list_jobs()] == ids[:1], "the one in its own slot is there at once"
-    await other.beat(WORKER)
+    await other.heartbeat(WORKER)
     assert len(await other.list_jobs()) == 1, "its process may be about to move them itself"
-    await other.beat(WORKER)
+    await other.heartbeat(WORKER)
     assert sorted(job.id for job in await other.list_jobs()) == ids
-    await other.beat(WORKER)
-    await driver.beat(WORKER)
+    await other.heartbeat(WORKER)
+    await driver.heartbeat(WORKER)
     assert len(await other.list_jobs()) == 13
 
 
@@ -292,7 +292,7 @@ async def test_the_follow_ups_of_a_zombie_are_not_parked(driver: RedisDriver, ot
     settled = await driver.settle([Settlement.completed(lost.fence, (envelope(queue="queue1"),))])
     assert len(settled.stale) == 1
     for _ in range(3):
-        await other.beat(WORKER)
+        await other.heartbeat(WORKER)
     assert len(await driver.list_jobs()) == 1
 
 
@@ -378,12 +378,12 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
     before = connections_to(nodes)
     driver = RedisDriver(cluster_url(nodes))
     await driver.counts()
-    send, sending, go_on = Connection._send_packed_command, asyncio.Event(), asyncio.Event()
+    send, sending, continue_from = Connection._send_packed_command, asyncio.Event(), asyncio.Event()
 
     async def late(connection: Connection, command: Iterable[bytes]) -> None:
-        if not go_on.is_set():
+        if not continue_from.is_set():
             sending.set()
-            await go_on.wait()
+            await continue_from.wait()
         await send(connection, command)
 
     monkeypatch.setattr(Connection, "_send_packed_command", late)
@@ -392,7 +392,7 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
     under_way = asyncio.create_task(client.execute_command("EXISTS", "outbox:{a}:paused"))
     await sending.wait()
     await driver._store._start_over(exceptions.RedisClusterException("no node answers"))
-    go_on.set()
+    continue_from.set()
     await asyncio.wait([under_way])
     assert driver._store._client is not client
     await driver.close()

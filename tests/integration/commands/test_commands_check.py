@@ -12,7 +12,7 @@ import pytest
 
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.concerns import _innodb, _sqlite
+from outbox.drivers.database.operations.health import _innodb, _sqlite
 from outbox.relay.route import relay_queue
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers.process import free_port
@@ -197,7 +197,7 @@ async def test_what_an_operator_should_look_at(driver: DatabaseDriver, migrated_
     await execute(driver, "UPDATE queue_jobs SET name = 'jobs.Forgotten' WHERE queue = 'held'")
     await driver.pause("held")
     for number, name in enumerate(["alive", "gone"]):
-        await driver.beat(WorkerStatus(bytes([number]) * 16, name, "web1", 4242, "default,mail", 20, 0, 0, 0))
+        await driver.heartbeat(WorkerStatus(bytes([number]) * 16, name, "web1", 4242, "default,mail", 20, 0, 0, 0))
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone'")
     ran = await check(shop, migrated_url, "--json")
     assert ran.code == 0, "warnings are no problems"
@@ -246,15 +246,15 @@ async def test_no_jobs_at_all(driver: DatabaseDriver, migrated_url: str, shop: P
 
 async def test_a_server_whose_clock_is_wrong_is_no_problem(shop: Path, tmp_path: Path) -> None:
     """The clock of this process is turned, which comes to the same."""
-    from outbox.console import examining
+    from outbox.console import health_checks
 
     class Elsewhere:
         name = "database"
 
         async def now(self) -> Any:
-            return examining.datetime.fromtimestamp(time.time() - 3600, examining.UTC)
+            return health_checks.datetime.fromtimestamp(time.time() - 3600, health_checks.UTC)
 
-    finding = await examining._compare_clocks(Elsewhere())  # type: ignore[arg-type]
+    finding = await health_checks._compare_clocks(Elsewhere())  # type: ignore[arg-type]
     assert finding.level == "info"
     assert "3,600 s behind" in finding.message
 

@@ -229,7 +229,7 @@ async def test_prune_takes_what_is_older_than_a_day_and_workers_that_are_gone(
     await age_failure(driver, older, 24 * HOUR + 5)
     await age_failure(driver, younger, 24 * HOUR - 60)
     for number, name in enumerate(["gone", "alive"]):
-        await driver.beat(WorkerStatus(bytes([number]) * 16, name, "host", 1, "default", 20, 0, 0, 0))
+        await driver.heartbeat(WorkerStatus(bytes([number]) * 16, name, "host", 1, "default", 20, 0, 0, 0))
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone'")
     ran = await run(migrated_url, "prune", "--json")
     assert ran.document == {"connection": "database", "failed_jobs": 1, "workers": 1}

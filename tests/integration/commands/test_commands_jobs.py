@@ -95,7 +95,7 @@ async def test_an_unknown_queue_is_paused_all_the_same(driver: DatabaseDriver, m
     ran = await run(migrated_url, "pause", "later")
     assert (ran.code, ran.out) == (0, "later is paused.\n")
     assert ran.err == "outbox: no job is in a queue later, and no worker drains it\n"
-    await driver.beat(worker("known"))
+    await driver.heartbeat(worker("known"))
     assert (await run(migrated_url, "pause", "known")).err == ""
 
 
@@ -106,7 +106,7 @@ async def test_a_running_job_is_shown_with_its_worker(driver: DatabaseDriver, mi
     job = envelope(queue="mail", payload='{"order": 7}')._replace(headers='{"max_tries": 7}')
     await driver.insert([job])
     claim = await claim_one(driver, "mail")
-    await driver.beat(
+    await driver.heartbeat(
         replace(worker("mail", running=1), name="w1", jobs=(RunningJob(claim.fence.job_id, job.name, "mail", 200.0),))
     )
     shown = (await run(migrated_url, "show", str(job.id))).out
@@ -233,7 +233,7 @@ async def test_a_narrow_terminal_loses_whole_columns(
     monkeypatch.setenv("COLUMNS", str(width))
     await driver.insert(envelopes(1_234, queue="notifications"))
     await fail(driver, envelope(queue="mail"))
-    await driver.beat(replace(worker("mail,default,low"), name="worker.example.org:4242"))
+    await driver.heartbeat(replace(worker("mail,default,low"), name="worker.example.org:4242"))
     wide = {}
     for command in ("stats", "failed", "jobs", "workers", "monitor"):
         arguments = (command, "--limit", "3") if command in {"failed", "jobs"} else (command,)
@@ -257,7 +257,7 @@ async def test_all_connections_are_looked_at(
     monkeypatch.setenv("REDIS_URL", redis_url)
     await driver.insert([envelope(queue="mail"), envelope(queue=relay_queue("redis"))])
     await redis.insert([envelope(queue="mail"), envelope(queue="fast")])
-    await redis.beat(worker("fast"))
+    await redis.heartbeat(worker("fast"))
     rows = (await run(migrated_url, "stats")).out.splitlines()
     assert [line.split()[:2] for line in rows[1:]] == [
         ["database", "on"], ["database", "mail"], ["redis", "fast"], ["redis", "mail"],

@@ -10,7 +10,7 @@ import pytest
 
 from outbox.drivers.base import QueueCounts, WorkerStatus
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.claiming import _Taking
+from outbox.drivers.database.jobs.claim import _Taking
 from outbox.errors import InvalidOption
 from outbox.ids import new_job_id
 from outbox.settlement import Settlement
@@ -205,7 +205,7 @@ async def test_workers_are_listed_and_the_silent_are_marked(driver: DatabaseDriv
     assert (await run(migrated_url, "workers")).out == "No workers.\n"
     for number, name in enumerate(["mail@web1", "gone@web2"]):
         status = WorkerStatus(bytes([number]) * 16, name, "web", 4242, "mail,default", 20, 3, 1_234, 5)
-        await driver.beat(status)
+        await driver.heartbeat(status)
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone@web2'")
     head, alive, gone = (await run(migrated_url, "workers")).out.splitlines()
     assert head.split()[:4] == ["Worker", "Host", "PID", "Queues"]

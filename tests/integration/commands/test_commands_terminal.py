@@ -110,10 +110,10 @@ async def test_monitor_is_drawn_until_it_is_ended_and_leaves_the_terminal_as_it_
 async def test_monitor_follows_what_changes(driver: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:
     """Throughput is what the workers' counts have grown by."""
     worker = WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 1_000, 0)
-    await driver.beat(worker)
+    await driver.heartbeat(worker)
     terminal = await Terminal.start(tmp_path, migrated_url, "monitor", "--interval", "0.1", "--max", "4")
     await terminal.shows(b"0.0 jobs/s")
-    await driver.beat(WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 501_000, 0))
+    await driver.heartbeat(WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 501_000, 0))
     await terminal.shows(b"501,000")
     await terminal.shows(b"jobs/s", times=terminal.output.count(b"jobs/s") + 1)
     latest = terminal.output.decode().rpartition(" jobs/s")[0].split()[-1]

@@ -46,7 +46,7 @@ def test_mariadb_needs_none(limited_url: str) -> None:
 
 ELSEWHERE = """
 import sys
-from outbox.drivers.database.loading import load_asyncmy
+from outbox.drivers.database.connection.lazy_asyncmy import load_asyncmy
 
 load_asyncmy()
 assert "cryptography.hazmat.primitives.hashes" not in sys.modules
@@ -62,7 +62,7 @@ assert asyncmy.auth.padding.OAEP is padding.OAEP
 BEFORE = """
 import sys
 from cryptography.hazmat.primitives import hashes
-from outbox.drivers.database.loading import load_asyncmy
+from outbox.drivers.database.connection.lazy_asyncmy import load_asyncmy
 
 load_asyncmy()
 import asyncmy.auth
@@ -73,7 +73,7 @@ assert sys.modules["cryptography.hazmat.primitives.hashes"] is hashes
 NOT_INSTALLED = """
 import sys
 sys.modules["cryptography"] = None
-from outbox.drivers.database.loading import load_asyncmy
+from outbox.drivers.database.connection.lazy_asyncmy import load_asyncmy
 
 load_asyncmy()
 import asyncmy.auth

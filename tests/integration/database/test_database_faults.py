@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import outbox
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.claiming import _Taking
-from outbox.drivers.database.engine import check_version
-from outbox.drivers.database.settling import _Settling
+from outbox.drivers.database.connection.engine import check_version
+from outbox.drivers.database.jobs.claim import _Taking
+from outbox.drivers.database.jobs.settle import _Settling
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
@@ -242,17 +242,17 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_took_its_
         driver = DatabaseDriver(url)
         await driver.insert(envelopes(1))
         await driver.pause("other")
-        await driver.beat(WORKER)
+        await driver.heartbeat(WORKER)
         before = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
         assert before
         operator.execute(text("SET GLOBAL super_read_only = ON"))
-        for call in (lambda: driver.claim(["default"], 1, 30), lambda: driver.beat(WORKER)):
+        for call in (lambda: driver.claim(["default"], 1, 30), lambda: driver.heartbeat(WORKER)):
             with pytest.raises(BackendUnavailable, match="read-only"):
                 await call()
         operator.execute(text("SET GLOBAL super_read_only = OFF"))
         operator.execute(text("SET GLOBAL read_only = OFF"))
         assert len(await driver.claim(["default"], 1, 30)) == 1
-        await driver.beat(WORKER)
+        await driver.heartbeat(WORKER)
         after = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
         assert after & before == set()
         await driver.close()
@@ -422,7 +422,7 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
     """Its connection stays open for the server, which hears nothing of it any more."""
     if backend == "sqlite":
         pytest.skip("SQLite has no connections")
-    monkeypatch.setattr("outbox.drivers.database.engine._IDLE_SECONDS", 1)
+    monkeypatch.setattr("outbox.drivers.database.connection.engine._IDLE_SECONDS", 1)
     await driver.insert(envelopes(3))
     lost = DatabaseDriver(migrated_url)
     taken = asyncio.Event()
@@ -431,7 +431,7 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
         taken.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("outbox.drivers.database.wire.Wire.commit", hang)
+    monkeypatch.setattr("outbox.drivers.database.connection.raw_connection.Wire.commit", hang)
     claiming = asyncio.create_task(lost.claim(["default"], 10, 1))
     await taken.wait()
     monkeypatch.undo()

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import outbox
 from outbox import clock
 from outbox.drivers.base import Claim
-from outbox.drivers.database import DatabaseDriver, holding
-from outbox.drivers.database.claiming import _Taking
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.jobs import lease as lease_module
+from outbox.drivers.database.jobs.claim import _Taking
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -73,11 +74,11 @@ class Outage:
 
 
 async def claim_in_doubt(
-    driver: DatabaseDriver, *, limit: int = 10, lease: float = 30, after: bool = True, brief: bool = False
+    driver: DatabaseDriver, *, limit: int = 10, lease: float = 30, after: bool = True, short_jobs: bool = False
 ) -> Outage:
     outage = Outage(driver, after=after)
     with pytest.raises(BackendUnavailable):
-        await driver.claim(["default"], limit, lease, brief=brief)
+        await driver.claim(["default"], limit, lease, short_jobs=short_jobs)
     return outage
 
 
@@ -87,9 +88,11 @@ async def attempts(driver: DatabaseDriver) -> list[int]:
 
 @pytest.mark.parametrize("brief", [False, True])
 @pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
-async def test_the_next_claim_has_the_jobs_of_one_in_doubt(driver: DatabaseDriver, after: bool, brief: bool) -> None:
+async def test_the_next_claim_has_the_jobs_of_one_in_doubt(
+    driver: DatabaseDriver, after: bool, short_jobs: bool
+) -> None:
     await driver.insert(envelopes(3))
-    outage = await claim_in_doubt(driver, limit=3, after=after, brief=brief)
+    outage = await claim_in_doubt(driver, limit=3, after=after, short_jobs=short_jobs)
     with pytest.raises(BackendUnavailable):
         await driver.claim(["default"], 3, 30)
     outage.end()
@@ -101,7 +104,7 @@ async def test_the_next_claim_has_the_jobs_of_one_in_doubt(driver: DatabaseDrive
     assert await driver.claim(["default"], 3, 30) == []
     settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
     assert len(settled.accepted) == 3
-    assert not driver._database.doubts.claims
+    assert not driver._database.unconfirmed.claims
 
 
 async def test_a_claim_in_doubt_whose_lease_has_ended_still_costs_no_attempt(
@@ -109,7 +112,7 @@ async def test_a_claim_in_doubt_whose_lease_has_ended_still_costs_no_attempt(
 ) -> None:
     await driver.insert(envelopes(1))
     outage = await claim_in_doubt(driver, lease=0.2)
-    while (await other.look(["default"])).due != 0.0:
+    while (await other.next_due(["default"])).due != 0.0:
         await asyncio.sleep(0.05)
     outage.end()
     claim = await claim_one(driver)
@@ -126,7 +129,7 @@ async def test_a_claim_in_doubt_takes_nothing_from_its_next_owner(
         await asyncio.sleep(0.05)
     outage.end()
     assert await driver.claim(["default"], 1, 30) == []
-    assert not driver._database.doubts.claims
+    assert not driver._database.unconfirmed.claims
     assert len((await other.settle([Settlement.completed(claims[0].fence)])).accepted) == 1
 
 
@@ -170,7 +173,7 @@ async def test_a_commit_that_a_node_learns_of_late_is_found_by_a_later_claim(
     driver: DatabaseDriver, other: DatabaseDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another node of a cluster, at first, shows the jobs as nobody's."""
-    know = holding.holders
+    know = lease_module.holders
 
     async def know_nothing(*arguments: object, **options: object) -> dict[bytes, bytes | None]:
         return dict.fromkeys(await know(*arguments, **options))  # type: ignore[arg-type]
@@ -178,9 +181,9 @@ async def test_a_commit_that_a_node_learns_of_late_is_found_by_a_later_claim(
     await driver.insert(envelopes(2))
     outage = await claim_in_doubt(driver)
     outage.end()
-    monkeypatch.setattr(holding, "holders", know_nothing)
+    monkeypatch.setattr(lease_module, "holders", know_nothing)
     assert await driver.claim(["default"], 2, 30) == []
-    monkeypatch.setattr(holding, "holders", know)
+    monkeypatch.setattr(lease_module, "holders", know)
     assert {claim.attempt for claim in await driver.claim(["default"], 2, 30)} == {1}
 
 
@@ -215,7 +218,7 @@ async def test_what_was_not_carried_out_waits_for_nobody_and_is_forgotten(
         await forgotten.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), {"id": job.id.bytes})
         async with asyncio.timeout(10):
             assert await driver.claim(["default"], 1, 30) == []
-            while driver._database.doubts.claims:
+            while driver._database.unconfirmed.claims:
                 await asyncio.sleep(0.05)
                 await driver.claim(["default"], 1, 30)
     await engine.dispose()
@@ -272,7 +275,7 @@ async def test_settlements_in_doubt_are_accepted_and_written_once(driver: Databa
     assert len(await driver.claim(["next"], 2, 30)) == 1
     assert [failed.attempts for failed in await driver.list_failed()] == [1]
     assert sorted(await attempts(driver)) == [0, 1, 1, 1]
-    assert not driver._database.doubts.ends
+    assert not driver._database.unconfirmed.ends
     assert (await driver.settle(ends)).accepted == ()
 
 

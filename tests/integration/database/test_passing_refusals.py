@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import seal
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelopes
@@ -158,7 +158,7 @@ async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_
 ) -> None:
     workers = Workers(migrated_url, tmp_path)
     worker = await workers.started("--lease", "30", "--sleep", "0.05")
-    await database.insert([seal(Counted(number=number, seconds=0.5)) for number in range(3)])
+    await database.insert([serialize(Counted(number=number, seconds=0.5)) for number in range(3)])
     await workers.oracle.wait("begin", 3)
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(TABLES[0][0])
@@ -167,7 +167,7 @@ async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(TABLES[0][1])
     await worker.event("connection_up")
-    await database.insert([seal(Counted(number=3))])
+    await database.insert([serialize(Counted(number=3))])
     await workers.oracle.wait("end", 4)
     await until(lambda: len(worker.of("job_settled")) == 4)
     assert await worker.terminate() == 0

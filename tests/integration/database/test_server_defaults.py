@@ -50,11 +50,11 @@ async def every_kind_of_statement(url: str) -> None:
     driver = DatabaseDriver(url)
     await driver.check()
     await driver.insert(envelopes(40))
-    await driver.beat(WORKER)
-    await driver.beat(WORKER)
+    await driver.heartbeat(WORKER)
+    await driver.heartbeat(WORKER)
     assert await driver.forget_workers(600) == 0
     claims = await driver.claim(["default", "other"], 20, 30)
-    claims += await driver.claim(["default"], 20, 30, brief=True)
+    claims += await driver.claim(["default"], 20, 30, short_jobs=True)
     assert len(claims) == 40
     fences = [claim.fence for claim in claims]
     assert len((await driver.extend(fences, 30)).kept) == 40
@@ -65,13 +65,13 @@ async def every_kind_of_statement(url: str) -> None:
         *(Settlement.snoozed(fence) for fence in fences[30:]),
     ]
     assert len((await driver.settle(ends)).accepted) == 40
-    assert (await driver.look(["default"])).due is not None
+    assert (await driver.next_due(["default"])).due is not None
     [counts] = await driver.counts()
     assert (counts.ready, counts.failed) == (20, 10)
     assert len(await driver.list_failed()) == 10
     assert await driver.retry_all() == 10
     assert await driver.clear("default") == 30
-    await driver.retire(WORKER.id)
+    await driver.deregister(WORKER.id)
     assert await driver.workers() == []
     await driver.close()
 

@@ -49,7 +49,7 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
 async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     driver = DatabaseDriver(migrated_url, inserts_directly=True)
     await driver.insert([envelope(queue="first")])
-    await driver.look(["default"])
+    await driver.next_due(["default"])
     await driver.claim(["first"], 1, 30)
     yield driver
     await driver.close()
@@ -78,7 +78,7 @@ def test_a_sync_dispatch_is_none(migrated_url: str, hops: Hops) -> None:
 async def test_a_look_is_one_hop_a_claim_three_and_its_end_two(driver: DatabaseDriver, hops: Hops) -> None:
     await driver.insert(envelopes(10))
     hops.since()
-    await driver.look(["default"])
+    await driver.next_due(["default"])
     assert hops.since() == 1
     claims = await driver.claim(["default"], 10, 30)
     assert (len(claims), hops.since()) == (10, 3)

@@ -16,7 +16,7 @@ import outbox
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects import MySQL
-from outbox.drivers.database.inserting import own_insert_statements
+from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.envelope import Envelope
 from outbox.ids import new_job_id
 from outbox.settlement import Settlement

@@ -73,7 +73,7 @@ async def test_pages_of_jobs_follow_each_other(driver: DatabaseDriver) -> None:
 
 
 async def test_workers_are_listed(driver: DatabaseDriver) -> None:
-    await driver.beat(worker("mail"))
+    await driver.heartbeat(worker("mail"))
     assert [each.queues for each in await outbox.workers()] == ["mail"]
 
 

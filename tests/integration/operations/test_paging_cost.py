@@ -19,7 +19,7 @@ READS = "Handler_read_%"
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outbox.drivers.database.paging.EXAMINED_PER_PAGE", EXAMINED)
+    monkeypatch.setattr("outbox.drivers.database.operations.job_pages.EXAMINED_PER_PAGE", EXAMINED)
 
 
 async def rows_read(driver: DatabaseDriver, matching: JobFilter, limit: int, after: JobPlace | None) -> int:

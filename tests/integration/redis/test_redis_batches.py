@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 
-from outbox.drivers.base import JobState, Outlook, WorkerStatus
-from outbox.drivers.redis import RedisDriver, inserting
+from outbox.drivers.base import JobState, NextDue, WorkerStatus
+from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.jobs import insert as inserting
 from outbox.drivers.redis.keys import key
-from outbox.drivers.redis.scripting import Call
+from outbox.drivers.redis.script import Call
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 
@@ -198,7 +199,7 @@ async def test_an_idle_look_at_many_queues_costs_two_round_trips(
 ) -> None:
     trips = 0
     await driver.claim(["one", "two"], 10, 30)  # the server learns the scripts
-    await driver.look(["one", "two"])
+    await driver.next_due(["one", "two"])
     for name in ("send", "send_all"):
         original = getattr(driver._store, name)
 
@@ -210,26 +211,26 @@ async def test_an_idle_look_at_many_queues_costs_two_round_trips(
         monkeypatch.setattr(driver._store, name, counted)
     assert await driver.claim([f"queue{number}" for number in range(50)], 10, 30) == []
     assert trips == 2
-    assert (await driver.look([f"queue{number}" for number in range(50)])).due is None
+    assert (await driver.next_due([f"queue{number}" for number in range(50)])).due is None
     assert trips == 3
 
 
 async def test_a_look_tells_what_there_is_to_wait_for_and_with_whom(driver: RedisDriver) -> None:
-    assert await driver.look(["a", "b"]) == Outlook(None, 1)
+    assert await driver.next_due(["a", "b"]) == NextDue(None, 1)
     await driver.insert([envelope(queue="a", delay=50), envelope(queue="c")])
     claim = await claim_one(driver, "c", lease=20)
-    due = (await driver.look(["a", "c"])).due
+    due = (await driver.next_due(["a", "c"])).due
     assert due is not None
     assert 15 < due <= 20, "the end of a lease counts"
     await driver.extend([claim.fence], 0)
-    assert (await driver.look(["a", "c"])).due == 0.0
+    assert (await driver.next_due(["a", "c"])).due == 0.0
     await driver.pause("c")
-    due = (await driver.look(["a", "c"])).due
+    due = (await driver.next_due(["a", "c"])).due
     assert due is not None
     assert 45 < due <= 50, "a paused queue does not"
     for number, (queues, running) in enumerate([("a", 0), ("x,a", 1), ("b", 1), ("a", 2), ("aa", 0)]):
-        await driver.beat(WorkerStatus(bytes([number]) * 16, "name", "host", 1, queues, 2, running, 0, 0))
-    assert [(await driver.look(queues)).idle for queues in (["a"], ["a", "b"], ["b"], ["z"])] == [2, 3, 1, 1]
+        await driver.heartbeat(WorkerStatus(bytes([number]) * 16, "name", "host", 1, queues, 2, running, 0, 0))
+    assert [(await driver.next_due(queues)).idle for queues in (["a"], ["a", "b"], ["b"], ["z"])] == [2, 3, 1, 1]
 
 
 async def test_a_full_first_queue_leaves_the_others_alone(driver: RedisDriver) -> None:
@@ -304,20 +305,20 @@ async def test_no_command_is_larger_than_a_server_takes(
 
 async def test_an_ordinary_batch_is_accepted_by_one_script(driver: RedisDriver, admin: Client) -> None:
     jobs = [envelope(payload=f'{{"text": "{"x" * 10_000}"}}') for _ in range(500)]
-    await driver.accept([envelope()])
+    await driver.insert_once([envelope()])
     admin.config_resetstat()
-    assert await driver.accept(jobs) == frozenset()
+    assert await driver.insert_once(jobs) == frozenset()
     assert calls(admin)["evalsha"] == 1
 
 
 async def test_what_has_ended_is_told_of_every_script(driver: RedisDriver) -> None:
     jobs = [envelope(payload=MEGABYTES[0]) for _ in range(10)]
-    await driver.accept(jobs)
+    await driver.insert_once(jobs)
     claims = await driver.claim(["default"], 10, 30)
     ended = [claims[0].fence, claims[-1].fence]
     await driver.settle([Settlement.completed(fence) for fence in ended])
-    assert await driver.accept(jobs) == {fence.job_id for fence in ended}
-    assert await driver.accept([]) == frozenset()
+    assert await driver.insert_once(jobs) == {fence.job_id for fence in ended}
+    assert await driver.insert_once([]) == frozenset()
 
 
 @contextmanager
@@ -357,9 +358,9 @@ async def test_an_id_without_a_job_is_gone_when_nothing_else_is_left(driver: Red
     admin.hdel(key("default", "jobs"), lost.id.bytes)
     [claim] = await driver.claim(["default"], 10, 30)
     await driver.settle([Settlement.completed(claim.fence)])
-    assert (await driver.look(["default"])).due == 0
+    assert (await driver.next_due(["default"])).due == 0
     assert await driver.claim(["default"], 10, 30) == []
-    assert (await driver.look(["default"])).due is None
+    assert (await driver.next_due(["default"])).due is None
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe not utf-8", b"1\nname", b"\n\n\n\n"])

@@ -14,11 +14,11 @@ import pytest
 import uvloop
 
 from outbox import Job
-from outbox.drivers.base import Waiting, WorkerStatus
+from outbox.drivers.base import BlockingClaimRequest, WorkerStatus
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis import address as addresses
-from outbox.drivers.redis import messenger as messengers
-from outbox.envelope import Options, seal
+from outbox.drivers.redis import pubsub as messengers
+from outbox.drivers.redis.connection import url as addresses
+from outbox.envelope import Options, serialize
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, JobSettled, LeaseLost
 from outbox.ids import new_job_id, new_token
@@ -79,8 +79,8 @@ QUEUES = ["default", "mail"]
 
 Verb = Callable[[RedisDriver], Awaitable[Any]]
 VERBS: dict[str, Verb] = {
-    "look": lambda driver: driver.look(QUEUES),
-    "wait": lambda driver: driver.look(QUEUES, Waiting(30, lambda: None)),
+    "look": lambda driver: driver.next_due(QUEUES),
+    "wait": lambda driver: driver.next_due(QUEUES, BlockingClaimRequest(30, lambda: None)),
     "claim": lambda driver: driver.claim(QUEUES, 10, 30),
     "settle": lambda driver: settle(driver),
     "extend": lambda driver: extend(driver),
@@ -152,7 +152,7 @@ def test_a_connection_that_breaks_is_an_outage_to_every_verb(run: Any, behaviour
 # --- in a worker
 
 
-class Held(Job):
+class InFlight(Job):
     """Runs until the test lets it end."""
 
     async def handle(self) -> None:
@@ -175,7 +175,7 @@ async def test_the_end_of_a_job_outlives_a_load_balancer_without_a_backend(
     async with proxy(redis_url) as between:
         database = databases.fresh_file(tmp_path, migrated_sqlite)
         async with working(database, redis_url=between.url, connection="redis", lease=60.0, sleep=OFTEN) as worker:
-            await driver.insert([seal(Held(), Options())])
+            await driver.insert([serialize(InFlight(), Options())])
             await asyncio.to_thread(started.wait, 20)
             between.go_away()
             may_end.set()

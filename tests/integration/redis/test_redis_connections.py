@@ -11,8 +11,8 @@ import pytest
 from outbox.connections import connection_settings, open_driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis.failed import FailedJobs
-from outbox.drivers.redis.handover import HandedOver
+from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.errors import ConfigurationError
 from outbox.settings import Settings
 

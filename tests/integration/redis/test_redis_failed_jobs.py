@@ -11,9 +11,10 @@ import pytest
 from redis import Redis as Client
 
 from outbox.drivers.base import JobState
-from outbox.drivers.redis import RedisDriver, inspecting
+from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
-from outbox.drivers.redis.scripting import Call
+from outbox.drivers.redis.operations import inspection
+from outbox.drivers.redis.script import Call
 from outbox.errors import JobNotFound
 from outbox.ids import JobId, new_job_id
 from outbox.settlement import Failure, Settlement
@@ -188,7 +189,7 @@ async def test_many_go_in_short_scripts(driver: RedisDriver, admin: Client, verb
     admin.config_resetstat()
     assert await getattr(driver, verb)() == 2_500
     scripts = admin.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert scripts == -(-2_500 // inspecting.CHUNK)
+    assert scripts == -(-2_500 // inspection.CHUNK)
     counts = {counts.queue: (counts.ready, counts.failed) for counts in await driver.counts()}
     assert counts == ({} if verb == "flush" else {"default": (2_500, 0), "mail": (100, 0)})
 

@@ -11,10 +11,11 @@ import pytest
 from redis import Redis as Client
 
 from outbox.drivers.base import Claim, FailedJob, WorkerStatus
-from outbox.drivers.database import DatabaseDriver, FailedJobKeeper
-from outbox.drivers.redis import RedisDriver, handover
-from outbox.drivers.redis.handover import HandedOver
+from outbox.drivers.database import DatabaseDriver, FailedJobArchive
+from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
+from outbox.drivers.redis.operations import failed_job_export
+from outbox.drivers.redis.operations.failed_job_export import HandedOver
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, TablesMissing
 from outbox.settlement import Failure, Settlement
@@ -30,7 +31,7 @@ class Process:
     """A worker or an operator: its driver, and the two stores behind it."""
 
     def __init__(self, redis_url: str, database_url: str) -> None:
-        self.keeper = FailedJobKeeper(database_url, of="redis")
+        self.keeper = FailedJobArchive(database_url, of="redis")
         self.driver = RedisDriver(redis_url, failed_store=self.keeper)
         assert isinstance(self.driver._failed, HandedOver)
         self.handing = self.driver._failed
@@ -41,9 +42,9 @@ class Process:
             broken.setattr(self.handing, "arrived", lambda: None)
             return await fail(self.driver, *jobs)
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """With what follows from it, beside it."""
-        await self.driver.beat(WORKER)
+        await self.driver.heartbeat(WORKER)
         assert self.handing._moving is not None
         await self.handing._moving
 
@@ -83,7 +84,7 @@ class Pause:
     def __init__(self) -> None:
         self.reached, self._go_on = asyncio.Event(), asyncio.Event()
 
-    def go_on(self) -> None:
+    def continue_from(self) -> None:
         self._go_on.set()
 
     def before(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -138,7 +139,7 @@ async def test_a_heartbeat_moves_on_what_a_process_left(
 ) -> None:
     await worker.fail(*envelopes(3))
     assert await database.list_failed() == []
-    await operator.beat()
+    await operator.heartbeat()
     assert len(await database.list_failed()) == 3
 
 
@@ -150,15 +151,15 @@ async def test_a_database_that_is_away_delays_no_worker_and_loses_nothing(
 
     keep, worker.keeper.keep = worker.keeper.keep, away  # type: ignore[method-assign]
     await fail(worker.driver, *envelopes(3))
-    await worker.beat()
+    await worker.heartbeat()
     await fail(worker.driver, envelope())
-    await worker.beat()
+    await worker.heartbeat()
     assert caplog.text.count("failed jobs stay in Redis until the database takes them: mysql is away") == 1
     assert admin.zcard(FAILED_KEY) == 4
     with pytest.raises(BackendUnavailable):
         await worker.driver.list_failed()
     worker.keeper.keep = keep  # type: ignore[method-assign]
-    await worker.beat()
+    await worker.heartbeat()
     assert len(await database.list_failed()) == 4
     assert admin.zcard(FAILED_KEY) == 0
 
@@ -172,19 +173,19 @@ async def test_a_database_that_hangs_delays_no_heartbeat(
     worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
     async with asyncio.timeout(10):
         for _ in range(3):
-            await worker.driver.beat(WORKER)
+            await worker.driver.heartbeat(WORKER)
         await pause.reached.wait()
         assert [each.id for each in await worker.driver.workers()] == [WORKER.id]
-    pause.go_on()
-    await worker.beat()
+    pause.continue_from()
+    await worker.heartbeat()
     assert len(await database.list_failed()) == 1
 
 
 async def test_nor_a_worker_that_starts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(failed_job_export, "_CHECK_SECONDS", 0.1)
     async with hanging() as port:
         driver = RedisDriver(
-            redis_url, failed_store=FailedJobKeeper(f"mysql+asyncmy://x@127.0.0.1:{port}/x", of="redis")
+            redis_url, failed_store=FailedJobArchive(f"mysql+asyncmy://x@127.0.0.1:{port}/x", of="redis")
         )
         async with asyncio.timeout(10):
             await driver.check()
@@ -209,7 +210,7 @@ async def test_a_worker_starts_while_the_database_is_away_and_not_while_it_has_n
     redis_url: str, database_url: str
 ) -> None:
     for url, error in (("mysql+asyncmy://root@127.0.0.1:1/shop", None), (database_url, TablesMissing)):
-        driver = RedisDriver(redis_url, failed_store=FailedJobKeeper(url, of="redis"))
+        driver = RedisDriver(redis_url, failed_store=FailedJobArchive(url, of="redis"))
         if error is None:
             await driver.check()
         else:
@@ -226,7 +227,7 @@ async def test_a_zombie_writes_no_row(worker: Process, operator: Process, databa
     lost = await claim_one(worker.driver, lease=0)
     owner = await claim_one(operator.driver)
     assert len((await worker.driver.settle([Settlement.failed(lost.fence, FAILURE)])).stale) == 1
-    await worker.beat()
+    await worker.heartbeat()
     await operator.driver.settle([Settlement.completed(owner.fence)])
     assert await worker.driver.list_failed() == []
     assert await database.list_failed() == []
@@ -262,7 +263,7 @@ async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
         await worker.handing.hand_over()
     assert (len(await database.list_failed()), admin.zcard(FAILED_KEY)) == (1, 1)
     assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
-    await worker.beat()
+    await worker.heartbeat()
     assert await database.list_failed() == []
     assert len(await operator.driver.list_jobs()) == 1
 
@@ -273,7 +274,7 @@ async def test_a_retry_that_ends_in_between_can_be_repeated(
 ) -> None:
     [claim] = await worker.fail(envelope())
     await worker.handing.hand_over()
-    target = operator.handing if step == "_drop" else handover
+    target = operator.handing if step == "_drop" else failed_job_export
     with ending_at(target, step):
         await operator.driver.retry([claim.fence.job_id])
     assert len(await database.list_failed()) == 1
@@ -318,7 +319,7 @@ async def test_a_slow_hand_over_writes_no_row_of_a_job_that_was_retried_meanwhil
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
     assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
-    pause.go_on()
+    pause.continue_from()
     await slow
     assert await database.list_failed() == []
     assert len(await operator.driver.list_jobs()) == 1
@@ -337,7 +338,7 @@ async def test_a_slow_hand_over_brings_back_nothing_that_was_removed_meanwhile(
         assert await operator.driver.forget([claim.fence.job_id]) == [claim.fence.job_id]
     else:
         assert await operator.driver.flush() == 1
-    pause.go_on()
+    pause.continue_from()
     await slow
     assert await database.list_failed() == []
 
@@ -354,7 +355,7 @@ async def test_a_slow_hand_over_does_not_replace_a_later_failure_of_the_same_job
     again = await claim_one(operator.driver)
     await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
     await operator.driver.list_failed()
-    pause.go_on()
+    pause.continue_from()
     await slow
     assert [job.failure.type for job in await database.list_failed()] == ["Later"]
 
@@ -371,7 +372,7 @@ async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_f
     again = await claim_one(operator.driver)
     operator.handing.arrived = lambda: None  # type: ignore[method-assign]
     await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
-    pause.go_on()
+    pause.continue_from()
     await slow
     assert [job.failure.type for job in await operator.driver.list_failed()] == ["Later"]
 
@@ -386,7 +387,7 @@ async def test_of_several_only_those_that_were_retried_meanwhile_are_left_out(
     await pause.reached.wait()
     retried = [claim.fence.job_id for claim in claims[:4]]
     assert await operator.driver.retry(retried) == retried
-    pause.go_on()
+    pause.continue_from()
     await slow
     assert {job.id for job in await database.list_failed()} == {claim.fence.job_id for claim in claims[4:]}
 
@@ -402,7 +403,7 @@ async def test_a_retry_waits_for_the_hand_over_that_is_writing_the_row(
         await pause.reached.wait()
         retrying = asyncio.create_task(operator.driver.retry([claim.fence.job_id]))
         await waiting.wait_for(1)
-        pause.go_on()
+        pause.continue_from()
         assert await retrying == [claim.fence.job_id]
     await slow
     assert await database.list_failed() == []

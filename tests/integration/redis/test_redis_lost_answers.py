@@ -15,8 +15,8 @@ from redis import exceptions
 from outbox import clock
 from outbox.drivers.base import Claim, JobState
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis import address as addresses
-from outbox.drivers.redis.scripting import Call
+from outbox.drivers.redis.connection import url as addresses
+from outbox.drivers.redis.script import Call
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -131,8 +131,8 @@ async def test_a_claim_that_was_given_up_is_found_by_the_next_one(
     await other.insert(sent)
     lease = 0.5 if ended else 30
     await lost_in_an_outage(driver, between, ["default"], 2, lease)
-    assert (await driver.look(["default"])).due == 0.0, "a claim is worth its while"
-    while ended and (await other.look(["default"])).due != 0.0:
+    assert (await driver.next_due(["default"])).due == 0.0, "a claim is worth its while"
+    while ended and (await other.next_due(["default"])).due != 0.0:
         await asyncio.sleep(0.05)
     claims = await driver.claim(["default"], 10, 30)
     assert [(claim.fence.job_id, claim.attempt, claim.rescued) for claim in claims] == [

@@ -10,12 +10,13 @@ import pytest
 from redis import Redis as Client
 from redis import exceptions
 
-from outbox.drivers.redis import RedisDriver, concerns
-from outbox.drivers.redis.address import Address
-from outbox.drivers.redis.faults import Fault, classify, translate
-from outbox.drivers.redis.messenger import Messenger
-from outbox.drivers.redis.scripting import command
-from outbox.drivers.redis.store import Store
+from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.connection.errors import Fault, classify, translate
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.connection.url import RedisUrl
+from outbox.drivers.redis.operations import health
+from outbox.drivers.redis.pubsub import PubSub
+from outbox.drivers.redis.script import command
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, RequestRefused, UnsupportedServer
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
@@ -115,7 +116,7 @@ async def test_a_user_without_the_right_to_run_scripts_is_a_wrong_configuration(
 async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServer, admin: Client) -> None:
     driver = RedisDriver(f"redis://{documented_user(admin)}@127.0.0.1:{local_redis.port}/0")
     await driver.check()
-    await driver.concerns()
+    await driver.health_issues()
     await every_verb(driver)
     await driver.now()
     assert await driver.pause("default")
@@ -142,7 +143,7 @@ async def test_a_replica_is_unavailable_after_bounded_retries(driver: RedisDrive
     with pytest.raises(BackendUnavailable):
         await driver.insert([envelope()])
     assert time.monotonic() - begun < 5
-    [concern] = [one for one in await driver.concerns() if one.serious]
+    [concern] = [one for one in await driver.health_issues() if one.serious]
     assert "is a replica" in concern.message
 
 
@@ -150,7 +151,7 @@ async def test_a_replica_is_unavailable_after_bounded_retries(driver: RedisDrive
 async def test_a_server_that_evicts_jobs_is_refused(driver: RedisDriver, admin: Client, policy: str) -> None:
     admin.config_set("maxmemory-policy", policy)
     await driver.check()
-    assert any(policy in concern.message for concern in await driver.concerns()), "without a limit it is a concern"
+    assert any(policy in concern.message for concern in await driver.health_issues()), "without a limit it is a concern"
     admin.config_set("maxmemory", 100_000_000)
     with pytest.raises(ConfigurationError, match="set maxmemory-policy noeviction"):
         await driver.check()
@@ -173,16 +174,16 @@ async def test_check_and_concerns_do_without_config(local_redis: LocalServer, ad
     admin.config_set("appendonly", "no")
     driver = RedisDriver(f"redis://tenant:any@127.0.0.1:{local_redis.port}/0")
     await driver.check()
-    assert any("appendonly is off" in concern.message for concern in await driver.concerns())
+    assert any("appendonly is off" in concern.message for concern in await driver.health_issues())
     await driver.close()
 
 
 async def test_a_durable_server_gives_no_cause_for_concern(driver: RedisDriver, admin: Client) -> None:
-    assert await driver.concerns() == []
+    assert await driver.health_issues() == []
     admin.config_set("appendfsync", "everysec")
-    assert await driver.concerns() == []
+    assert await driver.health_issues() == []
     admin.config_set("appendfsync", "no")
-    [concern] = await driver.concerns()
+    [concern] = await driver.health_issues()
     assert "appendfsync" in concern.message
 
 
@@ -249,11 +250,11 @@ def test_an_option_that_there_is_not_is_refused_before_anything_connects() -> No
         with pytest.raises(ConfigurationError, match="the option 'bogus' is not known"):
             RedisDriver(f"{scheme}://localhost:6379/0?socket_timeout=3&bogus=1")
         with pytest.raises(ConfigurationError, match="the option 'bogus' is not known"):
-            Messenger(f"{scheme}://localhost:6379/0?bogus=1")
+            PubSub(f"{scheme}://localhost:6379/0?bogus=1")
 
 
 def test_several_hosts_are_read() -> None:
-    address = Address.parse(
+    address = RedisUrl.parse(
         "redis+sentinel://worker:p%40ss@one,two:26380,[::1]:1/jobs/3?sentinel_password=s&sentinel_username=u"
     )
     assert address.hosts == (("one", 26379), ("two", 26380), ("::1", 1))
@@ -275,7 +276,7 @@ def test_several_hosts_are_read() -> None:
     ],
 )
 def test_a_description_hides_passwords(url: str, shown: str) -> None:
-    assert str(Address.parse(url)) == shown
+    assert str(RedisUrl.parse(url)) == shown
 
 
 # --- errors in general
@@ -310,7 +311,7 @@ def test_errors_are_sorted_by_what_to_do_about_them(error: exceptions.RedisError
 
 def test_a_version_without_numbers_is_none_that_is_known() -> None:
     with pytest.raises(UnsupportedServer):
-        concerns._refuse({}, "somewhere", one_slot=True)
+        health._refuse({}, "somewhere", one_slot=True)
 
 
 # --- what was right once

@@ -106,7 +106,7 @@ async def every_verb(driver: RedisDriver) -> None:
     assert (await driver.extend(fences, 30)).kept == set(fences)
     ends = [Settlement.failed(fence, FAILURE) for fence in fences]
     assert len((await driver.settle(ends)).accepted) == 7
-    assert (await driver.look(["default", "other"])).due is None
+    assert (await driver.next_due(["default", "other"])).due is None
     assert len(await driver.list_failed()) == 7
     assert await driver.retry([fences[0].job_id]) == [fences[0].job_id]
     assert await driver.get(fences[0].job_id) is not None
@@ -116,9 +116,9 @@ async def every_verb(driver: RedisDriver) -> None:
     assert await driver.retry_all() == 5
     assert await driver.clear("default") == 4
     assert await driver.clear("other") == 1
-    await driver.beat(worker)
+    await driver.heartbeat(worker)
     assert [replace(one, started_at=None, seen=0.0) for one in await driver.workers()] == [worker]
-    await driver.retire(worker.id)
+    await driver.deregister(worker.id)
     assert await driver.forget_workers(1) == 0
 
 
@@ -133,7 +133,7 @@ async def test_while_it_is_down_every_call_says_so_and_then_goes_on(
         lambda: driver.claim(["default"], 1, 30),
         lambda: driver.extend([claim.fence], 30),
         lambda: driver.settle([Settlement.completed(claim.fence)]),
-        lambda: driver.look(["default", "other"]),
+        lambda: driver.next_due(["default", "other"]),
         driver.counts,
         driver.check,
     ]

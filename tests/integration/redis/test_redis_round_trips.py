@@ -51,8 +51,8 @@ async def claim(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]
     return call
 
 
-async def look(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
-    return lambda: driver.look(names(count))
+async def next_due(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
+    return lambda: driver.next_due(names(count))
 
 
 async def extend(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
@@ -119,7 +119,18 @@ async def after_a_restart(driver: RedisDriver, count: int) -> Callable[[], Await
     return anew
 
 
-CALLS = [claim, look, extend, extend_of_another_process, settle, counts, list_failed, retry_all, flush, after_a_restart]
+CALLS = [
+    claim,
+    next_due,
+    extend,
+    extend_of_another_process,
+    settle,
+    counts,
+    list_failed,
+    retry_all,
+    flush,
+    after_a_restart,
+]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)

@@ -11,8 +11,8 @@ from redis import Redis as Client
 from redis.exceptions import ConnectionError as LostConnection
 
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis.messenger import Messenger
-from outbox.drivers.redis.wire import Wire
+from outbox.drivers.redis.connection.raw_connection import RawConnection
+from outbox.drivers.redis.pubsub import PubSub
 from tests.conformance.jobs import envelopes
 
 pytestmark = pytest.mark.redis
@@ -29,13 +29,13 @@ async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.M
     await driver.insert(envelopes(3))
     await driver.claim(["default"], 1, 30)
     said = []
-    say = Wire.say
+    say = RawConnection.say
 
-    def counted(wire: Wire, data: bytes) -> None:
+    def counted(wire: RawConnection, data: bytes) -> None:
         said.append(data)
         say(wire, data)
 
-    monkeypatch.setattr(Wire, "say", counted)
+    monkeypatch.setattr(RawConnection, "say", counted)
     assert len(await driver.claim(["default"], 5, 30)) == 2
     assert [data.count(b"EVALSHA") for data in said] == [1]
 
@@ -74,7 +74,7 @@ async def test_a_dispatch_that_is_cancelled_leaves_no_answer_behind(driver: Redi
 
 async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(redis_url: str) -> None:
     heard: asyncio.Queue[Any] = asyncio.Queue()
-    subscribed = await Messenger(redis_url).subscribe("outbox:test", heard.put_nowait)
+    subscribed = await PubSub(redis_url).subscribe("outbox:test", heard.put_nowait)
     listening = asyncio.create_task(subscribed.keep_listening(0.05))
     with Client.from_url(redis_url) as operator:
         async with asyncio.timeout(10):

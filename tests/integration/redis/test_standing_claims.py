@@ -13,14 +13,15 @@ from redis import Redis as Client
 from redis.asyncio import Redis as AsyncClient
 
 from outbox import clock
-from outbox.drivers.base import Claim, JobState, Outlook, StoredJob, Waiting
-from outbox.drivers.redis import RedisDriver, claiming
+from outbox.drivers.base import BlockingClaimRequest, Claim, JobState, NextDue, StoredJob
+from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.jobs import claim as claim_module
 from outbox.drivers.redis.keys import key
-from outbox.drivers.redis.scripting import Call
-from outbox.envelope import Options, seal
+from outbox.drivers.redis.script import Call
+from outbox.envelope import Options, serialize
 from outbox.errors import BackendUnavailable
-from outbox.notify.channel import CHANNEL
 from outbox.settlement import Settlement
+from outbox.wakeups.redis_channel import CHANNEL
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers import databases
 from tests.support.embedded_worker import Arrival, working
@@ -37,8 +38,8 @@ class Waiter:
         self.lease = lease
         self.woken = asyncio.Event()
 
-    async def look(self) -> Outlook:
-        return await self.driver.look(["default"], Waiting(self.lease, self.woken.set))
+    async def next_due(self) -> NextDue:
+        return await self.driver.next_due(["default"], BlockingClaimRequest(self.lease, self.woken.set))
 
     async def told(self) -> None:
         async with asyncio.timeout(5):
@@ -60,7 +61,7 @@ class Waiter:
 @pytest.fixture
 async def waiter(redis_url: str) -> AsyncIterator[Waiter]:
     waiter = Waiter(redis_url)
-    await waiter.look()
+    await waiter.next_due()
     yield waiter
     await waiter.driver.close()
 
@@ -170,7 +171,7 @@ async def test_delayed_jobs_and_paused_queues_leave_it_waiting(
 
 async def test_each_of_two_gets_one(waiter: Waiter, redis: RedisDriver, redis_url: str) -> None:
     other = Waiter(redis_url)
-    await other.look()
+    await other.next_due()
     await redis.insert([envelope(1)])
     await redis.insert([envelope(2)])
     await asyncio.gather(waiter.told(), other.told())
@@ -181,14 +182,14 @@ async def test_each_of_two_gets_one(waiter: Waiter, redis: RedisDriver, redis_ur
 
 async def test_a_relayed_job_is_for_it_as_well(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
     relayed = envelope()
-    await redis.accept([relayed])
+    await redis.insert_once([relayed])
     await waiter.told()
     assert [claim.fence.job_id for claim in await waiter.claim()] == [relayed.id]
     assert not await heard.anything()
-    await waiter.look()
-    await redis.accept([relayed])
+    await waiter.next_due()
+    await redis.insert_once([relayed])
     assert not waiter.woken.is_set(), "it was stored before"
-    await redis.accept(envelopes(2))
+    await redis.insert_once(envelopes(2))
     assert await heard.anything()
 
 
@@ -197,12 +198,12 @@ async def test_it_waits_on_look_after_look_and_is_given_one_job(
 ) -> None:
     for _ in range(3):
         begun = clock.now()
-        assert await waiter.look() == Outlook(None)
+        assert await waiter.next_due() == NextDue(None)
     assert admin.zcard(key("default", "standing")) == 1
     await redis.insert([envelope(1)])
     await redis.insert([envelope(2)])
     await waiter.told()
-    assert await waiter.look() == Outlook(0.0), "a claim is worth its while"
+    assert await waiter.next_due() == NextDue(0.0), "a claim is worth its while"
     [claim] = await waiter.claim()
     assert claim.deadline >= begun + LEASE, "it was not carried out before that look"
     assert len(await waiter.claim()) == 1
@@ -218,19 +219,19 @@ async def test_a_claim_of_something_else_ends_it(waiter: Waiter, redis: RedisDri
 
 
 async def test_a_worker_that_waits_no_more_gets_nothing(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
-    assert await waiter.driver.withdraw() == []
+    assert await waiter.driver.cancel_blocking_claim() == []
     assert not admin.exists(key("default", "standing"))
     await redis.insert([envelope()])
     assert not waiter.woken.is_set()
-    assert await waiter.driver.withdraw() == []
+    assert await waiter.driver.cancel_blocking_claim() == []
     assert len(await waiter.claim()) == 1
 
 
 async def test_it_is_left_with_what_it_was_given_before(waiter: Waiter, redis: RedisDriver) -> None:
     await redis.insert([envelope()])
     await waiter.told()
-    assert len(await waiter.driver.withdraw()) == 1
-    assert await waiter.driver.withdraw() == []
+    assert len(await waiter.driver.cancel_blocking_claim()) == 1
+    assert await waiter.driver.cancel_blocking_claim() == []
 
 
 # --- answers that are not heard
@@ -242,14 +243,14 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
     missed = waiter.be_deaf(monkeypatch)
     sent = envelope()
     await redis.insert([sent])
-    assert await waiter.look() == Outlook(0.0)
+    assert await waiter.next_due() == NextDue(0.0)
     [claim] = await waiter.claim()
     assert (claim.fence.job_id, claim.attempt, claim.rescued) == (sent.id, 1, False)
     stored = await only(redis)
     assert stored.reserved_until is not None
     left_there = (stored.reserved_until - await redis.now()).total_seconds()
     assert claim.deadline - clock.now() <= left_there
-    assert await waiter.look() != Outlook(0.0)
+    assert await waiter.next_due() != NextDue(0.0)
     [late] = missed
     waiter.driver._standing._hear(late)
     assert not waiter.woken.is_set()
@@ -261,7 +262,7 @@ async def test_or_by_whoever_withdraws(waiter: Waiter, redis: RedisDriver, monke
     waiter.be_deaf(monkeypatch)
     await redis.insert([envelope()])
     await redis.insert([envelope()])
-    [claim] = await waiter.driver.withdraw()
+    [claim] = await waiter.driver.cancel_blocking_claim()
     assert claim.attempt == 1
     assert len(await waiter.claim()) == 1
 
@@ -275,9 +276,9 @@ async def test_a_listener_that_went_away_is_given_nothing(
     [claim] = await redis.claim(["default"], 10, LEASE)
     await redis.settle([Settlement.completed(claim.fence)])
     # The next look listens again, and the one after the claim lets it stand anew.
-    assert await waiter.look() == Outlook(0.0)
+    assert await waiter.next_due() == NextDue(0.0)
     assert await waiter.claim() == []
-    assert await waiter.look() == Outlook(None)
+    assert await waiter.next_due() == NextDue(None)
     await redis.insert([envelope()])
     await waiter.told()
     assert len(await waiter.claim()) == 1
@@ -288,7 +289,7 @@ async def test_it_ends_with_the_time_that_its_worker_has_for_the_next_look(
 ) -> None:
     """A tenth of the lease, at most two seconds: what a machine is given that was lost since, waits for its lease."""
     waiter = Waiter(redis_url, lease=1.0)
-    await waiter.look()
+    await waiter.next_due()
     await asyncio.sleep(0.15)
     await redis.insert([envelope()])
     assert await heard.anything()
@@ -304,16 +305,16 @@ async def test_of_a_worker_that_died_nothing_is_left(waiter: Waiter, redis: Redi
     await redis.insert([envelope(delay=60)])
     assert admin.zcard(standing) == 1
     assert 0 < admin.pttl(standing) <= 60_000
-    await redis.accept([envelope(delay=60)])
+    await redis.insert_once([envelope(delay=60)])
     assert 0 < admin.pttl(standing) <= 60_000
 
 
 async def test_the_server_forgets_it_with_everything_else(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
     admin.flushall()
     admin.script_flush()
-    assert await waiter.look() == Outlook(0.0)
+    assert await waiter.next_due() == NextDue(0.0)
     assert await waiter.claim() == []
-    assert await waiter.look() == Outlook(None)
+    assert await waiter.next_due() == NextDue(None)
     await redis.insert([envelope()])
     await waiter.told()
     assert len(await waiter.claim()) == 1
@@ -344,7 +345,7 @@ async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
 
     monkeypatch.setattr(waiter.driver._store, "_start_over", meanwhile)
     between.lose_the_next_answer()
-    assert await waiter.look() == Outlook(0.0)
+    assert await waiter.next_due() == NextDue(0.0)
     assert between.lost == 1
     assert not admin.exists(key("default", "standing"))
     [claim] = await waiter.claim()
@@ -356,7 +357,7 @@ async def test_a_claim_whose_answer_was_lost_finds_what_either_try_took(
     between: Proxy, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiter = Waiter(between.url)
-    await waiter.look()
+    await waiter.next_due()
     waiter.be_deaf(monkeypatch)
     await redis.insert([envelope()])
     await redis.insert(envelopes(2))
@@ -402,10 +403,10 @@ async def test_what_was_heard_while_a_late_claim_missed_it_is_collected(
 
     with monkeypatch.context() as patch:
         patch.setattr(waiter.driver._store, "send", late)
-        claims = await (waiter.driver.withdraw() if withdraws else waiter.claim())
+        claims = await (waiter.driver.cancel_blocking_claim() if withdraws else waiter.claim())
     if not withdraws:
         assert claims == []
-        assert (await waiter.look()).due == 0.0
+        assert (await waiter.next_due()).due == 0.0
         claims = await waiter.claim()
     [claim] = claims
     assert (claim.fence.job_id, claim.attempt) == (sent.id, 1)
@@ -421,7 +422,7 @@ async def test_a_user_who_may_not_listen_is_told_as_before(
     admin.acl_setuser("deaf", enabled=True, passwords=["+secret"], categories=["+@all"], keys=["*"], reset=True)
     waiter = Waiter(redis_url.replace("redis://", "redis://deaf:secret@"))
     try:
-        assert await waiter.look() == Outlook(None)
+        assert await waiter.next_due() == NextDue(None)
         await redis.insert([envelope()])
         assert await heard.anything()
         assert len(await waiter.claim()) == 1
@@ -437,7 +438,7 @@ async def test_a_dispatcher_who_may_not_publish_leaves_it_to_the_next_look(
     dispatcher = RedisDriver(redis_url.replace("redis://", "redis://mute:secret@"))
     try:
         await dispatcher.insert([envelope()])
-        assert await waiter.look() == Outlook(0.0)
+        assert await waiter.next_due() == NextDue(0.0)
         [claim] = await waiter.claim()
         assert claim.attempt == 1
     finally:
@@ -453,18 +454,18 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
 ) -> None:
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     asked: list[str] = []
-    claim = claiming._Claimer.claim
+    claim = claim_module._Claimer.claim
 
-    async def watched(claimer: claiming._Claimer, wanted: dict[str, int], *arguments: Any) -> list[Claim]:
+    async def watched(claimer: claim_module._Claimer, wanted: dict[str, int], *arguments: Any) -> list[Claim]:
         asked.extend(wanted)
         return await claim(claimer, wanted, *arguments)
 
-    monkeypatch.setattr(claiming._Claimer, "claim", watched)
+    monkeypatch.setattr(claim_module._Claimer, "claim", watched)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
         asked.clear()
         for _ in range(3):
             arrival = Arrival()
-            await redis.insert([seal(arrival.job, Options())])
+            await redis.insert([serialize(arrival.job, Options())])
             assert await arrival() == "default"
             assert asked == []
             await worker.idle()
@@ -480,7 +481,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
         [lane] = worker.worker._lanes
         assert isinstance(lane.driver, RedisDriver)
         monkeypatch.setattr(lane.driver._standing._line, "_hear", lambda message: None)
-        await redis.insert([seal(Arrival().job, Options())])
+        await redis.insert([serialize(Arrival().job, Options())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)
     assert (job.state, job.attempts) == (JobState.READY, 0)

@@ -120,7 +120,7 @@ def let_go(url: str) -> None:
 
 
 async def due_in(driver: DatabaseDriver | RedisDriver, queue: str) -> float:
-    due = (await driver.look([queue])).due
+    due = (await driver.next_due([queue])).due
     assert due is not None
     return due
 
@@ -231,12 +231,12 @@ async def late(migrated_url: str, redis: RedisDriver) -> AsyncIterator[Relay]:
 
 def just_before(redis: RedisDriver, meanwhile: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     """The next jobs that a relay sends reach Redis when ``meanwhile`` has happened."""
-    accept = redis.accept
+    insert_once = redis.insert_once
 
     async def accept_late(envelopes: Sequence[Envelope]) -> frozenset[outbox.JobId]:
-        monkeypatch.setattr(redis, "accept", accept)
+        monkeypatch.setattr(redis, "accept", insert_once)
         await meanwhile()
-        return await accept(envelopes)
+        return await insert_once(envelopes)
 
     monkeypatch.setattr(redis, "accept", accept_late)
 
@@ -402,22 +402,22 @@ async def test_a_redis_that_is_away_loses_nothing(
 async def test_rows_are_on_their_way_until_redis_has_their_jobs(
     migrated_url: str, database: DatabaseDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not await database.unsent(WAITING)
+    assert not await database.has_unrelayed(WAITING)
     await committed(migrated_url, 1, 2)
-    assert await database.unsent(WAITING)
+    assert await database.has_unrelayed(WAITING)
     nowhere = RedisDriver("redis://127.0.0.1:1/0")
     with pytest.raises(BackendUnavailable):
         await Relay(database, nowhere, "redis").move()
     await nowhere.close()
-    assert await database.unsent(WAITING), "it was tried in vain"
+    assert await database.has_unrelayed(WAITING), "it was tried in vain"
     await age(migrated_url, 1)
     claims = await database.claim([WAITING], 2, 0)
-    assert await database.unsent(WAITING), "who claimed it may have died before it was moved"
+    assert await database.has_unrelayed(WAITING), "who claimed it may have died before it was moved"
     await database.settle([Settlement.snoozed(claim.fence) for claim in claims])
     assert await relay.move() == 2
-    assert not await database.unsent(WAITING)
+    assert not await database.has_unrelayed(WAITING)
     await age(migrated_url, 1)
-    assert not await database.unsent(WAITING), "it is about to be looked at again, and was moved all the same"
+    assert not await database.has_unrelayed(WAITING), "it is about to be looked at again, and was moved all the same"
 
 
 async def test_a_row_that_says_no_queue_is_kept_as_failed(

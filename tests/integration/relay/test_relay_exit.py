@@ -207,7 +207,7 @@ async def test_a_redis_that_is_not_there_delays_no_end(
     [line] = ended.errors.splitlines()
     assert "left to the workers" in line
     assert JobState.RESERVED not in await states(database)
-    assert await database.unsent(WAITING)
+    assert await database.has_unrelayed(WAITING)
 
 
 @on_one_database

@@ -11,17 +11,17 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import dispatch
-from outbox.drivers.base import Outlook
+from outbox.drivers.base import NextDue
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import Options, seal
+from outbox.envelope import Options, serialize
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import ConnectionDown, ConnectionUp, Event, Events
 from outbox.job import Job
 from outbox.relay import relay as relay_module
-from outbox.relay.route import outward
+from outbox.relay.route import to_relay_row
 from outbox.relay.thread import relay_threads
-from outbox.runtime.relaying import RelayLoop
+from outbox.runtime.relay_loop import RelayLoop
 from outbox.settings import Settings
 from tests.servers import LocalServer
 from tests.support.embedded_worker import Arrival, working
@@ -47,8 +47,8 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 
 async def put_for_redis(database: DatabaseDriver, *jobs: Job, **options: float) -> None:
     """As a process leaves them that ends with the commit."""
-    sealed = [seal(job, Options.checked(**options)) for job in jobs]  # type: ignore[arg-type]
-    await database.insert([outward(envelope, "redis") for envelope in sealed])
+    sealed = [serialize(job, Options.checked(**options)) for job in jobs]  # type: ignore[arg-type]
+    await database.insert([to_relay_row(envelope, "redis") for envelope in sealed])
 
 
 def unusable(redis_url: str, why: str) -> str:
@@ -68,7 +68,7 @@ async def test_a_worker_of_the_database_goes_on_beside_a_redis_that_it_cannot_us
     worker = await workers.started("--sleep", "0.05", "--wake", "poll")
     [down] = await worker.event("connection_down", connection="relay to redis")
     assert "REDIS_URL" in down["error"]
-    await database.insert([seal(Counted(number=2))])
+    await database.insert([serialize(Counted(number=2))])
     [run] = await workers.oracle.wait("end")
     assert run.number == 2
     assert await worker.terminate() == 0
@@ -98,11 +98,11 @@ class Watched:
         events.listen(lambda _: self.up.set(), ConnectionUp)
         settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
         self.loop = RelayLoop(settings, "redis", events, interval=0.01)
-        look, move = self.loop._source.look, self.loop._relay.move
+        next_due, move = self.loop._source.next_due, self.loop._relay.move
 
-        async def counted_look(queues: Sequence[str]) -> Outlook:
+        async def counted_look(queues: Sequence[str]) -> NextDue:
             self.looks.release()
-            return await look(queues)
+            return await next_due(queues)
 
         async def counted_move() -> int:
             self.moves.release()

@@ -94,7 +94,7 @@ async def test_a_killed_stream_costs_latency_and_comes_back(migrated_url: str) -
 async def test_what_was_committed_while_nobody_listened_is_found_when_the_stream_is_back(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outbox.notify.binlog.stream import Stream
+    from outbox.wakeups.binlog.stream import Stream
 
     opened = Stream.open
     may_open = asyncio.Event()

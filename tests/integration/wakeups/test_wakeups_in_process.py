@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 import outbox
 from outbox import dispatch, sync
 from outbox.connections import configure, disconnect
-from outbox.notify.base import Wake
-from outbox.notify.polling import Polling
-from outbox.notify.switchboard import switchboard
+from outbox.wakeups.base import Wake
+from outbox.wakeups.local_hub import local_hub
+from outbox.wakeups.polling import Polling
 from tests.support.embedded_worker import Arrival, Embedded, working
 from tests.support.orders import async_engine, sync_engine
 
@@ -87,7 +87,7 @@ async def test_a_delayed_job_is_woken_for_and_runs_when_it_is_due(worker: Embedd
 @pytest.fixture
 def listener() -> Polling:
     listener = Polling()
-    switchboard.listen(["mail"], listener)
+    local_hub.listen(["mail"], listener)
     return listener
 
 

@@ -20,9 +20,9 @@ from outbox import dispatch, sync
 from outbox.connections import configure, disconnect
 from outbox.errors import ConfigurationError
 from outbox.events import WakeupsHeard, WakeupsUnheard
-from outbox.notify.channel import CHANNEL
-from outbox.notify.subscription import Subscription
-from outbox.wakeups import messenger
+from outbox.wakeup_factory import pubsub
+from outbox.wakeups.redis_channel import CHANNEL
+from outbox.wakeups.redis_subscription import Subscription
 from tests.servers import LocalServer
 from tests.support.embedded_worker import OFTEN, Arrival, put, working
 from tests.support.orders import async_engine, sync_engine
@@ -41,11 +41,11 @@ def backend() -> str:
 @pytest.fixture(autouse=True)
 def only_redis_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the dispatching process itself, which is the worker's in these tests."""
-    monkeypatch.setattr("outbox.wakeups.switchboard", _Silent())
+    monkeypatch.setattr("outbox.wakeup_factory.switchboard", _Silent())
 
 
 class _Silent:
-    def ring(self, queues: object) -> None: ...
+    def notify(self, queues: object) -> None: ...
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ async def test_a_commit_is_told_over_redis(migrated_url: str, beside: str) -> No
 class _Heard(asyncio.Queue[Any]):
     """Bells."""
 
-    def ring(self, queues: object) -> None:
+    def notify(self, queues: object) -> None:
         self.put_nowait(queues)
 
-    def ring_all(self) -> None: ...
+    def notify_all(self) -> None: ...
 
 
 SCRIPT = """
@@ -88,7 +88,7 @@ dispatch(Counted(number=7))
 
 async def test_a_script_that_ends_right_after_its_commit_is_heard(migrated_url: str, beside: str) -> None:
     heard = _Heard()
-    subscription = Subscription(messenger(beside), heard, lambda error: None)
+    subscription = Subscription(pubsub(beside), heard, lambda error: None)
     await subscription.start()
     # By name: at the end of an interpreter, executors that resolve one are shut down first.
     environment = {**os.environ, "DATABASE_URL": migrated_url, "REDIS_URL": beside.replace("127.0.0.1", "localhost")}

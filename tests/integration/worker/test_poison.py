@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from outbox import Job, dispatch_many
 from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, Options, seal
+from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, Options, serialize
 from outbox.ids import JobId, new_job_id
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one
@@ -53,7 +53,7 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 async def put_healthy(driver: DatabaseDriver) -> None:
     """Some in the loop, some in threads."""
     kinds = (Counted, InThread)
-    await driver.insert([seal(kinds[number % 2](number=number, seconds=0.01)) for number in range(HEALTHY)])
+    await driver.insert([serialize(kinds[number % 2](number=number, seconds=0.01)) for number in range(HEALTHY)])
 
 
 def assert_healthy(workers: Workers) -> None:
@@ -293,7 +293,7 @@ async def test_handlers_and_hooks_that_raise_whatever_there_is(
     envelopes = []
 
     def put(job: Job, reason: tuple[str, str]) -> JobId:
-        envelopes.append(seal(job))
+        envelopes.append(serialize(job))
         expected[envelopes[-1].id] = reason
         return envelopes[-1].id
 
@@ -385,7 +385,7 @@ on_mariadb = pytest.mark.parametrize("backend", [pytest.param("mariadb", marks=p
 async def test_many_long_failures_at_once_are_several_statements(workers: Workers, driver: DatabaseDriver) -> None:
     count = 160
     await driver.insert(
-        [seal(failing_jobs.Chokes(text="\N{CYRILLIC CAPITAL LETTER ZHE}" * 20_000)) for _ in range(count)]
+        [serialize(failing_jobs.Chokes(text="\N{CYRILLIC CAPITAL LETTER ZHE}" * 20_000)) for _ in range(count)]
     )
     await put_healthy(driver)
     worker = await drain(workers, "--max-tries", "1", "--concurrency", str(2 * count))
@@ -407,7 +407,7 @@ async def test_many_large_jobs_at_once_are_several_statements(migrated_url: str,
 async def test_a_job_that_blocks_the_loop_for_longer_than_its_lease_keeps_it(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
-    await driver.insert([seal(failing_jobs.BlocksTheLoop(number=99, seconds=2.0))])
+    await driver.insert([serialize(failing_jobs.BlocksTheLoop(number=99, seconds=2.0))])
     await put_healthy(driver)
     worker = await workers.start(*FAST, "--processes", "2", "--lease", "1", "--concurrency", "4")
     assert await worker.exit_code() == 0
@@ -425,7 +425,7 @@ async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_
     workers: Workers, driver: DatabaseDriver
 ) -> None:
     workers.modules = SHORT_TIMEOUTS
-    poison = seal(failing_jobs.BlocksTheLoop(number=99, seconds=600), Options.checked(timeout=0.2, max_tries=2))
+    poison = serialize(failing_jobs.BlocksTheLoop(number=99, seconds=600), Options.checked(timeout=0.2, max_tries=2))
     await driver.insert([poison])
     await put_healthy(driver)
     # What runs beside it loses an attempt with the process, as with any process that dies.
@@ -448,7 +448,7 @@ async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_
 async def test_a_job_that_cancels_all_tasks_costs_no_other_job_anything(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
-    poison = seal(failing_jobs.CancelsEverything(number=99), Options.checked(max_tries=1))
+    poison = serialize(failing_jobs.CancelsEverything(number=99), Options.checked(max_tries=1))
     await driver.insert([poison])
     await put_healthy(driver)
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--concurrency", "4", "--stop-when-empty")
@@ -463,7 +463,8 @@ async def test_jobs_that_never_end_keep_their_slots_and_nothing_else(
 ) -> None:
     workers.modules = SHORT_TIMEOUTS
     poison = [
-        seal(job, Options.checked(max_tries=1)) for job in (failing_jobs.NeverEnds(), failing_jobs.NeverEndsInThread())
+        serialize(job, Options.checked(max_tries=1))
+        for job in (failing_jobs.NeverEnds(), failing_jobs.NeverEndsInThread())
     ]
     await driver.insert(poison)
     worker = await workers.started("--concurrency", "3", "--sleep", "0.05")

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import seal
+from outbox.envelope import serialize
 from outbox.ids import new_job_id
 from outbox.relay.relay import Relay
 from tests.conformance.jobs import claim_one, envelope
@@ -157,7 +157,7 @@ async def test_each_fails_with_a_reason_and_the_others_run(
 ) -> None:
     rows = [row for row in ROWS if backend in row.only]
     write(migrated_url, backend, rows)
-    await database.insert([seal(Counted(number=number)) for number in range(GOOD)])
+    await database.insert([serialize(Counted(number=number)) for number in range(GOOD)])
     worker = await workers.start(*FLAGS)
     assert await worker.exit_code() == 0, worker.other
     assert worker.other == []
@@ -191,7 +191,7 @@ async def test_each_fails_with_a_reason_and_the_others_run(
 
 async def test_commands_show_live_rows_beside_them(database: DatabaseDriver, migrated_url: str, backend: str) -> None:
     write(migrated_url, backend, [row for row in ROWS if backend in row.only and not row.drop_not_null])
-    good = seal(Counted(number=1))
+    good = serialize(Counted(number=1))
     await database.insert([good])
     for command in (("stats",), ("stats", "--json"), ("check",), ("failed",), ("workers",), ("monitor", "--once")):
         shown = await run(migrated_url, *command)
@@ -311,7 +311,7 @@ async def test_jobs_of_redis_that_cannot_be_read(redis: RedisDriver, raw: Redis)
     while found := await redis.claim(["default"], 2, 30) or await redis.claim(["default"], 2, 30):
         claims += found
     assert {claim.fence.job_id for claim in claims} > {garbled, tried, empty, good.id}
-    assert (await redis.look(["default"])).due is not None
+    assert (await redis.next_due(["default"])).due is not None
     failed = await redis.list_failed()
     assert len(failed) == 3
     [short] = by_says(failed, b"short".hex())

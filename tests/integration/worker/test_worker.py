@@ -16,7 +16,7 @@ import pytest
 import outbox
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import Options, seal
+from outbox.envelope import Options, serialize
 from outbox.ids import JobId
 from tests.crash import unanswered
 from tests.crash.blocking import BlocksDuringASettlement
@@ -47,7 +47,7 @@ class Queue:
         self.driver = DatabaseDriver(url)
 
     async def put(self, *jobs: Job, **options: Any) -> list[JobId]:
-        envelopes = [seal(job, Options(**options)) for job in jobs]
+        envelopes = [serialize(job, Options(**options)) for job in jobs]
         await self.driver.insert(envelopes)
         return [envelope.id for envelope in envelopes]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import seal
+from outbox.envelope import serialize
 from tests.crash.harness import RedisWorkers
 from tests.support.recorded_jobs import Counted, Endless
 from tests.support.worker_processes import Workers, numbers
@@ -24,7 +24,7 @@ async def test_it_is_reported_as_cancelled_on_redis(redis: RedisDriver, redis_ur
 
 
 async def cancel_while_it_runs(driver: Driver, workers: Workers, *flags: str) -> None:
-    cancelled, other = seal(Endless(number=1)), seal(Counted(number=2, seconds=3))
+    cancelled, other = serialize(Endless(number=1)), serialize(Counted(number=2, seconds=3))
     await driver.insert([cancelled, other])
     try:
         worker = await workers.started(*FLAGS, *flags)

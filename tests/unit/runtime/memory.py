@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease, Outlook, QueueCounts, Settled, Waiting, WorkerStatus
-from outbox.envelope import Options, seal
+from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue, QueueCounts, Settled, WorkerStatus
+from outbox.envelope import Options, serialize
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import Event, Events
 from outbox.ids import JobId, new_token
@@ -52,7 +52,7 @@ class Store:
 
     def put(self, *jobs: Job, options: Options | None = None) -> list[JobId]:
         with self.lock:
-            for envelope in [seal(job, options or Options()) for job in jobs]:
+            for envelope in [serialize(job, options or Options()) for job in jobs]:
                 self.rows[envelope.id] = Row(
                     envelope.id,
                     envelope.queue,
@@ -92,14 +92,14 @@ class MemoryDriver:
     async def close(self) -> None:
         self.closed = True
 
-    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, brief: bool = False) -> list[Claim]:
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, *, short_jobs: bool = False) -> list[Claim]:
         while not self.claiming:
             await asyncio.sleep(0.002)
         await asyncio.sleep(0)
         with self.store.lock:
             self._reach("claim")
             self.store.claim_limits.append(limit)
-            self.store.claims_were_brief.append(brief)
+            self.store.claims_were_brief.append(short_jobs)
             now, token = clock.now(), new_token()
             rows = [
                 row
@@ -147,15 +147,15 @@ class MemoryDriver:
     async def fail_unreadable(self) -> int:
         return 0
 
-    async def withdraw(self) -> list[Claim]:
+    async def cancel_blocking_claim(self) -> list[Claim]:
         return []
 
-    async def look(self, queues: Sequence[str], waiting: Waiting | None = None) -> Outlook:
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
         with self.store.lock:
             self._reach("look")
             rows = [row for row in self.store.rows.values() if row.queue in queues]
             moments = [max(row.available_at, row.reserved_until) for row in rows]
-            return Outlook(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)
+            return NextDue(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)
 
     async def get(self, job_id: JobId) -> Row | None:
         """Whether there is such a job: nothing else is asked of it."""
@@ -181,12 +181,12 @@ class MemoryDriver:
                 for queue in {row.queue for row in rows}
             ]
 
-    async def beat(self, worker: WorkerStatus) -> None:
+    async def heartbeat(self, worker: WorkerStatus) -> None:
         with self.store.lock:
             self._reach("beat")
             self.store.workers[worker.id] = worker
 
-    async def retire(self, worker_id: bytes) -> None:
+    async def deregister(self, worker_id: bytes) -> None:
         with self.store.lock:
             self._reach("retire")
             self.store.workers.pop(worker_id, None)
@@ -253,7 +253,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def claim_of(job: Job, *, attempt: int = 1, headers: str = "{}", lease: float = 30, rescued: bool = False) -> Claim:
-    envelope = seal(job)
+    envelope = serialize(job)
     return Claim(
         Fence(envelope.id, new_token()),
         envelope.queue,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp
-from outbox.runtime.availability import CLAIM, LOOK, RENEW, SETTLE, Availability, Patience
+from outbox.runtime.availability import CLAIM, LOOK, RENEW, SETTLE, Availability, ReconnectBackoff
 from tests.unit.runtime.memory import Recorder
 
 GONE = BackendUnavailable("gone")
@@ -68,7 +68,7 @@ def test_a_refused_request_that_is_not_needed_any_more_ends_its_outage() -> None
 
 
 def test_patience_grows_to_its_limit_and_starts_over() -> None:
-    patience = Patience(0.1, 5)
+    patience = ReconnectBackoff(0.1, 5)
     delays = [patience.next() for _ in range(10)]
     assert 0.05 <= delays[0] <= 0.1
     assert all(2.5 <= delay <= 5 for delay in delays[6:])

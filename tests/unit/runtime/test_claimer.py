@@ -13,14 +13,14 @@ from outbox.envelope import Options
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job
-from outbox.notify.polling import Polling
-from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability
 from outbox.runtime.claimer import Claimer
 from outbox.runtime.completer import Completer
-from outbox.runtime.held import Held
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
+from outbox.wakeups.polling import Polling
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
 
@@ -47,7 +47,7 @@ class Bench:
         availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
             self.driver.settle,
-            Held(),
+            InFlight(),
             availability,
             self.recorder.events,
             connection="memory",
@@ -57,10 +57,10 @@ class Bench:
         self.claimer = Claimer(
             self.options,
             claim=self._claim,
-            look=lambda _: self.driver.look(self.options.queue),
-            withdraw=self._withdraw,
+            next_due=lambda _: self.driver.next_due(self.options.queue),
+            cancel_blocking_claim=self._withdraw,
             slots=self.slots,
-            lanes=1,
+            consumers=1,
             completer=self.completer,
             availability=availability,
             wakeups=self.wakeups,

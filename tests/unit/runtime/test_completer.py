@@ -19,10 +19,10 @@ from outbox.events import (
 )
 from outbox.job import Job
 from outbox.runtime import completer as module
-from outbox.runtime.attempt import Attempt, Interruption
-from outbox.runtime.availability import RENEW, Availability, Patience
+from outbox.runtime.availability import RENEW, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
-from outbox.runtime.held import Held
+from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.leases.in_flight import InFlight
 from outbox.settlement import Outcome, Settlement
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
@@ -36,12 +36,12 @@ class Bench:
         self.store = Store()
         self.driver = MemoryDriver(self.store)
         self.recorder = Recorder()
-        self.held = Held()
+        self.in_flight = InFlight()
         self.accepted: list[Attempt] = []
         self.availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
             self.driver.settle,
-            self.held,
+            self.in_flight,
             self.availability,
             self.recorder.events,
             connection="memory",
@@ -53,7 +53,7 @@ class Bench:
         self.store.put(*(Work() for _ in range(count)))
         claims = await self.driver.claim(["default"], count, 30)
         attempts = [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
-        self.held.add(attempts)
+        self.in_flight.add(attempts)
         return attempts
 
     def complete(self, *attempts: Attempt) -> None:
@@ -76,7 +76,7 @@ async def test_one_settlement_is_written_at_once(bench: Bench) -> None:
     bench.complete(*await bench.claim(1))
     await bench.recorder.wait(JobSettled)
     assert bench.store.batches == [1]
-    assert len(bench.held) == 0
+    assert len(bench.in_flight) == 0
     assert len(bench.accepted) == 1
 
 
@@ -86,7 +86,7 @@ async def test_while_one_batch_is_being_written_the_next_gathers(bench: Bench) -
     bench.complete(attempts[0])
     await until(lambda: "settle begins" in bench.store.calls)
     bench.complete(*attempts[1:])
-    assert len(bench.held) == 10, "leases are renewed until the ends are written"
+    assert len(bench.in_flight) == 10, "leases are renewed until the ends are written"
     bench.driver.settling = True
     await bench.recorder.wait(JobSettled, 10)
     assert bench.store.batches == [1, 9]
@@ -109,7 +109,7 @@ async def test_a_job_handed_back_after_an_outage_is_not_lost_twice(bench: Bench)
     attempt.interrupt(Interruption.UNREACHABLE)
     attempt.end(Settlement.snoozed(attempt.fence))
     bench.completer.submit(attempt)
-    await until(lambda: len(bench.held) == 0)
+    await until(lambda: len(bench.in_flight) == 0)
     assert bench.recorder.of(LeaseLost) == []
 
 
@@ -138,7 +138,7 @@ async def test_a_settlement_that_the_store_refuses_does_not_take_others_with_it(
     first = refused[0]
     assert isinstance(first, SettlementRefused)
     assert (first.outcome, first.failure.message) == (Outcome.COMPLETED, "this row is not for me")
-    assert len(bench.held) == 0, "the leases of the refused ones are left to end"
+    assert len(bench.in_flight) == 0, "the leases of the refused ones are left to end"
     bench.complete(*await bench.claim(1))
     await bench.recorder.wait(JobSettled, 19)
 
@@ -152,7 +152,7 @@ async def answering(bench: Bench) -> None:
 
 async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(bench: Bench) -> None:
     """The others of its batch, and all that come after it, are written meanwhile."""
-    bench.completer._set_aside._patience = Patience(0.05, 0.05)
+    bench.completer._set_aside._patience = ReconnectBackoff(0.05, 0.05)
     attempts = await bench.claim(20)
     refused = {attempts[3].fence, attempts[17].fence}
     bench.store.refuses_now = lambda settlement: settlement.fence in refused
@@ -162,7 +162,7 @@ async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(ben
     await bench.recorder.wait(JobSettled, 18)
     bench.complete(*await bench.claim(5))
     await bench.recorder.wait(JobSettled, 23)
-    assert set(bench.held.renewable()) == refused, "their leases are renewed"
+    assert set(bench.in_flight.renewable()) == refused, "their leases are renewed"
     assert {event.job_id for event in postponed if isinstance(event, SettlementPostponed)} == {
         f.job_id for f in refused
     }
@@ -172,7 +172,7 @@ async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(ben
     assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
     refused.clear()
     await bench.recorder.wait(JobSettled, 25)
-    assert len(bench.held) == 0
+    assert len(bench.in_flight) == 0
     assert bench.recorder.of(SettlementRefused) == []
     others.cancel()
 
@@ -184,7 +184,7 @@ async def test_a_store_that_refuses_every_end_for_now_is_asked_again_until_it_ta
     others = asyncio.create_task(answering(bench))
     bench.complete(*attempts)
     await until(lambda: bench.store.calls.count("settle") >= 4)
-    assert (len(bench.held), bench.recorder.of(SettlementPostponed)) == (20, [])
+    assert (len(bench.in_flight), bench.recorder.of(SettlementPostponed)) == (20, [])
     refuses = False
     await bench.recorder.wait(JobSettled, 20)
     assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
@@ -232,7 +232,7 @@ async def test_stopping_while_the_store_is_away_ends_after_one_lease() -> None:
     (abandoned,) = bench.recorder.of(SettlementsAbandoned)
     assert isinstance(abandoned, SettlementsAbandoned)
     assert set(abandoned.job_ids) == {attempt.fence.job_id for attempt in attempts}
-    assert len(bench.held) == 0
+    assert len(bench.in_flight) == 0
 
 
 async def test_a_store_that_comes_back_while_stopping_gets_everything() -> None:

@@ -17,14 +17,14 @@ from outbox.drivers.base import Claim
 from outbox.envelope import Headers
 from outbox.events import JobOverdue, JobStarted
 from outbox.job import Job
-from outbox.runtime.attempt import Attempt, Interruption
-from outbox.runtime.executor import OVERDUE_DELAY, Executor
-from outbox.runtime.threads import Threads
+from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.executor import OVERDUE_DELAY, Executor
+from outbox.runtime.execution.threads import Threads
 from outbox.settings import WorkerOptions
 from outbox.settlement import Outcome, Settlement
 from tests.unit.runtime.memory import Recorder, claim_of, until
 
-PATIENCE = (0.02, 0.02)
+CANCEL_STEPS = (0.02, 0.02)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, threads: Threads) -> None:
         self.recorder = Recorder()
         self.executor = Executor(
-            WorkerOptions(max_tries=3, timeout=30, backoff=(7.0,)), threads, self.recorder.events, PATIENCE
+            WorkerOptions(max_tries=3, timeout=30, backoff=(7.0,)), threads, self.recorder.events, CANCEL_STEPS
         )
         self.ended: list[Attempt] = []
 
@@ -476,7 +476,7 @@ async def test_a_job_that_does_not_stop_is_given_up_and_its_task_goes_on(
     if outcome is Outcome.SNOOZED:
         assert attempt.settlement is not None
         assert attempt.settlement.delay == OVERDUE_DELAY
-    assert len(Swallows.cancelled) == len(PATIENCE)
+    assert len(Swallows.cancelled) == len(CANCEL_STEPS)
     assert not task.done()
     Swallows.release.set()
     await task
@@ -504,12 +504,12 @@ async def test_a_plain_function_runs_in_a_thread_with_the_context_variables(benc
     variable: ContextVar[str] = ContextVar("variable", default="unset")
     seen: list[object] = []
 
-    class Plain(Job):
+    class SqlConnection(Job):
         def handle(self) -> None:
             seen.extend((threading.current_thread(), variable.get(), self.context.attempt))
 
     variable.set("set")
-    settlement = await bench.run(Plain())
+    settlement = await bench.run(SqlConnection())
     assert settlement is not None
     assert settlement.outcome is Outcome.COMPLETED
     assert seen[0] is not threading.main_thread()

@@ -12,10 +12,10 @@ import pytest
 from outbox.drivers.base import Claim
 from outbox.events import HookFailed
 from outbox.job import Job
-from outbox.runtime.attempt import Attempt
-from outbox.runtime.hooks import Hooks
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.execution.failed_hook import FailedHooks
+from outbox.runtime.execution.threads import Threads
 from outbox.runtime.slots import Slots
-from outbox.runtime.threads import Threads
 from outbox.settings import WorkerOptions
 from tests.unit.runtime.memory import Recorder, claim_of, until
 
@@ -40,20 +40,22 @@ class Bench:
         self.threads = Threads()
         self.slots = Slots(5)
         self.recorder = Recorder()
-        self.hooks = Hooks(WorkerOptions(timeout=0.05), self.slots, self.threads, self.recorder.events, (0.02, 0.02))
+        self.failed_hooks = FailedHooks(
+            WorkerOptions(timeout=0.05), self.slots, self.threads, self.recorder.events, (0.02, 0.02)
+        )
 
     def call(self, job: Job, *, loaded: bool = True) -> ValueError:
         attempt = Attempt(claim_of(job), "memory", lambda attempt: None)
         attempt.job = job if loaded else None
         attempt.error = error = ValueError("the reason")
-        self.hooks.call(attempt)
+        self.failed_hooks.call(attempt)
         return error
 
     async def run(self, claim: Claim) -> None:
         """Call the hook of a job that was never loaded."""
         attempt = Attempt(claim, "memory", lambda attempt: None)
         attempt.error = ValueError("the reason")
-        self.hooks.call(attempt)
+        self.failed_hooks.call(attempt)
         await self.slots.idle()
 
 
@@ -95,10 +97,10 @@ async def test_the_hook_of_a_job_whose_workers_died_has_the_context_that_any_oth
 
 
 async def test_a_job_without_a_hook_costs_nothing(bench: Bench) -> None:
-    class Plain(Job):
+    class SqlConnection(Job):
         async def handle(self) -> None: ...
 
-    bench.call(Plain())
+    bench.call(SqlConnection())
     assert bench.slots.running == 0
 
 
@@ -162,5 +164,5 @@ async def test_running_hooks_can_be_told_to_stop(bench: Bench) -> None:
 
     bench.call(Long())
     await asyncio.sleep(0.01)
-    bench.hooks.interrupt()
+    bench.failed_hooks.interrupt()
     await bench.slots.idle()

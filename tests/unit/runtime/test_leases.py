@@ -10,11 +10,11 @@ import pytest
 from outbox import clock
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job
-from outbox.runtime.attempt import Attempt, Interruption
 from outbox.runtime.availability import Availability
-from outbox.runtime.expiry import Expiry
-from outbox.runtime.held import Held
-from outbox.runtime.renewal import Renewal
+from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.leases.expiry import Expiry
+from outbox.runtime.leases.in_flight import InFlight
+from outbox.runtime.leases.renewal import Renewal
 from outbox.settlement import Fence, Settlement
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
@@ -29,22 +29,26 @@ class Bench:
         self.store = Store()
         self.driver = MemoryDriver(self.store)
         self.recorder = Recorder()
-        self.held = Held()
+        self.in_flight = InFlight()
         self.lost: list[Fence] = []
         self.expiring: list[Fence] = []
         availability = Availability("memory", self.recorder.events)
         self.renewal = Renewal(
-            self.driver, self.held, availability, lease=lease, on_lost=lambda attempt: self.lost.append(attempt.fence)
+            self.driver,
+            self.in_flight,
+            availability,
+            lease=lease,
+            on_lost=lambda attempt: self.lost.append(attempt.fence),
         )
         self.expiry = Expiry(
-            self.held, lease=lease, on_expiring=lambda attempt, frozen: self.expiring.append(attempt.fence)
+            self.in_flight, lease=lease, on_expiring=lambda attempt, frozen: self.expiring.append(attempt.fence)
         )
 
-    async def claim(self, count: int = 1, *, brief: bool = False) -> list[Attempt]:
+    async def claim(self, count: int = 1, *, short_jobs: bool = False) -> list[Attempt]:
         self.store.put(*(Work() for _ in range(count)))
         claims = await self.driver.claim(["default"], count, self.lease)
         attempts = [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
-        self.held.add(attempts, brief=brief)
+        self.in_flight.add(attempts, short_jobs=short_jobs)
         return attempts
 
     def calls(self, verb: str) -> Callable[[int], bool]:
@@ -67,9 +71,9 @@ async def test_all_leases_are_renewed_in_one_call_each_third_of_a_lease() -> Non
 
 async def test_what_was_to_be_brief_is_renewed_once_after_a_second_and_then_like_the_others() -> None:
     bench = Bench(lease=60)
-    overstaying, ended, stolen = await bench.claim(3, brief=True)
+    overstaying, ended, stolen = await bench.claim(3, short_jobs=True)
     [long] = await bench.claim()
-    bench.held.discard([ended])
+    bench.in_flight.discard([ended])
     stolen.interrupt(Interruption.LEASE_LOST)
     began = clock.now()
     await bench.renewal.start()
@@ -88,11 +92,11 @@ async def test_they_are_counted_by_how_long_they_are_held() -> None:
     between = clock.now()
     await asyncio.sleep(0.001)
     await bench.claim(3)
-    assert bench.held.held_since(first[0].deadline - 61) == 0
-    assert bench.held.held_since(between) == 2
-    assert bench.held.held_since(clock.now()) == 5
-    bench.held.discard(first)
-    assert bench.held.held_since(between) == 0
+    assert bench.in_flight.held_since(first[0].deadline - 61) == 0
+    assert bench.in_flight.held_since(between) == 2
+    assert bench.in_flight.held_since(clock.now()) == 5
+    bench.in_flight.discard(first)
+    assert bench.in_flight.held_since(between) == 0
 
 
 async def test_nothing_held_costs_no_call() -> None:
@@ -120,15 +124,15 @@ async def test_a_job_whose_lease_is_lost_is_not_kept_from_its_next_owner() -> No
     bench = Bench(lease=30)
     attempts = await bench.claim(2)
     attempts[0].interrupt(Interruption.LEASE_LOST)
-    assert bench.held.renewable() == [attempts[1].fence]
+    assert bench.in_flight.renewable() == [attempts[1].fence]
 
 
 async def test_an_ended_attempt_is_renewed_until_it_is_written() -> None:
     bench = Bench(lease=30)
     (attempt,) = await bench.claim()
     attempt.end(Settlement.completed(attempt.fence))
-    assert bench.held.renewable() == [attempt.fence]
-    assert bench.held.expiring(float("inf")) == [], "there is no handler left to stop"
+    assert bench.in_flight.renewable() == [attempt.fence]
+    assert bench.in_flight.expiring(float("inf")) == [], "there is no handler left to stop"
 
 
 async def test_failures_are_tried_again_well_before_the_lease_ends() -> None:

@@ -23,8 +23,8 @@ from outbox.events import (
     ProcessEnded,
     WorkerStarted,
 )
-from outbox.runtime.logs import EventLog
-from outbox.runtime.wording import Level, describe
+from outbox.runtime.reporting.event_text import Level, describe
+from outbox.runtime.reporting.logs import EventLog
 from outbox.settlement import Failure, Outcome
 
 JOB = (UUID("0190a1b2-0000-7000-8000-0123456789ab"), "app.SendReceipt", "mail", "database", 2)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from outbox import clock
-from outbox.drivers.base import Outlook
+from outbox.drivers.base import NextDue
 from outbox.errors import BackendUnavailable
-from outbox.notify.base import Wake
-from outbox.runtime.attempt import Attempt
 from outbox.runtime.availability import Availability
-from outbox.runtime.eagerness import Eagerness
-from outbox.runtime.nap import Nap
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.idle_poller import IdlePoller
+from outbox.runtime.wakeup_backoff import WakeupBackoff
 from outbox.settings import WorkerOptions
+from outbox.wakeups.base import Wake
 from tests.unit.runtime.memory import Recorder
 
 
@@ -28,7 +28,7 @@ class Script:
         self,
         monkeypatch: pytest.MonkeyPatch,
         wakes: Sequence[Wake],
-        looks: Sequence[Outlook | Exception],
+        looks: Sequence[NextDue | Exception],
         **options: Any,
     ) -> None:
         self.wakes, self.looks = list(wakes), list(looks)
@@ -44,17 +44,17 @@ class Script:
         self.pending = Wake.NOTHING
         self._now = 1_000.0
         monkeypatch.setattr(clock, "now", lambda: self._now)
-        self.nap = Nap(
+        self.idle_poller = IdlePoller(
             WorkerOptions(**{"sleep": 1, **options}),
-            self.look,
+            self.next_due,
             self.claim,
-            self.withdraw,
+            self.cancel_blocking_claim,
             self,  # type: ignore[arg-type]
             Availability("memory", Recorder().events),
             stopping=lambda: self.stopped,
             idle=lambda: not self.busy,
         )
-        hesitate = self.nap._hesitate
+        hesitate = self.idle_poller._hesitate
 
         async def watched(woken: Wake) -> bool:
             self._hesitating = True
@@ -63,12 +63,12 @@ class Script:
             return looks_first
 
         self._hesitating = False
-        self.nap._hesitate = watched  # type: ignore[method-assign]
+        self.idle_poller._hesitate = watched  # type: ignore[method-assign]
 
-    async def look(self, waiting: bool) -> Outlook:
+    async def next_due(self, waiting: bool) -> NextDue:
         self.looked += 1
         self.waited.append(waiting)
-        result = self.looks.pop(0) if self.looks else Outlook(None)
+        result = self.looks.pop(0) if self.looks else NextDue(None)
         if isinstance(result, Exception):
             raise result
         return result
@@ -77,7 +77,7 @@ class Script:
         self.claims.append(limit)
         return self.claimable
 
-    async def withdraw(self) -> list[Attempt]:
+    async def cancel_blocking_claim(self) -> list[Attempt]:
         return self.taken
 
     async def wait(self, seconds: float) -> Wake:
@@ -97,7 +97,7 @@ class Script:
 
     async def take(self, *, found: bool, limit: int = 0) -> list[Attempt] | None:
         async with asyncio.timeout(5):
-            return await self.nap.take(found, limit)
+            return await self.idle_poller.take(found, limit)
 
 
 Play = Callable[..., Script]
@@ -122,20 +122,20 @@ async def test_an_idle_worker_looks_once_per_pause_and_never_claims(play: Play) 
 async def test_a_fleet_looks_five_times_a_second_however_large_it_is(
     play: Play, idle: int, low: float, high: float
 ) -> None:
-    script = play([NOTHING], [Outlook(None, idle)] * 2)
+    script = play([NOTHING], [NextDue(None, idle)] * 2)
     await script.take(found=False)
     assert all(low <= wait <= high for wait in script.waits)
-    assert script.nap.idle_workers == idle
+    assert script.idle_poller.idle_workers == idle
 
 
 async def test_it_claims_at_once_when_something_is_due(play: Play) -> None:
-    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
+    script = play([NOTHING], [NextDue(None), NextDue(0.0)])
     await script.take(found=False)
     assert (script.looked, len(script.waits)) == (2, 1)
 
 
 async def test_it_sleeps_until_the_next_job_is_due_and_not_longer(play: Play) -> None:
-    script = play([NOTHING], [Outlook(0.4), Outlook(0.0)])
+    script = play([NOTHING], [NextDue(0.4), NextDue(0.0)])
     await script.take(found=False)
     assert script.waits == [0.4]
 
@@ -143,7 +143,7 @@ async def test_it_sleeps_until_the_next_job_is_due_and_not_longer(play: Play) ->
 async def test_many_that_wait_for_the_same_moment_do_not_look_at_once(play: Play) -> None:
     waits = set()
     for _ in range(20):
-        script = play([], [Outlook(0.4, 50)])
+        script = play([], [NextDue(0.4, 50)])
         await script.take(found=False)
         waits.update(script.waits)
     assert len(waits) > 10
@@ -151,7 +151,7 @@ async def test_many_that_wait_for_the_same_moment_do_not_look_at_once(play: Play
 
 
 async def test_a_wake_up_is_answered_by_a_claim_without_a_look(play: Play) -> None:
-    script = play([JOBS], [Outlook(None)])
+    script = play([JOBS], [NextDue(None)])
     await script.take(found=False)
     assert script.looked == 1
     assert script.hesitations == []
@@ -167,29 +167,29 @@ async def test_after_a_claim_that_found_something_the_next_wake_up_is_awaited_fo
 
 async def test_a_commit_that_cannot_be_seen_yet_is_looked_for_once_more(play: Play) -> None:
     """A binary log tells of it a moment before others can see it."""
-    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
+    script = play([NOTHING], [NextDue(None), NextDue(0.0)])
     script.pending = JOBS
-    script.nap.end()
+    script.idle_poller.end()
     await script.take(found=False)
     assert script.waits == [0.02], "not a second"
 
 
 async def test_a_wake_up_that_came_during_the_claim_counts_as_much_as_the_one_before_it(play: Play) -> None:
-    script = play([NOTHING], [Outlook(None), Outlook(0.0)])
-    script.nap.end()
+    script = play([NOTHING], [NextDue(None), NextDue(0.0)])
+    script.idle_poller.end()
     script.pending = JOBS
     await script.take(found=False)
     assert script.looked == 2
 
 
 async def test_a_maybe_is_answered_by_a_look(play: Play) -> None:
-    script = play([MAYBE, MAYBE], [Outlook(None), Outlook(None), Outlook(0.0)])
+    script = play([MAYBE, MAYBE], [NextDue(None), NextDue(None), NextDue(0.0)])
     await script.take(found=False)
     assert script.looked == 3
 
 
 async def test_what_is_due_and_held_by_somebody_who_claims_it_is_not_asked_for_in_a_loop(play: Play) -> None:
-    script = play([NOTHING] * 10, [Outlook(0.0)] * 20)
+    script = play([NOTHING] * 10, [NextDue(0.0)] * 20)
     for _ in range(6):
         await script.take(found=False)
     assert script.looked == 6
@@ -197,7 +197,7 @@ async def test_what_is_due_and_held_by_somebody_who_claims_it_is_not_asked_for_i
 
 
 async def test_what_a_dead_worker_holds_in_place_is_asked_for_by_the_whole_fleet_together(play: Play) -> None:
-    script = play([NOTHING] * 2_000, [Outlook(0.0, 50)] * 2_000)
+    script = play([NOTHING] * 2_000, [NextDue(0.0, 50)] * 2_000)
     for _ in range(1_000):
         await script.take(found=False)
     assert script.waits[-1] == 10.0, "five looks a second of fifty workers"
@@ -211,13 +211,13 @@ async def test_a_store_that_is_away_is_left_to_the_next_claim(play: Play) -> Non
 
 @pytest.mark.parametrize("option", ["once", "stop_when_empty"])
 async def test_a_worker_that_ends_when_there_is_nothing_claims_after_every_pause(play: Play, option: str) -> None:
-    script = play([NOTHING], [Outlook(None)], **{option: True})
+    script = play([NOTHING], [NextDue(None)], **{option: True})
     await script.take(found=False)
     assert (script.looked, len(script.waits)) == (1, 1)
 
 
 async def test_one_worker_alone_never_hesitates(play: Play) -> None:
-    script = play([JOBS], [Outlook(None, 1)] * 40)
+    script = play([JOBS], [NextDue(None, 1)] * 40)
     for _ in range(10):
         script.wakes = [JOBS]
         await script.take(found=False)
@@ -226,13 +226,13 @@ async def test_one_worker_alone_never_hesitates(play: Play) -> None:
 
 def disappointed(script: Script) -> None:
     """It was woken at once, when it was eager, and found nothing."""
-    script.nap._eagerness.rewarded()
+    script.idle_poller._eagerness.rewarded()
     script.pending = JOBS
-    script.nap.end()
+    script.idle_poller.end()
 
 
 async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer(play: Play) -> None:
-    script = play([JOBS] * 200, [Outlook(None, 50)] * 400)
+    script = play([JOBS] * 200, [NextDue(None, 50)] * 400)
     disappointed(script)
     await script.take(found=False)
     hesitations = script.hesitations
@@ -243,28 +243,28 @@ async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and
 
 
 async def test_who_finds_a_job_is_eager(play: Play) -> None:
-    script = play([NOTHING, JOBS], [Outlook(None, 50)] * 2)
+    script = play([NOTHING, JOBS], [NextDue(None, 50)] * 2)
     await script.take(found=True)
     assert script.hesitations == []
     assert len(script.waits) == 2
 
 
 async def test_who_never_found_one_hesitates_where_there_are_others(play: Play) -> None:
-    script = play([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
+    script = play([JOBS], [NextDue(None, 50), NextDue(0.0, 50)])
     await script.take(found=False)
     assert script.looked == 2
     assert len(script.hesitations) == 1
 
 
 async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody(play: Play) -> None:
-    script = play([NOTHING], [Outlook(0.5, 50)])
+    script = play([NOTHING], [NextDue(0.5, 50)])
     disappointed(script)
     await script.take(found=False)
-    assert script.nap._eagerness.hesitation(1.0) == 0.0
+    assert script.idle_poller._eagerness.hesitation(1.0) == 0.0
 
 
 def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
-    eagerness = Eagerness()
+    eagerness = WakeupBackoff()
     eagerness.rewarded()
     assert eagerness.hesitation(1.0) == 0.0
     for _ in range(30):
@@ -279,7 +279,7 @@ def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
 
 
 async def test_woken_in_a_worker_where_nothing_runs_it_claims_where_it_is(play: Play) -> None:
-    script = play([JOBS], [Outlook(None)])
+    script = play([JOBS], [NextDue(None)])
     script.claimable = ["a job"]
     assert await script.take(found=False, limit=20) == ["a job"]
     assert script.claims == [20]
@@ -287,43 +287,43 @@ async def test_woken_in_a_worker_where_nothing_runs_it_claims_where_it_is(play: 
 
 async def test_where_handlers_run_or_no_slot_is_free_the_claim_is_left_to_the_event_loop(play: Play) -> None:
     """A handler that blocks the loop must not gather jobs that cannot start."""
-    script = play([JOBS], [Outlook(None)])
+    script = play([JOBS], [NextDue(None)])
     script.busy = True
     assert await script.take(found=False, limit=20) is None
-    script = play([JOBS], [Outlook(None)])
+    script = play([JOBS], [NextDue(None)])
     assert await script.take(found=False, limit=0) is None
     assert script.claims == []
 
 
 async def test_a_worker_that_is_asked_to_stop_claims_nothing_and_waits_for_nothing(play: Play) -> None:
-    script = play([], [Outlook(None)])
+    script = play([], [NextDue(None)])
     assert await script.take(found=False, limit=20) is None
     script = play([], [])
 
-    async def look_while_stopping(_: bool) -> Outlook:
+    async def look_while_stopping(_: bool) -> NextDue:
         script.stopped = True
-        return Outlook(None)
+        return NextDue(None)
 
-    script.nap._look = look_while_stopping
+    script.idle_poller._next_due = look_while_stopping
     assert await script.take(found=False, limit=20) is None
     assert (script.claims, script.waits) == ([], [])
 
 
 async def test_woken_for_a_commit_that_cannot_be_seen_yet_it_claims_once_more(play: Play) -> None:
-    script = play([JOBS], [Outlook(None)])
+    script = play([JOBS], [NextDue(None)])
     script.pending = JOBS
     await script.take(found=False, limit=20)
     assert script.claims == [20, 20]
-    script = play([JOBS], [Outlook(None, 2), Outlook(None, 2)])
-    script.nap._eagerness.rewarded()
+    script = play([JOBS], [NextDue(None, 2), NextDue(None, 2)])
+    script.idle_poller._eagerness.rewarded()
     await script.take(found=False, limit=20)
     assert script.claims == [20], "somebody else was quicker"
 
 
 async def test_what_can_be_seen_when_it_looks_again_is_claimed_at_once(play: Play) -> None:
-    script = play([], [Outlook(0.0)])
+    script = play([], [NextDue(0.0)])
     script.pending = JOBS
-    script.nap.end()
+    script.idle_poller.end()
     await script.take(found=False)
     assert script.waits == []
 
@@ -343,14 +343,14 @@ async def test_it_waits_for_a_job_where_one_could_start_at_once(play: Play) -> N
 
 
 async def test_what_was_taken_for_it_is_claimed_at_once_whoever_else_waits(play: Play) -> None:
-    script = play([TAKEN], [Outlook(None, 50)])
+    script = play([TAKEN], [NextDue(None, 50)])
     script.claimable = ["a job"]
     assert await script.take(found=False, limit=5) == ["a job"]
     assert (script.looked, script.hesitations) == (1, [])
 
 
 async def test_it_ends_a_hesitation(play: Play) -> None:
-    script = play([JOBS], [Outlook(None, 50), Outlook(0.0, 50)])
+    script = play([JOBS], [NextDue(None, 50), NextDue(0.0, 50)])
     script.taken = ["a job"]
     await script.take(found=False, limit=5)
     assert len(script.hesitations) == 1
@@ -359,7 +359,7 @@ async def test_it_ends_a_hesitation(play: Play) -> None:
 
 @pytest.mark.parametrize("reason", ["stopping", "busy"])
 async def test_where_it_does_not_claim_it_is_left_with_what_was_taken_for_it(play: Play, reason: str) -> None:
-    script = play([], [Outlook(None)])
+    script = play([], [NextDue(None)])
     script.taken = ["a job"]
     script.busy = reason == "busy"
     assert await script.take(found=False, limit=5) == ["a job"]

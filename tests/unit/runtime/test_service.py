@@ -13,13 +13,13 @@ import uvloop
 
 from outbox.errors import ConfigurationError
 from outbox.events import Events
-from outbox.notify.polling import Polling
-from outbox.runtime import process, reload
-from outbox.runtime.exits import Reason
-from outbox.runtime.reload import Reloader
+from outbox.runtime.process import reload, worker_process
+from outbox.runtime.process.exit_codes import Reason
+from outbox.runtime.process.reload import Reloader
+from outbox.runtime.process.supervisor import Supervisor
 from outbox.runtime.service import BackgroundLoop, Together
-from outbox.runtime.supervisor import Supervisor
 from outbox.runtime.worker import Ended
+from outbox.wakeups.polling import Polling
 
 
 class Loop(BackgroundLoop):
@@ -107,7 +107,7 @@ def test_a_task_that_exits_does_not_end_the_worker(new_loop: Callable[[], asynci
             return Ended(Reason.SIGNAL, None, 0)
 
     loop = new_loop()
-    assert process._run(loop, Worker()).reason is Reason.SIGNAL  # type: ignore[arg-type]
+    assert worker_process._run(loop, Worker()).reason is Reason.SIGNAL  # type: ignore[arg-type]
     loop.close()
 
 

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from outbox import clock
-from outbox.runtime.drain import Drain
-from outbox.runtime.exits import ExitCode, Reason
-from outbox.runtime.limits import Emptiness, MemoryLimit, TimeLimit, resident_mib
+from outbox.runtime.process.exit_codes import ExitCode, Reason
+from outbox.runtime.process.graceful_shutdown import GracefulShutdown
+from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit, resident_mib
+from outbox.runtime.process.stop_request import StopRequest
 from outbox.runtime.slots import Slots
-from outbox.runtime.stop import StopRequest
 
 
 async def test_the_first_reason_counts_unless_an_urgent_one_follows() -> None:
@@ -57,7 +57,7 @@ class Draining:
         self.slots = Slots(10)
         self.stop = StopRequest()
         self.interrupted: list[float] = []
-        self.drain = Drain(self.interrupt, slots=self.slots, stop=self.stop, grace=grace)
+        self.drain = GracefulShutdown(self.interrupt, slots=self.slots, stop=self.stop, grace=grace)
         self.slots.running = running
         self.obey = True
 
@@ -150,7 +150,7 @@ def test_memory_is_measured() -> None:
 
 def test_emptiness_needs_every_lane_since_the_last_job() -> None:
     slots, stop = Slots(10), StopRequest()
-    emptiness = Emptiness(2, Reason.EMPTY, slots, stop)
+    emptiness = StopWhenEmpty(2, Reason.EMPTY, slots, stop)
     emptiness.found("a")
     assert stop.reason is None
     slots.use(0, 1)
@@ -165,7 +165,7 @@ def test_emptiness_needs_every_lane_since_the_last_job() -> None:
 
 def test_what_is_stuck_does_not_keep_a_worker_from_being_done() -> None:
     slots, stop = Slots(10), StopRequest()
-    emptiness = Emptiness(1, Reason.EMPTY, slots, stop)
+    emptiness = StopWhenEmpty(1, Reason.EMPTY, slots, stop)
     slots.use(0, 2)
     slots.mark_stuck()
     emptiness.found("a")

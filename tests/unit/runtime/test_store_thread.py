@@ -11,7 +11,7 @@ import pytest
 from outbox.drivers.base import WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import Availability
-from outbox.runtime.presence import Presence
+from outbox.runtime.heartbeat import Heartbeat
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.store_thread import StoreThread
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
@@ -120,8 +120,8 @@ async def test_a_service_that_crashes_in_the_thread_is_told_to_the_worker() -> N
     await stores.stop()
 
 
-def presence(driver: MemoryDriver, *, ready: bool = True, interval: float = 0.02) -> Presence:
-    return Presence(
+def presence(driver: MemoryDriver, *, ready: bool = True, interval: float = 0.02) -> Heartbeat:
+    return Heartbeat(
         driver,
         Availability("memory", Recorder().events),
         interval=interval,
@@ -153,14 +153,14 @@ async def test_presence_waits_until_the_store_was_found_in_order() -> None:
 async def test_presence_survives_whatever_the_store_says() -> None:
     driver = MemoryDriver(Store())
     errors: list[Exception] = [BackendUnavailable("gone"), ZeroDivisionError()]
-    beat = driver.beat
+    heartbeat = driver.heartbeat
 
     async def failing(worker: WorkerStatus) -> None:
         if errors:
             raise errors.pop()
-        await beat(worker)
+        await heartbeat(worker)
 
-    driver.beat = failing  # type: ignore[method-assign]
+    driver.heartbeat = failing  # type: ignore[method-assign]
     service = presence(driver)
     await service.start()
     await until(lambda: "beat" in driver.store.calls)

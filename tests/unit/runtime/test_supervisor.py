@@ -15,8 +15,8 @@ import pytest
 
 from outbox import clock
 from outbox.events import ProcessEnded, ProcessStarted
-from outbox.runtime import supervisor as module
-from outbox.runtime.supervisor import Supervisor
+from outbox.runtime.process import supervisor as module
+from outbox.runtime.process.supervisor import Supervisor
 from tests.unit.runtime.memory import Recorder, until
 
 CHILD = Path(__file__).with_name("children.py")
@@ -155,7 +155,7 @@ async def test_processes_stop_when_their_supervisor_is_killed(tmp_path: Path) ->
     source = (
         "import asyncio, sys\n"
         "from outbox.events import Events\n"
-        "from outbox.runtime.supervisor import Supervisor\n"
+        "from outbox.runtime.process.supervisor import Supervisor\n"
         f"command = [sys.executable, {str(CHILD)!r}, 'stay', {str(log)!r}]\n"
         "asyncio.run(Supervisor(command, 2, Events()).run())\n"
     )
@@ -178,7 +178,7 @@ async def test_a_second_signal_kills(supervised: Supervised, tmp_path: Path) -> 
     source = (
         "import asyncio, sys, time\n"
         "from outbox.events import Events\n"
-        "from outbox.runtime.supervisor import Supervisor\n"
+        "from outbox.runtime.process.supervisor import Supervisor\n"
         "command = [sys.executable, '-c', 'import signal, time, pathlib, os, sys;"
         "signal.signal(15, signal.SIG_IGN); pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)', "
         f"{str(log)!r}]\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outbox.events import Events, WorkerStarted, WorkerStopping
-from outbox.runtime.systemd import SOCKET, notify_systemd
+from outbox.runtime.process.systemd import SOCKET, notify_systemd
 
 STARTED = WorkerStarted("w1", 1, (), ("mail", "default"), 20, 30.0)
 STOPPING = WorkerStopping("w1", "asked to stop", 0)

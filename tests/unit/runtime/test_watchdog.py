@@ -13,12 +13,12 @@ import pytest
 from outbox import clock
 from outbox.events import LoopBlocked, WorkerKilled
 from outbox.job import Job
-from outbox.runtime.attempt import Attempt
-from outbox.runtime.call import Call
-from outbox.runtime.exits import ExitCode, Reason
-from outbox.runtime.stop import StopRequest
-from outbox.runtime.threads import Threads
-from outbox.runtime.watchdog import Watchdog
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.execution.handler_call import HandlerCall
+from outbox.runtime.execution.threads import Threads
+from outbox.runtime.process.exit_codes import ExitCode, Reason
+from outbox.runtime.process.stop_request import StopRequest
+from outbox.runtime.process.watchdog import Watchdog
 from tests.unit.runtime.memory import Recorder, claim_of
 
 
@@ -77,7 +77,7 @@ class Watched:
 
     def attempt(self, timeout: float) -> Attempt:
         attempt = Attempt(claim_of(Blocks()), "memory", lambda attempt: None)
-        attempt.begin(Call(Threads(), lambda: None), timeout)
+        attempt.begin(HandlerCall(Threads(), lambda: None), timeout)
         self.attempts.append(attempt)
         return attempt
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outbox import work
-from outbox.runtime.process import Supervised
-from outbox.runtime.supervisor import worker_command
+from outbox.runtime.process.supervisor import worker_command
+from outbox.runtime.process.worker_process import Supervised
 from outbox.settings import WorkerOptions
 
 FLAGS: list[tuple[list[str], str, Any]] = [

@@ -26,10 +26,10 @@ from outbox.events import (
     WorkerStopping,
 )
 from outbox.job import Job
-from outbox.runtime import lane
+from outbox.runtime import consumer
 from outbox.runtime import worker as module
-from outbox.runtime.executor import Executor
-from outbox.runtime.exits import Reason
+from outbox.runtime.execution.executor import Executor
+from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.worker import Ended, Worker
 from outbox.settings import WorkerOptions
 from outbox.settlement import Outcome
@@ -118,18 +118,18 @@ async def test_it_drains_the_queue_and_stops_when_it_is_empty() -> None:
 
 
 async def test_in_a_backlog_of_short_jobs_claims_say_that_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "_BRIEF_SECONDS", 60)
+    monkeypatch.setattr(consumer, "_BRIEF_SECONDS", 60)
     running = Running(stop_when_empty=True, concurrency=8)
     running.store.put(*(Quick() for _ in range(40)))
     await running.ended()
-    brief = running.store.claims_were_brief
-    assert brief[:2] == [False, True], "nothing was known of the first ones"
+    short_jobs = running.store.claims_were_brief
+    assert short_jobs[:2] == [False, True], "nothing was known of the first ones"
 
 
 async def test_they_do_not_while_more_than_an_eighth_of_the_slots_is_taken_by_longer_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lane, "_BRIEF_SECONDS", 0)
+    monkeypatch.setattr(consumer, "_BRIEF_SECONDS", 0)
     running = Running(concurrency=8)
     running.store.put(*(Gated() for _ in range(2)), *(Quick() for _ in range(30)))
     running.start()
@@ -449,10 +449,10 @@ async def test_a_look_that_fails_for_no_known_reason_stops_the_worker_in_order(
     running.start()
     await running.recorder.wait(JobStarted)
 
-    async def look(*_: object) -> object:
+    async def next_due(*_: object) -> object:
         raise ZeroDivisionError("a defect")
 
-    running.drivers[0].look = look  # type: ignore[method-assign, assignment]
+    running.drivers[0].next_due = next_due  # type: ignore[method-assign, assignment]
     await running.recorder.wait(WorkerStopping)
     Gated.gate.set()
     ended = await running.ended()

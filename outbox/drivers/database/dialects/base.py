@@ -34,7 +34,7 @@ Statement = tuple[str, tuple[Any, ...]]
 class Dialect(ABC):
     """Statements that claim, settle and insert. Parameters are given in the order in which the docstrings list them."""
 
-    p: str
+    placeholder: str
     """The placeholder of the drivers."""
     now: str
     """The database's clock, in UTC, with the finest fraction it has."""
@@ -57,7 +57,7 @@ class Dialect(ABC):
     is written, whether they are written or not, and refuses: no worker could claim anything any more."""
     keeps_deleted: bool = False
     """Whether entries that were deleted stay in the claim index for as long as an older transaction is open, so that
-    claims had better not begin at its head: see `marks`."""
+    claims had better not begin at its head: see `cursors`."""
     row_key: str = "id"
     """What tells a row of ``queue_jobs`` from all others, whatever is in its columns."""
     key_of_claim: str = ""
@@ -71,15 +71,15 @@ class Dialect(ABC):
     """Names and values of those settings of the server that `outbox check` judges."""
 
     @abstractmethod
-    def later(self, microseconds: str) -> str:
+    def now_plus(self, microseconds: str) -> str:
         """The moment that lies the given SQL expression of microseconds after now."""
 
     @abstractmethod
-    def moment(self, when: datetime) -> Any:
+    def timestamp(self, when: datetime) -> Any:
         """An aware datetime as a parameter."""
 
     @abstractmethod
-    def until(self, moment: str) -> str:
+    def seconds_until(self, moment: str) -> str:
         """The seconds from now to the given SQL expression of a moment, as a float."""
 
     def parse_moment(self, value: Any) -> datetime:
@@ -89,22 +89,22 @@ class Dialect(ABC):
         except (ValueError, TypeError, AttributeError):
             return _NO_MOMENT
 
-    def marks(self, count: int) -> str:
-        return ", ".join([self.p] * count)
+    def placeholders(self, count: int) -> str:
+        return ", ".join([self.placeholder] * count)
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
-        middle, end = f", {self.marks(5)}, 0, ", f", {self.now})"
+        middle, end = f", {self.placeholders(5)}, 0, ", f", {self.now})"
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:
-            key, key_parameters = self.among([job.id.bytes])
+            key, key_parameters = self.id_list([job.id.bytes])
             parameters += (*key_parameters, job.queue, job.name, job.priority, job.payload, job.headers)
             if job.available_at is not None:
-                available = self.p
-                parameters.append(self.moment(job.available_at))
+                available = self.placeholder
+                parameters.append(self.timestamp(job.available_at))
             elif job.delay:
-                available = self.later(self.p)
+                available = self.now_plus(self.placeholder)
                 parameters.append(int(job.delay * MICROSECONDS))
             else:
                 available = self.now
@@ -124,7 +124,7 @@ class Dialect(ABC):
         """The same of some priorities, each from a moment on: still one range of the claim index for each, in its
         order. Parameters: queue, moments, queue, limit."""
         ranges = " OR ".join(
-            f"(priority = {priority} AND available_at >= {self.p} AND available_at <= {self.now})"
+            f"(priority = {priority} AND available_at >= {self.placeholder} AND available_at <= {self.now})"
             for priority in priorities
         )
         return self._claimable(f"({ranges})")
@@ -132,19 +132,19 @@ class Dialect(ABC):
     def select_claimable_in(self, priority: int) -> str:
         """The same of one priority, from a moment on, with a column more: whether there may be a job of a more urgent
         one. Parameters: queue, once for each more urgent priority; queue, moment, queue, limit."""
-        firsts = [f"{self.first(self.p, str(urgent))} <= {self.now}" for urgent in range(priority)]
+        firsts = [f"{self.first(self.placeholder, str(urgent))} <= {self.now}" for urgent in range(priority)]
         return self._claimable(
-            f"priority = {priority} AND available_at >= {self.p} AND available_at <= {self.now}",
+            f"priority = {priority} AND available_at >= {self.placeholder} AND available_at <= {self.now}",
             f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)",
         )
 
     def _claimable(self, where: str, more: str = "") -> str:
         return (
             f"SELECT {_CLAIM_COLUMNS}{self.key_of_claim}{more} FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.p} AND {where} "
+            f"WHERE queue = {self.placeholder} AND {where} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
-            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.p}) "
-            f"ORDER BY priority, available_at LIMIT {self.p} {self.skip_locked}"
+            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
+            f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}"
         )
 
     def key_of(self, row: Sequence[Any]) -> Any:
@@ -162,9 +162,9 @@ class Dialect(ABC):
             "ORDER BY jobs.queue, jobs.priority, jobs.available_at LIMIT 1)"
         )
 
-    def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
+    def id_list(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
         """A list of ids for the statements that every job passes through, with its parameters."""
-        return self.marks(len(ids)), tuple(ids)
+        return self.placeholders(len(ids)), tuple(ids)
 
     def reserve(self, ids: str, *, in_place: bool = False) -> str:
         """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `among`
@@ -174,10 +174,10 @@ class Dialect(ABC):
         that they never meet a row that its holder is about to delete, nor walk over thousands of long jobs.
         ``in_place`` it stays there, for a moment, and no index is touched.
         """
-        end = self.later(self.p)
+        end = self.now_plus(self.placeholder)
         moved = "" if in_place else f"available_at = {end}, "
         return (
-            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.p}, "
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.placeholder}, "
             f"reserved_until = {end}, {moved}attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
             f"WHERE id IN ({ids})"
         )
@@ -185,27 +185,27 @@ class Dialect(ABC):
     def held(self, count: int, *, lock: bool) -> str:
         """Who holds these rows now, locking them in the order of the key if asked. Parameters: ids."""
         return (
-            f"SELECT id, reserved_by FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
+            f"SELECT id, reserved_by FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)}) "
             f"ORDER BY id {self.for_update if lock else ''}"
         )
 
     def renew(self, count: int) -> str:
         """Parameters: microseconds of the lease, twice; ids; token."""
-        end = self.later(self.p)
+        end = self.now_plus(self.placeholder)
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_until = {end}, available_at = {end} "
-            f"WHERE id IN ({self.marks(count)}) AND reserved_by = {self.p}"
+            f"WHERE id IN ({self.placeholders(count)}) AND reserved_by = {self.placeholder}"
         )
 
     def renew_each(self, held: Sequence[tuple[bytes, bytes]]) -> Statement:
         """The same for rows held under different tokens: ``held`` has pairs of an id and its token. A row is renewed
         only under the token of its own pair. Parameters before those of the statement: microseconds of the lease,
         twice."""
-        end = self.later(self.p)
-        ids, parameters = self.among([key for key, _ in held])
+        end = self.now_plus(self.placeholder)
+        ids, parameters = self.id_list([key for key, _ in held])
         pairs: list[str] = []
         for pair in held:
-            listed, more = self.among(pair)
+            listed, more = self.id_list(pair)
             pairs.append(f"({listed})")
             parameters += more
         return (
@@ -225,53 +225,53 @@ class Dialect(ABC):
     def put_back(self, count: int, errors: int = 0) -> str:
         """``errors`` of the rows get a last error. Parameters: (id, microseconds until available) per row; (id,
         attempts to take back) per row; (id, error) and then id per row with an error; ids."""
-        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
-            f"SET available_at = {self.later(f'(CASE id {cases} END)')}, "
+            f"SET available_at = {self.now_plus(f'(CASE id {cases} END)')}, "
             f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL"
-            f"{self._last_errors(errors)} WHERE id IN ({self.marks(count)})"
+            f"{self._last_errors(errors)} WHERE id IN ({self.placeholders(count)})"
         )
 
     def _last_errors(self, count: int) -> str:
         if not count:
             return ""
-        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
             f", last_error = CASE id {cases} ELSE last_error END, last_error_at = "
-            f"CASE WHEN id IN ({self.marks(count)}) THEN {self.now} ELSE last_error_at END"
+            f"CASE WHEN id IN ({self.placeholders(count)}) THEN {self.now} ELSE last_error_at END"
         )
 
     def defer(self, count: int) -> str:
         """Take the attempt back, and let the lease end as if it had run out. Parameters: (id, microseconds until then)
         per row, twice; ids."""
-        end = self.later(f"(CASE id {' '.join([f'WHEN {self.p} THEN {self.p}'] * count)} END)")
+        end = self.now_plus(f"(CASE id {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END)")
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = {end}, reserved_until = {end}, "
-            f"attempts = attempts - 1 WHERE id IN ({self.marks(count)})"
+            f"attempts = attempts - 1 WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_to_failed(self, count: int) -> str:
         """Parameters: connection; (id, exception as JSON) per row; ids."""
-        cases = " ".join([f"WHEN {self.p} THEN {self.p}"] * count)
+        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT id, {self.p}, queue, name, priority, payload, headers, attempts, "
-            f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)})"
+            f"attempts, exception, failed_at) SELECT id, {self.placeholder}, queue, name, priority, payload, headers, attempts, "
+            f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_unreadable(self, count: int) -> str:
         """Parameters: (row key, id) per row; connection; (row key, exception as JSON) per row; row keys."""
-        cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.p} THEN {self.p}'] * count)} END"
+        cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT {cases}, {self.p}, {self.as_failed}, {cases}, {self.now} "
-            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.marks(count)})"
+            f"attempts, exception, failed_at) SELECT {cases}, {self.placeholder}, {self.as_failed}, {cases}, {self.now} "
+            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
         )
 
     def remove_unreadable(self, count: int) -> str:
         """Parameters: row keys."""
-        return f"DELETE FROM queue_jobs WHERE {self.row_key} IN ({self.marks(count)})"
+        return f"DELETE FROM queue_jobs WHERE {self.row_key} IN ({self.placeholders(count)})"
 
     def rows_of_queue(self, limit: int) -> str:
         """Rows of a queue that no worker can drain, as `unclaimable` gives them. Parameters: queue."""
@@ -300,22 +300,22 @@ class Dialect(ABC):
         """The row keys of those among the first due rows of a queue."""
         return (
             f"SELECT {self.row_key} FROM (SELECT {self.row_key}, reserved_until FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.p} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
+            f"WHERE queue = {self.placeholder} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
             f"ORDER BY priority, available_at LIMIT {_DUE_ROWS_LOOKED_AT}) AS due "
-            f"WHERE reserved_until > {self.later(str(longest_hold))}"
+            f"WHERE reserved_until > {self.now_plus(str(longest_hold))}"
         )
 
     def failures(self, count: int) -> str:
         """The exceptions of those of these jobs that have failed, as JSON. Parameters: ids."""
         return (
             f"SELECT id, exception FROM queue_failed_jobs {self.primary_hint} "
-            f"WHERE id IN ({self.marks(count)}) ORDER BY id"
+            f"WHERE id IN ({self.placeholders(count)}) ORDER BY id"
         )
 
     def keep_failed(self, count: int) -> str:
         """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: id, connection,
         queue, name, priority, payload, headers, attempts, exception, when it failed, the same again."""
-        row = f"({self.marks(9)}, CASE WHEN {self.p} < {self.now} THEN {self.p} ELSE {self.now} END)"
+        row = f"({self.placeholders(9)}, CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END)"
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
             f"attempts, exception, failed_at) VALUES {', '.join([row] * count)}"
@@ -325,11 +325,11 @@ class Dialect(ABC):
         """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
         return (
             f"{self.insert_into} SELECT id, {self.as_live}, 0, "
-            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
+            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)}) "
             f"{self.keep_existing}"
         )
 
-    def pick(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
+    def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
         """``query`` on the rows of ``table`` with these ids, read one after the other, and no other row looked at."""
         return query.where(table.c.id.in_(ids)).order_by(table.c.id)
 
@@ -356,7 +356,7 @@ class Dialect(ABC):
 
     def _place(self, place: JobPlace) -> list[tuple[ColumnElement[Any], Any]]:
         # A moment as a text, which a clock of another zone cannot shift.
-        moment = literal(self.moment(place.available_at), Text)
+        moment = literal(self.timestamp(place.available_at), Text)
         values = (place.queue, place.priority, moment, place.id.bytes)
         return list(zip((jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id), values, strict=True))
 
@@ -365,23 +365,23 @@ class Dialect(ABC):
         """Whether a worker's row names a queue. Parameters: queue."""
 
     @abstractmethod
-    def look(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int, unseen_for: int) -> str:
         """A row for each lane that is asked for: queue, priority, the moment of its first job (NULL where it has none),
         now, seconds until then; one without a queue, for the workers that have room, take jobs of one of the queues and
         were seen in the last ``unseen_for`` microseconds; one for each queue that is paused, without a number of
         workers. Parameters: `look_parameters`."""
 
     @abstractmethod
-    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
-        """``lanes`` are queues and priorities. A dialect that keeps nothing deleted is asked for all of them."""
+    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+        """``priority_cursors`` are queues and priorities. A dialect that keeps nothing deleted is asked for all of them."""
 
-    def census(self, queues: int, unseen_for: int) -> str:
+    def count_workers(self, queues: int, unseen_for: int) -> str:
         """How many workers were seen in the last ``unseen_for`` microseconds, and how many of them take jobs of one of
         the queues. Parameters: queues."""
         drained = " OR ".join([self.drains()] * queues)
         return (
             f"SELECT COUNT(*), SUM(CASE WHEN {drained} THEN 1 ELSE 0 END) FROM queue_workers "
-            f"WHERE seen_at > {self.later(str(-unseen_for))}"
+            f"WHERE seen_at > {self.now_plus(str(-unseen_for))}"
         )
 
     @abstractmethod

@@ -17,7 +17,7 @@ from outbox.job import PRIORITIES
 
 
 class MySQL(Dialect):
-    p = "%s"
+    placeholder = "%s"
     now = "UTC_TIMESTAMP(6)"
     skip_locked = "FOR UPDATE SKIP LOCKED"
     for_update = "FOR UPDATE"
@@ -39,13 +39,13 @@ class MySQL(Dialect):
         "'binlog_format', 'read_only', 'super_read_only', 'max_allowed_packet')"
     )
 
-    def later(self, microseconds: str) -> str:
+    def now_plus(self, microseconds: str) -> str:
         return f"{self.now} + INTERVAL {microseconds} MICROSECOND"
 
-    def moment(self, when: datetime) -> str:
+    def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
-    def until(self, moment: str) -> str:
+    def seconds_until(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, {self.now}, {moment}) / 1e6"
 
     def exception_text(self, key: str) -> str:
@@ -53,7 +53,7 @@ class MySQL(Dialect):
         return f"(CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin)"
 
     def drains(self) -> str:
-        return f"FIND_IN_SET({self.p}, queues)"
+        return f"FIND_IN_SET({self.placeholder}, queues)"
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
         if len(jobs) < _WORTH_A_DOCUMENT:
@@ -68,9 +68,9 @@ class MySQL(Dialect):
         available = self.now
         if any(job.delay for job in jobs):
             delays = [int(job.delay * MICROSECONDS) for job in jobs]
-            available = self.later(document.column_unless_constant(delays, "BIGINT"))
+            available = self.now_plus(document.column_unless_constant(delays, "BIGINT"))
         if any(job.available_at for job in jobs):
-            moments = [None if job.available_at is None else self.moment(job.available_at) for job in jobs]
+            moments = [None if job.available_at is None else self.timestamp(job.available_at) for job in jobs]
             available = f"COALESCE({document.column(moments, 'VARCHAR(26)')}, {available})"
         return (
             f"{self.insert_into} SELECT UNHEX({job_id}), {queue}, {name}, {priority}, {payload}, {headers}, 0, "
@@ -78,18 +78,18 @@ class MySQL(Dialect):
             (),
         )
 
-    def look(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int, unseen_for: int) -> str:
         return (
-            f"SELECT queue, priority, moment, {self.now}, {self.until('moment')}, workers FROM ("
+            f"SELECT queue, priority, moment, {self.now}, {self.seconds_until('moment')}, workers FROM ("
             f"SELECT queue, priority, {self.first(*_LANE)} AS moment, 0 AS workers FROM {_LANES} "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
-            f"AND seen_at > {self.later(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
+            f"AND seen_at > {self.now_plus(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
             "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses "
-            f"WHERE queue IN ({self.marks(queues)})) AS looked_at"
+            f"WHERE queue IN ({self.placeholders(queues)})) AS looked_at"
         )
 
-    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
-        return (json.dumps(lanes), *queues, *queues)
+    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+        return (json.dumps(priority_cursors), *queues, *queues)
 
     def queues_with_due(self, queues: int) -> str:  # noqa: ARG002
         return f"SELECT DISTINCT queue FROM {_LANES} WHERE {self.first(*_LANE)} <= {self.now}"
@@ -111,26 +111,26 @@ class MySQL(Dialect):
             f"LIMIT {limit})"
         )
 
-    def among(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
+    def id_list(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
         # asyncmy takes fifteen times as long to quote each as a parameter, and quotes bytes with backslashes where
         # NO_BACKSLASH_ESCAPES is set, too.
         return ", ".join([f"x'{key.hex()}'" for key in ids]), ()
 
     def remove_held(self, ids: str) -> str:
-        return f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({ids}) AND reserved_by = {self.p}"
+        return f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"
 
     def remove(self, count: int) -> str:
         # The form for several tables, because the one for a single table takes no index hint. And a look at a column
         # outside the key: without one the optimizer reads the whole index whenever the list names most of the table.
         return (
-            f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({self.marks(count)}) "
+            f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)}) "
             "AND reserved_by IS NOT NULL"
         )
 
     # A list of ids is no guarantee: where it names most of a small table, the optimizer reads all of it, index hint or
     # not, and waits for every row that somebody else is writing. Joined to a list, each row is a look-up by its key.
 
-    def pick(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
+    def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
         picked = text(f"SELECT hex FROM {_PICKED}").bindparams(ids=_json(ids)).columns(column("hex")).subquery("picked")
         return (
             query.select_from(picked.join(table, table.c.id == func.unhex(picked.c.hex)))

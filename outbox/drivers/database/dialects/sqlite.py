@@ -17,7 +17,7 @@ from outbox.job import PRIORITIES
 
 
 class SQLite(Dialect):
-    p = "?"
+    placeholder = "?"
     now = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
     skip_locked = ""
     for_update = ""
@@ -43,16 +43,16 @@ class SQLite(Dialect):
         "UNION ALL SELECT 'file', file FROM pragma_database_list WHERE name = 'main'"
     )
 
-    def later(self, microseconds: str) -> str:
+    def now_plus(self, microseconds: str) -> str:
         return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', (({microseconds}) / 1000000.0) || ' seconds') || '000')"
 
-    def moment(self, when: datetime) -> str:
+    def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def key_of(self, row: Sequence[Any]) -> Any:
         return row[8]
 
-    def until(self, moment: str) -> str:
+    def seconds_until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
 
     def exception_text(self, key: str) -> str:
@@ -72,29 +72,32 @@ class SQLite(Dialect):
         return and_(tuple_(*columns[:3]) <= tuple_(*values[:3]), tuple_(*columns) <= tuple_(*values))
 
     def drains(self) -> str:
-        return f"instr(',' || queues || ',', ',' || {self.p} || ',')"
+        return f"instr(',' || queues || ',', ',' || {self.placeholder} || ',')"
 
-    def look(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int, unseen_for: int) -> str:
         # Not a SELECT for each group: SQLite joins at most 500 of them.
-        names, levels = ", ".join([f"({self.p})"] * queues), ", ".join(f"({priority})" for priority in PRIORITIES)
+        names, levels = (
+            ", ".join([f"({self.placeholder})"] * queues),
+            ", ".join(f"({priority})" for priority in PRIORITIES),
+        )
         return (
             f"WITH names (queue) AS (VALUES {names}), levels (priority) AS (VALUES {levels}) "
-            f"SELECT queue, priority, moment, {self.now}, {self.until('moment')}, workers FROM ("
+            f"SELECT queue, priority, moment, {self.now}, {self.seconds_until('moment')}, workers FROM ("
             "SELECT names.queue AS queue, levels.priority AS priority, (SELECT MIN(available_at) FROM queue_jobs "
             "WHERE queue_jobs.queue = names.queue AND queue_jobs.priority = levels.priority) AS moment, 0 AS workers "
             "FROM names, levels "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
-            f"AND seen_at > {self.later(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
+            f"AND seen_at > {self.now_plus(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
             "WHERE instr(',' || queue_workers.queues || ',', ',' || names.queue || ',')) "
             "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses WHERE queue IN (SELECT queue FROM names))"
         )
 
-    def look_parameters(self, lanes: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return tuple(queues)
 
     def queues_with_due(self, queues: int) -> str:
         # Grouped, it would read every delayed job of the queues.
-        names = ", ".join([f"({self.p})"] * queues)
+        names = ", ".join([f"({self.placeholder})"] * queues)
         return (
             f"SELECT column1 FROM (VALUES {names}) WHERE EXISTS (SELECT 1 FROM queue_jobs WHERE queue = column1 "
             f"AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now})"
@@ -131,7 +134,7 @@ class SQLite(Dialect):
         return tuple(queues)
 
     def remove_held(self, ids: str) -> str:
-        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.p}"
+        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"
 
     def remove(self, count: int) -> str:
-        return f"DELETE FROM queue_jobs WHERE id IN ({self.marks(count)})"
+        return f"DELETE FROM queue_jobs WHERE id IN ({self.placeholders(count)})"

@@ -77,7 +77,7 @@ local function register(names)
   end
 end
 
--- Tells idle workers that jobs came, whoever hears it (`outbox/notify/channel.py`). A user who may not publish has
+-- Tells idle workers that jobs came, whoever hears it (`outbox/wakeups/redis_channel.py`). A user who may not publish has
 -- workers that look for themselves.
 local function wake(names)
   if #names > 0 then

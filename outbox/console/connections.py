@@ -1,0 +1,114 @@
+"""The connections that a command looks at: one that was named, or all that the settings know."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from outbox.connections import all_connections, open_driver
+from outbox.console.command import json_option
+from outbox.console.formatting import one_line
+from outbox.console.json_views import Document
+from outbox.console.output import Screen
+from outbox.drivers.base import Driver
+from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError
+from outbox.settings import Settings
+
+T = TypeVar("T")
+Work = Callable[..., Awaitable[int | None]]
+
+
+class Stores:
+    """Drivers of several connections. One that does not answer is left out from then on, and said at the end."""
+
+    def __init__(self, settings: Settings, names: list[str]) -> None:
+        self.names = names
+        self.errors: dict[str, OutboxError] = {}
+        self._settings = settings
+        self._drivers: dict[str, Driver] = {}
+
+    @classmethod
+    def of(cls, driver: Driver) -> Stores:
+        """One that is open already, and that its opener closes."""
+        stores = cls(Settings(), [driver.name])
+        stores._drivers[driver.name] = driver
+        return stores
+
+    @property
+    def several(self) -> bool:
+        return len(self.names) > 1
+
+    async def ask(self, question: Callable[[Driver], Awaitable[T]]) -> dict[str, T]:
+        """The answer of each connection that has one.
+
+        Raises:
+            OutboxError: none has: what the first one said.
+        """
+        answers: dict[str, T] = {}
+        for name in self.names:
+            if name in self.errors:
+                continue
+            try:
+                answers[name] = await question(self._driver(name))
+            except (BackendUnavailable, ConfigurationError) as error:
+                self.errors[name] = error
+        if not answers and self.errors:
+            raise next(iter(self.errors.values()))
+        return answers
+
+    def _driver(self, name: str) -> Driver:
+        if name not in self._drivers:
+            self._drivers[name] = open_driver(self._settings, name)
+        return self._drivers[name]
+
+    def forget_errors(self) -> None:
+        """Ask every connection again."""
+        self.errors = {}
+
+    def document(self, **values: Any) -> Document:
+        """With what every document says of the connections: ``connection`` is None where there are several."""
+        head: Document = {"connection": None if self.several else self.names[0]}
+        if self.several:
+            head["connections"] = self.names
+        if self.errors:
+            head["errors"] = {name: one_line(str(error)) for name, error in self.errors.items()}
+        return head | values
+
+    def report(self, screen: Screen) -> int:
+        """Say which connections are missing; the exit code for that."""
+        for name, error in self.errors.items():
+            screen.note(f"outbox: {name} is left out: {one_line(str(error))}")
+        configured = any(isinstance(error, ConfigurationError) for error in self.errors.values())
+        return 2 if configured else 1 if self.errors else 0
+
+    async def close(self) -> None:
+        for driver in self._drivers.values():
+            await driver.close()
+
+
+def on_connections(work: Work) -> Callable[..., None]:
+    """The command that awaits ``work(stores, screen, …)`` with the connection of ``--connection``, or all, and exits
+    with the code that it returns."""
+
+    @click.option("--connection", metavar="NAME", help="Only this connection. Default: all that the settings know.")
+    @json_option
+    @functools.wraps(work)
+    def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
+        settings = Settings.load()
+        names = [connection] if connection else all_connections(settings)
+        code = asyncio.run(_run(work, Stores(settings, names), Screen(as_json), parameters))
+        click.get_current_context().exit(code)
+
+    return run
+
+
+async def _run(work: Work, stores: Stores, screen: Screen, parameters: dict[str, Any]) -> int:
+    try:
+        code = await work(stores, screen, **parameters)
+        return stores.report(screen) or code or 0
+    finally:
+        await stores.close()

@@ -1,0 +1,203 @@
+"""The examination behind `outbox check`: settings, jobs, and each connection from its server to its workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from outbox import registry
+from outbox.connections import all_connections, connection_settings, open_driver
+from outbox.console.finding import Finding
+from outbox.console.formatting import age, counted
+from outbox.console.installation_check import examine_installation
+from outbox.console.tables import SILENT_SECONDS
+from outbox.drivers.base import Driver, JobState, QueueCounts, WorkerStatus
+from outbox.drivers.filters import JobFilter
+from outbox.errors import ConfigurationError, OutboxError
+from outbox.job import Job
+from outbox.relay.route import relayed_connection
+from outbox.settings import DATABASE, Settings, WorkerOptions, misspelt_variables
+
+_LOOKED_AT = 500
+"""Live jobs whose names are compared with the registered ones."""
+
+
+async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
+    """Everything, or of the connections only ``connection``; one finding after the other, as they are made."""
+    try:
+        settings = Settings.load()
+        WorkerOptions.load()
+    except ConfigurationError as error:
+        yield Finding.problem("settings", str(error))
+        return
+    yield Finding.ok("settings", f"jobs go to the connection {settings.connection}")
+    for finding in examine_installation():
+        yield finding
+    for variable, meant in misspelt_variables().items():
+        yield Finding.warning("settings", f"nothing reads the variable {variable}", f"is {meant} meant?")
+    for finding in _examine_jobs(settings):
+        yield finding
+    for name in [connection] if connection else connection_names(settings):
+        async with aclosing(_examine_connection(settings, name)) as findings:
+            async for finding in findings:
+                yield finding
+
+
+def job_classes() -> list[type[Job]]:
+    """The registered classes, by name; each once, whatever aliases it has."""
+    return sorted(set(registry.registered().values()), key=lambda job: job.name)
+
+
+def connection_names(settings: Settings) -> list[str]:
+    """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name,
+    those that a dispatch in a session may name."""
+    named = (job.connection for job in job_classes() if job.connection)
+    return list(dict.fromkeys([*all_connections(settings), *settings.connections, *named]))
+
+
+def _examine_jobs(settings: Settings) -> Iterator[Finding]:
+    if not settings.jobs:
+        yield Finding.warning("jobs", "no module with jobs is named", "set OUTBOX_JOBS to the modules that define them")
+    for module in settings.jobs:
+        try:
+            registry.import_jobs([module])
+        except ConfigurationError as error:
+            yield Finding.problem("jobs", str(error))
+        else:
+            yield Finding.ok("jobs", f"{module} is imported")
+    classes = job_classes()
+    if classes:
+        described = ", ".join(f"{job.name} (queue {job.queue})" for job in classes)
+        yield Finding.info("jobs", f"{counted(len(classes), 'job')} registered: {described}")
+    elif settings.jobs:
+        yield Finding.warning("jobs", "no job class is registered", "give the classes in these modules a `handle`")
+
+
+async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[Finding, None]:
+    try:
+        driver = open_driver(settings, name)
+    except ConfigurationError as error:
+        yield Finding.problem(name, str(error))
+        return
+    try:
+        await driver.check()
+        tables = " and has the tables" if connection_settings(settings, name).driver == DATABASE else ""
+        yield Finding.ok(name, f"{driver.description} answers{tables}")
+        yield await _compare_clocks(driver)
+        for concern in await driver.health_issues():
+            make = Finding.problem if concern.serious else Finding.warning
+            yield make(name, concern.message, concern.advice)
+        counts = await driver.counts()
+        workers = await driver.workers()
+        for finding in (*_examine_queues(name, counts, workers), *_examine_workers(name, workers)):
+            yield finding
+        for finding in (*await _examine_names(driver), *await _examine_retries(driver, counts)):
+            yield finding
+    except OutboxError as error:
+        yield Finding.problem(name, str(error))
+    finally:
+        await driver.close()
+
+
+async def _compare_clocks(driver: Driver) -> Finding:
+    before = datetime.now(UTC)
+    there = await driver.now()
+    ahead = there - before - (datetime.now(UTC) - before) / 2
+    if abs(ahead) < timedelta(seconds=1):
+        return Finding.info(driver.name, "its clock and this machine's agree to a second")
+    way = "ahead of" if ahead > timedelta() else "behind"
+    seconds = abs(ahead).total_seconds()
+    return Finding.info(
+        driver.name, f"its clock is {seconds:,.0f} s {way} this machine's; jobs go by the server's, so nothing breaks"
+    )
+
+
+def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStatus]) -> Iterator[Finding]:
+    ready, failed = sum(queue.ready for queue in counts), sum(queue.failed for queue in counts)
+    waits = [queue.oldest for queue in counts if queue.oldest is not None]
+    waiting = f", the first for {age(max(waits))}" if waits else ""
+    delayed, reserved = sum(queue.delayed for queue in counts), sum(queue.reserved for queue in counts)
+    retrying = sum(queue.retrying for queue in counts)
+    waits_for = f"{delayed:,} delayed, {retrying:,} retrying, {reserved:,} reserved"
+    yield Finding.info(name, f"{ready:,} ready{waiting}; {waits_for}")
+    if failed:
+        yield Finding.warning(
+            name, counted(failed, "failed job"), "see `outbox failed`; then `outbox retry` or `outbox forget`"
+        )
+    drained = {queue for worker in workers if not _silent(worker) for queue in worker.queues.split(",")}
+    for queue in counts:
+        target = relayed_connection(queue.queue)
+        if target is not None:
+            if queue.ready:
+                yield _not_moved(name, queue.ready, target)
+        elif queue.paused:
+            message = f"the queue {queue.queue} is paused with {queue.ready:,} ready"
+            yield Finding.warning(name, message, f"`outbox resume {queue.queue}` lets workers go on")
+        elif queue.ready and queue.queue not in drained:
+            are = "is" if queue.ready == 1 else "are"
+            message = f"no worker drains the queue {queue.queue}, where {counted(queue.ready, 'job')} {are} ready"
+            yield Finding.warning(name, message, f"start one: `python -m outbox.work --queue {queue.queue}`")
+
+
+def _not_moved(name: str, jobs: int, target: str) -> Finding:
+    """No worker drains the queue of a relay: those that have both settings move what is in it."""
+    return Finding.warning(
+        name,
+        f"{counted(jobs, 'job')} wait{'s' if jobs == 1 else ''} to be moved to {target}",
+        f"see `outbox check --connection {target}`; every worker with DATABASE_URL and the URL of {target} moves them "
+        "within 10 s, and so does `python -m outbox.work --relay`",
+    )
+
+
+def _silent(worker: WorkerStatus) -> bool:
+    return worker.seen > SILENT_SECONDS
+
+
+def _examine_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding]:
+    alive = [worker for worker in workers if not _silent(worker)]
+    if alive:
+        yield Finding.info(name, f"{counted(len(alive), 'worker')} alive")
+    for worker in workers:
+        if _silent(worker):
+            yield Finding.warning(
+                name,
+                f"the worker {worker.name} was last heard of {age(worker.seen)} ago",
+                f"see what became of process {worker.pid} on {worker.host}; its jobs go to others by themselves",
+            )
+
+
+async def _examine_retries(driver: Driver, counts: list[QueueCounts]) -> list[Finding]:
+    """Jobs that wait for another attempt, with the error that most of them had."""
+    retrying = sum(queue.retrying for queue in counts)
+    if not retrying:
+        return []
+    page = await driver.page_of_jobs(JobFilter(state=JobState.RETRYING), _LOOKED_AT)
+    errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
+    [(most, number)] = errors.most_common(1) or [("", 0)]
+    often = f", most often {most} ({number:,} of {len(page.jobs):,} looked at)" if most else ""
+    waits = "waits" if retrying == 1 else "wait"
+    message = f"{counted(retrying, 'job')} {waits} for another attempt after a failure{often}"
+    return [Finding.warning(driver.name, message, "see `outbox jobs --state retrying` and `outbox show ID`")]
+
+
+async def _examine_names(driver: Driver) -> list[Finding]:
+    known = registry.registered()
+    if not known:
+        return []
+    unknown = sorted({job.name for job in await driver.list_jobs(limit=_LOOKED_AT)} - set(known))
+    findings = [
+        Finding.warning(
+            driver.name,
+            f"there are jobs named {name}, which no module of OUTBOX_JOBS registers: a worker would fail them",
+            "add the module, or the name to the `aliases` of the class that took its place",
+        )
+        for name in unknown
+    ]
+    broken = await driver.unretryable()
+    if broken:
+        ids = ", ".join(map(str, broken))
+        message = f"the payload or the headers of {counted(len(broken), 'failed job')} are not JSON: {ids}"
+        findings.append(Finding.warning(driver.name, message, "repair the rows, or `outbox forget` them"))
+    return findings

@@ -1,0 +1,1 @@
+"""Where the claim index is scanned for claimable jobs."""

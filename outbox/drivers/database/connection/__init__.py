@@ -1,0 +1,1 @@
+"""Connections to a database: engines, transactions and the statements that go past SQLAlchemy's."""

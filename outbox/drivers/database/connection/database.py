@@ -1,0 +1,220 @@
+"""One database: its engine, its dialect, and transactions that are tried again where that is right."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from outbox.drivers.database.claim_scan.cursors import ClaimCursors
+from outbox.drivers.database.connection.direct_connections import DirectConnections, W
+from outbox.drivers.database.connection.engine import (
+    LEFT_AFTER,
+    RECYCLE_SECONDS,
+    create_engine,
+    create_reader,
+    shown_url,
+)
+from outbox.drivers.database.connection.errors import Fault, RetryBudget, classify, translate
+from outbox.drivers.database.connection.opened_connections import OpenedConnections
+from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
+from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
+from outbox.drivers.database.dialects import Statement, dialect_for
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
+from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.errors import BackendUnavailable, RequestRefused
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+AnyWork = Callable[[Any], Awaitable[T]]
+PlainWork = Callable[[SqlConnection], Awaitable[T]]
+Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
+
+# Longer than any wait of the server's own (innodb_lock_wait_timeout is 50 s by default), and shorter than for ever:
+# what a network that swallows packets would be.
+_TRANSACTION_SECONDS = 60.0
+
+_MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
+"""Proxies answer for servers that they have lost."""
+
+_ALL = FailedJobScope()
+
+
+class Database:
+    """Runs short transactions on connections of outbox's own."""
+
+    def __init__(self, url: URL, pool_size: int = 5, origin: FailedJobScope = _ALL, note: str = "") -> None:
+        """``note`` is said after the address, wherever that is said."""
+        self.url = url
+        self._note = note and f" ({note})"
+        self.origin = origin
+        self.engine = create_engine(url, pool_size)
+        self._reader = create_reader(self.engine, pool_size)
+        self._opened = OpenedConnections(self.engine, self._reader)
+        self._direct = DirectConnections(
+            self._reader, RawConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+        )
+        self._direct_sqlite = DirectConnections(
+            self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
+        )
+        self.dialect = dialect_for(self.engine.dialect)
+        self.cursors = ClaimCursors() if self.dialect.keeps_deleted else None
+        """Where claims begin if not at the head of their index."""
+        self.unconfirmed = UnconfirmedWrites()
+        self._proven = False
+        """Whether something was written. Then this user and these tables were right once, and what is wrong with them
+        is an outage."""
+
+    @property
+    def holds_in_place(self) -> bool:
+        """Whether a job can be held without being moved in the claim index. It saves the server a quarter of its work
+        for a short job, as long as claims that pass over what others hold wait for nobody: those of MariaDB wait for
+        entries that another transaction is deleting. Known once there was a connection."""
+        dialect: Any = self.engine.dialect
+        return dialect.name == "mysql" and not dialect.is_mariadb
+
+    @property
+    def address(self) -> str:
+        return f"{shown_url(self.url)}{self._note}"
+
+    async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
+        """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
+
+        When the connection is lost while committing, nobody knows whether it was committed. ``confirm`` looks in a new
+        transaction and returns the result if it was, else None; without it the work is simply done again.
+
+        Raises:
+            BackendUnavailable: the database does not answer, or refused all retries; once something was written, also
+                what would be one of the next.
+            TablesMissing, ConfigurationError: as their names say.
+        """
+        return await self._write(AsyncEngine.connect, work, confirm)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
+        return await self._read(AsyncEngine.connect, work)
+
+    async def write_alone(self, work: Work[T]) -> T:
+        """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
+        return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
+
+    async def write_plain(
+        self,
+        work: PlainWork[T],
+        *,
+        confirm: PlainWork[T | None] | None = None,
+        on_unconfirmed: Callable[[], None] | None = None,
+    ) -> T:
+        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry. ``on_unconfirmed`` is called when it
+        becomes unknown whether ``work`` was committed: this may give up before it has found out."""
+        return await self._write(_plainly, work, confirm, on_unconfirmed)
+
+    async def read_plain(self, work: PlainWork[T]) -> T:
+        """`read` for statements that need nothing of SQLAlchemy, and are in a hurry."""
+        return await self._read(_plainly, work)
+
+    @property
+    def runs_in_one_hop(self) -> bool:
+        """Whether `write_in_one_hop` can be used: on SQLite, unless a listener of the engine would miss it."""
+        return SQLiteRawConnection.fits(self.engine)
+
+    async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
+        """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
+        `write`."""
+        await self._directly(self._direct_sqlite, lambda connection: connection.write(statements()))
+
+    async def write_directly(self, work: PlainWork[T]) -> T:
+        """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
+        checked out."""
+        if RawConnection.fits(self._reader):
+            return await self._directly(self._direct, work)
+        return await (self.write_plain(work) if self.engine.dialect.name == "sqlite" else self.read_plain(work))
+
+    async def _directly(self, connections: DirectConnections[W], work: Callable[[W], Awaitable[T]]) -> T:
+        persistence = RetryBudget()
+        while True:
+            try:
+                async with asyncio.timeout(_TRANSACTION_SECONDS):
+                    return await connections.run(work)
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                await self._pause_or_raise(error, persistence)
+
+    async def _write(
+        self,
+        connect: Connect,
+        work: AnyWork[T],
+        confirm: AnyWork[T | None] | None,
+        on_unconfirmed: Callable[[], None] | None = None,
+    ) -> T:
+        persistence = RetryBudget()
+        in_doubt = False
+        while True:
+            committing = False
+            try:
+                if in_doubt and confirm is not None:
+                    known = await self._once(connect, confirm)
+                    if known is not None:
+                        return known
+                async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self.engine) as connection:
+                    result = await work(connection)
+                    committing = True
+                    await connection.commit()
+                self._proven = True
+                return result
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                if committing and classify(error) in _MAY_BE_COMMITTED:
+                    # Once in doubt, always: another node of a cluster may learn of the first commit only after it was
+                    # asked about it, and refuse the second because of it.
+                    in_doubt = True
+                    if on_unconfirmed is not None:
+                        on_unconfirmed()
+                await self._pause_or_raise(error, persistence)
+
+    async def _read(self, connect: Connect, work: AnyWork[T]) -> T:
+        persistence = RetryBudget()
+        while True:
+            try:
+                return await self._once(connect, work)
+            except Exception as error:  # noqa: BLE001 - sorted and raised again below
+                await self._pause_or_raise(error, persistence)
+
+    async def _once(self, connect: Connect, work: AnyWork[T]) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self._reader) as connection:
+            return await work(connection)
+
+    async def _pause_or_raise(self, error: Exception, persistence: RetryBudget) -> None:
+        if isinstance(error, TimeoutError):
+            raise BackendUnavailable(f"{self.address} did not answer within {_TRANSACTION_SECONDS:.0f} s") from error
+        if await persistence.pause_after(error):
+            return
+        translated = translate(error, self.address)
+        if translated is None:
+            raise error
+        if self._proven and classify(error) is Fault.MISCONFIGURED:
+            translated = RequestRefused(str(translated))
+        raise translated from error
+
+    def drop(self) -> None:
+        """Close every connection without its event loop, which is closed."""
+        for engine in (self.engine, self._reader):
+            engine.sync_engine.dispose(close=False)
+        self._opened.drop()
+
+    async def close(self) -> None:
+        await self._direct.close()
+        await self._direct_sqlite.close()
+        await self._reader.dispose()
+        await self.engine.dispose()
+
+
+def _plainly(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
+    if RawConnection.fits(engine):
+        return RawConnection(engine)
+    if SQLiteRawConnection.fits(engine):
+        return SQLiteReading(engine) if engine.get_execution_options().get(READS) else SQLiteRawConnection(engine)
+    return engine.connect()

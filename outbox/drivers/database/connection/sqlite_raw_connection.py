@@ -1,0 +1,93 @@
+"""Statements on SQLite in one hop to the connection's thread each, or a whole write transaction in one.
+
+aiosqlite sends every call of a cursor to that thread and waits for its answer: eight changes of threads for one INSERT
+and its COMMIT, which take longer than SQLite does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox.drivers.database.connection.raw_connection import Answer, RawConnection
+from outbox.drivers.database.dialects import Statement
+
+if TYPE_CHECKING:
+    import sqlite3  # takes 1.5 MiB, and servers need none of it
+
+READS = "outbox_reads"
+"""Execution option of an engine whose transactions write nothing."""
+
+MAY_BLOCK = "outbox_may_block"
+"""Attribute of an event loop that runs nothing else meanwhile: a hop to another thread would gain nothing."""
+
+_OBSERVED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute", "commit")
+
+
+class SQLiteRawConnection(RawConnection):
+    """A pooled connection to a file of SQLite. A transaction begins with its first statement."""
+
+    _begin = True
+
+    @staticmethod
+    def fits(engine: AsyncEngine) -> bool:
+        """Whether it can be used: not where a listener of the engine would miss the statements."""
+        listeners = engine.sync_engine.dispatch
+        # A database in memory has one connection, which must not leave the pool.
+        in_file = isinstance(engine.sync_engine.pool, AsyncAdaptedQueuePool)
+        return engine.dialect.name == "sqlite" and in_file and not any(getattr(listeners, name) for name in _OBSERVED)
+
+    async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] = (), /) -> Answer:
+        return Answer(*await self._hop(statement, _execute, self._begin, statement, parameters))
+
+    async def write(self, statements: Iterable[Statement]) -> None:
+        """Run ``statements`` in one transaction and commit it. They are made in the connection's thread."""
+        await self._hop(None, _write, statements)
+
+    async def _hop(self, statement: str | None, function: Any, *arguments: Any) -> Any:
+        driver = self._driver
+        try:
+            if getattr(asyncio.get_running_loop(), MAY_BLOCK, False):
+                return function(driver._conn, *arguments)  # noqa: SLF001 - as below
+            return await driver._execute(function, driver._conn, *arguments)  # noqa: SLF001 - no public call is one hop
+        except Exception as error:
+            raise self._translated(error, statement) from error
+
+
+class SQLiteReading(SQLiteRawConnection):
+    """The same for statements that write nothing, and are each a transaction of their own."""
+
+    _begin = False
+
+
+def _execute(
+    connection: sqlite3.Connection, begin: bool, statement: str, parameters: tuple[Any, ...]
+) -> tuple[list[Any], int]:
+    if begin and not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
+    cursor = connection.execute(statement, parameters)
+    return cursor.fetchall(), cursor.rowcount
+
+
+def _write(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:
+    made = iter(statements)
+    some = list(islice(made, 2))
+    if len(some) == 1:
+        # It is a transaction by itself.
+        connection.execute(*some[0])
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, parameters in chain(some, made):
+            connection.execute(statement, parameters)
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite ends a transaction by itself after some errors, such as a full disk.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

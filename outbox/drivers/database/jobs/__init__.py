@@ -1,0 +1,1 @@
+"""The life of a job in a database: inserted, claimed, leased, settled."""

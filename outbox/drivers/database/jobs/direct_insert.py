@@ -1,0 +1,39 @@
+"""Inserting jobs over outbox's own connections: what a dispatch without a session ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
+from outbox.envelope import Envelope
+
+
+async def insert(database: Database, envelopes: Sequence[Envelope], *, directly: bool) -> None:
+    """Insert all ``envelopes``, or none; ``directly`` in the fewest round trips.
+
+    What fits into one statement is sent to a server in autocommit: one round trip. On SQLite any number of statements
+    is one hop to the connection's thread. An INSERT is harmless when repeated, because it leaves existing ids alone.
+
+    Raises:
+        BackendUnavailable: the database does not answer, or refused all retries.
+        TablesMissing, ConfigurationError: as their names say.
+    """
+    if not envelopes:
+        return
+    if directly and database.runs_in_one_hop:
+        await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
+    elif directly and (statement := only_insert_statement(database.dialect, envelopes)):
+
+        async def send(connection: SqlConnection) -> None:
+            await connection.exec_driver_sql(*statement)
+
+        await database.write_directly(send)
+    else:
+
+        async def send_all(connection: SqlConnection) -> None:
+            for each in own_insert_statements(database.dialect, envelopes):
+                await connection.exec_driver_sql(*each)
+
+        await database.write_plain(send_all)

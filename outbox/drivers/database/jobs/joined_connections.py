@@ -1,0 +1,143 @@
+"""Sessions on a connection whose transaction others commit.
+
+A session that is given an open connection joins its transaction, and may be closed or forgotten without a commit. What
+it has sent is then committed with that transaction. So are its unwritten jobs: the connection keeps them and writes
+them before it commits, and before it opens or releases a savepoint. It drops them when it rolls back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Transaction
+from sqlalchemy.orm import SessionTransaction
+
+from outbox.drivers.database.jobs.staged_jobs import StagedJobs, write_jobs
+
+_WRITE_BEFORE = ("savepoint", "release_savepoint")
+_WRITE_BEFORE_COMMIT = ("commit", "prepare_twophase")
+_DROP_AT = ("rollback", "rollback_savepoint", "rollback_twophase")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Jobs of one boundary of a session on this connection."""
+
+    staged: StagedJobs
+    boundary: SessionTransaction
+    outer: Transaction | None
+    """What the connection was in when the first of them was dispatched."""
+    ended: bool = False
+    """Whether the boundary was closed without a commit or a rollback, so that the jobs are the connection's."""
+
+    def is_sent_to(self, connection: Connection) -> bool:
+        """Whether the boundary has begun on the connection, so that what ends there ends the boundary."""
+        return self.ended or connection in self.boundary._connections  # noqa: SLF001 - has no public name in 2.0
+
+    def shares_outer(self, connection: Connection) -> bool:
+        """Whether the session would join the connection's transaction without a savepoint of its own."""
+        if self.outer is None or not self.outer.is_active:
+            return False
+        root = _root(self.boundary)
+        if connection in root._connections:  # noqa: SLF001
+            _, transaction, owned, _ = root._connections[connection]  # noqa: SLF001
+            return transaction.is_active and (not owned or transaction is self.outer)
+        mode = self.boundary.session.join_transaction_mode
+        return not (
+            mode == "create_savepoint" or (mode == "conditional_savepoint" and connection.in_nested_transaction())
+        )
+
+
+class JoinedConnection:
+    """The unwritten jobs of all sessions on one connection. Only the connection refers to it, by its listeners."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._entries: list[_Entry] = []
+        for name in _WRITE_BEFORE:
+            event.listen(connection, name, self._write_sent)
+        for name in _WRITE_BEFORE_COMMIT:
+            event.listen(connection, name, self._write_all)
+        for name in _DROP_AT:
+            event.listen(connection, name, self._drop)
+        event.listen(connection, "commit_twophase", self._commit_twophase)
+
+    def keep(self, connection: Connection, staged: StagedJobs, boundary: SessionTransaction) -> None:
+        """Keep ``staged`` until they are written or dropped, also when the session is forgotten."""
+        self._entries = [entry for entry in self._entries if entry.staged.envelopes]
+        outer = connection.get_nested_transaction() or connection.get_transaction()
+        self._entries.append(_Entry(staged, boundary, outer))
+
+    def end(self, connection: Connection, staged: StagedJobs) -> None:
+        """The session closed the boundary without a commit or a rollback: the outer transaction decides, if any."""
+        for entry in self._entries:
+            if entry.staged is staged:
+                usable = not connection.closed and not connection.invalidated
+                entry.ended = entry.boundary.parent is None and usable and entry.shares_outer(connection)
+                if not entry.ended:
+                    staged.take()
+
+    # The connection is not kept by this object, which it refers to, but comes with each event.
+
+    def _write_sent(self, connection: Connection, *_: Any) -> None:
+        self._write(
+            connection,
+            [
+                entry
+                for entry in self._entries
+                if entry.is_sent_to(connection) or (entry.boundary.parent is None and entry.shares_outer(connection))
+            ],
+        )
+
+    def _write_all(self, connection: Connection, *_: Any) -> None:
+        entries = [entry for entry in self._entries if entry.is_sent_to(connection) or entry.shares_outer(connection)]
+        try:
+            self._write(connection, entries)
+        except BaseException:
+            # SQLAlchemy takes the transaction for ended now. It would not undo it, nor tell `_drop`.
+            if not connection.invalidated:
+                connection.connection.rollback()
+            for entry in entries:
+                entry.staged.take()
+            raise
+        self._entries.clear()
+
+    def _commit_twophase(self, connection: Connection, _: Any, is_prepared: bool) -> None:
+        if not is_prepared:
+            self._write_all(connection)
+
+    def _write(self, connection: Connection, entries: list[_Entry]) -> None:
+        for entry in entries:
+            if envelopes := entry.staged.envelopes:
+                write_jobs(connection, envelopes)
+                entry.staged.announce({envelope.queue for envelope in entry.staged.take()})
+
+    def _drop(self, connection: Connection, *_: Any) -> None:
+        kept = []
+        for entry in self._entries:
+            if entry.is_sent_to(connection):
+                entry.staged.take()
+            else:
+                kept.append(entry)
+        self._entries = kept
+
+
+_joined: WeakKeyDictionary[Connection, ReferenceType[JoinedConnection]] = WeakKeyDictionary()
+
+
+def joined_connection(connection: Connection) -> JoinedConnection:
+    """What ``connection`` keeps for the sessions on it."""
+    known = _joined.get(connection)
+    joined = None if known is None else known()
+    if joined is None:
+        joined = JoinedConnection(connection)
+        _joined[connection] = ref(joined)
+    return joined
+
+
+def _root(transaction: SessionTransaction) -> SessionTransaction:
+    while transaction.parent is not None:
+        transaction = transaction.parent
+    return transaction

@@ -1,0 +1,59 @@
+"""Jobs that were dispatched in a session and are not written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from outbox.drivers.database.connection.errors import translate_in_session
+from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.jobs.insert import insert_statements
+from outbox.envelope import Envelope
+from outbox.errors import SessionUnusable
+from outbox.wakeups.base import Announce
+
+
+class StagedJobs:
+    """The unwritten jobs of one boundary: a session's transaction, or a savepoint of it."""
+
+    __slots__ = ("announce", "envelopes", "trigger")
+
+    def __init__(self, announce: Announce) -> None:
+        self.announce = announce
+        self.envelopes: list[Envelope] = []
+        self.trigger: object = None
+
+    def take(self) -> list[Envelope]:
+        """Return the jobs and forget them. The caller writes or drops them."""
+        envelopes, self.envelopes = self.envelopes, []
+        return envelopes
+
+
+def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:
+    """Write ``envelopes`` in the transaction that ``connection`` is in.
+
+    Raises:
+        SessionUnusable: the connection commits every statement by itself.
+        OutboxError: the tables are missing, or outbox has another word for what the database refused.
+        DBAPIError: what the application's own transaction suffers, such as a deadlock or a lost connection.
+    """
+    if autocommits(connection):
+        raise SessionUnusable(
+            "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: "
+            "dispatch without the session, or give it an engine with transactions"
+        )
+    for statement, parameters in insert_statements(dialect_for(connection.dialect), envelopes):
+        try:
+            connection.exec_driver_sql(statement, parameters)
+        except DBAPIError as error:
+            translated = translate_in_session(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+
+def autocommits(connection: Connection) -> bool:
+    # Asking publicly, `get_isolation_level`, would cost a round trip per flush.
+    return bool(connection._is_autocommit_isolation())  # noqa: SLF001

@@ -1,0 +1,239 @@
+"""Jobs in an application's own transaction.
+
+Dispatched jobs are kept with the boundary that they belong to: the session's transaction, or its innermost savepoint.
+They are written in one INSERT when the session flushes or commits that boundary, and dropped when it ends otherwise.
+SQLAlchemy flushes only sessions that have something to flush, and flushes before it opens a savepoint. So each boundary
+with jobs also has a `FlushTrigger` pending in the session. Jobs do not depend on it: it may be expunged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, LargeBinary, event, literal_column, select
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction, registry
+
+from outbox.drivers.database.connection.engine import certainly_differ, read_url, shown_url
+from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.jobs.joined_connections import joined_connection
+from outbox.drivers.database.jobs.staged_jobs import StagedJobs, autocommits, write_jobs
+from outbox.drivers.database.tables import jobs
+from outbox.envelope import Envelope
+from outbox.errors import ConfigurationError, SessionUnusable
+from outbox.wakeups.after_commit import after_commit
+from outbox.wakeups.base import Announce
+from outbox.wakeups.local_hub import local_hub
+
+
+class FlushTrigger:
+    """A pending object that makes a session flush. Nothing is ever written for it."""
+
+
+# To a query without tables, so that a flush has nothing to write to: a trigger that is merged, or moved to another
+# session, is harmless.
+_no_table = select(literal_column("NULL", LargeBinary()).label("id")).subquery("outbox_flush_trigger")
+_mapper = registry().map_imperatively(FlushTrigger, _no_table, primary_key=[_no_table.c.id])
+_BIND: dict[str, Any] = {"mapper": _mapper, "clause": jobs}
+
+
+@event.listens_for(_mapper, "before_insert")
+def _identify(_: object, __: object, trigger: Any) -> None:
+    """What a flush has met needs an identity. A trigger usually leaves the session before."""
+    trigger.id = uuid4().bytes
+
+
+_staged: WeakKeyDictionary[SessionTransaction, StagedJobs] = WeakKeyDictionary()
+
+
+def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = local_hub.notify) -> None:
+    """Let ``session`` write ``envelopes`` in its transaction, before anything after them can see the database, and
+    ``announce`` their queues when that has committed.
+
+    Raises:
+        SessionUnusable: the session has failed, is past its commit, was closed for good, does not begin by itself, has
+            no bind for ``queue_jobs``, or commits every statement by itself.
+    """
+    if getattr(session, "_flushing", False):
+        # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.
+        _insert(session, envelopes, announce)
+        return
+    boundary = _boundary(session)
+    staged = None if boundary is None else _staged.get(boundary)
+    if staged is None or not staged.envelopes or staged.trigger not in session:
+        staged = _begin_staging(session, announce, staged)
+    staged.envelopes.extend(envelopes)
+
+
+def check_transaction(session: Session) -> Callable[[], Connection]:
+    """What gives the connection of the session's transaction, for statements on ``queue_jobs``.
+
+    Raises:
+        SessionUnusable: as `stage`.
+    """
+    _check(session)
+
+    def connection() -> Connection:
+        found = session.connection(bind_arguments=_BIND)
+        if autocommits(found):
+            raise SessionUnusable("this session's engine is in AUTOCOMMIT: it has no transaction to be part of")
+        return found
+
+    return connection
+
+
+def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | None) -> StagedJobs:
+    bind = _check(session)
+    trigger = _add_trigger(session)
+    boundary = cast("SessionTransaction", _boundary(session))  # begun at the latest when the trigger was added
+    if staged is None or not staged.envelopes:
+        staged = _staged[boundary] = StagedJobs(announce)
+        if isinstance(bind, Connection):
+            joined_connection(bind).keep(bind, staged, boundary)
+    staged.trigger = trigger
+    return staged
+
+
+def check_database(session: Session, url: str) -> None:
+    """
+    Raises:
+        SessionUnusable: what ``session`` writes is not in the database of ``url``, as far as URLs can tell.
+    """
+    written, wanted = _bind(session).engine.url, read_url(url)
+    if certainly_differ(written, wanted):
+        raise SessionUnusable(
+            f"this session writes to {shown_url(written)}, and jobs for another connection are moved on from "
+            f"{shown_url(wanted)} only: dispatch with a session of that database, set DATABASE_URL to the "
+            "session's, or dispatch without the session"
+        )
+
+
+def _add_trigger(session: Session) -> FlushTrigger:
+    trigger = FlushTrigger()
+    try:
+        session.add(trigger)
+    except InvalidRequestError as error:
+        raise SessionUnusable(f"the session cannot take a job: {error}") from error
+    return trigger
+
+
+def _boundary(session: Session) -> SessionTransaction | None:
+    """The innermost savepoint of ``session``, or its transaction. What is staged shares its fate."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _check(session: Session) -> Engine | Connection:
+    bind = _bind(session)
+    if not session.is_active:
+        raise SessionUnusable(_why_inactive(session))
+    try:
+        dialect_for(bind.dialect)
+    except ConfigurationError as error:
+        raise SessionUnusable(
+            f"{error}: a session over several databases needs binds={{outbox.metadata.tables['queue_jobs']: engine}}"
+        ) from error
+    return bind
+
+
+def _why_inactive(session: Session) -> str:
+    # What it refuses this with says it. Nothing is sent, and there is no other public way to tell.
+    try:
+        session.connection(bind_arguments=_BIND)
+    except InvalidRequestError as error:
+        if not isinstance(error, PendingRollbackError):
+            return (
+                "this session's transaction is already being committed or rolled back: dispatch before that (in the "
+                "event before_commit), to be part of it, or without the session"
+            )
+    return "this session's transaction has failed: call rollback() before dispatching in it again"
+
+
+def _bind(session: Session) -> Engine | Connection:
+    try:
+        return session.get_bind(**_BIND)
+    except UnboundExecutionError:
+        raise SessionUnusable(
+            "this session has no engine for outbox's tables: give the sessionmaker a bind, or add "
+            "outbox.metadata.tables['queue_jobs'] with its engine to its binds"
+        ) from None
+
+
+@event.listens_for(Session, "before_flush")
+def _write_staged(session: Session, *_: Any) -> None:
+    if not _staged or (boundary := _boundary(session)) is None:
+        return
+    staged = _staged.pop(boundary, None)
+    if staged is None:
+        return
+    if staged.trigger in session:
+        session.expunge(staged.trigger)
+    if envelopes := staged.take():
+        _insert(session, envelopes, staged.announce)
+
+
+@event.listens_for(Session, "before_commit")
+def _write_before_commit(session: Session) -> None:
+    """Not left to the flush that may follow: a listener that comes later may expunge the trigger."""
+    if not _staged:
+        return
+    # To a session that routes by what it does, this INSERT is part of a flush, as it is in `before_flush`.
+    session._flushing = True  # noqa: SLF001
+    try:
+        _write_staged(session)
+    finally:
+        session._flushing = False  # noqa: SLF001
+
+
+@event.listens_for(Session, "after_commit")
+def _keep_what_is_left(session: Session) -> None:
+    """Jobs are left only if a listener dispatched them during the commit, and then expunged the trigger."""
+    boundary = _boundary(session)
+    staged = None if boundary is None else _staged.pop(boundary, None)
+    if boundary is None or staged is None or not staged.envelopes:
+        return
+    if boundary.nested:
+        enclosing = boundary.parent
+        while enclosing is not None and not enclosing.nested and enclosing.parent is not None:
+            enclosing = enclosing.parent
+        kept = _staged.setdefault(cast("SessionTransaction", enclosing), staged)
+        if kept is not staged:
+            kept.envelopes += staged.take()
+        return
+    raise SessionUnusable(
+        f"the transaction was committed without {len(staged.take())} of its jobs: they were dispatched during the "
+        "commit, and then everything pending was expunged from the session"
+    )
+
+
+@event.listens_for(Session, "after_rollback")
+def _drop_staged(session: Session) -> None:
+    boundary = _boundary(session)
+    if boundary is not None and (staged := _staged.pop(boundary, None)) is not None:
+        staged.take()
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _end(session: Session, transaction: SessionTransaction) -> None:
+    """Closed without a commit or a rollback."""
+    staged = _staged.pop(transaction, None) if _staged else None
+    if staged is None or not staged.envelopes:
+        return
+    bind = session.get_bind(**_BIND)
+    if isinstance(bind, Connection):
+        joined_connection(bind).end(bind, staged)
+
+
+def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce) -> None:
+    try:
+        write_jobs(session.connection(bind_arguments=_BIND), envelopes)
+    except BaseException:
+        # As a failed flush: the server may have undone the whole transaction, a deadlock does. Until the application
+        # calls rollback(), the session must neither begin another nor commit what is left of this one.
+        subtransaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
+        subtransaction.rollback(_capture_exception=True)
+        raise
+    after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))

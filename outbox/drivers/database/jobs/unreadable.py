@@ -1,0 +1,200 @@
+"""Rows that no worker can hold or read: what is wrong with them, and their move to the failed jobs.
+
+Other programs, operators and permissive servers write rows that outbox would not. Such a row must cost the jobs beside
+it nothing, and must not be lost: it becomes a failed job as it is, with a reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.errors import Fault, classify
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.jobs.settle import dump_failure
+from outbox.ids import new_job_id
+from outbox.job import PRIORITIES, QUEUE_NAME
+from outbox.settlement import Failure
+
+_log = logging.getLogger("outbox.drivers")
+
+_ID_BYTES, _MOST_ATTEMPTS = 16, 65_535
+_ROWS_PER_STATEMENT, _ROWS_PER_SWEEP = 100, 100
+_RELAY_PREFIX = ">"
+_SHOWN = 200
+"""Characters of a value that a reason shows."""
+_LONGEST_HOLD = 2 * 86_400 * 1_000_000
+"""Microseconds: twice the longest lease that a worker can have."""
+
+
+class Unreadable(NamedTuple):
+    """A row, and why no worker can run it."""
+
+    key: Any
+    """What the dialect finds it by: see `Dialect.row_key`."""
+    job_id: Any
+    reason: str
+
+
+def flaw(row: Sequence[Any]) -> str | None:
+    """What keeps a row of `Dialect.select_claimable` from being claimed, or None."""
+    job_id, name, priority, payload, headers, attempts, _, available_at = row[:8]
+    # In the way of every claim, so that all is well is found out first.
+    if (
+        type(job_id) is bytes
+        and len(job_id) == _ID_BYTES
+        and type(name) is type(payload) is type(headers) is str
+        and type(priority) is type(attempts) is int
+        and 0 <= attempts <= _MOST_ATTEMPTS
+        and _is_moment(available_at)
+        and (name.isascii() or _is_text(name))
+    ):
+        return None
+    if type(job_id) is not bytes or len(job_id) != _ID_BYTES:
+        return f"the id is not {_ID_BYTES} bytes: {_shown(job_id)}"
+    for column, value in (("name", name), ("payload", payload), ("headers", headers)):
+        if type(value) is not str or (column == "name" and not _is_text(value)):
+            return f"the column {column} holds no text: {_shown(value)}"
+    if type(priority) is not int:
+        return f"the priority is not a whole number from 0 to 9: {_shown(priority)}"
+    if type(attempts) is not int or not 0 <= attempts <= _MOST_ATTEMPTS:
+        return f"the attempts are not a whole number from 0 to {_MOST_ATTEMPTS}: {_shown(attempts)}"
+    return f"the column available_at holds no date: {_shown(available_at)}"
+
+
+def _is_moment(value: Any) -> bool:
+    if type(value) is datetime:
+        return True
+    if type(value) is not str:
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    shown = ascii(value) if value is not None else "NULL"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+async def reject(database: Database, connection: SqlConnection, name: str, rows: Sequence[Unreadable]) -> int:
+    """Move rows to the failed jobs of the connection ``name``, in the current transaction. Returns how many.
+
+    An id that is not 16 bytes is replaced by a new one, because every command names jobs by such an id; the reason
+    keeps the old one. What the server refuses to move stays where it is, and is logged.
+    """
+    moved = 0
+    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+        part = rows[start : start + _ROWS_PER_STATEMENT]
+        try:
+            moved += await _move(database, connection, name, part)
+        except Exception as error:
+            if classify(error) is not Fault.FINAL:
+                raise
+            _log.exception("%d rows of queue_jobs can be neither read nor moved to queue_failed_jobs", len(part))
+    return moved
+
+
+async def _move(database: Database, connection: SqlConnection, name: str, rows: Sequence[Unreadable]) -> int:
+    dialect = database.dialect
+    ids: list[Any] = []
+    exceptions: list[Any] = []
+    for row in rows:
+        good = type(row.job_id) is bytes and len(row.job_id) == _ID_BYTES
+        ids += (row.key, row.job_id if good else new_job_id().bytes)
+        message = f"no worker can read this row: {row.reason}"
+        exceptions += (row.key, dump_failure(Failure("outbox.errors.InvalidPayload", message, "")))
+    keys = [row.key for row in rows]
+    await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), (*ids, name, *exceptions, *keys))
+    deleted = await connection.exec_driver_sql(dialect.remove_unreadable(len(rows)), tuple(keys))
+    return deleted.rowcount
+
+
+async def fail_unreadable(database: Database, name: str) -> int:
+    """Look for rows that no claim ever meets, and move them to the failed jobs: a priority outside 0 to 9, a queue that
+    no worker can be told to drain, no date, or a hold that does not end. Every look is a range of the claim index.
+
+    Returns how many rows were moved.
+    """
+    moved = 0
+    # SQLite sorts what is no text into its index as well.
+    queues = [row[0] for row in await database.read_plain(_queues(database))]
+    for queue in queues:
+        while rows := await database.read_plain(_Probe(database, queue).find):
+            done = await database.write_plain(_Rejection(database, name, rows).write)
+            moved += done
+            if done < len(rows) or len(rows) < _ROWS_PER_SWEEP:
+                break
+    if moved:
+        _log.warning("%d rows of queue_jobs that no worker can read were moved to the failed jobs", moved)
+    return moved
+
+
+class _Rejection:
+    def __init__(self, database: Database, name: str, rows: Sequence[Unreadable]) -> None:
+        self._database = database
+        self._name = name
+        self._rows = rows
+
+    async def write(self, connection: SqlConnection) -> int:
+        return await reject(self._database, connection, self._name, self._rows)
+
+
+def _queues(database: Database) -> Any:
+    async def read(connection: SqlConnection) -> list[Any]:
+        return list(await connection.exec_driver_sql(database.dialect.queues_of_jobs(), ()))
+
+    return read
+
+
+class _Probe:
+    """One look at one queue."""
+
+    def __init__(self, database: Database, queue: Any) -> None:
+        self._dialect = database.dialect
+        self._queue = queue
+
+    async def find(self, connection: SqlConnection) -> list[Unreadable]:
+        queue = self._queue
+        if not _can_be_drained(queue):
+            statement = self._dialect.rows_of_queue(_ROWS_PER_SWEEP)
+            parameters: tuple[Any, ...] = (queue,)
+        else:
+            statement = self._dialect.unclaimable(_ROWS_PER_SWEEP, _LONGEST_HOLD)
+            parameters = (queue,) * statement.count(self._dialect.placeholder)
+        rows = list(await connection.exec_driver_sql(statement, parameters))
+        return [Unreadable(row[8], row[0], self._reason(row)) for row in rows]
+
+    def _reason(self, row: Sequence[Any]) -> str:
+        if not _can_be_drained(self._queue):
+            return f"no worker can drain a queue of this name: {_shown(self._queue)}"
+        priority = row[2]
+        if priority not in PRIORITIES:
+            return f"the priority is not a whole number from 0 to 9: {_shown(priority)}"
+        return flaw(row) or _off_range(row) or f"the column reserved_until holds no end of a lease: {_shown(row[9])}"
+
+
+def _off_range(row: Sequence[Any]) -> str | None:
+    moment = row[7]
+    if type(moment) is datetime and moment.year < 1000:
+        return f"the column available_at holds no date: {_shown(str(moment))}"
+    return None
+
+
+def _can_be_drained(queue: Any) -> bool:
+    if type(queue) is not str:
+        return False
+    return queue.startswith(_RELAY_PREFIX) or QUEUE_NAME.fullmatch(queue) is not None

@@ -1,0 +1,63 @@
+"""Rows leave a table on an operator's order: by primary key, in short transactions of at most a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database.connection.database import Database
+from outbox.ids import JobId
+
+CHUNK = 1_000
+"""Rows per transaction: enough to be quick, few enough that nobody waits long for one of them."""
+
+Also = Callable[[AsyncConnection, Sequence[bytes]], Awaitable[None]]
+
+
+def chunks(job_ids: Iterable[JobId]) -> Iterator[list[bytes]]:
+    """Keys in sorted order, so that everyone who locks several rows locks them in the same order."""
+    keys = sorted({job_id.bytes for job_id in job_ids})
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
+
+
+class BatchDelete:
+    """One transaction, which locks those of ``keys`` that still meet ``conditions``, and removes them after ``also``.
+
+    ``skip_locked`` passes over rows that somebody is writing at this moment, a worker that claims them for example.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        table: Table,
+        keys: Sequence[bytes],
+        *conditions: ColumnElement[bool],
+        also: Also | None = None,
+        skip_locked: bool = False,
+    ) -> None:
+        self._database = database
+        self._table = table
+        self._also = also
+        locking = select(table.c.id).where(*conditions).with_for_update(skip_locked=skip_locked)
+        self._locking = database.dialect.by_ids(locking, table, keys)
+        self._taken: list[bytes] = []
+
+    async def run(self) -> list[bytes]:
+        """The keys of the rows that were removed."""
+        return await self._database.write(self._remove, confirm=self._recover)
+
+    async def _remove(self, connection: AsyncConnection) -> list[bytes]:
+        self._taken = [bytes(key) for key in await connection.scalars(self._locking)]
+        if self._taken:
+            if self._also is not None:
+                await self._also(connection, self._taken)
+            await connection.execute(self._database.dialect.delete(self._table, self._taken))
+        return self._taken
+
+    async def _recover(self, connection: AsyncConnection) -> list[bytes] | None:
+        """What became of a commit whose answer was lost: all or nothing, so one row still there says nothing."""
+        left = select(func.count()).select_from(self._table).where(self._table.c.id.in_(self._taken))
+        return None if await connection.scalar(left) else self._taken

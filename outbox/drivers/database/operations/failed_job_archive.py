@@ -1,0 +1,152 @@
+"""The failed jobs of a connection that is not a database, kept in a database's `queue_failed_jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import FailedJob, HealthIssue
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.engine import parse_url
+from outbox.drivers.database.jobs.settle import dump_failure
+from outbox.drivers.database.operations import failed_filters, health
+from outbox.drivers.database.operations import failed_jobs as failed_jobs_module
+from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
+from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.tables import failed_jobs
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
+from outbox.ids import JobId
+
+_ROWS_PER_INSERT = 100
+# As in `inserting.py`: half of the smallest max_allowed_packet in use, because escaping can double what is sent.
+_BYTES_PER_INSERT = 7_000_000
+
+Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
+Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
+
+
+class FailedJobArchive:
+    """What the driver of the connection ``of`` needs in order to keep its failed jobs here.
+
+    Raises:
+        ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
+    """
+
+    def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
+        self._database = Database(parse_url(url), pool_size, FailedJobScope(only=of))
+
+    async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
+        """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
+        the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
+        for batch in _batches(sorted(jobs, key=lambda job: job.id)):
+            await self._database.write(_Keeping(self._database, batch, still).write)
+
+    async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+        """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction per thousand; return
+        those that there were."""
+        taken: set[bytes] = set()
+        for keys in chunks(job_ids):
+            taken.update(await self._removal(keys, also).run())
+        return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
+
+    async def take_all(
+        self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        """The same with all (of a queue) that match and had failed (so many seconds ago) when this began."""
+
+        async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
+            return await self._removal(keys, also, *conditions).run()
+
+        return await failed_jobs_module.sweep(self._database, queue, older_than or 0.0, matching, take)
+
+    def _removal(self, keys: Sequence[bytes], also: Also, *conditions: Any) -> BatchDelete:
+        async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
+            await also(await failed_jobs_module.locked_jobs(self._database, connection, locked))
+
+        mine = self._database.origin.condition
+        return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows)
+
+    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+        return await failed_jobs_module.get_failed(self._database, job_id)
+
+    async def find_failed(self, digits: str) -> list[JobId]:
+        return await failed_jobs_module.find_failed(self._database, digits)
+
+    async def list_failed(
+        self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedJob]:
+        return await failed_jobs_module.list_failed(self._database, queue, limit, before, matching)
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+        return await failed_filters.groups(self._database, queue, limit, matching)
+
+    async def counts(self) -> dict[str, int]:
+        """How many there are, by queue."""
+        mine = self._database.origin.condition
+        query = select(failed_jobs.c.queue, func.count()).where(mine).group_by(failed_jobs.c.queue)
+
+        async def read(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+        return await self._database.read(read)
+
+    async def check(self) -> None:
+        """
+        Raises:
+            TablesMissing, BackendUnavailable, ConfigurationError: as their names say.
+        """
+
+        async def next_due(connection: AsyncConnection) -> None:
+            await connection.execute(failed_jobs.select().limit(0))
+
+        await self._database.read(next_due)
+
+    async def health_issues(self) -> list[HealthIssue]:
+        return await health.health_issues(self._database)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+class _Keeping:
+    """One transaction of `FailedJobArchive.keep`."""
+
+    def __init__(self, database: Database, jobs: Sequence[FailedJob], still: Still) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._still = still
+
+    async def write(self, connection: AsyncConnection) -> None:
+        jobs = self._jobs
+        while jobs:
+            parameters = tuple(value for job in jobs for value in self._row(job))
+            await connection.exec_driver_sql(self._database.dialect.keep_failed(len(jobs)), parameters)
+            kept = await self._still(jobs)
+            if len(kept) == len(jobs):
+                return
+            # What was there before must stay as it was, so begin again without the others.
+            await connection.rollback()
+            jobs = [job for job in jobs if job.id in kept]
+
+    def _row(self, job: FailedJob) -> tuple[Any, ...]:
+        failed_at = self._database.dialect.timestamp(job.failed_at)
+        exception = dump_failure(job.failure)
+        names = (job.id.bytes, job.connection, job.queue, job.name, job.priority)
+        return (*names, job.payload, job.headers, job.attempts, exception, failed_at, failed_at)
+
+
+def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:
+    batch: list[FailedJob] = []
+    total = 0
+    for job in jobs:
+        size = len(job.payload.encode()) + len(dump_failure(job.failure))
+        if batch and (len(batch) >= _ROWS_PER_INSERT or total + size > _BYTES_PER_INSERT):
+            yield batch
+            batch, total = [], 0
+        batch.append(job)
+        total += size
+    if batch:
+        yield batch

@@ -1,0 +1,26 @@
+"""Whose failed jobs: `queue_failed_jobs` may keep those of several connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, true
+
+from outbox.drivers.database.tables import failed_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJobScope:
+    """The connections whose failed jobs a driver sees, and puts back: one of them only, or all ``but`` some.
+
+    A row under a name that no connection has any more belongs to the database that it is in.
+    """
+
+    only: str | None = None
+    but: frozenset[str] = frozenset()
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        if self.only is not None:
+            return failed_jobs.c.connection == self.only
+        return failed_jobs.c.connection.not_in(sorted(self.but)) if self.but else true()

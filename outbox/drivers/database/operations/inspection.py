@@ -1,0 +1,269 @@
+"""What an operator asks of live jobs and queues, and the orders that remove or hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import JobState, QueueCounts, StoredJob
+from outbox.drivers.database import raw_columns
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
+from outbox.drivers.database.tables import failed_jobs, jobs, pauses
+from outbox.ids import JobId
+from outbox.job import check_queue
+
+_FAILED, _PAUSED = "failed", "paused"
+_MATCHES = 20
+_ID_DIGITS = 32
+
+
+async def get(database: Database, job_id: JobId) -> StoredJob | None:
+    query = stored_jobs(database.dialect).where(jobs.c.id == job_id.bytes)
+
+    async def read(connection: AsyncConnection) -> StoredJob | None:
+        rows = (await connection.execute(query)).mappings()
+        return next(iter(readable(database.dialect, rows)), None)
+
+    return await database.read(read)
+
+
+async def list_jobs(database: Database, queue: str | None, limit: int) -> list[StoredJob]:
+    """By queue, and in it in the order of the claim index."""
+    query = stored_jobs(database.dialect).order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)
+    if queue is not None:
+        query = query.where(jobs.c.queue == queue)
+
+    async def read(connection: AsyncConnection) -> list[StoredJob]:
+        return readable(database.dialect, (await connection.execute(query)).mappings())
+
+    return await database.read(read)
+
+
+_CLAIM_ORDER = (jobs.c.priority, jobs.c.available_at, jobs.c.id)
+
+
+def now_of(dialect: Dialect) -> ColumnElement[datetime]:
+    return literal_column(dialect.now)
+
+
+def in_state(dialect: Dialect, state: JobState) -> ColumnElement[bool]:
+    return _state(dialect) == state.value
+
+
+def _state(dialect: Dialect) -> ColumnElement[str]:
+    return case(
+        (jobs.c.reserved_until > now_of(dialect), JobState.RESERVED.value),
+        (and_(jobs.c.available_at > now_of(dialect), jobs.c.last_error_at.is_not(None)), JobState.RETRYING.value),
+        (jobs.c.available_at > now_of(dialect), JobState.DELAYED.value),
+        else_=JobState.READY.value,
+    )
+
+
+def stored_jobs(dialect: Dialect) -> Any:
+    kept = (column for column in jobs.c if column.name != "reserved_by")
+    return select(*map(raw_columns.as_stored, kept), _state(dialect).label("state"))
+
+
+def readable(dialect: Dialect, rows: Iterable[Any]) -> list[StoredJob]:
+    """The jobs of rows of `stored_jobs`; a row whose id is none is left out."""
+    return [_stored_job(dialect, job_id, row) for row in rows if (job_id := raw_columns.job_id(row["id"])) is not None]
+
+
+def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
+    held_until, failed_at = row["reserved_until"], row["last_error_at"]
+    return StoredJob(
+        id=job_id,
+        queue=raw_columns.text(row["queue"]),
+        name=raw_columns.text(row["name"]),
+        priority=raw_columns.number(row["priority"]),
+        payload=raw_columns.text(row["payload"]),
+        headers=raw_columns.text(row["headers"]),
+        attempts=raw_columns.number(row["attempts"]),
+        state=JobState(row["state"]),
+        available_at=dialect.parse_moment(row["available_at"]),
+        reserved_until=None if held_until is None else dialect.parse_moment(held_until),
+        created_at=dialect.parse_moment(row["created_at"]),
+        last_error=None if row["last_error"] is None else raw_columns.text(row["last_error"]),
+        last_error_at=None if failed_at is None else dialect.parse_moment(failed_at),
+    )
+
+
+async def find(database: Database, digits: str) -> list[JobId]:
+    return await find_ids(database, jobs, digits)
+
+
+async def find_ids(database: Database, table: Table, digits: str, *conditions: ColumnElement[bool]) -> list[JobId]:
+    """Ids in ``table`` that begin with these hexadecimal digits (a range of the key), or end with them (all keys)."""
+    first, last = (bytes.fromhex(digits.ljust(_ID_DIGITS, filler)) for filler in "0f")
+    ends = func.hex(table.c.id).like(f"%{digits.upper()}")
+    matches = or_(table.c.id.between(first, last), ends)
+    query = select(raw_columns.as_stored(table.c.id)).where(matches, *conditions).order_by(table.c.id).limit(_MATCHES)
+
+    async def read(connection: AsyncConnection) -> list[JobId]:
+        found = map(raw_columns.job_id, await connection.scalars(query))
+        return [job_id for job_id in found if job_id is not None]
+
+    return await database.read(read)
+
+
+async def counts(database: Database) -> list[QueueCounts]:
+    """One statement, so that a job that moves meanwhile is counted in one place, not in two or none.
+
+    It reads every live row once: which of them are reserved is in no index, because a claim is to touch none.
+    """
+    dialect = database.dialect
+    waiting: ColumnElement[float | None] = literal_column(f"-({dialect.seconds_until('MIN(available_at)')})")
+    query = union_all(
+        select(
+            jobs.c.queue, _state(dialect).label("state"), func.count().label("number"), waiting.label("waiting")
+        ).group_by(jobs.c.queue, "state"),
+        select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null())
+        .where(database.origin.condition)
+        .group_by(failed_jobs.c.queue),
+        select(pauses.c.queue, literal_column(f"'{_PAUSED}'"), literal_column("1"), null()),
+    )
+
+    async def read(connection: AsyncConnection) -> list[QueueCounts]:
+        queues: dict[str, dict[str, tuple[int, float | None]]] = {}
+        for queue, kind, number, oldest in await connection.execute(query):
+            known, longest = queues.setdefault(raw_columns.text(queue), {}).get(kind, (0, None))
+            waited = raw_columns.seconds(oldest)
+            queues[raw_columns.text(queue)][kind] = (
+                known + number,
+                longest if waited is None else max(waited, longest or 0.0),
+            )
+        return [_queue_counts(queue, found) for queue, found in sorted(queues.items())]
+
+    return await database.read(read)
+
+
+def _queue_counts(queue: str, found: dict[str, tuple[int, float | None]]) -> QueueCounts:
+    nothing = (0, None)
+    ready, oldest = found.get(JobState.READY, nothing)
+    return QueueCounts(
+        queue=queue,
+        ready=ready,
+        delayed=found.get(JobState.DELAYED, nothing)[0],
+        reserved=found.get(JobState.RESERVED, nothing)[0],
+        failed=found.get(_FAILED, nothing)[0],
+        oldest=None if oldest is None else max(0.0, float(oldest)),
+        paused=_PAUSED in found,
+        retrying=found.get(JobState.RETRYING, nothing)[0],
+    )
+
+
+async def now(database: Database) -> datetime:
+    query = select(now_of(database.dialect))
+
+    async def read(connection: AsyncConnection) -> datetime:
+        return database.dialect.parse_moment(await connection.scalar(query))
+
+    return await database.read(read)
+
+
+async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
+    """The row is removed, held or not. Whoever runs the job owns nothing any more: its token matches no row."""
+    removed: set[bytes] = set()
+    for keys in chunks(job_ids):
+        removed.update(await BatchDelete(database, jobs, keys).run())
+    return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
+
+
+async def clear(database: Database, queue: str) -> int:
+    """Walks the queue once in the order of the claim index, so that it ends however fast jobs come in at its end, and
+    leaves a row alone that a worker claims while it passes."""
+    removed = 0
+    place: _Place | None = None
+    while True:
+        found = await _unheld_after(database, queue, place)
+        if found:
+            keys = sorted(job.key for job in found if isinstance(job.key, bytes))
+            conditions = (jobs.c.queue == queue, _unheld(database.dialect))
+            removed += len(await BatchDelete(database, jobs, keys, *conditions, skip_locked=True).run())
+        if len(found) < CHUNK:
+            return removed
+        place = found[-1]
+
+
+def _unheld(dialect: Dialect) -> ColumnElement[bool]:
+    return or_(jobs.c.reserved_until.is_(None), jobs.c.reserved_until <= now_of(dialect))
+
+
+class _Place(NamedTuple):
+    """Where a job is in the claim index of its queue."""
+
+    priority: int
+    available_at: datetime
+    key: bytes
+    """Of another type where somebody else wrote it into SQLite: such a row is left alone."""
+
+
+async def _unheld_after(database: Database, queue: str, place: _Place | None) -> list[_Place]:
+    query = (
+        select(*map(raw_columns.as_stored, (jobs.c.priority, jobs.c.available_at, jobs.c.id)))
+        .where(jobs.c.queue == queue, _unheld(database.dialect))
+        .order_by(*_CLAIM_ORDER)
+        .limit(CHUNK)
+    )
+    if place is not None:
+        query = query.where(_after(place))
+
+    async def read(connection: AsyncConnection) -> list[_Place]:
+        return [_Place(*row) for row in await connection.execute(query)]
+
+    return await database.read(read)
+
+
+def _after(place: _Place) -> ColumnElement[bool]:
+    """Written out: MySQL makes no range of ``(priority, available_at, id) > (…)``."""
+    priority, available_at, key = map(raw_columns.value_as_stored, place)
+    same_priority = jobs.c.priority == priority
+    return or_(
+        jobs.c.priority > priority,
+        and_(same_priority, jobs.c.available_at > available_at),
+        and_(same_priority, jobs.c.available_at == available_at, jobs.c.id > key),
+    )
+
+
+async def pause(database: Database, queue: str) -> bool:
+    """
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    row = insert(pauses).values(queue=check_queue(queue), paused_at=now_of(database.dialect))
+
+    async def write(connection: AsyncConnection) -> bool:
+        try:
+            await connection.execute(row)
+        except IntegrityError:
+            return False
+        return True
+
+    return await database.write(write)
+
+
+async def resume(database: Database, queue: str) -> bool:
+    async def write(connection: AsyncConnection) -> bool:
+        return bool((await connection.execute(delete(pauses).where(pauses.c.queue == queue))).rowcount)
+
+    return await database.write(write)

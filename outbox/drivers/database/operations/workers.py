@@ -1,0 +1,88 @@
+"""The rows of `queue_workers`: which processes there are, and when each was last heard of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import WorkerStatus
+from outbox.drivers.database import raw_columns
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.tables import workers
+from outbox.drivers.running_jobs import dump_running, load_running
+
+_MICROSECONDS = 1_000_000
+_NAME_LENGTH, _HOST_LENGTH = 64, 255
+
+
+async def heartbeat(database: Database, worker: WorkerStatus) -> None:
+    now: ColumnElement[Any] = literal_column(database.dialect.now)
+    counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
+    counts["running_jobs"] = dump_running(worker.jobs)
+    identity = {
+        # What tells workers apart is at the end: a process id, the number under a supervisor.
+        "name": worker.name[-_NAME_LENGTH:],
+        "host": worker.host[-_HOST_LENGTH:],
+        "pid": worker.pid,
+        "queues": worker.queues,
+        "concurrency": worker.concurrency,
+    }
+
+    async def count(connection: AsyncConnection) -> bool:
+        known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
+        return bool(known.rowcount)
+
+    async def count_or_appear(connection: AsyncConnection) -> None:
+        if not await count(connection):
+            await connection.execute(workers.insert().values(id=worker.id, started_at=now, **identity, **counts))
+
+    # Every worker does this every few seconds, so it is one statement, not three.
+    if not await database.write_alone(count):
+        await database.write(count_or_appear)
+
+
+async def deregister(database: Database, worker_id: bytes) -> None:
+    async def write(connection: AsyncConnection) -> None:
+        await connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+    await database.write(write)
+
+
+async def list_workers(database: Database) -> list[WorkerStatus]:
+    seen: ColumnElement[Any] = literal_column(f"-({database.dialect.seconds_until('seen_at')})").label("seen")
+    query = select(*raw_columns.all_as_stored(workers), seen).order_by(workers.c.started_at, workers.c.id)
+
+    async def read(connection: AsyncConnection) -> list[WorkerStatus]:
+        return [_status(database, row) for row in (await connection.execute(query)).mappings()]
+
+    return await database.read(read)
+
+
+def _status(database: Database, row: Any) -> WorkerStatus:
+    return WorkerStatus(
+        id=worker_id
+        if isinstance(worker_id := row["id"], bytes)
+        else raw_columns.text(worker_id).encode("utf-8", "replace"),
+        name=raw_columns.text(row["name"]),
+        host=raw_columns.text(row["host"]),
+        pid=raw_columns.number(row["pid"]),
+        queues=raw_columns.text(row["queues"]),
+        concurrency=raw_columns.number(row["concurrency"]),
+        running=raw_columns.number(row["running"]),
+        processed=raw_columns.number(row["processed"]),
+        failed=raw_columns.number(row["failed"]),
+        started_at=database.dialect.parse_moment(row["started_at"]),
+        seen=max(0.0, raw_columns.seconds(row["seen"]) or 0.0),
+        jobs=load_running(row["running_jobs"]),
+    )
+
+
+async def forget_workers(database: Database, unseen_for: float) -> int:
+    horizon: ColumnElement[Any] = literal_column(database.dialect.now_plus(str(-int(unseen_for * _MICROSECONDS))))
+
+    async def write(connection: AsyncConnection) -> int:
+        return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount
+
+    return await database.write(write)

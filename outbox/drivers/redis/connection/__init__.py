@@ -1,0 +1,1 @@
+"""Connections to Redis: URLs, clients, retries and errors."""

@@ -1,0 +1,1 @@
+"""The life of a job in Redis: inserted, claimed, leased, settled."""

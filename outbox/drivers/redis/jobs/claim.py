@@ -1,0 +1,281 @@
+"""Taking jobs, and keeping them: claim, extend, look."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+from outbox import clock
+from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.encoding import microseconds, unpack_body
+from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim, Stood
+from outbox.drivers.redis.jobs.job_locator import JobLocator
+from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
+from outbox.drivers.redis.keys import WORKERS, queue_keys
+from outbox.drivers.redis.script import Call, Script, signs
+from outbox.errors import BackendUnavailable
+from outbox.ids import new_token
+from outbox.settlement import Fence
+
+_CLAIM, _EXTEND = Script("claim", "holding", returns=(list, NoneType)), Script("extend", returns=bytes)
+_DUE, _IDLE, _READY = Script("due", returns=int), Script("idle", returns=int), Script("ready", returns=int)
+_RECORD = struct.Struct(">16sBIBI")
+_KEPT = "1"
+
+_SEEN_SECONDS = 60.0
+"""A worker that was not heard of for so long does not share the looking any more."""
+
+
+async def claim(
+    store: Store,
+    whereabouts: JobLocator,
+    standing: BlockingClaim,
+    unconfirmed: Unconfirmed,
+    queues: Sequence[str],
+    limit: int,
+    lease: float,
+    *,
+    name: str,
+) -> list[Claim]:
+    """A script for the first queue, and where there is room, one that counts and one that claims for all the others.
+
+    An idle worker's look costs two round trips, however many queues it has, and a claim from several queues three; what
+    was taken for it while it waited costs none. Jobs that cannot be run become failed jobs of the connection ``name``.
+    """
+    stood = standing.claim
+    if stood is not None and stood.answer is not None:
+        return _collect(whereabouts, standing, stood, stood.answer)
+    token = new_token() if stood is None else stood.token
+    claimer = _Claimer(store, whereabouts, unconfirmed, token, lease, name)
+    if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
+        # On its own: if another node of a cluster is down, the next claim says so.
+        return found
+    claims = await claimer.claim({queues[0]: limit}, stood) if queues else []
+    standing.end(claims)
+    others = queues[1:]
+    if len(claims) >= limit or not others:
+        return claims
+    try:
+        wanted = await claimer.share(others, limit - len(claims))
+        return [*claims, *(await claimer.claim(wanted) if wanted else ())]
+    except BackendUnavailable:
+        # The outage has to be told. What was claimed before it is asked for again.
+        if claims:
+            claimer.not_confirmed([queues[0]])
+        raise
+
+
+async def cancel_blocking_claim(
+    store: Store, whereabouts: JobLocator, standing: BlockingClaim, unconfirmed: Unconfirmed, *, name: str
+) -> list[Claim]:
+    """Let no claim stand; return what it has taken."""
+    stood = standing.claim
+    if stood is None:
+        return []
+    claims: list[Claim] = []
+    if stood.answer is None:
+        claimer = _Claimer(store, whereabouts, unconfirmed, stood.token, stood.lease, name)
+        claims = await claimer.claim({stood.queue: 0}, stood)
+        standing.end(claims)
+    if standing.claim is not None and stood.answer is not None:
+        claims = _collect(whereabouts, standing, stood, stood.answer)
+    return claims
+
+
+async def give_back_unconfirmed(store: Store, whereabouts: JobLocator, unconfirmed: Unconfirmed, *, name: str) -> None:
+    """Put back what unconfirmed claims have taken, without the attempt: no claim follows that would ask for it.
+
+    Raises:
+        BackendUnavailable: it waits for the end of its lease.
+    """
+    if unconfirmed.claims:
+        await _Claimer(store, whereabouts, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
+
+
+class _Claimer:
+    """One call of `claim`: its token, which a repetition of it finds its jobs by, and its lease in seconds. ``name`` is
+    that of the connection."""
+
+    def __init__(
+        self,
+        store: Store,
+        whereabouts: JobLocator,
+        unconfirmed: Unconfirmed,
+        token: bytes,
+        lease: float,
+        name: str,
+    ) -> None:
+        self._store = store
+        self._whereabouts = whereabouts
+        self._unconfirmed = unconfirmed
+        self._token = token
+        self._lease = lease
+        self._name = name
+        self._begun = clock.now()
+
+    async def share(self, queues: Sequence[str], limit: int) -> dict[str, int]:
+        """How many to claim from each queue in which there is something, so that they are ``limit`` together."""
+        ready = await self._store.do_all([_READY(queue_keys(queue), limit) for queue in queues])
+        wanted = {}
+        for queue, count in zip(queues, ready, strict=True):
+            if count and limit:
+                wanted[queue] = min(count, limit)
+                limit -= wanted[queue]
+        return wanted
+
+    async def claim(self, wanted: dict[str, int], stood: Stood | None = None) -> list[Claim]:
+        """Up to so many jobs from each of these queues, in one round trip."""
+        first = self._begun if stood is None else stood.since
+        member = b"" if stood is None else stood.member
+
+        async def take(since: float | None) -> list[Claim]:
+            # A claim that stood may have been carried out before this one is sent for the first time.
+            ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
+            calls = [
+                self._call(queue, limit, ago, member, room=limit if stood is None else max(limit, 1))
+                for queue, limit in wanted.items()
+            ]
+            answers = await self._store.send_all(calls) if len(calls) > 1 else [await self._store.send(calls[0])]
+            return [
+                claim
+                for queue, answer in zip(wanted, answers, strict=True)
+                for claim in self._claimed(queue, answer, self._token, self._lease)
+            ]
+
+        # A claim that stood is asked for by its own token until that is answered.
+        claims = await self._store.persist(take, None if stood is not None else lambda: self.not_confirmed(wanted))
+        for queue in wanted:
+            self._unconfirmed.claims.pop(queue, None)
+        return claims
+
+    async def recover(self, queues: Sequence[str], room: int) -> list[Claim]:
+        """What unconfirmed claims on ``queues`` have taken; what there is no ``room`` for is put back.
+
+        Raises:
+            BackendUnavailable: nothing was found where a server answers, and some do not.
+        """
+        claims: list[Claim] = []
+        outage: BackendUnavailable | None = None
+        for queue in queues:
+            earlier = self._unconfirmed.claims.get(queue)
+            if earlier is None:
+                continue
+            try:
+                claims += await self._recover(queue, earlier, room - len(claims))
+            except BackendUnavailable as error:
+                outage = error
+        if outage is not None and not claims:
+            raise outage
+        return claims
+
+    async def _recover(self, queue: str, earlier: UnconfirmedClaim, room: int) -> list[Claim]:
+        async def ask(_: float | None) -> list[Claim]:
+            ago = microseconds(clock.now() - earlier.since)
+            call = _CLAIM(queue_keys(queue), earlier.token, 0, microseconds(earlier.lease), ago, b"", room, self._name)
+            return self._claimed(queue, await self._store.send(call), earlier.token, earlier.lease)
+
+        claims = await self._store.persist(ask)
+        self._unconfirmed.claims.pop(queue, None)
+        return claims
+
+    def not_confirmed(self, queues: Iterable[str]) -> None:
+        """This call may have taken jobs from these queues for which it gives up."""
+        for queue in queues:
+            self._unconfirmed.claims.setdefault(queue, UnconfirmedClaim(self._token, self._lease, self._begun))
+
+    def _call(self, queue: str, limit: int, ago: int, member: bytes, *, room: int) -> Call:
+        lease = microseconds(self._lease)
+        return _CLAIM(queue_keys(queue), self._token, limit, lease, ago, member, room, self._name)
+
+    def _claimed(self, queue: str, answer: Any, token: bytes, lease: float) -> list[Claim]:
+        if answer is None:
+            return []
+        records, jobs = answer
+        claims = _claims(records, jobs, queue=queue, token=token, deadline=self._begun + lease)
+        self._whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
+        return claims
+
+
+def _collect(whereabouts: JobLocator, standing: BlockingClaim, stood: Stood, answer: bytes) -> list[Claim]:
+    records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
+    claims = _claims(records, jobs, queue=stood.queue, token=stood.token, deadline=stood.since + stood.lease)
+    standing.end(claims)
+    whereabouts.claimed((claim.fence.job_id for claim in claims), stood.queue)
+    return claims
+
+
+def _claims(records: bytes, jobs: bytes, *, queue: str, token: bytes, deadline: float) -> list[Claim]:
+    claims = []
+    end = 0
+    for job_id, priority, attempts, rescued, length in _RECORD.iter_unpack(records):
+        start, end = end, end + length
+        _, name, headers, payload = unpack_body(jobs[start:end])
+        fence = Fence(UUID(bytes=job_id), token)
+        claims.append(Claim(fence, queue, name, priority, payload, headers, attempts, bool(rescued), deadline))
+    return claims
+
+
+async def extend(store: Store, whereabouts: JobLocator, fences: Sequence[Fence], lease: float) -> Lease:
+    """One script per queue, in one round trip."""
+    places = await whereabouts.of(fences)
+    by_queue: dict[str, list[Fence]] = {}
+    for fence in fences:
+        queue = places.get(fence.job_id)
+        if queue is not None:
+            by_queue.setdefault(queue, []).append(fence)
+
+    async def renew(_: float | None) -> Lease:
+        deadline = clock.now() + lease
+        answers = await store.send_all(
+            [_EXTEND(queue_keys(queue), microseconds(lease), _records(held)) for queue, held in by_queue.items()]
+        )
+        kept = frozenset(
+            fence
+            for held, answer in zip(by_queue.values(), answers, strict=True)
+            for fence, sign in zip(held, signs(answer, len(held)), strict=True)
+            if sign == _KEPT
+        )
+        return Lease(deadline, kept, frozenset(fences) - kept)
+
+    renewed = await store.persist(renew)
+    whereabouts.renewed({fence.job_id: places[fence.job_id] for fence in renewed.kept})
+    return renewed
+
+
+def _records(fences: Sequence[Fence]) -> bytes:
+    return b"".join(fence.job_id.bytes + fence.token for fence in fences)
+
+
+async def next_due(
+    store: Store,
+    standing: BlockingClaim,
+    unconfirmed: Unconfirmed,
+    queues: Sequence[str],
+    waiting: BlockingClaimRequest | None = None,
+) -> NextDue:
+    """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
+    asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
+    known = standing.answered or any(queue in unconfirmed.claims for queue in queues)
+    # In a cluster, whoever listens at another node is not counted.
+    if waiting is None or not store.one_slot or known or not await standing.listen():
+        *waits, workers = await store.do_all(asked)
+    else:
+        *waits, workers = await store.persist(lambda _: _look_and_stand(store, standing, asked, queues[0], waiting))
+    due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
+    return NextDue(0.0 if known or standing.answered else due, max(1, workers))
+
+
+async def _look_and_stand(
+    store: Store, standing: BlockingClaim, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest
+) -> list[int]:
+    begun = clock.now()
+    *answers, stands = await store.send_all([*asked, standing.stand(queue, waiting)])
+    if stands:
+        standing.stands(begun)
+        return answers
+    # It was carried out, or its time was over: a claim is to find out.
+    return [0, *answers]

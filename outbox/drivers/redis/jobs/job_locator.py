@@ -1,0 +1,64 @@
+"""In which queue a job is: its keys are named after that, and a fence names the job only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.keys import HELD, key
+from outbox.drivers.redis.script import command
+from outbox.ids import JobId
+from outbox.settlement import Fence
+
+# A worker holds some hundreds. More are jobs that it lost, and never settled.
+_REMEMBERED = 50_000
+
+
+class JobLocator:
+    """Remembers what was claimed through this driver until it is settled; the others it looks for.
+
+    The heartbeat of a worker has a driver of its own, which claims nothing. It finds each job once, when its lease is
+    renewed for the first time.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._claimed: dict[JobId, str] = {}
+        self._renewed: dict[JobId, str] = {}
+
+    def claimed(self, job_ids: Iterable[JobId], queue: str) -> None:
+        for job_id in job_ids:
+            self._claimed[job_id] = queue
+        while len(self._claimed) > _REMEMBERED:
+            del self._claimed[next(iter(self._claimed))]
+
+    def settled(self, job_ids: Iterable[JobId]) -> None:
+        for job_id in job_ids:
+            self._claimed.pop(job_id, None)
+
+    def renewed(self, queues: dict[JobId, str]) -> None:
+        """These, and no others, are held now."""
+        self._renewed = queues
+
+    async def of(self, fences: Sequence[Fence]) -> dict[JobId, str]:
+        """The queue of each job, as far as anybody holds it."""
+        found = {}
+        unknown = []
+        for job_id, _ in fences:
+            queue = self._claimed.get(job_id) or self._renewed.get(job_id)
+            if queue is None:
+                unknown.append(job_id)
+            else:
+                found[job_id] = queue
+        return found | await self._search(unknown) if unknown else found
+
+    async def _search(self, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+        queues = await self._store.queues()
+        ids = [job_id.bytes for job_id in job_ids]
+        holds = await self._store.do_all([command("HMGET", key(queue, HELD), *ids) for queue in queues])
+        return {
+            job_id: queue
+            for queue, holds_there in zip(queues, holds, strict=True)
+            for job_id, hold in zip(job_ids, holds_there, strict=True)
+            if hold is not None
+        }

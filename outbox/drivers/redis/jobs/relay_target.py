@@ -1,0 +1,70 @@
+"""Jobs relayed from a database: each is stored once, for as long as its row is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import NoneType
+
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.encoding import lots, pack_body, pack_jobs
+from outbox.drivers.redis.keys import QUEUES, key, queue_keys
+from outbox.drivers.redis.script import Call, Script, command, signs
+from outbox.envelope import Envelope
+from outbox.ids import JobId
+
+_ACCEPT = Script("accept", "holding", "relayed", returns=bytes)
+_FORGET_ACCEPTED = Script("forget_accepted", "relayed", returns=NoneType)
+_RELAYED = "relayed"
+_BYTES_PER_SCRIPT = 8_000_000
+_ENDED = "e"
+
+
+async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+    """Store what was not stored before; return those that were, and have ended since.
+
+    Large jobs go in several scripts. What some of them stored before an error is harmless: it is known to be there.
+    """
+    ended: set[JobId] = set()
+    for lot in lots(envelopes, _BYTES_PER_SCRIPT):
+        ended |= await _accept(store, lot)
+    return frozenset(ended)
+
+
+async def _accept(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
+    by_queue = _by_queue(envelopes)
+    # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
+    await store.do(command("SADD", QUEUES, *by_queue))
+    answers = await store.persist(lambda _: _answers(store, by_queue))
+    return {
+        envelope.id
+        for jobs, states in zip(by_queue.values(), answers, strict=True)
+        for envelope, state in zip(jobs, states, strict=True)
+        if state == _ENDED
+    }
+
+
+async def _answers(store: Store, by_queue: Mapping[str, Sequence[Envelope]]) -> list[str]:
+    answers = await store.send_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
+    return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
+
+
+async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:
+    """The rows of these are gone; nobody will ask for them again, but for a process that is late by some minutes."""
+    await store.do_all(
+        [
+            _FORGET_ACCEPTED([key(queue, _RELAYED)], b"".join(envelope.id.bytes for envelope in jobs))
+            for queue, jobs in _by_queue(envelopes).items()
+        ]
+    )
+
+
+def _by_queue(envelopes: Sequence[Envelope]) -> dict[str, list[Envelope]]:
+    by_queue: dict[str, list[Envelope]] = {}
+    for envelope in envelopes:
+        by_queue.setdefault(envelope.queue, []).append(envelope)
+    return by_queue
+
+
+def _acceptance(queue: str, jobs: Sequence[Envelope]) -> Call:
+    packed = pack_jobs([(envelope, 1, pack_body(envelope)) for envelope in jobs])
+    return _ACCEPT([*queue_keys(queue), key(queue, _RELAYED)], packed.records, packed.bodies)

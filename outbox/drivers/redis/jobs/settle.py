@@ -1,0 +1,159 @@
+"""The ends of attempts, each written with everything that follows from it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from outbox.drivers.base import Settled
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.encoding import microseconds, pack_body, pack_jobs
+from outbox.drivers.redis.jobs import cross_slot
+from outbox.drivers.redis.jobs.job_locator import JobLocator
+from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
+from outbox.drivers.redis.keys import QUEUES, queue_keys
+from outbox.drivers.redis.script import Call, Script, signs
+from outbox.envelope import Envelope
+from outbox.settlement import Failure, Outcome, Settlement
+
+_SETTLE = Script("settle", returns=bytes)
+
+_REMOVE, _FAIL, _PUT_BACK, _RETRY, _GIVE_BACK, _DEFER = b"C", b"F", b"P", b"R", b"S", b"D"
+_KINDS = {
+    Outcome.COMPLETED: _REMOVE,
+    Outcome.CANCELLED: _REMOVE,
+    Outcome.FAILED: _FAIL,
+    Outcome.RETRIED: _RETRY,
+    Outcome.RELEASED: _PUT_BACK,
+    Outcome.SNOOZED: _GIVE_BACK,
+    Outcome.DEFERRED: _DEFER,
+}
+_OWNER = struct.Struct(">I")
+_WRITTEN = "1"
+# After an answer that was lost: what is gone, or was put back under this very token, is most likely what the first try
+# wrote. Had somebody cancelled the job meanwhile, calling its end accepted would change nothing in the store.
+_WRITTEN_BEFORE = str.maketrans("gb", "11")
+
+
+async def settle(
+    store: Store,
+    whereabouts: JobLocator,
+    unconfirmed: Unconfirmed,
+    lot: cross_slot.CrossSlotJobs,
+    connection: str,
+    settlements: Sequence[Settlement],
+) -> Settled:
+    """A script per queue, in one round trip. What is true of one settlement becomes true at once: a script is atomic,
+    and a settlement is in one script."""
+    fences = [settlement.fence for settlement in settlements]
+    places = await whereabouts.of(fences)
+    by_queue: dict[str, _Batch] = {}
+    for settlement in settlements:
+        queue = places.get(settlement.fence.job_id)
+        if queue is not None:
+            by_queue.setdefault(queue, _Batch(store, connection, queue)).settlements.append(settlement)
+
+    async def write(_: float | None) -> list[str]:
+        answers = await store.send_all([batch.call() for batch in by_queue.values()])
+        return [
+            _reading(batch, signs(answer, len(batch.settlements)), unconfirmed)
+            for batch, answer in zip(by_queue.values(), answers, strict=True)
+        ]
+
+    answers = await store.persist(write, lambda: unconfirmed.add_ends(fences))
+    unconfirmed.end_answered(fences)
+    whereabouts.settled(settlement.fence.job_id for settlement in settlements)
+    settled = _settled(settlements, by_queue.values(), answers)
+    if not store.one_slot:
+        await lot.deliver(places, settled.accepted)
+    return settled
+
+
+def _reading(batch: _Batch, answer: str, unconfirmed: Unconfirmed) -> str:
+    """What ``answer`` means where an earlier try may have written some of the settlements."""
+    if not unconfirmed.ends:
+        return answer
+    return "".join(
+        sign.translate(_WRITTEN_BEFORE) if settlement.fence in unconfirmed.ends else sign
+        for settlement, sign in zip(batch.settlements, answer, strict=True)
+    )
+
+
+def _settled(settlements: Sequence[Settlement], batches: Iterable[_Batch], answers: Sequence[str]) -> Settled:
+    if sum(answer.count(_WRITTEN) for answer in answers) == len(settlements):
+        return Settled(tuple(settlements), ())
+    written = {
+        id(settlement)
+        for batch, answer in zip(batches, answers, strict=True)
+        for settlement, sign in zip(batch.settlements, answer, strict=True)
+        if sign == _WRITTEN
+    }
+    return Settled(
+        tuple(settlement for settlement in settlements if id(settlement) in written),
+        tuple(settlement for settlement in settlements if id(settlement) not in written),
+    )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one script writes: the settlements of one queue's jobs."""
+
+    store: Store
+    connection: str
+    queue: str
+    settlements: list[Settlement] = field(default_factory=list)
+
+    def call(self) -> Call:
+        records = bytearray()
+        extras: list[str | int] = []
+        for settlement in self.settlements:
+            kind = _KINDS[settlement.outcome]
+            records += kind + settlement.fence.job_id.bytes + settlement.fence.token
+            if kind == _FAIL:
+                extras.append(dump_failure(settlement.failure))
+            elif kind != _REMOVE:
+                extras.append(microseconds(settlement.delay))
+                if kind == _RETRY:
+                    extras.append(_summary(settlement.failure))
+        queues, owners, follow_ups = self._follow_ups()
+        keys: list[bytes | str] = [key for queue in queues for key in queue_keys(queue)]
+        if len(queues) > 1:
+            keys.append(QUEUES)
+        names = ",".join(queues[1:])
+        return _SETTLE(keys, self.connection, bytes(records), owners, *pack_jobs(follow_ups), names, *extras)
+
+    def _follow_ups(self) -> tuple[list[str], bytes, list[tuple[Envelope, int, bytes]]]:
+        """The queues whose keys the script is given, whose follow-ups they are, and the follow-ups."""
+        queues = [self.queue]
+        owners = bytearray()
+        jobs = []
+        for position, settlement in enumerate(self.settlements, 1):
+            for envelope in settlement.follow_ups:
+                owners += _OWNER.pack(position)
+                if envelope.queue not in queues and not self.store.one_slot:
+                    jobs.append((envelope, cross_slot.PARKED, cross_slot.pack(envelope)))
+                    continue
+                if envelope.queue not in queues:
+                    queues.append(envelope.queue)
+                jobs.append((envelope, queues.index(envelope.queue) + 1, pack_body(envelope)))
+        return queues, bytes(owners), jobs
+
+
+def _summary(failure: Failure | None) -> str:
+    return "unknown" if failure is None else failure.summary
+
+
+def dump_failure(failure: Failure | None) -> str:
+    """One line."""
+    described = failure or Failure("unknown", "", "")
+    return json.dumps({"type": described.type, "message": described.message, "traceback": described.traceback})
+
+
+def load_failure(line: str) -> Failure:
+    try:
+        values = json.loads(line)
+        return Failure(values["type"], values["message"], values["traceback"])
+    except (ValueError, KeyError, TypeError):
+        return Failure("unknown", line, "")

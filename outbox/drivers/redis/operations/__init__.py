@@ -1,0 +1,1 @@
+"""What operators and applications ask of Redis: jobs, queues, failed jobs, workers, health."""

@@ -1,0 +1,66 @@
+"""The rows of worker processes, and when each was last heard of."""
+
+from __future__ import annotations
+
+import json
+from types import NoneType
+from typing import Any
+
+from outbox.drivers.base import WorkerStatus
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.encoding import microseconds, moment, text
+from outbox.drivers.redis.keys import WORKERS
+from outbox.drivers.redis.script import Script
+from outbox.drivers.running_jobs import dump_running, load_running
+
+_TEXTS = ("name", "host", "queues")
+_NUMBERS = ("pid", "concurrency", "running", "processed", "failed")
+_BEAT, _WORKERS, _FORGET = (
+    Script("beat", returns=NoneType),
+    Script("workers", returns=list),
+    Script("forget_workers", returns=int),
+)
+
+
+async def heartbeat(store: Store, worker: WorkerStatus) -> None:
+    row = {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "queues": worker.queues,
+        "concurrency": worker.concurrency,
+        "running": worker.running,
+        "processed": worker.processed,
+        "failed": worker.failed,
+    }
+    if worker.jobs:
+        row["jobs"] = dump_running(worker.jobs)
+    await store.do(_BEAT(WORKERS, worker.id, json.dumps(row)))
+
+
+async def deregister(store: Store, worker_id: bytes) -> None:
+    await store.do(_FORGET(WORKERS, 0, worker_id))
+
+
+async def forget_workers(store: Store, unseen_for: float) -> int:
+    return int(await store.do(_FORGET(WORKERS, microseconds(unseen_for))))
+
+
+async def list_workers(store: Store) -> list[WorkerStatus]:
+    rows = await store.do(_WORKERS(WORKERS))
+    return [_status(*row) for row in sorted(rows, key=lambda row: (row[2].partition(b"\n")[0], row[0]))]
+
+
+def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:
+    """One that somebody else wrote must not hide all others."""
+    started_at, _, written = text(row).partition("\n")
+    try:
+        values = json.loads(written)
+    except (ValueError, RecursionError):
+        values = None
+    known: dict[str, Any] = values if isinstance(values, dict) else {}
+    texts = {name: str(known.get(name, "")) for name in _TEXTS}
+    numbers = {name: value if isinstance(value := known.get(name), int) else 0 for name in _NUMBERS}
+    jobs = load_running(known.get("jobs"))
+    seen = max(0.0, unseen / 1_000_000)
+    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **texts, **numbers)  # type: ignore[arg-type]

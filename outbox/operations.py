@@ -1,0 +1,258 @@
+"""What operators do, for applications: look at jobs, queues and workers, cancel, put back, remove, pause.
+
+Every function takes ``connection``, the name of a connection of the settings; left out, it is that of
+``QUEUE_CONNECTION``. Each raises `ConfigurationError` where there is no such connection or its tables are
+missing, and `BackendUnavailable` where its store does not answer. `outbox.sync` has the same for code
+that is not async.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+from outbox.connections import current_settings, driver_here
+from outbox.dispatch import AnySession, sync_session
+from outbox.drivers.base import Driver, FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.database.jobs.cancel import cancel_in_session
+from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.errors import InvalidOption
+from outbox.ids import JobId
+from outbox.job import check_queue
+
+MOST_PER_PAGE = 10_000
+
+AnyId = JobId | str
+Duration = float | timedelta
+
+
+def _driver(connection: str | None) -> Driver:
+    return driver_here(connection or current_settings().connection)
+
+
+def _id(job_id: AnyId) -> JobId:
+    if isinstance(job_id, UUID):
+        return job_id
+    try:
+        return UUID(job_id)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidOption(f"a job's id is a UUID, not {job_id!r}") from None
+
+
+def _limit(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PER_PAGE:
+        raise InvalidOption(f"a limit is a whole number from 1 to {MOST_PER_PAGE:,}, not {limit!r}")
+    return limit
+
+
+def _queue(queue: str | None) -> str | None:
+    return None if queue is None else check_queue(queue)
+
+
+def _seconds(duration: Duration | None) -> float | None:
+    if duration is None:
+        return None
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InvalidOption(f"a time is a number of seconds or a timedelta, not negative, not {duration!r}")
+    return float(seconds)
+
+
+def _matching(name: str | None, error: str | None, since: Duration | None) -> FailedFilter:
+    return FailedFilter(name, error, _seconds(since))
+
+
+async def find(job_id: AnyId, *, connection: str | None = None) -> StoredJob | FailedJob | None:
+    """The live or failed job with this id; None where there is none: it has ended, was removed, or never was.
+
+    Raises:
+        InvalidOption: ``job_id`` is no id.
+    """
+    driver, key = _driver(connection), _id(job_id)
+    return await driver.get(key) or await driver.get_failed(key)
+
+
+async def jobs(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    state: JobState | str | None = None,
+    limit: int = 100,
+    after: JobPlace | str | None = None,
+    connection: str | None = None,
+) -> JobPage:
+    """Up to ``limit`` live jobs, 1 to 10,000, by queue, then in the order in which they would be claimed.
+
+    One call looks at 10,000 jobs at most, so that a page may have fewer than there are: as long as its ``next`` is not
+    None, ``after=page.next`` goes on. A ``state`` with a ``queue`` is found without looking at the jobs of most others.
+
+    Raises:
+        InvalidOption: an argument is of a wrong type or out of its range.
+    """
+    try:
+        wanted = None if state is None else JobState(state)
+    except ValueError:
+        raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {state!r}") from None
+    place = JobPlace.parse(after) if isinstance(after, str) else after
+    return await _driver(connection).page_of_jobs(JobFilter(_queue(queue), name, wanted), _limit(limit), place)
+
+
+async def counts(*, connection: str | None = None) -> list[QueueCounts]:
+    """One row per queue that has live or failed jobs, or is paused; by name. Reads every live row once."""
+    return await _driver(connection).counts()
+
+
+async def workers(*, connection: str | None = None) -> list[WorkerStatus]:
+    """The worker processes, the longest running first, each with up to 200 of the jobs that it runs."""
+    return await _driver(connection).workers()
+
+
+async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
+    """Remove a live job; False where there is none. One that runs is stopped when its worker next renews its lease.
+
+    With a ``session``, the job goes if and only if that transaction commits; so does one that was dispatched in it
+    before. The row stays locked until then, so that a worker that has finished the job waits with its end: cancel late
+    in the transaction. A job that is for another connection, Redis, is not reached by a session: the answer is False.
+
+    Raises:
+        InvalidOption: ``job_id`` is no id, or a ``connection`` was given with the session.
+        SessionUnusable: the session cannot carry it; the message says why.
+    """
+    if session is None:
+        return bool(await _driver(connection).cancel([_id(job_id)]))
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if isinstance(session, AsyncSession):
+        return await session.run_sync(cancel_in, job_id, connection)
+    return cancel_in(session, job_id, connection)
+
+
+def cancel_in(session: AnySession, job_id: AnyId, connection: str | None) -> bool:
+    """`cancel` in the transaction of a sync ``Session``, with the same errors."""
+    if connection is not None:
+        raise InvalidOption("a session reaches the jobs of its own database: give a session or a connection, not both")
+    return cancel_in_session(sync_session(session), _id(job_id))
+
+
+async def pause(queue: str, *, connection: str | None = None) -> bool:
+    """Stop claims from a queue; False when it was paused already. What runs goes on, and dispatching goes on.
+
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    return await _driver(connection).pause(check_queue(queue))
+
+
+async def resume(queue: str, *, connection: str | None = None) -> bool:
+    """Allow claims from a queue again; False when it was not paused.
+
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    return await _driver(connection).resume(check_queue(queue))
+
+
+async def clear(queue: str, *, connection: str | None = None) -> int:
+    """Remove every job of a queue that no worker holds; return how many.
+
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    return await _driver(connection).clear(check_queue(queue))
+
+
+async def failed_jobs(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    since: Duration | None = None,
+    limit: int = 100,
+    before: AnyId | None = None,
+    connection: str | None = None,
+) -> list[FailedJob]:
+    """Up to ``limit`` failed jobs, 1 to 10,000, the latest failure first; ``before`` goes on after the last id of an
+    earlier page.
+
+    ``name`` is the job's, as stored. ``error`` is a type of exception, with or without its module, or a part of the
+    message. ``since`` is how long ago a job may have failed, in seconds or as a ``timedelta``.
+
+    Raises:
+        InvalidOption: an argument is of a wrong type or out of its range.
+        JobNotFound: ``before`` is no longer there.
+    """
+    matching = _matching(name, error, since)
+    last = None if before is None else _id(before)
+    return await _driver(connection).list_failed(_queue(queue), _limit(limit), last, matching=matching)
+
+
+async def failed_groups(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    since: Duration | None = None,
+    limit: int = 100,
+    connection: str | None = None,
+) -> list[FailedGroup]:
+    """Failed jobs counted by name and type of exception, the largest groups first. Arguments and errors are those of
+    `failed_jobs`."""
+    matching = _matching(name, error, since)
+    return await _driver(connection).failed_groups(_queue(queue), _limit(limit), matching=matching)
+
+
+async def retry(job_id: AnyId, *, connection: str | None = None) -> bool:
+    """Put a failed job back, under the same id and with no attempts counted; False where there is none.
+
+    Raises:
+        InvalidOption: ``job_id`` is no id.
+        InvalidPayload: its payload is not JSON; it stays failed.
+    """
+    return bool(await _driver(connection).retry([_id(job_id)]))
+
+
+async def retry_all(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    since: Duration | None = None,
+    connection: str | None = None,
+) -> int:
+    """Put back all that had failed when this began, or those that are chosen as in `failed_jobs`; return how many.
+    Those whose payload is not JSON stay.
+
+    Raises:
+        InvalidOption: an argument is of a wrong type or out of its range.
+    """
+    return await _driver(connection).retry_all(_queue(queue), matching=_matching(name, error, since))
+
+
+async def forget(job_id: AnyId, *, connection: str | None = None) -> bool:
+    """Remove a failed job for good; False where there is none.
+
+    Raises:
+        InvalidOption: ``job_id`` is no id.
+    """
+    return bool(await _driver(connection).forget([_id(job_id)]))
+
+
+async def forget_all(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    since: Duration | None = None,
+    older_than: Duration | None = None,
+    connection: str | None = None,
+) -> int:
+    """Remove all failed jobs for good, or those that are chosen as in `failed_jobs`; return how many. ``older_than`` is
+    how long ago they must have failed.
+
+    Raises:
+        InvalidOption: an argument is of a wrong type or out of its range.
+    """
+    matching = _matching(name, error, since)
+    return await _driver(connection).flush(_queue(queue), _seconds(older_than), matching=matching)

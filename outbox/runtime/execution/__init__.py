@@ -1,0 +1,1 @@
+"""One attempt: the call of its handler, its timeout, its end."""

@@ -1,0 +1,102 @@
+"""Calls ``failed(error)`` of jobs after their last attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from outbox import registry
+from outbox.envelope import Headers
+from outbox.errors import JobError
+from outbox.events import Events, HookFailed
+from outbox.job import Job
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.execution.executor import load
+from outbox.runtime.execution.handler_call import CANCEL_STEPS, HandlerCall
+from outbox.runtime.execution.protected_task import enter_job, protected_task
+from outbox.runtime.execution.retry_policy import RetryPolicy
+from outbox.runtime.execution.threads import Threads
+from outbox.runtime.slots import Slots
+from outbox.settings import WorkerOptions
+from outbox.settlement import Failure
+
+
+class FailedHooks:
+    """The hook is called once the store has accepted the job's failure, never before.
+
+    A zombie whose settlement is stale therefore calls nothing, and the hook runs at most once. The price: a worker that
+    dies between the two leaves a failed job whose hook never ran. What must not be missed belongs into a job.
+
+    A hook occupies a slot, so that it delays the next claim rather than piling up. It has the job's timeout. What it
+    raises is reported, and changes nothing.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        slots: Slots,
+        threads: Threads,
+        events: Events,
+        patience: Sequence[float] = CANCEL_STEPS,
+    ) -> None:
+        self._default = RetryPolicy.default(options)
+        self._slots = slots
+        self._threads = threads
+        self._events = events
+        self._patience = patience
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[HandlerCall] = set()
+
+    def call(self, attempt: Attempt) -> None:
+        """Call the hook of a job that has failed for good, if it has one, in a task of its own."""
+        try:
+            kind = registry.resolve(attempt.claim.name)
+        except JobError:
+            return
+        if callable(getattr(kind, "failed", None)):
+            self._slots.occupy()
+            task = protected_task(self._run(attempt, kind), name=f"{attempt.claim.name}.failed")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def interrupt(self) -> None:
+        """Tell every hook that runs to stop."""
+        for call in tuple(self._calls):
+            call.stop()
+
+    async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
+        stuck = False
+        enter_job()
+
+        def give_up() -> None:
+            nonlocal stuck
+            stuck = True
+            self._report(attempt, TimeoutError("failed() was told to stop, and does not"))
+            self._slots.mark_stuck()
+
+        call = HandlerCall(self._threads, give_up, self._patience)
+        self._calls.add(call)
+        timer: asyncio.TimerHandle | None = None
+        try:
+            policy = self._default.of(kind, Headers.load(attempt.claim.headers))
+            # Not loaded yet where attempts were used up before this one.
+            job = attempt.job or load(attempt, policy)
+            if policy.timeout > 0:
+                timer = asyncio.get_running_loop().call_later(policy.timeout, call.stop)
+            await call.run(job.failed, attempt.error)  # type: ignore[attr-defined]
+        except BaseException as error:  # noqa: BLE001 - a hook cannot end the worker, not even with SystemExit
+            if not stuck:
+                self._report(attempt, error)
+        finally:
+            self._calls.discard(call)
+            if timer is not None:
+                timer.cancel()
+            if stuck:
+                self._slots.unmark_stuck()
+
+    def _report(self, attempt: Attempt, error: BaseException) -> None:
+        self._events.emit(attempt.event(HookFailed, Failure.of(error)))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()

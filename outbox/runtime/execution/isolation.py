@@ -1,0 +1,67 @@
+"""Keeps a job that may have killed its process away from others of that kind.
+
+A process that dies takes all its jobs with it, and each of them has one attempt less. Their rows do not tell which of
+them was the cause. After two such deaths the next one may be the last for all of them, so from then on each runs beside
+no other of its kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from outbox import clock
+from outbox.drivers.base import Claim
+from outbox.runtime.execution.attempt import Attempt
+
+_SHORTEST, _LONGEST = 0.1, 30.0
+"""Seconds for which a deferred job stays away: as long as the one that runs has run already."""
+
+_LOOK_AGAIN = 0.02
+"""Seconds between two looks at whether the deferred ones have left."""
+
+
+def is_suspect(claim: Claim) -> bool:
+    """Whether this attempt is the third or a later one, and the last one died with its process. One process that is
+    lost makes nobody a suspect."""
+    return claim.rescued and claim.attempt > 2
+
+
+class Isolation:
+    """At most one suspect of a process runs at a time. Lives on the worker's event loop; all its lanes share one."""
+
+    def __init__(self) -> None:
+        self._alone: Attempt | None = None
+        self._since = 0.0
+
+    def admit(self, attempts: Sequence[Attempt]) -> tuple[list[Attempt], Attempt | None, list[Attempt]]:
+        """Sort claimed jobs into those that run as usual, the suspect that may run once the others have left, and
+        suspects to be deferred."""
+        usual: list[Attempt] = []
+        deferred: list[Attempt] = []
+        chosen: Attempt | None = None
+        for attempt in attempts:
+            if not is_suspect(attempt.claim):
+                usual.append(attempt)
+            elif self._alone is None:
+                self._alone = chosen = attempt
+                self._since = clock.now()
+            else:
+                deferred.append(attempt)
+        return usual, chosen, deferred
+
+    @property
+    def delay(self) -> float:
+        """Seconds until deferred jobs may be claimed again."""
+        return min(_LONGEST, max(_SHORTEST, clock.now() - self._since))
+
+    def leave(self, attempt: Attempt) -> None:
+        """This one has ended, and so has its handler."""
+        if self._alone is attempt:
+            self._alone = None
+
+    async def wait(self, attempt: Attempt, deferred: Sequence[Attempt], held: Callable[[Attempt], bool]) -> None:
+        """Return once the ``deferred`` are in the store, so that they lose no attempt, or ``attempt`` is told to stop.
+        A store that does not answer is waited for."""
+        while attempt.interruption is None and any(map(held, deferred)):  # noqa: ASYNC110 - rare, and short
+            await asyncio.sleep(_LOOK_AGAIN)

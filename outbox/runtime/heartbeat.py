@@ -1,0 +1,86 @@
+"""Tells the fleet that this worker lives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from outbox import clock
+from outbox.drivers.base import RUNNING_JOBS_SHOWN, RunningJob, WorkerRegistry, WorkerStatus
+from outbox.errors import BackendUnavailable
+from outbox.runtime.availability import HEARTBEAT, Availability
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.service import BackgroundLoop
+
+FORGET_AFTER = 600.0
+"""Seconds after which a worker that was not heard of has its row removed."""
+
+_LOOK_EVERY = 300.0
+
+_SHARE, _LONGEST = 0.4, 25.0
+"""Seconds between heartbeats for every idle worker of the fleet, so that many of them do not keep the store busy."""
+
+_log = logging.getLogger("outbox.runtime")
+
+
+def running_jobs(attempts: Iterable[Attempt]) -> tuple[RunningJob, ...]:
+    """The jobs whose handlers run, the longest running first: as many as a heartbeat names."""
+    now = clock.now()
+    running = [
+        RunningJob(attempt.fence.job_id, attempt.claim.name, attempt.claim.queue, now - attempt.started)
+        for attempt in attempts
+        if attempt.started is not None and not attempt.ended
+    ]
+    return tuple(sorted(running, key=lambda job: -job.seconds)[:RUNNING_JOBS_SHOWN])
+
+
+class Heartbeat(BackgroundLoop):
+    """One row per process in each store that it drains. Nothing depends on it but what operators see."""
+
+    def __init__(
+        self,
+        driver: WorkerRegistry,
+        availability: Availability,
+        *,
+        interval: float,
+        ready: Callable[[], bool],
+        status: Callable[[], WorkerStatus],
+        idle_workers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        super().__init__()
+        self._driver = driver
+        self._availability = availability
+        self._interval = interval
+        self._ready = ready
+        self._status = status
+        self._idle_workers = idle_workers
+        self._forgot: float | None = None
+
+    async def run(self) -> None:
+        # Until the claimer has found the store in order there may be no table to write to.
+        while not self._ready():
+            if await self.pause(min(0.2, self._interval)):
+                return
+        while True:
+            await self._tell(leaving=False)
+            if await self.pause(max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))):
+                break
+        await self._tell(leaving=True)
+
+    async def _tell(self, *, leaving: bool) -> None:
+        begun = clock.now()
+        status = self._status()
+        try:
+            if leaving:
+                await self._driver.deregister(status.id)
+                return
+            await self._driver.heartbeat(status)
+            if self._forgot is None or begun - self._forgot > _LOOK_EVERY:
+                self._forgot = begun
+                await self._driver.forget_workers(FORGET_AFTER)
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error, HEARTBEAT)
+        except Exception:  # noqa: BLE001 - operators see less; jobs go on
+            _log.exception("the row of this worker could not be written")
+        else:
+            self._availability.succeeded(begun, HEARTBEAT)

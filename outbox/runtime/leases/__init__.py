@@ -1,0 +1,1 @@
+"""The leases of the jobs that a worker runs."""

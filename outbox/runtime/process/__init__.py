@@ -1,0 +1,1 @@
+"""A worker as a process: signals, exit codes, limits, supervision."""

@@ -1,0 +1,114 @@
+"""The relay of a worker: it moves on what the process that dispatched it did not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from outbox import clock
+from outbox.connections import open_relay_source, open_relay_target, relayed_connections
+from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.events import Events
+from outbox.relay.relay import Relay
+from outbox.runtime.availability import Availability, ReconnectBackoff
+from outbox.runtime.service import BackgroundLoop
+from outbox.settings import Settings
+
+SAFETY_NET = 10.0
+"""Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
+that it left behind."""
+
+_SHARE = 0.4
+"""Seconds between two looks for every idle worker of the fleet."""
+
+
+class RelayLoop(BackgroundLoop):
+    """Looks for jobs on their way to one connection, and moves them. An idle look is one statement."""
+
+    def __init__(self, settings: Settings, connection: str, events: Events, *, interval: float) -> None:
+        super().__init__()
+        self._source = open_relay_source(settings)
+        self._target = open_relay_target(settings, connection)
+        self._relay = Relay(self._source, self._target, connection)
+        self._availability = Availability(f"relay to {connection}", events)
+        self._interval = interval
+        self.alone = False
+        """Whether the worker has nothing else to do: then it ends when its settings are wrong. A worker of a database
+        goes on; what is wrong is between its jobs and another store."""
+        self.idle_workers: Callable[[], int] = lambda: 1
+        """How many workers share the looking."""
+        self.connection = connection
+        self.queue = self._relay.queue
+        self.description = f"relay to {connection}, from {self._source.description}"
+
+    async def run(self) -> None:
+        patience = ReconnectBackoff()
+        try:
+            while not self.stopping:
+                begun = clock.now()
+                try:
+                    due = await self._move_what_is_due()
+                except BackendUnavailable as error:
+                    self._availability.failed(begun, error)
+                    await self.pause(patience.next())
+                except ConfigurationError as error:
+                    if self.alone:
+                        raise
+                    self._availability.failed(begun, error)
+                    await self.pause(self._rest())
+                else:
+                    self._availability.succeeded(begun)
+                    patience.reset()
+                    await self.pause(due)
+        finally:
+            await self._source.close()
+            await self._target.close()
+
+    async def check(self) -> None:
+        """Reach both stores. One that does not answer is waited for.
+
+        Raises:
+            ConfigurationError: one of them is not what outbox needs.
+        """
+        begun = clock.now()
+        try:
+            await self._source.check()
+            await self._target.check()
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+
+    async def on_the_way(self) -> bool:
+        """Whether there are jobs that the other store does not have yet. A database that does not answer may have some.
+
+        Raises:
+            ConfigurationError: the database is not what outbox needs, so that nobody can tell.
+        """
+        begun = clock.now()
+        try:
+            return await self._source.has_unrelayed(self.queue)
+        except BackendUnavailable as error:
+            self._availability.failed(begun, error)
+            return True
+
+    async def _move_what_is_due(self) -> float:
+        """Seconds until the next look."""
+        due = (await self._source.next_due([self.queue])).due
+        while due == 0 and not self.stopping and await self._relay.move():
+            pass
+        if self._availability.down:
+            # That there was nothing to move says nothing about the other store.
+            await self._target.check()
+        return min(due, self._rest()) if due else self._rest()
+
+    def _rest(self) -> float:
+        # Not all workers of a fleet at the same moment.
+        return max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+
+def relay_loops(settings: Settings, events: Events, *, interval: float) -> list[RelayLoop]:
+    """One for each connection that jobs are relayed to; none where no database is configured beside Redis.
+
+    Raises:
+        ConfigurationError: one of the connections is not what its settings say.
+    """
+    return [RelayLoop(settings, name, events, interval=interval) for name in relayed_connections(settings)]

@@ -1,0 +1,1 @@
+"""What a worker reports: log lines and counters."""

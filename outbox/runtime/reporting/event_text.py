@@ -1,0 +1,310 @@
+"""What each event says to people: how serious it is, one word, and one line."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import singledispatch
+from typing import NamedTuple
+
+from outbox.events import (
+    ConnectionDown,
+    ConnectionUp,
+    Event,
+    HookFailed,
+    JobCancelled,
+    JobEvent,
+    JobOverdue,
+    JobSettled,
+    JobStarted,
+    LeaseLost,
+    LogLinesDropped,
+    LoopBlocked,
+    ProcessAltered,
+    ProcessEnded,
+    ProcessStarted,
+    SettlementPostponed,
+    SettlementRefused,
+    SettlementsAbandoned,
+    SignalIgnored,
+    SourcesChanged,
+    WakeupsHeard,
+    WakeupsUnheard,
+    WorkerKilled,
+    WorkerPaused,
+    WorkerResumed,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+)
+from outbox.runtime.process.signals import signal_name
+from outbox.settlement import Failure, Outcome
+
+_LONGEST = 300
+_MOST_NAMES = 20
+
+
+class Level(Enum):
+    QUIET = "quiet"
+    GOOD = "good"
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Wording(NamedTuple):
+    level: Level
+    word: str
+    text: str
+
+
+_OUTCOMES = {
+    Outcome.COMPLETED: (Level.GOOD, "done"),
+    Outcome.RETRIED: (Level.WARNING, "retry"),
+    Outcome.FAILED: (Level.ERROR, "failed"),
+    Outcome.RELEASED: (Level.NOTICE, "released"),
+    Outcome.SNOOZED: (Level.NOTICE, "put back"),
+    Outcome.DEFERRED: (Level.QUIET, "deferred"),
+    Outcome.CANCELLED: (Level.NOTICE, "removed"),
+}
+
+
+@singledispatch
+def describe(event: Event) -> Wording:
+    return Wording(Level.QUIET, "event", one_line(str(event)))
+
+
+@describe.register
+def _(event: JobStarted) -> Wording:
+    rescued = ": an earlier attempt ended with its worker" if event.rescued else ""
+    return Wording(Level.QUIET, "running", f"{_job(event)}{rescued}")
+
+
+@describe.register
+def _(event: JobSettled) -> Wording:
+    level, word = _OUTCOMES[event.outcome]
+    text = f"{_job(event)}, {_seconds(event.seconds)}"
+    if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED):
+        text += f"; again in {_seconds(event.delay)}" if event.delay else "; again at once"
+    if event.failure is not None:
+        text += f": {_failure(event.failure)}"
+    return Wording(level, word, text)
+
+
+@describe.register
+def _(event: LeaseLost) -> Wording:
+    return Wording(Level.WARNING, "lost", f"{_job(event)}: {event.reason}; what it does now changes nothing")
+
+
+@describe.register
+def _(event: JobCancelled) -> Wording:
+    return Wording(
+        Level.NOTICE, "cancelled", f"{_job(event)}: removed by an operator; what it does now changes nothing"
+    )
+
+
+@describe.register
+def _(event: JobOverdue) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "overdue",
+        f"{_job(event)}: does not stop although {event.reason}; its slot stays taken until it does",
+    )
+
+
+@describe.register
+def _(event: HookFailed) -> Wording:
+    return Wording(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
+
+
+@describe.register
+def _(event: SettlementPostponed) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "postponed",
+        f"{_job(event)}: the store does not take its end ({event.outcome.value}) for now: {_failure(event.failure)}; "
+        "trying again while this worker runs",
+    )
+
+
+@describe.register
+def _(event: SettlementRefused) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "refused",
+        f"{_job(event)}: the store does not take its end ({event.outcome.value}): {_failure(event.failure)}; "
+        "it runs again when its lease ends",
+    )
+
+
+@describe.register
+def _(event: SettlementsAbandoned) -> Wording:
+    return Wording(
+        Level.ERROR,
+        "abandoned",
+        f"{event.connection}: the ends of {_jobs(len(event.job_ids))} could not be written before the worker had to "
+        "stop; they run again when their leases end",
+    )
+
+
+@describe.register
+def _(event: LoopBlocked) -> Wording:
+    where = [line.strip() for line in event.stack.splitlines() if line.strip()]
+    return Wording(
+        Level.WARNING,
+        "blocked",
+        f"the event loop has not run for {_seconds(event.seconds)}: a handler blocks it, at {' '.join(where[-2:])}; "
+        f"running: {', '.join(event.running)}",
+    )
+
+
+@describe.register
+def _(event: WorkerStarted) -> Wording:
+    woken = f", woken by {'; '.join(event.wakeups)}" if event.wakeups else ""
+    return Wording(
+        Level.NOTICE,
+        "started",
+        f"worker {event.worker} (pid {event.pid}) drains {', '.join(event.queues)} "
+        f"from {'; '.join(event.connections)}: {_jobs(event.concurrency)} at once, lease {event.lease:g} s{woken}",
+    )
+
+
+@describe.register
+def _(event: WorkerStopping) -> Wording:
+    verb = "is" if event.running == 1 else "are"
+    text = f"worker {event.worker}: {event.reason}; {_jobs(event.running)} {verb} running"
+    if event.error is not None:
+        return Wording(Level.ERROR, "stopping", f"{text}: {_failure(event.error)}")
+    return Wording(Level.NOTICE, "stopping", text)
+
+
+@describe.register
+def _(event: WorkerStopped) -> Wording:
+    return Wording(
+        Level.NOTICE,
+        "stopped",
+        f"worker {event.worker}: {event.processed} processed, {event.failed} failed, {event.handed_back} handed back",
+    )
+
+
+@describe.register
+def _(event: WorkerPaused) -> Wording:
+    verb = "goes" if event.running == 1 else "go"
+    text = f"worker {event.worker} claims nothing until CONT (USR2); {_jobs(event.running)} {verb} on"
+    return Wording(Level.NOTICE, "paused", text)
+
+
+@describe.register
+def _(event: WorkerResumed) -> Wording:
+    return Wording(Level.NOTICE, "resumed", f"worker {event.worker} claims jobs again (CONT)")
+
+
+@describe.register
+def _(event: SignalIgnored) -> Wording:
+    return Wording(Level.NOTICE, "signal", f"{event.signal}: {event.reason}")
+
+
+@describe.register
+def _(event: ProcessAltered) -> Wording:
+    by = f"; running or just ended: {_names(event.suspects)}" if event.suspects else ""
+    return Wording(Level.WARNING, "altered", one_line(f"a job {event.what}; {event.action}{by}"))
+
+
+@describe.register
+def _(event: LogLinesDropped) -> Wording:
+    lines = "1 log line was" if event.count == 1 else f"{event.count:,} log lines were"
+    return Wording(Level.WARNING, "dropped", f"{lines} not written: nothing read them in time, or writing failed")
+
+
+@describe.register
+def _(event: WorkerKilled) -> Wording:
+    text = f"worker {event.worker} ends with exit code {event.exit_code}, at once: {event.reason}"
+    if event.running:
+        count = "1 job waits" if len(event.running) == 1 else f"{len(event.running)} jobs wait"
+        text += f"; {count} for the end of the lease: {_names(event.running)}"
+    return Wording(Level.ERROR, "killed", text)
+
+
+@describe.register
+def _(event: ConnectionDown) -> Wording:
+    return Wording(Level.ERROR, "down", f"{event.connection}: {one_line(event.error)}; trying until it is back")
+
+
+@describe.register
+def _(event: ConnectionUp) -> Wording:
+    return Wording(Level.GOOD, "up", f"{event.connection}: back after {_seconds(event.seconds)}")
+
+
+@describe.register
+def _(event: WakeupsUnheard) -> Wording:
+    text = f"{event.connection}: {event.source} is not heard: {one_line(event.error)}; polling until it is"
+    return Wording(Level.WARNING, "wake-ups", text)
+
+
+@describe.register
+def _(event: WakeupsHeard) -> Wording:
+    return Wording(Level.GOOD, "wake-ups", f"{event.connection}: {event.source} is heard again")
+
+
+@describe.register
+def _(event: ProcessStarted) -> Wording:
+    return Wording(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
+
+
+@describe.register
+def _(event: ProcessEnded) -> Wording:
+    how = f"exit code {event.exit_code}" if event.exit_code >= 0 else signal_name(-event.exit_code)
+    if event.restart_in is None:
+        return Wording(Level.NOTICE, "process", f"{event.index} ended (pid {event.pid}, {how})")
+    again = f"in {_seconds(event.restart_in)}" if event.restart_in else "at once"
+    return Wording(Level.WARNING, "process", f"{event.index} ended (pid {event.pid}, {how}); starts again {again}")
+
+
+@describe.register
+def _(event: SourcesChanged) -> Wording:
+    return Wording(Level.NOTICE, "reload", ", ".join(event.paths))
+
+
+def banner(event: WorkerStarted) -> str:
+    """What a person sees first: what is drained, where it is, and how to stop."""
+    rows = [
+        ("drains", f"{', '.join(event.queues)}{' (in this order)' if len(event.queues) > 1 else ''}"),
+        *(("from", connection) for connection in event.connections),
+        ("at once", f"{_jobs(event.concurrency)}, each held by a lease of {event.lease:g} s while it runs"),
+        *(("woken by", wakeups) for wakeups in event.wakeups),
+        ("stop", f"Ctrl-C, or kill -TERM {event.pid}"),
+    ]
+    lines = [
+        f"\x1b[1moutbox\x1b[0m  worker {event.worker}",
+        *(f"  \x1b[2m{key:<8}\x1b[0m {text}" for key, text in rows),
+    ]
+    return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """Printable, short, and without what would move a terminal's cursor."""
+    line = " ".join(text.split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def _job(event: JobEvent) -> str:
+    return f"{event.name} {event.job_id.hex[-12:]} attempt {event.attempt}"
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
+def _names(jobs: tuple[str, ...]) -> str:
+    more = f" and {len(jobs) - _MOST_NAMES} more" if len(jobs) > _MOST_NAMES else ""
+    return ", ".join(jobs[:_MOST_NAMES]) + more
+
+
+def _failure(failure: Failure) -> str:
+    return one_line(f"{failure.type}: {failure.message}" if failure.message else failure.type)
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,147 @@
+"""Wake-ups between processes on one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from outbox.wakeups.base import Wake
+from outbox.wakeups.polling import Polling
+from outbox.wakeups.sqlite_file_changes import FileChanges
+
+_TICK = 0.02
+"""Seconds between two wake-ups, however often others commit; and between two readings of the version where the kernel
+does not tell of changes: 4 microseconds each, no lock, no page but the first."""
+
+_STEP = 0.001
+"""Seconds between two readings after the file was written to: a commit can be seen when the disk has it."""
+
+_QUICK_STEPS, _STEPS = 50, 100
+"""Readings after the file was written to, in steps of `_STEP` and then of `_TICK`: for a second in all. A transaction
+that is longer writes once more when it commits."""
+
+
+class DataVersion(Polling):
+    """Reads `PRAGMA data_version <https://sqlite.org/pragma.html#pragma_data_version>`_ while it is waited for: it
+    changes when another connection has committed, whatever it has committed. A busy worker reads nothing, and an idle
+    one nothing while the kernel tells of no write to the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._changes: FileChanges | None = None
+        self._asked_kernel = False
+        self._seen: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._listening: int | None = None
+        self._steps = 0
+        self._changed = False
+        """Somebody has committed, and the wait was not ended for it yet."""
+        self._woken = -math.inf
+
+    @classmethod
+    def of(cls, url: URL) -> DataVersion | None:
+        """None for a database that is in no file of its own: nobody else can write to it."""
+        if url.database in {None, "", ":memory:"} or url.query.get("uri"):
+            return None
+        return cls(Path(url.database).resolve())
+
+    async def wait(self, seconds: float) -> Wake:
+        loop = asyncio.get_running_loop()
+        self._tick(loop)
+        try:
+            return await super().wait(seconds)
+        finally:
+            self._stop(loop)
+
+    def clear(self) -> Wake:
+        self._look()
+        self._changed = False
+        return super().clear()
+
+    def close(self) -> None:
+        super().close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._close_changes()
+
+    def _written(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The kernel tells that the file was written to. It is not asked again while the version is read often."""
+        self._stop(loop)
+        self._tick(loop)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._changed |= self._look()
+        pause = self._woken + _TICK - loop.time()
+        if self._changed and pause <= 0:
+            self._changed, self._woken = False, loop.time()
+            self.wake(Wake.MAYBE)
+        if self._changes is None or self._changed:
+            self._timer = loop.call_later(min(_TICK, max(_STEP, pause)), self._tick, loop)
+        elif self._steps > 0:
+            self._steps -= 1
+            quick = self._steps >= _STEPS - _QUICK_STEPS
+            self._timer = loop.call_later(_STEP if quick else _TICK, self._tick, loop)
+        else:
+            self._timer, self._listening = None, self._changes.descriptor
+            loop.add_reader(self._listening, self._written, loop)
+
+    def _look(self) -> bool:
+        """Whether somebody else has committed since the last look."""
+        written = self._changes is not None and self._changes.drain()
+        if written:
+            self._steps = _STEPS
+        version = self._read()
+        if version is None or version == self._seen:
+            return False
+        self._seen = version
+        if not written:
+            # This was what had been written. What was written meanwhile may be of a commit that is still under way.
+            self._steps = 0
+        if self._changes is not None:
+            self._changes.committed()
+            if self._changes.deaf:
+                self._close_changes()
+        return True
+
+    def _read(self) -> int | None:
+        # The file may not be there yet, or be locked for a moment by who recovers it. The next tick sees it.
+        with suppress(sqlite3.Error):
+            if self._connection is None:
+                # Without waiting for locks, and without creating what is not there.
+                where = f"{self._path.as_uri()}?mode=rw"
+                # Used from two threads, but never at once.
+                self._connection = sqlite3.connect(where, uri=True, timeout=0, check_same_thread=False)
+            if not self._asked_kernel:
+                # Only after a reading the write-ahead log is there, for as long as this connection is.
+                _version(self._connection)
+                self._asked_kernel = True
+                self._changes = FileChanges.of(self._path)
+            return _version(self._connection)
+        return None
+
+    def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._listening is not None:
+            loop.remove_reader(self._listening)
+            self._listening = None
+
+    def _close_changes(self) -> None:
+        changes, self._changes = self._changes, None
+        if changes is not None:
+            changes.close()
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    row = connection.execute("PRAGMA data_version").fetchone()
+    return int(row[0])
