@@ -1,8 +1,8 @@
 """``python -m benchmarks.contention DATABASE_URL [brief]``: how often 16 claimers wait for each other.
 
 Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server, MySQL or MariaDB, counts the
-waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``short_jobs``, claims say that
-they are, and MySQL holds jobs where they are. For docs/decisions/0002-holding-a-job.md it was run with
+waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``short_jobs``, claims say
+that they are, and MySQL holds jobs where they are. For docs/decisions/0002-holding-a-job.md it was run with
 `Dialect.reserve` as it was, and again with one that wrote `reserved_until` only, on both servers.
 """
 

@@ -184,8 +184,8 @@ class JobClaims(Protocol):
         """Take up to ``limit`` claimable jobs, those of earlier queues first, by priority and then by when they became
         available. Each call writes one new token into what it takes and counts an attempt. Paused queues give nothing.
 
-        With ``short_jobs``, whoever calls is going to settle or extend all of them within about a second. A store may then
-        hold them in a way that is cheaper, although it is in the way of other claims for as long as it lasts.
+        With ``short_jobs``, the caller settles or extends all of them within about a second. A store may then hold them
+        in a way that is cheaper, although it is in the way of other claims for as long as it lasts.
         """
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:

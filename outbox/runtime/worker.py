@@ -75,8 +75,8 @@ class Worker:
     """Drains one or several connections, which share the slots of this process.
 
     ``drivers`` belong to the worker from then on: it uses them in a thread of its own, and closes them. Without
-    ``wakeup_selector``, only this process itself tells it of new jobs. ``relays`` run beside; without drivers, they are all that
-    it does.
+    ``wakeup_selector``, only this process itself tells it of new jobs. ``relays`` run beside; without drivers, they are
+    all that it does.
     """
 
     def __init__(

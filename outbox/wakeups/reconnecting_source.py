@@ -18,7 +18,7 @@ _log = logging.getLogger("outbox.wakeups")
 
 
 class Listening(ABC):
-    """A `outbox.wakeups.base.Source` that is one task. Workers poll while it does not hear, as they would without it."""
+    """A `outbox.wakeups.base.Source` that is one task. Workers poll while it hears nothing."""
 
     name: str
     """What the banner says."""

@@ -74,7 +74,7 @@ async def test_a_page_that_finds_too_little_ends_and_can_be_gone_on_from(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("database", "redis"):
-        monkeypatch.setattr(f"outbox.drivers.{module}.paging.EXAMINED_PER_PAGE", 10)
+        monkeypatch.setattr(f"outbox.drivers.{module}.operations.job_pages.EXAMINED_PER_PAGE", 10)
     assert filters.EXAMINED_PER_PAGE > 10
     await driver.insert(envelopes(25))
     await driver.insert([envelope(priority=9)._replace(name="tests.Rare")])

@@ -286,7 +286,7 @@ def test_nan_reaches_the_worker_where_it_is_serialised() -> None:
         (Box, Box[int](content=1), {}, r"Box\[int\] loads as Box"),
         (bytes, b"abcd", {"ser_json_bytes": "base64"}, "ser_json_bytes and val_json_bytes"),
         (bytes, b"\xff", {}, "'value' cannot be serialised"),
-        (Serialized, Serialized(1, "x"), {}, r"'value\.seal' .* excluded"),
+        (Serialized, Serialized(1, "x"), {}, r"'value\.serialize' .* excluded"),
         (dict[Any, int], {1: 1, "1": 2}, {}, "'value' .* written alike"),
         (dict[int | str, int], {1: 1, "1": 2}, {}, "'value' .* written alike"),
         (dict[Any, int], {1: 1}, {}, "'value' would be lost"),

@@ -12,7 +12,7 @@ from outbox.wakeups.reconnecting_source import Listening
 
 
 class BinaryLog(Listening):
-    """One stream for a process, or, under a supervisor, for all of its processes: see `outbox.wakeups.supervisor_fanout`."""
+    """One stream for a process, or for all processes of a supervisor: see `outbox.wakeups.supervisor_fanout`."""
 
     name = "binlog"
 

@@ -1,8 +1,8 @@
 """Where claims begin, when they cannot afford to begin at the head of the claim index.
 
 A lane is a queue and a priority: one stretch of the claim index, in the order in which its jobs became available. Each
-is remembered by where this process last took jobs from it. Whatever lands behind that mark, such as a job whose
-transaction committed late, is found by a look from the lane's head, which moves the mark back: see `scan_cost` for when.
+is remembered by where this process last took jobs from it. Whatever lands behind that cursor, such as a job whose
+transaction committed late, is found by a probe from the head, which moves the cursor back: see `scan_cost` for when.
 
 Where claims can afford the head, those of a backlog mostly go on where the last one ended: see `BacklogCursor`.
 """

@@ -110,8 +110,8 @@ class Database:
         confirm: PlainWork[T | None] | None = None,
         on_unconfirmed: Callable[[], None] | None = None,
     ) -> T:
-        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry. ``on_unconfirmed`` is called when it
-        becomes unknown whether ``work`` was committed: this may give up before it has found out."""
+        """`write` for statements that need nothing of SQLAlchemy, and are in a hurry. ``on_unconfirmed`` is called when
+        it becomes unknown whether ``work`` was committed: this may give up before it has found out."""
         return await self._write(_plainly, work, confirm, on_unconfirmed)
 
     async def read_plain(self, work: PlainWork[T]) -> T:

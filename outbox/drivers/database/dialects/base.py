@@ -256,8 +256,9 @@ class Dialect(ABC):
         cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT id, {self.placeholder}, queue, name, priority, payload, headers, attempts, "
-            f"CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
+            f"attempts, exception, failed_at) SELECT id, {self.placeholder}, queue, name, priority, payload, headers, "
+            f"attempts, CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} "
+            f"WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_unreadable(self, count: int) -> str:
@@ -265,8 +266,8 @@ class Dialect(ABC):
         cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT {cases}, {self.placeholder}, {self.as_failed}, {cases}, {self.now} "
-            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
+            f"attempts, exception, failed_at) SELECT {cases}, {self.placeholder}, {self.as_failed}, {cases}, "
+            f"{self.now} FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
         )
 
     def remove_unreadable(self, count: int) -> str:
@@ -315,7 +316,8 @@ class Dialect(ABC):
     def keep_failed(self, count: int) -> str:
         """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: id, connection,
         queue, name, priority, payload, headers, attempts, exception, when it failed, the same again."""
-        row = f"({self.placeholders(9)}, CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END)"
+        failed_at = f"CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END"
+        row = f"({self.placeholders(9)}, {failed_at})"
         return (
             f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
             f"attempts, exception, failed_at) VALUES {', '.join([row] * count)}"
@@ -325,8 +327,8 @@ class Dialect(ABC):
         """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
         return (
             f"{self.insert_into} SELECT id, {self.as_live}, 0, "
-            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)}) "
-            f"{self.keep_existing}"
+            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} "
+            f"WHERE id IN ({self.placeholders(count)}) {self.keep_existing}"
         )
 
     def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
@@ -373,7 +375,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
-        """``priority_cursors`` are queues and priorities. A dialect that keeps nothing deleted is asked for all of them."""
+        """``priority_cursors`` are queues and priorities. A dialect that keeps nothing deleted is asked for all."""
 
     def count_workers(self, queues: int, unseen_for: int) -> str:
         """How many workers were seen in the last ``unseen_for`` microseconds, and how many of them take jobs of one of

@@ -117,7 +117,10 @@ class MySQL(Dialect):
         return ", ".join([f"x'{key.hex()}'" for key in ids]), ()
 
     def remove_held(self, ids: str) -> str:
-        return f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"
+        return (
+            f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} "
+            f"WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"
+        )
 
     def remove(self, count: int) -> str:
         # The form for several tables, because the one for a single table takes no index hint. And a look at a column

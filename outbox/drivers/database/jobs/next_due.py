@@ -51,7 +51,7 @@ async def probe_heads(
     queues: Sequence[str],
     priority_cursors: Collection[PriorityCursor],
 ) -> set[PriorityCursor]:
-    """Which of the ``priority_cursors`` have something that may be claimable. Their marks are moved to where that begins."""
+    """Which of the ``priority_cursors`` have something that may be claimable. They are moved to where that begins."""
     if cursors.needs_census:
         await count_workers(database, connection, cursors, queues)
     rows, seconds = await _read(database, connection, queues, priority_cursors)
