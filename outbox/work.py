@@ -1,7 +1,8 @@
 """``python -m outbox.work [MODULE[:ATTRIBUTE]]``: a worker, or several under a supervisor.
 
 Exit codes are those of `outbox.runtime.process.exit_codes`: 0 asked to stop or done, 1 an unexpected error,
-2 configuration, 12 ``--memory``, 13 to a supervisor, 14 every slot stuck, 15 event loop blocked, 130 a second INT, TERM, QUIT or HUP.
+2 configuration, 12 ``--memory``, 13 to a supervisor, 14 every slot stuck, 15 event loop blocked, 130 a second INT,
+TERM, QUIT or HUP.
 """
 
 from __future__ import annotations

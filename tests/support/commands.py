@@ -88,9 +88,9 @@ async def break_payload(driver: DatabaseDriver, claim: Claim, payload: str) -> N
 
 async def age_failure(driver: DatabaseDriver, claim: Claim, seconds: float) -> None:
     """Let a job have failed ``seconds`` ago, by the database's clock."""
-    then = driver._database.dialect.later(str(int(-seconds * 1e6)))
+    then = driver._database.dialect.now_plus(str(int(-seconds * 1e6)))
     # Through the driver, because SQLite's format of a moment looks like a parameter to SQLAlchemy.
-    mark = driver._database.dialect.p
+    mark = driver._database.dialect.placeholder
     async with driver._database.engine.connect() as connection:
         await connection.exec_driver_sql(
             f"UPDATE queue_failed_jobs SET failed_at = {then} WHERE id = {mark}", (claim.fence.job_id.bytes,)

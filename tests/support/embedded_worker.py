@@ -88,7 +88,7 @@ class Embedded:
     async def idle(self) -> None:
         """Until each of its claimers sleeps for longer than a moment."""
         async with asyncio.timeout(PATIENCE):
-            for lane in self.worker._lanes:
+            for lane in self.worker._consumers:
                 while not getattr(lane.wakeups, "_waiter", None):
                     await asyncio.sleep(0.005)
         # The short naps after a claim are over.
@@ -109,7 +109,7 @@ async def working(
     chosen = WorkerOptions(sleep=sleep, wake=wake, **options)  # type: ignore[arg-type]
     events = Events()
     waking = WakeupSelector(settings, wake, events)
-    worker = Worker(chosen, [open_driver(settings, connection)], events, name="embedded", waking=waking)
+    worker = Worker(chosen, [open_driver(settings, connection)], events, name="embedded", wakeup_selector=waking)
     embedded = Embedded(worker, events)
     task = asyncio.create_task(worker.run())
     try:

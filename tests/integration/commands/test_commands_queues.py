@@ -54,7 +54,7 @@ async def test_the_oldest_is_the_first_that_became_ready(driver: DatabaseDriver)
     await execute(
         driver,
         "UPDATE queue_jobs SET available_at = :then WHERE id = :id",
-        then=driver._database.dialect.moment(first.available_at.replace(year=first.available_at.year - 1)),
+        then=driver._database.dialect.timestamp(first.available_at.replace(year=first.available_at.year - 1)),
         id=first.id.bytes,
     )
     [counts] = await driver.counts()

@@ -85,7 +85,7 @@ VERBS: dict[str, Verb] = {
     "settle": lambda driver: settle(driver),
     "extend": lambda driver: extend(driver),
     "insert": lambda driver: driver.insert([envelope(), envelope(queue="mail")]),
-    "accept": lambda driver: driver.accept([envelope()]),
+    "accept": lambda driver: driver.insert_once([envelope()]),
     "list": lambda driver: driver.list_jobs(),
     "failed": lambda driver: driver.list_failed(),
     "counts": lambda driver: driver.counts(),

@@ -478,7 +478,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
     """It was asked to stop before it heard of that."""
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
-        [lane] = worker.worker._lanes
+        [lane] = worker.worker._consumers
         assert isinstance(lane.driver, RedisDriver)
         monkeypatch.setattr(lane.driver._standing._line, "_hear", lambda message: None)
         await redis.insert([serialize(Arrival().job, Options())])

@@ -234,11 +234,11 @@ def just_before(redis: RedisDriver, meanwhile: Callable[[], Awaitable[None]], mo
     insert_once = redis.insert_once
 
     async def accept_late(envelopes: Sequence[Envelope]) -> frozenset[outbox.JobId]:
-        monkeypatch.setattr(redis, "accept", insert_once)
+        monkeypatch.setattr(redis, "insert_once", insert_once)
         await meanwhile()
         return await insert_once(envelopes)
 
-    monkeypatch.setattr(redis, "accept", accept_late)
+    monkeypatch.setattr(redis, "insert_once", accept_late)
 
 
 @pytest.mark.usefixtures("looking_at_once")

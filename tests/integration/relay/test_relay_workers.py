@@ -108,7 +108,7 @@ class Watched:
             self.moves.release()
             return await move()
 
-        monkeypatch.setattr(self.loop._source, "look", counted_look)
+        monkeypatch.setattr(self.loop._source, "next_due", counted_look)
         monkeypatch.setattr(self.loop._relay, "move", counted_move)
 
     @property

@@ -40,7 +40,7 @@ async def test_a_commit_of_another_process_wakes_the_worker(migrated_url: str) -
 
 async def test_jobs_of_other_queues_and_rows_of_other_tables_wake_nobody(migrated_url: str) -> None:
     async with working(migrated_url) as worker:
-        looks = worker.worker._lanes[0].claimer._nap
+        looks = worker.worker._consumers[0].claimer._idle_poller
         before = looks._known, looks._expecting
         await put(migrated_url, Arrival().job, queue="elsewhere")
         with sql.connection(migrated_url) as connection:
@@ -52,7 +52,7 @@ async def test_jobs_of_other_queues_and_rows_of_other_tables_wake_nobody(migrate
             await put(migrated_url, last.job, queue="after")
             await last()
         assert (looks._known, looks._expecting) == before
-        assert worker.worker._lanes[0].wakeups.clear() == 0
+        assert worker.worker._consumers[0].wakeups.clear() == 0
 
 
 async def test_a_statement_in_the_log_does_as_well_as_rows(migrated_url: str, backend: str) -> None:
