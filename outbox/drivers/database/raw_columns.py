@@ -5,10 +5,13 @@ SQLite keeps any value in any column, and servers have modes that keep dates whi
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Table, Text, literal, type_coerce
+from sqlalchemy import Column, ColumnElement, DateTime, Integer, LargeBinary, Table, Text, literal, type_coerce
 
 from outbox.ids import JobId
 
@@ -20,8 +23,44 @@ def as_stored(column: Column[Any]) -> ColumnElement[Any]:
     return type_coerce(column, Text).label(column.name)
 
 
-def all_as_stored(table: Table) -> list[ColumnElement[Any]]:
-    return [as_stored(column) for column in table.c]
+def all_as_stored(table: Table, names: Collection[str]) -> list[ColumnElement[Any]]:
+    """Those columns of ``table`` that are among ``names``."""
+    return [as_stored(column) for column in table.c if column.name in names]
+
+
+def values(table: Table, row: Mapping[str, Any], parse_moment: Callable[[Any], datetime]) -> dict[str, Any]:
+    """The columns of ``table`` that ``row`` has, by name, each as its type says: bytes, text, number or aware datetime.
+    NULL is None in a column that may be NULL."""
+    found: dict[str, Any] = {}
+    for column in table.c:
+        if column.name in row:
+            value = row[column.name]
+            kind = column.type
+            if (value is None and column.nullable) or isinstance(kind, LargeBinary):
+                found[column.name] = value
+            elif isinstance(kind, DateTime):
+                found[column.name] = parse_moment(value)
+            else:
+                found[column.name] = number(value) if isinstance(kind, Integer) else text(value)
+    return found
+
+
+class Selection:
+    """The columns of a SELECT that is written as text, and the named tuple of its rows."""
+
+    def __init__(self, expressions: Mapping[str, str]) -> None:
+        """``expressions`` are SQL, by the name that each value has in a row."""
+        self._expressions = expressions
+        self.sql = ", ".join(expressions.values())
+        named_tuple: Any = namedtuple  # noqa: PYI024 - no type checker knows fields that are not written out
+        self._make = named_tuple("Row", expressions)._make
+
+    def also(self, **expressions: str) -> Selection:
+        """This selection with more columns at its end."""
+        return Selection({**self._expressions, **expressions})
+
+    def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
+        return list(map(self._make, rows))
 
 
 def value_as_stored(value: Any) -> ColumnElement[Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Flag, auto
 from typing import Any
 
 from sqlalchemy import (
@@ -71,17 +72,31 @@ _INNODB: dict[str, Any] = {
     "mariadb_charset": "utf8mb4",
 }
 
+
+class Use(Flag):
+    """Which general statements name a column of `jobs`. A column that has neither is named only by code about it."""
+
+    ENVELOPE = auto()
+    """An INSERT takes the value from the attribute of the same name of `Envelope`."""
+    CLAIM = auto()
+    """A claim reads it."""
+
+
+_BOTH = {"use": Use.ENVELOPE | Use.CLAIM}
+_ENVELOPE = {"use": Use.ENVELOPE}
+_CLAIM = {"use": Use.CLAIM}
+
 jobs = Table(
     "queue_jobs",
     metadata,
-    Column("id", _binary(), primary_key=True),
-    Column("queue", _ascii(64), nullable=False),
-    Column("name", _ascii(255), nullable=False),
-    Column("priority", _small(), nullable=False),
-    Column("payload", JSON(), nullable=False),
-    Column("headers", JSON(), nullable=False),
-    Column("attempts", _small(), nullable=False),
-    Column("available_at", _moment(), nullable=False),
+    Column("id", _binary(), primary_key=True, info=_CLAIM),
+    Column("queue", _ascii(64), nullable=False, info=_ENVELOPE),
+    Column("name", _ascii(255), nullable=False, info=_BOTH),
+    Column("priority", _small(), nullable=False, info=_BOTH),
+    Column("payload", JSON(), nullable=False, info=_BOTH),
+    Column("headers", JSON(), nullable=False, info=_BOTH),
+    Column("attempts", _small(), nullable=False, info=_CLAIM),
+    Column("available_at", _moment(), nullable=False, info=_CLAIM),
     Column("reserved_by", _binary()),
     Column("reserved_until", _moment()),
     Column("created_at", _moment(), nullable=False),
@@ -109,6 +124,16 @@ failed_jobs = Table(
     Index("queue_failed_jobs_queue", "queue", "failed_at"),
     **_INNODB,
 )
+
+
+def _names(use: Use) -> tuple[str, ...]:
+    return tuple(column.name for column in jobs.c if use in column.info.get("use", Use(0)))
+
+
+FROM_ENVELOPE = _names(Use.ENVELOPE)
+CLAIMED = _names(Use.CLAIM)
+KEPT = tuple(column.name for column in jobs.c if column.name in failed_jobs.c)
+"""Columns of `jobs` that a failed job keeps, and that a retry puts back: those that `failed_jobs` has too."""
 
 workers = Table(
     "queue_workers",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, and_, delete, literal, or_
 
-from outbox.drivers.database.tables import jobs
+from outbox.drivers.database.raw_columns import Selection
+from outbox.drivers.database.tables import CLAIMED, FROM_ENVELOPE, KEPT, failed_jobs, jobs
 from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
 from outbox.job import PRIORITIES
 
-_INSERT_COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
-_CLAIM_COLUMNS = "id, name, priority, payload, headers, attempts, reserved_by IS NOT NULL, available_at"
 MICROSECONDS = 1_000_000
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
@@ -24,8 +26,9 @@ _MAX_ATTEMPTS = 65_535
 
 _NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 _DUE_ROWS_LOOKED_AT = 1_000
-# A row that was written with another priority failed because of it.
-_PRIORITY_IN_RANGE = "CASE WHEN priority BETWEEN 0 AND 9 THEN priority ELSE 5 END"
+_KEPT = ", ".join(KEPT)
+_INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at)"
+_from_envelope = attrgetter(*FROM_ENVELOPE)
 
 Statement = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
@@ -46,10 +49,9 @@ class Dialect(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. On a nearly empty table the optimizer would rather scan all of it,
     and lock or wait for rows that are none of the statement's business."""
-    insert_into = f"INSERT INTO queue_jobs ({_INSERT_COLUMNS})"
+    insert_into = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
     keep_existing: str
     """What ends an INSERT that leaves rows alone whose id is there already."""
-    replace: str
     row_list: str = ""
     """What goes before a list of rows on the right of IN."""
     unchecked: str = ""
@@ -60,13 +62,15 @@ class Dialect(ABC):
     claims had better not begin at its head: see `cursors`."""
     row_key: str = "id"
     """What tells a row of ``queue_jobs`` from all others, whatever is in its columns."""
-    key_of_claim: str = ""
-    """The same as a column more of what may be claimed, where it is not the id."""
-    as_failed: str
-    """Columns of an unreadable row as ``queue_failed_jobs`` can hold them: queue, name, priority, payload, headers,
-    attempts."""
-    as_live: str = f"queue, name, {_PRIORITY_IN_RANGE}, payload, headers"
-    """Columns of a failed row as a claim can read them: queue, name, priority, payload, headers."""
+    claimable = Selection({**{name: name for name in CLAIMED}, "rescued": "reserved_by IS NOT NULL"})
+    """What `select_claimable` reads of a row."""
+    as_failed: Mapping[str, str]
+    """Columns of an unreadable row as ``queue_failed_jobs`` can hold them, where that takes more than the column."""
+    # A row that was written with another priority failed because of it.
+    as_live: Mapping[str, str] = MappingProxyType(
+        {"priority": "CASE WHEN priority BETWEEN 0 AND 9 THEN priority ELSE 5 END", "attempts": "0"}
+    )
+    """Columns of a failed row as a claim can read them, where that takes more than the column."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
 
@@ -94,12 +98,12 @@ class Dialect(ABC):
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
-        middle, end = f", {self.placeholders(5)}, 0, ", f", {self.now})"
+        middle, end = f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now})"
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:
             key, key_parameters = self.id_list([job.id.bytes])
-            parameters += (*key_parameters, job.queue, job.name, job.priority, job.payload, job.headers)
+            parameters += (*key_parameters, *_from_envelope(job))
             if job.available_at is not None:
                 available = self.placeholder
                 parameters.append(self.timestamp(job.available_at))
@@ -130,8 +134,8 @@ class Dialect(ABC):
         return self._claimable(f"({ranges})")
 
     def select_claimable_in(self, priority: int) -> str:
-        """The same of one priority, from a moment on, with a column more: whether there may be a job of a more urgent
-        one. Parameters: queue, once for each more urgent priority; queue, moment, queue, limit."""
+        """The same of one priority, from a moment on. The column ``urgent`` says whether there may be a job of a more
+        urgent one. Parameters: queue, once for each more urgent priority; queue, moment, queue, limit."""
         firsts = [f"{self.first(self.placeholder, str(urgent))} <= {self.now}" for urgent in range(priority)]
         return self._claimable(
             f"priority = {priority} AND available_at >= {self.placeholder} AND available_at <= {self.now}",
@@ -140,16 +144,16 @@ class Dialect(ABC):
 
     def _claimable(self, where: str, more: str = "") -> str:
         return (
-            f"SELECT {_CLAIM_COLUMNS}{self.key_of_claim}{more} FROM queue_jobs {self.claim_hint} "
+            f"SELECT {self.claimable.sql}{more} FROM queue_jobs {self.claim_hint} "
             f"WHERE queue = {self.placeholder} AND {where} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
             f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}"
         )
 
-    def key_of(self, row: Sequence[Any]) -> Any:
-        """The row key of a row that may be claimed."""
-        return row[0]
+    def key_of(self, row: Any) -> Any:
+        """The row key of a row of `claimable`."""
+        return row.id
 
     def first(self, queue: str, priority: str) -> str:
         """When the first job of a queue and priority becomes available, as an expression; both are expressions."""
@@ -255,19 +259,17 @@ class Dialect(ABC):
         """Parameters: connection; (id, exception as JSON) per row; ids."""
         cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
-            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT id, {self.placeholder}, queue, name, priority, payload, headers, "
-            f"attempts, CASE id {cases} END, {self.now} FROM queue_jobs {self.primary_hint} "
-            f"WHERE id IN ({self.placeholders(count)})"
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, CASE id {cases} END, {self.now} "
+            f"FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_unreadable(self, count: int) -> str:
-        """Parameters: (row key, id) per row; connection; (row key, exception as JSON) per row; row keys."""
+        """Parameters: connection; (row key, id) per row; (row key, exception as JSON) per row; row keys."""
         cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
+        kept = [cases if name == "id" else self.as_failed.get(name, name) for name in KEPT]
         return (
-            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) SELECT {cases}, {self.placeholder}, {self.as_failed}, {cases}, "
-            f"{self.now} FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {cases}, {self.now} "
+            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
         )
 
     def remove_unreadable(self, count: int) -> str:
@@ -276,16 +278,20 @@ class Dialect(ABC):
 
     def rows_of_queue(self, limit: int) -> str:
         """Rows of a queue that no worker can drain, as `unclaimable` gives them. Parameters: queue."""
-        return (
-            f"SELECT {self._unreadable_columns} FROM queue_jobs {self.claim_hint} WHERE {self.is_queue} LIMIT {limit}"
-        )
+        return f"SELECT {self.unreadable.sql} FROM queue_jobs {self.claim_hint} WHERE {self.is_queue} LIMIT {limit}"
 
     is_queue: str
     """Whether a row is in a queue, which may be NULL. Parameters: queue."""
 
-    @property
-    def _unreadable_columns(self) -> str:
-        return f"{_CLAIM_COLUMNS}, {self.row_key}, reserved_until"
+    @cached_property
+    def unreadable(self) -> Selection:
+        """What `unclaimable` and `rows_of_queue` read of a row."""
+        return self.claimable.also(row_key=self.row_key, reserved_until="reserved_until")
+
+    @cached_property
+    def claimable_in(self) -> Selection:
+        """What `select_claimable_in` reads of a row."""
+        return self.claimable.also(urgent="")
 
     @abstractmethod
     def queues_of_jobs(self) -> str:
@@ -293,9 +299,9 @@ class Dialect(ABC):
 
     @abstractmethod
     def unclaimable(self, limit: int, longest_hold: int) -> str:
-        """Rows of a queue that no claim meets: columns of a claim, the row key, reserved_until. Only ranges of the
-        claim index are read, and the first due rows for holds that end later than ``longest_hold`` microseconds from
-        now. Parameters: queue, once for each placeholder."""
+        """Rows of a queue that no claim meets. Only ranges of the claim index are read, and the first due rows for
+        holds that end later than ``longest_hold`` microseconds from now. Parameters: queue, once for each
+        placeholder."""
 
     def _held_for_ever(self, longest_hold: int) -> str:
         """The row keys of those among the first due rows of a queue."""
@@ -314,20 +320,19 @@ class Dialect(ABC):
         )
 
     def keep_failed(self, count: int) -> str:
-        """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: id, connection,
-        queue, name, priority, payload, headers, attempts, exception, when it failed, the same again."""
-        failed_at = f"CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END"
-        row = f"({self.placeholders(9)}, {failed_at})"
-        return (
-            f"{self.replace} INTO queue_failed_jobs (id, connection, queue, name, priority, payload, headers, "
-            f"attempts, exception, failed_at) VALUES {', '.join([row] * count)}"
-        )
+        """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: all columns in their
+        order, ``failed_at`` twice."""
+        earlier = f"CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END"
+        row = ", ".join(earlier if column.name == "failed_at" else self.placeholder for column in failed_jobs.c)
+        names = ", ".join(failed_jobs.c.keys())
+        return f"REPLACE INTO queue_failed_jobs ({names}) VALUES {', '.join([f'({row})'] * count)}"
 
     def copy_from_failed(self, count: int) -> str:
         """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
+        live = [self.as_live.get(name, name) for name in KEPT]
         return (
-            f"{self.insert_into} SELECT id, {self.as_live}, 0, "
-            f"{self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} "
+            f"INSERT INTO queue_jobs ({_KEPT}, available_at, created_at) "
+            f"SELECT {', '.join(live)}, {self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} "
             f"WHERE id IN ({self.placeholders(count)}) {self.keep_existing}"
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Select, Table, TextClause, column, func, text
+from sqlalchemy import Integer, Select, Table, TextClause, column, func, text
 
+from outbox.drivers.database import tables
 from outbox.drivers.database.dialects.base import MICROSECONDS, PRIORITY_LIST, Dialect, Statement
 from outbox.drivers.database.tables import CLAIM_INDEX
 from outbox.envelope import Envelope
@@ -25,14 +27,18 @@ class MySQL(Dialect):
     primary_hint = "FORCE INDEX (PRIMARY)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
-    replace = "REPLACE"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
     keeps_deleted = True
     is_queue = "queue <=> %s"
-    as_failed = (
-        "COALESCE(LEFT(CONVERT(queue USING ascii), 64), ''), COALESCE(LEFT(CONVERT(name USING ascii), 255), ''), "
-        "LEAST(GREATEST(COALESCE(priority, 5), 0), 65535), COALESCE(payload, 'null'), COALESCE(headers, '{}'), "
-        "LEAST(GREATEST(COALESCE(attempts, 0), 0), 65535)"
+    as_failed = MappingProxyType(
+        {
+            "queue": "COALESCE(LEFT(CONVERT(queue USING ascii), 64), '')",
+            "name": "COALESCE(LEFT(CONVERT(name USING ascii), 255), '')",
+            "priority": "LEAST(GREATEST(COALESCE(priority, 5), 0), 65535)",
+            "payload": "COALESCE(payload, 'null')",
+            "headers": "COALESCE(headers, '{}')",
+            "attempts": "LEAST(GREATEST(COALESCE(attempts, 0), 0), 65535)",
+        }
     )
     settings = (
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', "
@@ -60,11 +66,9 @@ class MySQL(Dialect):
             return self.insert(jobs)
         document = _Document()
         job_id = document.column([job.id.hex for job in jobs], "CHAR(32)")
-        payload = document.column([job.payload for job in jobs], _LONG_TEXT)
-        queue = document.column_unless_constant([job.queue for job in jobs], _LONG_TEXT)
-        name = document.column_unless_constant([job.name for job in jobs], _LONG_TEXT)
-        priority = document.column_unless_constant([job.priority for job in jobs], "BIGINT")
-        headers = document.column_unless_constant([job.headers for job in jobs], _LONG_TEXT)
+        given = [
+            document.column_unless_constant([getattr(job, name) for job in jobs], kind) for name, kind in _FROM_ENVELOPE
+        ]
         available = self.now
         if any(job.delay for job in jobs):
             delays = [int(job.delay * MICROSECONDS) for job in jobs]
@@ -73,8 +77,8 @@ class MySQL(Dialect):
             moments = [None if job.available_at is None else self.timestamp(job.available_at) for job in jobs]
             available = f"COALESCE({document.column(moments, 'VARCHAR(26)')}, {available})"
         return (
-            f"{self.insert_into} SELECT UNHEX({job_id}), {queue}, {name}, {priority}, {payload}, {headers}, 0, "
-            f"{available}, {self.now} FROM {document} AS listed {self.keep_existing}",
+            f"{self.insert_into} SELECT UNHEX({job_id}), {', '.join(given)}, 0, {available}, {self.now} "
+            f"FROM {document} AS listed {self.keep_existing}",
             (),
         )
 
@@ -101,7 +105,7 @@ class MySQL(Dialect):
         return f"SELECT DISTINCT queue FROM queue_jobs {self.claim_hint}"
 
     def unclaimable(self, limit: int, longest_hold: int) -> str:
-        columns = self._unreadable_columns
+        columns = self.unreadable.sql
         # Two statements in one: each alone is a range, and what is held for ever is in no index.
         return (
             f"(SELECT {columns} FROM queue_jobs {self.claim_hint} WHERE queue = %s AND (priority < 0 OR priority > 9 "
@@ -151,6 +155,9 @@ class MySQL(Dialect):
 # Below it, reading the document takes the server longer than it saves.
 _WORTH_A_DOCUMENT = 30
 _LONG_TEXT = "LONGTEXT CHARACTER SET utf8mb4"
+_FROM_ENVELOPE = [
+    (name, "BIGINT" if isinstance(tables.jobs.c[name].type, Integer) else _LONG_TEXT) for name in tables.FROM_ENVELOPE
+]
 
 
 class _Document:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, tuple_
@@ -24,19 +25,27 @@ class SQLite(Dialect):
     claim_hint = ""
     primary_hint = ""
     keep_existing = "ON CONFLICT (id) DO NOTHING"
-    replace = "REPLACE"
     row_list = "VALUES "
     row_key = "rowid"
-    key_of_claim = ", rowid"
+    claimable = Dialect.claimable.also(row_key=row_key)
     is_queue = "queue IS ?"
-    as_failed = (
-        "COALESCE(queue, ''), COALESCE(name, ''), COALESCE(priority, 5), COALESCE(payload, 'null'), "
-        "COALESCE(headers, '{}'), COALESCE(attempts, 0)"
+    as_failed = MappingProxyType(
+        {
+            "queue": "COALESCE(queue, '')",
+            "name": "COALESCE(name, '')",
+            "priority": "COALESCE(priority, 5)",
+            "payload": "COALESCE(payload, 'null')",
+            "headers": "COALESCE(headers, '{}')",
+            "attempts": "COALESCE(attempts, 0)",
+        }
     )
     # What is kept as a BLOB was written as one: as text, it may be a job.
-    as_live = (
-        "CAST(queue AS TEXT), CAST(name AS TEXT), CASE WHEN priority IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9) THEN priority "
-        "ELSE 5 END, CAST(payload AS TEXT), CAST(headers AS TEXT)"
+    as_live = MappingProxyType(
+        {
+            **{name: f"CAST({name} AS TEXT)" for name in ("queue", "name", "payload", "headers")},
+            "priority": f"CASE WHEN priority IN ({PRIORITY_LIST}) THEN priority ELSE 5 END",
+            "attempts": "0",
+        }
     )
     settings = (
         "SELECT 'journal_mode', journal_mode FROM pragma_journal_mode "
@@ -49,8 +58,8 @@ class SQLite(Dialect):
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
-    def key_of(self, row: Sequence[Any]) -> Any:
-        return row[8]
+    def key_of(self, row: Any) -> Any:
+        return row.row_key
 
     def seconds_until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
@@ -126,7 +135,7 @@ class SQLite(Dialect):
         ]
         selects = [f"SELECT rowid FROM queue_jobs WHERE queue = ? AND {each}" for each in ranges]
         return (
-            f"SELECT {self._unreadable_columns} FROM queue_jobs WHERE rowid IN ("
+            f"SELECT {self.unreadable.sql} FROM queue_jobs WHERE rowid IN ("
             f"{' UNION ALL '.join([*selects, self._held_for_ever(longest_hold)])}) LIMIT {limit}"
         )
 

@@ -30,9 +30,6 @@ _IN_PLACE_WORKERS = 4
 
 _EVER = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC without saying so, as the database's moments are
 
-_PRIORITY, _AVAILABLE, _URGENT = 2, 7, 8
-"""Columns of a row that may be claimed."""
-
 
 async def claim(
     database: Database, name: str, queues: Sequence[str], limit: int, lease: float, *, short_jobs: bool = False
@@ -174,9 +171,9 @@ class _Taking:
         statement = self._dialect.select_claimable_in(priority)
         parameters = (*[queue] * priority, queue, self._start or _EVER, queue, self._limit)
         begun = clock.now()
-        rows = list(await connection.exec_driver_sql(statement, parameters))
+        rows = self._dialect.claimable_in.rows(await connection.exec_driver_sql(statement, parameters))
         self._selecting = clock.now() - begun
-        if len(rows) < self._limit or rows[0][_URGENT]:
+        if len(rows) < self._limit or rows[0].urgent:
             self._start = None
             return False
         self._find(queue, rows)
@@ -234,13 +231,13 @@ class _Taking:
             cursors.searched(priority_cursors, seconds)
 
     def _remember(self, cursors: ClaimCursors, queue: str, rows: Sequence[Any], *, emptied: bool) -> None:
-        taken = [(row[_PRIORITY], moment_or_never(row[_AVAILABLE])) for row in rows]
+        taken = [(row.priority, moment_or_never(row.available_at)) for row in rows]
         self._taken += cursors.sorted(queue, taken, emptied=emptied)
 
     async def _select(
         self, connection: SqlConnection, statement: str, queue: str, parameters: tuple[Any, ...]
     ) -> Sequence[Any]:
-        rows = list(await connection.exec_driver_sql(statement, parameters))
+        rows = self._dialect.claimable.rows(await connection.exec_driver_sql(statement, parameters))
         self._find(queue, rows)
         return rows
 
@@ -250,9 +247,9 @@ class _Taking:
             if reason is None:
                 self._found.append(self._claim(queue, row))
             else:
-                self._unreadable.append(Unreadable(self._dialect.key_of(row), row[0], reason))
+                self._unreadable.append(Unreadable(self._dialect.key_of(row), row.id, reason))
         if rows:
-            self._end = moment_or_never(rows[-1][_AVAILABLE])
+            self._end = moment_or_never(rows[-1].available_at)
 
     async def _queues_to_try(self, connection: SqlConnection) -> Sequence[str]:
         """With many queues, one look at the claim index tells which of them have something: an idle worker's look costs
@@ -266,16 +263,15 @@ class _Taking:
         return [queue for queue in self._queues if queue in due]
 
     def _claim(self, queue: str, row: Any) -> Claim:
-        job_id, name, priority, payload, headers, attempts, rescued, *_ = row
         return Claim(
-            Fence(UUID(bytes=bytes(job_id)), self._token),
+            Fence(UUID(bytes=bytes(row.id)), self._token),
             queue,
-            name,
-            priority,
-            payload,
-            headers,
-            attempts + 1,
-            bool(rescued),
+            row.name,
+            row.priority,
+            row.payload,
+            row.headers,
+            row.attempts + 1,
+            bool(row.rescued),
             self._deadline,
         )
 

@@ -24,7 +24,7 @@ async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, d
         found: dict[JobId, datetime] = {}
         for some in chunked(keys):
             rows = await connection.execute(database.dialect.by_ids(query, jobs, some))
-            found.update((UUID(bytes=bytes(row[0])), database.dialect.parse_moment(row[1])) for row in rows)
+            found.update((UUID(bytes=bytes(row.id)), database.dialect.parse_moment(row.created_at)) for row in rows)
         return found
 
     return await database.read(read)

@@ -136,7 +136,7 @@ class _Settling:
             return {}
         rows = await connection.exec_driver_sql(self._dialect.failures(len(ids)), tuple(ids))
         # Servers write JSON in a form of their own.
-        return {bytes(row[0]): dump_failure(load_failure(row[1])) for row in rows}
+        return {bytes(job_id): dump_failure(load_failure(exception)) for job_id, exception in rows}
 
     async def _write_failed(self, connection: SqlConnection, failed: Sequence[Settlement]) -> None:
         described = [(settlement.fence.job_id.bytes, dump_failure(settlement.failure)) for settlement in failed]

@@ -39,30 +39,31 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def flaw(row: Sequence[Any]) -> str | None:
-    """What keeps a row of `Dialect.select_claimable` from being claimed, or None."""
-    job_id, name, priority, payload, headers, attempts, _, available_at = row[:8]
+def flaw(row: Any) -> str | None:
+    """What keeps a row of `Dialect.claimable` from being claimed, or None."""
+    name, attempts = row.name, row.attempts
     # In the way of every claim, so that all is well is found out first.
     if (
-        type(job_id) is bytes
-        and len(job_id) == _ID_BYTES
-        and type(name) is type(payload) is type(headers) is str
-        and type(priority) is type(attempts) is int
+        type(row.id) is bytes
+        and len(row.id) == _ID_BYTES
+        and type(name) is type(row.payload) is type(row.headers) is str
+        and type(row.priority) is type(attempts) is int
         and 0 <= attempts <= _MOST_ATTEMPTS
-        and _is_moment(available_at)
+        and _is_moment(row.available_at)
         and (name.isascii() or _is_text(name))
     ):
         return None
-    if type(job_id) is not bytes or len(job_id) != _ID_BYTES:
-        return f"the id is not {_ID_BYTES} bytes: {_shown(job_id)}"
-    for column, value in (("name", name), ("payload", payload), ("headers", headers)):
+    if type(row.id) is not bytes or len(row.id) != _ID_BYTES:
+        return f"the id is not {_ID_BYTES} bytes: {_shown(row.id)}"
+    for column in ("name", "payload", "headers"):
+        value = getattr(row, column)
         if type(value) is not str or (column == "name" and not _is_text(value)):
             return f"the column {column} holds no text: {_shown(value)}"
-    if type(priority) is not int:
-        return f"the priority is not a whole number from 0 to 9: {_shown(priority)}"
+    if type(row.priority) is not int:
+        return f"the priority is not a whole number from 0 to 9: {_shown(row.priority)}"
     if type(attempts) is not int or not 0 <= attempts <= _MOST_ATTEMPTS:
         return f"the attempts are not a whole number from 0 to {_MOST_ATTEMPTS}: {_shown(attempts)}"
-    return f"the column available_at holds no date: {_shown(available_at)}"
+    return f"the column available_at holds no date: {_shown(row.available_at)}"
 
 
 def _is_moment(value: Any) -> bool:
@@ -118,7 +119,7 @@ async def _move(database: Database, connection: SqlConnection, name: str, rows: 
         message = f"no worker can read this row: {row.reason}"
         exceptions += (row.key, dump_failure(Failure("outbox.errors.InvalidPayload", message, "")))
     keys = [row.key for row in rows]
-    await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), (*ids, name, *exceptions, *keys))
+    await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), (name, *ids, *exceptions, *keys))
     deleted = await connection.exec_driver_sql(dialect.remove_unreadable(len(rows)), tuple(keys))
     return deleted.rowcount
 
@@ -131,7 +132,7 @@ async def fail_unreadable(database: Database, name: str) -> int:
     """
     moved = 0
     # SQLite sorts what is no text into its index as well.
-    queues = [row[0] for row in await database.read_plain(_queues(database))]
+    queues = [queue for (queue,) in await database.read_plain(_queues(database))]
     for queue in queues:
         while rows := await database.read_plain(_Probe(database, queue).find):
             done = await database.write_plain(_Rejection(database, name, rows).write)
@@ -175,20 +176,20 @@ class _Probe:
         else:
             statement = self._dialect.unclaimable(_ROWS_PER_SWEEP, _LONGEST_HOLD)
             parameters = (queue,) * statement.count(self._dialect.placeholder)
-        rows = list(await connection.exec_driver_sql(statement, parameters))
-        return [Unreadable(row[8], row[0], self._reason(row)) for row in rows]
+        rows = self._dialect.unreadable.rows(await connection.exec_driver_sql(statement, parameters))
+        return [Unreadable(row.row_key, row.id, self._reason(row)) for row in rows]
 
-    def _reason(self, row: Sequence[Any]) -> str:
+    def _reason(self, row: Any) -> str:
         if not _can_be_drained(self._queue):
             return f"no worker can drain a queue of this name: {_shown(self._queue)}"
-        priority = row[2]
-        if priority not in PRIORITIES:
-            return f"the priority is not a whole number from 0 to 9: {_shown(priority)}"
-        return flaw(row) or _off_range(row) or f"the column reserved_until holds no end of a lease: {_shown(row[9])}"
+        if row.priority not in PRIORITIES:
+            return f"the priority is not a whole number from 0 to 9: {_shown(row.priority)}"
+        held = f"the column reserved_until holds no end of a lease: {_shown(row.reserved_until)}"
+        return flaw(row) or _off_range(row) or held
 
 
-def _off_range(row: Sequence[Any]) -> str | None:
-    moment = row[7]
+def _off_range(row: Any) -> str | None:
+    moment = row.available_at
     if type(moment) is datetime and moment.year < 1000:
         return f"the column available_at holds no date: {_shown(str(moment))}"
     return None

@@ -60,8 +60,8 @@ async def groups(database: Database, queue: str | None, limit: int, matching: Fa
             raw_columns.as_stored(failed_jobs.c.name),
             kind,
             count,
-            type_coerce(func.min(failed_jobs.c.failed_at), Text),
-            type_coerce(func.max(failed_jobs.c.failed_at), Text),
+            type_coerce(func.min(failed_jobs.c.failed_at), Text).label("first"),
+            type_coerce(func.max(failed_jobs.c.failed_at), Text).label("last"),
         )
         .where(*await conditions(database, queue, matching))
         .group_by(failed_jobs.c.connection, failed_jobs.c.name, kind)
@@ -71,7 +71,8 @@ async def groups(database: Database, queue: str | None, limit: int, matching: Fa
     moment_of, text = database.dialect.parse_moment, raw_columns.text
 
     def group(row: Any) -> FailedGroup:
-        return FailedGroup(text(row[0]), text(row[1]), text(row[2]), row[3], moment_of(row[4]), moment_of(row[5]))
+        names = (text(row.connection), text(row.name), text(row.kind))
+        return FailedGroup(*names, row.number, moment_of(row.first), moment_of(row.last))
 
     async def read(connection: AsyncConnection) -> list[FailedGroup]:
         return [group(row) for row in await connection.execute(query)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import func, select
@@ -86,10 +87,10 @@ class FailedJobArchive:
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""
         mine = self._database.origin.condition
-        query = select(failed_jobs.c.queue, func.count()).where(mine).group_by(failed_jobs.c.queue)
+        query = select(failed_jobs.c.queue, func.count().label("number")).where(mine).group_by(failed_jobs.c.queue)
 
         async def read(connection: AsyncConnection) -> dict[str, int]:
-            return {row[0]: row[1] for row in await connection.execute(query)}
+            return {row.queue: row.number for row in await connection.execute(query)}
 
         return await self._database.read(read)
 
@@ -133,9 +134,9 @@ class _Keeping:
 
     def _row(self, job: FailedJob) -> tuple[Any, ...]:
         failed_at = self._database.dialect.timestamp(job.failed_at)
-        exception = dump_failure(job.failure)
-        names = (job.id.bytes, job.connection, job.queue, job.name, job.priority)
-        return (*names, job.payload, job.headers, job.attempts, exception, failed_at, failed_at)
+        special = {"id": (job.id.bytes,), "exception": (dump_failure(job.failure),), "failed_at": (failed_at,) * 2}
+        values = [special.get(column.name) or (getattr(job, column.name),) for column in failed_jobs.c]
+        return tuple(chain.from_iterable(values))
 
 
 def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:

@@ -69,7 +69,7 @@ async def _earlier_than(connection: AsyncConnection, job_id: JobId) -> ColumnEle
 
 
 def _failed_jobs() -> Any:
-    return select(*raw_columns.all_as_stored(failed_jobs))
+    return select(*map(raw_columns.as_stored, failed_jobs.c))
 
 
 async def locked_jobs(database: Database, connection: AsyncConnection, keys: Sequence[bytes]) -> list[FailedJob]:
@@ -83,18 +83,9 @@ def _readable(dialect: Dialect, rows: Iterable[Any]) -> list[FailedJob]:
 
 
 def _failed_job(dialect: Dialect, job_id: JobId, row: Any) -> FailedJob:
-    return FailedJob(
-        id=job_id,
-        connection=raw_columns.text(row["connection"]),
-        queue=raw_columns.text(row["queue"]),
-        name=raw_columns.text(row["name"]),
-        priority=raw_columns.number(row["priority"]),
-        payload=raw_columns.text(row["payload"]),
-        headers=raw_columns.text(row["headers"]),
-        attempts=raw_columns.number(row["attempts"]),
-        failure=_failure(raw_columns.text(row["exception"])),
-        failed_at=dialect.parse_moment(row["failed_at"]),
-    )
+    values = raw_columns.values(failed_jobs, row, dialect.parse_moment)
+    failure = _failure(values.pop("exception"))
+    return FailedJob(**{**values, "id": job_id, "failure": failure})
 
 
 def _failure(text: str) -> Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -79,9 +80,11 @@ def _state(dialect: Dialect) -> ColumnElement[str]:
     )
 
 
+_SHOWN = tuple(field.name for field in fields(StoredJob))
+
+
 def stored_jobs(dialect: Dialect) -> Any:
-    kept = (column for column in jobs.c if column.name != "reserved_by")
-    return select(*map(raw_columns.as_stored, kept), _state(dialect).label("state"))
+    return select(*raw_columns.all_as_stored(jobs, _SHOWN), _state(dialect).label("state"))
 
 
 def readable(dialect: Dialect, rows: Iterable[Any]) -> list[StoredJob]:
@@ -90,22 +93,8 @@ def readable(dialect: Dialect, rows: Iterable[Any]) -> list[StoredJob]:
 
 
 def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
-    held_until, failed_at = row["reserved_until"], row["last_error_at"]
-    return StoredJob(
-        id=job_id,
-        queue=raw_columns.text(row["queue"]),
-        name=raw_columns.text(row["name"]),
-        priority=raw_columns.number(row["priority"]),
-        payload=raw_columns.text(row["payload"]),
-        headers=raw_columns.text(row["headers"]),
-        attempts=raw_columns.number(row["attempts"]),
-        state=JobState(row["state"]),
-        available_at=dialect.parse_moment(row["available_at"]),
-        reserved_until=None if held_until is None else dialect.parse_moment(held_until),
-        created_at=dialect.parse_moment(row["created_at"]),
-        last_error=None if row["last_error"] is None else raw_columns.text(row["last_error"]),
-        last_error_at=None if failed_at is None else dialect.parse_moment(failed_at),
-    )
+    values = raw_columns.values(jobs, row, dialect.parse_moment)
+    return StoredJob(**{**values, "id": job_id, "state": JobState(row["state"])})
 
 
 async def find(database: Database, digits: str) -> list[JobId]:

@@ -67,5 +67,6 @@ async def _end(connection: AsyncConnection, dialect: Dialect, part: Sequence[Col
     if row is None:
         return None
     # Of a row that has no id, all others of its moment are passed over.
-    job_id = raw_columns.job_id(row[3]) or _LAST_ID
-    return JobPlace(raw_columns.text(row[0]), raw_columns.number(row[1]), dialect.parse_moment(row[2]), job_id)
+    job_id = raw_columns.job_id(row.id) or _LAST_ID
+    moment = dialect.parse_moment(row.available_at)
+    return JobPlace(raw_columns.text(row.queue), raw_columns.number(row.priority), moment, job_id)

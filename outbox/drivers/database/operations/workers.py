@@ -52,7 +52,7 @@ async def deregister(database: Database, worker_id: bytes) -> None:
 
 async def list_workers(database: Database) -> list[WorkerStatus]:
     seen: ColumnElement[Any] = literal_column(f"-({database.dialect.seconds_until('seen_at')})").label("seen")
-    query = select(*raw_columns.all_as_stored(workers), seen).order_by(workers.c.started_at, workers.c.id)
+    query = select(*map(raw_columns.as_stored, workers.c), seen).order_by(workers.c.started_at, workers.c.id)
 
     async def read(connection: AsyncConnection) -> list[WorkerStatus]:
         return [_status(database, row) for row in (await connection.execute(query)).mappings()]
@@ -61,22 +61,12 @@ async def list_workers(database: Database) -> list[WorkerStatus]:
 
 
 def _status(database: Database, row: Any) -> WorkerStatus:
-    return WorkerStatus(
-        id=worker_id
-        if isinstance(worker_id := row["id"], bytes)
-        else raw_columns.text(worker_id).encode("utf-8", "replace"),
-        name=raw_columns.text(row["name"]),
-        host=raw_columns.text(row["host"]),
-        pid=raw_columns.number(row["pid"]),
-        queues=raw_columns.text(row["queues"]),
-        concurrency=raw_columns.number(row["concurrency"]),
-        running=raw_columns.number(row["running"]),
-        processed=raw_columns.number(row["processed"]),
-        failed=raw_columns.number(row["failed"]),
-        started_at=database.dialect.parse_moment(row["started_at"]),
-        seen=max(0.0, raw_columns.seconds(row["seen"]) or 0.0),
-        jobs=load_running(row["running_jobs"]),
-    )
+    values = raw_columns.values(workers, row, database.dialect.parse_moment)
+    if not isinstance(values["id"], bytes):
+        values["id"] = raw_columns.text(values["id"]).encode("utf-8", "replace")
+    del values["seen_at"]
+    jobs = load_running(values.pop("running_jobs"))
+    return WorkerStatus(**values, seen=max(0.0, raw_columns.seconds(row["seen"]) or 0.0), jobs=jobs)
 
 
 async def forget_workers(database: Database, unseen_for: float) -> int:
