@@ -6,6 +6,7 @@
     ├── ConfigurationError            settings, flags or the surroundings are wrong: nothing was started
     │   ├── UnsupportedServer         the database server is too old to claim jobs safely
     │   └── TablesMissing             the tables are not there, or are those of another version
+    ├── MigrationError                the tables were not upgraded or downgraded, or not all of them
     ├── DispatchError                 nothing was written
     │   ├── InvalidJob                a field does not validate, or would not reach a worker as it is
     │   ├── InvalidOption             an option is of a wrong type, or out of its range
@@ -39,6 +40,10 @@ class UnsupportedServer(ConfigurationError):
 
 class TablesMissing(ConfigurationError):
     """The tables of outbox are not in the database: run ``alembic upgrade head``."""
+
+
+class MigrationError(OutboxError):
+    """An upgrade or a downgrade of the tables was refused, or could not be finished; the message says how to get on."""
 
 
 class DispatchError(OutboxError):

@@ -20,6 +20,7 @@ from outbox.drivers.base import (
     StoredJob,
     WorkerStatus,
 )
+from outbox.drivers.database import outdated
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.jobs import claim as claim_module
@@ -32,6 +33,7 @@ from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import metadata
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
+from outbox.errors import TablesMissing
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
 
@@ -82,7 +84,10 @@ class DatabaseDriver:
                 await connection.execute(table.update().where(false()).values({table.columns[0]: table.columns[0]}))
                 await connection.execute(table.delete().where(false()))
 
-        self._server = await self._database.read(next_due)
+        try:
+            self._server = await self._database.read(next_due)
+        except TablesMissing as error:
+            raise await outdated.explained(self._database, error) from error
         await self._database.write(write_nothing)
 
     async def now(self) -> datetime:

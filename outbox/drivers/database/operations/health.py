@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import HealthIssue
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.outdated import newer_tables
 from outbox.drivers.database.tables import metadata
 
 # One INSERT carries up to 7 million characters, which escaping can double.
@@ -74,7 +75,8 @@ def _sqlite(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
 
 def _tables(connection: Connection) -> list[HealthIssue]:
     inspector = inspect(connection)
-    return [concern for table in metadata.sorted_tables for concern in _table(inspector, table)]
+    made = [concern for table in metadata.sorted_tables for concern in _table(inspector, table)]
+    return [*made, *newer_tables(connection)]
 
 
 def _table(inspector: Inspector, table: Table) -> Iterator[HealthIssue]:

@@ -1,0 +1,141 @@
+"""The versions of outbox's tables: what each one adds, and which of it a database has.
+
+Tables, columns and indexes are elements. An upgrade makes the elements that are missing, so it can be interrupted
+anywhere and run again. No record of a version is kept: tables that an application made by autogenerate have one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, Connection, Table, inspect
+
+from outbox.drivers.database.tables import metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Tables that a version adds, with their columns and indexes, and columns that it adds to tables of before.
+
+    `tables` defines them. A version that was released never changes. New columns are nullable, the last ones of their
+    table, and in no index, so that servers add them instantly. Each version after the first adds a column to a table
+    that was there before: older code recognises newer tables by it.
+    """
+
+    tables: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+VERSIONS = (
+    Version(tables=("queue_failed_jobs", "queue_jobs", "queue_pauses", "queue_workers")),
+    Version(columns={"queue_jobs": ("last_error", "last_error_at"), "queue_workers": ("running_jobs",)}),
+)
+LATEST = len(VERSIONS)
+
+
+class Kind(StrEnum):
+    TABLE = "table"
+    COLUMN = "column"
+    INDEX = "index"
+
+
+class Element(NamedTuple):
+    table: str
+    kind: Kind
+    name: str
+
+
+def tables_of(version: int) -> list[Table]:
+    """The tables that there are in ``version``, by name."""
+    names = {name for each in VERSIONS[:version] for name in each.tables}
+    return [table for table in metadata.sorted_tables if table.name in names]
+
+
+def columns_of(table: Table, version: int) -> list[Column[Any]]:
+    """The columns that ``table`` has in ``version``."""
+    later = {name for each in VERSIONS[version:] for name in each.columns.get(table.name, ())}
+    return [column for column in table.columns if column.name not in later]
+
+
+def added_columns(table: Table) -> set[str]:
+    """The columns of ``table`` that a later version added than the one that made the table."""
+    return {name for each in VERSIONS for name in each.columns.get(table.name, ())}
+
+
+def elements_of(version: int) -> frozenset[Element]:
+    """All elements that there are in ``version``, from 0, which has none, to `LATEST`."""
+    return frozenset(
+        element
+        for table in tables_of(version)
+        for element in _elements(
+            table.name,
+            (column.name for column in columns_of(table, version)),
+            (str(index.name) for index in table.indexes),
+        )
+    )
+
+
+def _elements(table: str, columns: Iterable[str], indexes: Iterable[str]) -> Iterable[Element]:
+    yield Element(table, Kind.TABLE, table)
+    yield from (Element(table, Kind.COLUMN, name) for name in columns)
+    yield from (Element(table, Kind.INDEX, name) for name in indexes)
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """The elements that a database has, unknown columns of outbox's tables among them."""
+
+    found: frozenset[Element]
+
+    @classmethod
+    def read(cls, connection: Connection) -> TableState:
+        """Needs the right to read the tables, and nothing else."""
+        inspector = inspect(connection)
+        present = set(inspector.get_table_names())
+        found = (
+            element
+            for name in metadata.tables
+            if name in present
+            for element in _elements(
+                name,
+                (column["name"] for column in inspector.get_columns(name)),
+                (str(index["name"]) for index in inspector.get_indexes(name)),
+            )
+        )
+        return cls(frozenset(found))
+
+    @property
+    def version(self) -> int:
+        """The highest version of which all tables and columns are there; 0 without the tables of the first."""
+        kept = {element for element in self.found if element.kind is not Kind.INDEX}
+        complete = (number for number in range(LATEST + 1) if _without_indexes(number) <= kept)
+        return max(complete)
+
+    @property
+    def missing(self) -> frozenset[Element]:
+        """What this code needs and the database lacks."""
+        return elements_of(LATEST) - self.found
+
+    @property
+    def unknown(self) -> frozenset[Element]:
+        """Columns of newer tables. Indexes are not among them: administrators add their own."""
+        columns = {element for element in self.found if element.kind is Kind.COLUMN}
+        return frozenset(columns - elements_of(LATEST))
+
+
+def _without_indexes(version: int) -> set[Element]:
+    return {element for element in elements_of(version) if element.kind is not Kind.INDEX}
+
+
+def listed(elements: Iterable[Element]) -> str:
+    """For people: ``queue_jobs (last_error, last_error_at), queue_pauses``."""
+    names: dict[str, list[str]] = {}
+    for element in sorted(elements):
+        names.setdefault(element.table, []).extend([element.name] if element.kind is not Kind.TABLE else [])
+    whole = {element.table for element in elements if element.kind is Kind.TABLE}
+    return ", ".join(
+        table if table in whole or not parts else f"{table} ({', '.join(parts)})" for table, parts in names.items()
+    )

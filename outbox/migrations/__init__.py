@@ -1,0 +1,18 @@
+"""Versions of outbox's tables, for revisions of an application's Alembic history.
+
+::
+
+    def upgrade() -> None:
+        migrations.upgrade(op, version=2, from_version=1)
+
+
+    def downgrade() -> None:
+        migrations.downgrade(op, version=1, from_version=2)
+
+``version`` is the version of the tables afterwards.
+"""
+
+from outbox.drivers.database.versions import LATEST
+from outbox.migrations.migrate import downgrade, upgrade, version_of
+
+__all__ = ["LATEST", "downgrade", "upgrade", "version_of"]
