@@ -1,0 +1,63 @@
+"""What releases side by side run: a job, and an application that dispatches it. They use public names only.
+
+``python -m tests.migrations.fleet FIRST STOP`` dispatches the numbers FIRST, FIRST + 2, …, one transaction each, until
+the file STOP is there. Every fifth transaction rolls back; of each other one it says the number, and when it was there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from tests.crash.jobs import note
+from tests.integration.shop import async_engine
+
+from outbox import Job, dispatch
+
+_PAUSE_SECONDS = 0.01
+
+
+def is_retried(number: int) -> bool:
+    return number % 7 == 0
+
+
+class Numbered(Job):
+    name = "fleet.Numbered"
+    max_tries = 3
+    backoff = 0
+
+    number: int
+
+    async def handle(self) -> None:
+        note("begin", self)
+        if is_retried(self.number) and self.context.attempt == 1:
+            raise ValueError("the first attempt fails")
+        note("end", self)
+
+
+async def dispatch_numbers(first: int, stopped: Callable[[], bool]) -> None:
+    engine = async_engine(os.environ["DATABASE_URL"])
+    for count in itertools.count():
+        if stopped():
+            break
+        number = first + 2 * count
+        async with AsyncSession(engine) as session:
+            await dispatch(Numbered(number=number), session=session)
+            if count % 5 == 4:
+                await session.flush()
+                await session.rollback()
+            else:
+                await session.commit()
+                print(number, time.monotonic(), flush=True)
+        await asyncio.sleep(_PAUSE_SECONDS)
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(dispatch_numbers(int(sys.argv[1]), Path(sys.argv[2]).exists))

@@ -1,0 +1,50 @@
+"""Releases of before, for tests that run them beside this one."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.servers.summary import in_ci
+
+ROOT = Path(__file__).parents[2]
+
+
+class Release(NamedTuple):
+    """``tables`` is the version of its tables."""
+
+    commit: str
+    tables: int
+
+
+BEFORE = (
+    Release("37b4a42ba243f75ca727bb31d86ac7c90913a6c9", 1),
+    Release("41d699edb46c6339135fdf4a5ee07561593db441", 2),
+)
+"""The last commit with each version of the tables. The last one is the release that this one follows."""
+
+
+def unpack(release: Release, directory: Path) -> Path:
+    """The directory from which Python imports the release. It comes from the repository's history."""
+    if _git("cat-file", "-e", f"{release.commit}^{{commit}}").returncode:
+        _git("fetch", "--quiet", "--depth=1", "origin", release.commit)
+    archive = _git("archive", release.commit, "outbox")
+    if archive.returncode:
+        missing = f"this clone lacks the commit {release.commit}: run `git fetch --unshallow`"
+        if in_ci():
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(directory, filter="data")
+    return directory
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    # Whoever runs the tests may not be who made the clone.
+    command = ["git", "-c", "safe.directory=*", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False)

@@ -1,0 +1,63 @@
+"""`alembic upgrade head` is killed with SIGKILL, and run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from tests.integration.test_migrations import alembic
+
+from outbox import migrations
+from tests.migrations.tables import add_job
+from tests.migrations.test_online import waits
+from tests.servers import sql
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT, env=environment)
+
+
+@pytest.mark.parametrize("changes", [1, 2, 5, 8])
+def test_between_two_changes(database_url: str, changes: int) -> None:
+    assert start(database_url, "tests.migrations.dying", str(changes)).wait(60) == -signal.SIGKILL
+    alembic(database_url, "upgrade", "head")
+    with sql.connection(database_url) as connection:
+        assert migrations.version_of(connection) == migrations.LATEST
+    checked = alembic(database_url, "check", check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_while_it_waits_for_a_transaction(database_url: str, backend: str) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite's own wait ends with the process")
+    alembic(database_url, "upgrade", "0002")
+    add_job(database_url)
+    with sql.connection(database_url) as holding, sql.connection(database_url) as looking:
+        holding.execute(text("START TRANSACTION"))
+        holding.execute(text("SELECT COUNT(*) FROM queue_jobs"))
+        killed = start(database_url, "alembic", "upgrade", "head")
+        until_waiting(looking)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        again = start(database_url, "alembic", "upgrade", "head")
+        until_waiting(looking)
+        holding.execute(text("COMMIT"))
+        assert again.wait(60) == 0
+        assert migrations.version_of(looking) == migrations.LATEST
+        assert looking.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 1
+
+
+def until_waiting(connection: object) -> None:
+    deadline = time.monotonic() + 30
+    while not waits(connection):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
