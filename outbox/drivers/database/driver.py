@@ -20,14 +20,20 @@ from outbox.drivers.base import (
     StoredJob,
     WorkerStatus,
 )
-from outbox.drivers.database import outdated
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.jobs import claim as claim_module
 from outbox.drivers.database.jobs import direct_insert, next_due, relay_source, unreadable
 from outbox.drivers.database.jobs import lease as lease_module
 from outbox.drivers.database.jobs import settle as settle_module
-from outbox.drivers.database.operations import failed_filters, failed_jobs, health, inspection, job_pages
+from outbox.drivers.database.operations import (
+    failed_filters,
+    failed_jobs,
+    health,
+    inspection,
+    job_pages,
+    outdated_tables,
+)
 from outbox.drivers.database.operations import workers as workers_module
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import metadata
@@ -87,7 +93,7 @@ class DatabaseDriver:
         try:
             self._server = await self._database.read(next_due)
         except TablesMissing as error:
-            raise await outdated.explained(self._database, error) from error
+            raise await outdated_tables.explained(self._database, error) from error
         await self._database.write(write_nothing)
 
     async def now(self) -> datetime:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import HealthIssue
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.outdated import newer_tables
+from outbox.drivers.database.operations.outdated_tables import newer_tables
 from outbox.drivers.database.tables import metadata
 
 # One INSERT carries up to 7 million characters, which escaping can double.

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from tests.crash.running import Oracle, WorkerProcess, Workers, numbers, until
 
 from outbox import migrations
-from tests.migrations.fleet import is_retried
-from tests.migrations.releases import BEFORE, Release, unpack
-from tests.migrations.tables import operations, version
 from tests.servers import sql
+from tests.support.earlier_releases import BEFORE, Release, unpack
+from tests.support.fleet import is_retried
+from tests.support.table_versions import operations, version
+from tests.support.worker_processes import Oracle, WorkerProcess, Workers, numbers, until
 
 ROWS = int(os.environ.get("OUTBOX_TEST_MIGRATION_ROWS", "20000"))
 FLAGS = ("--concurrency", "5", "--sleep", "0.1")
@@ -52,7 +52,7 @@ class WorkerRegistry(Workers):
     """Workers and applications; those that are started with ``release`` run it instead of this one."""
 
     def __init__(self, url: str, directory: Path, release: Path) -> None:
-        super().__init__(url, directory, "tests.migrations.fleet")
+        super().__init__(url, directory, "tests.support.fleet")
         self.release = release
         self.is_before = False
 
@@ -71,7 +71,7 @@ class WorkerRegistry(Workers):
         stop, said = self.directory / f"stop-{before}", self.directory / f"said-{before}"
         with said.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.migrations.fleet", str(int(before)), str(stop)),
+                *(sys.executable, "-m", "tests.support.fleet", str(int(before)), str(stop)),
                 cwd=self.directory,
                 env=self.environment(),
                 stdout=output,

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Connection, event, text
-from tests.crash.running import until
 
 import outbox
 from outbox import migrations
 from outbox.errors import MigrationError
-from tests.migrations.tables import add_job, execute, operations, operations_on, table_id, version
 from tests.servers import databases, sql
+from tests.support.table_versions import add_job, execute, operations, operations_on, table_id, version
+from tests.support.worker_processes import until
 
 WAITS_FOR_TRANSACTIONS = "Waiting for table metadata lock"
 

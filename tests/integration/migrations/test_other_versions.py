@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.integration.console import run
 
 import outbox
 from outbox import migrations
 from outbox.drivers.database import DatabaseDriver
 from outbox.errors import TablesMissing
 from tests.conformance.jobs import envelope
-from tests.migrations.tables import describe, execute, operations, version
 from tests.servers import databases
+from tests.support.commands import run
+from tests.support.table_versions import describe, execute, operations, version
 
 OLDER = migrations.LATEST - 1
 

@@ -1,7 +1,7 @@
 """What releases side by side run: a job, and an application that dispatches it. They use public names only.
 
-``python -m tests.migrations.fleet FIRST STOP`` dispatches the numbers FIRST, FIRST + 2, …, one transaction each, until
-the file STOP is there. Every fifth transaction rolls back; of each other one it says the number, and when it was there.
+``python -m tests.support.fleet FIRST STOP`` dispatches the numbers FIRST, FIRST + 2, …, one transaction
+each, until the file STOP is there. Every fifth rolls back. Of each other one it says the number, and when it was there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.crash.jobs import note
-from tests.integration.shop import async_engine
 
 from outbox import Job, dispatch
+from tests.support.orders import async_engine
+from tests.support.recorded_jobs import note
 
 _PAUSE_SECONDS = 0.01
 

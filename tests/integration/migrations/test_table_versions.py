@@ -14,8 +14,8 @@ import outbox
 from outbox import migrations
 from outbox.drivers.database.versions import VERSIONS, Kind, TableState, elements_of, tables_of
 from outbox.errors import MigrationError
-from tests.migrations.tables import add_job, describe, execute, operations, scripted, version
 from tests.servers import databases, sql
+from tests.support.table_versions import add_job, describe, execute, operations, scripted, version
 
 FIRST = {table.name for table in tables_of(1)}
 

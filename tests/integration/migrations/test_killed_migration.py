@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from tests.integration.test_migrations import alembic
 
 from outbox import migrations
-from tests.migrations.tables import add_job
-from tests.migrations.test_online import waits
+from tests.integration.migrations.test_migrations import alembic
+from tests.integration.migrations.test_online import waits
 from tests.servers import sql
+from tests.support.table_versions import add_job
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -28,7 +28,7 @@ def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("changes", [1, 2, 5, 8])
 def test_between_two_changes(database_url: str, changes: int) -> None:
-    assert start(database_url, "tests.migrations.dying", str(changes)).wait(60) == -signal.SIGKILL
+    assert start(database_url, "tests.support.dying_migration", str(changes)).wait(60) == -signal.SIGKILL
     alembic(database_url, "upgrade", "head")
     with sql.connection(database_url) as connection:
         assert migrations.version_of(connection) == migrations.LATEST

@@ -1,4 +1,7 @@
-"""``python -m tests.migrations.dying COUNT``: `alembic upgrade head`, killed after COUNT changes of outbox's tables."""
+"""`alembic upgrade head`, killed after COUNT changes of outbox's tables.
+
+``python -m tests.support.dying_migration COUNT``
+"""
 
 from __future__ import annotations
 
