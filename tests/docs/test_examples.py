@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from outbox import migrations
 from tests.servers import sql
+from tests.support.table_versions import operations, version
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -107,6 +109,20 @@ def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
     logged = (application.directory / "worker.log").read_text()
     assert logged.count("outbox.jobs INFO") == application.receipts() == 3
     assert "SendReceipt" not in shown
+
+
+def test_a_revision_upgrades_the_tables(application: Application, database_url: str) -> None:
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with operations(url) as op:
+        migrations.downgrade(op, version=1)
+    versions = application.directory / "migrations" / "versions"
+    [before] = (file.stem.partition("_")[0] for file in versions.glob("*.py"))
+    revision = (application.directory / "outbox_2.py").read_text()
+    (versions / "outbox_2.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
+    for command, expected in [("upgrade", 2), ("downgrade", 1), ("upgrade", 2)]:
+        application.run("-m", "alembic", command, "head" if command == "upgrade" else "-1")
+        assert version(url) == expected
+    application.run("-m", "alembic", "check")
 
 
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:

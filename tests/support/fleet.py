@@ -2,6 +2,7 @@
 
 ``python -m tests.support.fleet FIRST STOP`` dispatches the numbers FIRST, FIRST + 2, …, one transaction
 each, until the file STOP is there. Every fifth rolls back. Of each other one it says the number, and when it was there.
+Both say which release of outbox they run with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+import outbox
 from outbox import Job, dispatch
 from tests.support.orders import async_engine
 from tests.support.recorded_jobs import note
@@ -35,7 +37,7 @@ class Numbered(Job):
     number: int
 
     async def handle(self) -> None:
-        note("begin", self)
+        note("begin", self, error=outbox.__file__)
         if is_retried(self.number) and self.context.attempt == 1:
             raise ValueError("the first attempt fails")
         note("end", self)
@@ -43,6 +45,7 @@ class Numbered(Job):
 
 async def dispatch_numbers(first: int, stopped: Callable[[], bool]) -> None:
     engine = async_engine(os.environ["DATABASE_URL"])
+    print(outbox.__file__, flush=True)
     for count in itertools.count():
         if stopped():
             break

@@ -38,9 +38,12 @@ class Application:
         self.said = said
 
     def commits(self) -> list[tuple[int, float]]:
-        lines = self.said.read_text().splitlines(keepends=True)
+        lines = self.said.read_text().splitlines(keepends=True)[1:]
         whole = (line.split() for line in lines if line.endswith("\n"))
         return [(int(number), float(at)) for number, at in whole]
+
+    def release(self) -> Path:
+        return Path(self.said.read_text().partition("\n")[0])
 
     async def ended(self) -> None:
         self.stop.touch()
@@ -118,6 +121,9 @@ async def test_no_job_is_lost_or_fails_or_runs_twice(before: Release, fleet: Wor
     await until(lambda: count(fleet.url, "queue_jobs WHERE queue = 'default'") == 0, lambda: "the last jobs")
     assert [await each.terminate() for each in (worker_before, worker)] == [0, 0]
 
+    assert [application.release().is_relative_to(fleet.release) for application in applications] == [True, False]
+    releases = {run.pid: Path(run.error).is_relative_to(fleet.release) for run in fleet.oracle.runs("begin")}
+    assert releases == {worker_before.pid: True, worker.pid: False}
     committed = sorted(number for application in applications for number, _ in application.commits())
     assert numbers(fleet.oracle.runs("end")) == committed
     assert numbers(fleet.oracle.runs("begin")) == sorted([*committed, *filter(is_retried, committed)])

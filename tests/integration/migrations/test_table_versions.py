@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from alembic.operations import Operations
@@ -15,6 +19,7 @@ from outbox import migrations
 from outbox.drivers.database.versions import VERSIONS, Kind, TableState, elements_of, tables_of
 from outbox.errors import MigrationError
 from tests.servers import databases, sql
+from tests.support.earlier_releases import BEFORE, Release, unpack
 from tests.support.table_versions import add_job, describe, execute, operations, scripted, version
 
 FIRST = {table.name for table in tables_of(1)}
@@ -70,6 +75,37 @@ def test_new_tables_are_what_upgrades_make(database_url: str, number: int) -> No
         migrations.downgrade(op, version=0)
         migrations.upgrade(op, version=number)
     assert describe(database_url) == upgraded
+
+
+@pytest.mark.parametrize("release", BEFORE, ids=lambda release: f"version-{release.tables}")
+def test_a_version_is_what_its_release_has_made(database_url: str, tmp_path: Path, release: Release) -> None:
+    """Versions of before never change."""
+    environment = {**os.environ, "PYTHONPATH": str(unpack(release, tmp_path / "release"))}
+    subprocess.run([sys.executable, "-c", CREATE, database_url], env=environment, cwd=tmp_path, check=True)
+    made = describe(database_url)
+    assert version(database_url) == release.tables
+    for table in made:
+        execute(database_url, f"DROP TABLE {table}")
+    with operations(database_url) as op:
+        migrations.upgrade(op, version=release.tables)
+    assert describe(database_url) == made
+
+
+CREATE = """
+import asyncio, sys, outbox
+from pathlib import Path
+from sqlalchemy.ext.asyncio import create_async_engine
+
+assert Path(outbox.__file__).is_relative_to(Path.cwd()), "the release, not what is tested"
+
+async def main():
+    engine = create_async_engine(sys.argv[1])
+    async with engine.begin() as connection:
+        await connection.run_sync(outbox.metadata.create_all)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
 
 
 def test_tables_that_the_application_made_from_the_metadata_have_a_version(database_url: str) -> None:
