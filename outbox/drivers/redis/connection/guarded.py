@@ -65,6 +65,13 @@ class _Guarded:
             await abandon(self)
             raise
 
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[misc]
+        # No one awaits the end of the stream. asyncio prints an exception that is not retrieved.
+        closed: asyncio.Future[None] | None = getattr(getattr(self._writer, "_protocol", None), "_closed", None)  # type: ignore[attr-defined]
+        if closed is not None:
+            closed.add_done_callback(_retrieve)
+
     async def send_packed_command(self, *args: Any, **options: Any) -> Any:
         with connection_failures():
             return await super().send_packed_command(*args, **options)  # type: ignore[misc]
@@ -81,6 +88,11 @@ class _Guarded:
         # A transport that is broken already may say so: it is closed all the same.
         with suppress(Exception):
             await super().disconnect(*args, **options)  # type: ignore[misc]
+
+
+def _retrieve(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
 
 
 @cache
