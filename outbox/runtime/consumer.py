@@ -19,7 +19,7 @@ from outbox.runtime.execution.attempt import Attempt, Interruption
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation, is_suspect
-from outbox.runtime.execution.protected_task import enter_job, protected_task
+from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.leases.expiry import margin
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.removal import removed
@@ -181,8 +181,10 @@ class Consumer:
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         if any(attempt.claim.rescued for attempt in attempts):
             attempts = self._isolate(attempts)
+        loop = asyncio.get_running_loop()
         for attempt in attempts:
-            self._start(attempt, self._run(attempt))
+            attempt.task = ProtectedTask(self._run(attempt), loop=loop, name=attempt.claim.name)
+        self._running.update(attempts)
 
     def _start(self, attempt: Attempt, run: Coroutine[Any, Any, None]) -> None:
         attempt.task = protected_task(run, name=attempt.claim.name)
@@ -212,7 +214,7 @@ class Consumer:
             attempt.end(put_back(attempt.fence))
 
     async def _run(self, attempt: Attempt) -> None:
-        enter_job()
+        enter_job(attempt.task)
         try:
             attempt.end(await self._executor.run(attempt))
         except BaseException as error:  # noqa: BLE001 - an attempt without an end would be held for ever

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from outbox.drivers.base import Claim
 from outbox.events import JobEvent
 from outbox.job import Job
 from outbox.runtime.execution.handler_call import HandlerCall
+from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.settlement import Fence, Settlement
 
 _E = TypeVar("_E", bound=JobEvent)
@@ -54,7 +54,7 @@ class Attempt:
         self.connection = connection
         self.deadline = claim.deadline
         """When the lease ends, on `outbox.clock`, as far as this process knows."""
-        self.task: asyncio.Task[None] | None = None
+        self.task: ProtectedTask | None = None
         """What it runs in."""
         self.job: Job | None = None
         self.started: float | None = None

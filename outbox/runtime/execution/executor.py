@@ -103,7 +103,7 @@ class Executor:
             return self._interrupted(attempt, policy, raised)
         if isinstance(decision, Failed):
             return _failed(attempt, decision.error)
-        if isinstance(raised, CancelledError) and getattr(attempt.task, "cancelled_by_other", False):
+        if isinstance(raised, CancelledError) and attempt.task and attempt.task.cancelled_by_other:
             # Another job cancelled every task that it found, and what this one waited for was among them.
             return Settlement.snoozed(attempt.fence)
         if raised is not None:

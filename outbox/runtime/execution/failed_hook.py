@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 from outbox import registry
 from outbox.envelope import Headers
@@ -13,7 +14,7 @@ from outbox.job import Job
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import load
 from outbox.runtime.execution.handler_call import CANCEL_STEPS, HandlerCall
-from outbox.runtime.execution.protected_task import enter_job, protected_task
+from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.runtime.execution.threads import Threads
 from outbox.runtime.slots import Slots
@@ -66,7 +67,7 @@ class FailedHooks:
 
     async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
         stuck = False
-        enter_job()
+        enter_job(cast("ProtectedTask", asyncio.current_task()))
 
         def give_up() -> None:
             nonlocal stuck

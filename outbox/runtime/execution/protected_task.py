@@ -18,8 +18,12 @@ class ProtectedTask(asyncio.Task[Any]):
     and ignored.
     """
 
-    cancelled_by_other = False
-    """Whether another job tried to cancel it. It may have cancelled tasks that this one waits for as well."""
+    __slots__ = ("_cancelled_by_other",)
+
+    @property
+    def cancelled_by_other(self) -> bool:
+        """Whether another job tried to cancel it. That job may have cancelled what this task waits for as well."""
+        return hasattr(self, "_cancelled_by_other")
 
     def interrupt(self) -> bool:
         """Cancel it on behalf of the worker."""
@@ -29,17 +33,17 @@ class ProtectedTask(asyncio.Task[Any]):
         culprit = _current.get()
         if culprit is None or culprit is self or self.done():
             return super().cancel(msg)
-        self.cancelled_by_other = True
+        self._cancelled_by_other = True
         report = getattr(self.get_loop(), "report", None)
         if report is not None:
             report("cancelled tasks that are not its own", "they go on")
         return False
 
 
-def enter_job() -> None:
-    """From now on, the current task runs code of a job."""
-    task = asyncio.current_task()
-    _current.set(task if isinstance(task, ProtectedTask) else None)
+def enter_job(task: ProtectedTask | None) -> None:
+    """Mark what the current task runs from now on as code of a job. ``task`` is the current task: the caller knows it,
+    and ``asyncio.current_task()`` takes longer than the start of a task."""
+    _current.set(task)
 
 
 def current_job() -> str | None:

@@ -41,6 +41,9 @@ from outbox.runtime.reporting.logs import EventLog
 _SELDOM = 1.0
 """Seconds between two looks at what costs more to look at."""
 
+_SHARE = 0.02
+"""Share of the time that checks may take. Their system calls hand the interpreter's lock to other threads."""
+
 _SUSPECTS, _NAMES = 50, 10
 
 _LIMITS = tuple(
@@ -85,10 +88,11 @@ class ProcessState:
         self._signals = signals
         self._log = log
         self._events = events
-        self._running: dict[Attempt, None] = {}
-        self._suspects: dict[str, None] = {}
+        self._suspects: list[Attempt] = []
         self._reported: dict[str, float] = {}
         self._looking = False
+        self._not_before = 0.0
+        """When the next look at everything is affordable."""
         self._looked = 0.0
         self._unseen = False
         """Whether a job has ended since."""
@@ -124,15 +128,22 @@ class ProcessState:
             return
         self._reported[what] = now
         culprit = current_job()
-        self._events.emit(ProcessAltered(what, action, (culprit,) if culprit else tuple(self._suspects)))
+        self._events.emit(ProcessAltered(what, action, (culprit,) if culprit else self._suspect_names()))
+
+    def _suspect_names(self) -> tuple[str, ...]:
+        return tuple(f"{attempt.claim.name} {attempt.fence.job_id}" for attempt in tuple(self._suspects))
 
     def job_ended(self, attempt: Attempt) -> None:
-        """Look at everything, once for all jobs that end in this turn of the loop."""
+        """Look at everything, once for all jobs that end in this turn of the loop, and soon after if that was often."""
         if len(self._suspects) < _SUSPECTS:
-            self._suspects[f"{attempt.claim.name} {attempt.fence.job_id}"] = None
+            self._suspects.append(attempt)
         if not self._looking:
             self._looking = True
-            asyncio.get_running_loop().call_soon(self._look_at_all)
+            loop, wait = asyncio.get_running_loop(), self._not_before - clock.now()
+            if wait > 0:
+                loop.call_later(wait, self._look_at_all)
+            else:
+                loop.call_soon(self._look_at_all)
 
     def look(self) -> None:
         """Look at what must not wait until a job ends, and now and then at what costs more to look at."""
@@ -144,9 +155,11 @@ class ProcessState:
         self._report_all(changes)
 
     def _look_at_all(self) -> None:
-        self._looking, self._unseen = False, True
+        self._looking, self._unseen, begun = False, True, clock.now()
         self._report_all([*self._urgent(), *self._shared()])
         self._suspects.clear()
+        ended = clock.now()
+        self._not_before = ended + (ended - begun) / _SHARE
 
     def _report_all(self, changes: list[Change]) -> None:
         for what, action in changes:

@@ -44,12 +44,13 @@ class LogWriter:
         """Entries that were dropped and not reported in the log yet."""
         return self._dropped
 
-    def put(self, entry: Any) -> None:
-        """Never waits, and never raises."""
-        if self._entries.qsize() >= self._limit:
-            self._drop(1)
-            return
-        self._entries.put(entry)
+    def put(self, *entries: Any) -> None:
+        """Queue entries without waiting. Those that find no room are dropped."""
+        room = max(0, self._limit - self._entries.qsize())
+        for entry in entries[:room]:
+            self._entries.put(entry)
+        if len(entries) > room:
+            self._drop(len(entries) - room)
         if self._thread is None:
             self._start()
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
 from time import time as wall_clock  # under its own name: jobs replace `time.time` to test themselves
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 from uuid import UUID
 
 from outbox.events import Event, Events, JobEvent, JobStarted, LogLinesDropped, WorkerStarted
@@ -33,11 +33,8 @@ _NUMBERS = {
 _ROOT = "outbox"
 
 
-class _Said(NamedTuple):
-    """An event or a record, and when it was emitted."""
-
-    what: Event | logging.LogRecord
-    at: float
+_Entry = tuple[Event | logging.LogRecord, float]
+"""An event or a record, and when it was emitted. A plain tuple: there is one for each job."""
 
 
 class EventLog:
@@ -52,7 +49,7 @@ class EventLog:
         terminal = self._stream.is_terminal
         self._style = as_line_of_json if as_json else as_coloured_line if terminal else as_line
         self._record_style = _record_as_json if as_json else _record_as_line
-        self._writer = LogWriter(self._write, lambda count: _Said(LogLinesDropped(count), wall_clock()))
+        self._writer = LogWriter(self._write, lambda count: (LogLinesDropped(count), wall_clock()))
         self._handler = _ToQueue(self._writer)
         self._routed = False
         self._application = _Routing([], propagate=False)
@@ -103,20 +100,17 @@ class EventLog:
 
     def _put(self, happened: Sequence[Event]) -> None:
         now = wall_clock()
-        for event in happened:
-            self._writer.put(_Said(event, now))
+        self._writer.put(*[(event, now) for event in happened])
 
-    def _write(self, entries: Sequence[_Said]) -> None:
+    def _write(self, entries: Sequence[_Entry]) -> None:
         if not self._routed:
-            self._stream.write("".join(f"{self._line(each)}\n" for each in entries))
+            self._stream.write("".join(f"{self._line(*each)}\n" for each in entries))
             return
         for what, at in entries:
             self._application.handle(what if isinstance(what, logging.LogRecord) else as_record(what, at))
 
-    def _line(self, said: _Said) -> str:
-        if isinstance(said.what, logging.LogRecord):
-            return self._record_style(said.what)
-        return self._style(said.what, said.at)
+    def _line(self, what: Event | logging.LogRecord, at: float) -> str:
+        return self._record_style(what) if isinstance(what, logging.LogRecord) else self._style(what, at)
 
 
 class _ToQueue(logging.Handler):
@@ -134,7 +128,7 @@ class _ToQueue(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.msg, record.args = record.getMessage(), None
-        self._writer.put(_Said(record, record.created))
+        self._writer.put((record, record.created))
 
 
 class _Routing:
