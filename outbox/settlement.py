@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -72,6 +73,17 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class InsertJobs(NamedTuple):
+    """These jobs enter their queues."""
+
+    envelopes: tuple[Envelope, ...]
+
+
+Effect = InsertJobs
+"""What the transaction of a settlement writes besides the end of the attempt. Each driver has a registry that says how
+each kind is written."""
+
+
 class Settlement(NamedTuple):
     """The end of one attempt. ``delay`` is seconds until the job may be claimed again."""
 
@@ -79,12 +91,19 @@ class Settlement(NamedTuple):
     outcome: Outcome
     delay: float = 0.0
     failure: Failure | None = None
-    follow_ups: tuple[Envelope, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def inserted(self) -> Sequence[Envelope]:
+        """The jobs that its effects insert."""
+        if not self.effects:
+            return ()
+        return [job for effect in self.effects if isinstance(effect, InsertJobs) for job in effect.envelopes]
 
     @classmethod
-    def completed(cls, fence: Fence, follow_ups: tuple[Envelope, ...] = ()) -> Settlement:
-        """The job succeeded and leaves the queue; ``follow_ups`` enter it in the same transaction."""
-        return cls(fence, Outcome.COMPLETED, follow_ups=follow_ups)
+    def completed(cls, fence: Fence, effects: tuple[Effect, ...] = ()) -> Settlement:
+        """The job succeeded and leaves the queue; ``effects`` are part of the same transaction."""
+        return cls(fence, Outcome.COMPLETED, effects=effects)
 
     @classmethod
     def retried(cls, fence: Fence, delay: float, failure: Failure) -> Settlement:

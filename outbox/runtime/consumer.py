@@ -250,7 +250,7 @@ class Consumer:
         elif settlement.outcome in _PUT_BACK and settlement.delay < self._options.sleep:
             # The claimer may be asleep for longer than that.
             asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
-        elif settlement.follow_ups:
+        elif settlement.effects:
             self.wakeups.wake()
         if self._options.stop_when_empty and not self.in_flight:
             # That may have been the last one.

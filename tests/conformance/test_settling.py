@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from outbox.drivers.base import Driver, JobState
-from outbox.settlement import Failure, Fence, Settlement
+from outbox.settlement import Failure, Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 
 
@@ -106,7 +106,7 @@ async def test_follow_ups_enter_with_the_completion(driver: Driver) -> None:
     await driver.insert([envelope()])
     claim = await claim_one(driver)
     follow_up = envelope(1, queue="next")
-    await driver.settle([Settlement.completed(claim.fence, (follow_up,))])
+    await driver.settle([Settlement.completed(claim.fence, (InsertJobs((follow_up,)),))])
     assert (await claim_one(driver, "next")).fence.job_id == follow_up.id
 
 
@@ -114,7 +114,7 @@ async def test_the_follow_ups_of_a_stale_settlement_do_not_enter(driver: Driver,
     await driver.insert([envelope()])
     lost = await claim_one(driver, lease=0)
     await claim_one(other)
-    await driver.settle([Settlement.completed(lost.fence, (envelope(1, queue="next"),))])
+    await driver.settle([Settlement.completed(lost.fence, (InsertJobs((envelope(1, queue="next"),)),))])
     assert await driver.claim(["next"], 10, 30) == []
 
 

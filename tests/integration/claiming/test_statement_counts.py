@@ -10,7 +10,7 @@ from sqlalchemy import event
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects.mysql import MySQL
-from outbox.settlement import Fence, Settlement
+from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 
 ENDS: Sequence[Callable[[Fence], Settlement]] = (
@@ -18,7 +18,7 @@ ENDS: Sequence[Callable[[Fence], Settlement]] = (
     lambda fence: Settlement.retried(fence, 60, FAILURE),
     lambda fence: Settlement.failed(fence, FAILURE),
     lambda fence: Settlement.snoozed(fence, 60),
-    lambda fence: Settlement.completed(fence, (envelope(queue="next"),)),
+    lambda fence: Settlement.completed(fence, (InsertJobs((envelope(queue="next"),)),)),
 )
 
 

@@ -23,7 +23,7 @@ from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
-from outbox.settlement import Settlement
+from outbox.settlement import InsertJobs, Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 from tests.crash.harness import RedisHarness
 from tests.integration.redis.test_redis_restart import every_verb
@@ -231,7 +231,7 @@ async def follow_ups_of(driver: RedisDriver) -> tuple[Settlement, list[JobId]]:
     await driver.insert([envelope()])
     claim = await claim_one(driver)
     follow_ups = [envelope(number, queue=queue, delay=0.5) for number, queue in enumerate(["default", *QUEUES])]
-    return Settlement.completed(claim.fence, tuple(follow_ups)), [job.id for job in follow_ups]
+    return Settlement.completed(claim.fence, (InsertJobs(tuple(follow_ups)),)), [job.id for job in follow_ups]
 
 
 async def test_a_worker_of_a_cluster(nodes: Sequence[ClusterServer], tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ async def test_the_follow_ups_of_a_zombie_are_not_parked(driver: RedisDriver, ot
     await driver.insert([envelope()])
     lost = await claim_one(driver, lease=0)
     await claim_one(other)
-    settled = await driver.settle([Settlement.completed(lost.fence, (envelope(queue="queue1"),))])
+    settled = await driver.settle([Settlement.completed(lost.fence, (InsertJobs((envelope(queue="queue1"),)),))])
     assert len(settled.stale) == 1
     for _ in range(3):
         await other.heartbeat(WORKER)

@@ -24,7 +24,7 @@ from outbox.drivers.database.connection.engine import check_version
 from outbox.drivers.database.jobs.claim import _Taking
 from outbox.drivers.database.jobs.settle import _Settling
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
-from outbox.settlement import Settlement
+from outbox.settlement import InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
 
@@ -157,7 +157,7 @@ async def test_a_settlement_whose_commit_was_not_answered_is_written_once(
     await driver.insert(envelopes(3))
     claims = await driver.claim(["default"], 10, 30)
     ends = [
-        Settlement.completed(claims[0].fence, (envelope(queue="next"),)),
+        Settlement.completed(claims[0].fence, (InsertJobs((envelope(queue="next"),)),)),
         Settlement.retried(claims[1].fence, 0, FAILURE),
         Settlement.failed(claims[2].fence, FAILURE),
     ]
@@ -431,7 +431,7 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
         taken.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("outbox.drivers.database.connection.raw_connection.Wire.commit", hang)
+    monkeypatch.setattr("outbox.drivers.database.connection.raw_connection.RawConnection.commit", hang)
     claiming = asyncio.create_task(lost.claim(["default"], 10, 1))
     await taken.wait()
     monkeypatch.undo()

@@ -16,7 +16,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs import lease as lease_module
 from outbox.drivers.database.jobs.claim import _Taking
 from outbox.errors import BackendUnavailable
-from outbox.settlement import Failure, Settlement
+from outbox.settlement import Failure, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
 
@@ -86,7 +86,7 @@ async def attempts(driver: DatabaseDriver) -> list[int]:
     return [job.attempts for job in await driver.list_jobs()]
 
 
-@pytest.mark.parametrize("brief", [False, True])
+@pytest.mark.parametrize("short_jobs", [False, True])
 @pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
 async def test_the_next_claim_has_the_jobs_of_one_in_doubt(
     driver: DatabaseDriver, after: bool, short_jobs: bool
@@ -254,7 +254,7 @@ async def settle_in_doubt(driver: DatabaseDriver, ends: list[Settlement], *, aft
 def ways_to_end(claims: Sequence[Claim]) -> list[Settlement]:
     completed, failed, retried, released, snoozed, cancelled = (claim.fence for claim in claims)
     return [
-        Settlement.completed(completed, (envelope(queue="next"),)),
+        Settlement.completed(completed, (InsertJobs((envelope(queue="next"),)),)),
         Settlement.failed(failed, FAILURE),
         Settlement.retried(retried, 0, FAILURE),
         Settlement.released(released, 60),

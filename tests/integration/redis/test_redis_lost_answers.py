@@ -18,7 +18,7 @@ from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.connection import url as addresses
 from outbox.drivers.redis.script import Call
 from outbox.errors import BackendUnavailable
-from outbox.settlement import Fence, Settlement
+from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.servers import LocalServer
 from tests.support.redis_clusters import wait_for
@@ -335,7 +335,10 @@ async def test_several_queues_at_once_are_repeated_as_a_whole(
     await other.insert([envelope(queue="a"), envelope(queue="b")])
     claims: list[Claim] = await driver.claim(["a", "b"], 2, 30)
     follow_up = envelope(queue="c")
-    settlements = [Settlement.completed(claims[0].fence, (follow_up,)), Settlement.completed(claims[1].fence)]
+    settlements = [
+        Settlement.completed(claims[0].fence, (InsertJobs((follow_up,)),)),
+        Settlement.completed(claims[1].fence),
+    ]
     between.lose_the_next_answer()
     assert (await driver.settle(settlements)).accepted == tuple(settlements)
     assert between.lost == 1

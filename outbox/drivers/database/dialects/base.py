@@ -226,6 +226,11 @@ class Dialect(ABC):
     def remove(self, count: int) -> str:
         """Delete rows that this transaction has locked and found held. Parameters: ids."""
 
+    def cancel(self, ids: str) -> str:
+        """Delete jobs, held or not, except those that are on their way to another connection. Parameters: those of
+        ``ids``, which `id_list` makes."""
+        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND SUBSTR(queue, 1, 1) <> '>'"
+
     def put_back(self, count: int, errors: int = 0) -> str:
         """``errors`` of the rows get a last error. Parameters: (id, microseconds until available) per row; (id,
         attempts to take back) per row; (id, error) and then id per row with an error; ids."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from outbox.drivers.database.connection.errors import translate_in_session
+from outbox.drivers.database.connection.plans import Plan, run_in_session
+from outbox.drivers.database.dialects import Dialect, dialect_for
 from outbox.drivers.database.jobs.staging import check_transaction
-from outbox.drivers.database.tables import jobs
 from outbox.ids import JobId
 
 
@@ -18,16 +16,16 @@ def cancel_in_session(session: Session, job_id: JobId) -> bool:
 
     Raises:
         SessionUnusable: as `staging.stage`.
+        OutboxError, DBAPIError: as `run_in_session`.
     """
     connection_of = check_transaction(session)
     # What the session has dispatched is a row from then on.
     session.flush()
-    here = jobs.c.queue.not_like(">%")
-    try:
-        result = connection_of().execute(delete(jobs).where(jobs.c.id == job_id.bytes, here))
-    except DBAPIError as error:
-        translated = translate_in_session(error)
-        if translated is None:
-            raise
-        raise translated from error
-    return bool(result.rowcount)
+    connection = connection_of()
+    return run_in_session(connection, _cancel(dialect_for(connection.dialect), job_id))
+
+
+def _cancel(dialect: Dialect, job_id: JobId) -> Plan[bool]:
+    listed, parameters = dialect.id_list([job_id.bytes])
+    removed = yield dialect.cancel(listed), parameters
+    return bool(removed.rowcount)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
 from outbox.envelope import Envelope
@@ -31,9 +32,7 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
 
         await database.write_directly(send)
     else:
-
-        async def send_all(connection: SqlConnection) -> None:
-            for each in own_insert_statements(database.dialect, envelopes):
-                await connection.exec_driver_sql(*each)
-
-        await database.write_plain(send_all)
+        # A plan is for one try.
+        await database.write_plain(
+            lambda connection: run(own_insert_statements(database.dialect, envelopes), connection)
+        )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.envelope import Envelope
 
@@ -19,14 +20,14 @@ _BYTES_PER_DOCUMENT = 3_500_000
 T = TypeVar("T")
 
 
-def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Iterator[Statement]:
+def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
     """One INSERT per 1,000 jobs, or per 7 million bytes, whichever comes first, for connections of an application."""
     for chunk in packets(envelopes, _size):
         yield dialect.insert(chunk)
 
 
-def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Iterator[Statement]:
-    """The same for connections of outbox's own, with half the bytes in each."""
+def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
+    """One INSERT per 1,000 jobs, or per 3.5 million bytes, for connections of outbox's own."""
     for chunk in packets(envelopes, _size, _BYTES_PER_DOCUMENT):
         yield dialect.insert_many(chunk)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
@@ -11,7 +11,9 @@ from outbox import clock
 from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.chunks import PAIRS_PER_STATEMENT, chunked
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
 from outbox.errors import OutboxError
 from outbox.settlement import Fence
 
@@ -103,9 +105,14 @@ async def _put_back(database: Database, connection: SqlConnection, claims: Seque
 async def holders(
     database: Database, connection: SqlConnection, ids: Sequence[bytes], *, lock: bool
 ) -> dict[bytes, bytes | None]:
-    """The current token of each of these jobs that is still there."""
-    held: dict[bytes, bytes | None] = {}
+    return await run(current_tokens(database.dialect, ids, lock=lock), connection)
+
+
+def current_tokens(dialect: Dialect, ids: Sequence[bytes], *, lock: bool) -> Plan[dict[bytes, bytes | None]]:
+    """The token under which each of these jobs is held, None for one that is not held. Jobs that are gone are left
+    out."""
+    tokens: dict[bytes, bytes | None] = {}
     for keys in chunked(sorted(ids)):
-        rows: Iterable[Any] = await connection.exec_driver_sql(database.dialect.held(len(keys), lock=lock), tuple(keys))
-        held.update((bytes(row[0]), None if row[1] is None else bytes(row[1])) for row in rows)
-    return held
+        rows = yield dialect.held(len(keys), lock=lock), tuple(keys)
+        tokens.update((bytes(job_id), None if token is None else bytes(token)) for job_id, token in rows)
+    return tokens

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
-from outbox.drivers.database.connection.errors import translate_in_session
+from outbox.drivers.database.connection.plans import run_in_session
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.jobs.insert import insert_statements
 from outbox.envelope import Envelope
@@ -36,22 +35,14 @@ def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:
 
     Raises:
         SessionUnusable: the connection commits every statement by itself.
-        OutboxError: the tables are missing, or outbox has another word for what the database refused.
-        DBAPIError: what the application's own transaction suffers, such as a deadlock or a lost connection.
+        OutboxError, DBAPIError: as `run_in_session`.
     """
     if autocommits(connection):
         raise SessionUnusable(
             "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: "
             "dispatch without the session, or give it an engine with transactions"
         )
-    for statement, parameters in insert_statements(dialect_for(connection.dialect), envelopes):
-        try:
-            connection.exec_driver_sql(statement, parameters)
-        except DBAPIError as error:
-            translated = translate_in_session(error)
-            if translated is None:
-                raise
-            raise translated from error
+    run_in_session(connection, insert_statements(dialect_for(connection.dialect), envelopes))
 
 
 def autocommits(connection: Connection) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import FailedJob, HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
-from outbox.drivers.database.jobs.settle import dump_failure
+from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.drivers.database.operations import failed_filters, health
 from outbox.drivers.database.operations import failed_jobs as failed_jobs_module
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks

@@ -12,7 +12,7 @@ from outbox.drivers.base import FailedJob
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.jobs.settle import load_failure
+from outbox.drivers.database.jobs.settlement_plan import load_failure
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.failed_filters import conditions as conditions_of

@@ -48,7 +48,7 @@ class CrossSlotJobs:
         parked: dict[str, list[bytes]] = {}
         for settlement in settled:
             queue = places[settlement.fence.job_id]
-            elsewhere = [envelope.id.bytes for envelope in settlement.follow_ups if envelope.queue != queue]
+            elsewhere = [envelope.id.bytes for envelope in settlement.inserted if envelope.queue != queue]
             if elsewhere:
                 parked.setdefault(queue, []).extend(elsewhere)
         # Settled they are, and parked they stay until somebody can reach the other slot.

@@ -130,7 +130,7 @@ class _Batch:
         owners = bytearray()
         jobs = []
         for position, settlement in enumerate(self.settlements, 1):
-            for envelope in settlement.follow_ups:
+            for envelope in settlement.inserted:
                 owners += _OWNER.pack(position)
                 if envelope.queue not in queues and not self.store.one_slot:
                     jobs.append((envelope, cross_slot.PARKED, cross_slot.pack(envelope)))
