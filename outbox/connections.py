@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -91,15 +92,21 @@ def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
     if name in settings.connections:
         return settings.connections[name]
     if name == DATABASE:
-        return ConnectionSettings(driver=DATABASE, url=settings.database_url)
+        return _connection(DATABASE, settings.database_url)
     if name == REDIS:
         if settings.redis_url is None:
             raise ConfigurationError("the connection redis needs a server: set REDIS_URL=redis://host:6379/0")
-        return ConnectionSettings(driver=REDIS, url=settings.redis_url)
+        return _connection(REDIS, settings.redis_url)
     known = ", ".join(sorted({DATABASE, REDIS, *settings.connections}))
     raise ConfigurationError(
         f"there is no connection {name!r} (there are: {known}): see QUEUE_CONNECTION and [tool.outbox.connections]"
     )
+
+
+@lru_cache(maxsize=32)
+def _connection(driver: str, url: str) -> ConnectionSettings:
+    """Asked for several times at every dispatch."""
+    return ConnectionSettings(driver=driver, url=url)
 
 
 def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches: bool = False) -> Driver:

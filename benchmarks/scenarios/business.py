@@ -15,6 +15,9 @@ from benchmarks.scenario import Sample, Scenario, Site, Variant
 from benchmarks.sizes import Sizes
 from benchmarks.stores import DATABASES, Store
 from outbox import dispatch
+from outbox.drivers.database.dialects import Statement, dialect_for
+from outbox.envelope import Envelope
+from outbox.ids import new_job_id
 
 _MICROSECONDS = 1_000_000
 
@@ -54,13 +57,32 @@ class Meter:
         self.statements += self._sent_now - begun[2]
 
 
-async def _transaction(engine: AsyncEngine, number: int, *, dispatches: bool) -> None:
+async def _by_driver(session: AsyncSession, statement: Statement) -> None:
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    async with driver.cursor() as cursor:
+        await cursor.execute(*statement)
+
+
+async def _by_sqlalchemy(session: AsyncSession, statement: Statement) -> None:
+    await (await session.connection()).exec_driver_sql(*statement)
+
+
+_INSERTS = {"driver": _by_driver, "SQLAlchemy": _by_sqlalchemy}
+_KINDS = (None, *_INSERTS, "outbox")
+"""What writes the job of a transaction, if it has one."""
+
+
+async def _transaction(engine: AsyncEngine, number: int, kind: str | None) -> None:
     async with AsyncSession(engine) as session, session.begin():
         order = Order(customer="Ada Lovelace", total=number)
         session.add(order)
         await session.flush()
-        if dispatches:
+        if kind == "outbox":
             await dispatch(NoOp(number=order.id), session=session)
+        elif kind is not None:
+            job = Envelope(new_job_id(), "default", NoOp.name, 5, f'{{"number":{order.id}}}')
+            await _INSERTS[kind](session, dialect_for(engine.dialect).insert([job]))
 
 
 async def _calls(engine: AsyncEngine, count: int) -> float:
@@ -76,7 +98,7 @@ async def _calls(engine: AsyncEngine, count: int) -> float:
 
 
 async def _measure(site: Site) -> Sample:
-    """The same transaction with and without a dispatch, in turns."""
+    """The same transaction without a job, with the bare INSERT of one, and with a dispatch, in turns."""
     engine = create_async_engine(site.store.url)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.drop_all)
@@ -84,18 +106,20 @@ async def _measure(site: Site) -> Sample:
     count = site.sizes.transactions
     async with site.store.in_use():
         for number in range(count // 10 + 1):
-            await _transaction(engine, number, dispatches=number % 2 == 0)
-        with_, without = Meter(engine.sync_engine), Meter(engine.sync_engine)
-        for number in range(2 * count):
-            dispatches = number % 2 == 0
-            meter = with_ if dispatches else without
-            begun = meter.start()
-            await _transaction(engine, number, dispatches=dispatches)
-            meter.stop(begun)
+            for kind in _KINDS:
+                await _transaction(engine, number, kind)
+        meters = {kind: Meter(engine.sync_engine) for kind in _KINDS}
+        for number in range(count):
+            for kind, meter in meters.items():
+                begun = meter.start()
+                await _transaction(engine, number, kind)
+                meter.stop(begun)
         call = await _calls(engine, site.sizes.calls)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.drop_all)
     await engine.dispose()
+    without, driver, sqlalchemy, with_ = meters.values()
+    processor = [_MICROSECONDS * meter.processor / count for meter in (without, driver, sqlalchemy, with_)]
     return Sample(
         {
             "ms without": 1_000 * without.seconds / count,
@@ -103,7 +127,10 @@ async def _measure(site: Site) -> Sample:
             "share %": 100 * (1 - without.seconds / with_.seconds),
             "statements more": (with_.statements - without.statements) / count,
             "CPU µs of the call": _MICROSECONDS * call,
-            "CPU µs more, INSERT included": _MICROSECONDS * (with_.processor - without.processor) / count,
+            "CPU µs more, INSERT included": processor[3] - processor[0],
+            "of it the driver": processor[1] - processor[0],
+            "of it SQLAlchemy": processor[2] - processor[1],
+            "of it outbox": processor[3] - processor[2],
         }
     )
 

@@ -96,9 +96,13 @@ class Dialect(ABC):
     def placeholders(self, count: int) -> str:
         return ", ".join([self.placeholder] * count)
 
+    @cached_property
+    def _around_available_at(self) -> tuple[str, str]:
+        return f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now})"
+
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
-        middle, end = f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now})"
+        middle, end = self._around_available_at
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:

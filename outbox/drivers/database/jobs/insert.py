@@ -45,6 +45,9 @@ def _size(envelope: Envelope) -> int:
 
 def packets(rows: Sequence[T], size: Callable[[T], int], limit: int = _BYTES_PER_STATEMENT) -> Iterator[Sequence[T]]:
     """``rows`` in groups that one statement can carry, whose ``size`` in bytes is known."""
+    if len(rows) == 1:
+        yield rows
+        return
     start = total = 0
     for position, row in enumerate(rows):
         bytes_here = size(row)
