@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 KEYS_PER_STATEMENT = 500
 """With a thousand keys MariaDB turns the list into a join, and may then read the whole table and wait for rows that are
-none of the statement's business: those of an application's open transaction."""
+not in the list, such as those of an application's open transaction."""
 
 PAIRS_PER_STATEMENT = KEYS_PER_STATEMENT - 1
 """MariaDB counts the two values of a pair one by one."""

@@ -47,7 +47,7 @@ from outbox.settlement import Fence, Settlement
 class DatabaseDriver:
     """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
 
-    Failed jobs ``keeps_failed_of`` other connections are none of this driver's business: see `FailedJobArchive`. A
+    The driver leaves out the failed jobs ``keeps_failed_of`` other connections: see `FailedJobArchive`. A
     ``note`` is added to its address in errors and descriptions.
 
     Raises:
@@ -83,7 +83,7 @@ class DatabaseDriver:
             return version
 
         async def write_nothing(connection: AsyncConnection) -> None:
-            """Whoever may not write is refused all the same."""
+            """The server checks the rights to write, although no row matches."""
             for table in metadata.sorted_tables:
                 nothing = table.select().where(false())
                 await connection.execute(table.insert().from_select(table.columns.keys(), nothing))

@@ -76,7 +76,7 @@ def job_id(value: Any) -> JobId | None:
 
 
 def text(value: Any) -> str:
-    """Bytes that are not UTF-8 are escaped by whatever shows them; NULL is empty."""
+    """The value as text. NULL is empty; bytes that are not UTF-8 stay as surrogates until they are shown."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes | bytearray):

@@ -92,7 +92,7 @@ def shown_url(url: URL) -> str:
 
 
 def certainly_differ(one: URL, other: URL) -> bool:
-    """Whether two URLs name different databases whatever lies in between.
+    """Whether two URLs certainly name different databases.
 
     Hosts and ports do not tell: a server has many names, and proxies. Nor does a URL without a database, whose engine
     has another way to find it; nor a file of SQLite that is not there, or a ``file:`` URI.
@@ -116,7 +116,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     """
     try:
         if url.get_backend_name() == "sqlite":
-            # Only here: whoever keeps jobs on a server needs nothing of it.
+            # Imported only here, because servers need nothing of it.
             from outbox.drivers.database.connection import sqlite_engine as sqlite
 
             return sqlite.create_engine(url, pool_size)
@@ -144,7 +144,7 @@ def _check_options(engine: AsyncEngine) -> None:
 
 
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
-    """The same database for statements that are each a transaction of their own, with nothing sent before or after."""
+    """An engine for statements that are each a transaction of their own, with nothing sent before or after."""
     if engine.dialect.name == "sqlite":
         from outbox.drivers.database.connection import sqlite_engine as sqlite
 
@@ -188,8 +188,8 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
 
 
 def _leave_useless_connections(engine: AsyncEngine) -> None:
-    """Else the pool would keep its connections to a primary that became read-only, and every retry would meet it again
-    while a proxy or a name has long been leading to the new one. The same with rights that were given back."""
+    """Drop connections to a primary that became read-only. Otherwise every retry meets the old primary, although a
+    proxy or a name leads to the new one. Connections without the rights that they need are dropped too."""
     dialect = engine.sync_engine.dialect
     is_disconnect = dialect.is_disconnect
 
@@ -200,7 +200,7 @@ def _leave_useless_connections(engine: AsyncEngine) -> None:
 
 
 def _leave_idle_connections(engine: AsyncEngine) -> None:
-    """Before the server closes them: whoever meets a closed one takes it for an outage."""
+    """Drop idle connections before the server closes them: a closed connection looks like an outage."""
 
     def note(_: Any, record: ConnectionPoolEntry) -> None:
         record.info[_IDLE_SINCE] = clock.now()

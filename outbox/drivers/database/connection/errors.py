@@ -1,4 +1,4 @@
-"""What the errors of database servers mean, and how long to go on trying."""
+"""Errors of database servers: their meaning, and how often to retry."""
 
 from __future__ import annotations
 
@@ -154,8 +154,8 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
 
 
 def translate_in_session(error: DBAPIError) -> OutboxError | None:
-    """The same for a statement in a transaction of the application. What that transaction suffers, a deadlock or a lost
-    connection, stays SQLAlchemy's error: None."""
+    """The error of outbox for a driver's error in a transaction of the application. None for what that transaction
+    suffers, such as a deadlock or a lost connection: it stays SQLAlchemy's error."""
     ours = classify(error) in {Fault.MISCONFIGURED, Fault.FINAL}
     return translate(error, "the session's database") if ours else None
 
@@ -192,7 +192,7 @@ def first_line(error: BaseException) -> str:
 class RetryBudget:
     """Bounded retries of one piece of work: about two seconds for contention, one reconnection for a lost connection.
 
-    Whoever must not give up, a worker's loop, catches `BackendUnavailable` and starts over at its own pace.
+    A worker's loop, which must not give up, catches `BackendUnavailable` and retries at its own pace.
     """
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ class _LoadedWhenUsed(ModuleType):
 
 
 def load_asyncmy() -> None:
-    """Whoever has loaded asyncmy or parts of ``cryptography`` before has them as they are.
+    """Load asyncmy. Modules of ``cryptography`` that are loaded already stay as they are.
 
     Raises:
         ModuleNotFoundError: asyncmy is not installed.

@@ -32,7 +32,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
 
 
 def create_reader(engine: AsyncEngine) -> AsyncEngine:
-    """The same database for transactions that write nothing: they do not wait for those that do."""
+    """An engine for transactions that only read: they do not wait for writers."""
     return engine.execution_options(**{READS: True})
 
 
@@ -79,7 +79,7 @@ def _tune(connection: Any, _record: Any) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA journal_mode")
         if cursor.fetchone()[0] not in {"wal", "memory"}:
-            # The file keeps its mode, so this happens once. While somebody writes it cannot; a later connection will.
+            # The file keeps its mode, so this happens once. It fails during a write; then a later connection does it.
             with suppress(sqlite3.OperationalError):
                 cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")

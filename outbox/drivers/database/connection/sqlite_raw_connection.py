@@ -60,7 +60,7 @@ class SQLiteRawConnection(RawConnection):
 
 
 class SQLiteReading(SQLiteRawConnection):
-    """The same for statements that write nothing, and are each a transaction of their own."""
+    """A connection for statements that only read, and are each a transaction of their own."""
 
     _begin = False
 

@@ -1,107 +1,58 @@
-"""What a dialect owes: statements as text, in the placeholders of its drivers."""
+"""The statements of a dialect, as text with the placeholders of its drivers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from operator import attrgetter
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, and_, delete, literal, or_
 
+from outbox.drivers.database.dialects.failed_job_statements import FailedJobStatements
+from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.database.raw_columns import Selection
-from outbox.drivers.database.tables import CLAIMED, FROM_ENVELOPE, KEPT, failed_jobs, jobs
+from outbox.drivers.database.tables import FROM_ENVELOPE, jobs
 from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
-from outbox.job import PRIORITIES
 
 MICROSECONDS = 1_000_000
-# Written out, so that each priority is one range of the claim index and the ranges are read in its order.
-PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
 
-_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
-_DUE_ROWS_LOOKED_AT = 1_000
-_KEPT = ", ".join(KEPT)
-_INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at)"
 _from_envelope = attrgetter(*FROM_ENVELOPE)
 
 Statement = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
 
 
-class Dialect(ABC):
-    """Statements that claim, settle and insert. Parameters are given in the order in which the docstrings list them."""
+class Dialect(FailedJobStatements):
+    """Statements that insert, claim, settle and inspect. Their parameters have the order of the docstrings."""
 
-    placeholder: str
-    """The placeholder of the drivers."""
-    now: str
-    """The database's clock, in UTC, with the finest fraction it has."""
     skip_locked: str
-    """What ends a select whose rows the transaction will write, skipping rows that others are writing."""
+    """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
-    """The same, waiting for them."""
-    claim_hint: str
-    primary_hint: str
-    """Index hints after the name of ``queue_jobs``. On a nearly empty table the optimizer would rather scan all of it,
-    and lock or wait for rows that are none of the statement's business."""
+    """The end of a SELECT that locks its rows, and waits for other transactions."""
     insert_into = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
-    keep_existing: str
-    """What ends an INSERT that leaves rows alone whose id is there already."""
     row_list: str = ""
-    """What goes before a list of rows on the right of IN."""
+    """The beginning of a list of rows on the right of IN."""
     unchecked: str = ""
-    """What goes before an UPDATE of a row that may hold broken JSON. MariaDB checks the JSON columns of every row that
-    is written, whether they are written or not, and refuses: no worker could claim anything any more."""
+    """The beginning of an UPDATE of rows that may hold broken JSON. MariaDB checks all JSON columns of a row that is
+    updated, and refuses: then no worker could claim anything."""
     keeps_deleted: bool = False
     """Whether entries that were deleted stay in the claim index for as long as an older transaction is open, so that
     claims had better not begin at its head: see `cursors`."""
-    row_key: str = "id"
-    """What tells a row of ``queue_jobs`` from all others, whatever is in its columns."""
-    claimable = Selection({**{name: name for name in CLAIMED}, "rescued": "reserved_by IS NOT NULL"})
-    """What `select_claimable` reads of a row."""
-    as_failed: Mapping[str, str]
-    """Columns of an unreadable row as ``queue_failed_jobs`` can hold them, where that takes more than the column."""
-    # A row that was written with another priority failed because of it.
-    as_live: Mapping[str, str] = MappingProxyType(
-        {"priority": "CASE WHEN priority BETWEEN 0 AND 9 THEN priority ELSE 5 END", "attempts": "0"}
-    )
-    """Columns of a failed row as a claim can read them, where that takes more than the column."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
-
-    @abstractmethod
-    def now_plus(self, microseconds: str) -> str:
-        """The moment that lies the given SQL expression of microseconds after now."""
-
-    @abstractmethod
-    def timestamp(self, when: datetime) -> Any:
-        """An aware datetime as a parameter."""
-
-    @abstractmethod
-    def seconds_until(self, moment: str) -> str:
-        """The seconds from now to the given SQL expression of a moment, as a float."""
-
-    def parse_moment(self, value: Any) -> datetime:
-        """A moment as the drivers return it, as an aware datetime; 1970 for what is none."""
-        try:
-            return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
-        except (ValueError, TypeError, AttributeError):
-            return _NO_MOMENT
-
-    def placeholders(self, count: int) -> str:
-        return ", ".join([self.placeholder] * count)
 
     @cached_property
     def _around_available_at(self) -> tuple[str, str]:
         return f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now})"
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
-        """New rows, with parameters: any driver takes them, and an application's logs and traces keep them apart."""
+        """New rows, their values as parameters: any driver takes them, and an application's logs and traces show them
+        apart from the statement."""
         middle, end = self._around_available_at
         rows: list[str] = []
         parameters: list[Any] = []
@@ -120,8 +71,8 @@ class Dialect(ABC):
         return f"{self.insert_into} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
-        """The same in the form that is written fastest over outbox's own drivers. It may have four times as many
-        bytes."""
+        """New rows in the form that outbox's own drivers write fastest. The statement may have four times the bytes of
+        the payloads."""
         return self.insert(jobs)
 
     def select_claimable(self) -> str:
@@ -154,6 +105,11 @@ class Dialect(ABC):
             f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
             f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}"
         )
+
+    @cached_property
+    def claimable_in(self) -> Selection:
+        """What `select_claimable_in` reads of a row."""
+        return self.claimable.also(urgent="")
 
     def key_of(self, row: Any) -> Any:
         """The row key of a row of `claimable`."""
@@ -191,7 +147,7 @@ class Dialect(ABC):
         )
 
     def held(self, count: int, *, lock: bool) -> str:
-        """Who holds these rows now, locking them in the order of the key if asked. Parameters: ids."""
+        """The tokens of these rows, which ``lock`` locks in the order of the key. Parameters: ids."""
         return (
             f"SELECT id, reserved_by FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)}) "
             f"ORDER BY id {self.for_update if lock else ''}"
@@ -206,9 +162,8 @@ class Dialect(ABC):
         )
 
     def renew_each(self, held: Sequence[tuple[bytes, bytes]]) -> Statement:
-        """The same for rows held under different tokens: ``held`` has pairs of an id and its token. A row is renewed
-        only under the token of its own pair. Parameters before those of the statement: microseconds of the lease,
-        twice."""
+        """Renew rows that are held under different tokens: ``held`` has pairs of an id and its token. A row is renewed
+        only under the token of its pair. Parameters before those of the statement: microseconds of the lease, twice."""
         end = self.now_plus(self.placeholder)
         ids, parameters = self.id_list([key for key, _ in held])
         pairs: list[str] = []
@@ -224,7 +179,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def remove_held(self, ids: str) -> str:
-        """Delete rows held under one token. Parameters: those of ``ids``, which `among` makes; token."""
+        """Delete rows held under one token. Parameters: those of ``ids``, which `id_list` makes; token."""
 
     @abstractmethod
     def remove(self, count: int) -> str:
@@ -236,8 +191,8 @@ class Dialect(ABC):
         return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND SUBSTR(queue, 1, 1) <> '>'"
 
     def put_back(self, count: int, errors: int = 0) -> str:
-        """``errors`` of the rows get a last error. Parameters: (id, microseconds until available) per row; (id,
-        attempts to take back) per row; (id, error) and then id per row with an error; ids."""
+        """Give rows back; ``errors`` of them get a last error. Parameters: (id, microseconds until available) per row;
+        (id, attempts to take back) per row; (id, error) and then id per row with an error; ids."""
         cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
@@ -264,99 +219,13 @@ class Dialect(ABC):
             f"attempts = attempts - 1 WHERE id IN ({self.placeholders(count)})"
         )
 
-    def copy_to_failed(self, count: int) -> str:
-        """Parameters: connection; (id, exception as JSON) per row; ids."""
-        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
-        return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, CASE id {cases} END, {self.now} "
-            f"FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
-        )
-
-    def copy_unreadable(self, count: int) -> str:
-        """Parameters: connection; (row key, id) per row; (row key, exception as JSON) per row; row keys."""
-        cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
-        kept = [cases if name == "id" else self.as_failed.get(name, name) for name in KEPT]
-        return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {cases}, {self.now} "
-            f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
-        )
-
-    def remove_unreadable(self, count: int) -> str:
-        """Parameters: row keys."""
-        return f"DELETE FROM queue_jobs WHERE {self.row_key} IN ({self.placeholders(count)})"
-
-    def rows_of_queue(self, limit: int) -> str:
-        """Rows of a queue that no worker can drain, as `unclaimable` gives them. Parameters: queue."""
-        return f"SELECT {self.unreadable.sql} FROM queue_jobs {self.claim_hint} WHERE {self.is_queue} LIMIT {limit}"
-
-    is_queue: str
-    """Whether a row is in a queue, which may be NULL. Parameters: queue."""
-
-    @cached_property
-    def unreadable(self) -> Selection:
-        """What `unclaimable` and `rows_of_queue` read of a row."""
-        return self.claimable.also(row_key=self.row_key, reserved_until="reserved_until")
-
-    @cached_property
-    def claimable_in(self) -> Selection:
-        """What `select_claimable_in` reads of a row."""
-        return self.claimable.also(urgent="")
-
-    @abstractmethod
-    def queues_of_jobs(self) -> str:
-        """The names of all queues that have live jobs, read from one entry of the claim index each."""
-
-    @abstractmethod
-    def unclaimable(self, limit: int, longest_hold: int) -> str:
-        """Rows of a queue that no claim meets. Only ranges of the claim index are read, and the first due rows for
-        holds that end later than ``longest_hold`` microseconds from now. Parameters: queue, once for each
-        placeholder."""
-
-    def _held_for_ever(self, longest_hold: int) -> str:
-        """The row keys of those among the first due rows of a queue."""
-        return (
-            f"SELECT {self.row_key} FROM (SELECT {self.row_key}, reserved_until FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.placeholder} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
-            f"ORDER BY priority, available_at LIMIT {_DUE_ROWS_LOOKED_AT}) AS due "
-            f"WHERE reserved_until > {self.now_plus(str(longest_hold))}"
-        )
-
-    def failures(self, count: int) -> str:
-        """The exceptions of those of these jobs that have failed, as JSON. Parameters: ids."""
-        return (
-            f"SELECT id, exception FROM queue_failed_jobs {self.primary_hint} "
-            f"WHERE id IN ({self.placeholders(count)}) ORDER BY id"
-        )
-
-    def keep_failed(self, count: int) -> str:
-        """Failed jobs of another store, whose clock may be ahead of this one. Parameters per row: all columns in their
-        order, ``failed_at`` twice."""
-        earlier = f"CASE WHEN {self.placeholder} < {self.now} THEN {self.placeholder} ELSE {self.now} END"
-        row = ", ".join(earlier if column.name == "failed_at" else self.placeholder for column in failed_jobs.c)
-        names = ", ".join(failed_jobs.c.keys())
-        return f"REPLACE INTO queue_failed_jobs ({names}) VALUES {', '.join([f'({row})'] * count)}"
-
-    def copy_from_failed(self, count: int) -> str:
-        """Failed jobs become live again without their payloads leaving the server. Parameters: ids."""
-        live = [self.as_live.get(name, name) for name in KEPT]
-        return (
-            f"INSERT INTO queue_jobs ({_KEPT}, available_at, created_at) "
-            f"SELECT {', '.join(live)}, {self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} "
-            f"WHERE id IN ({self.placeholders(count)}) {self.keep_existing}"
-        )
-
     def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
-        """``query`` on the rows of ``table`` with these ids, read one after the other, and no other row looked at."""
+        """``query`` on the rows of ``table`` with these ids. It reads no other row."""
         return query.where(table.c.id.in_(ids)).order_by(table.c.id)
 
     def delete(self, table: Table, ids: Sequence[bytes]) -> Delete | TextClause:
-        """The rows of ``table`` with these ids, no other row looked at."""
+        """Delete the rows of ``table`` with these ids. It reads no other row."""
         return delete(table).where(table.c.id.in_(ids))
-
-    @abstractmethod
-    def exception_text(self, key: str) -> str:
-        """A text of a failed job's exception, compared byte by byte: ``type`` or ``message``. Rows that somebody else
-        wrote may have none: ``unknown``."""
 
     def after_place(self, place: JobPlace) -> ColumnElement[bool]:
         """Jobs behind this place, in ranges of the claim index. Written out: MySQL makes no range of

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, tuple_
 
-from outbox.drivers.database.dialects.base import PRIORITY_LIST, Dialect
+from outbox.drivers.database.dialects.base import Dialect
+from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.filters import JobPlace
 from outbox.job import PRIORITIES
 

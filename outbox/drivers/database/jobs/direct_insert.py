@@ -1,4 +1,4 @@
-"""Inserting jobs over outbox's own connections: what a dispatch without a session ends in."""
+"""Insert over outbox's own connections: a dispatch without a session."""
 
 from __future__ import annotations
 

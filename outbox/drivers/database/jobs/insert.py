@@ -1,4 +1,4 @@
-"""Jobs on their way in: the one INSERT that every dispatch ends in."""
+"""The INSERT of jobs, in portions that one statement can carry."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, d
 
 
 async def has_unrelayed(database: Database, queue: str) -> bool:
-    """A row that was moved has been put back with its attempt counted. One that is held may not have been, by whoever
-    died holding it. Reads the queue's rows up to the first one."""
+    """Whether a row of the queue may still have to be relayed. A relayed row was put back with its attempt counted. The
+    relay that holds a row may have died before that. Reads the rows of the queue up to the first match."""
     on_its_way = or_(jobs.c.attempts == 0, jobs.c.reserved_by.is_not(None))
     query = select(jobs.c.id).where(jobs.c.queue == queue, on_its_way).limit(1)
 

@@ -1,7 +1,7 @@
-"""Rows that no worker can hold or read: what is wrong with them, and their move to the failed jobs.
+"""Rows that no worker can claim or read: the reason, and the move to the failed jobs.
 
-Other programs, operators and permissive servers write rows that outbox would not. Such a row must cost the jobs beside
-it nothing, and must not be lost: it becomes a failed job as it is, with a reason.
+Other programs, operators and permissive servers write rows that outbox would not. Such a row must not hold up other
+jobs, and must not be lost: it becomes a failed job as it is, with a reason.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Unreadable(NamedTuple):
 
 
 def flaw(row: Any) -> str | None:
-    """What keeps a row of `Dialect.claimable` from being claimed, or None."""
+    """Why a row of `Dialect.claimable` cannot be claimed, or None."""
     name, attempts = row.name, row.attempts
-    # In the way of every claim, so that all is well is found out first.
+    # Every claimed row passes here, so the usual case is tested first.
     if (
         type(row.id) is bytes
         and len(row.id) == _ID_BYTES

@@ -1,4 +1,4 @@
-"""Rows leave a table on an operator's order: by primary key, in short transactions of at most a thousand."""
+"""Deletion of rows for an operator: by primary key, in short transactions of at most a thousand rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from outbox.drivers.database.connection.database import Database
 from outbox.ids import JobId
 
 CHUNK = 1_000
-"""Rows per transaction: enough to be quick, few enough that nobody waits long for one of them."""
+"""Rows per transaction: enough to be quick, few enough that other transactions wait only briefly."""
 
 Also = Callable[[AsyncConnection, Sequence[bytes]], Awaitable[None]]
 
 
 def chunks(job_ids: Iterable[JobId]) -> Iterator[list[bytes]]:
-    """Keys in sorted order, so that everyone who locks several rows locks them in the same order."""
+    """Keys in sorted order, so that all transactions lock rows in the same order."""
     keys = sorted({job_id.bytes for job_id in job_ids})
     for start in range(0, len(keys), CHUNK):
         yield keys[start : start + CHUNK]
@@ -26,7 +26,7 @@ def chunks(job_ids: Iterable[JobId]) -> Iterator[list[bytes]]:
 class BatchDelete:
     """One transaction, which locks those of ``keys`` that still meet ``conditions``, and removes them after ``also``.
 
-    ``skip_locked`` passes over rows that somebody is writing at this moment, a worker that claims them for example.
+    ``skip_locked`` passes over rows that another transaction has locked, such as a claim.
     """
 
     def __init__(

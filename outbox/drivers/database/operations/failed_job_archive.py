@@ -56,7 +56,8 @@ class FailedJobArchive:
     async def take_all(
         self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
     ) -> int:
-        """The same with all (of a queue) that match and had failed (so many seconds ago) when this began."""
+        """`take` all failed jobs (of a queue) that match and failed more than ``older_than`` seconds before the
+        call."""
 
         async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
             return await self._removal(keys, also, *conditions).run()

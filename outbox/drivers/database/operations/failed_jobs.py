@@ -1,4 +1,4 @@
-"""The failed jobs: read them, put them back, or remove them for good."""
+"""Failed jobs for an operator: read, retry and delete."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def list_failed(
 ) -> list[FailedJob]:
     """
     Raises:
-        JobNotFound: ``before`` is no longer there, so nobody knows where its page ended.
+        JobNotFound: ``before`` is gone, and with it the place where its page ended.
     """
     query = _failed_jobs().where(*await conditions_of(database, queue, matching))
     query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
@@ -102,8 +102,8 @@ async def find_failed(database: Database, digits: str) -> list[JobId]:
 
 
 async def retry(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
-    """The same id, no attempts counted, available now. A live job that has the id already stays as it is, and only the
-    failed row goes: two jobs of one id there cannot be, and the live one may be running.
+    """Put failed jobs back under their ids, with no attempts counted, available now. A live job of the same id stays as
+    it is, because it may be running; then only the failed row is deleted.
 
     Two operators who retry the same job put it back once: the second finds the row locked, then gone.
     """

@@ -1,4 +1,4 @@
-"""What `outbox check` asks of a database: settings that weaken the guarantees, tables that are not as made."""
+"""Health of a database for `outbox check`: settings that weaken the guarantees, and tables that were altered."""
 
 from __future__ import annotations
 

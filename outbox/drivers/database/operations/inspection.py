@@ -1,4 +1,4 @@
-"""What an operator asks of live jobs and queues, and the orders that remove or hold them."""
+"""Live jobs and queues for an operator: read, cancel, clear, pause and resume."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def now(database: Database) -> datetime:
 
 
 async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
-    """The row is removed, held or not. Whoever runs the job owns nothing any more: its token matches no row."""
+    """Delete the rows, held or not. The token of a worker that runs such a job then matches no row."""
     removed: set[bytes] = set()
     for keys in chunks(job_ids):
         removed.update(await BatchDelete(database, jobs, keys).run())
@@ -204,7 +204,7 @@ class _Place(NamedTuple):
     priority: int
     available_at: datetime
     key: bytes
-    """Of another type where somebody else wrote it into SQLite: such a row is left alone."""
+    """Another program may have written another type into SQLite: such a row is left alone."""
 
 
 async def _unheld_after(database: Database, queue: str, place: _Place | None) -> list[_Place]:

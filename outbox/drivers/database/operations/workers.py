@@ -1,4 +1,4 @@
-"""The rows of `queue_workers`: which processes there are, and when each was last heard of."""
+"""The rows of `queue_workers`: the worker processes and their heartbeats."""
 
 from __future__ import annotations
 

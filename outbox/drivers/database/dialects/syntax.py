@@ -1,0 +1,51 @@
+"""Pieces of SQL that the statements of a dialect are made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import Any
+
+from outbox.job import PRIORITIES
+
+# Written out, so that each priority is one range of the claim index and the ranges are read in its order.
+PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
+
+_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Syntax(ABC):
+    placeholder: str
+    """The placeholder of a parameter, as the drivers have it."""
+    now: str
+    """The database's clock, in UTC, with the finest fraction it has."""
+    claim_hint: str
+    primary_hint: str
+    """Index hints after the name of ``queue_jobs``. Without them the optimizer scans all of a nearly empty table, and
+    locks or waits for rows that the statement does not need."""
+    keep_existing: str
+    """The end of an INSERT that leaves rows alone whose id is there already."""
+    row_key: str = "id"
+    """The key of a row of ``queue_jobs`` that is unique even where other columns hold wrong values."""
+
+    @abstractmethod
+    def now_plus(self, microseconds: str) -> str:
+        """The time ``microseconds`` from now. Both are SQL expressions."""
+
+    @abstractmethod
+    def timestamp(self, when: datetime) -> Any:
+        """An aware datetime as a parameter."""
+
+    @abstractmethod
+    def seconds_until(self, moment: str) -> str:
+        """Seconds from now to the time ``moment``, as a float. Both are SQL expressions."""
+
+    def parse_moment(self, value: Any) -> datetime:
+        """The aware datetime of a value that a driver returned; 1970 where it is no time."""
+        try:
+            return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+        except (ValueError, TypeError, AttributeError):
+            return _NO_MOMENT
+
+    def placeholders(self, count: int) -> str:
+        return ", ".join([self.placeholder] * count)
