@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypedDict, Unpack
+from typing import Any, TypeVar, Unpack, get_type_hints
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -13,11 +14,12 @@ from sqlalchemy.orm import Session, scoped_session
 from outbox import registry
 from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
 from outbox.drivers.database.jobs.staging import check_database, stage
-from outbox.envelope import DelayOption, Envelope, Options, serialize_many
+from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
 from outbox.ids import JobId
-from outbox.job import BackoffOption, Job, check_connection
+from outbox.job import Job
 from outbox.job_definition import generator_method, meant_option
+from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import relay_threads
 from outbox.settings import DATABASE
@@ -25,33 +27,25 @@ from outbox.wakeup_factory import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _SEALED_AT_ONCE = 100
 
 
-class DispatchOptions(TypedDict, total=False):
-    """The options of a dispatch, as `dispatch` describes them; each left out, or None, is the job class's."""
+def with_options(function: Function) -> Function:
+    """Name the options one by one where ``help()`` shows the signature of ``function``."""
+    signature, types = inspect.signature(function), get_type_hints(DispatchOptions)
+    parameters = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=types[name])
+        for name in DISPATCH_OPTIONS
+    ]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
-    connection: str | None
-    queue: str | None
-    delay: DelayOption | None
-    priority: int | None
-    max_tries: int | None
-    timeout: float | None
-    backoff: BackoffOption | None
 
-
-async def dispatch(
-    job: Job,
-    *,
-    session: AnySession | None = None,
-    connection: str | None = None,
-    queue: str | None = None,
-    delay: DelayOption | None = None,
-    priority: int | None = None,
-    max_tries: int | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of this call
-    backoff: BackoffOption | None = None,
-) -> JobId:
+@with_options
+async def dispatch(job: Job, *, session: AnySession | None = None, **options: Unpack[DispatchOptions]) -> JobId:
     """Dispatch ``job`` and return its id.
 
     With a ``session`` the job is written by the session's own transaction when it flushes: it exists if and only if
@@ -71,18 +65,10 @@ async def dispatch(
         ConfigurationError: there is no such connection, or it is not set up.
         BackendUnavailable: without a session: the store does not answer, and the job may or may not be stored.
     """
-    options = DispatchOptions(
-        connection=connection,
-        queue=queue,
-        delay=delay,
-        priority=priority,
-        max_tries=max_tries,
-        timeout=timeout,
-        backoff=backoff,
-    )
     return (await dispatch_many((job,), session=session, **options))[0]
 
 
+@with_options
 async def dispatch_many(
     jobs: Iterable[Job], *, session: AnySession | None = None, **options: Unpack[DispatchOptions]
 ) -> list[JobId]:
@@ -112,37 +98,27 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
     """Check the options and every job before anything is written.
 
     Raises:
-        TypeError: there is no such option. Python sees to it for `dispatch` only.
+        TypeError: there is no such option.
     """
-    unknown = options.keys() - DispatchOptions.__optional_keys__
-    if unknown:
-        known = sorted(DispatchOptions.__optional_keys__)
-        meant = meant_option(min(unknown), known)
-        hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(known)}"
-        raise TypeError(f"a dispatch has no option {min(unknown)!r} ({hint})")
+    for name in options:
+        if name not in DISPATCH_OPTIONS:
+            meant = meant_option(name, DISPATCH_OPTIONS)
+            hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(sorted(DISPATCH_OPTIONS))}"
+            raise TypeError(f"a dispatch has no option {name!r} ({hint})")
     settings = current_settings()
-    connection = options.get("connection")
-    if connection is not None:
-        check_connection(connection)
-    checked = Options.checked(
-        queue=options.get("queue"),
-        delay=options.get("delay"),
-        priority=options.get("priority"),
-        max_tries=options.get("max_tries"),
-        timeout=options.get("timeout"),
-        backoff=options.get("backoff"),
-        payload_limit=settings.payload_limit,
-    )
+    checked = JobOptions.checked(**options)
     sealed = Serialized([], {})
     remaining = iter(jobs)
     kinds: set[type[Job]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SEALED_AT_ONCE)):
-        for job, envelope in zip(some, serialize_many(some, checked), strict=True):
+        for job, envelope in zip(
+            some, serialize_many(some, checked, payload_limit=settings.payload_limit), strict=True
+        ):
             if type(job) not in kinds:
                 _check_runnable(type(job))
                 kinds.add(type(job))
-            name = connection or job.connection or settings.connection
+            name = checked.connection or job.connection or settings.connection
             group = sealed.by_connection.get(name)
             if group is None:
                 connection_settings(settings, name)

@@ -2,107 +2,76 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError, model_validator
+from pydantic_core import to_json
 
 from outbox import registry
-from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidJob, InvalidOption, InvalidPayload, PayloadTooLarge
 from outbox.ids import JobId, new_job_ids
-from outbox.job import (
-    BackoffOption,
-    Job,
-    as_backoff,
-    check_max_tries,
-    check_priority,
-    check_queue,
-    check_timeout,
-)
+from outbox.job import Job
 from outbox.job_definition import other_handler
+from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
 from outbox.payload import dump, load
 
-DelayOption = float | timedelta | datetime
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
-_LONGEST_DELAY = timedelta(seconds=MAX_DELAY)
-# What is now by any clock, so that no database has to keep it, nor a claim to look for it among what was there before.
-_LONG_PAST = timedelta(days=-1)
 
+class Headers(BaseModel):
+    """What is stored beside the payload: the options of the dispatch, and what tracing and the relay add.
 
-@dataclass(frozen=True, slots=True)
-class Headers:
-    """What travels beside the payload: the options of this dispatch, and whatever tracing adds.
-
-    A value of ``None`` leaves the choice to the job's class and then to the worker.
+    In JSON, the options stand beside the other headers. Headers of a later version are kept, and written again.
     """
 
-    max_tries: int | None = None
-    timeout: float | None = None
-    backoff: Backoff | None = None
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    options: InstanceOf[JobOptions] = NO_OPTIONS
     trace: dict[str, str] | None = None
-    relayed_to: str | None = None
-    """On a row that is on its way to another connection: the queue that the job will be in there."""
-    relayed_delay: float | None = None
-    """On such a row: the seconds after its writing until which the job is to wait over there."""
-    relayed_until: datetime | None = None
+    relayed_to: Annotated[str, BeforeValidator(check_queue)] | None = None
+    """On a row that waits for the relay: the queue of the job on the other connection."""
+    relayed_delay: Annotated[float, BeforeValidator(check_delay)] | None = None
+    """On such a row: seconds after its INSERT until which the job waits on the other connection."""
+    relayed_until: AwareDatetime | None = None
     """The same as an absolute time."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or isinstance(values.get("options"), JobOptions):
+            return values
+        headers, options = dict(values), {}
+        for name in HEADER_OPTIONS:
+            if (value := headers.pop(name, None)) is not None:
+                options[name] = (OPTIONS[name].load or OPTIONS[name].check)(value)
+        return headers | {"options": JobOptions(**options)}
+
     def dump(self) -> str:
+        """As JSON: ``{}`` where there is nothing to say, which is nearly always."""
         if self is NO_HEADERS:
             return "{}"
-        values: dict[str, Any] = {}
-        if self.max_tries is not None:
-            values["max_tries"] = self.max_tries
-        if self.timeout is not None:
-            values["timeout"] = self.timeout
-        if self.backoff is not None:
-            values["backoff"] = {"delays": self.backoff.delays, "jitter": self.backoff.jitter}
-        if self.trace:
-            values["trace"] = self.trace
-        if self.relayed_to is not None:
-            values["relayed_to"] = self.relayed_to
-        if self.relayed_delay is not None:
-            values["relayed_delay"] = self.relayed_delay
-        if self.relayed_until is not None:
-            values["relayed_until"] = self.relayed_until.isoformat()
-        return json.dumps(values)
+        options = {name: getattr(self.options, name) for name in HEADER_OPTIONS}
+        known = options | {name: getattr(self, name) for name in type(self).model_fields if name != "options"}
+        values = {name: value for name, value in known.items() if value is not None}
+        return to_json(values | (self.model_extra or {})).decode()
 
     @classmethod
     def load(cls, text: str) -> Headers:
         """
         Raises:
-            InvalidPayload: the headers are not what ``dump`` writes.
+            InvalidPayload: the headers are not what `dump` writes.
         """
         if text == "{}":
             return NO_HEADERS
         try:
-            values = json.loads(text)
-            backoff = values.get("backoff")
-            return cls(
-                max_tries=None if values.get("max_tries") is None else check_max_tries(values["max_tries"]),
-                timeout=None if values.get("timeout") is None else check_timeout(values["timeout"]),
-                backoff=None if backoff is None else Backoff(backoff["delays"], jitter=backoff["jitter"]),
-                trace=values.get("trace"),
-                relayed_to=None if values.get("relayed_to") is None else check_queue(values["relayed_to"]),
-                relayed_delay=None if values.get("relayed_delay") is None else check_delay(values["relayed_delay"]),
-                relayed_until=None if values.get("relayed_until") is None else _moment(values["relayed_until"]),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidOption) as error:
+            return cls.model_validate_json(text)
+        except (ValidationError, InvalidOption, KeyError, TypeError) as error:
             raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
 
 
 NO_HEADERS = Headers()
-"""What ``load`` returns where nothing is said, which is nearly always."""
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.utcoffset() is None:
-        raise ValueError(f"{text} has no time zone")
-    return moment
 
 
 class Envelope(NamedTuple):
@@ -119,82 +88,15 @@ class Envelope(NamedTuple):
     available_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What one dispatch decides for its jobs; ``None`` leaves it to the job's class."""
-
-    queue: str | None = None
-    priority: int | None = None
-    delay: float = 0.0
-    available_at: datetime | None = None
-    headers: str = "{}"
-    payload_limit: int = DEFAULT_PAYLOAD_LIMIT
-
-    @classmethod
-    def checked(
-        cls,
-        *,
-        queue: str | None = None,
-        delay: DelayOption | None = None,
-        priority: int | None = None,
-        max_tries: int | None = None,
-        timeout: float | None = None,
-        backoff: BackoffOption | None = None,
-        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
-    ) -> Options:
-        """
-        Raises:
-            InvalidOption: a value is of a wrong type or out of its range.
-        """
-        options = cls(
-            queue=None if queue is None else check_queue(queue),
-            priority=None if priority is None else check_priority(priority),
-            payload_limit=payload_limit,
-        )
-        if delay is not None:
-            options = _with_delay(options, delay)
-        if max_tries is None and timeout is None and backoff is None:
-            return options
-        headers = Headers(
-            max_tries=None if max_tries is None else check_max_tries(max_tries),
-            timeout=None if timeout is None else check_timeout(timeout),
-            backoff=None if backoff is None else as_backoff(backoff),
-        )
-        return replace(options, headers=headers.dump())
-
-
-def _with_delay(options: Options, delay: DelayOption) -> Options:
-    if isinstance(delay, datetime):
-        if delay.tzinfo is None or delay.utcoffset() is None:
-            raise InvalidOption(f"a delay given as a datetime needs a time zone; {delay!r} has none")
-        # By this process's clock, which will do for mistakes; whether the moment has come, the database's clock says.
-        left = delay - datetime.now(UTC)
-        if left > _LONGEST_DELAY:
-            raise InvalidOption(f"a delay given as a datetime is at most ten years ahead; {delay!r} is more")
-        return options if left < _LONG_PAST else replace(options, available_at=delay.astimezone(UTC))
-    return replace(options, delay=check_delay(delay.total_seconds() if isinstance(delay, timedelta) else delay))
-
-
-def check_delay(seconds: object) -> float:
-    """
-    Raises:
-        InvalidOption: it is no number, or over ten years.
-    """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds <= MAX_DELAY:
-        raise InvalidOption(f"a delay is seconds (up to ten years), a timedelta or an aware datetime, not {seconds!r}")
-    return max(0.0, float(seconds))
-
-
-_NO_OPTIONS = Options()
-
-
-def serialize(job: Job, options: Options = _NO_OPTIONS) -> Envelope:
+def serialize(job: Job, options: JobOptions = NO_OPTIONS, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT) -> Envelope:
     """`serialize_many` for one job."""
-    return serialize_many((job,), options)[0]
+    return serialize_many((job,), options, payload_limit=payload_limit)[0]
 
 
-def serialize_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[Envelope]:
-    """Validate and serialise ``jobs``, which get their ids in this order.
+def serialize_many(
+    jobs: Sequence[Job], options: JobOptions = NO_OPTIONS, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
+) -> list[Envelope]:
+    """Validate and serialise ``jobs``, which get their ids in this order. ``payload_limit`` is bytes for each.
 
     The serialised form is validated, not the object: what a worker will load is what was checked here, even where
     fields were set after construction.
@@ -203,7 +105,8 @@ def serialize_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[
         InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
         PayloadTooLarge: the payload is larger than the limit.
     """
-    queue, priority = options.queue, options.priority
+    queue, priority, headers = options.queue, options.priority, headers_of(options)
+    delay, available_at = _delay(options)
     known: type | None = None
     envelopes: list[Envelope] = []
     for job_id, job in zip(new_job_ids(len(jobs)), jobs, strict=True):
@@ -211,9 +114,9 @@ def serialize_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[
             _check_kind(job)
             known = type(job)
         payload = dump(job)
-        if len(payload) > options.payload_limit:
+        if len(payload) > payload_limit:
             raise PayloadTooLarge(
-                f"{job.name}: the payload is {len(payload):,} bytes, the limit {options.payload_limit:,}: store the "
+                f"{job.name}: the payload is {len(payload):,} bytes, the limit {payload_limit:,}: store the "
                 "data elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
             )
         envelopes.append(
@@ -223,12 +126,25 @@ def serialize_many(jobs: Sequence[Job], options: Options = _NO_OPTIONS) -> list[
                 job.name,
                 job.priority if priority is None else priority,
                 payload.decode(),
-                options.headers,
-                options.delay,
-                options.available_at,
+                headers,
+                delay,
+                available_at,
             )
         )
     return envelopes
+
+
+def headers_of(options: JobOptions) -> str:
+    """The headers of jobs that are dispatched with ``options``."""
+    if options is NO_OPTIONS or all(getattr(options, name) is None for name in HEADER_OPTIONS):
+        return "{}"
+    return Headers(options=options).dump()
+
+
+def _delay(options: JobOptions) -> tuple[float, datetime | None]:
+    if isinstance(options.delay, datetime):
+        return 0.0, options.delay
+    return options.delay or 0.0, None
 
 
 def _check_kind(job: object) -> None:

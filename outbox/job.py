@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from outbox import registry
-from outbox.backoff import MAX_DELAY, Backoff
+from outbox.backoff import MAX_DELAY
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
-from outbox.job_definition import OPTIONS, check_attributes, check_keywords, check_methods
-
-BackoffOption = float | Sequence[float] | Backoff
-
-QUEUE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
-PRIORITIES = range(10)
+from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods
+from outbox.options import OPTIONS, BackoffOption, check_class_options
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _MEMBERS = ("context", "run_in", "_context")
-_RESERVED = (*OPTIONS, *_MEMBERS)
+_RESERVED = (*CLASS_ATTRIBUTES, *_MEMBERS)
 
 
 if TYPE_CHECKING:
@@ -75,13 +71,13 @@ class Job(BaseModel, metaclass=JobClass):
 
     name: ClassVar[str] = "outbox.Job"
     aliases: ClassVar[Sequence[str]] = ()
-    queue: ClassVar[str] = "default"
-    connection: ClassVar[str | None] = None
-    priority: ClassVar[int] = 5
-    max_tries: ClassVar[int | None] = None
-    timeout: ClassVar[float | None] = None
+    queue: ClassVar[str] = OPTIONS["queue"].default
+    connection: ClassVar[str | None] = OPTIONS["connection"].default
+    priority: ClassVar[int] = OPTIONS["priority"].default
+    max_tries: ClassVar[int | None] = OPTIONS["max_tries"].default
+    timeout: ClassVar[float | None] = OPTIONS["timeout"].default
     # Its type stands in the value: where it is declared, pyright refuses a method of this name in a subclass.
-    backoff: ClassVar = cast("BackoffOption | Callable[[Any, int], float] | None", None)
+    backoff: ClassVar = cast("BackoffOption | Callable[[Any, int], float] | None", OPTIONS["backoff"].default)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -116,7 +112,7 @@ def _check_definition(cls: type[Job]) -> None:
     where = f"{cls.__module__}.{cls.__qualname__}"
     shadowed = [name for name in _RESERVED if name in cls.model_fields]
     if shadowed:
-        hint = "drop its annotation if you meant the option, or " if shadowed[0] in OPTIONS else ""
+        hint = "drop its annotation if you meant the option, or " if shadowed[0] in CLASS_ATTRIBUTES else ""
         raise ConfigurationError(
             f"{where}: `{shadowed[0]}` belongs to the job class and cannot be a field: {hint}name the field otherwise"
         )
@@ -126,16 +122,7 @@ def _check_definition(cls: type[Job]) -> None:
         raise ConfigurationError(f"{where}: `{taken[0]}` is what a worker needs of a job: give yours another name")
     _check_names(cls, where)
     try:
-        if cls.connection is not None:
-            check_connection(cls.connection)
-        check_queue(cls.queue)
-        check_priority(cls.priority)
-        if cls.max_tries is not None:
-            check_max_tries(cls.max_tries)
-        if cls.timeout is not None:
-            check_timeout(cls.timeout)
-        if cls.backoff is not None and not callable(cls.backoff):
-            as_backoff(cls.backoff)
+        check_class_options(cls)
     except InvalidOption as error:
         raise ConfigurationError(f"{where}: {error}") from None
 
@@ -148,40 +135,6 @@ def _check_names(cls: type[Job], where: str) -> None:
     for alias in cls.aliases:
         if not isinstance(alias, str) or not _JOB_NAME.fullmatch(alias):
             raise ConfigurationError(f"{where}: an alias is 1 to 255 printable ASCII characters, not {alias!r}")
-
-
-def check_connection(connection: str) -> str:
-    if not isinstance(connection, str):
-        raise InvalidOption(f"a connection is the name of one, not {connection!r}")
-    return connection
-
-
-def check_queue(queue: str) -> str:
-    if not isinstance(queue, str) or not QUEUE_NAME.fullmatch(queue):
-        raise InvalidOption(f"a queue's name is 1 to 64 of the characters a-z 0-9 . _ -, not {queue!r}")
-    return queue
-
-
-def check_priority(priority: int) -> int:
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in PRIORITIES:
-        raise InvalidOption(f"a priority is a whole number from 0 (first) to 9, not {priority!r}")
-    return priority
-
-
-def check_max_tries(max_tries: int) -> int:
-    if isinstance(max_tries, bool) or not isinstance(max_tries, int) or not 1 <= max_tries <= 65_535:
-        raise InvalidOption(f"max_tries is a whole number from 1 to 65535, not {max_tries!r}")
-    return max_tries
-
-
-def check_timeout(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_DELAY:
-        raise InvalidOption(f"a timeout is a number of seconds, 0 for no limit, not {timeout!r}")
-    return float(timeout)
-
-
-def as_backoff(backoff: BackoffOption) -> Backoff:
-    return backoff if isinstance(backoff, Backoff) else Backoff(backoff)
 
 
 class JobContext:

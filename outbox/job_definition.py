@@ -10,11 +10,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from outbox.errors import ConfigurationError
+from outbox.options import CLASS_OPTIONS
 
 if sys.version_info >= (3, 14):
     import annotationlib
 
-OPTIONS = ("name", "aliases", "queue", "connection", "priority", "max_tries", "timeout", "backoff")
+CLASS_ATTRIBUTES = ("name", "aliases", *CLASS_OPTIONS)
 
 # What Celery, Dramatiq, Laravel, RQ, Huey, arq and others call the options of a job, and what is written for them.
 _ELSEWHERE = {
@@ -77,14 +78,14 @@ def check_keywords(where: str, keywords: Iterable[str]) -> None:
         ConfigurationError: an option is given beside the bases of a class, where nothing reads it.
     """
     for name in keywords:
-        if name in OPTIONS:
+        if name in CLASS_ATTRIBUTES:
             raise ConfigurationError(f"{where}: `{name}` is an attribute in the body of the class, not a keyword")
         if advice := _advice(name):
             raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
 
 
 def _advice(name: str) -> str | None:
-    meant = meant_option(name, (*OPTIONS, "delay"))
+    meant = meant_option(name, (*CLASS_ATTRIBUTES, "delay"))
     if meant == "delay":
         return "dispatch(job, delay=…) says when one may run; annotate it if it is a field or a ClassVar of yours"
     if meant is None:

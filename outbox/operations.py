@@ -20,7 +20,7 @@ from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
-from outbox.job import check_queue
+from outbox.options import check_queue
 
 MOST_PER_PAGE = 10_000
 

@@ -20,7 +20,7 @@ from pydantic_settings import (
 from outbox.backoff import Backoff
 from outbox.envelope import DEFAULT_PAYLOAD_LIMIT
 from outbox.errors import ConfigurationError, InvalidOption
-from outbox.job import check_queue
+from outbox.options import check_queue
 from outbox.settings_files import ENV_FILE, check_env_file, pyproject_table
 
 DATABASE = "database"

@@ -15,9 +15,10 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from outbox import operations
 from outbox.connections import disconnect as disconnect_async
-from outbox.dispatch import AnySession, DispatchOptions, serialize_all, stage_all, store_all
+from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, with_options
 from outbox.ids import JobId
 from outbox.job import Job
+from outbox.options import DispatchOptions
 
 __all__ = [
     "cancel",
@@ -45,11 +46,13 @@ P = ParamSpec("P")
 _MOST_LOOPS = 8
 
 
+@with_options
 def dispatch(job: Job, *, session: AnySession | None = None, **options: Unpack[DispatchOptions]) -> JobId:
     """`outbox.dispatch`, for code with a sync ``Session`` or none."""
     return dispatch_many((job,), session=session, **options)[0]
 
 
+@with_options
 def dispatch_many(
     jobs: Iterable[Job], *, session: AnySession | None = None, **options: Unpack[DispatchOptions]
 ) -> list[JobId]:

@@ -23,7 +23,7 @@ from outbox.connections import open_driver
 from outbox.console.formatting import one_line
 from outbox.console.output import Screen
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
-from outbox.job import check_queue
+from outbox.options import check_queue
 from outbox.settings import Settings
 
 Work = Callable[..., Awaitable[int | None]]

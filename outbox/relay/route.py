@@ -6,8 +6,6 @@ job will be in over there, and how long it is to wait there: a row whose job has
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from outbox.drivers.base import Claim
 from outbox.envelope import Envelope, Headers
 from outbox.errors import InvalidPayload
@@ -28,12 +26,12 @@ def relayed_connection(queue: str) -> str | None:
 
 def to_relay_row(envelope: Envelope, connection: str) -> Envelope:
     """``envelope`` as it waits in the database."""
-    headers = replace(
-        Headers.load(envelope.headers),
-        relayed_to=envelope.queue,
-        relayed_delay=envelope.delay or None,
-        relayed_until=envelope.available_at,
-    )
+    route = {
+        "relayed_to": envelope.queue,
+        "relayed_delay": envelope.delay or None,
+        "relayed_until": envelope.available_at,
+    }
+    headers = Headers.load(envelope.headers).model_copy(update=route)
     return envelope._replace(queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
 
 
@@ -53,7 +51,7 @@ def from_relay_row(claim: Claim) -> Envelope:
         raise InvalidPayload(f"{claim.name!a}: what the row holds is not UTF-8: {error}") from error
     if "\n" in claim.name:
         raise InvalidPayload(f"{claim.name!a}: no job has a name of several lines")
-    bare = replace(headers, relayed_to=None, relayed_delay=None, relayed_until=None)
+    bare = headers.model_copy(update={"relayed_to": None, "relayed_delay": None, "relayed_until": None})
     return Envelope(
         claim.fence.job_id,
         headers.relayed_to,

@@ -12,8 +12,9 @@ from sqlalchemy import text
 from outbox import Job
 from outbox.connections import open_driver
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.events import Event, Events, WorkerStarted
+from outbox.options import JobOptions
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Worker
@@ -128,7 +129,7 @@ async def working(
 async def put(url: str, job: Job, **options: Any) -> None:
     """As another process dispatches it, whose commit nobody here hears of by itself."""
     driver = DatabaseDriver(url)
-    await driver.insert([serialize(job, Options.checked(**options))])
+    await driver.insert([serialize(job, JobOptions.checked(**options))])
     await driver.close()
 
 

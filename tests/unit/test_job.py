@@ -11,8 +11,8 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Plai
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
-from outbox import Backoff, Job, registry
-from outbox.envelope import Headers, Options, deserialize, serialize
+from outbox import Job, registry
+from outbox.envelope import deserialize, serialize
 from outbox.errors import (
     ConfigurationError,
     InvalidJob,
@@ -21,6 +21,7 @@ from outbox.errors import (
     PayloadTooLarge,
     UnknownJob,
 )
+from outbox.options import JobOptions
 
 
 class Item(BaseModel):
@@ -226,10 +227,10 @@ def test_a_payload_whose_keys_are_aliases_still_loads() -> None:
 
 
 def test_the_limit_is_in_bytes_and_inclusive() -> None:
-    limit = Options(payload_limit=len('{"order_id":1,"items":[],"anything":""}') + 100)
-    serialize(Ship(order_id=1, anything="é" * 50), limit)
+    limit = len('{"order_id":1,"items":[],"anything":""}') + 100
+    serialize(Ship(order_id=1, anything="é" * 50), payload_limit=limit)
     with pytest.raises(PayloadTooLarge, match="140 bytes, the limit 139"):
-        serialize(Ship(order_id=1, anything="x" + "é" * 50), limit)
+        serialize(Ship(order_id=1, anything="x" + "é" * 50), payload_limit=limit)
 
 
 @pytest.mark.parametrize("wrong", [Ship, "Ship", None, 3])
@@ -359,12 +360,13 @@ def test_class_options_may_be_annotated_as_such() -> None:
 )
 def test_a_dispatch_with_an_option_out_of_range_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidOption, match=says):
-        Options.checked(**options)
+        JobOptions.checked(**options)
 
 
 def test_a_moment_is_a_delay_in_any_time_zone() -> None:
     moment = datetime.now(timezone(timedelta(hours=-5))) + timedelta(days=3_649)
-    available_at = Options.checked(delay=moment).available_at
+    available_at = serialize(Ship(order_id=1), JobOptions.checked(delay=moment)).available_at
+    assert available_at is not None
     assert available_at == moment
     assert available_at.utcoffset() == timedelta(0)
 
@@ -378,20 +380,8 @@ def test_a_moment_is_a_delay_in_any_time_zone() -> None:
     ],
 )
 def test_a_moment_that_has_long_passed_is_no_delay(moment: datetime) -> None:
-    assert Options.checked(delay=moment) == Options()
-
-
-def test_headers_come_back_as_they_were() -> None:
-    headers = Headers(max_tries=3, timeout=1.5, backoff=Backoff([1, 2], jitter=0.5), trace={"traceparent": "00-1"})
-    assert Headers.load(headers.dump()) == headers
-    assert Headers.load("{}") == Headers()
-    assert Headers().dump() == "{}"
-
-
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"max_tries": 0}', '{"backoff": 3}', '{"timeout": "x"}'])
-def test_broken_headers_are_an_invalid_payload(text: str) -> None:
-    with pytest.raises(InvalidPayload, match="headers"):
-        Headers.load(text)
+    envelope = serialize(Ship(order_id=1), JobOptions.checked(delay=moment))
+    assert (envelope.delay, envelope.available_at) == (0, None)
 
 
 def test_rows_that_make_no_job_say_why() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors, PriorityCursor, WorkerCount
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 NOON = datetime(2026, 1, 1, 12)  # noqa: DTZ001 - as the drivers return moments
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 QUEUES = "outbox:queues"
 """The set of the names of all queues that ever had a job."""

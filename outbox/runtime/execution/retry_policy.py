@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.envelope import NO_HEADERS, Headers
-from outbox.job import BackoffOption, Job, as_backoff
+from outbox.job import Job
+from outbox.options import WORKER_OPTIONS, BackoffOption, as_backoff, worker_options_of
 from outbox.settings import WorkerOptions
 
 _log = logging.getLogger("outbox.runtime")
 
-_T = TypeVar("_T")
+_ALL_LEFT_OPEN = (None,) * len(WORKER_OPTIONS)
 
 
 class RetryPolicy(NamedTuple):
+    """What a worker goes by: the options of `WORKER_OPTIONS`, in that order, and a fallback."""
+
     max_tries: int
     timeout: float
     """Seconds for one attempt; 0 for no limit."""
@@ -28,19 +31,20 @@ class RetryPolicy(NamedTuple):
     @classmethod
     def default(cls, options: WorkerOptions) -> RetryPolicy:
         """For jobs that do not say."""
-        backoff = Backoff(options.backoff)
-        return cls(options.max_tries, options.timeout, backoff, backoff)
+        values = dict(zip(WORKER_OPTIONS, worker_options_of(options), strict=True))
+        values["backoff"] = values["fallback"] = Backoff(options.backoff)
+        return cls(**values)
 
     def of(self, kind: type[Job], headers: Headers) -> RetryPolicy:
         """What ``kind`` and the headers of one dispatch say, with this policy for what they leave open."""
-        if headers is NO_HEADERS and kind.max_tries is None and kind.timeout is None and kind.backoff is None:
+        of_class = worker_options_of(kind)
+        if headers is NO_HEADERS and of_class == _ALL_LEFT_OPEN:
             return self
-        return RetryPolicy(
-            _first(headers.max_tries, kind.max_tries, self.max_tries),
-            _first(headers.timeout, kind.timeout, self.timeout),
-            _first(headers.backoff, kind.backoff, self.backoff),
-            self.fallback,
-        )
+        values = [
+            dispatched if dispatched is not None else of_kind if of_kind is not None else of_worker
+            for dispatched, of_kind, of_worker in zip(worker_options_of(headers.options), of_class, self, strict=False)
+        ]
+        return RetryPolicy._make((*values, self.fallback))
 
     def delay(self, job: Job, attempt: int) -> float:
         """Seconds until the attempt that follows number ``attempt``."""
@@ -51,12 +55,6 @@ class RetryPolicy(NamedTuple):
         except BaseException:  # noqa: BLE001 - a SystemExit in application code must not end the worker
             _log.exception("%s.backoff(%d) failed; the worker's own backoff is used", job.name, attempt)
             return self.fallback.delay(attempt)
-
-
-def _first(header: _T | None, of_class: _T | None, default: _T) -> _T:
-    if header is not None:
-        return header
-    return default if of_class is None else of_class
 
 
 def _checked(seconds: Any) -> float:

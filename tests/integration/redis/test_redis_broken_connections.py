@@ -18,10 +18,11 @@ from outbox.drivers.base import BlockingClaimRequest, WorkerStatus
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis import pubsub as messengers
 from outbox.drivers.redis.connection import url as addresses
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, JobSettled, LeaseLost
 from outbox.ids import new_job_id, new_token
+from outbox.options import JobOptions
 from outbox.runtime import store_thread
 from outbox.settlement import Fence, Settlement
 from tests.conformance.jobs import FAILURE, envelope
@@ -175,7 +176,7 @@ async def test_the_end_of_a_job_outlives_a_load_balancer_without_a_backend(
     async with proxy(redis_url) as between:
         database = databases.fresh_file(tmp_path, migrated_sqlite)
         async with working(database, redis_url=between.url, connection="redis", lease=60.0, sleep=OFTEN) as worker:
-            await driver.insert([serialize(InFlight(), Options())])
+            await driver.insert([serialize(InFlight(), JobOptions())])
             await asyncio.to_thread(started.wait, 20)
             between.go_away()
             may_end.set()

@@ -18,8 +18,9 @@ from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.jobs import claim as claim_module
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.script import Call
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
+from outbox.options import JobOptions
 from outbox.settlement import Settlement
 from outbox.wakeups.redis_channel import CHANNEL
 from tests.conformance.jobs import envelope, envelopes
@@ -465,7 +466,7 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
         asked.clear()
         for _ in range(3):
             arrival = Arrival()
-            await redis.insert([serialize(arrival.job, Options())])
+            await redis.insert([serialize(arrival.job, JobOptions())])
             assert await arrival() == "default"
             assert asked == []
             await worker.idle()
@@ -481,7 +482,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
         [lane] = worker.worker._consumers
         assert isinstance(lane.driver, RedisDriver)
         monkeypatch.setattr(lane.driver._standing._line, "_hear", lambda message: None)
-        await redis.insert([serialize(Arrival().job, Options())])
+        await redis.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)
     assert (job.state, job.attempts) == (JobState.READY, 0)

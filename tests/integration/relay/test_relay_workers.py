@@ -14,10 +14,11 @@ from outbox import dispatch
 from outbox.drivers.base import NextDue
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import ConnectionDown, ConnectionUp, Event, Events
 from outbox.job import Job
+from outbox.options import JobOptions
 from outbox.relay import relay as relay_module
 from outbox.relay.route import to_relay_row
 from outbox.relay.thread import relay_threads
@@ -47,7 +48,7 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 
 async def put_for_redis(database: DatabaseDriver, *jobs: Job, **options: float) -> None:
     """As a process leaves them that ends with the commit."""
-    sealed = [serialize(job, Options.checked(**options)) for job in jobs]  # type: ignore[arg-type]
+    sealed = [serialize(job, JobOptions.checked(**options)) for job in jobs]  # type: ignore[arg-type]
     await database.insert([to_relay_row(envelope, "redis") for envelope in sealed])
 
 

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from outbox import Job, dispatch_many
 from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, Options, serialize
+from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, serialize
 from outbox.ids import JobId, new_job_id
+from outbox.options import JobOptions
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one
 from tests.servers.sql import connection
@@ -425,7 +426,7 @@ async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_
     workers: Workers, driver: DatabaseDriver
 ) -> None:
     workers.modules = SHORT_TIMEOUTS
-    poison = serialize(failing_jobs.BlocksTheLoop(number=99, seconds=600), Options.checked(timeout=0.2, max_tries=2))
+    poison = serialize(failing_jobs.BlocksTheLoop(number=99, seconds=600), JobOptions.checked(timeout=0.2, max_tries=2))
     await driver.insert([poison])
     await put_healthy(driver)
     # What runs beside it loses an attempt with the process, as with any process that dies.
@@ -448,7 +449,7 @@ async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_
 async def test_a_job_that_cancels_all_tasks_costs_no_other_job_anything(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
-    poison = serialize(failing_jobs.CancelsEverything(number=99), Options.checked(max_tries=1))
+    poison = serialize(failing_jobs.CancelsEverything(number=99), JobOptions.checked(max_tries=1))
     await driver.insert([poison])
     await put_healthy(driver)
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--concurrency", "4", "--stop-when-empty")
@@ -463,7 +464,7 @@ async def test_jobs_that_never_end_keep_their_slots_and_nothing_else(
 ) -> None:
     workers.modules = SHORT_TIMEOUTS
     poison = [
-        serialize(job, Options.checked(max_tries=1))
+        serialize(job, JobOptions.checked(max_tries=1))
         for job in (failing_jobs.NeverEnds(), failing_jobs.NeverEndsInThread())
     ]
     await driver.insert(poison)
@@ -493,7 +494,8 @@ async def test_what_blocks_the_loop_without_being_a_handler_costs_the_process(
     """A validator, a hook, a callback that a job left behind: nobody's timeout, and yet every job of the process waits
     for it, under leases that are renewed."""
     workers.modules = SHORT_TIMEOUTS
-    poison = Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', Headers(max_tries=1).dump())
+    headers = Headers(options=JobOptions(max_tries=1)).dump()
+    poison = Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', headers)
     await driver.insert([poison])
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--timeout", "0.3", "--processes", "2")
     await worker.event("process_ended", exit_code=15)

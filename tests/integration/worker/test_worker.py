@@ -16,8 +16,9 @@ import pytest
 import outbox
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.ids import JobId
+from outbox.options import JobOptions
 from tests.crash import unanswered
 from tests.crash.blocking import BlocksDuringASettlement
 from tests.servers import LocalServer, Server, databases
@@ -47,7 +48,7 @@ class Queue:
         self.driver = DatabaseDriver(url)
 
     async def put(self, *jobs: Job, **options: Any) -> list[JobId]:
-        envelopes = [serialize(job, Options(**options)) for job in jobs]
+        envelopes = [serialize(job, JobOptions(**options)) for job in jobs]
         await self.driver.insert(envelopes)
         return [envelope.id for envelope in envelopes]
 

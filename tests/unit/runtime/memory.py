@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from outbox import clock
 from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue, QueueCounts, Settled, WorkerStatus
-from outbox.envelope import Options, serialize
+from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import Event, Events
 from outbox.ids import JobId, new_token
 from outbox.job import Job
+from outbox.options import JobOptions
 from outbox.settlement import Fence, Outcome, Settlement
 
 
@@ -50,9 +51,9 @@ class Store:
     """Ends that are refused with an error that may pass."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def put(self, *jobs: Job, options: Options | None = None) -> list[JobId]:
+    def put(self, *jobs: Job, options: JobOptions | None = None) -> list[JobId]:
         with self.lock:
-            for envelope in [serialize(job, options or Options()) for job in jobs]:
+            for envelope in [serialize(job, options or JobOptions()) for job in jobs]:
                 self.rows[envelope.id] = Row(
                     envelope.id,
                     envelope.queue,

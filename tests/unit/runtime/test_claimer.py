@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from outbox.drivers.base import Claim
-from outbox.envelope import Options
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job
+from outbox.options import JobOptions
 from outbox.runtime.availability import Availability
 from outbox.runtime.claimer import Claimer
 from outbox.runtime.completer import Completer
@@ -96,7 +96,7 @@ class Bench:
         self.empty += 1
 
     def put(self, count: int, **options: Any) -> None:
-        self.store.put(*(Work() for _ in range(count)), options=Options(**options))
+        self.store.put(*(Work() for _ in range(count)), options=JobOptions(**options))
 
     async def calls(self, verb: str, count: int) -> None:
         await until(lambda: self.store.calls.count(verb) >= count)

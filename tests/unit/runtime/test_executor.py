@@ -17,6 +17,7 @@ from outbox.drivers.base import Claim
 from outbox.envelope import Headers
 from outbox.events import JobOverdue, JobStarted
 from outbox.job import Job
+from outbox.options import JobOptions
 from outbox.runtime.execution.attempt import Attempt, Interruption
 from outbox.runtime.execution.executor import OVERDUE_DELAY, Executor
 from outbox.runtime.execution.threads import Threads
@@ -317,7 +318,7 @@ async def test_headers_go_before_the_class_and_the_class_before_the_worker(bench
     settlement = await bench.run(Own(), attempt=2)
     assert settlement is not None
     assert settlement.outcome is Outcome.FAILED
-    headers = Headers(max_tries=5, timeout=0.01, backoff=Backoff((10, 20))).dump()
+    headers = Headers(options=JobOptions(max_tries=5, timeout=0.01, backoff=Backoff((10, 20)))).dump()
     settlement = await bench.run(Own(), attempt=2, headers=headers)
     assert settlement is not None
     assert (settlement.outcome, settlement.delay) == (Outcome.RETRIED, 20)
@@ -331,7 +332,7 @@ async def test_a_timeout_of_zero_is_no_limit(bench: Bench) -> None:
         async def handle(self) -> None:
             await asyncio.sleep(0.1)
 
-    settlement = await bench.run(Endless(), headers=Headers(timeout=0.0).dump())
+    settlement = await bench.run(Endless(), headers=Headers(options=JobOptions(timeout=0.0)).dump())
     assert settlement is not None
     assert settlement.outcome is Outcome.COMPLETED
 
@@ -465,7 +466,7 @@ async def test_a_job_that_does_not_stop_is_given_up_and_its_task_goes_on(
     bench: Bench, reason: Interruption, outcome: Outcome | None
 ) -> None:
     Swallows.release, Swallows.cancelled = asyncio.Event(), []
-    attempt, task = bench.begin(claim_of(Swallows(), headers=Headers(timeout=0.0).dump()))
+    attempt, task = bench.begin(claim_of(Swallows(), headers=Headers(options=JobOptions(timeout=0.0)).dump()))
     await until(lambda: attempt.started is not None)
     attempt.interrupt(reason)
     (overdue,) = await bench.recorder.wait(JobOverdue)

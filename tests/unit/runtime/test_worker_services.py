@@ -11,7 +11,6 @@ import pytest
 
 from outbox.backoff import Backoff
 from outbox.drivers.base import Lease
-from outbox.envelope import Options
 from outbox.errors import TablesMissing
 from outbox.events import (
     ConnectionDown,
@@ -26,6 +25,7 @@ from outbox.events import (
     WorkerStopping,
 )
 from outbox.job import Job
+from outbox.options import JobOptions
 from outbox.runtime import consumer
 from outbox.runtime import worker as module
 from outbox.runtime.execution.executor import Executor
@@ -142,8 +142,8 @@ async def test_they_do_not_while_more_than_an_eighth_of_the_slots_is_taken_by_lo
 
 async def test_empty_means_nothing_delayed_either() -> None:
     running = Running(stop_when_empty=True)
-    running.store.put(Quick(), options=Options(delay=0.3))
-    running.store.put(Quick(), options=Options(queue="other"))
+    running.store.put(Quick(), options=JobOptions(delay=0.3))
+    running.store.put(Quick(), options=JobOptions(queue="other"))
     await running.ended()
     assert [row.queue for row in running.store.rows.values()] == ["other"]
 
@@ -167,7 +167,7 @@ async def test_once_runs_one_job() -> None:
 
 async def test_once_looks_once() -> None:
     running = Running(once=True, sleep=30)
-    running.store.put(Quick(), options=Options(delay=20))
+    running.store.put(Quick(), options=JobOptions(delay=20))
     assert (await running.ended()).reason is Reason.ONCE
     assert len(running.store.rows) == 1
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from outbox import clock
 from outbox.drivers.database.claim_scan.scan_cost import LONG_LOOK, Clock, Cooldown, ScanCost
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 _TRAIL_JOBS = 50
 """A mark stays behind what was taken last by so many jobs, and by one claim at least: transactions commit in another

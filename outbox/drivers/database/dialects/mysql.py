@@ -15,7 +15,7 @@ from outbox.drivers.database.dialects.bulk_insert import WORTH_A_DOCUMENT, bulk_
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.database.tables import CLAIM_INDEX
 from outbox.envelope import Envelope
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 
 class MySQL(Dialect):

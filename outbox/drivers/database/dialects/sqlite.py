@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, tuple_
 from outbox.drivers.database.dialects.base import Dialect
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.filters import JobPlace
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 
 class SQLite(Dialect):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any
 
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)

@@ -16,7 +16,7 @@ from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.ids import new_job_id
-from outbox.job import PRIORITIES, QUEUE_NAME
+from outbox.options import PRIORITIES, QUEUE_NAME
 from outbox.settlement import Failure
 
 _log = logging.getLogger("outbox.drivers")

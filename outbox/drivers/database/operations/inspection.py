@@ -31,7 +31,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.tables import failed_jobs, jobs, pauses
 from outbox.ids import JobId
-from outbox.job import check_queue
+from outbox.options import check_queue
 
 _FAILED, _PAUSED = "failed", "paused"
 _MATCHES = 20

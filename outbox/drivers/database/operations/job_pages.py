@@ -16,7 +16,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 _LAST_ID = UUID(int=2**128 - 1)
 _ORDER = (jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id)

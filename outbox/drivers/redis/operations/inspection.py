@@ -14,7 +14,7 @@ from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpac
 from outbox.drivers.redis.keys import PAUSED, QUEUES, key, queue_keys, zset_keys
 from outbox.drivers.redis.script import Script, command
 from outbox.ids import JobId
-from outbox.job import PRIORITIES, check_queue
+from outbox.options import PRIORITIES, check_queue
 
 _SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
 _CANCEL, _CLEAR = Script("cancel", returns=list), Script("clear", returns=list)

@@ -13,7 +13,7 @@ from outbox.drivers.redis.encoding import moment, score
 from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.operations.inspection import CHUNK, ROW, Row, stored_jobs
 from outbox.drivers.redis.script import Script
-from outbox.job import PRIORITIES
+from outbox.options import PRIORITIES
 
 _PAGE = Script("page", returns=list)
 _HEAD = 4
