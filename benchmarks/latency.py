@@ -5,6 +5,7 @@
     python -m benchmarks.latency mysql+asyncmy://root@127.0.0.1/bench --wake binlog
     python -m benchmarks.latency mysql+asyncmy://root@127.0.0.1/bench --wake redis --redis redis://127.0.0.1:6379/0
     python -m benchmarks.latency redis://127.0.0.1:6379/0
+    python -m benchmarks.latency mysql+asyncmy://root@127.0.0.1/bench --wake binlog --processes 2
 
 One job is dispatched every 50 ms, when the one before has run: nothing queues, so that what is measured is how long it
 takes to notice and to claim. Both processes read the same clock of the machine. The clock starts when COMMIT returns
@@ -75,7 +76,13 @@ Dispatch = Callable[[Arrives], Awaitable[tuple[float, float]]]
 
 
 async def measure(
-    url: str, *, wake: str = "auto", redis_url: str | None = None, jobs: int = 200, interval: float = 0.05
+    url: str,
+    *,
+    wake: str = "auto",
+    redis_url: str | None = None,
+    jobs: int = 200,
+    interval: float = 0.05,
+    processes: int = 1,
 ) -> Latencies:
     """With jobs in the database or the Redis of ``url``, in whose way nobody else is."""
     is_redis = "redis" in url.partition(":")[0]
@@ -92,7 +99,7 @@ async def measure(
         stack.push_async_callback(_forget)
         send = _alone if is_redis else await stack.enter_async_context(_in_transactions(url))
         environment[_SOCKET] = str(directory / "arrivals")
-        woken_by = await stack.enter_async_context(_worker(directory, environment, wake))
+        woken_by = await stack.enter_async_context(_worker(directory, environment, wake, processes))
         return await _run(Latencies(woken_by), send, line, jobs, interval)
 
 
@@ -133,12 +140,12 @@ async def _alone(job: Arrives) -> tuple[float, float]:
 
 
 @asynccontextmanager
-async def _worker(directory: Path, environment: dict[str, str], wake: str) -> AsyncIterator[str]:
-    """An idle worker process; what wakes it."""
+async def _worker(directory: Path, environment: dict[str, str], wake: str, processes: int) -> AsyncIterator[str]:
+    """Idle worker processes; yields what wakes them."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")}
     worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "outbox.work", "--queue", QUEUE, "--wake", wake),
+        *(sys.executable, "-m", "outbox.work", "--queue", QUEUE, "--wake", wake, "--processes", str(processes)),
         cwd=directory,
         env={**inherited, **environment, "OUTBOX_JOBS": __spec__.name, "PYTHONPATH": path},
         stdout=PIPE,
@@ -148,7 +155,7 @@ async def _worker(directory: Path, environment: dict[str, str], wake: str) -> As
     try:
         async for line in worker.stdout:
             said.append(line.decode())
-            if "started" in said[-1]:
+            if sum("woken by" in each for each in said) == processes:
                 break
         else:
             raise SystemExit("the worker did not start: " + "".join(said))
@@ -182,10 +189,13 @@ async def _run(found: Latencies, send: Dispatch, line: socket.socket, jobs: int,
 @click.option("--redis", "redis_url", metavar="URL", help="A Redis beside the database, for --wake redis.")
 @click.option("--jobs", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--interval", type=float, default=0.05, show_default=True, help="Seconds between two jobs.")
-def main(url: str, wake: str, redis_url: str | None, jobs: int, interval: float) -> None:
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Under a supervisor if > 1.")
+def main(url: str, wake: str, redis_url: str | None, jobs: int, interval: float, processes: int) -> None:
     """Measure latency with jobs in the database or the Redis of URL, which nobody else uses meanwhile."""
     with asyncio.Runner(loop_factory=_new_loop()) as runner:
-        found = runner.run(measure(url, wake=wake, redis_url=redis_url, jobs=jobs, interval=interval))
+        found = runner.run(
+            measure(url, wake=wake, redis_url=redis_url, jobs=jobs, interval=interval, processes=processes)
+        )
     click.echo(f"woken by {found.woken_by}, {jobs} jobs, one every {interval * 1_000:g} ms")
     click.echo(f"{'milliseconds':<26}" + "".join(f"{f'p{percent}':>9}" for percent in PERCENTS))
     click.echo(_row("from the commit's return", found.after_commit))
