@@ -23,7 +23,7 @@ from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import relay_threads
 from outbox.settings import DATABASE
-from outbox.wakeup_factory import announce
+from outbox.wakeups.announce import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
 

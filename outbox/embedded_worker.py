@@ -16,10 +16,10 @@ from outbox.registry import import_jobs, registered
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
 from outbox.runtime.reporting.event_text import Level, describe
-from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Ended
 from outbox.runtime.worker import Worker as Engine
 from outbox.settings import Settings, WorkerOptions
+from outbox.wakeups.selector import WakeupSelector
 
 _LEVELS = {
     Level.QUIET: logging.DEBUG,

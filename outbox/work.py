@@ -37,12 +37,11 @@ from outbox.runtime.process.systemd import notify_systemd
 from outbox.runtime.process.worker_process import Supervised, leave, run_worker
 from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
 from outbox.runtime.reporting.logs import EventLog
-from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
-from outbox.wakeup_factory import binary_log
+from outbox.wakeups.selector import WakeupSelector, binary_log
 from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
 _log = logging.getLogger("outbox.runtime")
@@ -218,13 +217,13 @@ def _say_what_is_left(log: EventLog) -> None:
 
 
 def _supervise(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
-    hub = FanoutServer(partial(binary_log, Settings.load()))
+    fanout = FanoutServer(partial(binary_log, Settings.load()))
     supervisor = Supervisor(
         worker_command(arguments),
         options.processes,
         events,
         reloads=options.reload,
-        hub=hub,
+        fanout=fanout,
         signals=signals,
         ends_by_itself=options.once or options.stop_when_empty,
     )

@@ -73,7 +73,7 @@ class IdlePoller:
         self._availability = availability
         self._stopping = stopping
         self._idle = idle
-        self._eagerness = WakeupBackoff()
+        self._backoff = WakeupBackoff()
         self._has_room = False
         self._fruitless = 0
         self._expecting = False
@@ -107,7 +107,7 @@ class IdlePoller:
     async def _wait_until_worthwhile(self, found: bool) -> None:
         if found:
             self._fruitless, self._expecting = 0, False
-            self._eagerness.rewarded()
+            self._backoff.succeeded()
             if await self._wakeups.wait(_LULL) >= Wake.JOBS:
                 self._expecting = True
                 return
@@ -145,7 +145,7 @@ class IdlePoller:
             return min(self._longest_pause, _SHORTEST * 4**steps) if in_other_hands else 0.0
         self._fruitless = 0
         if expecting and not news:
-            self._eagerness.disappointed()
+            self._backoff.failed()
         return self._until(outlook.due)
 
     def _news(self, due: float | None) -> bool:
@@ -171,10 +171,10 @@ class IdlePoller:
             return False
         alone = self.idle_workers == 1
         others = self.idle_workers - 1 if alone or woken is Wake.JOBS else self.idle_workers
-        hesitation = self._eagerness.hesitation(_HERD_STEP * others)
-        if hesitation:
-            await self._sit_out(hesitation)
-        return bool(hesitation) or woken is Wake.MAYBE
+        delay = self._backoff.delay(_HERD_STEP * others)
+        if delay:
+            await self._sit_out(delay)
+        return bool(delay) or woken is Wake.MAYBE
 
     async def _sit_out(self, seconds: float) -> None:
         """Whatever wakes this worker meanwhile."""

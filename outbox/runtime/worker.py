@@ -49,10 +49,11 @@ from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.unreadable_rows import UnreadableRows
-from outbox.runtime.wakeup_service import WakeupSelector, WakeupService
+from outbox.runtime.wakeup_service import WakeupService
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
 from outbox.wakeups.polling import Polling
+from outbox.wakeups.selector import WakeupSelector
 
 _STOP_WITHIN = 1.0
 """Seconds for each part of a worker whose tasks were cancelled."""

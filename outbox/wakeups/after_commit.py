@@ -1,4 +1,4 @@
-"""What is to happen once a session's transaction has committed, and not otherwise."""
+"""Callbacks that run after a session's transaction has committed, and only then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Action = Callable[[], None]
 
 
 class _Waiting:
-    """The actions of one outermost transaction, kept with the savepoints that they depend on."""
+    """The actions of one outermost transaction, by the savepoint that they depend on."""
 
     def __init__(self, root: SessionTransaction) -> None:
         self.root = root
@@ -31,10 +31,10 @@ class _Waiting:
 
 
 def after_commit(session: Session, action: Action) -> None:
-    """Call ``action`` when what ``session`` has written so far is committed: after the outermost commit, unless a
-    savepoint that was open at this moment is rolled back. It must be quick; what it raises is logged.
+    """Call ``action`` after the outermost commit, unless a savepoint that is open now is rolled back.
 
-    For a session in a transaction that somebody else commits later (an external connection), it is called too early.
+    ``action`` must be quick. Its exceptions are logged. If the session has joined an external transaction, ``action``
+    is called before that transaction commits.
     """
     root = session.get_transaction()
     if root is None:
@@ -56,7 +56,7 @@ def _committed(session: Session) -> None:
         for action in waiting.drop(waiting.root) if waiting.root is session.get_transaction() else ():
             _call(action)
         return
-    # A released savepoint: from now on it is the fate of what is around it.
+    # A savepoint was released: its actions now depend on the enclosing one.
     parent = nested.parent
     while parent is not None and not parent.nested and parent.parent is not None:
         parent = parent.parent
@@ -77,4 +77,4 @@ def _call(action: Any) -> None:
     try:
         action()
     except Exception:  # noqa: BLE001 - the commit stands
-        _log.exception("what should have followed a commit failed; the commit itself stands")
+        _log.exception("a callback after a commit failed; the commit itself stands")

@@ -1,4 +1,4 @@
-"""The seam between idle workers and whatever tells them that a job may have become claimable."""
+"""The protocols between idle workers and the sources that tell them of new jobs."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from typing import Protocol
 
 
 class Wake(IntEnum):
-    """What ended a wait; false when nothing did but the clock."""
+    """What ended a wait. False if the time was up."""
 
     NOTHING = 0
     MAYBE = 1
-    """Something changed, or may have been missed: worth a look, not worth a claim."""
+    """Something changed, or a message may have been missed. Probe before claiming."""
     JOBS = 2
-    """Jobs were committed."""
+    """Jobs were committed. Claim."""
     TAKEN = 3
-    """A job was taken for whoever waits."""
+    """A blocking claim has received a job."""
 
 
 class Wakeups(Protocol):
     """What one connection of a worker waits on while it is idle."""
 
     async def wait(self, seconds: float) -> Wake:
-        """Sleep for up to ``seconds``, cut short by ``wake``, also by one called since the last ``clear``."""
+        """Sleep for up to ``seconds``. Return early after a call of ``wake``, or of one made since the last
+        ``clear``."""
 
     def wake(self, wake: Wake = Wake.JOBS) -> None:
-        """End the current wait, or the next one at once. May be called from any thread; costs next to nothing while
-        nobody waits."""
+        """End the current wait, or the next one. Thread-safe, and cheap while nothing waits."""
 
     def clear(self) -> Wake:
-        """Forget what came until now, and say what it was: the claim or the look that is about to begin will see it."""
+        """Discard and return the pending wake, because the claim or probe that follows sees what it was about."""
 
     def close(self) -> None:
-        """Give back what it holds; harmless when repeated."""
+        """Release resources. Idempotent."""
 
 
-class Source(Protocol):
-    """Something outside this process that tells of committed jobs. It rings the `outbox.wakeups.local_hub`.
+class WakeupSource(Protocol):
+    """Tells a `WakeupListener` of jobs that other processes commit.
 
-    Both calls are safe in any state: stopped before it was started, stopped twice.
+    Both methods are safe in any state: ``stop`` before ``start``, and twice.
     """
 
     async def start(self) -> str:
-        """Listen, from now on and through every outage. Returns what it listens to, for the banner, once it hears.
+        """Start listening, and reconnect after every outage. Returns the source's name for the log.
 
         Raises:
-            Unavailable: it cannot; whoever needs it polls instead.
+            Unavailable: this source cannot work here, so the worker polls.
         """
 
     async def stop(self) -> None:
-        """Return once nothing of it is left."""
+        """Stop listening, and return when every resource is released."""
 
 
 class Unavailable(Exception):
-    """Wake-ups of this kind cannot be had here; the message says why and what would help."""
+    """A source cannot work here. The message says why, and what would change that."""
 
 
 class WakeupListener(Protocol):
-    """Whom a source tells: the `outbox.wakeups.local_hub` of this process, or those of others."""
+    """What a source notifies: the `outbox.wakeups.local_hub`, or the processes of a supervisor."""
 
     def notify(self, queues: Collection[str]) -> None:
         """Jobs of these queues were committed."""
 
     def notify_all(self) -> None:
-        """Something may have been committed that nobody heard of."""
+        """Jobs of any queue may have been committed."""
 
 
 Announce = Callable[[Collection[str]], None]
-"""Tells whoever listens that jobs of these queues were committed. Never waits, never raises."""
+"""Announces committed jobs of these queues. Never waits, never raises."""
 
 Report = Callable[[str | None], None]
-"""Told what is wrong when a source stops hearing, and None when it hears again."""
+"""Called with an error when a source loses its connection, and with None when it is connected again."""

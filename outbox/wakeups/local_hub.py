@@ -1,4 +1,4 @@
-"""Where this process hears of committed jobs, whoever tells: its own dispatches, Redis, a binary log."""
+"""Wakes the idle workers of this process, for its own dispatches and for every `WakeupSource`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from outbox.wakeups.base import Wake, Wakeups
 
 
 class LocalHub:
-    """Knows, weakly, which `Wakeups` want to hear of which queue. Thread-safe.
+    """Keeps weak references to the `Wakeups` of each queue. Thread-safe.
 
-    Connections are not told apart: a queue of the same name in another database gets a wake-up too many, which costs
-    it one look.
+    It does not distinguish connections. Queues of the same name in two databases are both woken, which costs one probe.
     """
 
     def __init__(self) -> None:
@@ -23,11 +22,11 @@ class LocalHub:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody listens."""
+        """Whether a worker of this process listens."""
         return bool(self._listening)
 
     def listen(self, queues: Iterable[str], wakeups: Wakeups) -> None:
-        """Wake ``wakeups`` whenever jobs of one of ``queues`` are committed, for as long as it exists."""
+        """Wake ``wakeups`` when jobs of these queues are committed, as long as it is referenced elsewhere."""
         with self._lock:
             for queue in queues:
                 self._listening[queue] = (*self._living(queue), ref(wakeups))
@@ -50,7 +49,7 @@ class LocalHub:
                     wakeups.wake(Wake.JOBS)
 
     def notify_all(self) -> None:
-        """Something may have been committed that nobody heard of."""
+        """Jobs of any queue may have been committed."""
         for listeners in list(self._listening.values()):
             for listener in listeners:
                 wakeups = listener()
@@ -61,11 +60,11 @@ class LocalHub:
         return (listener for listener in self._listening.get(queue, ()) if listener() is not None)
 
     def _after_fork(self) -> None:
-        """Those who listen are on event loops of the parent."""
+        """The listeners belong to event loops of the parent process."""
         self.__init__()  # type: ignore[misc]
 
 
 local_hub = LocalHub()
-"""The one of this process: dispatching code and workers have nothing else in common."""
+"""The hub of this process. Dispatching code and workers share nothing else."""
 
-os.register_at_fork(after_in_child=local_hub._after_fork)  # noqa: SLF001 - not for others to call
+os.register_at_fork(after_in_child=local_hub._after_fork)  # noqa: SLF001 - private to this module

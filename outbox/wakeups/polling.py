@@ -1,4 +1,4 @@
-"""What an idle connection waits on: a clock, and calls of ``wake``."""
+"""Waiting for a timeout or for a call of ``wake``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from outbox.wakeups.base import Wake
 
 
 class Polling:
-    """`outbox.wakeups.base.Wakeups`. Without anything that calls ``wake`` it sleeps, and then one looks."""
+    """The default `outbox.wakeups.base.Wakeups`."""
 
     def __init__(self) -> None:
         self._wake = Wake.NOTHING
@@ -20,7 +20,7 @@ class Polling:
     async def wait(self, seconds: float) -> Wake:
         loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        # In this order: one who wakes sets the wake first and then looks for a waiter, so that one of both sees it.
+        # The waiter is set before the wake is read. `wake` does both in the opposite order, so that none is lost.
         waiter = self._waiter = loop.create_future()
         if self._wake is Wake.NOTHING:
             timer = loop.call_later(seconds, _resolve, waiter)
@@ -41,7 +41,7 @@ class Polling:
         if threading.get_ident() == self._thread:
             _resolve(waiter)
             return
-        # A loop that is closed has nobody left to wake.
+        # The loop is closed.
         with suppress(RuntimeError):
             waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
@@ -50,7 +50,7 @@ class Polling:
         return wake
 
     def close(self) -> None:
-        """It holds nothing."""
+        """There is nothing to release."""
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

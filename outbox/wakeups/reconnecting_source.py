@@ -1,4 +1,4 @@
-"""What every source of wake-ups does around its connection: listen, and after an outage listen again."""
+"""The base of sources that keep a connection open and reconnect after an outage."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ _START_SECONDS = 5.0
 _log = logging.getLogger("outbox.wakeups")
 
 
-class Listening(ABC):
-    """A `outbox.wakeups.base.Source` that is one task. Workers poll while it hears nothing."""
+class ReconnectingSource(ABC):
+    """A `outbox.wakeups.base.WakeupSource` that runs as one task. Workers poll while it is disconnected."""
 
     name: str
-    """What the banner says."""
+    """The name in the log."""
 
-    def __init__(self, bells: WakeupListener, report: Report) -> None:
-        self._bells = bells
+    def __init__(self, listener: WakeupListener, report: Report) -> None:
+        self._listener = listener
         self._report = report
-        self.hears = False
-        """Whether it is connected at this moment."""
+        self.connected = False
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[str] | None = None
         self._stopped = False
@@ -35,19 +34,20 @@ class Listening(ABC):
 
     @abstractmethod
     def listen(self) -> AsyncIterator[frozenset[str] | None]:
-        """Connect, yield None once it hears, and then the queues that got jobs; an empty set where that is not known.
-        Everything is given back when it ends, by an exception, or by being closed.
+        """Connect, yield None, and then the queues of each commit; an empty set stands for every queue.
+
+        The generator releases the connection when it ends or is closed.
 
         Raises:
-            Unavailable: it cannot be had, and would not if tried again.
-            Exception: it could not be had this time, or is over.
+            Unavailable: this source cannot work here, and a retry would not help.
+            Exception: the connection failed or was lost. It is tried again.
         """
 
     async def start(self) -> str:
-        """Returns after a few seconds, too, if it could not be had this time: it goes on trying.
+        """Returns when the source is connected, or after 5 seconds; then it goes on trying.
 
         Raises:
-            Unavailable: it cannot be had.
+            Unavailable: this source cannot work here.
         """
         if self._task is None and not self._stopped:
             self._first = asyncio.get_running_loop().create_future()
@@ -69,42 +69,42 @@ class Listening(ABC):
         try:
             while True:
                 try:
-                    await self._hear(first)
+                    await self._receive(first)
                 except Unavailable as error:
                     if not first.done():
                         first.set_exception(error)
                         return
                     self._pause = _LONGEST_PAUSE
                     self._lost(first, error)
-                except Exception as error:  # noqa: BLE001 - a mechanism that fails costs latency, nothing else
+                except Exception as error:  # noqa: BLE001 - a failed source costs latency, nothing else
                     self._lost(first, error)
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         finally:
             first.cancel()
 
-    async def _hear(self, first: asyncio.Future[str]) -> None:
+    async def _receive(self, first: asyncio.Future[str]) -> None:
         async for queues in self.listen():
             if queues:
-                self._bells.notify(queues)
+                self._listener.notify(queues)
                 continue
-            # Nobody knows which queues; or nobody listened until now.
-            self._bells.notify_all()
-            if not self.hears:
-                self.hears, self._pause = True, _FIRST_PAUSE
+            # The queues are unknown, or commits before the connection may have been missed.
+            self._listener.notify_all()
+            if not self.connected:
+                self.connected, self._pause = True, _FIRST_PAUSE
                 if first.done():
                     self._report(None)
                 else:
                     first.set_result(self.name)
 
     def _lost(self, first: asyncio.Future[str], error: Exception) -> None:
-        """Told once, however long it lasts."""
+        """An outage is reported once."""
         _log.debug("%s ended", self.name, exc_info=error)
         if not first.done():
             first.set_result(f"{self.name}, which does not answer yet ({_line(error)})")
-        elif self.hears:
+        elif self.connected:
             self._report(_line(error))
-        self.hears = False
+        self.connected = False
 
 
 def _line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""What is said over Redis: which queues got jobs, to whoever is there to hear it.
+"""The channel on which Redis carries wake-ups: its messages are names of queues.
 
-Every process of every database and every Redis connection uses one channel. A name that means another queue of somebody
-else's costs a worker one look.
+All databases and Redis connections share it. If two of them have a queue of the same name, both are woken, which costs
+one probe.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 CHANNEL = "outbox:wake"
-"""Also published to by the scripts of the Redis driver."""
+"""The scripts of the Redis driver publish to it as well."""
 
 
 def pack(queues: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tells other processes of commits, over Redis, without ever being in the way of one."""
+"""Publishes commits to other processes over Redis, without delaying them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from outbox.wakeups.redis_channel import CHANNEL, pack
 if TYPE_CHECKING:
     from redis.asyncio import Redis  # An extra, and takes as long to import as all of outbox.
 
-_MOST = 10_000
-"""Names of queues that wait for a Redis that does not answer."""
+_MOST_QUEUES = 10_000
+"""Names that are kept while Redis does not answer."""
 
 _GAP = 0.01
-"""Seconds between two messages. The first commit after a quiet time is told at once. Those that follow closely share a
-message, or else publishing would take the interpreter as long as dispatching."""
+"""Seconds between two messages. The first commit after a quiet time is published at once. Those that follow share a
+message, because publishing each would take as much CPU as dispatching it."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
-_FAREWELL_SECONDS = 0.5
-_NOT_BY_CHANCE = 2
+_EXIT_SECONDS = 0.5
+_OUTAGE_AFTER = 2
+"""Failures in a row. A single one may be an idle connection that the server closed."""
 
 _log = logging.getLogger("outbox.wakeups")
 
 
 class Publisher:
-    """Committing threads leave names of queues behind; a thread of its own publishes what has gathered, in one message
-    for all the commits that came while it was publishing the one before, or shortly after.
+    """Collects names of queues from committing threads and publishes them from a background thread.
 
-    It is started by the first name. When the interpreter ends, what was just committed gets a moment to be told.
+    Commits that come during or shortly after a message share the next one. The thread starts with the first name. At
+    exit it has up to 0.5 seconds for the last message.
     """
 
     def __init__(self, connect: Callable[[], Redis]) -> None:
@@ -43,21 +44,21 @@ class Publisher:
         self._lock = threading.Lock()
         self._queues: set[str] = set()
         self._pending = False
-        """The thread is publishing, or will look at the names soon: it needs no call."""
+        """The thread is awake and will read the names."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted: asyncio.Event | None = None
-        self._told = threading.Event()
+        self._published = threading.Event()
         self._failures = 0
-        self._patience = _FAREWELL_SECONDS
-        os.register_at_fork(after_in_child=self._start_anew)
+        self._exit_seconds = _EXIT_SECONDS
+        os.register_at_fork(after_in_child=self.after_fork)
         at_exit(self._flush_at_exit)
 
     def publish(self, queues: Collection[str]) -> None:
-        """Returns at once, and raises nothing. From any thread."""
+        """Thread-safe. Never waits, never raises."""
         with self._lock:
-            if len(self._queues) < _MOST:
+            if len(self._queues) < _MOST_QUEUES:
                 self._queues.update(queues)
-            self._told.clear()
+            self._published.clear()
             if self._pending:
                 return
             self._pending = True
@@ -65,7 +66,7 @@ class Publisher:
                 self._start()
                 return
         if self._wanted is not None:
-            # A loop that is closed belongs to an interpreter that ends.
+            # The loop is closed: the interpreter is exiting.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wanted.set)
 
@@ -79,7 +80,7 @@ class Publisher:
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(self._keep_publishing())
-        except Exception:  # noqa: BLE001 - a thread has nobody above it who would hear of this
+        except Exception:  # noqa: BLE001 - nothing catches the exceptions of a thread
             _log.exception("wake-ups are not published any more: workers poll")
 
     async def _keep_publishing(self) -> None:
@@ -90,7 +91,7 @@ class Publisher:
                     while True:
                         await self._publish_next(client)
                 finally:
-                    # A connection that is broken may not be closed without a word; that is no end of publishing.
+                    # Closing a broken connection may raise.
                     with suppress(Exception):
                         await client.aclose()
             except Exception as error:  # noqa: BLE001 - workers poll meanwhile
@@ -107,19 +108,19 @@ class Publisher:
                 self._put_back(queues)
                 raise
             self._failures = 0
-            self._tell()
+            self._signal_published()
             await asyncio.sleep(_GAP)
 
     async def _pause_after(self, error: Exception) -> None:
-        """The first failure means no more than that the server closed a connection that had been idle for long."""
+        """Retry a first failure at once, and wait between later ones."""
         self._failures += 1
-        if self._failures == _NOT_BY_CHANCE:
+        if self._failures == _OUTAGE_AFTER:
             _log.warning("Redis is not told of new jobs, workers find them by polling: %s", error)
-        if self._failures >= _NOT_BY_CHANCE:
+        if self._failures >= _OUTAGE_AFTER:
             await asyncio.sleep(min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE))
 
     def _take(self) -> set[str]:
-        """What has gathered. After an empty set the thread has to be called again."""
+        """Take the names. After an empty set, `publish` has to wake the thread."""
         with self._lock:
             queues, self._queues = self._queues, set()
             self._pending = bool(queues)
@@ -132,19 +133,19 @@ class Publisher:
         assert self._wanted is not None  # noqa: S101 - for the type checker: started
         self._wanted.set()
 
-    def _tell(self) -> None:
+    def _signal_published(self) -> None:
         with self._lock:
             if not self._queues:
-                self._told.set()
+                self._published.set()
 
     def _flush_at_exit(self) -> None:
-        if self._loop is not None and self._failures < _NOT_BY_CHANCE:
+        if self._loop is not None and self._failures < _OUTAGE_AFTER:
             begun = clock.now()
-            self._told.wait(self._patience)
-            self._patience = max(0.0, self._patience - (clock.now() - begun))
+            self._published.wait(self._exit_seconds)
+            self._exit_seconds = max(0.0, self._exit_seconds - (clock.now() - begun))
 
-    def _start_anew(self) -> None:
-        """After a fork: the thread and the connection are the parent's."""
+    def after_fork(self) -> None:
+        """The thread and the connection belong to the parent process."""
         self._lock = threading.Lock()
         self._loop = self._wanted = None
         self._pending = False

@@ -1,4 +1,4 @@
-"""Wake-ups between processes on one SQLite file."""
+"""Detects commits that other processes make to a SQLite file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from outbox.wakeups.polling import Polling
 from outbox.wakeups.sqlite_file_changes import FileChanges
 
 _TICK = 0.02
-"""Seconds between two wake-ups, however often others commit; and between two readings of the version where the kernel
-does not tell of changes: 4 microseconds each, no lock, no page but the first."""
+"""Seconds between two wake-ups, however often others commit. Without notifications of the kernel, also the seconds
+between two reads of the version, which take 4 microseconds, no lock, and only the first page."""
 
 _STEP = 0.001
-"""Seconds between two readings after the file was written to: a commit can be seen when the disk has it."""
+"""Seconds between two reads after the file was written to. A commit is visible as soon as it is on disk."""
 
 _QUICK_STEPS, _STEPS = 50, 100
-"""Readings after the file was written to, in steps of `_STEP` and then of `_TICK`: for a second in all. A transaction
-that is longer writes once more when it commits."""
+"""Reads after the file was written to, first every `_STEP`, then every `_TICK`: about a second in all. A longer
+transaction writes again when it commits."""
 
 
 class DataVersion(Polling):
-    """Reads `PRAGMA data_version <https://sqlite.org/pragma.html#pragma_data_version>`_ while it is waited for: it
-    changes when another connection has committed, whatever it has committed. A busy worker reads nothing, and an idle
-    one nothing while the kernel tells of no write to the file.
+    """Reads `PRAGMA data_version <https://sqlite.org/pragma.html#pragma_data_version>`_ during a wait.
+
+    The version changes with every commit of another connection. A busy worker does not read it. An idle one reads it
+    only after the kernel has reported a write to the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,12 +44,12 @@ class DataVersion(Polling):
         self._listening: int | None = None
         self._steps = 0
         self._changed = False
-        """Somebody has committed, and the wait was not ended for it yet."""
+        """A commit was seen, and the wait has not ended for it yet."""
         self._woken = -math.inf
 
     @classmethod
     def of(cls, url: URL) -> DataVersion | None:
-        """None for a database that is in no file of its own: nobody else can write to it."""
+        """None for a database in memory: other processes cannot write to it."""
         if url.database in {None, "", ":memory:"} or url.query.get("uri"):
             return None
         return cls(Path(url.database).resolve())
@@ -62,7 +63,7 @@ class DataVersion(Polling):
             self._stop(loop)
 
     def clear(self) -> Wake:
-        self._look()
+        self._has_changed()
         self._changed = False
         return super().clear()
 
@@ -74,12 +75,12 @@ class DataVersion(Polling):
         self._close_changes()
 
     def _written(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The kernel tells that the file was written to. It is not asked again while the version is read often."""
+        """The file was written to. Notifications are ignored while the version is read often."""
         self._stop(loop)
         self._tick(loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._changed |= self._look()
+        self._changed |= self._has_changed()
         pause = self._woken + _TICK - loop.time()
         if self._changed and pause <= 0:
             self._changed, self._woken = False, loop.time()
@@ -94,8 +95,8 @@ class DataVersion(Polling):
             self._timer, self._listening = None, self._changes.descriptor
             loop.add_reader(self._listening, self._written, loop)
 
-    def _look(self) -> bool:
-        """Whether somebody else has committed since the last look."""
+    def _has_changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
         written = self._changes is not None and self._changes.drain()
         if written:
             self._steps = _STEPS
@@ -104,7 +105,7 @@ class DataVersion(Polling):
             return False
         self._seen = version
         if not written:
-            # This was what had been written. What was written meanwhile may be of a commit that is still under way.
+            # The write is accounted for. If the file was written to again, another commit may be in progress.
             self._steps = 0
         if self._changes is not None:
             self._changes.committed()
@@ -113,15 +114,15 @@ class DataVersion(Polling):
         return True
 
     def _read(self) -> int | None:
-        # The file may not be there yet, or be locked for a moment by who recovers it. The next tick sees it.
+        # The file may be missing, or locked during recovery. The next tick reads it.
         with suppress(sqlite3.Error):
             if self._connection is None:
-                # Without waiting for locks, and without creating what is not there.
+                # Do not wait for locks, and do not create the file.
                 where = f"{self._path.as_uri()}?mode=rw"
-                # Used from two threads, but never at once.
+                # Used from two threads, never at the same time.
                 self._connection = sqlite3.connect(where, uri=True, timeout=0, check_same_thread=False)
             if not self._asked_kernel:
-                # Only after a reading the write-ahead log is there, for as long as this connection is.
+                # The first read creates the write-ahead log, which this connection then keeps.
                 _version(self._connection)
                 self._asked_kernel = True
                 self._changes = FileChanges.of(self._path)

@@ -1,4 +1,4 @@
-"""The kernel's notifications of writes to the files of one SQLite database (inotify: Linux)."""
+"""Notifications of the kernel about writes to the files of a SQLite database (inotify, Linux only)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _log = logging.getLogger("outbox.wakeups")
 
 
 class FileChanges:
-    """Tells that the database file or its write-ahead log was written to. That comes before the commit can be seen.
+    """Watches the database file and its write-ahead log. A write precedes the moment when its commit is visible.
 
-    The kernel merges equal notifications that were not read, so that a busy database costs nothing while nobody waits.
+    The kernel merges equal notifications that are not read, so a busy database costs nothing while no worker waits.
     """
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            OSError: there are no notifications: too many in use by this user, or not for this file.
-            ImportError, RuntimeError: there are none on this operating system.
+            OSError: this user has too many inotify instances, or the file cannot be watched.
+            ImportError, RuntimeError: this operating system has no inotify.
         """
-        # Only here: it loads ctypes and looks for the C library, and no other process needs it.
+        # Only here: it loads ctypes and looks for the C library.
         from inotify_simple import INotify, flags
 
         self._paths = [path, path.with_name(f"{path.name}-wal")]
@@ -42,7 +42,7 @@ class FileChanges:
 
     @classmethod
     def of(cls, path: Path) -> FileChanges | None:
-        """None where there are no notifications."""
+        """None if the file cannot be watched."""
         try:
             return cls(path)
         except (OSError, ImportError, RuntimeError, AttributeError) as error:
@@ -56,30 +56,30 @@ class FileChanges:
 
     @property
     def deaf(self) -> bool:
-        """Whether commits were seen repeatedly of which the kernel has not told: it does not for some file systems."""
+        """Whether several commits came without a notification, as on network file systems."""
         return self._missed >= _DEAF_AFTER
 
     def drain(self) -> bool:
-        """Forget the notifications that came, and return whether there were any."""
-        heard = False
+        """Discard the notifications. Returns whether there were any."""
+        found = False
         with suppress(BlockingIOError):
             while os.read(self.descriptor, _READ_BYTES):
-                heard = True
-        if heard:
+                found = True
+        if found:
             self._missed = 0
             self.follow()
-        return heard
+        return found
 
     def committed(self) -> None:
-        """A commit was seen. Called after `drain`."""
+        """Count a commit that was seen. Called after `drain`."""
         self._missed += 1
 
     def follow(self) -> None:
-        """Watch files that have come into being since. Those that are watched already are not watched twice."""
+        """Watch files that were created since. A file that is watched already is not watched twice."""
         for path in self._paths:
             with suppress(OSError):
                 self._inotify.add_watch(path, self._mask)
 
     def close(self) -> None:
-        """Harmless when repeated."""
+        """Idempotent."""
         self._inotify.close()

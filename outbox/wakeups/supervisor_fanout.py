@@ -1,19 +1,19 @@
-"""One source of wake-ups for all processes under a supervisor.
+"""One source of wake-ups for all worker processes of a supervisor.
 
-A binary log is a stream that the server sends once for each client, and that each client has to read. So the
-supervisor reads it, and tells its processes which queues got jobs, over a pair of sockets for each of them. It begins
-when the first process asks, because only a worker knows whether it wants it.
+A server sends its binary log once for each client, and each client has to read all of it. So the supervisor reads it
+once and passes on which queues got jobs, over a socket pair per process. It opens the log at the first request, because
+only a worker knows whether it needs one.
 
-Messages are JSON, one in each packet. Those that a process has no room for are dropped: it is busy, or frozen, and
-looks for work by itself.
+Messages are JSON, one per packet. If the buffer of a process is full, messages to it are dropped: the process is busy
+or frozen, and polls afterwards.
 
-============================================ =========================================================================
-``{"follow": connection}``                   a process asks
-``{"of": connection, "name": text}``         it is told what it listens to, or
-``{"of": connection, "unavailable": text}``  why it has to poll
-``{"of": connection, "ring": [queue, …]}``   jobs were committed; without names, something may have been
-``{"of": connection, "report": text}``       nothing is heard at the moment; with null, it is again
-============================================ =========================================================================
+================================================= ====================================================================
+``{"follow": connection}``                        request of a process
+``{"connection": name, "source": text}``          response: the name of the source
+``{"connection": name, "unavailable": text}``     response: why the process has to poll
+``{"connection": name, "queues": [name, …]}``     jobs were committed; an empty list stands for every queue
+``{"connection": name, "error": text or null}``   the source lost its connection; null: it is connected again
+================================================= ====================================================================
 """
 
 from __future__ import annotations
@@ -27,56 +27,57 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from outbox.wakeups.base import Report, Source, Unavailable, WakeupListener
+from outbox.wakeups.base import Report, Unavailable, WakeupListener, WakeupSource
 
-LINE = "OUTBOX_WAKEUPS_LINE"
-"""The environment variable in which a process finds the descriptor of its socket."""
+DESCRIPTOR = "OUTBOX_WAKEUPS_FD"
+"""The environment variable with the descriptor of a process's socket."""
 
-# Both keep messages apart. Only the first says when the other end is gone, and macOS does not have it.
+# Both keep packets apart. Only the first reports that the other end is closed, and macOS does not have it.
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-_LARGEST = 65_536
-_MOST = 500
-"""Names in one message. With more, everybody looks."""
+_LARGEST_PACKET = 65_536
+_MOST_QUEUES = 500
+"""Names in one message. More than these are sent as "every queue"."""
 
-_ANSWER_SECONDS = 10.0
+_EVERY_QUEUE = ""
+_RESPONSE_SECONDS = 10.0
 
-OpenSource = Callable[[str, WakeupListener, Report], Source]
-"""Makes the source of a connection's wake-ups.
+OpenSource = Callable[[str, WakeupListener, Report], WakeupSource]
+"""Opens the source of a connection.
 
 Raises:
-    Unavailable: there is none.
+    Unavailable: it has none.
 """
 
 
 class FanoutServer:
-    """The supervisor's side."""
+    """The supervisor's end."""
 
     def __init__(self, open_source: OpenSource) -> None:
         self._open_source = open_source
-        self._followed: dict[str, _Followed] = {}
+        self._sources: dict[str, _SharedSource] = {}
         self._sockets: set[socket.socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def line(self) -> socket.socket:
-        """The socket for a process that is about to be started, which then belongs to the caller."""
+    def connect(self) -> socket.socket:
+        """Returns the socket of a process that is about to be started. The caller closes it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, _KIND)
         ours.setblocking(False)
         self._sockets.add(ours)
-        asyncio.get_running_loop().add_reader(ours, self._hear, ours)
+        asyncio.get_running_loop().add_reader(ours, self._receive, ours)
         return theirs
 
     async def stop(self) -> None:
-        for followed in self._followed.values():
-            await followed.source.stop()
+        for source in self._sources.values():
+            await source.source.stop()
         for task in self._tasks:
             task.cancel()
         for ours in list(self._sockets):
-            self._hang_up(ours)
+            self._disconnect(ours)
 
-    def _hear(self, ours: socket.socket) -> None:
+    def _receive(self, ours: socket.socket) -> None:
         for message in _received(ours):
             if message is None:
-                self._hang_up(ours)
+                self._disconnect(ours)
                 return
             task = asyncio.create_task(self._follow(str(message.get("follow")), ours))
             self._tasks.add(task)
@@ -84,165 +85,151 @@ class FanoutServer:
 
     async def _follow(self, connection: str, ours: socket.socket) -> None:
         try:
-            followed = self._followed.get(connection)
-            if followed is None:
-                followed = self._followed[connection] = _Followed(connection, self._open_source)
-            name = await followed.started()
+            shared = self._sources.get(connection)
+            if shared is None:
+                shared = self._sources[connection] = _SharedSource(connection, self._open_source)
+            name = await shared.source.start()
         except Unavailable as error:
-            # Asked again, it may be there: somebody has granted what was missing, and started a process anew.
-            self._followed.pop(connection, None)
-            _send(ours, {"of": connection, "unavailable": str(error)})
+            # Opened again for the next request: the missing privilege may have been granted meanwhile.
+            self._sources.pop(connection, None)
+            _send(ours, {"connection": connection, "unavailable": str(error)})
         else:
-            followed.lines.add(ours)
-            _send(ours, {"of": connection, "name": name})
+            shared.sockets.add(ours)
+            _send(ours, {"connection": connection, "source": name})
 
-    def _hang_up(self, ours: socket.socket) -> None:
+    def _disconnect(self, ours: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(ours)
         self._sockets.discard(ours)
-        for followed in self._followed.values():
-            followed.lines.discard(ours)
+        for source in self._sources.values():
+            source.sockets.discard(ours)
         ours.close()
 
 
-class _Followed:
-    """One connection's source, and who hears of it."""
+class _SharedSource:
+    """The source of one connection, and the sockets of the processes that follow it."""
 
     def __init__(self, connection: str, open_source: OpenSource) -> None:
-        self.lines: set[socket.socket] = set()
+        self.sockets: set[socket.socket] = set()
         self.source = open_source(connection, self, self._report)
         self._connection = connection
-        self._starting: asyncio.Task[str] | None = None
-        self._rung: set[str] | None = None
-        self._everybody = False
-
-    async def started(self) -> str:
-        """
-        Raises:
-            Unavailable: there is nothing to hear.
-        """
-        if self._starting is None:
-            self._starting = asyncio.create_task(self.source.start())
-        return await asyncio.shield(self._starting)
+        self._pending: set[str] = set()
 
     def notify(self, queues: Collection[str]) -> None:
-        if self._rung is None:
-            # What one reading of the log has brought is told in one message.
-            self._rung = set()
+        if not self._pending:
+            # One message for all the events of one read.
             asyncio.get_running_loop().call_soon(self._flush)
-        self._rung.update(queues)
-        self._everybody |= not queues
+        self._pending.update(queues or {_EVERY_QUEUE})
 
     def notify_all(self) -> None:
         self.notify(())
 
     def _flush(self) -> None:
-        queues, everybody = self._rung or (), self._everybody
-        self._rung, self._everybody = None, False
-        self._tell({"of": self._connection, "ring": sorted(queues) if len(queues) <= _MOST and not everybody else []})
+        queues, self._pending = self._pending, set()
+        every = _EVERY_QUEUE in queues or len(queues) > _MOST_QUEUES
+        self._broadcast({"connection": self._connection, "queues": [] if every else sorted(queues)})
 
-    def _report(self, text: str | None) -> None:
-        self._tell({"of": self._connection, "report": text})
+    def _report(self, error: str | None) -> None:
+        self._broadcast({"connection": self._connection, "error": error})
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        for line in self.lines:
-            _send(line, message)
+    def _broadcast(self, message: dict[str, Any]) -> None:
+        for each in self.sockets:
+            _send(each, message)
 
 
 class FanoutClient:
-    """A process's side."""
+    """A worker process's end."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
-        self._followed: dict[str, _Following] = {}
+        self._sources: dict[str, _FanoutSource] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def take(cls) -> FanoutClient | None:
-        """Find it in the environment, and remove it there: it is not for processes that a job starts."""
-        value = os.environ.pop(LINE, None)
+        """Remove the descriptor from the environment, which processes started by jobs inherit. None if there is no
+        supervisor."""
+        value = os.environ.pop(DESCRIPTOR, None)
         if value is None:
             return None
         os.set_inheritable(int(value), False)
         return cls(int(value))
 
-    def follow(self, connection: str, bells: WakeupListener, report: Report) -> Source:
-        return _Following(self, connection, bells, report)
+    def source(self, connection: str, listener: WakeupListener, report: Report) -> WakeupSource:
+        return _FanoutSource(self, connection, listener, report)
+
+    def follow(self, source: _FanoutSource) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._receive)
+        self._sources[source.connection] = source
+        _send(self._socket, {"follow": source.connection})
+
+    def unfollow(self, source: _FanoutSource) -> None:
+        self._sources.pop(source.connection, None)
 
     def close(self) -> None:
-        """Harmless when repeated."""
-        if self._followed:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._followed.clear()
+        """Idempotent."""
+        if self._loop is not None and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
         self._socket.close()
 
-    def ask(self, following: _Following) -> None:
-        if not self._followed:
-            asyncio.get_running_loop().add_reader(self._socket, self._hear)
-        self._followed[following.connection] = following
-        _send(self._socket, {"follow": following.connection})
-
-    def end(self, following: _Following) -> None:
-        if self._followed.pop(following.connection, None) is not None and not self._followed:
-            asyncio.get_running_loop().remove_reader(self._socket)
-
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         for message in _received(self._socket):
             if message is None:
-                asyncio.get_running_loop().remove_reader(self._socket)
+                self.close()
                 return
-            following = self._followed.get(str(message.get("of")))
-            if following is not None:
-                following.hear(message)
+            source = self._sources.get(str(message.get("connection")))
+            if source is not None:
+                source.receive(message)
 
 
-class _Following:
-    """A `outbox.wakeups.base.Source`."""
+class _FanoutSource:
+    """A `outbox.wakeups.base.WakeupSource`."""
 
-    def __init__(self, line: FanoutClient, connection: str, bells: WakeupListener, report: Report) -> None:
+    def __init__(self, client: FanoutClient, connection: str, listener: WakeupListener, report: Report) -> None:
         self.connection = connection
-        self._line = line
-        self._bells = bells
+        self._client = client
+        self._listener = listener
         self._report = report
-        self._answer: asyncio.Future[str] | None = None
+        self._response: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> str:
-        if self._answer is None:
-            self._answer = asyncio.get_running_loop().create_future()
-            self._line.ask(self)
+        self._client.follow(self)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await asyncio.shield(self._answer)
+            async with asyncio.timeout(_RESPONSE_SECONDS):
+                return await asyncio.shield(self._response)
         return "the supervisor, which does not answer yet"
 
     async def stop(self) -> None:
-        self._line.end(self)
+        self._client.unfollow(self)
 
-    def hear(self, message: dict[str, Any]) -> None:
-        if message.get("ring"):
-            self._bells.notify(message["ring"])
-        elif "ring" in message:
-            self._bells.notify_all()
-        elif "report" in message:
-            self._report(message["report"])
-        elif self._answer is not None and not self._answer.done():
-            if "unavailable" in message:
-                self._answer.set_exception(Unavailable(message["unavailable"]))
-            else:
-                self._answer.set_result(message["name"])
+    def receive(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"queues": []}:
+                self._listener.notify_all()
+            case {"queues": queues}:
+                self._listener.notify(queues)
+            case {"error": error}:
+                self._report(error)
+            case {"source": name} if not self._response.done():
+                self._response.set_result(name)
+            case {"unavailable": reason} if not self._response.done():
+                self._response.set_exception(Unavailable(reason))
 
 
-def _send(line: socket.socket, message: dict[str, Any]) -> None:
-    # No room, or nobody at the other end any more.
+def _send(to: socket.socket, message: dict[str, Any]) -> None:
+    # The buffer is full, or the other end is closed.
     with suppress(OSError):
-        line.send(json.dumps(message).encode())
+        to.send(json.dumps(message).encode())
 
 
-def _received(line: socket.socket) -> list[dict[str, Any] | None]:
-    """What has come; a None at the end when nothing will come any more."""
+def _received(ours: socket.socket) -> list[dict[str, Any] | None]:
+    """The messages in the buffer, followed by None if the other end is closed."""
     messages: list[dict[str, Any] | None] = []
     while True:
         try:
-            data = line.recv(_LARGEST)
+            data = ours.recv(_LARGEST_PACKET)
         except BlockingIOError:
             return messages
         except OSError:

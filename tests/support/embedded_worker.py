@@ -16,9 +16,9 @@ from outbox.envelope import serialize
 from outbox.events import Event, Events, WorkerStarted
 from outbox.options import JobOptions
 from outbox.runtime.process.exit_codes import Reason
-from outbox.runtime.wakeup_service import WakeupSelector
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
+from outbox.wakeups.selector import WakeupSelector
 from tests.servers import sql
 
 PATIENCE = 20.0

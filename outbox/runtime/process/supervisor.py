@@ -17,7 +17,7 @@ from outbox.events import Events, ProcessEnded, ProcessStarted, SignalIgnored
 from outbox.runtime.process.exit_codes import ExitCode
 from outbox.runtime.process.signals import Signals
 from outbox.runtime.process.worker_process import SUPERVISED
-from outbox.wakeups.supervisor_fanout import LINE, FanoutServer
+from outbox.wakeups.supervisor_fanout import DESCRIPTOR, FanoutServer
 
 _QUICK = 10.0
 """A process that lived for fewer seconds than this died quickly, and its successor waits."""
@@ -57,7 +57,7 @@ class Supervisor:
         events: Events,
         *,
         reloads: bool = False,
-        hub: FanoutServer | None = None,
+        fanout: FanoutServer | None = None,
         signals: Signals | None = None,
         ends_by_itself: bool = True,
     ) -> None:
@@ -67,7 +67,7 @@ class Supervisor:
         self._count = count
         self._events = events
         self._reloads = reloads
-        self._hub = hub
+        self._fanout = fanout
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
         self._code = ExitCode.OK
@@ -81,8 +81,8 @@ class Supervisor:
         try:
             await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
         finally:
-            if self._hub is not None:
-                await self._hub.stop()
+            if self._fanout is not None:
+                await self._fanout.stop()
             for descriptor in self._alive:
                 os.close(descriptor)
         return self._code
@@ -161,10 +161,10 @@ class Supervisor:
         environment = {**os.environ, SUPERVISED: f"{index}:{descriptor}{':paused' if paused else ''}"}
         descriptors = [descriptor]
         with ExitStack() as theirs:
-            if self._hub is not None:
-                line = theirs.enter_context(self._hub.line())
-                environment[LINE] = str(line.fileno())
-                descriptors.append(line.fileno())
+            if self._fanout is not None:
+                fanout = theirs.enter_context(self._fanout.connect())
+                environment[DESCRIPTOR] = str(fanout.fileno())
+                descriptors.append(fanout.fileno())
             # Held back until the process has handlers for them: without, each of them would end it.
             signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
             try:

@@ -1,1 +1,1 @@
-"""Wake-ups from the binary log of MySQL and MariaDB: the server tells of every commit, whoever made it."""
+"""Wake-ups from the binary log of MySQL and MariaDB, which contains the commits of every client."""

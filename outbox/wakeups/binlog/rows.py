@@ -1,7 +1,7 @@
-"""Reads from events of a binary log which queues got jobs, and passes over everything else as cheaply as it can.
+"""Reads the queues of inserted jobs from the events of a binary log, and skips everything else cheaply.
 
-asyncmy's own parser makes Python values of every column of every row, JSON documents included, for which it needs the
-server's description of the table and a second connection. All that is wanted here is one short string of each row.
+The parser of asyncmy converts every column of every row to Python values, JSON documents included. It also needs a
+second connection for the table's definition. Here only one short string per row is read.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from outbox.wakeups.binlog.columns import Column, Unreadable, columns
 
 QUERY, TABLE_MAP = 0x02, 0x13
 _WRITE_ROWS = {0x17: False, 0x1E: True}
-"""Rows inserted, and whether the event has extra data before them: version 1 is MariaDB's, version 2 MySQL's."""
+"""Inserted rows, and whether extra data precedes them. MariaDB writes version 1, MySQL version 2."""
 _WRITE_ROWS_COMPRESSED = 0xA6
 """MariaDB with ``log_bin_compress``."""
 
 _TYPE = 5
 _HEADER = 20
-"""The byte that says that no error follows, and the 19 of the event's header."""
+"""The status byte of the packet, and the 19 bytes of the event's header."""
 _CHECKSUM = 4
 _TABLE = b"queue_jobs"
 
 EVERY_QUEUE: frozenset[str] = frozenset()
-"""Some queue got jobs, and the event does not tell which."""
+"""Jobs were inserted, and the event does not say into which queue."""
 
 
 _Layout = tuple[Column, ...]
 
 
 class JobRows:
-    """Keeps in mind which table ids are `queue_jobs` of one schema. ``queue_column`` counts from 0."""
+    """Remembers the table ids of one schema's `queue_jobs`. ``queue_column`` counts from 0."""
 
     def __init__(self, schema: str, queue_column: int, *, checksums: bool) -> None:
         name = schema.lower().encode()
@@ -41,7 +41,7 @@ class JobRows:
         self._layouts: dict[bytes, _Layout | None] = {}
 
     def queues(self, event: bytes) -> frozenset[str] | None:
-        """The queues that this event put jobs into; None for one that is about something else."""
+        """The queues of the jobs that this event inserted. None for other events."""
         kind = event[_TYPE]
         if kind == TABLE_MAP:
             self._map(event)
@@ -52,14 +52,14 @@ class JobRows:
         elif kind == _WRITE_ROWS_COMPRESSED:
             return EVERY_QUEUE if event[_HEADER : _HEADER + 6] in self._layouts else None
         elif kind == QUERY and _TABLE in event and b"INSERT" in event.upper():
-            # What binlog_format MIXED or STATEMENT logs.
+            # binlog_format is MIXED or STATEMENT.
             return EVERY_QUEUE if self._schema in event.lower() else None
         return None
 
     def _map(self, event: bytes) -> None:
         table, start = event[_HEADER : _HEADER + 6], _HEADER + 8
         end = start + len(self._prefix)
-        # MySQL on a system that ignores case writes names as it likes.
+        # On a system that ignores case, MySQL writes names in either case.
         if event[start:end].lower() != self._prefix:
             self._layouts.pop(table, None)
         elif table not in self._layouts:
@@ -82,7 +82,7 @@ class JobRows:
         if count != len(layout):
             raise Unreadable(f"{count} columns instead of {len(layout)}")
         size = (count + 7) // 8
-        # With binlog_row_image=MINIMAL, columns that no value was given for are not there at all.
+        # With binlog_row_image=MINIMAL, columns without a given value are missing.
         present = [column for column in range(count) if _bit(rows, position, column)]
         position += size
         nulls = (len(present) + 7) // 8
@@ -99,7 +99,7 @@ class JobRows:
 
 
 def _layout(event: bytes, position: int) -> _Layout | None:
-    """What a table map says of the columns; None where it is none that can be read."""
+    """The columns of a table map. None if they cannot be parsed."""
     count, position = _packed_integer(event, position)
     types = event[position : position + count]
     size, position = _packed_integer(event, position + count)

@@ -1,4 +1,4 @@
-"""What a server must be like for its binary log to tell of jobs, and what to say when it is not."""
+"""Checks whether a server's binary log can be read, and explains why not."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _COMPRESSION = "SHOW GLOBAL VARIABLES LIKE 'binlog_transaction_compression'"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can tell, and where its log ends at the moment."""
+    """A server whose binary log can be read, and the current end of that log."""
 
     schema: str
     user: str
     queue_column: int
-    """The place of the queue's name in `queue_jobs`, from 0."""
+    """Index of the column `queue` in `queue_jobs`, from 0."""
     file: str = ""
     position: int = 0
 
     @classmethod
-    async def ask(cls, connection: Any, schema: str) -> Server:
+    async def inspect(cls, connection: Any, schema: str) -> Server:
         """
         Raises:
-            Unavailable: it cannot tell; the message says why, and which statement would change that.
-            MySQLError: it did not answer.
+            Unavailable: the log cannot be read. The message says why, and which statement would change that.
+            MySQLError: the server did not answer.
         """
         user, version, logs, place = await _row(connection, _FACTS, schema)
         server = cls(schema, user, int(place or 0) - 1)
@@ -75,7 +75,7 @@ class Server:
         return file, int(position)
 
     def explained(self, error: MySQLError, privilege: str) -> Exception:
-        """What to raise for a server's refusal of something that takes a ``privilege``."""
+        """The exception for an error of a statement that needs ``privilege``."""
         if _code(error) not in _NO_PRIVILEGE:
             return error
         name, _, host = self.user.rpartition("@")

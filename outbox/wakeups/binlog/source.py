@@ -8,16 +8,16 @@ from sqlalchemy import URL
 
 from outbox.wakeups.base import Report, WakeupListener
 from outbox.wakeups.binlog.stream import Stream
-from outbox.wakeups.reconnecting_source import Listening
+from outbox.wakeups.reconnecting_source import ReconnectingSource
 
 
-class BinaryLog(Listening):
-    """One stream for a process, or for all processes of a supervisor: see `outbox.wakeups.supervisor_fanout`."""
+class BinaryLog(ReconnectingSource):
+    """Read by one process. Processes under a supervisor share it: see `outbox.wakeups.supervisor_fanout`."""
 
     name = "binlog"
 
-    def __init__(self, url: URL, bells: WakeupListener, report: Report) -> None:
-        super().__init__(bells, report)
+    def __init__(self, url: URL, listener: WakeupListener, report: Report) -> None:
+        super().__init__(listener, report)
         self._url = url
 
     async def listen(self) -> AsyncIterator[frozenset[str] | None]:

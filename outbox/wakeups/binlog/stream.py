@@ -1,4 +1,4 @@
-"""One connection that a server sends its binary log to, from now on."""
+"""A connection over which a server sends its binary log, from its current end."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ _HEARTBEAT_SECONDS = 5
 _SILENT_SECONDS = 20.0
 _FORMAT_DESCRIPTION = 0x0F
 _TYPE = 5
-# Above what people give their servers. The server ends the stream of another one with the same number.
+# Above the numbers that people choose. A server ends the stream of an older replica with the same number.
 _SERVER_IDS = (2**30, 2**32 - 1)
 
 
 class Stream(BinLogStream):
-    """asyncmy's replication client, of which everything is used up to the packets: to be a replica among others, from
-    the server's current position. What is in the packets is read by `JobRows`.
-    """
+    """Registers as a replica with asyncmy's replication client, and reads its packets with `JobRows`."""
 
     def __init__(self, connection: Any, server: Server) -> None:
         super().__init__(
@@ -43,25 +41,25 @@ class Stream(BinLogStream):
             blocking=True,
         )
         self._server = server
-        self._heard = time.monotonic()
+        self._last_packet = time.monotonic()
         self._watch: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, url: URL) -> Stream:
-        """Returns once the server sends.
+        """Returns when the server has sent the first event.
 
         Raises:
-            Unavailable: it does not, and would not if asked again.
-            MySQLError, OSError, TimeoutError: it cannot be reached.
+            Unavailable: the log cannot be read, and a retry would not help.
+            MySQLError, OSError, TimeoutError: the server cannot be reached.
         """
-        # Without a database: the server notices only at its next heartbeat when a replica has gone, and until then
-        # nobody should believe that somebody uses this one.
+        # No database is selected: the server notices a closed stream only at its next heartbeat, and until then the
+        # connection would show up as a user of the schema.
         arguments = {**url.get_dialect()().create_connect_args(url)[1], **_ARGUMENTS}
         connection = asyncmy.Connection(**arguments)
         try:
             async with asyncio.timeout(2 * _CONNECT_SECONDS):
                 await connection.connect()
-                server = await Server.ask(connection, url.database or "")
+                server = await Server.inspect(connection, url.database or "")
                 stream = cls(connection, server)
                 await stream._begin()
                 return stream
@@ -79,10 +77,10 @@ class Stream(BinLogStream):
         self._check()
 
     async def queues(self) -> AsyncIterator[frozenset[str]]:
-        """The queues that get jobs, one commit after the other, for as long as the connection lasts.
+        """Yield the queues of inserted jobs, event by event.
 
         Raises:
-            MySQLError, OSError: it does not last.
+            MySQLError, OSError: the connection was lost.
         """
         rows = JobRows(self._server.schema, self._server.queue_column, checksums=self._use_checksum)
         while True:
@@ -92,21 +90,21 @@ class Stream(BinLogStream):
 
     async def _next(self) -> bytes:
         packet = await self._connection.read_packet()
-        self._heard = time.monotonic()
+        self._last_packet = time.monotonic()
         if packet.is_eof_packet():
             raise ConnectionResetError("the server has ended the stream")
         event: bytes = packet.get_all_data()
         return event
 
     def _check(self) -> None:
-        """A server sends heartbeats while it has nothing else to send. One that went without a word sends none."""
-        if time.monotonic() - self._heard > _SILENT_SECONDS:
+        """Close the connection when heartbeats stop, because the server went away without closing it."""
+        if time.monotonic() - self._last_packet > _SILENT_SECONDS:
             self.end()
             return
         self._watch = asyncio.get_running_loop().call_later(_HEARTBEAT_SECONDS, self._check)
 
     def end(self) -> None:
-        """Close the connection, without a word: the server is busy sending."""
+        """Close the socket without a QUIT, which a sending server would not read."""
         if self._watch is not None:
             self._watch.cancel()
         self._connection.close()

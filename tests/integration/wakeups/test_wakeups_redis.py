@@ -20,8 +20,8 @@ from outbox import dispatch, sync
 from outbox.connections import configure, disconnect
 from outbox.errors import ConfigurationError
 from outbox.events import WakeupsHeard, WakeupsUnheard
-from outbox.wakeup_factory import pubsub
 from outbox.wakeups.redis_channel import CHANNEL
+from outbox.wakeups.redis_client import pubsub
 from outbox.wakeups.redis_subscription import Subscription
 from tests.servers import LocalServer
 from tests.support.embedded_worker import OFTEN, Arrival, put, working
@@ -41,7 +41,7 @@ def backend() -> str:
 @pytest.fixture(autouse=True)
 def only_redis_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the dispatching process itself, which is the worker's in these tests."""
-    monkeypatch.setattr("outbox.wakeup_factory.switchboard", _Silent())
+    monkeypatch.setattr("outbox.wakeups.announce.local_hub", _Silent())
 
 
 class _Silent:

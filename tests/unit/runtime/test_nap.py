@@ -224,16 +224,16 @@ async def test_one_worker_alone_never_hesitates(play: Play) -> None:
     assert script.hesitations == []
 
 
-def disappointed(script: Script) -> None:
+def always_too_late(script: Script) -> None:
     """It was woken at once, when it was eager, and found nothing."""
-    script.idle_poller._eagerness.rewarded()
+    script.idle_poller._backoff.succeeded()
     script.pending = JOBS
     script.idle_poller.end()
 
 
 async def test_of_many_who_are_woken_those_who_came_too_late_hesitate_longer_and_longer(play: Play) -> None:
     script = play([JOBS] * 200, [NextDue(None, 50)] * 400)
-    disappointed(script)
+    always_too_late(script)
     await script.take(found=False)
     hesitations = script.hesitations
     assert all(pause <= 0.04 * 49 for pause in hesitations)
@@ -258,24 +258,24 @@ async def test_who_never_found_one_hesitates_where_there_are_others(play: Play) 
 
 async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody(play: Play) -> None:
     script = play([NOTHING], [NextDue(0.5, 50)])
-    disappointed(script)
+    always_too_late(script)
     await script.take(found=False)
-    assert script.idle_poller._eagerness.hesitation(1.0) == 0.0
+    assert script.idle_poller._backoff.delay(1.0) == 0.0
 
 
 def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
-    eagerness = WakeupBackoff()
-    eagerness.rewarded()
-    assert eagerness.hesitation(1.0) == 0.0
+    backoff = WakeupBackoff()
+    backoff.succeeded()
+    assert backoff.delay(1.0) == 0.0
     for _ in range(30):
-        eagerness.disappointed()
-    drawn = [eagerness.hesitation(1.0) for _ in range(200)]
+        backoff.failed()
+    drawn = [backoff.delay(1.0) for _ in range(200)]
     assert max(drawn) <= 1.0
     assert max(drawn) > 0.8
     assert min(drawn) < 0.2
-    assert eagerness.hesitation(0.0) == 0.0
-    eagerness.rewarded()
-    assert eagerness.hesitation(1.0) == 0.0
+    assert backoff.delay(0.0) == 0.0
+    backoff.succeeded()
+    assert backoff.delay(1.0) == 0.0
 
 
 async def test_woken_in_a_worker_where_nothing_runs_it_claims_where_it_is(play: Play) -> None:
@@ -315,7 +315,7 @@ async def test_woken_for_a_commit_that_cannot_be_seen_yet_it_claims_once_more(pl
     await script.take(found=False, limit=20)
     assert script.claims == [20, 20]
     script = play([JOBS], [NextDue(None, 2), NextDue(None, 2)])
-    script.idle_poller._eagerness.rewarded()
+    script.idle_poller._backoff.succeeded()
     await script.take(found=False, limit=20)
     assert script.claims == [20], "somebody else was quicker"
 

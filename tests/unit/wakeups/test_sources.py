@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from outbox.wakeups import reconnecting_source, supervisor_fanout
-from outbox.wakeups.base import Report, Source, Unavailable, WakeupListener
-from outbox.wakeups.reconnecting_source import Listening
+from outbox.wakeups.base import Report, Unavailable, WakeupListener, WakeupSource
+from outbox.wakeups.reconnecting_source import ReconnectingSource
 from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
 
@@ -44,13 +44,13 @@ class Heard:
 EVERYBODY: frozenset[str] = frozenset()
 
 
-class Server(Listening):
+class Server(ReconnectingSource):
     """What the test puts into ``says``: queues, or an exception."""
 
     name = "server"
 
-    def __init__(self, bells: WakeupListener, report: Report) -> None:
-        super().__init__(bells, report)
+    def __init__(self, listener: WakeupListener, report: Report) -> None:
+        super().__init__(listener, report)
         self.says: asyncio.Queue[frozenset[str] | BaseException | None] = asyncio.Queue()
         self.open = 0
 
@@ -141,18 +141,18 @@ class Group:
         self.servers: dict[str, Server] = {}
         self.refusal: str | None = None
         self.lines: list[FanoutClient] = []
-        self.hub = FanoutServer(self._open)
+        self.server = FanoutServer(self._open)
 
-    def _open(self, connection: str, bells: WakeupListener, report: Report) -> Source:
+    def _open(self, connection: str, listener: WakeupListener, report: Report) -> WakeupSource:
         if self.refusal is not None:
             raise Unavailable(self.refusal)
         assert connection not in self.servers, "one stream, however many processes"
-        server = self.servers[connection] = Server(bells, report)
+        server = self.servers[connection] = Server(listener, report)
         server.says.put_nowait(None)
         return server
 
     def line(self) -> FanoutClient:
-        self.lines.append(FanoutClient(self.hub.line().detach()))
+        self.lines.append(FanoutClient(self.server.connect().detach()))
         return self.lines[-1]
 
 
@@ -163,13 +163,13 @@ async def several(heard: Heard) -> AsyncIterator[Group]:
     for line in several.lines:
         line.close()
         line.close()
-    await several.hub.stop()
+    await several.server.stop()
 
 
 async def test_processes_under_a_supervisor_share_one_source(several: Group, heard: Heard) -> None:
     other = Heard()
     lines = [several.line(), several.line()]
-    sources = [lines[0].follow("database", heard, heard.report), lines[1].follow("database", other, other.report)]
+    sources = [lines[0].source("database", heard, heard.report), lines[1].source("database", other, other.report)]
     assert [await source.start() for source in sources] == ["server", "server"]
     several.servers["database"].says.put_nowait(frozenset({"mail", "default"}))
     await heard.until(1)
@@ -186,7 +186,7 @@ async def test_processes_under_a_supervisor_share_one_source(several: Group, hea
 async def test_a_process_follows_several_connections_over_one_line(several: Group, heard: Heard) -> None:
     other = Heard()
     line = several.line()
-    first, second = line.follow("a", heard, heard.report), line.follow("b", other, other.report)
+    first, second = line.source("a", heard, heard.report), line.source("b", other, other.report)
     await first.start()
     await second.start()
     several.servers["b"].says.put_nowait(frozenset({"mail"}))
@@ -199,7 +199,7 @@ async def test_a_process_follows_several_connections_over_one_line(several: Grou
 
 
 async def test_outages_are_told_to_every_process(several: Group, heard: Heard) -> None:
-    source = several.line().follow("database", heard, heard.report)
+    source = several.line().source("database", heard, heard.report)
     await source.start()
     several.servers["database"].says.put_nowait(ConnectionResetError("gone"))
     several.servers["database"].says.put_nowait(None)
@@ -211,18 +211,18 @@ async def test_outages_are_told_to_every_process(several: Group, heard: Heard) -
 
 async def test_a_refusal_reaches_the_process_and_is_asked_again_by_the_next(several: Group, heard: Heard) -> None:
     several.refusal = "no REPLICATION SLAVE: GRANT …"
-    source = several.line().follow("database", heard, heard.report)
+    source = several.line().source("database", heard, heard.report)
     with pytest.raises(Unavailable, match="no REPLICATION SLAVE: GRANT …"):
         await source.start()
     await source.stop()
     several.refusal = None
-    source = several.line().follow("database", heard, heard.report)
+    source = several.line().source("database", heard, heard.report)
     assert await source.start() == "server"
     await source.stop()
 
 
 async def test_a_storm_is_told_in_a_few_messages(several: Group, heard: Heard) -> None:
-    source = several.line().follow("database", heard, heard.report)
+    source = several.line().source("database", heard, heard.report)
     await source.start()
     for number in range(100):
         several.servers["database"].says.put_nowait(frozenset({f"queue{number}"}))
@@ -239,11 +239,11 @@ async def test_a_storm_is_told_in_a_few_messages(several: Group, heard: Heard) -
 
 
 async def test_a_process_that_died_or_is_frozen_holds_up_nobody(several: Group, heard: Heard) -> None:
-    frozen = several.hub.line()
+    frozen = several.server.connect()
     frozen.send(b'{"follow": "database"}')
-    died = several.hub.line()
+    died = several.server.connect()
     died.send(b'{"follow": "database"}')
-    living = several.line().follow("database", heard, heard.report)
+    living = several.line().source("database", heard, heard.report)
     assert await living.start() == "server"
     died.close()
     for number in range(3_000):  # far more than its socket has room for
@@ -257,18 +257,18 @@ async def test_a_process_that_died_or_is_frozen_holds_up_nobody(several: Group, 
 async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
     several: Group, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_fanout, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor_fanout, "_RESPONSE_SECONDS", 0.05)
     line = several.line()
-    await several.hub.stop()
-    source = line.follow("database", heard, heard.report)
+    await several.server.stop()
+    source = line.source("database", heard, heard.report)
     assert await source.start() == "the supervisor, which does not answer yet"
     await source.stop()
 
 
 async def test_the_line_is_found_in_the_environment_once(several: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = several.hub.line()
+    theirs = several.server.connect()
     descriptor = theirs.detach()
-    monkeypatch.setenv(supervisor_fanout.LINE, str(descriptor))
+    monkeypatch.setenv(supervisor_fanout.DESCRIPTOR, str(descriptor))
     line: Any = FanoutClient.take()
     assert line is not None
     assert not os.get_inheritable(descriptor)

@@ -123,7 +123,7 @@ def test_one_failure_is_a_connection_that_was_idle_for_long(redis: Redis, caplog
 
 
 def test_names_that_wait_are_not_without_bound(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 100)
+    monkeypatch.setattr(module, "_MOST_QUEUES", 100)
     publisher = Publisher(redis)
     redis.answers.clear()
     for number in range(10_000):
@@ -153,7 +153,7 @@ def test_a_child_starts_a_thread_of_its_own(redis: Redis) -> None:
     publisher = Publisher(redis)
     publisher.publish({"a"})
     redis.wait(lambda: len(redis.told) == 1)
-    publisher._start_anew()
+    publisher.after_fork()
     publisher.publish({"b"})
     redis.wait(lambda: redis.told[-1] == {"b"})
     assert redis.clients == 2
