@@ -1,4 +1,4 @@
-"""``check``: what an operator wants to know before a deploy, and at night."""
+"""``check``: check everything that jobs depend on, before a deploy or at night."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from rich.text import Text
 from outbox.console.command import json_option
 from outbox.console.finding import Finding, Level
 from outbox.console.formatting import counted, line
-from outbox.console.health_checks import examine, job_classes
+from outbox.console.health_checks import job_classes, run_checks
 from outbox.console.json_views import Document
-from outbox.console.output import Screen
+from outbox.console.output import Output
 
 _STYLES = {Level.OK: "green", Level.INFO: "dim", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
 @click.command()
 @click.option(
-    "--connection", metavar="NAME", help="Only this connection. Default: all that the settings and jobs name."
+    "--connection", metavar="NAME", help="Only this connection. Default: all connections of the settings and jobs."
 )
 @json_option
 def check(connection: str | None, as_json: bool) -> None:
-    """Check settings, jobs, connections, servers and tables. Exits 1 if anything is in the way of jobs."""
-    code = asyncio.run(_check(Screen(as_json), connection))
+    """Check settings, jobs, connections, servers and tables. Exits 1 if there is a problem."""
+    code = asyncio.run(_check(Output(as_json), connection))
     click.get_current_context().exit(code)
 
 
-async def _check(screen: Screen, connection: str | None) -> int:
+async def _check(output: Output, connection: str | None) -> int:
     findings: list[Finding] = []
-    async for finding in examine(connection):
+    async for finding in run_checks(connection):
         findings.append(finding)
-        if not screen.as_json:
-            screen.print(_line(finding))
+        if not output.as_json:
+            output.print(_line(finding))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
-    if screen.as_json:
-        screen.document(_document(findings))
+    if output.as_json:
+        output.document(_document(findings))
     else:
-        screen.print(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}")
+        output.print(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}")
     return 1 if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: settings, the driver of ``--connection``, ``--json``, errors as one line and an exit code.
+"""What commands share: the driver of ``--connection``, ``--json``, errors as one line, and exit codes.
 
 | exit code | |
 |---|---|
@@ -21,7 +21,7 @@ import click
 
 from outbox.connections import open_driver
 from outbox.console.formatting import one_line
-from outbox.console.output import Screen
+from outbox.console.output import Output
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.options import check_queue
 from outbox.settings import Settings
@@ -31,10 +31,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
-    """A group whose commands end with one line, not with a traceback, when outbox says no."""
+    """A group whose commands report an `OutboxError` as one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        # asyncmy logs every warning of the server, a broken JSON text for example; what matters comes back as an error.
+        # asyncmy logs every warning of the server. Those that matter are raised as errors.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
         try:
             return super().invoke(ctx)
@@ -48,7 +48,7 @@ class Refused(click.ClickException):
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
-        # The exit code says it as well, where stderr cannot be written.
+        # If stderr cannot be written, the exit code still tells.
         with suppress(OSError):
             click.echo(f"outbox: {self.format_message()}", file=file, err=file is None)
 
@@ -80,25 +80,24 @@ def json_option(function: Function) -> Function:
 
 
 def on_connection(work: Work) -> Callable[..., None]:
-    """The command that awaits ``work(driver, screen, …)`` with the driver of ``--connection``, and exits with the code
-    that it returns."""
+    """A command that awaits ``work(driver, output, …)`` for ``--connection``, and exits with its result."""
 
     @click.option("--connection", metavar="NAME", help="A connection of the settings. Default: QUEUE_CONNECTION.")
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
         settings = Settings.load()
-        code = asyncio.run(_run(work, settings, connection or settings.connection, Screen(as_json), parameters))
+        code = asyncio.run(_run(work, settings, connection or settings.connection, Output(as_json), parameters))
         click.get_current_context().exit(code or 0)
 
     return run
 
 
 async def _run(
-    work: Work, settings: Settings, connection: str, screen: Screen, parameters: dict[str, Any]
+    work: Work, settings: Settings, connection: str, output: Output, parameters: dict[str, Any]
 ) -> int | None:
     driver = open_driver(settings, connection)
     try:
-        return await work(driver, screen, **parameters)
+        return await work(driver, output, **parameters)
     finally:
         await driver.close()

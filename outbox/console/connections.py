@@ -1,4 +1,4 @@
-"""The connections that a command looks at: one that was named, or all that the settings know."""
+"""The connections that a command reads: the one of ``--connection``, or all of the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outbox.connections import all_connections, open_driver
 from outbox.console.command import json_option
 from outbox.console.formatting import one_line
 from outbox.console.json_views import Document
-from outbox.console.output import Screen
+from outbox.console.output import Output
 from outbox.drivers.base import Driver
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError
 from outbox.settings import Settings
@@ -23,7 +23,7 @@ Work = Callable[..., Awaitable[int | None]]
 
 
 class Stores:
-    """Drivers of several connections. One that does not answer is left out from then on, and said at the end."""
+    """Drivers of several connections. After an error a connection is skipped and reported at the end."""
 
     def __init__(self, settings: Settings, names: list[str]) -> None:
         self.names = names
@@ -33,7 +33,7 @@ class Stores:
 
     @classmethod
     def of(cls, driver: Driver) -> Stores:
-        """One that is open already, and that its opener closes."""
+        """Wrap an open driver, which the caller closes."""
         stores = cls(Settings(), [driver.name])
         stores._drivers[driver.name] = driver
         return stores
@@ -43,10 +43,10 @@ class Stores:
         return len(self.names) > 1
 
     async def ask(self, question: Callable[[Driver], Awaitable[T]]) -> dict[str, T]:
-        """The answer of each connection that has one.
+        """Ask every connection. Returns the answers by name.
 
         Raises:
-            OutboxError: none has: what the first one said.
+            OutboxError: no connection answered. It is the error of the first one.
         """
         answers: dict[str, T] = {}
         for name in self.names:
@@ -66,11 +66,11 @@ class Stores:
         return self._drivers[name]
 
     def forget_errors(self) -> None:
-        """Ask every connection again."""
+        """Include skipped connections again."""
         self.errors = {}
 
     def document(self, **values: Any) -> Document:
-        """With what every document says of the connections: ``connection`` is None where there are several."""
+        """Add the names and errors of the connections. ``connection`` is None if there are several."""
         head: Document = {"connection": None if self.several else self.names[0]}
         if self.several:
             head["connections"] = self.names
@@ -78,10 +78,10 @@ class Stores:
             head["errors"] = {name: one_line(str(error)) for name, error in self.errors.items()}
         return head | values
 
-    def report(self, screen: Screen) -> int:
-        """Say which connections are missing; the exit code for that."""
+    def report(self, output: Output) -> int:
+        """Report the connections that were skipped. Returns the exit code."""
         for name, error in self.errors.items():
-            screen.note(f"outbox: {name} is left out: {one_line(str(error))}")
+            output.note(f"outbox: {name} is left out: {one_line(str(error))}")
         configured = any(isinstance(error, ConfigurationError) for error in self.errors.values())
         return 2 if configured else 1 if self.errors else 0
 
@@ -91,24 +91,23 @@ class Stores:
 
 
 def on_connections(work: Work) -> Callable[..., None]:
-    """The command that awaits ``work(stores, screen, …)`` with the connection of ``--connection``, or all, and exits
-    with the code that it returns."""
+    """A command that awaits ``work(stores, output, …)`` with one or all connections, and exits with its result."""
 
-    @click.option("--connection", metavar="NAME", help="Only this connection. Default: all that the settings know.")
+    @click.option("--connection", metavar="NAME", help="Only this connection. Default: all in the settings.")
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
         settings = Settings.load()
         names = [connection] if connection else all_connections(settings)
-        code = asyncio.run(_run(work, Stores(settings, names), Screen(as_json), parameters))
+        code = asyncio.run(_run(work, Stores(settings, names), Output(as_json), parameters))
         click.get_current_context().exit(code)
 
     return run
 
 
-async def _run(work: Work, stores: Stores, screen: Screen, parameters: dict[str, Any]) -> int:
+async def _run(work: Work, stores: Stores, output: Output, parameters: dict[str, Any]) -> int:
     try:
-        code = await work(stores, screen, **parameters)
-        return stores.report(screen) or code or 0
+        code = await work(stores, output, **parameters)
+        return stores.report(output) or code or 0
     finally:
         await stores.close()

@@ -1,4 +1,4 @@
-"""``dispatch``: a job from the command line, for cron and for trying one out."""
+"""``dispatch``: dispatch a job from the command line, for cron or to try it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outbox import registry
 from outbox.connections import current_settings, disconnect
 from outbox.console.command import json_option
 from outbox.console.command import queue as queue_type
-from outbox.console.output import Screen
+from outbox.console.output import Output
 from outbox.console.suggestions import suggestion
 from outbox.console.time_spans import parse_span
 from outbox.dispatch import dispatch as dispatch_job
@@ -30,7 +30,7 @@ class Delay(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = parse_span(f"{value}s") if str(value)[-1:].isdigit() else parse_span(str(value))
         if seconds is None:
-            self.fail(f"{value!r} is no time like 90, 90s, 5m, 2h or 1d", param, ctx)
+            self.fail(f"{value!r} is not a time like 90, 90s, 5m, 2h or 1d", param, ctx)
         return seconds
 
 
@@ -47,7 +47,7 @@ class Delay(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
 def dispatch(name: str, payload: str, as_json: bool, **options: Any) -> None:
     """Dispatch the job NAME of OUTBOX_JOBS, with its fields as a JSON object; - reads them from the standard input.
 
-    NAME is the name of the job, or of its class where no other has it. The fields are checked before anything is
+    NAME is the name of the job, or of its class if the name is unique. The fields are validated before the job is
     stored.
     """
     settings = current_settings()
@@ -55,11 +55,8 @@ def dispatch(name: str, payload: str, as_json: bool, **options: Any) -> None:
     kind = _resolve(name)
     job = _make(kind, sys.stdin.read() if payload == "-" else payload)
     job_id = asyncio.run(_dispatch(job, options))
-    screen = Screen(as_json)
-    if as_json:
-        screen.document({"job_id": str(job_id), "name": kind.name})
-    else:
-        screen.print(str(job_id))
+    output = Output(as_json)
+    output.result({"job_id": str(job_id), "name": kind.name}, str(job_id))
 
 
 async def _dispatch(job: Job, options: dict[str, Any]) -> JobId:
@@ -72,7 +69,7 @@ async def _dispatch(job: Job, options: dict[str, Any]) -> JobId:
 def _resolve(name: str) -> type[Job]:
     """
     Raises:
-        UnknownJob: no registered class is meant, or several are.
+        UnknownJob: no registered class matches, or several do.
     """
     known = registry.registered()
     if name in known:

@@ -1,4 +1,4 @@
-"""``failed``, ``retry``, ``forget``, ``flush``, ``prune``: what became of jobs that no attempt could finish."""
+"""``failed``, ``retry``, ``forget``, ``flush``, ``prune``: failed jobs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 from outbox.console import json_views, tables
 from outbox.console.command import Finite, on_connection
 from outbox.console.command import queue as queue_name
+from outbox.console.confirmation import confirm, yes_option
 from outbox.console.connections import Stores, on_connections
 from outbox.console.failed_options import filter_options, which_failed
 from outbox.console.formatting import ago, block, counted, indented_json, line
 from outbox.console.formatting import queue_name as readable_queue
-from outbox.console.id_lookup import choose, confirm, yes_option
-from outbox.console.output import Screen
+from outbox.console.id_lookup import look_up
+from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.console.tracebacks import without_own_frames
 from outbox.drivers.base import Driver, FailedJob
@@ -25,7 +26,7 @@ from outbox.ids import JobId
 
 _HOUR = 3_600.0
 _WORKERS_UNSEEN = _HOUR
-"""A worker that lives has been heard of many times in an hour, whatever its lease."""
+"""A live worker writes many heartbeats in an hour, whatever its lease."""
 
 hours_range = Finite(min=0, max=10 * 365 * 24)
 
@@ -35,14 +36,18 @@ hours_range = Finite(min=0, max=10 * 365 * 24)
 @click.option("--queue", type=queue_name, help="Only this queue.")
 @filter_options
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="So many, the latest first."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    help="Rows, the latest first.",
 )
-@click.option("--groups", is_flag=True, help="Count them by job and exception, with the first and the last failure.")
+@click.option("--groups", is_flag=True, help="Count by job and exception, with the first and the last failure.")
 @click.option("--full", is_flag=True, help="With an ID: outbox's own frames in the traceback as well.")
 @on_connections
 async def failed(
     stores: Stores,
-    screen: Screen,
+    output: Output,
     job_id: str | None,
     queue: str | None,
     matching: FailedFilter,
@@ -50,24 +55,24 @@ async def failed(
     groups: bool,
     full: bool,
 ) -> int:
-    """List failed jobs. With an ID: all of one, with its traceback, payload and headers."""
+    """List failed jobs. With an ID: all details of one job, with its traceback, payload and headers."""
     if job_id is not None:
-        return await _show_one(stores, screen, job_id, full=full)
+        return await _show_one(stores, output, job_id, full=full)
     if groups:
-        return await _show_groups(stores, screen, queue, matching, limit)
+        return await _show_groups(stores, output, queue, matching, limit)
     answers = await stores.ask(lambda driver: driver.list_failed(queue, limit, matching=matching))
     jobs = sorted((job for each in answers.values() for job in each), key=_latest, reverse=True)[:limit]
-    if screen.as_json:
-        screen.document(stores.document(failed_jobs=[json_views.failed_job(job) for job in jobs]))
+    if output.as_json:
+        output.document(stores.document(failed_jobs=[json_views.failed_job(job) for job in jobs]))
     elif jobs:
-        screen.print(tables.failed_jobs(jobs, await _now(stores), several=stores.several))
+        output.print(tables.failed_jobs(jobs, await _now(stores), several=stores.several))
     if not jobs:
-        await _report_none(stores, screen, queue, matching)
-    if len(jobs) == limit and not screen.as_json and matching.is_any:
+        await _report_none(stores, output, queue, matching)
+    if len(jobs) == limit and not output.as_json and matching.is_any:
         counts = await stores.ask(lambda driver: driver.counts())
         total = sum(each.failed for found in counts.values() for each in found if queue in {None, each.queue})
         if total > limit:
-            screen.note(f"{counted(total, 'failed job')} in all; --limit shows more")
+            output.note(f"{counted(total, 'failed job')} in all; --limit shows more")
     return 0
 
 
@@ -79,49 +84,49 @@ async def _now(stores: Stores) -> datetime:
     return next(iter((await stores.ask(lambda driver: driver.now())).values()))
 
 
-async def _report_none(stores: Stores, screen: Screen, queue: str | None, matching: FailedFilter) -> None:
-    if not screen.as_json:
+async def _report_none(stores: Stores, output: Output, queue: str | None, matching: FailedFilter) -> None:
+    if not output.as_json:
         everything = "No failed jobs." if queue is None else f"No failed jobs in {queue}."
-        screen.print(everything if matching.is_any else "No such failed jobs.")
-    await note_misspelt(stores, screen, queue, matching)
+        output.print(everything if matching.is_any else "No such failed jobs.")
+    await note_misspelt(stores, output, queue, matching)
 
 
-async def note_misspelt(stores: Stores, screen: Screen, queue: str | None, matching: FailedFilter) -> None:
-    """Say so where nothing has the name or the queue that was typed."""
+async def note_misspelt(stores: Stores, output: Output, queue: str | None, matching: FailedFilter) -> None:
+    """Report a name or a queue that no job has."""
     for problem in (await unknown_name(stores, matching.name), await unknown_queue(stores, queue)):
         if problem is not None:
-            screen.note(problem)
+            output.note(problem)
 
 
-async def _show_groups(stores: Stores, screen: Screen, queue: str | None, matching: FailedFilter, limit: int) -> int:
+async def _show_groups(stores: Stores, output: Output, queue: str | None, matching: FailedFilter, limit: int) -> int:
     answers = await stores.ask(lambda driver: driver.failed_groups(queue, limit, matching=matching))
     groups = sorted((group for each in answers.values() for group in each), key=lambda group: -group.count)[:limit]
-    if screen.as_json:
-        screen.document(stores.document(groups=[json_views.failed_group(group) for group in groups]))
+    if output.as_json:
+        output.document(stores.document(groups=[json_views.failed_group(group) for group in groups]))
     elif groups:
-        screen.print(tables.failed_groups(groups, await _now(stores), several=stores.several))
+        output.print(tables.failed_groups(groups, await _now(stores), several=stores.several))
     if not groups:
-        await _report_none(stores, screen, queue, matching)
+        await _report_none(stores, output, queue, matching)
     return 0
 
 
-async def _show_one(stores: Stores, screen: Screen, typed: str, *, full: bool) -> int:
+async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool) -> int:
     async def find(driver: Driver) -> FailedJob | None:
-        chosen = await choose([typed], driver.find_failed)
+        chosen = await look_up([typed], driver.find_failed)
         return await driver.get_failed(chosen.ids[0]) if chosen.ids else None
 
     job = next((job for job in (await stores.ask(find)).values() if job is not None), None)
     if job is None:
-        raise JobNotFound(f"no failed job {typed}: `outbox failed` lists those that there are")
-    if screen.as_json:
-        screen.document(stores.document(failed_job=json_views.failed_job(job)))
+        raise JobNotFound(f"no failed job {typed}: `outbox failed` lists failed jobs")
+    if output.as_json:
+        output.document(stores.document(failed_job=json_views.failed_job(job)))
     else:
-        screen.print(described_failure(job, ago(job.failed_at, await _now(stores)), full=full))
+        output.print(described_failure(job, ago(job.failed_at, await _now(stores)), full=full))
     return 0
 
 
 def described_failure(job: FailedJob, since: str, *, full: bool = False) -> str:
-    """All of a failed job; without outbox's own frames in its traceback, unless ``full``."""
+    """All details of a failed job. Unless ``full``, its traceback omits the frames of outbox."""
     facts = {
         "job": job.name,
         "queue": f"{readable_queue(job.queue)}, priority {job.priority}",
@@ -154,7 +159,7 @@ def described_failure(job: FailedJob, since: str, *, full: bool = False) -> str:
 @on_connection
 async def retry(
     driver: Driver,
-    screen: Screen,
+    output: Output,
     job_ids: Sequence[str],
     everything: bool,
     queue: str | None,
@@ -163,23 +168,19 @@ async def retry(
     """Put failed jobs back. They keep their ids, and no attempts are counted."""
     _check_choice(job_ids, everything or queue is not None or not matching.is_any)
     if not job_ids:
-        return await _retry_all(driver, screen, queue, matching)
-    chosen = await choose(job_ids, driver.find_failed)
+        return await _retry_all(driver, output, queue, matching)
+    chosen = await look_up(job_ids, driver.find_failed)
     retried = await driver.retry(chosen.ids)
-    missing = [*chosen.unknown, *(str(job_id) for job_id in chosen.ids if job_id not in set(retried))]
-    if screen.as_json:
-        screen.document(
-            {
-                "connection": driver.name,
-                "retried": len(retried),
-                "job_ids": [str(job_id) for job_id in retried],
-                "missing": missing,
-                "skipped": [],
-            }
-        )
-    else:
-        screen.print(f"Retried {counted(len(retried), 'failed job')}.")
-    return _report_missing(screen, missing)
+    missing = chosen.missing(retried)
+    document = {
+        "connection": driver.name,
+        "retried": len(retried),
+        "job_ids": [str(job_id) for job_id in retried],
+        "missing": missing,
+        "skipped": [],
+    }
+    output.result(document, f"Retried {counted(len(retried), 'failed job')}.")
+    return _report_missing(output, missing)
 
 
 def _check_choice(job_ids: Sequence[str], chosen: bool) -> None:
@@ -187,32 +188,28 @@ def _check_choice(job_ids: Sequence[str], chosen: bool) -> None:
         raise click.UsageError("give the ids of failed jobs, or --all, or any of --queue, --name, --error and --since")
 
 
-async def _retry_all(driver: Driver, screen: Screen, queue: str | None, matching: FailedFilter) -> int:
+async def _retry_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter) -> int:
     retried = await driver.retry_all(queue, matching=matching)
     skipped = await driver.unretryable(queue, matching=matching)
-    if screen.as_json:
-        screen.document(
-            {
-                "connection": driver.name,
-                "retried": retried,
-                "job_ids": None,
-                "missing": [],
-                "skipped": [str(job_id) for job_id in skipped],
-            }
-        )
-    else:
-        screen.print(f"Retried {counted(retried, 'failed job')}.")
+    document = {
+        "connection": driver.name,
+        "retried": retried,
+        "job_ids": None,
+        "missing": [],
+        "skipped": [str(job_id) for job_id in skipped],
+    }
+    output.result(document, f"Retried {counted(retried, 'failed job')}.")
     if skipped:
         ids = ", ".join(map(str, skipped))
-        screen.note(f"Skipped {len(skipped)} whose payload or headers are not JSON; they stay failed: {ids}")
+        output.note(f"Skipped {len(skipped)} whose payload or headers are not JSON; they stay failed: {ids}")
     if not retried:
-        await note_misspelt(Stores.of(driver), screen, queue, matching)
+        await note_misspelt(Stores.of(driver), output, queue, matching)
     return 0
 
 
-def _report_missing(screen: Screen, missing: Sequence[str]) -> int:
+def _report_missing(output: Output, missing: Sequence[str]) -> int:
     if missing:
-        screen.note(f"outbox: no failed job {', '.join(line(one) for one in missing)}")
+        output.note(f"outbox: no failed job {', '.join(line(one) for one in missing)}")
     return 1 if missing else 0
 
 
@@ -223,68 +220,60 @@ def _report_missing(screen: Screen, missing: Sequence[str]) -> int:
 @yes_option
 @on_connection
 async def forget(
-    driver: Driver, screen: Screen, job_ids: Sequence[str], queue: str | None, matching: FailedFilter, yes: bool
+    driver: Driver, output: Output, job_ids: Sequence[str], queue: str | None, matching: FailedFilter, yes: bool
 ) -> int:
-    """Remove failed jobs for good, by their ids or by what they have in common; the latter it asks about."""
+    """Remove failed jobs for good, by id, queue, name, error or time. It asks, unless ids are given."""
     if bool(job_ids) == (queue is not None or not matching.is_any):
         raise click.UsageError("give the ids of failed jobs, or any of --queue, --name, --error and --since")
     if not job_ids:
-        return await _forget_all(driver, screen, queue, matching, yes=yes)
-    chosen = await choose(job_ids, driver.find_failed)
+        return await _forget_all(driver, output, queue, matching, yes=yes)
+    chosen = await look_up(job_ids, driver.find_failed)
     forgotten = await driver.forget(chosen.ids)
-    missing = [*chosen.unknown, *(str(job_id) for job_id in chosen.ids if job_id not in set(forgotten))]
-    if screen.as_json:
-        ids = [str(job_id) for job_id in forgotten]
-        screen.document({"connection": driver.name, "forgotten": len(ids), "job_ids": ids, "missing": missing})
-    else:
-        screen.print(f"Forgot {counted(len(forgotten), 'failed job')}.")
-    return _report_missing(screen, missing)
+    missing = chosen.missing(forgotten)
+    ids = [str(job_id) for job_id in forgotten]
+    document = {"connection": driver.name, "forgotten": len(ids), "job_ids": ids, "missing": missing}
+    output.result(document, f"Forgot {counted(len(ids), 'failed job')}.")
+    return _report_missing(output, missing)
 
 
-async def _forget_all(driver: Driver, screen: Screen, queue: str | None, matching: FailedFilter, *, yes: bool) -> int:
+async def _forget_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter, *, yes: bool) -> int:
     confirm(f"Remove all {which_failed(queue, matching)} of the connection {driver.name} for good?", yes=yes)
     forgotten = await driver.flush(queue, matching=matching)
-    if screen.as_json:
-        document = {"connection": driver.name, "forgotten": forgotten, "job_ids": None, "missing": []}
-        screen.document(document)
-    else:
-        screen.print(f"Forgot {counted(forgotten, 'failed job')}.")
+    document = {"connection": driver.name, "forgotten": forgotten, "job_ids": None, "missing": []}
+    output.result(document, f"Forgot {counted(forgotten, 'failed job')}.")
     if not forgotten:
-        await note_misspelt(Stores.of(driver), screen, queue, matching)
+        await note_misspelt(Stores.of(driver), output, queue, matching)
     return 0
 
 
 @click.command()
-@click.option("--queue", type=queue_name, help="Only those of this queue.")
+@click.option("--queue", type=queue_name, help="Only this queue.")
 @filter_options
-@click.option("--hours", type=hours_range, help="Only those that failed longer ago than this.")
+@click.option("--hours", type=hours_range, help="Only jobs that failed longer ago than this.")
 @yes_option
 @on_connection
 async def flush(
-    driver: Driver, screen: Screen, queue: str | None, matching: FailedFilter, hours: float | None, yes: bool
+    driver: Driver, output: Output, queue: str | None, matching: FailedFilter, hours: float | None, yes: bool
 ) -> None:
-    """Remove all failed jobs for good, or those that are chosen."""
+    """Remove failed jobs for good: all, or those that the options select."""
     which = which_failed(queue, matching)
     if hours is not None:
         which += f" that are older than {hours:g} {'hour' if hours == 1 else 'hours'}"
     confirm(f"Remove all {which} of the connection {driver.name} for good?", yes=yes)
     removed = await driver.flush(queue, None if hours is None else hours * _HOUR, matching=matching)
-    if screen.as_json:
-        screen.document({"connection": driver.name, "removed": removed})
-    else:
-        screen.print(f"Removed {counted(removed, 'failed job')}.")
+    output.result({"connection": driver.name, "removed": removed}, f"Removed {counted(removed, 'failed job')}.")
     if not removed:
-        await note_misspelt(Stores.of(driver), screen, queue, matching)
+        await note_misspelt(Stores.of(driver), output, queue, matching)
 
 
 @click.command()
 @click.option("--hours", type=hours_range, default=24, show_default=True, help="How long failed jobs are kept.")
 @on_connection
-async def prune(driver: Driver, screen: Screen, hours: float) -> None:
-    """Remove old failed jobs. Also rows of workers not heard of for an hour. Made for cron: it does not ask."""
+async def prune(driver: Driver, output: Output, hours: float) -> None:
+    """Remove old failed jobs, and rows of workers without a heartbeat for an hour. Made for cron: it does not ask."""
     removed = await driver.flush(older_than=hours * _HOUR)
     workers = await driver.forget_workers(_WORKERS_UNSEEN)
-    if screen.as_json:
-        screen.document({"connection": driver.name, "failed_jobs": removed, "workers": workers})
-    else:
-        screen.print(f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}.")
+    output.result(
+        {"connection": driver.name, "failed_jobs": removed, "workers": workers},
+        f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}.",
+    )

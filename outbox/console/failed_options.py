@@ -1,4 +1,4 @@
-"""Options that choose failed jobs: ``--name``, ``--error``, ``--since``."""
+"""Options that select failed jobs: ``--name``, ``--error``, ``--since``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox.drivers.filters import FailedFilter
 
 
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with ``matching``, a `FailedFilter`, in place of the three options."""
+    """Pass the three options to the command as ``matching``, a `FailedFilter`."""
 
     @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox failed` shows it.")
     @click.option("--error", metavar="TEXT", help="Only this type of exception, or this text in its message.")
@@ -29,7 +29,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def which_failed(queue: str | None, matching: FailedFilter) -> str:
-    """The failed jobs that are meant, in a question."""
+    """Describe the selected jobs in a question."""
     which = f"failed jobs of {queue}" if queue else "failed jobs"
     if matching.name is not None:
         which += f" named {line(matching.name)}"

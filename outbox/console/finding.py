@@ -1,4 +1,4 @@
-"""What `outbox check` found: one line each, with what to do."""
+"""A finding of `outbox check`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``advice`` is what to do about it, empty where there is nothing to do."""
+    """``advice`` says what to do. It is empty if nothing has to be done."""
 
     level: Level
     subject: str
@@ -32,10 +32,10 @@ class Finding:
 
     @classmethod
     def warning(cls, subject: str, message: str, advice: str) -> Finding:
-        """It works, but not as well, or not for long."""
+        """Jobs run, but not as well as they could, or not for long."""
         return cls(Level.WARNING, subject, message, advice)
 
     @classmethod
     def problem(cls, subject: str, message: str, advice: str = "") -> Finding:
-        """Jobs cannot be dispatched, or not be run."""
+        """Jobs cannot be dispatched or run."""
         return cls(Level.PROBLEM, subject, message, advice)

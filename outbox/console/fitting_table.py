@@ -1,4 +1,4 @@
-"""Tables that fit: where a terminal is too narrow, whole columns are left out, the least important first."""
+"""Tables that fit the terminal by omitting whole columns, the least important first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from outbox.console.formatting import line
 
 _GAP = 2
 _LEAST = 10
-"""Characters to which a text may be cut before a column is left out for it."""
+"""Characters that remain of a shortened text before columns are omitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``rank`` 0 is never left out; of the others, the highest goes first. ``whole`` makes no sense when cut."""
+    """The highest ``rank`` is omitted first, 0 never. ``whole`` columns are not shortened."""
 
     title: str
     rank: int
@@ -37,7 +37,7 @@ class FittingTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = self._shown(options.max_width)
-        # Without lines, so that it reads the same in a terminal, a mail and a log.
+        # No borders, so that it reads the same in a terminal, a mail and a log.
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
         for position in shown:
             column = self.columns[position]
@@ -48,7 +48,7 @@ class FittingTable:
         yield table
 
     def _shown(self, width: int) -> list[int]:
-        """Positions of the columns that there is room for. Where nothing is in a column, it goes before all others."""
+        """Positions of the columns that fit. Empty columns are omitted before all others."""
         shown = list(range(len(self.columns)))
         while sum(self._least(each) + _GAP for each in shown) - _GAP > width:
             droppable = [each for each in shown if self.columns[each].rank]

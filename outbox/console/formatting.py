@@ -1,4 +1,4 @@
-"""Values as people read them."""
+"""Values as text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from outbox.relay.route import relayed_connection
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _CELL = 500
-"""More characters than a line of any table shows."""
+"""More characters than any cell shows."""
 
 
 def age(seconds: float) -> str:
@@ -39,7 +39,7 @@ def due(moment: datetime, now: datetime) -> str:
 
 
 def queue_name(queue: str) -> str:
-    """A queue, or where the rows in it are on their way to."""
+    """The name of a queue, or the target of a relay's queue."""
     target = relayed_connection(queue)
     return queue if target is None else f"on its way to {target}"
 
@@ -49,7 +49,7 @@ def one_line(text: str) -> str:
 
 
 def short_id(job_id: JobId) -> str:
-    """The last group. An id begins with the time at which it was made, so that jobs of one dispatch begin alike."""
+    """The last group. Ids begin with their time, so those of one dispatch differ only at the end."""
     return str(job_id)[-12:]
 
 
@@ -58,12 +58,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def line(text: str, limit: int | None = _CELL) -> str:
-    """The beginning of ``text``, on one line, without anything that a terminal would obey."""
+    """The first ``limit`` characters on one line, with control characters escaped."""
     return "".join(_visible(character) for character in text[:limit])
 
 
 def block(text: str) -> str:
-    """All of it, with its own line ends."""
+    """The whole text with its line breaks, other control characters escaped."""
     return "".join(character if character in "\n\t" else _visible(character) for character in text)
 
 
@@ -72,7 +72,7 @@ def _visible(character: str) -> str:
 
 
 def indented_json(text: str) -> str:
-    """Stored JSON over several lines, or the text as it is where it is not JSON."""
+    """Stored JSON over several lines. Other text is returned as it is."""
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The examination behind `outbox check`: settings, jobs, and each connection from its server to its workers."""
+"""The checks of `outbox check`: settings, jobs, and each connection from its server to its workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from outbox import registry
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.console.finding import Finding
 from outbox.console.formatting import age, counted
-from outbox.console.installation_check import examine_installation
+from outbox.console.installation_check import check_installation
 from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver, JobState, QueueCounts, WorkerStatus
 from outbox.drivers.filters import JobFilter
@@ -20,12 +20,12 @@ from outbox.job import Job
 from outbox.relay.route import relayed_connection
 from outbox.settings import DATABASE, Settings, WorkerOptions, misspelt_variables
 
-_LOOKED_AT = 500
+_JOBS_CHECKED = 500
 """Live jobs whose names are compared with the registered ones."""
 
 
-async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
-    """Everything, or of the connections only ``connection``; one finding after the other, as they are made."""
+async def run_checks(connection: str | None) -> AsyncGenerator[Finding, None]:
+    """Yield the findings. Of the connections, check only ``connection`` if it is given."""
     try:
         settings = Settings.load()
         WorkerOptions.load()
@@ -33,31 +33,30 @@ async def examine(connection: str | None) -> AsyncGenerator[Finding, None]:
         yield Finding.problem("settings", str(error))
         return
     yield Finding.ok("settings", f"jobs go to the connection {settings.connection}")
-    for finding in examine_installation():
+    for finding in check_installation():
         yield finding
     for variable, meant in misspelt_variables().items():
         yield Finding.warning("settings", f"nothing reads the variable {variable}", f"is {meant} meant?")
-    for finding in _examine_jobs(settings):
+    for finding in _check_jobs(settings):
         yield finding
     for name in [connection] if connection else connection_names(settings):
-        async with aclosing(_examine_connection(settings, name)) as findings:
+        async with aclosing(_check_connection(settings, name)) as findings:
             async for finding in findings:
                 yield finding
 
 
 def job_classes() -> list[type[Job]]:
-    """The registered classes, by name; each once, whatever aliases it has."""
+    """The registered classes, sorted by name and without duplicates for aliases."""
     return sorted(set(registry.registered().values()), key=lambda job: job.name)
 
 
 def connection_names(settings: Settings) -> list[str]:
-    """The connections that anything is dispatched to: that of the settings, those configured, those that jobs name,
-    those that a dispatch in a session may name."""
+    """The default connection, those of the settings, and those that job classes name."""
     named = (job.connection for job in job_classes() if job.connection)
     return list(dict.fromkeys([*all_connections(settings), *settings.connections, *named]))
 
 
-def _examine_jobs(settings: Settings) -> Iterator[Finding]:
+def _check_jobs(settings: Settings) -> Iterator[Finding]:
     if not settings.jobs:
         yield Finding.warning("jobs", "no module with jobs is named", "set OUTBOX_JOBS to the modules that define them")
     for module in settings.jobs:
@@ -75,7 +74,7 @@ def _examine_jobs(settings: Settings) -> Iterator[Finding]:
         yield Finding.warning("jobs", "no job class is registered", "give the classes in these modules a `handle`")
 
 
-async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[Finding, None]:
+async def _check_connection(settings: Settings, name: str) -> AsyncGenerator[Finding, None]:
     try:
         driver = open_driver(settings, name)
     except ConfigurationError as error:
@@ -86,14 +85,14 @@ async def _examine_connection(settings: Settings, name: str) -> AsyncGenerator[F
         tables = " and has the tables" if connection_settings(settings, name).driver == DATABASE else ""
         yield Finding.ok(name, f"{driver.description} answers{tables}")
         yield await _compare_clocks(driver)
-        for concern in await driver.health_issues():
-            make = Finding.problem if concern.serious else Finding.warning
-            yield make(name, concern.message, concern.advice)
+        for issue in await driver.health_issues():
+            make = Finding.problem if issue.serious else Finding.warning
+            yield make(name, issue.message, issue.advice)
         counts = await driver.counts()
         workers = await driver.workers()
-        for finding in (*_examine_queues(name, counts, workers), *_examine_workers(name, workers)):
+        for finding in (*_check_queues(name, counts, workers), *_check_workers(name, workers)):
             yield finding
-        for finding in (*await _examine_names(driver), *await _examine_retries(driver, counts)):
+        for finding in (*await _check_names(driver), *await _check_retries(driver, counts)):
             yield finding
     except OutboxError as error:
         yield Finding.problem(name, str(error))
@@ -114,7 +113,7 @@ async def _compare_clocks(driver: Driver) -> Finding:
     )
 
 
-def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStatus]) -> Iterator[Finding]:
+def _check_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStatus]) -> Iterator[Finding]:
     ready, failed = sum(queue.ready for queue in counts), sum(queue.failed for queue in counts)
     waits = [queue.oldest for queue in counts if queue.oldest is not None]
     waiting = f", the first for {age(max(waits))}" if waits else ""
@@ -142,7 +141,7 @@ def _examine_queues(name: str, counts: list[QueueCounts], workers: list[WorkerSt
 
 
 def _not_moved(name: str, jobs: int, target: str) -> Finding:
-    """No worker drains the queue of a relay: those that have both settings move what is in it."""
+    """No worker drains the queue of a relay. Every worker with both settings relays its jobs."""
     return Finding.warning(
         name,
         f"{counted(jobs, 'job')} wait{'s' if jobs == 1 else ''} to be moved to {target}",
@@ -155,7 +154,7 @@ def _silent(worker: WorkerStatus) -> bool:
     return worker.seen > SILENT_SECONDS
 
 
-def _examine_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding]:
+def _check_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding]:
     alive = [worker for worker in workers if not _silent(worker)]
     if alive:
         yield Finding.info(name, f"{counted(len(alive), 'worker')} alive")
@@ -168,25 +167,25 @@ def _examine_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding
             )
 
 
-async def _examine_retries(driver: Driver, counts: list[QueueCounts]) -> list[Finding]:
-    """Jobs that wait for another attempt, with the error that most of them had."""
+async def _check_retries(driver: Driver, counts: list[QueueCounts]) -> list[Finding]:
+    """Jobs that wait for another attempt, and their most frequent error."""
     retrying = sum(queue.retrying for queue in counts)
     if not retrying:
         return []
-    page = await driver.page_of_jobs(JobFilter(state=JobState.RETRYING), _LOOKED_AT)
+    page = await driver.page_of_jobs(JobFilter(state=JobState.RETRYING), _JOBS_CHECKED)
     errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
     [(most, number)] = errors.most_common(1) or [("", 0)]
-    often = f", most often {most} ({number:,} of {len(page.jobs):,} looked at)" if most else ""
+    often = f", most often {most} ({number:,} of {len(page.jobs):,} examined)" if most else ""
     waits = "waits" if retrying == 1 else "wait"
     message = f"{counted(retrying, 'job')} {waits} for another attempt after a failure{often}"
     return [Finding.warning(driver.name, message, "see `outbox jobs --state retrying` and `outbox show ID`")]
 
 
-async def _examine_names(driver: Driver) -> list[Finding]:
+async def _check_names(driver: Driver) -> list[Finding]:
     known = registry.registered()
     if not known:
         return []
-    unknown = sorted({job.name for job in await driver.list_jobs(limit=_LOOKED_AT)} - set(known))
+    unknown = sorted({job.name for job in await driver.list_jobs(limit=_JOBS_CHECKED)} - set(known))
     findings = [
         Finding.warning(
             driver.name,

@@ -1,4 +1,4 @@
-"""What `outbox check` finds about the installed packages."""
+"""The check of the installed packages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from importlib import metadata
 from outbox.console.finding import Finding
 
 OTHER = "outbox"
-"""The distribution of that name is an SMTP client, whose module is called `outbox` as well."""
+"""The distribution of this name is an SMTP client. Its module is called `outbox` as well."""
 
 
-def examine_installation() -> Iterator[Finding]:
+def check_installation() -> Iterator[Finding]:
     try:
         other = metadata.distribution(OTHER)
     except metadata.PackageNotFoundError:

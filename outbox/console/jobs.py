@@ -1,4 +1,4 @@
-"""``jobs`` and ``show``: live jobs in pages, and all of one job, live or failed."""
+"""``jobs`` and ``show``: pages of live jobs, and all details of one job."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from outbox.console.command import queue as queue_type
 from outbox.console.connections import Stores, on_connections
 from outbox.console.failed_jobs import described_failure
 from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
-from outbox.console.id_lookup import choose
-from outbox.console.output import Screen
+from outbox.console.id_lookup import look_up
+from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.drivers.base import Driver, JobState, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
@@ -26,49 +26,49 @@ _LONGEST_PAGE = 10_000
 @click.option("--queue", type=queue_type, help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
 @click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
-@click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs of a page.")
-@click.option("--after", metavar="PLACE", help="Go on where a page ended, with what it said there.")
+@click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs per page.")
+@click.option("--after", metavar="PLACE", help="Continue after a page, with the place that it printed.")
 @on_connections
 async def jobs(
     stores: Stores,
-    screen: Screen,
+    output: Output,
     queue: str | None,
     name: str | None,
     state: str | None,
     limit: int,
     after: str | None,
 ) -> None:
-    """List live jobs, by queue, then in the order in which they would be claimed.
+    """List live jobs by queue, then in the order of claims.
 
-    A page looks at 10,000 jobs at most. Name a queue to find the ready, delayed or retrying ones among more.
+    A page examines at most 10,000 jobs. Name a queue to find ready, delayed or retrying jobs among more.
     """
     matching = JobFilter(queue, name, None if state is None else JobState(state))
     pages = await _pages(stores, matching, limit, after)
     found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
     places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
     place = next(iter(places.values()), None)
-    if screen.as_json:
+    if output.as_json:
         listed = [json_views.live_job(*each) for each in found]
-        screen.document(stores.document(jobs=listed, next=place))
+        output.document(stores.document(jobs=listed, next=place))
     elif found:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
-        screen.print(tables.jobs(found, now, several=stores.several))
+        output.print(tables.jobs(found, now, several=stores.several))
     else:
-        screen.print("No jobs." if matching == JobFilter() else "No such jobs.")
+        output.print("No jobs." if matching == JobFilter() else "No such jobs.")
     if place is not None:
-        searched = "" if found else f"None of the {EXAMINED_PER_PAGE:,} jobs looked at; "
-        screen.note(f"{searched}there are more: --after {place}")
+        searched = "" if found else f"None of the {EXAMINED_PER_PAGE:,} jobs examined; "
+        output.note(f"{searched}there are more: --after {place}")
     elif not found and after is None:
         for problem in (await unknown_name(stores, name), await unknown_queue(stores, queue)):
             if problem is not None:
-                screen.note(problem)
+                output.note(problem)
 
 
 async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | None) -> dict[str, JobPage]:
-    """One page over all connections, one connection after the other.
+    """Read one page from the connections, one after the other.
 
     Raises:
-        click.UsageError: ``after`` is not what a page said.
+        click.UsageError: ``after`` is not a place that a page printed.
     """
     begin: JobPlace | None = None
     first = stores.names[0]
@@ -76,7 +76,7 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
         connection, _, text = after.partition("/")
         first = connection if text else first
         if first not in stores.names:
-            raise click.UsageError(f"--after names the connection {first!r}, which is not looked at")
+            raise click.UsageError(f"--after names the connection {first!r}, which is not read")
         try:
             begin = JobPlace.parse(text or after)
         except InvalidOption as error:
@@ -101,21 +101,21 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
 @click.command()
 @click.argument("job_id", metavar="ID")
 @on_connections
-async def show(stores: Stores, screen: Screen, job_id: str) -> None:
-    """Show all of one job, live or failed."""
+async def show(stores: Stores, output: Output, job_id: str) -> None:
+    """Show all details of one job, live or failed."""
     for connection, found in (await stores.ask(lambda driver: _ids(driver, job_id))).items():
         for one in found:
-            if await _show(stores, screen, connection, one):
+            if await _show(stores, output, connection, one):
                 return
     raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
 
 
 async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
-    live = await choose([typed], driver.find)
-    return live.ids or (await choose([typed], driver.find_failed)).ids
+    live = await look_up([typed], driver.find)
+    return live.ids or (await look_up([typed], driver.find_failed)).ids
 
 
-async def _show(stores: Stores, screen: Screen, connection: str, job_id: JobId) -> bool:
+async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) -> bool:
     async def read(
         driver: Driver,
     ) -> tuple[StoredJob | None, list[WorkerStatus], datetime] | None:
@@ -127,21 +127,21 @@ async def _show(stores: Stores, screen: Screen, connection: str, job_id: JobId) 
     if live is not None and live[0] is not None:
         job, workers, now = live[0], live[1], live[2]
         run = next(((worker, each) for worker in workers for each in worker.jobs if each.id == job_id), None)
-        if screen.as_json:
-            screen.document(stores.document(job=_document(connection, job, run, now)))
+        if output.as_json:
+            output.document(stores.document(job=_document(connection, job, run, now)))
         else:
-            screen.print(_described(connection, job, run, now))
+            output.print(_described(connection, job, run, now))
         return True
 
     failed = (await stores.ask(lambda driver: driver.get_failed(job_id))).get(connection)
     if failed is None:
         return False
-    if screen.as_json:
+    if output.as_json:
         document = json_views.failed_job(failed)
-        screen.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))
+        output.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))
     else:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
-        screen.print(described_failure(failed, ago(failed.failed_at, now)))
+        output.print(described_failure(failed, ago(failed.failed_at, now)))
     return True
 
 
@@ -149,7 +149,7 @@ Run = tuple[WorkerStatus, RunningJob]
 
 
 def _since(job: StoredJob) -> datetime | None:
-    """When the job came into its state, as far as its row says."""
+    """When the job entered its state. None if its row does not tell."""
     return {
         JobState.READY: job.available_at,
         JobState.DELAYED: job.created_at,
@@ -160,7 +160,7 @@ def _since(job: StoredJob) -> datetime | None:
 
 def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -> json_views.Document:
     document = json_views.live_job(connection, job)
-    document["since"] = json_views.moment(_since(job))
+    document["since"] = json_views.timestamp(_since(job))
     document["due_seconds"] = round((job.available_at - now).total_seconds(), 3)
     document["worker"] = None
     if run is not None:
@@ -180,15 +180,15 @@ def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) 
         "job": job.name,
         "queue": f"{queue_name(job.queue)}, priority {job.priority}",
         "connection": connection,
-        "state": job.state.value + ("" if since is None else f" since {_moment(since)}, {ago(since, now)}"),
+        "state": job.state.value + ("" if since is None else f" since {_timestamp(since)}, {ago(since, now)}"),
         "attempts": str(job.attempts),
-        "dispatched": f"{_moment(job.created_at)}, {ago(job.created_at, now)}",
+        "dispatched": f"{_timestamp(job.created_at)}, {ago(job.created_at, now)}",
     }
     if job.state is JobState.RESERVED and job.reserved_until is not None:
-        facts["lease"] = f"until {_moment(job.reserved_until)}, {due(job.reserved_until, now)}"
-        facts["worker"] = "none has named it yet: a job shows with the next heartbeat, every few seconds"
+        facts["lease"] = f"until {_timestamp(job.reserved_until)}, {due(job.reserved_until, now)}"
+        facts["worker"] = "not known yet: workers report their jobs with each heartbeat, every few seconds"
     else:
-        facts["due"] = f"{_moment(job.available_at)}, {due(job.available_at, now)}"
+        facts["due"] = f"{_timestamp(job.available_at)}, {due(job.available_at, now)}"
     if run is not None:
         worker, running = run
         where = f"process {worker.pid} on {worker.host}"
@@ -202,5 +202,5 @@ def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) 
     return "\n".join(lines)
 
 
-def _moment(when: datetime) -> str:
+def _timestamp(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,5 +1,7 @@
-"""Values as JSON. Ids are canonical UUIDs, times ISO 8601 in UTC, durations seconds. Payloads and headers are the text
-that is stored, because it may not be JSON."""
+"""Values for JSON documents. Ids are canonical UUIDs, times ISO 8601 in UTC, durations seconds.
+
+Payloads and headers are the stored text, because it may not be JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from outbox.relay.route import relayed_connection
 Document = dict[str, Any]
 
 
-def moment(when: datetime | None) -> str | None:
+def timestamp(when: datetime | None) -> str | None:
     return None if when is None else when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -25,7 +27,7 @@ def failed_job(job: FailedJob) -> Document:
         "name": job.name,
         "priority": job.priority,
         "attempts": job.attempts,
-        "failed_at": moment(job.failed_at),
+        "failed_at": timestamp(job.failed_at),
         "exception": {
             "type": job.failure.type,
             "message": job.failure.message,
@@ -42,8 +44,8 @@ def failed_group(group: FailedGroup) -> Document:
         "name": group.name,
         "exception": group.error,
         "count": group.count,
-        "first_failed_at": moment(group.first),
-        "last_failed_at": moment(group.last),
+        "first_failed_at": timestamp(group.first),
+        "last_failed_at": timestamp(group.last),
     }
 
 
@@ -57,11 +59,11 @@ def live_job(connection: str, job: StoredJob) -> Document:
         "state": job.state.value,
         "priority": job.priority,
         "attempts": job.attempts,
-        "created_at": moment(job.created_at),
-        "available_at": moment(job.available_at),
-        "reserved_until": moment(job.reserved_until),
+        "created_at": timestamp(job.created_at),
+        "available_at": timestamp(job.available_at),
+        "reserved_until": timestamp(job.reserved_until),
         "last_error": job.last_error,
-        "last_error_at": moment(job.last_error_at),
+        "last_error_at": timestamp(job.last_error_at),
         "payload": job.payload,
         "headers": job.headers,
     }
@@ -94,7 +96,7 @@ def worker(connection: str, status: WorkerStatus) -> Document:
         "running": status.running,
         "processed": status.processed,
         "failed": status.failed,
-        "started_at": moment(status.started_at),
+        "started_at": timestamp(status.started_at),
         "seen_seconds": round(status.seen, 3),
         "jobs": [
             {

@@ -1,4 +1,4 @@
-"""A view that is drawn again and again on the terminal's other screen, until q, Ctrl-C or TERM."""
+"""A view that is redrawn on the terminal's alternate screen, until q, Ctrl-C or TERM."""
 
 from __future__ import annotations
 
@@ -18,18 +18,15 @@ _QUIT = b"qQ\x03"
 
 
 async def show(
-    console: Console, look: Callable[[], Awaitable[None]], view: Callable[[], RenderableType], interval: float
+    console: Console, refresh: Callable[[], Awaitable[None]], view: Callable[[], RenderableType], interval: float
 ) -> None:
-    """``look`` anew every ``interval`` seconds, and draw ``view``.
-
-    Whatever ``look`` raises ends it.
-    """
-    await look()
+    """Call ``refresh`` every ``interval`` seconds, and draw ``view``. Exceptions of ``refresh`` end it."""
+    await refresh()
     with _asked_to_stop() as stop, Live(view(), console=console, screen=True, auto_refresh=False) as screen:
-        drawing = asyncio.ensure_future(_draw(screen, look, view, interval))
+        drawing = asyncio.ensure_future(_draw(screen, refresh, view, interval))
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait({drawing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        # A database that does not answer must not keep anyone from leaving.
+        # Leaving must not wait for a database that does not answer.
         drawing.cancel()
         stopping.cancel()
         await asyncio.gather(drawing, stopping, return_exceptions=True)
@@ -38,17 +35,17 @@ async def show(
 
 
 async def _draw(
-    screen: Live, look: Callable[[], Awaitable[None]], view: Callable[[], RenderableType], interval: float
+    screen: Live, refresh: Callable[[], Awaitable[None]], view: Callable[[], RenderableType], interval: float
 ) -> None:
     while True:
         screen.update(view(), refresh=True)
         await asyncio.sleep(interval)
-        await look()
+        await refresh()
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[asyncio.Event]:
-    """An event that is set by q, and by the signals that would otherwise leave the terminal in disorder."""
+    """An event that is set by q, INT or TERM, so that the terminal is restored."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -64,7 +61,7 @@ def _asked_to_stop() -> Iterator[asyncio.Event]:
 
 @contextmanager
 def _keys(pressed: Callable[[bytes], None]) -> Iterator[None]:
-    """Hand on every key at once and unseen, where the input is a terminal."""
+    """Call ``pressed`` with every key, unbuffered and without echo, if the input is a terminal."""
     if not sys.stdin.isatty():
         yield
         return

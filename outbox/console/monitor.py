@@ -13,7 +13,7 @@ from outbox.console.command import Finite
 from outbox.console.command import queue as queue_name
 from outbox.console.connections import Stores, on_connections
 from outbox.console.formatting import counted, line
-from outbox.console.output import Screen
+from outbox.console.output import Output
 from outbox.console.snapshot import Snapshot, Throughput
 from outbox.errors import BackendUnavailable
 
@@ -21,29 +21,27 @@ from outbox.errors import BackendUnavailable
 @click.command()
 @click.argument("queues", metavar="[QUEUE]...", type=queue_name, nargs=-1)
 @click.option("--interval", type=Finite(0.1, 3600), default=2.0, show_default=True, help="Seconds.")
-@click.option(
-    "--max", "longest", type=click.IntRange(min=0), help="Exit 1 if more jobs of a queue are ready at the end."
-)
-@click.option("--once", is_flag=True, help="Print one snapshot. So it does without a terminal, and with --json.")
+@click.option("--max", "longest", type=click.IntRange(min=0), help="Exit 1 if a queue has more ready jobs at the end.")
+@click.option("--once", is_flag=True, help="Print one snapshot. Default without a terminal and with --json.")
 @on_connections
 async def monitor(
-    stores: Stores, screen: Screen, queues: Sequence[str], interval: float, longest: int | None, once: bool
+    stores: Stores, output: Output, queues: Sequence[str], interval: float, longest: int | None, once: bool
 ) -> int:
     """Watch queues and workers. q or Ctrl-C ends it."""
     watch = _Watch(stores, queues, longest)
-    if once or screen.as_json or not screen.console.is_terminal:
-        await watch.look()
+    if once or output.as_json or not output.console.is_terminal:
+        await watch.refresh()
     else:
-        await live_view.show(screen.console, watch.look, watch.view, interval)
-    if screen.as_json:
-        screen.document(watch.document())
+        await live_view.show(output.console, watch.refresh, watch.view, interval)
+    if output.as_json:
+        output.document(watch.document())
     else:
-        screen.print(watch.view())
+        output.print(watch.view())
     return 1 if watch.long else 0
 
 
 class _Watch:
-    """The latest snapshot, and what was seen before it."""
+    """The latest snapshot, and the throughput since earlier ones."""
 
     def __init__(self, stores: Stores, queues: Sequence[str], longest: int | None) -> None:
         self._stores = stores
@@ -53,8 +51,8 @@ class _Watch:
         self._snapshot: Snapshot | None = None
         self._error = ""
 
-    async def look(self) -> None:
-        """Once there is something to show, a database that does not answer is a line above it, not the end."""
+    async def refresh(self) -> None:
+        """Take a snapshot. After the first one, an error is shown above the last one."""
         try:
             self._snapshot = await Snapshot.take(self._stores, self._queues)
         except BackendUnavailable as error:
@@ -73,7 +71,7 @@ class _Watch:
         if self._snapshot is None:
             return {}
         values = {
-            "taken_at": json_views.moment(self._snapshot.taken_at),
+            "taken_at": json_views.timestamp(self._snapshot.taken_at),
             "queues": [json_views.queue(*each) for each in self._snapshot.queues],
             "workers": [json_views.worker(*each) for each in self._snapshot.workers],
             "per_second": self._throughput.per_second,

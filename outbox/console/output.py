@@ -1,4 +1,4 @@
-"""Where a command writes: one JSON document for machines, or tables for people; never both."""
+"""The output of a command: one JSON document, or tables and text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import click
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-# Rich assumes 80 where there is no terminal: in a pager or a mail from cron more is readable.
+# Without a terminal Rich assumes 80. A pager and a mail from cron show more.
 _WIDTH_OF_A_FILE = 140
 
 
-class Screen:
+class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(markup=False, highlight=False, emoji=False)
         if not self.console.is_terminal and "COLUMNS" not in os.environ:
             self.console.width = _WIDTH_OF_A_FILE
+
+    def result(self, document: dict[str, Any], text: str) -> None:
+        """Write one of both."""
+        if self.as_json:
+            self.document(document)
+        else:
+            self.print(text)
 
     def document(self, value: dict[str, Any]) -> None:
         click.echo(json.dumps(value, indent=2))
@@ -29,5 +36,5 @@ class Screen:
             self.console.print(renderable, soft_wrap=isinstance(renderable, str | Text))
 
     def note(self, line: str) -> None:
-        """Beside the result: to stderr, so that a JSON document on stdout stays one."""
+        """Write a line to stderr, so that stdout has the result only."""
         click.echo(line, err=True)

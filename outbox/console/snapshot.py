@@ -1,4 +1,4 @@
-"""What there is at one moment, and how fast it is being worked off."""
+"""Queues and workers at one moment, and the throughput between snapshots."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from outbox.console.connections import Stores
 from outbox.drivers.base import QueueCounts, WorkerStatus
 
 _WINDOW = 30.0
-"""Seconds over which throughput is an average: several heartbeats, because only those bring new counts."""
+"""Seconds that throughput is averaged over. They span several heartbeats, which bring the counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``taken_at`` is the store's clock, ``read_at`` this process's."""
+    """``taken_at`` is by the store's clock, ``read_at`` by this process's."""
 
     queues: tuple[tuple[str, QueueCounts], ...]
-    """Each with its connection."""
+    """Pairs of a connection's name and a queue."""
     workers: tuple[tuple[str, WorkerStatus], ...]
     taken_at: datetime
     read_at: float
     errors: tuple[str, ...] = ()
-    """What connections say that could not be looked at."""
+    """Errors of connections that could not be read."""
 
     @classmethod
     async def take(cls, stores: Stores, names: Sequence[str] = ()) -> Snapshot:
-        """Of all queues, or of those named, empty ones included where they are in no connection.
+        """Read all queues, or those of ``names``. A queue without jobs is included as empty.
 
         Raises:
             BackendUnavailable: no connection answers.
@@ -53,13 +53,12 @@ class Snapshot:
         return cls(tuple(queues), tuple(workers), now, clock.now(), errors)
 
     def longer_than(self, limit: int | None) -> tuple[tuple[str, str], ...]:
-        """Connections and queues in which more jobs than ``limit`` are ready: a backlog, where delayed jobs are
-        none."""
+        """Connections and queues with more than ``limit`` ready jobs."""
         return tuple((name, queue.queue) for name, queue in self.queues if limit is not None and queue.ready > limit)
 
 
 class Throughput:
-    """Attempts per second, from how the workers' counts grow between snapshots."""
+    """Attempts per second, by the growth of the workers' counts between snapshots."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, dict[bytes, int]]] = deque()
@@ -71,8 +70,10 @@ class Throughput:
 
     @property
     def per_second(self) -> float | None:
-        """None as long as there is nothing to compare. A worker that came meanwhile counts from its start; what one did
-        after its last heartbeat and before it went is not known."""
+        """None before the second snapshot.
+
+        A new worker counts from its start. Attempts between the last heartbeat of a worker and its end are unknown.
+        """
         if len(self._seen) < 2:
             return None
         (since, before), (until, after) = self._seen[0], self._seen[-1]

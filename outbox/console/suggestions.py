@@ -1,4 +1,4 @@
-"""Names that an operator typed, and that nothing has."""
+"""Reports names and queues that no job has, and suggests similar ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from outbox.console.connections import Stores
 from outbox.console.formatting import line
 from outbox.drivers.filters import JobFilter
 
-_LOOKED_AT = 500
+_EXAMINED = 500
 
 
 def suggestion(typed: str, known: Iterable[str]) -> str:
-    """``: did you mean …?`` where one of the ``known`` names is close, and an empty text otherwise."""
+    """``: did you mean …?`` if one of the ``known`` names is similar, otherwise an empty text."""
     names = sorted(set(known))
     same_class = [name for name in names if name.rpartition(".")[2].lower() == typed.rpartition(".")[2].lower()]
     close = same_class or difflib.get_close_matches(typed, names, n=1)
@@ -21,22 +21,22 @@ def suggestion(typed: str, known: Iterable[str]) -> str:
 
 
 async def unknown_name(stores: Stores, name: str | None) -> str | None:
-    """What to say of a job's name under which there is no job, live or failed; None where there is one.
+    """A message if no job, live or failed, has this name. None if one has.
 
-    It looks at the first live jobs and at the largest groups of failed ones of each connection.
+    It examines the first live jobs and the largest groups of failed jobs of each connection.
     """
     if name is None:
         return None
     known: set[str] = set()
-    for page in (await stores.ask(lambda driver: driver.page_of_jobs(JobFilter(), _LOOKED_AT))).values():
+    for page in (await stores.ask(lambda driver: driver.page_of_jobs(JobFilter(), _EXAMINED))).values():
         known |= {job.name for job in page.jobs}
-    for groups in (await stores.ask(lambda driver: driver.failed_groups(limit=_LOOKED_AT))).values():
+    for groups in (await stores.ask(lambda driver: driver.failed_groups(limit=_EXAMINED))).values():
         known |= {group.name for group in groups}
     return None if name in known else f"outbox: no job is named {line(name)}{suggestion(name, known)}"
 
 
 async def unknown_queue(stores: Stores, queue: str | None) -> str | None:
-    """The same of a queue in which there is no job, and that no worker drains."""
+    """A message if the queue has no job and no worker drains it, otherwise None."""
     if queue is None:
         return None
     known = {counts.queue for each in (await stores.ask(lambda driver: driver.counts())).values() for counts in each}

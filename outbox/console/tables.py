@@ -1,4 +1,4 @@
-"""Tables for people, with the columns in the order of reading and the rank of each: see `fitting`."""
+"""The tables of the commands. A `fitting_table.FittingTable` omits columns by their rank."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.filters import FailedGroup
 
 SILENT_SECONDS = 60.0
-"""A worker that has not been heard of for so long is probably gone: it writes several times in between."""
+"""A worker without a heartbeat for this long is probably gone. It writes several in this time."""
 
 _CONNECTION = Column("Connection", 1)
 
 
 def _table(several: bool, *columns: Column) -> FittingTable:
-    """With ``several`` connections, each row begins with the name of its own."""
+    """With ``several`` connections, each row begins with the name of its connection."""
     return FittingTable([_CONNECTION, *columns] if several else columns)
 
 
@@ -72,7 +72,7 @@ def failed_groups(groups: Sequence[FailedGroup], now: datetime, *, several: bool
 
 
 def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool = False) -> FittingTable:
-    """Live jobs, each with its connection. Their ids are whole: a part of one is looked for among all."""
+    """Pairs of a connection and a live job. Ids are whole, because looking up a part reads all jobs."""
     table = _table(
         several,
         Column("ID", 0),
@@ -102,7 +102,7 @@ def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool
 def queues(
     counts: Sequence[tuple[str, QueueCounts]], long: Collection[tuple[str, str]] = (), *, several: bool = False
 ) -> FittingTable:
-    """One line per queue, each with its connection; those in ``long`` are marked."""
+    """Pairs of a connection and a queue. Those in ``long`` are marked."""
     table = _table(
         several,
         Column("Queue", 0, whole=False),
@@ -166,7 +166,7 @@ def workers(statuses: Sequence[tuple[str, WorkerStatus]], now: datetime, *, seve
 
 
 def running_jobs(statuses: Sequence[tuple[str, WorkerStatus]], *, several: bool = False) -> FittingTable | None:
-    """What the workers ran at their last heartbeats, and for how long by now; None where that is nothing."""
+    """The running jobs of the workers' last heartbeats, with their ages by now. None if there are none."""
     table = _table(
         several,
         Column("Running", 0),

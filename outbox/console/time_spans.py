@@ -1,4 +1,4 @@
-"""How long ago, as an operator types it."""
+"""Time spans as they are typed on the command line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def parse_span(text: str) -> float | None:
 
 
 class Since(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic from click 8.2 on
-    """``90s``, ``30m``, ``2h``, ``3d``, ``1w``, or a date or time in ISO 8601, in UTC where it has no zone. Its value
-    is the seconds since then."""
+    """``90s``, ``30m``, ``2h``, ``3d``, ``1w``, or a date or time in ISO 8601, by default in UTC.
+
+    The value is the number of seconds since then.
+    """
 
     name = "since"
 
@@ -31,17 +33,17 @@ class Since(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
             return value
         seconds = parse_span(value)
         if seconds is None:
-            seconds = self._moment(value.strip())
+            seconds = self._seconds_since(value.strip())
         if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= _LONGEST:
-            self.fail(f"{value!r} is no time like 30m, 2h, 3d or 2026-01-31T12:00, in the last ten years", param, ctx)
+            self.fail(f"{value!r} is not a time like 30m, 2h, 3d or 2026-01-31T12:00 within ten years", param, ctx)
         return seconds
 
     @staticmethod
-    def _moment(text: str) -> float | None:
+    def _seconds_since(text: str) -> float | None:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
             return None
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        # Durations are what a store measures by its own clock.
+        # Stores get a duration, which they subtract from the time of their clock.
         return (datetime.now(UTC) - moment).total_seconds()

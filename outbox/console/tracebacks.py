@@ -1,4 +1,4 @@
-"""Stored tracebacks without the frames of outbox, which say nothing about why a job failed."""
+"""Removes the frames of outbox from stored tracebacks: they do not tell why a job failed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PACKAGE = "outbox"
 
 
 def without_own_frames(traceback: str) -> tuple[str, int]:
-    """The traceback and how many frames were left out of it. One that has no other frames stays whole."""
+    """The shortened traceback and the number of omitted frames. One without other frames stays whole."""
     kept: list[str] = []
     hidden = shown = 0
     inside: str | None = None
-    """The indentation of a frame of outbox's, while its source is passed over."""
+    """The indentation of a frame of outbox, while the lines of its source are skipped."""
     for text in traceback.splitlines(keepends=True):
         frame = _FRAME.match(text)
         if frame is not None:
@@ -31,7 +31,7 @@ def without_own_frames(traceback: str) -> tuple[str, int]:
 
 
 def _is_own(path: str) -> bool:
-    """Whether a file is one of this package, wherever the worker had it installed."""
+    """Whether the file belongs to this package, in any place where a worker may have installed it."""
     parts = path.replace("\\", "/").split("/")
     places = [position for position, part in enumerate(parts) if part == _PACKAGE]
     return any("/".join(parts[place + 1 :]) in _own_files() for place in places)

@@ -1,4 +1,4 @@
-"""``workers``: which worker processes there are, and what they run."""
+"""``workers``: the worker processes and their running jobs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import click
 
 from outbox.console import json_views, tables
 from outbox.console.connections import Stores, on_connections
-from outbox.console.output import Screen
+from outbox.console.output import Output
 
 
 @click.command()
 @on_connections
-async def workers(stores: Stores, screen: Screen) -> None:
-    """List the worker processes, the longest running first, and what they run: at most 200 jobs of each.
+async def workers(stores: Stores, output: Output) -> None:
+    """List the worker processes, the oldest first, and at most 200 running jobs of each.
 
-    A worker is silent when it was not heard of for a minute.
+    A worker is silent after a minute without a heartbeat.
     """
     answers = await stores.ask(lambda driver: driver.workers())
     statuses = [(name, status) for name, each in answers.items() for status in each]
-    if screen.as_json:
-        screen.document(stores.document(workers=[json_views.worker(*each) for each in statuses]))
+    if output.as_json:
+        output.document(stores.document(workers=[json_views.worker(*each) for each in statuses]))
     elif not statuses:
-        screen.print("No workers.")
+        output.print("No workers.")
     else:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
-        screen.print(tables.workers(statuses, now, several=stores.several))
+        output.print(tables.workers(statuses, now, several=stores.several))
         running = tables.running_jobs(statuses, several=stores.several)
         if running is not None:
-            screen.print("", running)
+            output.print("", running)

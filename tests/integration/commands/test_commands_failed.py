@@ -110,7 +110,7 @@ async def test_a_job_that_has_not_failed_is_not_found(driver: DatabaseDriver, mi
     await driver.insert([job])
     ran = await run(migrated_url, "failed", str(job.id))
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == f"outbox: no failed job {job.id}: `outbox failed` lists those that there are\n"
+    assert ran.err == f"outbox: no failed job {job.id}: `outbox failed` lists failed jobs\n"
 
 
 # --- retry

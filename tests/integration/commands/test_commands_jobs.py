@@ -185,7 +185,7 @@ async def test_what_is_no_time_is_refused(
     [claim] = await fail(driver, envelope())
     ran = await run(migrated_url, *arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert " is not a number" in ran.err or " is no time like " in ran.err or "is not in the range" in ran.err
+    assert " is not a number" in ran.err or " is not a time like " in ran.err or "is not in the range" in ran.err
     assert await driver.get_failed(claim.fence.job_id) is not None
 
 
@@ -304,7 +304,7 @@ async def test_check_names_the_error_that_jobs_wait_after(driver: DatabaseDriver
     [warning] = [line for line in ran.out.splitlines() if "another attempt" in line]
     assert warning.startswith("warning")
     assert "3 jobs wait for another attempt after a failure" in warning
-    assert "most often tests.Job with ValueError (2 of 3 looked at)" in warning
+    assert "most often tests.Job with ValueError (2 of 3 examined)" in warning
 
 
 # --- rows that somebody else wrote
