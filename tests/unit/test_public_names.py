@@ -8,7 +8,7 @@ import pytest
 
 import outbox
 import outbox.sync
-from outbox import errors
+from outbox import errors, migrations
 
 OPERATING = {
     "cancel", "clear", "counts", "failed_groups", "failed_jobs", "find", "forget", "forget_all", "jobs", "pause",
@@ -48,6 +48,13 @@ def test_the_arguments_of_dispatch() -> None:
     assert {parameters[name].default for name in OPTIONS} == {None}
     assert inspect.iscoroutinefunction(outbox.dispatch)
     assert not inspect.iscoroutinefunction(outbox.sync.dispatch)
+
+
+def test_what_revisions_call() -> None:
+    assert set(migrations.__all__) == {"LATEST", "downgrade", "upgrade", "version_of"}
+    assert list(inspect.signature(migrations.upgrade).parameters) == ["op", "version", "from_version", "lock_timeout"]
+    downgrade = inspect.signature(migrations.downgrade).parameters
+    assert list(downgrade) == ["op", "version", "from_version", "discard", "lock_timeout"]
 
 
 def test_every_error_is_in_the_tree_that_its_module_draws() -> None:

@@ -58,6 +58,7 @@ class WorkerRegistry(Workers):
         super().__init__(url, directory, "tests.support.fleet")
         self.release = release
         self.is_before = False
+        self.applications: list[Application] = []
 
     def environment(self) -> dict[str, str]:
         environment = super().environment()
@@ -80,7 +81,15 @@ class WorkerRegistry(Workers):
                 stdout=output,
                 stderr=output,
             )
-        return Application(process, stop, said)
+        self.applications.append(Application(process, stop, said))
+        return self.applications[-1]
+
+    async def close(self) -> None:
+        for application in self.applications:
+            if application.process.returncode is None:
+                application.process.kill()
+                await application.process.wait()
+        await super().close()
 
 
 @pytest.fixture(params=BEFORE, ids=lambda release: f"tables-{release.tables}")
