@@ -3,7 +3,7 @@
 #
 #   make demo DATABASE_URL=mysql+asyncmy://root@127.0.0.1/shop      the demo on a server of yours
 #   make demo ARGS=--help                                           its size, its directory, starting over
-#   make test ARGS='-m sqlite -k dispatch'                          a few tests
+#   make test ARGS='-m sqlite -k dispatch'                          a few tests (-n0: in one process)
 #   make test PYTHON=python3.13
 
 PYTHON ?= python3
@@ -11,11 +11,13 @@ ARGS ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
+# Tests wait more than they work, so there are more processes than cores. Python caches what it has compiled for all.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 6 --dist loadgroup
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # pip 25.1 is the first that knows --group.
 INSTALL = $(PIP) install 'pip>=25.1' && $(PIP) install
 
-.PHONY: help demo test test-pythons test-lowest bench bench-peers lint format build lock servers clean
+.PHONY: help demo test test-fast test-pythons test-lowest bench bench-peers lint format build lock servers clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -24,7 +26,10 @@ demo: $(VENV)/.demo ## real orders and readings, a worker killed in the middle, 
 	@$(BIN)/python -m app.demo $(ARGS)
 
 test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redis and SQLite (ARGS=… for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.dev ## unit and conformance tests, on SQLite and, where it is installed, Redis
+	$(PYTEST) -m 'not mysql and not mariadb' $(ARGS) tests/unit tests/conformance
 
 bench: servers $(VENV)/.dev ## measure outbox beside bare SQL, on every store (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -24,17 +24,25 @@ from redis import Redis as RedisClient
 
 import outbox
 from tests.servers import BACKENDS, LocalServer, MariaDB, MySQL, Redis, Server, databases, find, summary
+from tests.servers.broker import PREPARED
+from tests.servers.sharing import SharedServers
 
 SQLITE = "sqlite"
 SQL_SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb))
 MARKERS = {f"{kind}_server": kind for kind in BACKENDS} | {f"local_{kind}": kind for kind in BACKENDS}
 MARKERS["redis_url"] = "redis"
+ALONE = "alone_on_its_server"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for kind in (SQLITE, *BACKENDS):
         config.addinivalue_line("markers", f"{kind}: uses {kind} (set by the fixtures in tests/conftest.py)")
+    config.addinivalue_line(
+        "markers", f"{ALONE}(name): counts what a server does for all of its clients, or changes it for all of them"
+    )
+    config.addinivalue_line("markers", "xdist_group(name): tests that run in one process, one after the other")
     config.pluginmanager.register(summary.MissingServers())
+    config.pluginmanager.register(SharedServers(config), "shared_servers")
     forget_settings()
 
 
@@ -42,6 +50,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for fixture in getattr(item, "fixturenames", ()):
         if fixture in MARKERS:
             item.add_marker(MARKERS[fixture])
+    # A server that was named to the tests is the only one of its kind: no test may disturb another that counts on it.
+    if any(item.get_closest_marker(kind) for kind in BACKENDS if os.environ.get(BACKENDS[kind].variable)):
+        item.add_marker(pytest.mark.xdist_group("named servers"))
+    elif item.get_closest_marker("mysql") or item.get_closest_marker("mariadb"):
+        if "limited_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.alone_on_its_server("limited user"))
+        if alone := item.get_closest_marker(ALONE):
+            item.add_marker(pytest.mark.xdist_group(*alone.args))
 
 
 def forget_settings() -> None:
@@ -51,34 +67,44 @@ def forget_settings() -> None:
         setting = name.startswith("OUTBOX_") or name in ("DATABASE_URL", "REDIS_URL", "QUEUE_CONNECTION")
         if setting and not ours:
             del os.environ[name]
+    os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers how wide the terminal is
 
 
-# --- servers: started by the first test that asks, stopped when the session ends
-
-
-def session_server(kind: str, factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with summary.skipping(), find(kind, factory.mktemp(kind)) as server:
-        yield server
+# --- servers: started when the first test asks, stopped when the session ends. Processes of one run share them, but for
+# Redis: each has its own, because a test of Redis often is about what the whole server says or is told.
 
 
 @pytest.fixture(scope="session")
-def mysql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from session_server("mysql", tmp_path_factory)
+def shared_servers(pytestconfig: pytest.Config) -> SharedServers:
+    plugin = pytestconfig.pluginmanager.get_plugin("shared_servers")
+    assert isinstance(plugin, SharedServers)
+    return plugin
+
+
+def shared_server(kind: str, servers: SharedServers) -> Server:
+    with summary.skipping():
+        return Server(kind, servers.ask(kind))
 
 
 @pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from session_server("mariadb", tmp_path_factory)
+def mysql_server(shared_servers: SharedServers) -> Server:
+    return shared_server("mysql", shared_servers)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(shared_servers: SharedServers) -> Server:
+    return shared_server("mariadb", shared_servers)
+
+
+@pytest.fixture(scope="session")
+def mosquitto_server(shared_servers: SharedServers) -> Server:
+    return shared_server("mosquitto", shared_servers)
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from session_server("redis", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def mosquitto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from session_server("mosquitto", tmp_path_factory)
+    with summary.skipping(), find("redis", tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 # --- servers of a test's own, running when the test begins
@@ -112,20 +138,33 @@ def local_database(request: pytest.FixtureRequest) -> LocalServer:
 
 
 @pytest.fixture(scope="session")
-def prepared_mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from prepared(MySQL, tmp_path_factory)
+def prepared_mysql(shared_servers: SharedServers) -> Path:
+    with summary.skipping():
+        return Path(shared_servers.ask(PREPARED + "mysql"))
 
 
 @pytest.fixture(scope="session")
-def prepared_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield from prepared(MariaDB, tmp_path_factory)
-
-
-def prepared(kind: type[LocalServer], factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = factory.mktemp("prepared")
+def prepared_mariadb(shared_servers: SharedServers) -> Path:
     with summary.skipping():
-        yield kind.prepared(directory)
-    shutil.rmtree(directory)
+        return Path(shared_servers.ask(PREPARED + "mariadb"))
+
+
+# --- servers of which only the tests marked `alone_on_its_server` know
+
+
+def lone_server(kind: str, servers: SharedServers, directory: Path) -> Iterator[Server]:
+    with summary.skipping(), find(kind, directory, lambda: Path(servers.ask(PREPARED + kind))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lone_mysql_server(shared_servers: SharedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from lone_server("mysql", shared_servers, tmp_path_factory.mktemp("lone"))
+
+
+@pytest.fixture(scope="session")
+def lone_mariadb_server(shared_servers: SharedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from lone_server("mariadb", shared_servers, tmp_path_factory.mktemp("lone"))
 
 
 # --- databases
@@ -143,14 +182,28 @@ def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if backend == SQLITE:
         yield databases.fresh_file(tmp_path)
         return
-    with databases.fresh_database(request.getfixturevalue(f"{backend}_server")) as url:
+    with databases.fresh_database(request.getfixturevalue("sql_server")) as url:
         yield url
+
+
+@pytest.fixture
+def sql_server(backend: str, request: pytest.FixtureRequest) -> Server:
+    """The server of the test's databases."""
+    server: Server = request.getfixturevalue(f"{lone(request)}{backend}_server")
+    return server
+
+
+def lone(request: pytest.FixtureRequest) -> str:
+    """The prefix of the fixtures for this test: nobody else is there when the tests run in one process."""
+    alone = request.node.get_closest_marker(ALONE) and hasattr(request.config, "workerinput")
+    return "lone_" if alone else ""
 
 
 @pytest.fixture
 def migrated_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The same with outbox's tables, all empty. Making them is slow, so tests share them, one after the other."""
-    template = request.getfixturevalue(f"migrated_{backend}")
+    prefix = lone(request) if backend != SQLITE else ""
+    template = request.getfixturevalue(f"{prefix}migrated_{backend}")
     if backend == SQLITE:
         yield databases.fresh_file(tmp_path, template)
         return
@@ -173,6 +226,16 @@ def migrated_mysql(mysql_server: Server) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_mariadb(mariadb_server: Server) -> Iterator[str]:
     yield from migrated(mariadb_server)
+
+
+@pytest.fixture(scope="session")
+def lone_migrated_mysql(lone_mysql_server: Server) -> Iterator[str]:
+    yield from migrated(lone_mysql_server)
+
+
+@pytest.fixture(scope="session")
+def lone_migrated_mariadb(lone_mariadb_server: Server) -> Iterator[str]:
+    yield from migrated(lone_mariadb_server)
 
 
 def migrated(server: Server) -> Iterator[str]:

@@ -26,7 +26,7 @@ SQL = {"sqlite", "mysql", "mariadb"}
         pytest.param("mariadb", marks=pytest.mark.mariadb),
         pytest.param("redis", marks=pytest.mark.redis),
         pytest.param("redis with a database", marks=pytest.mark.redis),
-        pytest.param("redis cluster", marks=pytest.mark.redis),
+        pytest.param("redis cluster", marks=(pytest.mark.redis, pytest.mark.xdist_group("redis cluster"))),
     ]
 )
 def backend(request: pytest.FixtureRequest) -> str:

@@ -116,10 +116,13 @@ async def freeze(pid: int, url: str) -> None:
 
 
 def in_transaction(url: str) -> bool:
-    """Whether anybody is, where nobody but the frozen process is connected."""
+    """Whether the frozen process is, which nobody else shares the database with."""
     with sql.connection(url) as connection:
         if connection.dialect.name != "sqlite":
-            statement = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
+            statement = (
+                "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist "
+                "ON trx_mysql_thread_id = id WHERE db = DATABASE()"
+            )
             return bool(connection.exec_driver_sql(statement).scalar_one())
         try:
             connection.exec_driver_sql("PRAGMA busy_timeout = 0")
@@ -178,7 +181,7 @@ async def test_term_under_load_costs_nobody_an_attempt(harness: DatabaseHarness)
 
 
 @pytest.fixture
-async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
+async def harness_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
     with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
         databases.create_tables(url, outbox.metadata)
         harness = DatabaseHarness(url, tmp_path)
@@ -187,10 +190,10 @@ async def scene_with_its_own_server(local_database: LocalServer, tmp_path: Path)
 
 
 async def test_the_database_server_killed_under_load(
-    scene_with_its_own_server: DatabaseHarness, local_database: LocalServer
+    harness_with_its_own_server: DatabaseHarness, local_database: LocalServer
 ) -> None:
     """Twice, while transactions commit, jobs are claimed, renewed and settled."""
-    harness = scene_with_its_own_server
+    harness = harness_with_its_own_server
     workers = [await harness.workers.started("--concurrency", "10", *FLAGS) for _ in range(2)]
     jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(400)]
     load = asyncio.create_task(harness.dispatch(*jobs, pause=0.01))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,8 @@ import pytest
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from tests.servers import LocalServer
-from tests.support.worker_processes import ROOT, Workers, until
+from tests.support.python_process import ROOT, run_python
+from tests.support.worker_processes import Workers, until
 
 pytestmark = [
     pytest.mark.redis,
@@ -37,10 +36,7 @@ class RedisWorkers(Workers):
 
     def dispatch_and_die(self, count: int) -> set[str]:
         """What it committed before it was killed."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.crash.dispatching_app", str(count)],
-            cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        ran = run_python("tests.crash.dispatching_app", str(count), cwd=ROOT, env=self.environment(), check=False)
         assert ran.returncode == -signal.SIGKILL, ran.stderr
         return set(ran.stdout.split())
 

@@ -117,8 +117,9 @@ def refuse_leaks(url: str) -> None:
 def _others(database: Connection, name: str) -> list[int]:
     """The ids of the connections, this one left out, that use the database `name`."""
     own = database.scalar(text("SELECT CONNECTION_ID()"))
-    rows = database.execute(text("SHOW PROCESSLIST")).mappings()
-    return [row["Id"] for row in rows if row["db"] == name and row["Id"] != own]
+    # Not their statements, which may be no text.
+    query = text("SELECT id FROM information_schema.processlist WHERE db = :name AND id <> :own")
+    return list(database.scalars(query, {"name": name, "own": own}))
 
 
 def _disconnect(database: Connection, name: str) -> None:

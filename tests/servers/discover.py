@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +70,10 @@ BACKENDS = {
 
 
 @contextmanager
-def find(kind: str, directory: Path) -> Iterator[Server]:
+def find(kind: str, directory: Path, template: Callable[[], Path] | None = None) -> Iterator[Server]:
     """Yield a server of this kind, which keeps its data, if the tests must start it, in `directory`.
+
+    `template` gives the directory of a prepared server, for a program on this machine to begin with.
 
     :raises ServerMissingError: there is none, and nothing here can start one.
     :raises ServerFailedError: there should be one, and it does not answer.
@@ -80,9 +82,9 @@ def find(kind: str, directory: Path) -> Iterator[Server]:
     if url := os.environ.get(backend.variable):
         yield _from_environment(backend, url)
     elif engine_answers():
-        yield from _from_container(backend, directory)
+        yield from _from_container(backend, directory, template)
     else:
-        yield from _from_program(backend, directory)
+        yield from _from_program(backend, directory, template)
 
 
 def _from_environment(backend: Backend, url: str) -> Server:
@@ -95,7 +97,7 @@ def _from_environment(backend: Backend, url: str) -> Server:
     return Server(backend.local.kind, url)
 
 
-def _from_container(backend: Backend, directory: Path) -> Iterator[Server]:
+def _from_container(backend: Backend, directory: Path, template: Callable[[], Path] | None) -> Iterator[Server]:
     started = False
     try:
         with container(backend.image) as url:
@@ -106,13 +108,14 @@ def _from_container(backend: Backend, directory: Path) -> Iterator[Server]:
         if started or backend.local.program_on_this_machine() is None:
             raise
         log.warning("%s; using a program on this machine", error)
-        yield from _from_program(backend, directory)
+        yield from _from_program(backend, directory, template)
 
 
-def _from_program(backend: Backend, directory: Path) -> Iterator[Server]:
-    with backend.local(directory) as server:
+def _from_program(backend: Backend, directory: Path, template: Callable[[], Path] | None) -> Iterator[Server]:
+    backend.local.find_program()  # before a template is made with it
+    with backend.local(directory, template=template() if template else None) as server:
         try:
-            yield Server(backend.local.kind, server.url, server)
+            yield Server(backend.local.kind, server.url)
         finally:
             server.kill()  # its data is of no use to anyone, so it need not write it down
             shutil.rmtree(directory)

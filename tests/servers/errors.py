@@ -5,8 +5,12 @@ class ServerMissingError(Exception):
     """Nothing provides a server of this kind here: its tests cannot run."""
 
     def __init__(self, kind: str, remedy: str) -> None:
-        super().__init__(f"no {kind} server: {remedy}")
+        super().__init__(kind, remedy)
         self.kind = kind
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"no {self.kind} server: {self.remedy}"
 
 
 class ServerFailedError(Exception):

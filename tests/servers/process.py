@@ -44,7 +44,7 @@ def free_port() -> int:
     It lies below the ports that the kernel gives to clients. From that range a client which keeps trying to reach a
     killed server can be given the server's own port, connect to itself, and keep the server from ever coming back.
     """
-    for port in random.sample(range(10_000, _first_client_port()), k=200):
+    for port in random.sample(_ports(), k=200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -60,6 +60,17 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         # A session of its own keeps Ctrl-C from the servers: the tests are to stop them, after their own clean-up.
         return subprocess.Popen(wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+
+
+def _ports() -> range:
+    """Those of this process. Two that look at the same time must not find the same one."""
+    ports = range(10_000, _first_client_port())
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if not worker:
+        return ports[: len(ports) // 2]  # the controller's, or those of the only process
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    first, share = len(ports) // 2, len(ports) // 2 // count
+    return ports[first + int(worker) * share :][:share]
 
 
 def _first_client_port() -> int:

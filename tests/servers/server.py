@@ -1,10 +1,8 @@
-"""A running server, wherever it came from."""
+"""A running server, wherever it came from. Many tests use it: none may kill it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from tests.servers.local import LocalServer
 
 
 @dataclass(frozen=True)
@@ -14,6 +12,3 @@ class Server:
 
     url: str
     """Where it answers. For the databases an async SQLAlchemy URL that names no database."""
-
-    process: LocalServer | None = None
-    """The process, where the tests started one. It is shared by the session: a test must not kill it."""

@@ -19,8 +19,8 @@ from outbox.drivers.base import Claim, Driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Envelope
 from outbox.settlement import Failure, Settlement
+from tests.support.python_process import ROOT, ForkedProcess, start_python
 
-ROOT = Path(__file__).parents[2]
 REFUSED = Failure("ConnectionRefusedError", "[Errno 111] smtp.example.org", "Traceback (most recent call last): …\n")
 
 
@@ -46,14 +46,19 @@ async def run_process(
     directory: Path, *arguments: str, program: Sequence[str] = ("-m", "outbox"), **environment: str
 ) -> Ran:
     """The command as a process of its own in ``directory``, without a terminal."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *program, *arguments),
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    process: asyncio.subprocess.Process | ForkedProcess
+    if program[:1] == ("-m",):
+        process = await start_python(*program[1:], *arguments, cwd=directory, env=env)
+    else:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *program, *arguments),
+            cwd=directory,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
     out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
 

@@ -6,16 +6,15 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.support.python_process import ROOT, ForkedProcess, start_python
+
 PATIENCE = 40.0
 """Seconds after which a test gives up waiting for what a worker should do."""
 
@@ -62,7 +61,7 @@ async def until(condition: Callable[[], bool], describe: Callable[[], str] = lam
 class WorkerProcess:
     """``python -m outbox.work --json …``, and the events that it logs."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         self.process = process
         self.events: list[dict[str, Any]] = []
         self.other: list[str] = []
@@ -122,12 +121,6 @@ class WorkerProcess:
         await self._reader
 
 
-def _hear_signals(ignored: Sequence[signal.Signals] = ()) -> None:
-    """A run of the tests in the background, or under ``nohup``, ignores these, and its children would as well."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-
-
 class Workers:
     """Starts workers of a test, and leaves none behind."""
 
@@ -151,17 +144,14 @@ class Workers:
         }
 
     async def start(self, *flags: str, json_lines: bool = True, cwd: Path | None = None) -> WorkerProcess:
-        arguments: Sequence[str] = ("-m", "outbox.work", *flags, *(["--json"] if json_lines else []))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
+        process = await start_python(
+            "outbox.work",
+            *(*flags, *(["--json"] if json_lines else [])),
             cwd=cwd or self.directory,
             env=self.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**22,
-            preexec_fn=partial(_hear_signals, self.ignored_signals),
+            ignored_signals=self.ignored_signals,
         )
         self._started.append(WorkerProcess(process))
         return self._started[-1]

@@ -114,6 +114,7 @@ async def others_are_claiming(driver: DatabaseDriver, count: int) -> AsyncIterat
         await connection.rollback()
 
 
+@pytest.mark.alone_on_its_server("pages")
 @pytest.mark.parametrize(
     "backend", [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 )

@@ -28,6 +28,8 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.orders import Receipt
 
+pytestmark = pytest.mark.alone_on_its_server("snapshots")
+
 SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb))
 GROWTH = {"mysql": 1.25, "mariadb": 2}
 """Of pages. On MariaDB the same claim differs by a fifth, and five hundred deleted entries that it walks over are twice
@@ -149,7 +151,7 @@ class Late:
 async def test_a_claim_looks_at_as_many_pages_with_a_transaction_open_as_without(
     load: object, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.Thrift", Dear)
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", Dear)
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)  # type: ignore[attr-defined]
     pages = {level: cost.pages for level, cost in costs}
     assert max(pages.values()) <= GROWTH[backend] * pages[0], (

@@ -26,7 +26,11 @@ FLAGS = ("--lease", str(LEASE), "--sleep", "0.1", "--concurrency", "8")
 
 MISSING = galera.missing()
 
-pytestmark = [pytest.mark.mariadb, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
+pytestmark = [
+    pytest.mark.mariadb,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.xdist_group("galera"),
+]
 
 
 @pytest.fixture(scope="module")

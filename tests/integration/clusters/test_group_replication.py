@@ -24,7 +24,11 @@ LEASE = 4.0
 FLAGS = ("--lease", str(LEASE), "--sleep", "0.1", "--concurrency", "8")
 MISSING = group_replication.missing()
 
-pytestmark = [pytest.mark.mysql, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
+pytestmark = [
+    pytest.mark.mysql,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.xdist_group("group replication"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,7 @@ async def test_what_is_no_time_is_refused(
 # --- tracebacks
 
 TRACE = """Traceback (most recent call last):
-  File "/srv/venv/lib/python3.11/site-packages/outbox/runtime/executor.py", line 91, in _run
+  File "/srv/venv/lib/python3.11/site-packages/outbox/runtime/execution/executor.py", line 91, in _run
     await call.run()
     ^^^^^^^^^^^^^^^^
   File "/srv/shop/outbox/mail.py", line 7, in handle

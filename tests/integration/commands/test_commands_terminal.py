@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import pty
 import signal
-import sys
-import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +15,8 @@ from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers.process import free_port
-from tests.support.commands import ROOT, fail, run, run_process
+from tests.support.commands import fail, run, run_process
+from tests.support.python_process import ROOT, ForkedProcess, start_on_terminal
 
 ALTERNATE, NORMAL = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -33,7 +31,7 @@ async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 class Terminal:
     """A command on a pseudo terminal."""
 
-    def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
+    def __init__(self, process: ForkedProcess, master: int) -> None:
         self.process = process
         self.output = b""
         self._master = master
@@ -43,16 +41,12 @@ class Terminal:
     @classmethod
     async def start(cls, directory: Path, url: str, *arguments: str) -> Terminal:
         master, slave = pty.openpty()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "outbox", *arguments),
+        process = await start_on_terminal(
+            "outbox",
+            *arguments,
             cwd=directory,
             env=os.environ | {"PYTHONPATH": str(ROOT), "DATABASE_URL": url, "TERM": "xterm", "COLUMNS": "120"},
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            # Only its controlling terminal turns a key into an interrupt.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            terminal=slave,
         )
         os.close(slave)
         return cls(process, master)

@@ -78,16 +78,16 @@ async def assert_stored(driver: DatabaseDriver, jobs: Sequence[Envelope]) -> Non
 
 
 @pytest.fixture
-def server_in_mode(backend: str, mode: str, request: pytest.FixtureRequest) -> Iterator[None]:
+def server_in_mode(sql_server: Server, mode: str) -> Iterator[None]:
     """What connections begin with, until the test is over."""
-    server: Server = request.getfixturevalue(f"{backend}_server")
-    with sql.connection(server.url) as operator:
+    with sql.connection(sql_server.url) as operator:
         before = operator.scalar(text("SELECT @@GLOBAL.sql_mode"))
         operator.execute(text("SET GLOBAL sql_mode = :mode"), {"mode": mode})
         yield
         operator.execute(text("SET GLOBAL sql_mode = :mode"), {"mode": before})
 
 
+@pytest.mark.alone_on_its_server("limited user")
 @pytest.mark.usefixtures("server_in_mode")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("listened_to", [False, True])
@@ -113,6 +113,7 @@ async def test_any_text_is_stored_as_it_is_whatever_the_sql_mode(
     await driver.close()
 
 
+@pytest.mark.alone_on_its_server("limited user")
 @pytest.mark.usefixtures("server_in_mode")
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_application_may_dispatch_on_connections_of_any_sql_mode(migrated_url: str, mode: str) -> None:
@@ -129,10 +130,9 @@ async def test_an_application_may_dispatch_on_connections_of_any_sql_mode(migrat
 
 
 async def test_any_text_is_stored_as_it_is_where_the_databases_character_set_could_not_hold_it(
-    backend: str, request: pytest.FixtureRequest
+    sql_server: Server,
 ) -> None:
-    server: Server = request.getfixturevalue(f"{backend}_server")
-    with databases.fresh_database(server) as url:
+    with databases.fresh_database(sql_server) as url:
         with sql.connection(url) as connection:
             connection.execute(text(f"ALTER DATABASE `{make_url(url).database}` CHARACTER SET latin1"))
         databases.create_tables(url, outbox.metadata)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,14 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import outbox
+from tests.support.python_process import run_python
 
 ROOT = Path(__file__).parents[3]
 OURS = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
 
 
 def alembic(url: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=check,
-    )
+    return run_python("alembic", *arguments, cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=check)
 
 
 async def tables(url: str) -> set[str]:

@@ -16,6 +16,8 @@ from tests.support.embedded_worker import OFTEN, Arrival, dumps, kill, put, work
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers
 
+pytestmark = pytest.mark.alone_on_its_server("binary log")
+
 ON_SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 
 

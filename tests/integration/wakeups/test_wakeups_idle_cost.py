@@ -14,6 +14,8 @@ from outbox.drivers.database import DatabaseDriver
 from tests.conformance.jobs import envelope
 from tests.support.embedded_worker import Arrival, Embedded, put, working
 
+pytestmark = pytest.mark.alone_on_its_server("idle cost")
+
 WATCHED = 10.0
 """Seconds."""
 

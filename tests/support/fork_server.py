@@ -1,0 +1,145 @@
+"""A process that has imported outbox and what it needs, and forks a Python process for each request.
+
+    python -P fork_server.py CONTROL ROOT
+
+Most of the start of a Python process is spent on imports, which a fork inherits. What Python reads when it starts is
+read here, before the environment of the fork is known: `python_process.py` says which processes cannot come from here.
+
+CONTROL is the descriptor of a socket that keeps messages apart, ROOT the repository. Each message is a request in JSON
+with four descriptors: a socket for the answers, stdin, stdout and stderr. The answers are lines: the pid, then the exit
+code as `subprocess` has it. The server ends when the other end of CONTROL is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+LONGEST_REQUEST = 1 << 17
+ENTRY_POINTS = ("outbox.__main__", "outbox.work")
+PRELOADED = (
+    *ENTRY_POINTS,
+    "aiosqlite",
+    "alembic.command",
+    "alembic.config",
+    "redis.asyncio",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "uvloop",
+)
+
+
+def preload() -> None:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    for name in ENTRY_POINTS:  # a fork runs them as `__main__`
+        del sys.modules[name]
+        package, _, module = name.rpartition(".")
+        delattr(sys.modules[package], module)
+
+
+class ForkServer:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, socket.socket] = {}
+        self._ended, self._end = os.pipe()
+        os.set_blocking(self._end, False)
+        signal.set_wakeup_fd(self._end)
+        self._selector = selectors.DefaultSelector()
+        for file in (self._control, self._ended):
+            self._selector.register(file, selectors.EVENT_READ)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def serve(self) -> dict[str, Any]:
+        """Return in each fork, with its request."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj == self._ended:
+                    os.read(self._ended, 1024)
+                    self._reap()
+                elif request := self._fork():
+                    return request
+
+    def _fork(self) -> dict[str, Any] | None:
+        message, received, _, _ = socket.recv_fds(self._control, LONGEST_REQUEST, 4)
+        if not message:
+            os._exit(0)
+        answers, *descriptors = received
+        client, request = socket.socket(fileno=answers), json.loads(message)
+        pid = os.fork()
+        if pid == 0:
+            client.close()
+            self._become(request, descriptors)
+            return dict(request)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._children[pid] = client
+        client.sendall(f"{pid}\n".encode())
+        return None
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            with self._children.pop(pid) as client:
+                try:
+                    client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+                except OSError:  # the tests do not ask any more
+                    continue
+
+    def _become(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        signal.set_wakeup_fd(-1)
+        for each in (self._selector, self._control, *self._children.values()):
+            each.close()
+        for descriptor in (self._ended, self._end):
+            os.close(descriptor)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in request["ignored_signals"]:
+            signal.signal(number, signal.SIG_IGN)
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if request["terminal"]:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+
+
+def run(request: dict[str, Any], path: list[str]) -> None:
+    """Be ``python -m module arguments…``."""
+    sys.path[:] = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
+    sys.argv[:] = [request["module"], *request["arguments"]]
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        errors = getattr(sys, name).errors
+        stream = os.fdopen(number, mode, encoding="utf-8", errors=errors, closefd=False)
+        if mode == "w":
+            stream.reconfigure(line_buffering=name == "stderr" or stream.isatty(), write_through=unbuffered)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    inherited = list(sys.path)
+    sys.path.insert(0, sys.argv[2])
+    preload()
+    gc.freeze()
+    server = ForkServer(socket.socket(fileno=int(sys.argv[1])))
+    run(server.serve(), inherited)
