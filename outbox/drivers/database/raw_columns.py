@@ -28,7 +28,7 @@ def all_as_stored(table: Table, names: Collection[str]) -> list[ColumnElement[An
     return [as_stored(column) for column in table.c if column.name in names]
 
 
-def values(table: Table, row: Mapping[str, Any], parse_moment: Callable[[Any], datetime]) -> dict[str, Any]:
+def values(table: Table, row: Mapping[str, Any], parse_timestamp: Callable[[Any], datetime]) -> dict[str, Any]:
     """The columns of ``table`` that ``row`` has, by name, each as its type says: bytes, text, number or aware datetime.
     NULL is None in a column that may be NULL."""
     found: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def values(table: Table, row: Mapping[str, Any], parse_moment: Callable[[Any], d
             if (value is None and column.nullable) or isinstance(kind, LargeBinary):
                 found[column.name] = value
             elif isinstance(kind, DateTime):
-                found[column.name] = parse_moment(value)
+                found[column.name] = parse_timestamp(value)
             else:
                 found[column.name] = number(value) if isinstance(kind, Integer) else text(value)
     return found

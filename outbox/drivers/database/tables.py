@@ -1,6 +1,9 @@
 """The tables. An application adds them to its own Alembic with ``target_metadata = [Base.metadata, outbox.metadata]``.
 
-``queue_jobs`` holds live jobs only: waiting, delayed, reserved. What is finished leaves it.
+``queue_jobs`` holds live jobs only: waiting, delayed, reserved. Finished jobs leave it.
+
+A new column is added here and in a migration: INSERTs, claims and the move to the failed jobs and back are made from
+these tables. Code that uses the column reads it from the row of a claim by its name.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ def _ascii(length: int) -> TypeEngine[str]:
     )
 
 
-def _moment() -> TypeEngine[datetime]:
-    """UTC with microseconds, without a zone: what ``UTC_TIMESTAMP(6)`` gives."""
+def _timestamp() -> TypeEngine[datetime]:
+    """UTC with microseconds, without a zone, as ``UTC_TIMESTAMP(6)`` returns it."""
     return DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
@@ -96,13 +99,13 @@ jobs = Table(
     Column("payload", JSON(), nullable=False, info=_BOTH),
     Column("headers", JSON(), nullable=False, info=_BOTH),
     Column("attempts", _small(), nullable=False, info=_CLAIM),
-    Column("available_at", _moment(), nullable=False, info=_CLAIM),
+    Column("available_at", _timestamp(), nullable=False, info=_CLAIM),
     Column("reserved_by", _binary()),
-    Column("reserved_until", _moment()),
-    Column("created_at", _moment(), nullable=False),
+    Column("reserved_until", _timestamp()),
+    Column("created_at", _timestamp(), nullable=False),
     # In no index: a failed attempt writes them, and nothing looks for them.
     Column("last_error", _summary()),
-    Column("last_error_at", _moment()),
+    Column("last_error_at", _timestamp()),
     Index(CLAIM_INDEX, "queue", "priority", "available_at"),
     **_INNODB,
 )
@@ -119,7 +122,7 @@ failed_jobs = Table(
     Column("headers", _long_text(), nullable=False),
     Column("attempts", _small(), nullable=False),
     Column("exception", JSON(), nullable=False),
-    Column("failed_at", _moment(), nullable=False),
+    Column("failed_at", _timestamp(), nullable=False),
     Index("queue_failed_jobs_failed_at", "failed_at"),
     Index("queue_failed_jobs_queue", "queue", "failed_at"),
     **_INNODB,
@@ -147,8 +150,8 @@ workers = Table(
     Column("running", Integer(), nullable=False),
     Column("processed", Integer(), nullable=False),
     Column("failed", Integer(), nullable=False),
-    Column("started_at", _moment(), nullable=False),
-    Column("seen_at", _moment(), nullable=False),
+    Column("started_at", _timestamp(), nullable=False),
+    Column("seen_at", _timestamp(), nullable=False),
     Column("running_jobs", _long_text()),
     **_INNODB,
 )
@@ -157,6 +160,6 @@ pauses = Table(
     "queue_pauses",
     metadata,
     Column("queue", _ascii(64), primary_key=True),
-    Column("paused_at", _moment(), nullable=False),
+    Column("paused_at", _timestamp(), nullable=False),
     **_INNODB,
 )

@@ -40,7 +40,7 @@ class Syntax(ABC):
     def seconds_until(self, moment: str) -> str:
         """Seconds from now to the time ``moment``, as a float. Both are SQL expressions."""
 
-    def parse_moment(self, value: Any) -> datetime:
+    def parse_timestamp(self, value: Any) -> datetime:
         """The aware datetime of a value that a driver returned; 1970 where it is no time."""
         try:
             return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)

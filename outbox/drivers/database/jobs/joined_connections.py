@@ -1,8 +1,8 @@
-"""Sessions on a connection whose transaction others commit.
+"""Sessions on an open connection, whose transaction the application commits.
 
-A session that is given an open connection joins its transaction, and may be closed or forgotten without a commit. What
-it has sent is then committed with that transaction. So are its unwritten jobs: the connection keeps them and writes
-them before it commits, and before it opens or releases a savepoint. It drops them when it rolls back.
+Such a session joins the transaction of its connection, and may be closed or forgotten without a commit. Its statements
+are then committed with that transaction. So are its unwritten jobs: the connection keeps them and writes them before it
+commits, and before it opens or releases a savepoint. It drops them when it rolls back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Entry:
     outer: Transaction | None
     """What the connection was in when the first of them was dispatched."""
     ended: bool = False
-    """Whether the boundary was closed without a commit or a rollback, so that the jobs are the connection's."""
+    """Whether the boundary was closed without a commit or a rollback. The jobs then belong to the connection."""
 
     def is_sent_to(self, connection: Connection) -> bool:
         """Whether the boundary has begun on the connection, so that what ends there ends the boundary."""
@@ -128,7 +128,7 @@ _joined: WeakKeyDictionary[Connection, ReferenceType[JoinedConnection]] = WeakKe
 
 
 def joined_connection(connection: Connection) -> JoinedConnection:
-    """What ``connection`` keeps for the sessions on it."""
+    """The unwritten jobs of the sessions on ``connection``."""
     known = _joined.get(connection)
     joined = None if known is None else known()
     if joined is None:

@@ -1,4 +1,4 @@
-"""What a relay asks of the rows whose jobs are for another store."""
+"""Questions of a relay about rows whose jobs are for another store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def written(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, d
         found: dict[JobId, datetime] = {}
         for some in chunked(keys):
             rows = await connection.execute(database.dialect.by_ids(query, jobs, some))
-            found.update((UUID(bytes=bytes(row.id)), database.dialect.parse_moment(row.created_at)) for row in rows)
+            found.update((UUID(bytes=bytes(row.id)), database.dialect.parse_timestamp(row.created_at)) for row in rows)
         return found
 
     return await database.read(read)

@@ -1,4 +1,4 @@
-"""Jobs that were dispatched in a session and are not written yet."""
+"""Unwritten jobs of a session, and their INSERT."""
 
 from __future__ import annotations
 

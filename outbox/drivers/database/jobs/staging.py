@@ -43,7 +43,7 @@ _BIND: dict[str, Any] = {"mapper": _mapper, "clause": jobs}
 
 @event.listens_for(_mapper, "before_insert")
 def _identify(_: object, __: object, trigger: Any) -> None:
-    """What a flush has met needs an identity. A trigger usually leaves the session before."""
+    """Give a trigger an identity if a flush meets it. It usually leaves the session before."""
     trigger.id = uuid4().bytes
 
 
@@ -51,8 +51,8 @@ _staged: WeakKeyDictionary[SessionTransaction, StagedJobs] = WeakKeyDictionary()
 
 
 def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = local_hub.notify) -> None:
-    """Let ``session`` write ``envelopes`` in its transaction, before anything after them can see the database, and
-    ``announce`` their queues when that has committed.
+    """Stage ``envelopes`` in ``session``, which writes them before any later statement of its transaction. After the
+    commit, ``announce`` is called with their queues.
 
     Raises:
         SessionUnusable: the session has failed, is past its commit, was closed for good, does not begin by itself, has
@@ -70,7 +70,7 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
 
 
 def check_transaction(session: Session) -> Callable[[], Connection]:
-    """What gives the connection of the session's transaction, for statements on ``queue_jobs``.
+    """Check ``session``, and return a function that gives the connection of its transaction.
 
     Raises:
         SessionUnusable: as `stage`.
@@ -140,7 +140,7 @@ def _check(session: Session) -> Engine | Connection:
 
 
 def _why_inactive(session: Session) -> str:
-    # What it refuses this with says it. Nothing is sent, and there is no other public way to tell.
+    # The session's refusal tells why. Nothing is sent, and there is no other public way to know.
     try:
         session.connection(bind_arguments=_BIND)
     except InvalidRequestError as error:
@@ -177,7 +177,7 @@ def _write_staged(session: Session, *_: Any) -> None:
 
 @event.listens_for(Session, "before_commit")
 def _write_before_commit(session: Session) -> None:
-    """Not left to the flush that may follow: a listener that comes later may expunge the trigger."""
+    """A flush may not follow, because a later listener may expunge the trigger."""
     if not _staged:
         return
     # To a session that routes by what it does, this INSERT is part of a flush, as it is in `before_flush`.
@@ -190,7 +190,7 @@ def _write_before_commit(session: Session) -> None:
 
 @event.listens_for(Session, "after_commit")
 def _keep_what_is_left(session: Session) -> None:
-    """Jobs are left only if a listener dispatched them during the commit, and then expunged the trigger."""
+    """Jobs are left only if a listener dispatched them during the commit and then expunged the trigger."""
     boundary = _boundary(session)
     staged = None if boundary is None else _staged.pop(boundary, None)
     if boundary is None or staged is None or not staged.envelopes:
@@ -218,7 +218,7 @@ def _drop_staged(session: Session) -> None:
 
 @event.listens_for(Session, "after_transaction_end")
 def _end(session: Session, transaction: SessionTransaction) -> None:
-    """Closed without a commit or a rollback."""
+    """Drop the jobs of a transaction that was closed without a commit or a rollback."""
     staged = _staged.pop(transaction, None) if _staged else None
     if staged is None or not staged.envelopes:
         return

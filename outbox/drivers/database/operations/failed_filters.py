@@ -1,4 +1,4 @@
-"""Failed jobs by name, error and age: what a filter is in SQL, and groups with their counts."""
+"""Failed jobs by name, error and age: filters as SQL, and groups with their counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MICROSECONDS = 1_000_000
 
 
 async def conditions(database: Database, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
-    """What a row of this database's driver has to meet. The age is measured once, by the database's clock."""
+    """SQL conditions for the rows that match. The age is measured once, by the database's clock."""
     found = [database.origin.condition]
     if queue is not None:
         found.append(failed_jobs.c.queue == queue)
@@ -26,7 +26,7 @@ async def conditions(database: Database, queue: str | None, matching: FailedFilt
     if matching.error is not None:
         found.append(_has_error(database.dialect, matching.error))
     if matching.since is not None:
-        found.append(failed_jobs.c.failed_at >= await timestamp(database, -matching.since))
+        found.append(failed_jobs.c.failed_at >= await time_from_now(database, -matching.since))
     return found
 
 
@@ -40,12 +40,12 @@ def _text(dialect: Dialect, key: str) -> ColumnElement[str]:
     return literal_column(dialect.exception_text(key))
 
 
-async def timestamp(database: Database, seconds: float) -> Any:
-    """The moment that lies so many seconds from now, as the database writes it."""
+async def time_from_now(database: Database, seconds: float) -> Any:
+    """The time ``seconds`` from now by the database's clock, as a parameter."""
     then: ColumnElement[Any] = literal_column(database.dialect.now_plus(str(int(seconds * _MICROSECONDS))))
 
     async def read(connection: AsyncConnection) -> Any:
-        return database.dialect.timestamp(database.dialect.parse_moment(await connection.scalar(select(then))))
+        return database.dialect.timestamp(database.dialect.parse_timestamp(await connection.scalar(select(then))))
 
     return await database.read(read)
 
@@ -68,7 +68,7 @@ async def groups(database: Database, queue: str | None, limit: int, matching: Fa
         .order_by(count.desc(), failed_jobs.c.name, kind)
         .limit(limit)
     )
-    moment_of, text = database.dialect.parse_moment, raw_columns.text
+    moment_of, text = database.dialect.parse_timestamp, raw_columns.text
 
     def group(row: Any) -> FailedGroup:
         names = (text(row.connection), text(row.name), text(row.kind))

@@ -1,4 +1,4 @@
-"""The failed jobs of a connection that is not a database, kept in a database's `queue_failed_jobs`."""
+"""Failed jobs of another store, kept in a database's `queue_failed_jobs`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
 
 
 class FailedJobArchive:
-    """What the driver of the connection ``of`` needs in order to keep its failed jobs here.
+    """Keeps the failed jobs of the connection ``of``.
 
     Raises:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.

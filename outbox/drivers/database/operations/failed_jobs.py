@@ -16,7 +16,7 @@ from outbox.drivers.database.jobs.settlement_plan import load_failure
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.failed_filters import conditions as conditions_of
-from outbox.drivers.database.operations.failed_filters import timestamp
+from outbox.drivers.database.operations.failed_filters import time_from_now
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import FailedFilter
 from outbox.errors import InvalidPayload, JobNotFound
@@ -73,7 +73,7 @@ def _failed_jobs() -> Any:
 
 
 async def locked_jobs(database: Database, connection: AsyncConnection, keys: Sequence[bytes]) -> list[FailedJob]:
-    """What is in rows that this transaction has locked."""
+    """The failed jobs in rows that this transaction has locked."""
     query = database.dialect.by_ids(_failed_jobs(), failed_jobs, keys)
     return _readable(database.dialect, (await connection.execute(query)).mappings())
 
@@ -83,13 +83,13 @@ def _readable(dialect: Dialect, rows: Iterable[Any]) -> list[FailedJob]:
 
 
 def _failed_job(dialect: Dialect, job_id: JobId, row: Any) -> FailedJob:
-    values = raw_columns.values(failed_jobs, row, dialect.parse_moment)
+    values = raw_columns.values(failed_jobs, row, dialect.parse_timestamp)
     failure = _failure(values.pop("exception"))
     return FailedJob(**{**values, "id": job_id, "failure": failure})
 
 
 def _failure(text: str) -> Failure:
-    """Other tools may write rows as well; one that is not as outbox writes them must not hide all others."""
+    """The failure in ``text``. A row that another program wrote otherwise must not hide all others."""
     try:
         failure = load_failure(text)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -153,7 +153,7 @@ async def _put_back(database: Database, keys: Sequence[bytes], *conditions: Colu
 
 
 async def retry_all(database: Database, queue: str | None, matching: FailedFilter) -> int:
-    """Those that had failed when this began, so that a job that fails again at once is not put back again."""
+    """Retry the jobs that had failed when the call began. A job that fails again meanwhile is not retried again."""
 
     async def put_back(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await _put_back(database, keys, *conditions)
@@ -169,7 +169,7 @@ async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
 
 
 async def flush(database: Database, queue: str | None, older_than: float | None, matching: FailedFilter) -> int:
-    """By the database's clock, as it was when this began."""
+    """Delete failed jobs. Their age is measured once, by the database's clock."""
 
     async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         return await BatchDelete(database, failed_jobs, keys, *conditions).run()
@@ -187,7 +187,7 @@ async def sweep(
     """Walk once, in the order of the key, over the jobs (of a queue) that match and failed at least ``age`` seconds
     ago, and ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act``
     repeats."""
-    horizon = await timestamp(database, -age)
+    horizon = await time_from_now(database, -age)
     conditions = [failed_jobs.c.failed_at <= horizon, *await conditions_of(database, queue, matching)]
     done = 0
     last = b""

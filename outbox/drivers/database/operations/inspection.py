@@ -93,7 +93,7 @@ def readable(dialect: Dialect, rows: Iterable[Any]) -> list[StoredJob]:
 
 
 def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
-    values = raw_columns.values(jobs, row, dialect.parse_moment)
+    values = raw_columns.values(jobs, row, dialect.parse_timestamp)
     return StoredJob(**{**values, "id": job_id, "state": JobState(row["state"])})
 
 
@@ -165,7 +165,7 @@ async def now(database: Database) -> datetime:
     query = select(now_of(database.dialect))
 
     async def read(connection: AsyncConnection) -> datetime:
-        return database.dialect.parse_moment(await connection.scalar(query))
+        return database.dialect.parse_timestamp(await connection.scalar(query))
 
     return await database.read(read)
 

@@ -1,4 +1,4 @@
-"""Pages of live jobs for an operator: read along the claim index, a bounded number of rows each."""
+"""Pages of live jobs for an operator. A page reads a bounded number of rows along the claim index."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ async def _end(connection: AsyncConnection, dialect: Dialect, part: Sequence[Col
         return None
     # Of a row that has no id, all others of its moment are passed over.
     job_id = raw_columns.job_id(row.id) or _LAST_ID
-    moment = dialect.parse_moment(row.available_at)
+    moment = dialect.parse_timestamp(row.available_at)
     return JobPlace(raw_columns.text(row.queue), raw_columns.number(row.priority), moment, job_id)

@@ -61,7 +61,7 @@ async def list_workers(database: Database) -> list[WorkerStatus]:
 
 
 def _status(database: Database, row: Any) -> WorkerStatus:
-    values = raw_columns.values(workers, row, database.dialect.parse_moment)
+    values = raw_columns.values(workers, row, database.dialect.parse_timestamp)
     if not isinstance(values["id"], bytes):
         values["id"] = raw_columns.text(values["id"]).encode("utf-8", "replace")
     del values["seen_at"]
