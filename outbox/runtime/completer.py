@@ -12,8 +12,9 @@ from outbox import clock
 from outbox.drivers.base import Settled
 from outbox.errors import BackendUnavailable
 from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.removal import none_removed
 from outbox.runtime.refused_settlements import SetAside

@@ -12,10 +12,11 @@ from outbox import clock
 from outbox.drivers.base import BlockingClaimRequest, Claim, Driver, NextDue, Settled
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events, JobCancelled, LeaseLost
+from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
 from outbox.runtime.claimer import Claimer
 from outbox.runtime.completer import Completer
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation, is_suspect

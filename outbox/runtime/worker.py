@@ -25,13 +25,14 @@ from outbox.events import (
     WorkerStopping,
 )
 from outbox.ids import new_token
+from outbox.middleware.interruption import Interruption
+from outbox.middleware.thread_call import Threads
 from outbox.runtime.availability import LOOK
 from outbox.runtime.consumer import Consumer
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation
-from outbox.runtime.execution.threads import Threads
 from outbox.runtime.heartbeat import Heartbeat, running_jobs
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, TypeVar
 
 from outbox import clock
 from outbox.drivers.base import Claim
 from outbox.events import JobEvent
 from outbox.job import Job
-from outbox.runtime.execution.handler_call import HandlerCall
+from outbox.middleware.cancellation import HandlerCall
+from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.protected_task import ProtectedTask
+from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settlement import Fence, Settlement
 
 _E = TypeVar("_E", bound=JobEvent)
-
-
-class Interruption(Enum):
-    """Why a handler is told to stop, which decides how its attempt ends."""
-
-    TIMEOUT = "its timeout has passed"
-    """The attempt has failed; it counts."""
-    LEASE_LOST = "its lease is lost"
-    """Somebody else may own the job. Nothing is written."""
-    CANCELLED = "an operator removed the job"
-    """Its row disappeared while the lease was alive, so that no other worker has it. Nothing is written."""
-    UNREACHABLE = "its lease cannot be renewed, because the store does not answer"
-    """The job is handed back as soon as the store answers. If it has another owner by then, the fence sees to it that
-    nothing happens."""
-    SHUTDOWN = "the worker stops"
-    """The job is handed back at once; the attempt does not count."""
-
-    @property
-    def final(self) -> bool:
-        """Whether the store has nothing left under this claim's token."""
-        return self in _FINAL
-
-
-_FINAL = (Interruption.LEASE_LOST, Interruption.CANCELLED)
 
 
 class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_call", "_on_end", "claim", "connection", "deadline", "ended", "error", "interruption", "job", "overdue",
-        "seconds", "settlement", "started", "task", "timeout",
+        "_on_end", "call", "claim", "connection", "deadline", "ended", "error", "interruption", "job", "overdue",
+        "policy", "seconds", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -71,7 +49,12 @@ class Attempt:
         """How it ended; None while it has not, and when nothing may be written."""
         self.ended = False
         self._on_end = on_end
-        self._call: HandlerCall | None = None
+        self.call: HandlerCall | None = None
+        """What an interruption stops, while the handler runs."""
+        self.policy: RetryPolicy | None = None
+        """None until the job class is known."""
+        self.timer: TimerHandle | None = None
+        """Interrupts the attempt when its time is up."""
 
     @property
     def fence(self) -> Fence:
@@ -80,12 +63,13 @@ class Attempt:
     @property
     def blocks_loop(self) -> bool:
         """Whether it may be what keeps the loop from running: it is being loaded, or its handler is a coroutine."""
-        return not self.ended and (self._call is None or not self._call.in_thread)
+        return not self.ended and (self.call is None or not self.call.in_thread)
 
-    def begin(self, call: HandlerCall, timeout: float) -> None:
+    def begin(self, call: HandlerCall) -> None:
         """``call`` is about to run the handler, and is what an interruption stops."""
-        self._call = call
-        self.timeout = timeout
+        self.call = call
+        if self.policy is not None:
+            self.timeout = self.policy.timeout
         self.started = clock.now()
 
     def interrupt(self, reason: Interruption) -> None:
@@ -95,8 +79,8 @@ class Attempt:
             return
         if self.interruption is None or reason.final:
             self.interruption = reason
-        if self._call is not None:
-            self._call.stop()
+        if self.call is not None:
+            self.call.stop()
 
     def end(self, settlement: Settlement | None) -> None:
         """The attempt is over, with this settlement to be written, or None where nothing may be. The first call counts:
@@ -106,7 +90,10 @@ class Attempt:
         self.ended = True
         self.settlement = settlement
         # It refers back here, and a circle waits for the garbage collector.
-        self._call = None
+        self.call = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         if self.started is not None:
             self.seconds = clock.now() - self.started
         self._on_end(self)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
-from functools import partial
 
-from outbox import clock, registry
-from outbox.drivers.base import Claim
-from outbox.envelope import Headers, deserialize
-from outbox.errors import AttemptsExhausted, InvalidPayload, JobError, JobTimeout
-from outbox.events import Events, JobOverdue, JobStarted
-from outbox.job import Deleted, Failed, Job, JobContext, Released, Snoozed
-from outbox.runtime.execution.attempt import Attempt, Interruption
-from outbox.runtime.execution.handler_call import CANCEL_STEPS, HandlerCall
+from outbox.errors import AttemptsExhausted, JobTimeout
+from outbox.events import Events, JobOverdue
+from outbox.job import Failed, Released, Snoozed
+from outbox.middleware.cancellation import CANCEL_STEPS
+from outbox.middleware.interruption import Interruption
+from outbox.middleware.results import HandlerResult
+from outbox.middleware.stack import HandlerStack
+from outbox.middleware.thread_call import Threads
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.isolation import is_suspect
 from outbox.runtime.execution.retry_policy import RetryPolicy
-from outbox.runtime.execution.threads import Threads
-from outbox.runtime.execution.timeouts import Timeouts
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure, Settlement
 
@@ -42,79 +40,48 @@ class Executor:
         self, options: WorkerOptions, threads: Threads, events: Events, patience: Sequence[float] = CANCEL_STEPS
     ) -> None:
         self._default = RetryPolicy.default(options)
-        self._threads = threads
         self._events = events
-        self._patience = patience
-        self._timeouts = Timeouts()
+        self._stack = HandlerStack(self._default, threads, events, cancel_steps=patience, give_up=self._give_up)
 
     async def run(self, attempt: Attempt) -> Settlement | None:
         """Make the attempt, in the current task. None means that nothing may be written.
 
         An attempt that is given up because its handler does not stop ends before this returns, through ``attempt.end``.
         """
-        if attempt.deadline <= clock.now():
-            # Claimed long ago: a handler kept the loop busy, or the process was frozen.
-            attempt.interrupt(Interruption.LEASE_LOST)
-        if attempt.interruption is not None:
-            return self._interrupted(attempt, self._default, None)
+        result, raised = HandlerResult(), None
         try:
-            policy = self._prepare(attempt)
-        except JobError as error:
-            return _failed(attempt, error)
-        assert attempt.job is not None  # noqa: S101 - for the type checker: prepared
-        call = HandlerCall(self._threads, partial(self._give_up, attempt, policy), self._patience, attempt.task)
-        attempt.begin(call, policy.timeout)
-        if self._events.wants(JobStarted):
-            self._events.emit(attempt.event(JobStarted, attempt.claim.rescued))
-        if policy.timeout > 0:
-            self._timeouts.watch(attempt)
-        raised: BaseException | None = None
-        try:
-            await call.run(attempt.job.handle)  # type: ignore[attr-defined]
+            result = await self._stack.of(attempt.claim.name)(attempt)
         except BaseException as error:  # noqa: BLE001 - a job cannot end the worker, not even with SystemExit
             raised = error
-        finally:
-            self._timeouts.forget(attempt)
-        return self._outcome(attempt, policy, raised)
+        return self._outcome(attempt, result, raised)
 
-    def _prepare(self, attempt: Attempt) -> RetryPolicy:
-        """The row made into a job.
-
-        Attempts are counted before the payload is touched: a payload whose validation kills the process must come to
-        its end, too.
-
-        Raises:
-            JobError: it cannot be run.
-        """
-        claim = attempt.claim
-        kind = registry.resolve(claim.name)
-        policy = self._default.of(kind, Headers.load(claim.headers))
-        if claim.attempt > policy.max_tries:
-            raise _exhausted(claim, policy)
-        attempt.job = load(attempt, policy)
-        return policy
-
-    def _outcome(self, attempt: Attempt, policy: RetryPolicy, raised: BaseException | None) -> Settlement | None:
-        assert attempt.job is not None  # noqa: S101 - for the type checker: it has run
-        decision = attempt.job.context.decision
-        if attempt.interruption is not None and attempt.interruption.final:
-            return None
-        if attempt.interruption is not None and (raised is not None or decision is None):
+    def _outcome(self, attempt: Attempt, result: HandlerResult, raised: BaseException | None) -> Settlement | None:
+        policy = attempt.policy or self._default
+        if attempt.interruption is not None and (raised is not None or result.settled or result.decision is None):
             return self._interrupted(attempt, policy, raised)
+        if raised is not None:
+            return self._raised(attempt, policy, raised)
+        decision = result.decision
+        if decision is None:
+            return Settlement.completed(attempt.fence)
         if isinstance(decision, Failed):
             return _failed(attempt, decision.error)
-        if isinstance(raised, CancelledError) and attempt.task and attempt.task.cancelled_by_other:
-            # Another job cancelled every task that it found, and what this one waited for was among them.
-            return Settlement.snoozed(attempt.fence)
-        if raised is not None:
-            return _retried(attempt, policy, raised)
         if isinstance(decision, Snoozed):
             return Settlement.snoozed(attempt.fence, decision.delay)
         if isinstance(decision, Released):
             return _released(attempt, policy, decision.delay)
-        if isinstance(decision, Deleted):
-            return Settlement.cancelled(attempt.fence)
-        return Settlement.completed(attempt.fence)
+        return Settlement.cancelled(attempt.fence)
+
+    def _raised(self, attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
+        if attempt.started is None:
+            return _failed(attempt, error)
+        decision = attempt.job.context.decision if attempt.job is not None else None
+        if isinstance(decision, Failed):
+            return _failed(attempt, decision.error)
+        if isinstance(error, CancelledError) and attempt.task and attempt.task.cancelled_by_other:
+            # Another job cancelled every task that it found, and what this one waited for was among them.
+            return Settlement.snoozed(attempt.fence)
+        return _retried(attempt, policy, error)
 
     def _interrupted(self, attempt: Attempt, policy: RetryPolicy, raised: BaseException | None) -> Settlement | None:
         match attempt.interruption:
@@ -132,51 +99,11 @@ class Executor:
             case _:
                 return None
 
-    def _give_up(self, attempt: Attempt, policy: RetryPolicy) -> None:
+    def _give_up(self, attempt: Attempt) -> None:
         reason = attempt.interruption.value if attempt.interruption else "it was told to stop"
         attempt.overdue = True
         self._events.emit(attempt.event(JobOverdue, reason))
-        attempt.end(self._interrupted(attempt, policy, None))
-
-
-def load(attempt: Attempt, policy: RetryPolicy) -> Job:
-    """The job of a row, with its context, whatever the validators of its class do.
-
-    Raises:
-        UnknownJob: its name is not registered.
-        InvalidPayload: no job can be made of it.
-    """
-    claim = attempt.claim
-    try:
-        job = deserialize(claim.name, claim.payload)
-    except JobError:
-        raise
-    except BaseException as error:
-        raise InvalidPayload(
-            f"{claim.name}: loading the payload raised {type(error).__name__}, which is not a validation error: "
-            f"{Failure.of(error).message}"
-        ) from error
-    job.run_in(
-        JobContext(
-            job_id=claim.fence.job_id,
-            attempt=claim.attempt,
-            max_tries=policy.max_tries,
-            queue=claim.queue,
-            connection=attempt.connection,
-        )
-    )
-    return job
-
-
-def _exhausted(claim: Claim, policy: RetryPolicy) -> AttemptsExhausted:
-    """How many attempts there were is known, and how the last one ended; of the others, not which were ordinary
-    retries."""
-    times = claim.attempt - 1
-    last = ": the last time, the worker that ran it died, froze or lost its connection before the job ended"
-    return AttemptsExhausted(
-        f"{claim.name}: retried, released or lease ended {times} time{'s' if times != 1 else ''} in all, "
-        f"with max_tries {policy.max_tries}{last if claim.rescued else ''}"
-    )
+        attempt.end(self._interrupted(attempt, attempt.policy or self._default, None))
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:

@@ -11,12 +11,12 @@ from outbox.envelope import Headers
 from outbox.errors import JobError
 from outbox.events import Events, HookFailed
 from outbox.job import Job
+from outbox.middleware.cancellation import CANCEL_STEPS, HandlerCall
+from outbox.middleware.context import load_job
+from outbox.middleware.thread_call import Threads, run
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.execution.executor import load
-from outbox.runtime.execution.handler_call import CANCEL_STEPS, HandlerCall
 from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.execution.retry_policy import RetryPolicy
-from outbox.runtime.execution.threads import Threads
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure
@@ -67,7 +67,8 @@ class FailedHooks:
 
     async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
         stuck = False
-        enter_job(cast("ProtectedTask", asyncio.current_task()))
+        task = cast("ProtectedTask", asyncio.current_task())
+        enter_job(task)
 
         def give_up() -> None:
             nonlocal stuck
@@ -75,20 +76,21 @@ class FailedHooks:
             self._report(attempt, TimeoutError("failed() was told to stop, and does not"))
             self._slots.mark_stuck()
 
-        call = HandlerCall(self._threads, give_up, self._patience)
+        call = HandlerCall(give_up, self._patience, task)
         self._calls.add(call)
         timer: asyncio.TimerHandle | None = None
         try:
             policy = self._default.of(kind, Headers.load(attempt.claim.headers))
             # Not loaded yet where attempts were used up before this one.
-            job = attempt.job or load(attempt, policy)
+            job = attempt.job or load_job(kind, attempt.claim, attempt.connection, policy.max_tries)
             if policy.timeout > 0:
                 timer = asyncio.get_running_loop().call_later(policy.timeout, call.stop)
-            await call.run(job.failed, attempt.error)  # type: ignore[attr-defined]
+            await run(self._threads, call, job.failed, attempt.error)  # type: ignore[attr-defined]
         except BaseException as error:  # noqa: BLE001 - a hook cannot end the worker, not even with SystemExit
             if not stuck:
                 self._report(attempt, error)
         finally:
+            call.end()
             self._calls.discard(call)
             if timer is not None:
                 timer.cancel()

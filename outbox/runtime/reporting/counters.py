@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.middleware.interruption import Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
 
 

@@ -18,10 +18,11 @@ from outbox.events import (
     SettlementsAbandoned,
 )
 from outbox.job import Job
+from outbox.middleware.interruption import Interruption
 from outbox.runtime import completer as module
 from outbox.runtime.availability import RENEW, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.settlement import Outcome, Settlement
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until

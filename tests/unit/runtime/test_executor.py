@@ -17,10 +17,11 @@ from outbox.drivers.base import Claim
 from outbox.envelope import Headers
 from outbox.events import JobOverdue, JobStarted
 from outbox.job import Job
+from outbox.middleware.interruption import Interruption
+from outbox.middleware.thread_call import Threads
 from outbox.options import JobOptions
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import OVERDUE_DELAY, Executor
-from outbox.runtime.execution.threads import Threads
 from outbox.settings import WorkerOptions
 from outbox.settlement import Outcome, Settlement
 from tests.unit.runtime.memory import Recorder, claim_of, until

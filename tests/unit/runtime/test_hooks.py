@@ -12,9 +12,9 @@ import pytest
 from outbox.drivers.base import Claim
 from outbox.events import HookFailed
 from outbox.job import Job
+from outbox.middleware.thread_call import Threads
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.failed_hook import FailedHooks
-from outbox.runtime.execution.threads import Threads
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
 from tests.unit.runtime.memory import Recorder, claim_of, until

@@ -10,8 +10,9 @@ import pytest
 from outbox import clock
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job
+from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
-from outbox.runtime.execution.attempt import Attempt, Interruption
+from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.renewal import Renewal

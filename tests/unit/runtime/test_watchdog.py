@@ -13,9 +13,8 @@ import pytest
 from outbox import clock
 from outbox.events import LoopBlocked, WorkerKilled
 from outbox.job import Job
+from outbox.middleware.cancellation import HandlerCall
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.execution.handler_call import HandlerCall
-from outbox.runtime.execution.threads import Threads
 from outbox.runtime.process.exit_codes import ExitCode, Reason
 from outbox.runtime.process.stop_request import StopRequest
 from outbox.runtime.process.watchdog import Watchdog
@@ -77,7 +76,8 @@ class Watched:
 
     def attempt(self, timeout: float) -> Attempt:
         attempt = Attempt(claim_of(Blocks()), "memory", lambda attempt: None)
-        attempt.begin(HandlerCall(Threads(), lambda: None), timeout)
+        attempt.begin(HandlerCall(lambda: None))
+        attempt.timeout = timeout
         self.attempts.append(attempt)
         return attempt
 

@@ -1,14 +1,64 @@
-"""Threads in which plain functions of jobs run."""
+"""Calls the code of a job: coroutine functions in the current task, plain functions in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from outbox.middleware.results import HandlerResult
+
+if TYPE_CHECKING:
+    from outbox.job import Job
+    from outbox.middleware.cancellation import HandlerCall
+    from outbox.middleware.results import Handler
+    from outbox.runtime.execution.attempt import Attempt
+
+
+def handler(kind: type[Job], threads: Threads) -> Handler:
+    """The innermost link: calls ``handle``."""
+
+    async def call_coroutine(attempt: Attempt) -> HandlerResult:
+        job: Any = attempt.job
+        return HandlerResult(await job.handle(), job.context.decision)
+
+    async def call_plain(attempt: Attempt) -> HandlerResult:
+        job: Any = attempt.job
+        assert attempt.call is not None  # noqa: S101 - for the type checker: begun
+        return HandlerResult(await _run_in_thread(threads, attempt.call, job.handle), job.context.decision)
+
+    return call_coroutine if inspect.iscoroutinefunction(kind.handle) else call_plain  # type: ignore[attr-defined]
+
+
+async def run(threads: Threads, call: HandlerCall, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function of either kind, as ``call``.
+
+    Raises:
+        BaseException: whatever the function raises; told to stop, a coroutine function usually raises
+            `asyncio.CancelledError` and a plain one `Interrupted`.
+    """
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    return await _run_in_thread(threads, call, function, *arguments)
+
+
+async def _run_in_thread(threads: Threads, call: HandlerCall, function: Callable[..., Any], *arguments: Any) -> Any:
+    thread = threads.call(function, *arguments)
+    call.enter_thread(thread.interrupt)
+    try:
+        value, error = await thread.returned
+    finally:
+        call.leave_thread()
+    if error is not None:
+        raise error
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(f"{function.__qualname__} is a generator: nothing in it has run; remove its `yield`")
+    return await value if inspect.isawaitable(value) else value
 
 
 class Interrupted(BaseException):

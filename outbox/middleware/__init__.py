@@ -1,0 +1,1 @@
+"""The links of the handler stack, one file per concern."""

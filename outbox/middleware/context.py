@@ -1,0 +1,84 @@
+"""Makes a job of a claimed row, and gives it its context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from outbox.envelope import NO_HEADERS, Headers
+from outbox.errors import AttemptsExhausted, InvalidPayload, JobError
+from outbox.job import Job, JobContext
+from outbox.payload import load
+from outbox.settlement import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from outbox.drivers.base import Claim
+    from outbox.middleware.results import Handler, HandlerResult
+    from outbox.runtime.execution.attempt import Attempt
+    from outbox.runtime.execution.retry_policy import RetryPolicy
+
+
+def link(call_next: Handler, kind: type[Job], default: RetryPolicy) -> Handler:
+    of_class = default.of(kind, NO_HEADERS)
+
+    def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
+        """
+        Raises:
+            JobError: the row cannot be run. Attempts are counted before the payload is touched: a payload whose
+                validation kills the process must come to its end, too.
+        """
+        claim = attempt.claim
+        headers = Headers.load(claim.headers)
+        attempt.policy = policy = of_class if headers is NO_HEADERS else default.of(kind, headers)
+        if claim.attempt > policy.max_tries:
+            raise _exhausted(claim, policy)
+        attempt.job = load_job(kind, claim, attempt.connection, policy.max_tries)
+        return call_next(attempt)
+
+    return prepare
+
+
+def refusing(error: JobError) -> Handler:
+    """In place of a chain, for rows that have no job class."""
+
+    def refuse(_: Attempt) -> Awaitable[HandlerResult]:
+        raise error
+
+    return refuse
+
+
+def load_job(kind: type[Job], claim: Claim, connection: str, max_tries: int) -> Job:
+    """
+    Raises:
+        InvalidPayload: no job can be made of the row, whatever the validators of its class do.
+    """
+    try:
+        job = load(kind, claim.name, claim.payload)
+    except JobError:
+        raise
+    except BaseException as error:
+        raise InvalidPayload(
+            f"{claim.name}: loading the payload raised {type(error).__name__}, which is not a validation error: "
+            f"{Failure.of(error).message}"
+        ) from error
+    job.run_in(
+        JobContext(
+            job_id=claim.fence.job_id,
+            attempt=claim.attempt,
+            max_tries=max_tries,
+            queue=claim.queue,
+            connection=connection,
+        )
+    )
+    return job
+
+
+def _exhausted(claim: Claim, policy: RetryPolicy) -> AttemptsExhausted:
+    """The row tells how many attempts there were and how the last one ended, and not how the others ended."""
+    times = claim.attempt - 1
+    last = ": the last time, the worker that ran it died, froze or lost its connection before the job ended"
+    return AttemptsExhausted(
+        f"{claim.name}: retried, released or lease ended {times} time{'s' if times != 1 else ''} in all, "
+        f"with max_tries {policy.max_tries}{last if claim.rescued else ''}"
+    )

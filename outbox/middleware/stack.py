@@ -1,0 +1,58 @@
+"""The handler stack: what surrounds ``handle`` of a job, built once per job class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from outbox import registry
+from outbox.errors import JobError
+from outbox.events import Events
+from outbox.job import Job
+from outbox.middleware import cancellation, context, expiry, started, thread_call, timeouts
+from outbox.middleware.results import Handler
+
+if TYPE_CHECKING:
+    from outbox.runtime.execution.attempt import Attempt
+    from outbox.runtime.execution.retry_policy import RetryPolicy
+
+
+class HandlerStack:
+    """Builds and keeps the chain of links of each job class."""
+
+    def __init__(
+        self,
+        default: RetryPolicy,
+        threads: thread_call.Threads,
+        events: Events,
+        *,
+        cancel_steps: Sequence[float],
+        give_up: Callable[[Attempt], None],
+    ) -> None:
+        self._default = default
+        self._threads = threads
+        self._events = events
+        self._cancel_steps = cancel_steps
+        self._give_up = give_up
+        self._timeouts = timeouts.Timeouts()
+        self._chains: dict[type[Job], Handler] = {}
+
+    def of(self, name: str) -> Handler:
+        """The chain for jobs that were stored under ``name``. For an unknown name, it raises `UnknownJob`."""
+        try:
+            kind = registry.resolve(name)
+        except JobError as error:
+            return expiry.link(context.refusing(error))
+        chain = self._chains.get(kind)
+        if chain is None:
+            chain = self._chains[kind] = self._build(kind)
+        return chain
+
+    def _build(self, kind: type[Job]) -> Handler:
+        """Read from the bottom: the last line is the outermost link."""
+        chain = thread_call.handler(kind, self._threads)
+        chain = timeouts.link(chain, self._timeouts)
+        chain = started.link(chain, self._events)
+        chain = cancellation.link(chain, self._cancel_steps, self._give_up)
+        chain = context.link(chain, kind, self._default)
+        return expiry.link(chain)
