@@ -41,9 +41,6 @@ from outbox.runtime.reporting.logs import EventLog
 _SELDOM = 1.0
 """Seconds between two looks at what costs more to look at."""
 
-_SHARE = 0.02
-"""Share of the time that checks may take. Their system calls hand the interpreter's lock to other threads."""
-
 _SUSPECTS, _NAMES = 50, 10
 
 _LIMITS = tuple(
@@ -91,8 +88,6 @@ class ProcessState:
         self._suspects: list[Attempt] = []
         self._reported: dict[str, float] = {}
         self._looking = False
-        self._not_before = 0.0
-        """When the next look at everything is affordable."""
         self._looked = 0.0
         self._unseen = False
         """Whether a job has ended since."""
@@ -134,16 +129,12 @@ class ProcessState:
         return tuple(f"{attempt.claim.name} {attempt.fence.job_id}" for attempt in tuple(self._suspects))
 
     def job_ended(self, attempt: Attempt) -> None:
-        """Look at everything, once for all jobs that end in this turn of the loop, and soon after if that was often."""
+        """Look at everything, once for all jobs that end in this turn of the loop."""
         if len(self._suspects) < _SUSPECTS:
             self._suspects.append(attempt)
         if not self._looking:
             self._looking = True
-            loop, wait = asyncio.get_running_loop(), self._not_before - clock.now()
-            if wait > 0:
-                loop.call_later(wait, self._look_at_all)
-            else:
-                loop.call_soon(self._look_at_all)
+            asyncio.get_running_loop().call_soon(self._look_at_all)
 
     def look(self) -> None:
         """Look at what must not wait until a job ends, and now and then at what costs more to look at."""
@@ -155,11 +146,9 @@ class ProcessState:
         self._report_all(changes)
 
     def _look_at_all(self) -> None:
-        self._looking, self._unseen, begun = False, True, clock.now()
+        self._looking, self._unseen = False, True
         self._report_all([*self._urgent(), *self._shared()])
         self._suspects.clear()
-        ended = clock.now()
-        self._not_before = ended + (ended - begun) / _SHARE
 
     def _report_all(self, changes: list[Change]) -> None:
         for what, action in changes:
