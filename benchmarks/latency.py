@@ -37,8 +37,8 @@ QUEUE = "benchmark.latency"
 PATIENCE = 20.0
 PERCENTS = (50, 95, 99)
 
-_SOCKET = "OUTBOX_BENCHMARK_SOCKET"
-_WARM_UP = 20
+SOCKET = "OUTBOX_BENCHMARK_SOCKET"
+WARM_UP = 20
 """Jobs that are not counted: the first ones open connections and compile what Python has not compiled yet."""
 
 
@@ -57,7 +57,7 @@ class Arrives(Job):
 
 def _report(message: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-        line.sendto(message.encode(), os.environ[_SOCKET])
+        line.sendto(message.encode(), os.environ[SOCKET])
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ async def measure(
             configure(database_url=url, redis_url=redis_url)
         stack.push_async_callback(_forget)
         send = _alone if is_redis else await stack.enter_async_context(_in_transactions(url))
-        environment[_SOCKET] = str(directory / "arrivals")
+        environment[SOCKET] = str(directory / "arrivals")
         woken_by = await stack.enter_async_context(_worker(directory, environment, wake, processes))
         return await _run(Latencies(woken_by), send, line, jobs, interval)
 
@@ -170,7 +170,7 @@ async def _worker(directory: Path, environment: dict[str, str], wake: str, proce
 
 async def _run(found: Latencies, send: Dispatch, line: socket.socket, jobs: int, interval: float) -> Latencies:
     loop = asyncio.get_running_loop()
-    for number in range(-_WARM_UP, jobs):
+    for number in range(-WARM_UP, jobs):
         await asyncio.sleep(interval)
         begun, ended = await send(Arrives(number=number))
         async with asyncio.timeout(PATIENCE):

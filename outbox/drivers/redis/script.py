@@ -10,6 +10,9 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
+_SIGNS = b"01begln"
+"""The characters with which scripts answer for a job."""
+
 _FOLDER = files(__package__) / "scripts"
 
 
@@ -64,9 +67,9 @@ def signs(answer: bytes, count: int) -> str:
     Raises:
         redis.exceptions.InvalidResponse: it says something else.
     """
-    if len(answer) != count:
+    if len(answer) != count or answer.strip(_SIGNS):
         raise InvalidResponse(f"{answer!r:.100} is no answer about {count} jobs")
-    return answer.decode("ascii", "replace")
+    return answer.decode("ascii")
 
 
 def command(*words: Any) -> Call:

@@ -13,20 +13,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import hiredis
 from redis import exceptions
 
 from outbox.drivers.redis.connection.guarded import abandon, connection_failures
 from outbox.loop_cleanup import drop_transport
 
-_END = b"\r\n"
-_BULK, _LIST, _INTEGER, _ERROR, _NULL = b"$*:-_"
-# Without simple strings: neither scripts nor subscriptions are answered with one, but other programs speak so.
-_KINDS = frozenset(b"$*:-_")
-
-_LONGEST_LINE = 65_536
-"""Bytes. No server says as much in a line; what is longer comes from something that is no Redis."""
-
-# As redis-py has them. Others are known by their words: `faults.py`.
+# As redis-py has them. Others are known by their words: `errors.py`.
 _ERRORS = {
     "NOSCRIPT": exceptions.NoScriptError,
     "READONLY": exceptions.ReadOnlyError,
@@ -49,79 +42,22 @@ class Answers:
     """What the bytes of a server say: bytes, integers, lists, None, and errors as exceptions."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
-        # Lists that are not complete, each with how many it will have.
-        self._open: list[tuple[list[Any], int]] = []
+        self._reader = hiredis.Reader(replyError=_error)
 
     def feed(self, data: bytes) -> list[Any]:
-        """What has become complete with this ``data``.
+        """The answers that this ``data`` completes.
 
         Raises:
             redis.exceptions.InvalidResponse: it is not what a Redis says.
         """
         complete: list[Any] = []
-        received, at = self._bytes, 0
-        received += data
-        while (end := self._end_of_line(at)) >= 0:
-            kind, next_at = received[at], end + 2
-            value: Any = bytes(received[at + 1 : end])
-            if kind == _BULK:
-                length = _number(value)
-                if length >= 0:
-                    next_at += length + 2
-                    if next_at > len(received):
-                        break
-                value = bytes(received[end + 2 : next_at - 2]) if length >= 0 else None
-            elif kind == _LIST:
-                length = _number(value)
-                value = [] if length >= 0 else None
-                if length > 0:
-                    self._open.append((value, length))
-                    at = next_at
-                    continue
-            else:
-                value = _scalar(kind, value)
-            at = next_at
-            self._place(value, complete)
-        del received[:at]
+        try:
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not False:
+                complete.append(answer)
+        except hiredis.ProtocolError:
+            raise exceptions.InvalidResponse(f"{data[:60]!r} is not what a Redis says") from None
         return complete
-
-    def _end_of_line(self, at: int) -> int:
-        """Negative as long as it has not been received."""
-        received = self._bytes
-        if at >= len(received):
-            return -1
-        end = received.find(_END, at)
-        if received[at] not in _KINDS or (end < 0 and len(received) - at > _LONGEST_LINE):
-            raise _no_redis(received[at:])
-        return end
-
-    def _place(self, value: Any, complete: list[Any]) -> None:
-        while self._open:
-            items, length = self._open[-1]
-            items.append(value)
-            if len(items) < length:
-                return
-            value = items
-            self._open.pop()
-        complete.append(value)
-
-
-def _scalar(kind: int, line: bytes) -> Any:
-    if kind == _INTEGER:
-        return _number(line)
-    return _error(line.decode("utf-8", "replace")) if kind == _ERROR else None
-
-
-def _number(digits: bytes) -> int:
-    try:
-        return int(digits)
-    except ValueError:
-        raise _no_redis(digits) from None
-
-
-def _no_redis(data: bytes | bytearray) -> exceptions.InvalidResponse:
-    return exceptions.InvalidResponse(f"{bytes(data[:60])!r} is not what a Redis says")
 
 
 def _error(text: str) -> exceptions.RedisError:
