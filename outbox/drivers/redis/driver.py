@@ -53,10 +53,10 @@ class RedisDriver:
     ) -> None:
         self.name = name
         self._store = open_store(url, 2 * pool_size)
-        self._whereabouts = JobLocator(self._store)
-        self._standing = BlockingClaim(PubSub(url))
+        self._locator = JobLocator(self._store)
+        self._blocking_claim = BlockingClaim(PubSub(url))
         self._unconfirmed = Unconfirmed()
-        self._parking = CrossSlotJobs(self._store)
+        self._cross_slot_jobs = CrossSlotJobs(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
 
@@ -76,9 +76,9 @@ class RedisDriver:
 
     async def close(self) -> None:
         with suppress(OutboxError):
-            await claim_module.give_back_unconfirmed(self._store, self._whereabouts, self._unconfirmed, name=self.name)
+            await claim_module.give_back_unconfirmed(self._store, self._locator, self._unconfirmed, name=self.name)
         await self._failed.close()
-        await self._standing.hang_up()
+        await self._blocking_claim.unsubscribe()
         await self._store.close()
 
     def drop(self) -> None:
@@ -102,7 +102,7 @@ class RedisDriver:
         short_jobs: bool = False,  # noqa: ARG002 - to hold a job costs the same for however long
     ) -> list[Claim]:
         return await claim_module.claim(
-            self._store, self._whereabouts, self._standing, self._unconfirmed, queues, limit, lease, name=self.name
+            self._store, self._locator, self._blocking_claim, self._unconfirmed, queues, limit, lease, name=self.name
         )
 
     async def fail_unreadable(self) -> int:
@@ -111,26 +111,26 @@ class RedisDriver:
 
     async def cancel_blocking_claim(self) -> list[Claim]:
         return await claim_module.cancel_blocking_claim(
-            self._store, self._whereabouts, self._standing, self._unconfirmed, name=self.name
+            self._store, self._locator, self._blocking_claim, self._unconfirmed, name=self.name
         )
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
-        return await claim_module.extend(self._store, self._whereabouts, fences, lease)
+        return await claim_module.extend(self._store, self._locator, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         settled = await settle_module.settle(
-            self._store, self._whereabouts, self._unconfirmed, self._parking, self.name, settlements
+            self._store, self._locator, self._unconfirmed, self._cross_slot_jobs, self.name, settlements
         )
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
         return settled
 
     async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
-        return await claim_module.next_due(self._store, self._standing, self._unconfirmed, queues, waiting)
+        return await claim_module.next_due(self._store, self._blocking_claim, self._unconfirmed, queues, waiting)
 
     async def heartbeat(self, worker: WorkerStatus) -> None:
         await workers_module.heartbeat(self._store, worker)
-        await self._parking.deliver_left()
+        await self._cross_slot_jobs.deliver_left()
         # Perhaps in a process that has ended since.
         self._failed.arrived()
 

@@ -79,7 +79,7 @@ def unpack_body(raw: bytes) -> Body:
 
 
 class Packed(NamedTuple):
-    """Jobs in the form of `unpack_jobs` in `library.lua`."""
+    """Jobs in the form of `unpack_jobs` in `common/base.lua`."""
 
     records: bytes
     bodies: bytes
@@ -102,8 +102,8 @@ def parts(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Iterator[Packed]:
             yield pack_jobs(part)
 
 
-def lots(envelopes: Sequence[Envelope], limit: int) -> Iterator[Sequence[Envelope]]:
-    """``envelopes`` in lots of at most ``limit`` bytes, or of one job, for a script each: a server hangs up on a
+def batches(envelopes: Sequence[Envelope], limit: int) -> Iterator[Sequence[Envelope]]:
+    """``envelopes`` in batches of at most ``limit`` bytes, or of one job, for a script each: a server hangs up on a
     command of more than 1 GB."""
     return _groups(envelopes, _size, limit)
 

@@ -1,4 +1,4 @@
-"""The names of keys, as `scripts/library.lua` lays them out."""
+"""The names of keys, as `scripts/common/base.lua` lays them out."""
 
 from __future__ import annotations
 

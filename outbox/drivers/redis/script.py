@@ -48,7 +48,7 @@ class Script:
 
     def __init__(self, name: str, *uses: str, returns: type | tuple[type, ...]) -> None:
         first_line, _, rest = _read(name).partition("\n")
-        shared = "\n".join(map(_read, ("library", *uses)))
+        shared = "\n".join(map(_read, ("common/base", *uses)))
         self.returns = returns
         self.text = f"{first_line}\n{shared}\n{rest}".encode()
         self._hash = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()

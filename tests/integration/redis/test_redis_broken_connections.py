@@ -94,12 +94,12 @@ VERBS: dict[str, Verb] = {
 
 
 async def settle(driver: RedisDriver) -> None:
-    driver._whereabouts.claimed([FENCE.job_id], "default")
+    driver._locator.claimed([FENCE.job_id], "default")
     await driver.settle([Settlement.failed(FENCE, FAILURE), Settlement.failed(FENCE, FAILURE)])
 
 
 async def extend(driver: RedisDriver) -> None:
-    driver._whereabouts.claimed([FENCE.job_id], "default")
+    driver._locator.claimed([FENCE.job_id], "default")
     await driver.extend([FENCE, FENCE], 30)
 
 

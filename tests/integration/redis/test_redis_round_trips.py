@@ -66,7 +66,7 @@ async def extend(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]
 
 async def extend_of_another_process(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     call = await extend(driver, count)
-    driver._whereabouts._claimed.clear()
+    driver._locator._claimed.clear()
     return call
 
 

@@ -198,5 +198,5 @@ async def test_the_redis_connection_hears_its_own_messages(migrated_url: str, re
 
 
 def test_what_is_said_is_what_the_scripts_of_the_driver_say() -> None:
-    library = ROOT / "outbox/drivers/redis/scripts/library.lua"
+    library = ROOT / "outbox/drivers/redis/scripts/common/base.lua"
     assert f"'PUBLISH', '{CHANNEL}'" in library.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from outbox import clock
 from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import microseconds, unpack_body
-from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim, Stood
+from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim, PendingClaim
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
 from outbox.drivers.redis.keys import WORKERS, queue_keys
@@ -21,8 +21,12 @@ from outbox.errors import BackendUnavailable
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
-_CLAIM, _EXTEND = Script("claim", "holding", returns=(list, NoneType)), Script("extend", returns=bytes)
-_DUE, _IDLE, _READY = Script("due", returns=int), Script("idle", returns=int), Script("ready", returns=int)
+_CLAIM, _EXTEND = Script("claim", "common/claims", returns=(list, NoneType)), Script("extend", returns=bytes)
+_DUE, _IDLE, _READY = (
+    Script("next_due", returns=int),
+    Script("count_idle", returns=int),
+    Script("count_ready", returns=int),
+)
 _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
 
@@ -32,8 +36,8 @@ _SEEN_SECONDS = 60.0
 
 async def claim(
     store: Store,
-    whereabouts: JobLocator,
-    standing: BlockingClaim,
+    locator: JobLocator,
+    blocking: BlockingClaim,
     unconfirmed: Unconfirmed,
     queues: Sequence[str],
     limit: int,
@@ -46,16 +50,16 @@ async def claim(
     An idle worker's look costs two round trips, however many queues it has, and a claim from several queues three; what
     was taken for it while it waited costs none. Jobs that cannot be run become failed jobs of the connection ``name``.
     """
-    stood = standing.claim
-    if stood is not None and stood.answer is not None:
-        return _collect(whereabouts, standing, stood, stood.answer)
-    token = new_token() if stood is None else stood.token
-    claimer = _Claimer(store, whereabouts, unconfirmed, token, lease, name)
+    pending = blocking.pending
+    if pending is not None and pending.answer is not None:
+        return _collect(locator, blocking, pending, pending.answer)
+    token = new_token() if pending is None else pending.token
+    claimer = _Claimer(store, locator, unconfirmed, token, lease, name)
     if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
         # On its own: if another node of a cluster is down, the next claim says so.
         return found
-    claims = await claimer.claim({queues[0]: limit}, stood) if queues else []
-    standing.end(claims)
+    claims = await claimer.claim({queues[0]: limit}, pending) if queues else []
+    blocking.end(claims)
     others = queues[1:]
     if len(claims) >= limit or not others:
         return claims
@@ -70,30 +74,30 @@ async def claim(
 
 
 async def cancel_blocking_claim(
-    store: Store, whereabouts: JobLocator, standing: BlockingClaim, unconfirmed: Unconfirmed, *, name: str
+    store: Store, locator: JobLocator, blocking: BlockingClaim, unconfirmed: Unconfirmed, *, name: str
 ) -> list[Claim]:
     """Let no claim stand; return what it has taken."""
-    stood = standing.claim
-    if stood is None:
+    pending = blocking.pending
+    if pending is None:
         return []
     claims: list[Claim] = []
-    if stood.answer is None:
-        claimer = _Claimer(store, whereabouts, unconfirmed, stood.token, stood.lease, name)
-        claims = await claimer.claim({stood.queue: 0}, stood)
-        standing.end(claims)
-    if standing.claim is not None and stood.answer is not None:
-        claims = _collect(whereabouts, standing, stood, stood.answer)
+    if pending.answer is None:
+        claimer = _Claimer(store, locator, unconfirmed, pending.token, pending.lease, name)
+        claims = await claimer.claim({pending.queue: 0}, pending)
+        blocking.end(claims)
+    if blocking.pending is not None and pending.answer is not None:
+        claims = _collect(locator, blocking, pending, pending.answer)
     return claims
 
 
-async def give_back_unconfirmed(store: Store, whereabouts: JobLocator, unconfirmed: Unconfirmed, *, name: str) -> None:
+async def give_back_unconfirmed(store: Store, locator: JobLocator, unconfirmed: Unconfirmed, *, name: str) -> None:
     """Put back what unconfirmed claims have taken, without the attempt: no claim follows that would ask for it.
 
     Raises:
         BackendUnavailable: it waits for the end of its lease.
     """
     if unconfirmed.claims:
-        await _Claimer(store, whereabouts, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
+        await _Claimer(store, locator, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
 
 
 class _Claimer:
@@ -103,14 +107,14 @@ class _Claimer:
     def __init__(
         self,
         store: Store,
-        whereabouts: JobLocator,
+        locator: JobLocator,
         unconfirmed: Unconfirmed,
         token: bytes,
         lease: float,
         name: str,
     ) -> None:
         self._store = store
-        self._whereabouts = whereabouts
+        self._locator = locator
         self._unconfirmed = unconfirmed
         self._token = token
         self._lease = lease
@@ -127,16 +131,16 @@ class _Claimer:
                 limit -= wanted[queue]
         return wanted
 
-    async def claim(self, wanted: dict[str, int], stood: Stood | None = None) -> list[Claim]:
+    async def claim(self, wanted: dict[str, int], pending: PendingClaim | None = None) -> list[Claim]:
         """Up to so many jobs from each of these queues, in one round trip."""
-        first = self._begun if stood is None else stood.since
-        member = b"" if stood is None else stood.member
+        first = self._begun if pending is None else pending.since
+        member = b"" if pending is None else pending.member
 
         async def take(since: float | None) -> list[Claim]:
-            # A claim that stood may have been carried out before this one is sent for the first time.
-            ago = -1 if stood is None and since is None else microseconds(clock.now() - first)
+            # A claim that pending may have been carried out before this one is sent for the first time.
+            ago = -1 if pending is None and since is None else microseconds(clock.now() - first)
             calls = [
-                self._call(queue, limit, ago, member, room=limit if stood is None else max(limit, 1))
+                self._call(queue, limit, ago, member, room=limit if pending is None else max(limit, 1))
                 for queue, limit in wanted.items()
             ]
             answers = await self._store.send_all(calls) if len(calls) > 1 else [await self._store.send(calls[0])]
@@ -146,8 +150,8 @@ class _Claimer:
                 for claim in self._claimed(queue, answer, self._token, self._lease)
             ]
 
-        # A claim that stood is asked for by its own token until that is answered.
-        claims = await self._store.persist(take, None if stood is not None else lambda: self.not_confirmed(wanted))
+        # A claim that pending is asked for by its own token until that is answered.
+        claims = await self._store.persist(take, None if pending is not None else lambda: self.not_confirmed(wanted))
         for queue in wanted:
             self._unconfirmed.claims.pop(queue, None)
         return claims
@@ -196,15 +200,15 @@ class _Claimer:
             return []
         records, jobs = answer
         claims = _claims(records, jobs, queue=queue, token=token, deadline=self._begun + lease)
-        self._whereabouts.claimed((claim.fence.job_id for claim in claims), queue)
+        self._locator.claimed((claim.fence.job_id for claim in claims), queue)
         return claims
 
 
-def _collect(whereabouts: JobLocator, standing: BlockingClaim, stood: Stood, answer: bytes) -> list[Claim]:
+def _collect(locator: JobLocator, blocking: BlockingClaim, pending: PendingClaim, answer: bytes) -> list[Claim]:
     records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
-    claims = _claims(records, jobs, queue=stood.queue, token=stood.token, deadline=stood.since + stood.lease)
-    standing.end(claims)
-    whereabouts.claimed((claim.fence.job_id for claim in claims), stood.queue)
+    claims = _claims(records, jobs, queue=pending.queue, token=pending.token, deadline=pending.since + pending.lease)
+    blocking.end(claims)
+    locator.claimed((claim.fence.job_id for claim in claims), pending.queue)
     return claims
 
 
@@ -219,9 +223,9 @@ def _claims(records: bytes, jobs: bytes, *, queue: str, token: bytes, deadline: 
     return claims
 
 
-async def extend(store: Store, whereabouts: JobLocator, fences: Sequence[Fence], lease: float) -> Lease:
+async def extend(store: Store, locator: JobLocator, fences: Sequence[Fence], lease: float) -> Lease:
     """One script per queue, in one round trip."""
-    places = await whereabouts.of(fences)
+    places = await locator.of(fences)
     by_queue: dict[str, list[Fence]] = {}
     for fence in fences:
         queue = places.get(fence.job_id)
@@ -242,7 +246,7 @@ async def extend(store: Store, whereabouts: JobLocator, fences: Sequence[Fence],
         return Lease(deadline, kept, frozenset(fences) - kept)
 
     renewed = await store.persist(renew)
-    whereabouts.renewed({fence.job_id: places[fence.job_id] for fence in renewed.kept})
+    locator.renewed({fence.job_id: places[fence.job_id] for fence in renewed.kept})
     return renewed
 
 
@@ -252,30 +256,30 @@ def _records(fences: Sequence[Fence]) -> bytes:
 
 async def next_due(
     store: Store,
-    standing: BlockingClaim,
+    blocking: BlockingClaim,
     unconfirmed: Unconfirmed,
     queues: Sequence[str],
     waiting: BlockingClaimRequest | None = None,
 ) -> NextDue:
     """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
     asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
-    known = standing.answered or any(queue in unconfirmed.claims for queue in queues)
+    known = blocking.answered or any(queue in unconfirmed.claims for queue in queues)
     # In a cluster, whoever listens at another node is not counted.
-    if waiting is None or not store.one_slot or known or not await standing.listen():
+    if waiting is None or not store.one_slot or known or not await blocking.listen():
         *waits, workers = await store.do_all(asked)
     else:
-        *waits, workers = await store.persist(lambda _: _look_and_stand(store, standing, asked, queues[0], waiting))
+        *waits, workers = await store.persist(lambda _: _probe_and_block(store, blocking, asked, queues[0], waiting))
     due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
-    return NextDue(0.0 if known or standing.answered else due, max(1, workers))
+    return NextDue(0.0 if known or blocking.answered else due, max(1, workers))
 
 
-async def _look_and_stand(
-    store: Store, standing: BlockingClaim, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest
+async def _probe_and_block(
+    store: Store, blocking: BlockingClaim, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest
 ) -> list[int]:
     begun = clock.now()
-    *answers, stands = await store.send_all([*asked, standing.stand(queue, waiting)])
+    *answers, stands = await store.send_all([*asked, blocking.request(queue, waiting)])
     if stands:
-        standing.stands(begun)
+        blocking.is_pending(begun)
         return answers
     # It was carried out, or its time was over: a claim is to find out.
     return [0, *answers]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import NoneType
 
 from outbox.drivers.redis.connection.store import Store
-from outbox.drivers.redis.encoding import lots, pack_body, parts
+from outbox.drivers.redis.encoding import batches, pack_body, parts
 from outbox.drivers.redis.keys import QUEUES, queue_keys
 from outbox.drivers.redis.script import Call, Script, command
 from outbox.envelope import Envelope
 
-_INSERT = Script("insert", "holding", returns=NoneType)
+_INSERT = Script("insert", "common/claims", returns=NoneType)
 _BYTES_PER_SCRIPT = 256_000_000
 """All that can be: a lot is stored as a whole or not at all."""
 
@@ -19,8 +19,8 @@ _BYTES_PER_SCRIPT = 256_000_000
 async def insert(store: Store, envelopes: Sequence[Envelope]) -> None:
     """On one server one script stores all of them, up to 256 MB. On a cluster each queue has a script of its own.
     Where there are several scripts, an error means that some jobs may be stored: the ids make repeating it harmless."""
-    for lot in lots(envelopes, _BYTES_PER_SCRIPT):
-        await _insert(store, lot)
+    for batch in batches(envelopes, _BYTES_PER_SCRIPT):
+        await _insert(store, batch)
 
 
 async def _insert(store: Store, envelopes: Sequence[Envelope]) -> None:

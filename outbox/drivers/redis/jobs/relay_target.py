@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 
 from outbox.drivers.redis.connection.store import Store
-from outbox.drivers.redis.encoding import lots, pack_body, pack_jobs
+from outbox.drivers.redis.encoding import batches, pack_body, pack_jobs
 from outbox.drivers.redis.keys import QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
-_ACCEPT = Script("accept", "holding", "relayed", returns=bytes)
-_FORGET_ACCEPTED = Script("forget_accepted", "relayed", returns=NoneType)
+_INSERT_ONCE = Script("insert_once", "common/claims", "common/relayed", returns=bytes)
+_FORGET_ACCEPTED = Script("forget_accepted", "common/relayed", returns=NoneType)
 _RELAYED = "relayed"
 _BYTES_PER_SCRIPT = 8_000_000
 _ENDED = "e"
@@ -25,12 +25,12 @@ async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[
     Large jobs go in several scripts. What some of them stored before an error is harmless: it is known to be there.
     """
     ended: set[JobId] = set()
-    for lot in lots(envelopes, _BYTES_PER_SCRIPT):
-        ended |= await _accept(store, lot)
+    for batch in batches(envelopes, _BYTES_PER_SCRIPT):
+        ended |= await _insert_once(store, batch)
     return frozenset(ended)
 
 
-async def _accept(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
+async def _insert_once(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
     by_queue = _by_queue(envelopes)
     # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
     await store.do(command("SADD", QUEUES, *by_queue))
@@ -44,7 +44,7 @@ async def _accept(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
 
 
 async def _answers(store: Store, by_queue: Mapping[str, Sequence[Envelope]]) -> list[str]:
-    answers = await store.send_all([_acceptance(queue, jobs) for queue, jobs in by_queue.items()])
+    answers = await store.send_all([_insertion(queue, jobs) for queue, jobs in by_queue.items()])
     return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
 
 
@@ -65,6 +65,6 @@ def _by_queue(envelopes: Sequence[Envelope]) -> dict[str, list[Envelope]]:
     return by_queue
 
 
-def _acceptance(queue: str, jobs: Sequence[Envelope]) -> Call:
+def _insertion(queue: str, jobs: Sequence[Envelope]) -> Call:
     packed = pack_jobs([(envelope, 1, pack_body(envelope)) for envelope in jobs])
-    return _ACCEPT([*queue_keys(queue), key(queue, _RELAYED)], packed.records, packed.bodies)
+    return _INSERT_ONCE([*queue_keys(queue), key(queue, _RELAYED)], packed.records, packed.bodies)

@@ -39,16 +39,16 @@ _WRITTEN_BEFORE = str.maketrans("gb", "11")
 
 async def settle(
     store: Store,
-    whereabouts: JobLocator,
+    locator: JobLocator,
     unconfirmed: Unconfirmed,
-    lot: cross_slot.CrossSlotJobs,
+    cross_slot_jobs: cross_slot.CrossSlotJobs,
     connection: str,
     settlements: Sequence[Settlement],
 ) -> Settled:
     """A script per queue, in one round trip. What is true of one settlement becomes true at once: a script is atomic,
     and a settlement is in one script."""
     fences = [settlement.fence for settlement in settlements]
-    places = await whereabouts.of(fences)
+    places = await locator.of(fences)
     by_queue: dict[str, _Batch] = {}
     for settlement in settlements:
         queue = places.get(settlement.fence.job_id)
@@ -64,10 +64,10 @@ async def settle(
 
     answers = await store.persist(write, lambda: unconfirmed.add_ends(fences))
     unconfirmed.end_answered(fences)
-    whereabouts.settled(settlement.fence.job_id for settlement in settlements)
+    locator.settled(settlement.fence.job_id for settlement in settlements)
     settled = _settled(settlements, by_queue.values(), answers)
     if not store.one_slot:
-        await lot.deliver(places, settled.accepted)
+        await cross_slot_jobs.deliver(places, settled.accepted)
     return settled
 
 

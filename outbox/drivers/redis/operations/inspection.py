@@ -25,7 +25,7 @@ CHUNK = 1_000
 _MATCHES = 20
 _SCANS = 100
 ROW = 6
-# Where the error begins in what `held` and `tries` have of a job: see library.lua.
+# Where the error begins in what `held` and `tries` have of a job: see common/base.lua.
 _HOLD, _TRIES = 23, 21
 
 

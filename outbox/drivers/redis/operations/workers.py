@@ -16,7 +16,7 @@ from outbox.drivers.running_jobs import dump_running, load_running
 _TEXTS = ("name", "host", "queues")
 _NUMBERS = ("pid", "concurrency", "running", "processed", "failed")
 _BEAT, _WORKERS, _FORGET = (
-    Script("beat", returns=NoneType),
+    Script("heartbeat", returns=NoneType),
     Script("workers", returns=list),
     Script("forget_workers", returns=int),
 )

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes live jobs, held or not. Whoever runs one owns nothing any more: its token matches nothing.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  ids
 --
 -- Returns those that there were.

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Takes the claimable jobs of one queue.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 the token of this claim  2 how many at most  3 the lease, in microseconds
 --       4 microseconds since this claim was first sent, if that may have been carried out; otherwise -1
---       5 this claim as one that stands, as in holding.lua, or an empty string: it stands no more, and whether it has
+--       5 this claim as one that stands, as in common/claims.lua, or an empty string: it stands no more, and whether it has
 --         been carried out is seen by whether it is still there
 --       6 how many at most of those that it took when it was carried out before; the others are put back
 --       7 the name of the connection
@@ -74,8 +74,8 @@ local function recover()
 end
 
 local found = { records = {}, jobs = {} }
-local stood = #ARGV[5] > 0 and redis.call('ZREM', KEYS[STANDING], ARGV[5]) == 1
-if since >= 0 and not stood then
+local was_pending = #ARGV[5] > 0 and redis.call('ZREM', KEYS[BLOCKING], ARGV[5]) == 1
+if since >= 0 and not was_pending then
   found = recover()
 end
 if #found.records == 0 and limit > 0 then

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 --
 -- Returns how many jobs are ready, delayed, reserved and failed, the microseconds for which the first ready one has been
 -- waiting, or -1, whether the queue is paused (1 or 0), and how many are retrying: the delayed are without them. Its work grows with what is held, not with what waits.

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Renews the leases of jobs that are still held under the tokens given.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 the lease, in microseconds  2 records: id(16) token(16)
 --
 -- Returns one character per record: "1" kept, "0" lost.

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes failed jobs.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  pairs: an id, and the latest time of failure that is meant, or "+inf"
 --
 -- Returns those that it removed.

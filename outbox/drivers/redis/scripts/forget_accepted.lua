@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Lets go of jobs whose rows are gone, a while from now: see relayed.lua.
+-- Lets go of jobs whose rows are gone, a while from now: see common/relayed.lua.
 --
 -- KEYS  1 outbox:{queue}:relayed
 -- ARGV  1 their ids, of 16 bytes each

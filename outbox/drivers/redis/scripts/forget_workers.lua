@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS  as in beat.lua
+-- KEYS  as in heartbeat.lua
 -- ARGV  1 microseconds: forget who was not heard of for so long  2 or only this id
 --
 -- Returns how many there were.

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- A part of the live jobs of one priority, in the order in which they would be claimed, through a filter.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 the priority  2, 3 the score and the id of the job to begin behind, or "" and ""  4 how many jobs to look at
 --       5 how many to return at most  6 only jobs of this name, "" for all  7 only jobs in this state, "" for all
 --

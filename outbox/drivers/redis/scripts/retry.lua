@@ -1,7 +1,7 @@
 #!lua
 -- Puts failed jobs back, with no attempts counted. Where a live job has the id, it stays as it is.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 only what failed at this time or before, or "+inf"  2 … ids
 --
 -- Returns those that it put back.

@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
 -- Writes the ends of attempts. A settlement whose token is not the current one changes nothing.
 --
--- KEYS  the keys of the queue, as in library.lua; then, where they are in this slot, those of the queues of follow-ups,
+-- KEYS  the keys of the queue, as in common/base.lua; then, where they are in this slot, those of the queues of follow-ups,
 --       and outbox:queues, the set of the names of all queues
 -- ARGV  1 the name of the connection
 --       2 records: kind(1) id(16) token(16); the kinds are
 --         "C" remove  "F" move to the failed jobs  "P" put back  "R" put back after an attempt that failed
 --         "S" put back and give the attempt back  "D" let the lease end as if it had run out, and give it back
 --       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
---       4, 5 the follow-ups, records and bodies as in library.lua; queue number 0 parks the follow-up
+--       4, 5 the follow-ups, records and bodies as in common/base.lua; queue number 0 parks the follow-up
 --       6 the names of the queues of follow-ups, separated by commas
 --       7 … for each "F" the exception, for each "P", "S" and "D" the delay in microseconds, for each "R" the delay and the
 --         error, in the order of the records
 --
 -- Returns one character per record: "1" written, "0" somebody else holds the job, "g" it is gone, "b" it was put back
--- under this token. What the last two mean after a lost answer, `settling.py` knows.
+-- under this token. What the last two mean after a lost answer, `jobs/settle.py` knows.
 
 local RECORD_OF_SETTLEMENT = 33
 local connection, records, owners = ARGV[1], ARGV[2], ARGV[3]

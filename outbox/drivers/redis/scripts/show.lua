@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Live jobs as an operator sees them, in the order in which they would be claimed.
 --
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 how many at most  2 … only these ids, if there are any
 --
 -- Returns this server's time, and then for each job: id, priority, available_at, the job, and what `held` and `tries`

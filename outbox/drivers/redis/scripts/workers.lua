@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- KEYS  as in beat.lua
+-- KEYS  as in heartbeat.lua
 --
 -- Returns for each worker: id, microseconds since its last heartbeat, and its row.
 

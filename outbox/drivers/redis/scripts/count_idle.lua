@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- KEYS  as in beat.lua
+-- KEYS  as in heartbeat.lua
 -- ARGV  1 microseconds: whoever was not heard of for so long does not count  2 … names of queues
 --
 -- Returns how many worker processes have room and drain one of these queues.

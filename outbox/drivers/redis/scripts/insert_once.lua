@@ -2,9 +2,9 @@
 -- Stores jobs that come from a database, each of them once, however often it is sent. The row of a job stays in the
 -- database until it is known to have ended here, and is sent again now and then.
 --
--- KEYS  the keys of one queue, as in library.lua; then
---       outbox:{queue}:relayed, as in relayed.lua
--- ARGV  1 records  2 bodies, as in library.lua
+-- KEYS  the keys of one queue, as in common/base.lua; then
+--       outbox:{queue}:relayed, as in common/relayed.lua
+-- ARGV  1 records  2 bodies, as in common/base.lua
 --
 -- Returns one character per job: "n" stored now, "l" still here, "e" was here and has ended.
 --
@@ -34,7 +34,7 @@ end
 
 insert(new)
 -- Several are for a claim that takes them together.
-if #new > 1 or #new == 1 and carry_out(moment) ~= new[1][1] then
+if #new > 1 or #new == 1 and run_blocking_claim(moment) ~= new[1][1] then
   wake(string.match(KEYS[PAUSED], '{(.*)}'))
 end
 if #sent > 0 then

@@ -1,4 +1,4 @@
--- What is shared by the scripts that let workers hold jobs; `scripting.py` puts it between the library and each of them.
+-- What is shared by the scripts that let workers hold jobs; `script.py` puts it between the library and each of them.
 --
 -- A worker that waits leaves a claim of one job that stands until its next look. Whoever stores one carries it out at
 -- once, and publishes the answer on the channel that the claim names. It is a claim like any other, with its token; only
@@ -52,7 +52,7 @@ local function report(found, id, priority, attempts, rescued, job)
   found.records[#found.records + 1] = id .. struct.pack('>BI4BI4', priority, attempts, rescued, #job)
 end
 
-local function take(found, priority, ids, token, lease_end)
+local function take_jobs(found, priority, ids, token, lease_end)
   if #ids == 0 then
     return
   end
@@ -99,7 +99,7 @@ local function claim(token, limit, lease, moment)
     local key, missing = KEYS[ZERO + priority], limit - #found.records
     -- A key of another type is somebody else's: what is in the other priorities goes on.
     local ids = redis.pcall('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing)
-    take(found, priority, ids.err and {} or ids, token, lease_end)
+    take_jobs(found, priority, ids.err and {} or ids, token, lease_end)
     -- An idle worker is mostly told of the only job there is. Where none was taken, all priorities are looked through:
     -- there may be ids without their jobs.
     if #found.records > 0 and #found.records >= math.min(limit, present) then
@@ -111,16 +111,16 @@ end
 
 -- Carries out a standing claim on the first queue, if there is one whose answer would be heard and that finds something.
 -- Returns the id of the job that was taken.
-local function carry_out(moment)
-  local standing = KEYS[STANDING]
-  if redis.call('EXISTS', standing) == 0 then
+local function run_blocking_claim(moment)
+  local blocking = KEYS[BLOCKING]
+  if redis.call('EXISTS', blocking) == 0 then
     return
   end
   while true do
     -- The youngest: whoever looked last is the most likely to be well.
-    local last = redis.call('ZPOPMAX', standing)
+    local last = redis.call('ZPOPMAX', blocking)
     if not last[1] or tonumber(last[2]) < moment then
-      redis.call('DEL', standing)
+      redis.call('DEL', blocking)
       return
     end
     local token, lease = struct.unpack('>c16I8', last[1])
@@ -129,7 +129,7 @@ local function carry_out(moment)
     if listening[2] and listening[2] > 0 then
       local found = claim(token, 1, lease, moment)
       if #found.records == 0 then
-        stand(last[1], last[2])
+        add_blocking_claim(last[1], last[2])
         return
       end
       local told = redis.pcall('PUBLISH', channel, token .. found.records[1] .. found.jobs[1])

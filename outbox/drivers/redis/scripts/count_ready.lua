@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 as many as are of interest
 --
 -- Returns how many jobs are claimable now, those included whose leases have ended: at most as many as are of interest.

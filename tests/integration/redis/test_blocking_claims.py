@@ -53,7 +53,7 @@ class Waiter:
     def be_deaf(self, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         """Answers arrive here instead."""
         missed: list[bytes] = []
-        line = self.driver._standing._line
+        line = self.driver._blocking_claim._subscription
         assert line is not None
         monkeypatch.setattr(line, "_hear", missed.append)
         return missed
@@ -253,7 +253,7 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
     assert claim.deadline - clock.now() <= left_there
     assert await waiter.next_due() != NextDue(0.0)
     [late] = missed
-    waiter.driver._standing._hear(late)
+    waiter.driver._blocking_claim._receive(late)
     assert not waiter.woken.is_set()
     assert await waiter.claim() == [], "another one stood by then"
     assert len((await waiter.driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
@@ -335,7 +335,7 @@ async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
 ) -> None:
     """It stood, and was carried out before the look is repeated."""
     waiter = Waiter(between.url)
-    assert await waiter.driver._standing.listen()
+    assert await waiter.driver._blocking_claim.listen()
     await waiter.driver.now()
     waiter.be_deaf(monkeypatch)
     start_over = waiter.driver._store._start_over
@@ -481,7 +481,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
         [lane] = worker.worker._consumers
         assert isinstance(lane.driver, RedisDriver)
-        monkeypatch.setattr(lane.driver._standing._line, "_hear", lambda message: None)
+        monkeypatch.setattr(lane.driver._blocking_claim._subscription, "_hear", lambda message: None)
         await redis.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)

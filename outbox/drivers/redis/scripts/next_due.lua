@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- KEYS  the keys of the queue, as in library.lua
+-- KEYS  the keys of the queue, as in common/base.lua
 --
 -- Returns the microseconds until the earliest moment at which a job may be claimable, the end of a lease included: 0
 -- when one may be now, -1 when there is none, or the queue is paused.

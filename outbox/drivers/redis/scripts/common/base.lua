@@ -1,4 +1,4 @@
--- What all scripts of a queue share; `scripting.py` puts it before each of them.
+-- What all scripts of a queue share; `script.py` puts it before each of them.
 --
 -- They are given the keys of the queue in this order. All carry the hash tag {queue}, so that they are in one slot.
 --
@@ -12,7 +12,7 @@
 --   outbox:{queue}:failures  hash    id -> priority(1) attempts(5) "\n" connection "\n" exception "\n" job, as in jobs
 --   outbox:{queue}:parked    hash    id -> available_at "\n" now "\n" queue "\n" priority "\n" name "\n" headers "\n"
 --                                    payload: a follow-up on its way to another slot
---   outbox:{queue}:standing  zset    claims that are handed the next job, by when they end: see holding.lua
+--   outbox:{queue}:standing  zset    claims that are handed the next job, by when they end: see common/claims.lua
 --   outbox:{queue}:retrying  zset    id by available_at: those of the jobs put back whose last attempt failed
 --   outbox:{queue}:0 … :9    zset    id by available_at, one for each priority; a held job's is the end of its lease
 --
@@ -20,7 +20,7 @@
 -- at the same moment are claimed in the order of their dispatch. Times are microseconds since 1970 by this server's
 -- clock, which a double holds exactly until the year 2255.
 
-local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, STANDING, RETRYING, ZERO = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local PAUSED, JOBS, HELD, TRIES, FAILED, FAILURES, PARKED, BLOCKING, RETRYING, ZERO = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local KEYS_OF_A_QUEUE = 19
 
 -- Lua's stack takes 8,000 arguments.
@@ -85,11 +85,11 @@ local function wake(names)
   end
 end
 
--- Lets a claim stand until it ends: see holding.lua.
-local function stand(claim, ends)
-  redis.call('ZADD', KEYS[STANDING], ends, claim)
+-- Lets a claim stand until it ends: see common/claims.lua.
+local function add_blocking_claim(claim, ends)
+  redis.call('ZADD', KEYS[BLOCKING], ends, claim)
   -- Of a worker that died nothing is left in a queue that nobody uses.
-  redis.call('PEXPIRE', KEYS[STANDING], 60000)
+  redis.call('PEXPIRE', KEYS[BLOCKING], 60000)
 end
 
 -- Ids of 16 bytes out of a string of records of the given width.
@@ -139,7 +139,7 @@ local function insert(jobs)
   end
 end
 
--- Jobs as `packing.py` writes them, ready for `insert`. A record of 32 bytes: id(16) number of the queue(2, from 1)
+-- Jobs as `encoding.py` writes them, ready for `insert`. A record of 32 bytes: id(16) number of the queue(2, from 1)
 -- priority(1) absolute(1) microseconds(8, from now or from 1970) length of the body(4); the bodies follow each other.
 local RECORD = 32
 local function unpack_jobs(records, bodies, moment)
