@@ -107,7 +107,7 @@ async def others_are_claiming(driver: DatabaseDriver, count: int) -> AsyncIterat
     """They have taken so many jobs and have not committed yet."""
     dialect = driver._database.dialect
     async with driver._database.engine.connect() as connection:
-        rows = await connection.exec_driver_sql(dialect.select_claimable(), ("default", "default", count))
+        rows = await connection.exec_driver_sql(*dialect.select_claimable("default", dialect.due(), count, count))
         listed, parameters = dialect.id_list([row[0] for row in rows])
         await connection.exec_driver_sql(dialect.reserve(listed), (b"o" * 16, 60_000_000, 60_000_000, *parameters))
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -30,8 +31,6 @@ Statement = tuple[str, tuple[Any, ...]]
 class Dialect(FailedJobStatements):
     """Statements that insert, claim, settle and inspect. Their parameters have the order of the docstrings."""
 
-    skip_locked: str
-    """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
     """The end of a SELECT that locks its rows, and waits for other transactions."""
     insert_into = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
@@ -75,40 +74,56 @@ class Dialect(FailedJobStatements):
         the payloads."""
         return self.insert(jobs)
 
-    def select_claimable(self) -> str:
-        """Parameters: queue, queue, limit."""
-        return self._claimable(f"priority IN ({PRIORITY_LIST}) AND available_at <= {self.now}")
+    def due(self) -> Statement:
+        """A condition: a job of any priority is due. One range of the claim index for each priority, in its order."""
+        return f"priority IN ({PRIORITY_LIST}) AND available_at <= {self.now}", ()
 
-    def select_claimable_from(self, priorities: Sequence[int]) -> str:
-        """The same of some priorities, each from a moment on: still one range of the claim index for each, in its
-        order. Parameters: queue, moments, queue, limit."""
+    def due_from(self, starts: Sequence[tuple[int, datetime | None]]) -> Statement:
+        """`due` for some priorities, each from a moment on."""
         ranges = " OR ".join(
             f"(priority = {priority} AND available_at >= {self.placeholder} AND available_at <= {self.now})"
-            for priority in priorities
+            for priority, _ in starts
         )
-        return self._claimable(f"({ranges})")
+        return f"({ranges})", tuple(start for _, start in starts)
 
-    def select_claimable_in(self, priority: int) -> str:
-        """The same of one priority, from a moment on. The column ``urgent`` says whether there may be a job of a more
-        urgent one. Parameters: queue, once for each more urgent priority; queue, moment, queue, limit."""
+    def more_urgent_due(self, queue: str, priority: int) -> Statement:
+        """A column: whether a job of a more urgent priority may be due."""
         firsts = [f"{self.first(self.placeholder, str(urgent))} <= {self.now}" for urgent in range(priority)]
-        return self._claimable(
-            f"priority = {priority} AND available_at >= {self.placeholder} AND available_at <= {self.now}",
-            f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)",
+        return f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)", (queue,) * priority
+
+    def select_claimable(
+        self,
+        queue: str,
+        due: Statement,
+        limit: int,
+        candidates: int,  # noqa: ARG002 - with one writer at a time, nobody else can hold one of them
+        more: Statement = ("", ()),
+    ) -> Statement:
+        """Lock up to ``limit`` jobs of a queue that are ``due`` and unheld, in the order of the claim index. They are
+        chosen from the first ``candidates``, of which others may hold some. Columns of a claim, and ``more``."""
+        return (
+            f"SELECT {self.claimable.sql}{more[0]} FROM queue_jobs WHERE queue = {self.placeholder} "
+            f"AND {due[0]} AND {self.unheld} AND {self.unpaused} "
+            f"ORDER BY priority, available_at LIMIT {self.placeholder}",
+            (*more[1], queue, *due[1], queue, limit),
         )
 
-    def _claimable(self, where: str, more: str = "") -> str:
-        return (
-            f"SELECT {self.claimable.sql}{more} FROM queue_jobs {self.claim_hint} "
-            f"WHERE queue = {self.placeholder} AND {where} "
-            f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
-            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
-            f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}"
-        )
+    def has_candidates_after(self, queue: str, due: Statement, candidates: int) -> Statement | None:  # noqa: ARG002
+        """A row if there are more than so many ``candidates``; None if `select_claimable` reads all that there are."""
+        return None
+
+    @property
+    def unheld(self) -> str:
+        return f"(reserved_until IS NULL OR reserved_until <= {self.now})"
+
+    @property
+    def unpaused(self) -> str:
+        """Whether a queue is not paused. Parameters: queue."""
+        return f"NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder})"
 
     @cached_property
     def claimable_in(self) -> Selection:
-        """What `select_claimable_in` reads of a row."""
+        """What `select_claimable` reads of a row with the column of `more_urgent_due`."""
         return self.claimable.also(urgent="")
 
     def key_of(self, row: Any) -> Any:

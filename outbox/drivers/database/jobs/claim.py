@@ -13,6 +13,7 @@ from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors, PriorityCursor
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Statement
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.next_due import count_workers, moment_or_never, probe_heads
 from outbox.drivers.database.jobs.unreadable import Unreadable, flaw, reject
@@ -28,7 +29,15 @@ which the jobs that were found stay locked. The next claim follows at once."""
 _IN_PLACE_WORKERS = 4
 """Each of more workers would pass over what all the others hold, and gain nothing."""
 
+_CANDIDATES, _SPARE_CANDIDATES, _MORE_CANDIDATES = 4, 32, 8
+"""How many jobs are looked at for each that is asked for, how many besides, and how many times as many if too few of
+them can be had."""
+
 _EVER = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC without saying so, as the database's moments are
+
+
+def _candidates(limit: int) -> int:
+    return _CANDIDATES * limit + _SPARE_CANDIDATES
 
 
 async def claim(
@@ -86,6 +95,7 @@ class _Taking:
         self.moved = 0
         """Rows that could not be read, and are failed jobs now."""
         self._taken: list[tuple[PriorityCursor, Sequence[datetime], bool]] = []
+        self._in_backlog = self._cursors is not None and self._cursors.last_claim_was_full
         self._at_head = True
         self._start: datetime | None = None
         """Where in its lane a backlog was searched; None for from its head."""
@@ -140,6 +150,7 @@ class _Taking:
         """Let the next claims know what this one, which is committed, has taken and cost."""
         if self._cursors is None:
             return
+        self._cursors.last_claim_was_full = len(self._claims) == self._limit
         for cursor, moments, emptied in self._taken:
             cursor.took(moments, emptied=emptied)
         if self._brief and self._end is not None and len(self._claims) == self._limit:
@@ -168,10 +179,11 @@ class _Taking:
             return False
         self._start = backlog.start
         queue, priority = backlog.cursor.queue, backlog.cursor.priority
-        statement = self._dialect.select_claimable_in(priority)
-        parameters = (*[queue] * priority, queue, self._start or _EVER, queue, self._limit)
         begun = clock.now()
-        rows = self._dialect.claimable_in.rows(await connection.exec_driver_sql(statement, parameters))
+        due = self._dialect.due_from([(priority, self._start or _EVER)])
+        urgent = self._dialect.more_urgent_due(queue, priority)
+        statement = self._dialect.select_claimable(queue, due, self._limit, _candidates(self._limit), urgent)
+        rows = self._dialect.claimable_in.rows(await connection.exec_driver_sql(*statement))
         self._selecting = clock.now() - begun
         if len(rows) < self._limit or rows[0].urgent:
             self._start = None
@@ -187,7 +199,7 @@ class _Taking:
             if tried >= _QUEUES_AT_ONCE and self._found:
                 break
             missing = self._limit - len(self._found)
-            rows = await self._select(connection, self._dialect.select_claimable(), queue, (queue, queue, missing))
+            rows = await self._select(connection, queue, self._dialect.due(), missing)
             if self._cursors is not None:
                 self._remember(self._cursors, queue, rows, emptied=len(rows) < missing)
             if len(self._found) >= self._limit:
@@ -215,12 +227,10 @@ class _Taking:
         self, connection: SqlConnection, cursors: ClaimCursors, queue: str, priority_cursors: Sequence[PriorityCursor]
     ) -> None:
         missing = self._limit - len(self._found)
-        statement = self._dialect.select_claimable_from([cursor.priority for cursor in priority_cursors])
+        starts = [(cursor.priority, cursor.start) for cursor in priority_cursors]
         rewinds = any(cursor.rewinds for cursor in priority_cursors)
         begun = clock.now()
-        rows = await self._select(
-            connection, statement, queue, (queue, *(cursor.start for cursor in priority_cursors), queue, missing)
-        )
+        rows = await self._select(connection, queue, self._dialect.due_from(starts), missing)
         seconds = clock.now() - begun
         self._selecting += seconds
         if rewinds:
@@ -234,10 +244,19 @@ class _Taking:
         taken = [(row.priority, moment_or_never(row.available_at)) for row in rows]
         self._taken += cursors.sorted(queue, taken, emptied=emptied)
 
-    async def _select(
-        self, connection: SqlConnection, statement: str, queue: str, parameters: tuple[Any, ...]
-    ) -> Sequence[Any]:
-        rows = self._dialect.claimable.rows(await connection.exec_driver_sql(statement, parameters))
+    async def _select(self, connection: SqlConnection, queue: str, due: Statement, limit: int) -> Sequence[Any]:
+        """Claims at the same moment look at the same candidates. Where others hold so many of them that none is left,
+        or too few in a backlog, it goes on with more of them. What it has locked, it finds again."""
+        candidates = _candidates(limit)
+        while True:
+            statement = self._dialect.select_claimable(queue, due, limit, candidates)
+            rows = self._dialect.claimable.rows(await connection.exec_driver_sql(*statement))
+            if len(rows) == limit or (rows and not self._in_backlog):
+                break
+            beyond = self._dialect.has_candidates_after(queue, due, candidates)
+            if beyond is None or not list(await connection.exec_driver_sql(*beyond)):
+                break
+            candidates *= _MORE_CANDIDATES
         self._find(queue, rows)
         return rows
 
