@@ -20,6 +20,7 @@ from outbox.drivers.base import (
     StoredJob,
     WorkerStatus,
 )
+from outbox.drivers.database.claim_scan.cursor_scan import scan_for
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.jobs import claim as claim_module
@@ -69,6 +70,8 @@ class DatabaseDriver:
         self.name = name
         self._inserts_directly = inserts_directly
         self._database = Database(parse_url(url), pool_size, FailedJobScope(but=frozenset(keeps_failed_of)), note)
+        self.claim_scan = scan_for(self._database)
+        """Where claims of this driver search, and what they have learnt."""
         self._server = ""
 
     @property
@@ -113,7 +116,9 @@ class DatabaseDriver:
         await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, *, short_jobs: bool = False) -> list[Claim]:
-        return await claim_module.claim(self._database, self.name, queues, limit, lease, short_jobs=short_jobs)
+        return await claim_module.claim(
+            self._database, self.claim_scan, self.name, queues, limit, lease, short_jobs=short_jobs
+        )
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await lease_module.extend(self._database, fences, lease)
@@ -132,7 +137,7 @@ class DatabaseDriver:
         queues: Sequence[str],
         waiting: BlockingClaimRequest | None = None,  # noqa: ARG002 - a database takes no job for anybody
     ) -> NextDue:
-        return await next_due.next_due(self._database, queues)
+        return await next_due.next_due(self._database, self.claim_scan.cursors, queues)
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
         return await relay_source.written(self._database, job_ids)

@@ -124,8 +124,8 @@ async def test_what_others_are_taking_is_passed_over_once(
     """Not once for every priority without jobs: then it would be six times."""
     others = DatabaseDriver(migrated_url, pool_size=1)
     await driver.insert(envelopes(2_000))
-    assert driver._database.cursors is not None
-    driver._database.cursors.scan_cost = AtHead()
+    assert driver.claim_scan.cursors is not None
+    driver.claim_scan.cursors.scan_cost = AtHead()
 
     async def pages(*, short_jobs: bool) -> int:
         before = await reads(driver)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Session
 
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.claim_scan.cursor_scan import scan_for
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.jobs.claim import claim
@@ -120,8 +121,9 @@ async def test_a_claim_locks_the_rows_that_it_takes_and_nothing_else(
         def note(_: object) -> None:
             held.append(record_locks(migrated_url, "queue_jobs") - before)
 
+        scan = scan_for(database)
         for _ in range(6):
-            assert len(await claim(database, "database", ["mail"], 20, 30, short_jobs=short_jobs)) == 20
+            assert len(await claim(database, scan, "database", ["mail"], 20, 30, short_jobs=short_jobs)) == 20
         assert record_locks(migrated_url, "queue_jobs") == before, "none is left, nor made of the application's"
     assert held == [{("PRIMARY", ROW): 20}] * 6
 

@@ -85,11 +85,13 @@ async def test_application_transactions_never_wait_for_claimers(
     holding, release = asyncio.Barrier(CLAIMERS + 1), asyncio.Event()
 
     async def claim_and_hold(driver: DatabaseDriver) -> None:
-        from outbox.drivers.database.jobs.claim import _Taking
+        from outbox.drivers.database.jobs.claim import ClaimTransaction
 
-        taking = _Taking(driver._database, "database", ["default"], BATCH, 60, short_jobs=short_jobs)
+        taking = ClaimTransaction(
+            driver._database, driver.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
+        )
         async with driver._database.engine.connect() as connection:
-            assert len(await taking.take(connection)) == BATCH
+            assert len(await taking.run(connection)) == BATCH
             await holding.wait()
             await release.wait()
             await connection.commit()

@@ -120,7 +120,7 @@ async def test_a_fleet_moves_what_it_holds(driver: DatabaseDriver, backend: str)
     if backend != "mysql":
         pytest.skip("they are held in place on MySQL")
     now = [100.0]
-    marks = driver._database.cursors = ClaimCursors(lambda: now[0])
+    marks = driver.claim_scan.cursors = ClaimCursors(lambda: now[0])
     await driver.claim(["default"], 10, 60, short_jobs=True)
     assert (marks.workers, await moved(driver)) == (1, {False})
     for number in range(5):

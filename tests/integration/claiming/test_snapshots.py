@@ -101,7 +101,7 @@ class Indebted:
     def __init__(self, url: str) -> None:
         self.clock = Clock()
         self.driver = DatabaseDriver(url)
-        self.cursors = self.driver._database.cursors = ClaimCursors(self.clock)
+        self.cursors = self.driver.claim_scan.cursors = ClaimCursors(self.clock)
         self.cursors.scan_cost = Dear(self.clock)
 
     async def drain(self, jobs: int = 300) -> None:
@@ -175,14 +175,14 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
         await loaded.keep_snapshot()
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
-        marks = driver._database.cursors = ClaimCursors(Clock())
+        marks = driver.claim_scan.cursors = ClaimCursors(Clock())
         marks.scan_cost = Dear()
         before = await pages(loaded)
         for _ in range(LOOKS):
             await driver.next_due(["default"])
         # From the head, each walks over all that has gone through: some can be afforded, but not one after the other.
         in_debt = await pages(loaded) - before
-        driver._database.cursors = ClaimCursors()
+        driver.claim_scan.cursors = ClaimCursors()
         before = await pages(loaded)
         for _ in range(LOOKS):
             await driver.next_due(["default"])
@@ -199,7 +199,7 @@ async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
         work = Work(driver)
-        marks = driver._database.cursors = ClaimCursors(work.now)
+        marks = driver.claim_scan.cursors = ClaimCursors(work.now)
         monkeypatch.setattr("outbox.clock.now", work.now)
         for _ in range(4):
             await loaded.pass_through(SMALL)
@@ -295,7 +295,7 @@ async def test_what_is_put_back_or_retried_or_left_is_found_in_debt_as_well(inde
 async def test_with_no_debt_a_late_commit_is_taken_by_the_very_next_claim(migrated_url: str, compared: bool) -> None:
     """One in sixteen of these claims is made from the marks, for comparison, and finds the same."""
     driver, late = DatabaseDriver(migrated_url), Late(migrated_url)
-    marks = driver._database.cursors
+    marks = driver.claim_scan.cursors
     assert marks is not None
     await driver.insert(envelopes(2_000))
     await late.dispatch()

@@ -152,7 +152,6 @@ class ClaimCursors:
         self.scan_cost = ScanCost(now)
         self.backlog: BacklogCursor | None = None
         """Where the last claim of short jobs ended, if it came back full."""
-        self.last_claim_was_full = False
         self._now = now
         self._lanes: dict[tuple[str, int], PriorityCursor] = {}
         # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.drivers.database.claim_scan.cursors import ClaimCursors
 from outbox.drivers.database.connection.direct_connections import DirectConnections, W
 from outbox.drivers.database.connection.engine import (
     LEFT_AFTER,
@@ -63,20 +62,10 @@ class Database:
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
         )
         self.dialect = dialect_for(self.engine.dialect)
-        self.cursors = ClaimCursors() if self.dialect.keeps_deleted else None
-        """Where claims begin if not at the head of their index."""
         self.unconfirmed = UnconfirmedWrites()
         self._proven = False
         """Whether something was written. Then this user and these tables were right once, and what is wrong with them
         is an outage."""
-
-    @property
-    def holds_in_place(self) -> bool:
-        """Whether a job can be held without being moved in the claim index. It saves the server a quarter of its work
-        for a short job, as long as claims that pass over what others hold wait for nobody: those of MariaDB wait for
-        entries that another transaction is deleting. Known once there was a connection."""
-        dialect: Any = self.engine.dialect
-        return dialect.name == "mysql" and not dialect.is_mariadb
 
     @property
     def address(self) -> str:
