@@ -11,7 +11,7 @@ from typing import Any
 from outbox import clock
 from outbox.drivers.database.claim_scan.base import Candidates, Timings
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors, PriorityCursor
-from outbox.drivers.database.claim_scan.head import HeadScan, candidates_for
+from outbox.drivers.database.claim_scan.head import HeadScan
 from outbox.drivers.database.claim_scan.probes import count_workers, moment_or_never, probe_heads
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
@@ -115,8 +115,7 @@ class CursorScan:
         due = self._dialect.due_from([(priority, start or _EVER)])
         urgent = self._dialect.more_urgent_due(queue, priority)
         begun = clock.now()
-        statement = self._dialect.select_claimable(queue, due, found.limit, candidates_for(found.limit), urgent)
-        rows = self._dialect.claimable_in.rows(await tx.exec_driver_sql(*statement))
+        rows = await self._head.lock(tx, queue, due, found.limit, urgent)
         found.seconds = clock.now() - begun
         if len(rows) < found.limit or rows[0].urgent:
             return False

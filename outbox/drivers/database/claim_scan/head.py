@@ -13,14 +13,12 @@ _QUEUES_AT_ONCE = 8
 """Once it has found something, a claim reads no more queues than this: each takes a round trip, and what was found
 stays locked meanwhile. The next claim follows at once."""
 
-_CANDIDATES, _SPARE_CANDIDATES, _GROWTH = 4, 32, 8
-"""How many candidates a claim reads for each job that it asks for, how many more, and by how many times that number
-grows if others hold too many of them."""
+_CANDIDATES, _SPARE_CANDIDATES = 4, 32
+"""How many candidates a claim reads for each job that it asks for, and how many more."""
 
-
-def candidates_for(limit: int) -> int:
-    """How many candidates a claim of ``limit`` jobs reads."""
-    return _CANDIDATES * limit + _SPARE_CANDIDATES
+_GROWTH, _MOST_GROWTH = 8, 64
+"""By how many times that number grows if others hold too many of them, and the most with which a claim begins. It
+is halved by each claim that finds enough."""
 
 
 class HeadScan:
@@ -30,6 +28,7 @@ class HeadScan:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._last_was_full = False
+        self._growth = 1
 
     async def select(
         self,
@@ -56,22 +55,29 @@ class HeadScan:
                 return
             found.add(queue, await self.lock(tx, queue, self._dialect.due(), found.missing))
 
-    async def lock(self, tx: SqlConnection, queue: str, due: Statement, limit: int) -> list[Any]:
-        """Lock up to ``limit`` jobs of a queue that are ``due``.
+    async def lock(
+        self, tx: SqlConnection, queue: str, due: Statement, limit: int, more: Statement = ("", ())
+    ) -> list[Any]:
+        """Lock up to ``limit`` jobs of a queue that are ``due``. ``more``: see `Dialect.select_claimable`.
 
         Claims at one moment read the same candidates. If others hold so many of them that none is left, or too few
         after a claim that was full, this reads more of them. It finds again what it has locked.
         """
-        candidates = candidates_for(limit)
+        candidates = self._growth * (_CANDIDATES * limit + _SPARE_CANDIDATES)
         while True:
-            statement = self._dialect.select_claimable(queue, due, limit, candidates)
-            rows = self._dialect.claimable.rows(await tx.exec_driver_sql(*statement))
-            if len(rows) >= limit or (rows and not self._last_was_full):
-                return rows
+            statement = self._dialect.select_claimable(queue, due, limit, candidates, more)
+            rows = list(await tx.exec_driver_sql(*statement))
+            if len(rows) >= limit:
+                self._growth = max(1, self._growth // 2)
+                break
+            if rows and not self._last_was_full:
+                break
             beyond = self._dialect.has_candidates_after(queue, due, candidates)
             if beyond is None or not list(await tx.exec_driver_sql(*beyond)):
-                return rows
+                break
             candidates *= _GROWTH
+            self._growth = min(_MOST_GROWTH, self._growth * _GROWTH * 2)
+        return (self._dialect.claimable_in if more[0] else self._dialect.claimable).rows(rows)
 
     async def _with_due(self, tx: SqlConnection, queues: Sequence[str]) -> Sequence[str]:
         """Which queues have due jobs: one statement for many queues, instead of one for each."""
