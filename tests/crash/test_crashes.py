@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 import outbox
@@ -18,6 +19,7 @@ from outbox.ids import JobId
 from tests.crash import dying
 from tests.crash.harness import FLAGS, LEASE, DatabaseHarness, now
 from tests.servers import LocalServer, Server, databases, sql
+from tests.servers.databases import connections_of
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
 from tests.support.worker_processes import until
 
@@ -119,11 +121,11 @@ def in_transaction(url: str) -> bool:
     """Whether the frozen process is, which nobody else shares the database with."""
     with sql.connection(url) as connection:
         if connection.dialect.name != "sqlite":
-            statement = (
-                "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist "
-                "ON trx_mysql_thread_id = id WHERE db = DATABASE()"
+            ours = connections_of(connection)
+            statement = text(
+                f"SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id IN ({ours})"
             )
-            return bool(connection.exec_driver_sql(statement).scalar_one())
+            return bool(connection.scalar(statement, {"name": make_url(url).database}))
         try:
             connection.exec_driver_sql("PRAGMA busy_timeout = 0")
             connection.exec_driver_sql("BEGIN IMMEDIATE")

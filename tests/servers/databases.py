@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, MetaData, inspect, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.servers.server import Server
 from tests.servers.sql import connection, engine
@@ -117,9 +118,17 @@ def refuse_leaks(url: str) -> None:
 def _others(database: Connection, name: str) -> list[int]:
     """The ids of the connections, this one left out, that use the database `name`."""
     own = database.scalar(text("SELECT CONNECTION_ID()"))
-    # Not their statements, which may be no text.
-    query = text("SELECT id FROM information_schema.processlist WHERE db = :name AND id <> :own")
-    return list(database.scalars(query, {"name": name, "own": own}))
+    return [each for each in database.scalars(text(connections_of(database)), {"name": name}) if each != own]
+
+
+def connections_of(database: Connection | AsyncConnection) -> str:
+    """A query for the ids of the connections that use the database ``:name``.
+
+    SHOW PROCESSLIST would do, but for statements of others that are no text: neither it nor its client can write them.
+    """
+    if database.dialect.is_mariadb:  # type: ignore[attr-defined]
+        return "SELECT id FROM information_schema.processlist WHERE db = :name"
+    return "SELECT processlist_id FROM performance_schema.threads WHERE processlist_db = :name"
 
 
 def _disconnect(database: Connection, name: str) -> None:

@@ -10,11 +10,7 @@ from sqlalchemy import event, text
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.ids import JobId
-
-WAITING = text(
-    "SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist "
-    "ON trx_mysql_thread_id = id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()"
-)
+from tests.servers.databases import connections_of
 
 
 @asynccontextmanager
@@ -46,7 +42,11 @@ class Arrivals:
         if engine.dialect.name == "sqlite":
             return self.begun
         async with engine.connect() as connection:
-            return int((await connection.execute(WAITING)).scalar_one())
+            waiting = text(
+                "SELECT COUNT(*) FROM information_schema.innodb_trx "
+                f"WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id IN ({connections_of(connection)})"
+            )
+            return int((await connection.execute(waiting, {"name": engine.url.database})).scalar_one())
 
 
 @contextmanager

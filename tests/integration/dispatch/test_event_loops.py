@@ -12,12 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 import uvloop
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 import outbox.sync
 from outbox import Job, configure, disconnect, dispatch
 from outbox.connections import _loops
 from tests.servers import sql
+from tests.servers.databases import connections_of
 
 ROUNDS = 12
 
@@ -159,12 +160,8 @@ class TestOnServers:
     @staticmethod
     def connections(url: str) -> int:
         with sql.connection(url) as connection:
-            database = sql.engine(url).url.database
-            found = connection.execute(
-                text("SELECT COUNT(*) FROM information_schema.processlist WHERE db = :db AND id <> CONNECTION_ID()"),
-                {"db": database},
-            )
-            return int(found.scalar_one())
+            found = connection.scalars(text(connections_of(connection)), {"name": make_url(url).database})
+            return len(found.all()) - 1  # all but this one
 
     @pytest.mark.parametrize("way", WAYS)
     def test_the_server_sees_their_connections_end(self, migrated_url: str, way: Callable[[], None]) -> None:
