@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outbox.backoff import Backoff
-from outbox.connections import configure, disconnect
+from outbox.client import Outbox
+from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
 from outbox.drivers.base import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.database import metadata
@@ -16,6 +17,7 @@ from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.job import Job, JobContext
+from outbox.open_drivers import disconnect
 from outbox.operations import (
     cancel,
     clear,
@@ -49,6 +51,7 @@ __all__ = [
     "JobPage",
     "JobPlace",
     "JobState",
+    "Outbox",
     "OutboxError",
     "QueueCounts",
     "RunningJob",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, Unpack, get_type_hints
 
@@ -12,16 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from outbox import registry
-from outbox.connections import connection_settings, current_settings, driver_here, is_relayed
+from outbox.client_state import ClientState, current_client
+from outbox.connections import connection_settings, is_relayed
 from outbox.drivers.database.jobs.staging import check_database, stage
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
+from outbox.events import Events, JobDispatched
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.job_definition import generator_method, meant_option
+from outbox.open_drivers import OpenDrivers
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.relay.route import relayed_connection, to_relay_row
-from outbox.relay.thread import relay_threads
+from outbox.relay.thread import RelayThreads
 from outbox.settings import DATABASE
 from outbox.wakeups.announce import announce
 
@@ -90,6 +94,7 @@ async def dispatch_many(
 class Serialized:
     """What one dispatch writes."""
 
+    client: ClientState
     ids: list[JobId]
     by_connection: dict[str, list[Envelope]]
 
@@ -105,9 +110,10 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
             meant = meant_option(name, DISPATCH_OPTIONS)
             hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(sorted(DISPATCH_OPTIONS))}"
             raise TypeError(f"a dispatch has no option {name!r} ({hint})")
-    settings = current_settings()
+    client = current_client()
+    settings = client.settings()
     checked = JobOptions.checked(**options)
-    sealed = Serialized([], {})
+    sealed = Serialized(client, [], {})
     remaining = iter(jobs)
     kinds: set[type[Job]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
@@ -140,7 +146,8 @@ def _check_runnable(kind: type[Job]) -> None:
 def stage_all(session: AnySession, sealed: Serialized) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
-    target, settings = sync_session(session), current_settings()
+    client = sealed.client
+    target, settings = sync_session(session), client.settings()
     rows: list[Envelope] = []
     for name, envelopes in sealed.by_connection.items():
         if is_relayed(settings, name):
@@ -150,25 +157,40 @@ def stage_all(session: AnySession, sealed: Serialized) -> None:
         else:
             rows += envelopes
     if rows:
-        stage(target, rows, _committed)
+        stage(target, rows, partial(_committed, client))
+    if client.events is not None:
+        _emit(client.events, sealed, in_session=True)
 
 
 async def store_all(sealed: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
+    client = sealed.client
     for name, envelopes in sealed.by_connection.items():
-        await driver_here(name).insert(envelopes)
-        announce({envelope.queue for envelope in envelopes}, name)
+        await client.part(OpenDrivers).get(name).insert(envelopes)
+        announce(client, {envelope.queue for envelope in envelopes}, name)
+    if client.events is not None:
+        _emit(client.events, sealed, in_session=False)
 
 
-def _committed(queues: Collection[str]) -> None:
+def _emit(events: Events, sealed: Serialized, *, in_session: bool) -> None:
+    events.emit_all(
+        [
+            JobDispatched(envelope.id, envelope.name, envelope.queue, connection, in_session)
+            for connection, envelopes in sealed.by_connection.items()
+            for envelope in envelopes
+        ]
+    )
+
+
+def _committed(client: ClientState, queues: Collection[str]) -> None:
     """Jobs of these queues were committed by a session."""
     names = {queue: relayed_connection(queue) for queue in queues}
     for name in names.values():
         if name is not None:
-            relay_threads.wake(name)
+            client.part(RelayThreads).wake(name)
     ordinary = [queue for queue, name in names.items() if name is None]
     if ordinary:
-        announce(ordinary)
+        announce(client, ordinary)
 
 
 def sync_session(session: object) -> Session:

@@ -9,7 +9,8 @@ import socket
 from types import TracebackType
 from typing import Any, Self
 
-from outbox.connections import current_settings, open_driver
+from outbox.client_state import current_client, enter_client, leave_client
+from outbox.connections import open_driver
 from outbox.errors import ConfigurationError
 from outbox.events import Event, Events, WorkerStarted
 from outbox.registry import import_jobs, registered
@@ -58,6 +59,9 @@ class Worker:
         self.name = self.options.name or f"{socket.gethostname()}:{os.getpid()}"
         self.events = Events()
         self.events.listen(_write)
+        self._client = current_client()
+        if self._client.events is not None:
+            self.events.listen_to_batches(self._client.events.emit_all)
         self._engine: Engine | None = None
         self._task: asyncio.Task[Ended] | None = None
 
@@ -76,8 +80,13 @@ class Worker:
             raise ConfigurationError("this worker has started before: make another one")
         started = asyncio.Event()
         self.events.listen(lambda _: started.set(), WorkerStarted)
-        self._engine = _assemble(current_settings(), self.options, self.events, self.name)
-        self._task = asyncio.create_task(self._engine.run(), name="outbox-worker")
+        # Jobs dispatch by the client of their worker.
+        token = enter_client(self._client)
+        try:
+            self._engine = _assemble(self._client.settings(), self.options, self.events, self.name)
+            self._task = asyncio.create_task(self._engine.run(), name="outbox-worker")
+        finally:
+            leave_client(token)
         waiting = asyncio.create_task(started.wait())
         try:
             await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)

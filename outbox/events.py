@@ -1,4 +1,4 @@
-"""What happens inside a worker, as values. Code emits them; logs and telemetry listen from outside."""
+"""What happens at a dispatch and in a worker, as values. Code emits them; logs and telemetry listen from outside."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ _log = logging.getLogger("outbox.events")
 @dataclass(frozen=True, slots=True)
 class Event:
     """The root of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobDispatched(Event):
+    """A job was dispatched to ``connection``. ``in_session``: it exists if the session's transaction commits, and the
+    event comes before that. Otherwise it is stored."""
+
+    job_id: JobId
+    name: str
+    queue: str
+    connection: str
+    in_session: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-from outbox.connections import current_settings, driver_here
+from outbox.client_state import current_settings
 from outbox.dispatch import AnySession, sync_session
 from outbox.drivers.base import Driver, FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
+from outbox.open_drivers import driver_here
 from outbox.options import check_queue
 
 MOST_PER_PAGE = 10_000

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import inspect
-import os
 import selectors
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -14,10 +12,11 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from outbox import operations
-from outbox.connections import disconnect as disconnect_async
+from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, with_options
 from outbox.ids import JobId
 from outbox.job import Job
+from outbox.open_drivers import OpenDrivers
 from outbox.options import DispatchOptions
 
 __all__ = [
@@ -66,7 +65,7 @@ def dispatch_many(
     if session is not None:
         stage_all(session, sealed)
     else:
-        _loops.run(lambda: store_all(sealed))
+        sealed.client.part(SyncLoops).run(lambda: store_all(sealed))
     return sealed.ids
 
 
@@ -75,7 +74,7 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return _loops.run_in_thread(function(*args, **kwargs))
+        return current_client().part(SyncLoops).run_in_thread(function(*args, **kwargs))
 
     # It says "coroutine function" of the one that is wrapped.
     del call.__wrapped__
@@ -102,12 +101,12 @@ def cancel(job_id: JobId | str, *, session: AnySession | None = None, connection
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
         return operations.cancel_in(session, job_id, connection)
-    return _loops.run_in_thread(operations.cancel(job_id, connection=connection))
+    return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, connection=connection))
 
 
 def disconnect() -> None:
     """Close what dispatches without a session have opened. They open it again when needed."""
-    _loops.disconnect()
+    current_client().part(SyncLoops).disconnect()
 
 
 class _CallersLoop(asyncio.SelectorEventLoop):
@@ -118,7 +117,7 @@ class _CallersLoop(asyncio.SelectorEventLoop):
         super().__init__(selectors.PollSelector())
 
 
-class _Loops:
+class SyncLoops(ClientPart):
     """Event loops that are run in the thread of whoever dispatches, one caller at a time, and kept with their
     connections. Nothing changes threads, which would take longer than all else that a dispatch does here.
 
@@ -126,7 +125,8 @@ class _Loops:
     So do threads that are more than `_MOST_LOOPS` at once: they share that loop's connections.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, client: ClientState | None = None) -> None:
+        super().__init__(client)
         self._lock = threading.Lock()
         self._idle: list[asyncio.AbstractEventLoop] = []
         self._count = 0
@@ -159,7 +159,9 @@ class _Loops:
         with self._lock:
             if self._shared is None:
                 self._shared = asyncio.new_event_loop()
-                threading.Thread(target=self._shared.run_forever, name="outbox-sync", daemon=True).start()
+                threading.Thread(
+                    target=_run_until_stopped, args=(self._shared,), name="outbox-sync", daemon=True
+                ).start()
             return self._shared
 
     def disconnect(self) -> None:
@@ -172,25 +174,40 @@ class _Loops:
         else:
             self._close_idle()
         if self._shared is not None:
-            asyncio.run_coroutine_threadsafe(disconnect_async(), self._shared).result()
+            asyncio.run_coroutine_threadsafe(self.client.part(OpenDrivers).close(), self._shared).result()
 
     def _close_idle(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
             self._count -= len(idle)
         for loop in idle:
-            loop.run_until_complete(disconnect_async())
+            loop.run_until_complete(self.client.part(OpenDrivers).close())
             loop.close()
 
+    async def close(self) -> None:
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self.disconnect()
+        with self._lock:
+            shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.call_soon_threadsafe(shared.stop)
+
     def close_at_exit(self) -> None:
-        """The interpreter ends. A thread that is still dispatching keeps its loop."""
+        """A thread that is still dispatching keeps its loop."""
         with suppress(Exception):
             self._close_idle()
 
-    def forget(self) -> None:
-        """After a fork: the thread exists only in the parent, and so do the other ends of the connections."""
+    def after_fork(self) -> None:
+        """The thread exists only in the parent, and so do the other ends of the connections."""
         _inherited.extend(self._idle)
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self.client)  # type: ignore[misc]
+
+
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 def _is_in_a_loop() -> bool:
@@ -216,7 +233,3 @@ def _run_to_its_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T
 
 _inherited: list[asyncio.AbstractEventLoop] = []
 """Loops of a parent process, kept so that they are not collected: they are not this process's to close."""
-
-_loops = _Loops()
-os.register_at_fork(after_in_child=_loops.forget)
-atexit.register(_loops.close_at_exit)

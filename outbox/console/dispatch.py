@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from outbox import registry
-from outbox.connections import current_settings, disconnect
+from outbox.client_state import current_settings
 from outbox.console.command import json_option
 from outbox.console.command import queue as queue_type
 from outbox.console.output import Output
@@ -19,6 +19,7 @@ from outbox.dispatch import dispatch as dispatch_job
 from outbox.errors import InvalidJob, InvalidPayload, UnknownJob
 from outbox.ids import JobId
 from outbox.job import Job
+from outbox.open_drivers import disconnect
 from outbox.payload import load
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
+from collections.abc import Callable
 
 from outbox import clock
-from outbox.at_exit import at_exit
-from outbox.connections import current_settings, open_relay_source, open_relay_target
+from outbox.client_state import ClientPart, ClientState
+from outbox.connections import open_relay_source, open_relay_target
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
+from outbox.settings import Settings
 
 FAREWELL_SECONDS = 2.0
 """For how long, at the most, an interpreter that ends waits until what was just committed has been moved on. To move it
@@ -28,7 +29,8 @@ class RelayThread:
     ``ending``, whose executors and threads then refuse work, that is no more than a line in the log.
     """
 
-    def __init__(self, connection: str, ending: threading.Event) -> None:
+    def __init__(self, connection: str, ending: threading.Event, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
         self._connection = connection
         self._ending = ending
         self._lock = threading.Lock()
@@ -98,7 +100,7 @@ class RelayThread:
                 self._moved.set()
 
     async def _main(self) -> None:
-        settings = current_settings()
+        settings = self._settings()
         source, target = open_relay_source(settings), open_relay_target(settings, self._connection)
         relay = Relay(source, target, self._connection)
         committed = asyncio.Event()
@@ -137,10 +139,11 @@ class RelayThread:
         _log.warning("jobs for %s are left to the workers to move on: %s", self._connection, error)
 
 
-class RelayThreads:
-    """One for each connection that jobs are relayed to."""
+class RelayThreads(ClientPart):
+    """The relay threads of a client, one for each connection that jobs are relayed to."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: ClientState | None = None) -> None:
+        super().__init__(client)
         self._lock = threading.Lock()
         self._threads: dict[str, RelayThread] = {}
         self._ending = threading.Event()
@@ -148,7 +151,7 @@ class RelayThreads:
 
     def wake(self, connection: str) -> None:
         with self._lock:
-            thread = self._threads.setdefault(connection, RelayThread(connection, self._ending))
+            thread = self._threads.setdefault(connection, RelayThread(connection, self._ending, self.client.settings))
         thread.wake()
 
     def stop(self) -> None:
@@ -158,7 +161,7 @@ class RelayThreads:
         for thread in threads.values():
             thread.stop()
 
-    def farewell(self) -> None:
+    def flush_at_exit(self) -> None:
         """The interpreter ends: give what was just committed a moment to be moved on. However often this is called, it
         waits no longer than `FAREWELL_SECONDS` in all."""
         self._ending.set()
@@ -173,14 +176,9 @@ class RelayThreads:
             until = 0.0
         self._patience = max(0.0, until - clock.now())
 
-    def _after_fork(self) -> None:
+    async def close(self) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def after_fork(self) -> None:
         """Threads exist only in the parent."""
-        self.__init__()  # type: ignore[misc]
-
-
-relay_threads = RelayThreads()
-"""Those of this process."""
-
-os.register_at_fork(after_in_child=relay_threads._after_fork)  # noqa: SLF001 - not for others to call
-
-at_exit(relay_threads.farewell)
+        self.__init__(self.client)  # type: ignore[misc]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
-from functools import cache
 
-from outbox.connections import connection_settings, current_settings
+from outbox.client_state import ClientPart, ClientState
+from outbox.connections import connection_settings
 from outbox.errors import ConfigurationError
 from outbox.settings import DATABASE, REDIS
 from outbox.wakeups.local_hub import local_hub
@@ -16,7 +17,7 @@ from outbox.wakeups.redis_publisher import Publisher
 _log = logging.getLogger("outbox.wakeups")
 
 
-def announce(queues: Collection[str], connection: str = DATABASE) -> None:
+def announce(client: ClientState, queues: Collection[str], connection: str = DATABASE) -> None:
     """Wake idle workers after jobs of these queues were committed. Never waits, never raises.
 
     Workers of this process are woken directly, those of other processes over ``REDIS_URL``. The scripts of a Redis
@@ -24,9 +25,9 @@ def announce(queues: Collection[str], connection: str = DATABASE) -> None:
     """
     local_hub.notify(queues)
     try:
-        settings = current_settings()
+        settings = client.settings()
         url = settings.redis_url if connection_settings(settings, connection).driver != REDIS else None
-        publisher = _publisher(url) if url is not None else None
+        publisher = client.part(Publishers).to(url) if url is not None else None
     except ConfigurationError as error:
         _log.warning("other processes are not told of new jobs, they find them by polling: %s", error)
         return
@@ -34,6 +35,31 @@ def announce(queues: Collection[str], connection: str = DATABASE) -> None:
         publisher.publish(queues)
 
 
-@cache
-def _publisher(url: str) -> Publisher:
-    return Publisher(pubsub(url))
+class Publishers(ClientPart):
+    """The publishers of a client, one for each Redis."""
+
+    def __init__(self, client: ClientState | None = None) -> None:
+        super().__init__(client)
+        self._publishers: dict[str, Publisher] = {}
+
+    def to(self, url: str) -> Publisher:
+        """
+        Raises:
+            ConfigurationError: as `pubsub`.
+        """
+        publisher = self._publishers.get(url)
+        # A thread that loses a race to this line uses the publisher of the other thread. Its own has started nothing.
+        return publisher or self._publishers.setdefault(url, Publisher(pubsub(url)))
+
+    def after_fork(self) -> None:
+        for publisher in self._publishers.values():
+            publisher.after_fork()
+
+    def flush_at_exit(self) -> None:
+        for publisher in list(self._publishers.values()):
+            publisher.flush_at_exit()
+
+    async def close(self) -> None:
+        publishers, self._publishers = self._publishers, {}
+        for publisher in publishers.values():
+            await asyncio.to_thread(publisher.stop)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from outbox import clock
-from outbox.at_exit import at_exit
 from outbox.wakeups.redis_channel import CHANNEL, pack
 
 if TYPE_CHECKING:
@@ -50,8 +48,8 @@ class Publisher:
         self._published = threading.Event()
         self._failures = 0
         self._exit_seconds = _EXIT_SECONDS
-        os.register_at_fork(after_in_child=self.after_fork)
-        at_exit(self._flush_at_exit)
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def publish(self, queues: Collection[str]) -> None:
         """Thread-safe. Never waits, never raises."""
@@ -74,14 +72,29 @@ class Publisher:
         self._loop = asyncio.new_event_loop()
         self._wanted = asyncio.Event()
         self._wanted.set()
-        threading.Thread(target=self._run, args=(self._loop,), name="outbox-publisher", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(self._loop,), name="outbox-publisher", daemon=True)
+        self._thread.start()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self._keep_publishing())
+            self._task = loop.create_task(self._keep_publishing())
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(self._task)
         except Exception:  # noqa: BLE001 - nothing catches the exceptions of a thread
             _log.exception("wake-ups are not published any more: workers poll")
+        finally:
+            loop.close()
+
+    def stop(self) -> None:
+        """Publish the names that wait, within 0.5 s, and end the thread. The publisher cannot be used again."""
+        self.flush_at_exit()
+        with self._lock:
+            loop, thread, self._thread = self._loop, self._thread, None
+        if loop is not None and thread is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: self._task.cancel() if self._task is not None else None)
+            thread.join()
 
     async def _keep_publishing(self) -> None:
         while True:
@@ -138,7 +151,7 @@ class Publisher:
             if not self._queues:
                 self._published.set()
 
-    def _flush_at_exit(self) -> None:
+    def flush_at_exit(self) -> None:
         if self._loop is not None and self._failures < _OUTAGE_AFTER:
             begun = clock.now()
             self._published.wait(self._exit_seconds)

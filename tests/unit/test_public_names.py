@@ -23,7 +23,7 @@ def test_the_top_level_names() -> None:
         "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
-        "Backoff", "Job", "JobContext", "JobId", "OutboxError", "Settings", "Worker", "WorkerOptions",
+        "Backoff", "Job", "JobContext", "JobId", "Outbox", "OutboxError", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "dispatch", "dispatch_many", "metadata",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_many"}

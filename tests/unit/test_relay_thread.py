@@ -66,7 +66,7 @@ def relays(moves: Moves) -> Iterator[RelayThreads]:
 def farewell(relays: RelayThreads) -> float:
     """How many seconds it took."""
     began = time.monotonic()
-    relays.farewell()
+    relays.flush_at_exit()
     return time.monotonic() - began
 
 
@@ -78,7 +78,7 @@ def test_the_end_waits_until_what_was_committed_has_been_moved_on(relays: RelayT
     moves.continue_from.clear()
     relays.wake("redis")
     later(moves.continue_from)
-    relays.farewell()
+    relays.flush_at_exit()
     assert moves.ended == 1
 
 
@@ -88,7 +88,7 @@ def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves
     moves.begun.acquire()
     relays.wake("redis")
     later(moves.continue_from)
-    relays.farewell()
+    relays.flush_at_exit()
     assert moves.ended == 2
 
 
@@ -114,7 +114,7 @@ def test_its_patience_is_for_all_that_it_waits_for(relays: RelayThreads, moves: 
 def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
     assert farewell(relays) < AT_ONCE
     relays.wake("redis")
-    relays.farewell()
+    relays.flush_at_exit()
     assert moves.ended == 1
     assert farewell(relays) < AT_ONCE
 
@@ -136,7 +136,7 @@ def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
 def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: Moves) -> None:
     moves.error = BackendUnavailable("down")
     relays.wake("redis")
-    relays.farewell()
+    relays.flush_at_exit()
     moves.error = None
     relays.wake("redis")
     while moves.ended < 2 or not relays._threads["redis"]._moved.is_set():
@@ -144,7 +144,7 @@ def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: M
     moves.continue_from.clear()
     relays.wake("redis")
     later(moves.continue_from)
-    relays.farewell()
+    relays.flush_at_exit()
     assert moves.ended == 3
 
 
@@ -204,7 +204,7 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
     assert [raised.exc_value for raised in shown] == [moves.error]
     moves.error = None
     relays.wake("redis")
-    relays.farewell()
+    relays.flush_at_exit()
     assert moves.ended == 2
 
 
@@ -212,7 +212,7 @@ def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Mo
     moves.continue_from.clear()
     relays.wake("redis")
     [inherited] = relays._threads.values()
-    relays._after_fork()
+    relays.after_fork()
     assert farewell(relays) < AT_ONCE
     moves.continue_from.set()
     inherited.stop()

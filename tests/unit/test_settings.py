@@ -9,7 +9,8 @@ import pytest
 
 import outbox
 from outbox import Settings, WorkerOptions
-from outbox.connections import connection_settings, current_settings, open_driver
+from outbox.client_state import current_settings
+from outbox.connections import connection_settings, open_driver
 from outbox.errors import ConfigurationError
 
 

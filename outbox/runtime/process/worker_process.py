@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, cast
 
-from outbox.connections import disconnect
 from outbox.events import Events, SignalIgnored
+from outbox.open_drivers import disconnect
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.process.event_loop import WorkerLoop
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now, flush_streams

@@ -16,7 +16,8 @@ from sqlalchemy import make_url, text
 
 import outbox.sync
 from outbox import Job, configure, disconnect, dispatch
-from outbox.connections import _loops
+from outbox.client_state import default_client
+from outbox.open_drivers import OpenDrivers
 from tests.servers import sql
 from tests.servers.databases import connections_of
 
@@ -91,7 +92,7 @@ def dispatching(request: pytest.FixtureRequest) -> Iterator[None]:
     else:
         configure(database_url=request.getfixturevalue("migrated_url"))
     yield
-    _loops.drop_closed()
+    default_client.part(OpenDrivers).drop_closed()
     configure()
 
 
@@ -134,7 +135,7 @@ def test_a_loop_on_uvloop_that_is_only_closed_leaves_nothing_but_a_warning(dispa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # uvloop closes what is left itself, and says so
         before, after = settled(way)
-        _loops.drop_closed()
+        default_client.part(OpenDrivers).drop_closed()
         gc.collect()
     assert after[0] <= before[0] + 2
     assert after[1] <= before[1]
@@ -154,7 +155,7 @@ class TestOnServers:
     def configured(self, migrated_url: str) -> Iterator[None]:
         configure(database_url=migrated_url)
         yield
-        _loops.drop_closed()
+        default_client.part(OpenDrivers).drop_closed()
         configure()
 
     @staticmethod
@@ -169,7 +170,7 @@ class TestOnServers:
             warnings.simplefilter("error")
             before, after = settled(way)
         assert after[0] <= before[0] + 2
-        _loops.drop_closed()
+        default_client.part(OpenDrivers).drop_closed()
         wait_until(lambda: self.connections(migrated_url) == 0)
 
     def test_a_sync_dispatch_keeps_its_connection_and_gives_it_back(self, migrated_url: str) -> None:
@@ -219,7 +220,7 @@ def test_more_threads_than_loops_all_dispatch(migrated_url: str) -> None:
         for thread in threads:
             thread.join()
         assert len(set(ids)) == 100
-        assert len(outbox.sync._loops._idle) <= outbox.sync._MOST_LOOPS
+        assert len(default_client.part(outbox.sync.SyncLoops)._idle) <= outbox.sync._MOST_LOOPS
     finally:
         outbox.sync.disconnect()
         configure()

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 import outbox
 import outbox.sync
 from outbox import clock, dispatch, dispatch_many
+from outbox.client_state import default_client
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.tables import jobs
@@ -25,7 +26,7 @@ from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, SessionUnusable
 from outbox.relay import relay as relay_module
 from outbox.relay.relay import Relay, next_look
-from outbox.relay.thread import relay_threads
+from outbox.relay.thread import RelayThreads
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope
 from tests.support.orders import Receipt, async_engine, sync_engine
@@ -40,7 +41,7 @@ def configured(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
     """Both stores, and no relay of this process: tests move jobs themselves, or ask for `relaying`."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(relay_threads, "wake", lambda _: None)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
 
 
 @pytest.fixture
@@ -481,7 +482,7 @@ async def test_the_process_that_dispatched_moves_its_jobs_at_once(
 
     await asyncio.to_thread(work)
     assert await arrived(redis) == [2]
-    relay_threads.stop()
+    default_client.part(RelayThreads).stop()
 
 
 async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
@@ -495,7 +496,7 @@ async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
         while not (counts := await redis.counts()):
             await asyncio.sleep(0.01)
     assert [(each.queue, each.ready, each.delayed) for each in counts] == [("mail", 0, 1)]
-    relay_threads.stop()
+    default_client.part(RelayThreads).stop()
 
 
 @pytest.fixture

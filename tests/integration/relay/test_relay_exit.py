@@ -36,7 +36,8 @@ import asyncio, os, threading, time
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from outbox import dispatch_many, sync
-from outbox.relay.thread import relay_threads
+from outbox.client_state import default_client
+from outbox.relay.thread import RelayThreads
 from tests.support.orders import Receipt, async_engine, sync_engine
 
 url = os.environ["DATABASE_URL"]
@@ -92,10 +93,10 @@ child.join()
 INTERRUPTED = """
 import signal, sys
 
-relay_threads._patience = 45.0
+default_client.part(RelayThreads)._patience = 45.0
 
 def interrupt():
-    while not relay_threads._ending.is_set():
+    while not default_client.part(RelayThreads)._ending.is_set():
         time.sleep(0.001)
     # A signal that comes a moment before a wait is heard after it.
     time.sleep(0.2)

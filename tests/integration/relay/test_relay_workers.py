@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import dispatch
+from outbox.client_state import default_client
 from outbox.drivers.base import NextDue
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
@@ -21,7 +22,7 @@ from outbox.job import Job
 from outbox.options import JobOptions
 from outbox.relay import relay as relay_module
 from outbox.relay.route import to_relay_row
-from outbox.relay.thread import relay_threads
+from outbox.relay.thread import RelayThreads
 from outbox.runtime.relay_loop import RelayLoop
 from outbox.settings import Settings
 from tests.servers import LocalServer
@@ -202,8 +203,8 @@ async def test_a_process_that_dispatches_gives_it_none_either(
         async with AsyncSession(engine) as session, session.begin():
             await dispatch(Counted(number=1), session=session, connection="redis")
         # It ends without a try when it is told to stop before it has begun.
-        await asyncio.to_thread(relay_threads._threads["redis"].wait, 30)
-        await asyncio.to_thread(relay_threads.stop)
+        await asyncio.to_thread(default_client.part(RelayThreads)._threads["redis"].wait, 30)
+        await asyncio.to_thread(default_client.part(RelayThreads).stop)
         assert await admin.dbsize() == 0
     await engine.dispose()
     assert "left to the workers to move on" in caplog.text
@@ -269,4 +270,4 @@ async def test_a_delayed_job_starts_when_it_is_due_in_a_worker_that_looks_once_a
             await dispatch(arrival.job, session=session, connection="redis", delay=0.5)
         assert await arrival() == "default"
     await engine.dispose()
-    await asyncio.to_thread(relay_threads.stop)
+    await asyncio.to_thread(default_client.part(RelayThreads).stop)

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 import outbox
 from outbox import dispatch, sync
-from outbox.connections import configure, disconnect
+from outbox.client_state import configure
+from outbox.open_drivers import disconnect
 from outbox.wakeups.base import Wake
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.polling import Polling

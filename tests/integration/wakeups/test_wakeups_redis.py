@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox import dispatch, sync
-from outbox.connections import configure, disconnect
+from outbox.client_state import configure
 from outbox.errors import ConfigurationError
 from outbox.events import WakeupsHeard, WakeupsUnheard
+from outbox.open_drivers import disconnect
 from outbox.wakeups.redis_channel import CHANNEL
 from outbox.wakeups.redis_client import pubsub
 from outbox.wakeups.redis_subscription import Subscription

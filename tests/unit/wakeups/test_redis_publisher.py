@@ -84,7 +84,7 @@ def test_commits_that_follow_closely_share_a_message(redis: Redis, monkeypatch: 
         publisher.publish({f"queue{number % 3}"})
     redis.wait(lambda: len(redis.told) == 2)
     assert redis.told[1] == {"queue0", "queue1", "queue2"}
-    publisher._flush_at_exit()
+    publisher.flush_at_exit()
     assert len(redis.told) == 2
 
 
@@ -135,7 +135,7 @@ def test_names_that_wait_are_not_without_bound(redis: Redis, monkeypatch: pytest
 def test_the_end_of_the_interpreter_waits_for_what_was_just_committed(redis: Redis) -> None:
     publisher = Publisher(redis)
     publisher.publish({"mail"})
-    publisher._flush_at_exit()
+    publisher.flush_at_exit()
     assert redis.told == [{"mail"}]
 
 
@@ -145,7 +145,7 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_redis_that_is_down(redis
     publisher.publish({"mail"})
     redis.wait(lambda: redis.clients >= 3)
     began = time.monotonic()
-    publisher._flush_at_exit()
+    publisher.flush_at_exit()
     assert time.monotonic() - began < 0.1
 
 
