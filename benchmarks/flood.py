@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import tally
+from benchmarks import job_counters
 from benchmarks.jobs import NoOp
 from outbox import disconnect, dispatch_many
 
@@ -22,10 +22,10 @@ _LOOK_EVERY = 0.02
 _LOW = 9
 
 
-async def flood(seconds: float, tallies: Path) -> None:
+async def flood(seconds: float, counter_files: Path) -> None:
     begun, sent = time.monotonic(), 0
     while (elapsed := time.monotonic() - begun) < seconds:
-        if sent - tally.counted(tallies) < GROWTH * elapsed:
+        if sent - job_counters.counted(counter_files) < GROWTH * elapsed:
             await dispatch_many([NoOp(number=sent + number) for number in range(_PORTION)], priority=_LOW)
             sent += _PORTION
         else:
@@ -34,4 +34,4 @@ async def flood(seconds: float, tallies: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(flood(float(sys.argv[1]), Path(os.environ[tally.VARIABLE])))
+    asyncio.run(flood(float(sys.argv[1]), Path(os.environ[job_counters.VARIABLE])))

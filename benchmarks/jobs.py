@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.tally import mine
+from benchmarks.job_counters import mine
 from outbox import Job
 
 

@@ -34,7 +34,7 @@ from outbox import Job, configure, disconnect, dispatch, metadata
 
 ROOT = Path(__file__).parents[1]
 QUEUE = "benchmark.latency"
-PATIENCE = 20.0
+TIMEOUT = 20.0
 PERCENTS = (50, 95, 99)
 
 SOCKET = "OUTBOX_BENCHMARK_SOCKET"
@@ -173,7 +173,7 @@ async def _run(found: Latencies, send: Dispatch, line: socket.socket, jobs: int,
     for number in range(-WARM_UP, jobs):
         await asyncio.sleep(interval)
         begun, ended = await send(Arrives(number=number))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             arrived, entered = (await loop.sock_recv(line, 100)).decode().split()
         if int(arrived) != number:
             raise SystemExit(f"job {arrived} ran instead of {number}: is somebody else using this queue?")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks import tally
+from benchmarks import job_counters
 from benchmarks.stores import Store
 
 ROOT = Path(__file__).parents[1]
@@ -29,13 +29,13 @@ class ProgramFailedError(Exception):
 
 
 class Programs:
-    """The processes of one measurement, all of one ``python``. They run in a directory of their own and tally there.
+    """The processes of one measurement, all of one ``python``. They run in a directory of their own and count there.
     Leaving the context ends them."""
 
     def __init__(self, directory: Path, python: str = sys.executable) -> None:
         self._python = python
-        self.tallies = directory / "tallies"
-        self.tallies.mkdir(parents=True)
+        self.counter_files = directory / "counter_files"
+        self.counter_files.mkdir(parents=True)
         self.processes: list[Process] = []
         self._directory = directory
         self._log = directory / "programs.log"
@@ -49,7 +49,7 @@ class Programs:
                 self._python,
                 *arguments,
                 cwd=self._directory,
-                env={**os.environ, **environment, "PYTHONPATH": path, tally.VARIABLE: str(self.tallies)},
+                env={**os.environ, **environment, "PYTHONPATH": path, job_counters.VARIABLE: str(self.counter_files)},
                 stdin=PIPE if talks else DEVNULL,
                 stdout=PIPE if talks else log,
                 stderr=log,
@@ -57,18 +57,18 @@ class Programs:
         self.processes.append(process)
         return process
 
-    async def ran(self, jobs: int) -> tally.Total:
+    async def ran(self, jobs: int) -> job_counters.Total:
         """Wait until so many jobs have run, and say what was counted.
 
         :raises ProgramFailedError: a process ended with an error, or it took too long.
         """
         end = asyncio.get_running_loop().time() + LIMIT
-        while (count := tally.counted(self.tallies)) < jobs:
+        while (count := job_counters.counted(self.counter_files)) < jobs:
             self.check()
             if asyncio.get_running_loop().time() > end:
                 raise ProgramFailedError(f"{count} of {jobs} jobs have run in {LIMIT:.0f} s\n{self._last_words()}")
             await asyncio.sleep(_LOOK_EVERY)
-        return tally.total(self.tallies)
+        return job_counters.total(self.counter_files)
 
     def check(self) -> None:
         """:raises ProgramFailedError: a process ended with an error."""

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from benchmarks.bare.innodb import InnoDBLoop
 from benchmarks.bare.loop import Loop
 from benchmarks.bare.sqlite import SQLiteLoop
-from benchmarks.tally import VARIABLE, Counters
+from benchmarks.job_counters import VARIABLE, Counters
 
 try:
     import uvloop

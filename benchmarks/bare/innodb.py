@@ -10,7 +10,7 @@ import asyncmy
 from sqlalchemy import make_url
 
 from benchmarks.bare.loop import Loop, Row
-from benchmarks.tally import Counters
+from benchmarks.job_counters import Counters
 
 # Jobs are held as outbox holds short ones in a backlog, so that both give the server the same work.
 _SELECT = (
@@ -44,8 +44,8 @@ async def connect(url: str) -> Any:
 
 
 class InnoDBLoop(Loop):
-    def __init__(self, url: str, tally: Counters, *, batch: int, joined: bool) -> None:
-        super().__init__(tally, batch=batch, joined=joined)
+    def __init__(self, url: str, counters: Counters, *, batch: int, joined: bool) -> None:
+        super().__init__(counters, batch=batch, joined=joined)
         self._url = url
         self._select = _SELECT.format(batch)
 

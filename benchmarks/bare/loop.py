@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from benchmarks.tally import Counters
+from benchmarks.job_counters import Counters
 
 Row = tuple[bytes, str]
 """Id and payload."""
@@ -19,9 +19,9 @@ class Loop(ABC):
     """Batch after batch until there is nothing left. With ``joined``, the end of one batch and the claim of the next
     are one transaction, and a batch costs one commit; without, two, as a worker that claims while others end."""
 
-    def __init__(self, tally: Counters, *, batch: int, joined: bool) -> None:
+    def __init__(self, counters: Counters, *, batch: int, joined: bool) -> None:
         self.batch = batch
-        self._tally = tally
+        self._counters = counters
         self._joined = joined
 
     async def run(self) -> None:
@@ -44,7 +44,7 @@ class Loop(ABC):
 
     async def _work(self, payload: str) -> None:
         json.loads(payload)
-        self._tally.count()
+        self._counters.count()
 
     @abstractmethod
     async def connect(self) -> None: ...

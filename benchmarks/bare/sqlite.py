@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import make_url
 
 from benchmarks.bare.loop import Loop, Row
-from benchmarks.tally import Counters
+from benchmarks.job_counters import Counters
 
 _NOW = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 _UNTIL = "(strftime('%Y-%m-%d %H:%M:%f', 'now', '30 seconds') || '000')"
@@ -32,8 +32,8 @@ def connect(url: str) -> sqlite3.Connection:
 
 
 class SQLiteLoop(Loop):
-    def __init__(self, url: str, tally: Counters, *, batch: int, joined: bool) -> None:
-        super().__init__(tally, batch=batch, joined=joined)
+    def __init__(self, url: str, counters: Counters, *, batch: int, joined: bool) -> None:
+        super().__init__(counters, batch=batch, joined=joined)
         self._connection = connect(url)
 
     async def connect(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks import tally
+from benchmarks import job_counters
 from benchmarks.jobs import Stamped
 from benchmarks.percentiles import percentile
 from benchmarks.programs import Programs, start_workers
@@ -33,7 +33,7 @@ async def _measure(site: Site, dispatchers: int) -> Sample:
         begun = time.monotonic()
         await asyncio.gather(*(keep_dispatching(begun + site.sizes.mixed_seconds) for _ in range(dispatchers)))
         seconds = time.monotonic() - begun
-        backlog = sent - tally.counted(programs.tallies)
+        backlog = sent - job_counters.counted(programs.counter_files)
         total = await programs.ran(sent)
     return Sample(
         {

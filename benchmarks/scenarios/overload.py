@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from benchmarks import tally
+from benchmarks import job_counters
 from benchmarks.flood import GROWTH
 from benchmarks.jobs import Stamped
 from benchmarks.percentiles import percentile
@@ -24,7 +24,7 @@ _URGENT = 0
 
 
 async def _measure(site: Site) -> Sample:
-    """A single worker tallies, so that waiting times are in the order in which jobs ran."""
+    """A single worker counter_files, so that waiting times are in the order in which jobs ran."""
     memory: list[float] = []
     async with Programs(site.directory) as programs, site.store.in_use():
         await start_workers(programs, site.store, 1, "--concurrency", "100")
@@ -38,7 +38,7 @@ async def _measure(site: Site) -> Sample:
             programs.check()
             await asyncio.sleep(begun + len(memory) / _URGENT_PER_SECOND - time.monotonic())
         seconds = time.monotonic() - begun
-        total = tally.total(programs.tallies)
+        total = job_counters.total(programs.counter_files)
         left = await _left(site.store)
     delays, resident = Quarters.of(total.delays), Quarters.of(memory)
     return Sample(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from benchmarks import tally
+from benchmarks import job_counters
 from benchmarks.filling import Fill, fill
 from benchmarks.jobs import Stamped
 from benchmarks.latency import measure
@@ -44,7 +44,7 @@ async def _busy(site: Site) -> Sample:
             await asyncio.sleep(begun + number / _PORTIONS_PER_SECOND - time.monotonic())
             await dispatch_many(Stamped(made=time.monotonic()) for _ in range(portion))
         seconds = time.monotonic() - begun
-        backlog = site.sizes.drain + count * portion - tally.counted(programs.tallies)
+        backlog = site.sizes.drain + count * portion - job_counters.counted(programs.counter_files)
         total = await programs.ran(site.sizes.drain + count * portion)
     delays = {f"p{percent} ms": 1_000 * percentile(total.delays, percent) for percent in (50, 95, 99)}
     return Sample({"jobs/s": count * portion / seconds, "left at the end": backlog, **delays})

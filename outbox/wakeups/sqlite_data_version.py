@@ -109,7 +109,7 @@ class DataVersion(Polling):
             self._steps = 0
         if self._changes is not None:
             self._changes.committed()
-            if self._changes.deaf:
+            if self._changes.unreliable:
                 self._close_changes()
         return True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _READ_BYTES = 65_536
-_DEAF_AFTER = 5
+_UNRELIABLE_AFTER = 5
 
 _log = logging.getLogger("outbox.wakeups")
 
@@ -55,9 +55,9 @@ class FileChanges:
         return int(self._inotify.fileno())
 
     @property
-    def deaf(self) -> bool:
+    def unreliable(self) -> bool:
         """Whether several commits came without a notification, as on network file systems."""
-        return self._missed >= _DEAF_AFTER
+        return self._missed >= _UNRELIABLE_AFTER
 
     def drain(self) -> bool:
         """Discard the notifications. Returns whether there were any."""

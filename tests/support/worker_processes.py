@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.python_process import ROOT, ForkedProcess, start_python
 
-PATIENCE = 40.0
+TIMEOUT = 40.0
 """Seconds after which a test gives up waiting for what a worker should do."""
 
 
@@ -52,9 +52,9 @@ class Oracle:
 
 async def until(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
     """Look until ``condition`` holds; fail when that takes too long."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < end, f"waited {PATIENCE:.0f} s for {describe()}"
+        assert time.monotonic() < end, f"waited {TIMEOUT:.0f} s for {describe()}"
         await asyncio.sleep(0.02)
 
 
@@ -99,7 +99,7 @@ class WorkerProcess:
 
     async def exit_code(self) -> int:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 code = await self.process.wait()
         except TimeoutError:
             raise AssertionError(f"it did not end; it said {self.events[-20:]} {self.other[-20:]}") from None

@@ -7,8 +7,8 @@ import threading
 
 from celery import Celery
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 app = Celery("noop", broker=url())
 app.conf.task_ignore_result = True

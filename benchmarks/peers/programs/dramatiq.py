@@ -8,8 +8,8 @@ import threading
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 dramatiq.set_broker(RedisBroker(url=url()))
 _lock = threading.Lock()

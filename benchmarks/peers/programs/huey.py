@@ -6,8 +6,8 @@ import sys
 
 from huey import SqliteHuey
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 queue = SqliteHuey("noop", filename=url(), fsync=True, results=False)
 

@@ -10,8 +10,8 @@ import uvloop
 from oban import Oban, worker
 from oban.schema import install
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 _LIMIT = 100
 _PORTION = 5_000

@@ -10,8 +10,8 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 _BATCH = 200
 _PORTION = 10_000

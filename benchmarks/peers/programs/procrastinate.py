@@ -7,8 +7,8 @@ import sys
 import uvloop
 from procrastinate import App, PsycopgConnector
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 _CONCURRENCY = 10
 _PORTION = 10_000

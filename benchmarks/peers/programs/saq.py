@@ -9,8 +9,8 @@ from typing import Any
 import uvloop
 from saq import Queue
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 _AT_ONCE = 50
 

@@ -7,8 +7,8 @@ import sys
 
 from taskiq_redis import RedisStreamBroker
 
+from benchmarks.job_counters import mine
 from benchmarks.peers.programs.where import url
-from benchmarks.tally import mine
 
 # Workers start after the jobs were enqueued, and read the stream from its beginning.
 broker = RedisStreamBroker(url(), consumer_id="0")

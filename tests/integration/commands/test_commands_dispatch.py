@@ -75,8 +75,8 @@ async def test_a_class_is_enough_where_no_other_has_its_name(
         (["Unheard", "{}"], 1, "import its module with OUTBOX_JOBS"),
         (["Nightly", "--priority", "10"], 1, "a priority is a whole number from 0"),
         (["Nightly", "--queue", "Größe"], 2, "a queue's name is"),
-        (["Nightly", "--delay", "soon"], 2, "is no time like"),
-        (["Nightly", "--delay", "nan"], 2, "is no time like"),
+        (["Nightly", "--delay", "soon"], 2, "is not a time like"),
+        (["Nightly", "--delay", "nan"], 2, "is not a time like"),
         (["Nightly", "--connection", "none"], 2, "there is no connection 'none'"),
     ],
 )

@@ -16,15 +16,15 @@ from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
 
 class Heard:
-    """Bells, and what is reported."""
+    """A listener that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.rung: list[frozenset[str]] = []
+        self.notified: list[frozenset[str]] = []
         self.reports: list[str | None] = []
         self._changed = asyncio.Event()
 
     def notify(self, queues: Collection[str]) -> None:
-        self.rung.append(frozenset(queues))
+        self.notified.append(frozenset(queues))
         self._changed.set()
 
     def notify_all(self) -> None:
@@ -36,7 +36,7 @@ class Heard:
 
     async def until(self, count: int, *, reports: int = 0) -> None:
         async with asyncio.timeout(10):
-            while len(self.rung) < count or len(self.reports) < reports:
+            while len(self.notified) < count or len(self.reports) < reports:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -87,7 +87,7 @@ async def test_it_starts_when_it_hears_and_lets_everybody_look_once(server: Serv
     assert await server.start() == "server"
     server.says.put_nowait(frozenset({"mail"}))
     await heard.until(2)
-    assert heard.rung == [EVERYBODY, {"mail"}]
+    assert heard.notified == [EVERYBODY, {"mail"}]
     assert heard.reports == []
     assert await server.start() == "server"
     assert server.open == 1
@@ -109,7 +109,7 @@ async def test_after_an_outage_everybody_looks_and_both_ends_of_it_are_told_once
     server.says.put_nowait(None)
     await heard.until(2, reports=2)
     assert heard.reports == ["gone", None]
-    assert heard.rung == [EVERYBODY, EVERYBODY]
+    assert heard.notified == [EVERYBODY, EVERYBODY]
 
 
 async def test_a_server_that_is_away_is_waited_for_without_holding_up_the_worker(server: Server, heard: Heard) -> None:
@@ -174,12 +174,12 @@ async def test_processes_under_a_supervisor_share_one_source(several: Group, hea
     several.servers["database"].says.put_nowait(frozenset({"mail", "default"}))
     await heard.until(1)
     await other.until(1)
-    assert heard.rung[-1] == other.rung[-1] == {"mail", "default"}
+    assert heard.notified[-1] == other.notified[-1] == {"mail", "default"}
     await sources[0].stop()
     await sources[0].stop()
     several.servers["database"].says.put_nowait(frozenset({"mail"}))
-    await other.until(len(other.rung) + 1)
-    assert heard.rung[-1] == {"mail", "default"}
+    await other.until(len(other.notified) + 1)
+    assert heard.notified[-1] == {"mail", "default"}
     await sources[1].stop()
 
 
@@ -191,10 +191,10 @@ async def test_a_process_follows_several_connections_over_one_line(several: Grou
     await second.start()
     several.servers["b"].says.put_nowait(frozenset({"mail"}))
     await other.until(1)
-    assert frozenset({"mail"}) not in heard.rung
+    assert frozenset({"mail"}) not in heard.notified
     await first.stop()
     several.servers["b"].says.put_nowait(frozenset({"more"}))
-    await other.until(len(other.rung) + 1)
+    await other.until(len(other.notified) + 1)
     await second.stop()
 
 
@@ -205,7 +205,7 @@ async def test_outages_are_told_to_every_process(several: Group, heard: Heard) -
     several.servers["database"].says.put_nowait(None)
     await heard.until(1, reports=2)
     assert heard.reports == ["gone", None]
-    assert heard.rung[-1] == EVERYBODY
+    assert heard.notified[-1] == EVERYBODY
     await source.stop()
 
 
@@ -233,8 +233,8 @@ async def test_a_storm_is_told_in_a_few_messages(several: Group, heard: Heard) -
         while several.servers["database"].says.qsize():
             await asyncio.sleep(0)
     await heard.until(1)
-    assert len(heard.rung) < 10
-    assert heard.rung[-1] == EVERYBODY or "last" in heard.rung[-1]
+    assert len(heard.notified) < 10
+    assert heard.notified[-1] == EVERYBODY or "last" in heard.notified[-1]
     await source.stop()
 
 
@@ -249,7 +249,7 @@ async def test_a_process_that_died_or_is_frozen_holds_up_nobody(several: Group, 
     for number in range(3_000):  # far more than its socket has room for
         several.servers["database"].says.put_nowait(frozenset({f"queue{number}"}))
         await heard.until(number + 1)
-    assert heard.rung[-1] == {"queue2999"}
+    assert heard.notified[-1] == {"queue2999"}
     frozen.close()
     await living.stop()
 

@@ -21,8 +21,8 @@ _ROOM = 100_000
 
 _BYTES_PER_NUMBER = 8
 
-VARIABLE = "OUTBOX_BENCH_TALLY"
-"""The environment variable with the directory of the tallies of one measurement."""
+VARIABLE = "OUTBOX_BENCH_COUNTERS"
+"""The environment variable with the directory of the counters of one measurement."""
 
 
 class Counters:
@@ -83,16 +83,16 @@ def counted(directory: Path) -> int:
 
 
 def total(directory: Path) -> Total:
-    tallies = [numbers for numbers in _tallies(directory) if numbers[_COUNT]]
+    counter_files = [numbers for numbers in _counter_files(directory) if numbers[_COUNT]]
     return Total(
-        sum(int(numbers[_COUNT]) for numbers in tallies),
-        min((numbers[_FIRST] for numbers in tallies), default=0.0),
-        max((numbers[_LAST] for numbers in tallies), default=0.0),
-        tuple(delay for numbers in tallies for delay in _delays(numbers)),
+        sum(int(numbers[_COUNT]) for numbers in counter_files),
+        min((numbers[_FIRST] for numbers in counter_files), default=0.0),
+        max((numbers[_LAST] for numbers in counter_files), default=0.0),
+        tuple(delay for numbers in counter_files for delay in _delays(numbers)),
     )
 
 
-def _tallies(directory: Path) -> Iterator[memoryview[float]]:
+def _counter_files(directory: Path) -> Iterator[memoryview[float]]:
     for file in directory.iterdir():
         data = file.read_bytes()
         if len(data) == (_NUMBERS + _ROOM) * _BYTES_PER_NUMBER:
