@@ -1,0 +1,72 @@
+"""What can be checked of how pages are written: the width of their lines, and links that lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WIDTH = 100
+MOST_WORDS = 25
+
+NOT_WRAPPED = {"architecture.md", "0004-jobs-in-redis.md", "0008-standing-claims.md", "0008-blocking-claims.md"}
+NOT_WRAPPED |= {"0009-gaps-that-applications-hold.md", "0009-what-a-claim-locks.md"}
+
+PLAIN_PACKAGES = ("wakeups", "console")
+"""Packages of ``outbox`` whose docstrings are checked."""
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _prose(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that can be wrapped: neither code, nor tables, headings or pictures."""
+    code = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            code = not code
+        elif not code and not line.lstrip().startswith(("|", "#", "!", "<!--")):
+            yield number, line
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name not in NOT_WRAPPED], ids=_name)
+def test_paragraphs_are_wrapped(path: Path) -> None:
+    long = [number for number, line in _prose(path) if len(line) > WIDTH and " " in line.strip()]
+    assert not long, f"{_name(path)}: lines {long}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_links_lead_to_files(path: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```|`[^`]+`", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    missing = [link for link in links if not (path.parent / link).exists()]
+    assert not missing, f"{_name(path)}: {missing}"
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def _sentences(docstring: str) -> Iterator[str]:
+    """Without tables and blocks of code."""
+    for block in re.split(r"\n\s*\n", docstring):
+        lines = [line.strip() for line in block.splitlines()]
+        if not any(line.startswith(("====", "::", "|")) for line in lines):
+            yield from re.split(r"(?<=[.!?:;])\s+", " ".join(lines))
+
+
+@pytest.mark.parametrize("package", PLAIN_PACKAGES)
+def test_sentences_of_docstrings_are_short(package: str) -> None:
+    files = sorted((ROOT / "outbox" / package).rglob("*.py"))
+    sentences = [(path.name, each) for path in files for text in _docstrings(path) for each in _sentences(text)]
+    assert sentences
+    long = [f"{name}: {sentence}" for name, sentence in sentences if len(sentence.split()) > MOST_WORDS]
+    assert not long, "\n".join(long)
