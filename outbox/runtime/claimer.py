@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import NextDue
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import CLAIM, LOOK, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
@@ -16,8 +15,8 @@ from outbox.runtime.idle_poller import IdlePoller
 from outbox.runtime.process.pause_request import PauseRequest
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.slots import Slots
+from outbox.runtime.store_client import StoreClient
 from outbox.settings import WorkerOptions
-from outbox.wakeups.base import Wakeups
 
 _BATCH_WINDOW = 0.02
 """Seconds for which a free slot waits for others while there is a backlog. Invisible beside the jobs that keep the
@@ -29,59 +28,40 @@ Short jobs are then claimed in batches as large as there are slots, which matter
 is."""
 
 
-Aside = Callable[..., Awaitable[Any]]
-"""Awaits a function with its arguments, in the thread of the stores."""
-
-
-async def _here(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    return await function(*arguments)
-
-
 class Claimer(BackgroundLoop):
     """Takes as many jobs as there are free slots.
 
     A claim that came back full says that there is more: the next one follows when a quarter of the slots is free and
     the others were waited for a moment, or a short while after the first is free. A claim that came back with less says
-    that the store has been emptied: the next one follows a wake-up, or a look that found something due. An idle claimer
-    only looks: see `IdlePoller`.
+    that the store has been emptied: the next one follows a wake-up, or a poll that found something due.
 
-    ``claim`` is given how many jobs to take, and whether there is known to be a backlog. It is called ``aside``. So is
-    the nap, which is given the free slots, looks, and withdraws: when it is woken and nothing runs, it claims where it
-    is, and the jobs need one change of threads to start, not two.
+    `IdlePoller` polls in the thread of the stores. When it is woken and nothing runs, it claims there, so that the jobs
+    need one change of threads to start, not two.
     """
 
     def __init__(
         self,
         options: WorkerOptions,
+        store: StoreClient,
         *,
-        claim: Callable[..., Awaitable[list[Attempt]]],
-        next_due: Callable[[bool], Awaitable[NextDue]],
-        cancel_blocking_claim: Callable[[], Awaitable[list[Attempt]]],
         slots: Slots,
         consumers: int,
         completer: Completer,
         availability: Availability,
-        wakeups: Wakeups,
-        check: Callable[[], Awaitable[None]],
         begin: Callable[[Sequence[Attempt]], None],
         hand_back: Callable[[Sequence[Attempt]], None],
         on_empty: Callable[[], Awaitable[None]],
-        aside: Aside = _here,
         pause: PauseRequest | None = None,
     ) -> None:
         super().__init__()
-        self._claim = claim
-        self._next_due = next_due
+        self._store = store
         self._slots = slots
         self._consumers = consumers
         self._completer = completer
         self._availability = availability
-        self._wakeups = wakeups
-        self._check = check
         self._begin = begin
         self._hand_back = hand_back
         self._on_empty = on_empty
-        self._aside = aside
         self._pause = pause or PauseRequest()
         self._interrupted = asyncio.Event()
         self._backoff = ReconnectBackoff()
@@ -89,10 +69,7 @@ class Claimer(BackgroundLoop):
         self._took = 0.0
         self._idle_poller = IdlePoller(
             options,
-            next_due,
-            claim,
-            cancel_blocking_claim,
-            wakeups,
+            store,
             availability,
             stopping=lambda: self.stopping or self._pause.active,
             idle=lambda: slots.running == 0 and completer.backlog == 0,
@@ -104,7 +81,7 @@ class Claimer(BackgroundLoop):
         return self._idle_poller.idle_workers
 
     async def run(self) -> None:
-        await self._try(self._check)
+        await self._try(self._store.check)
         while not self.stopping:
             if self._pause.active:
                 await self._interrupted.wait()
@@ -124,7 +101,7 @@ class Claimer(BackgroundLoop):
             elif reserved:
                 self._idle_poller.end()
                 begun = clock.now()
-                found = await self._fill(reserved, self._claim, reserved, self._backlog)
+                found = await self._fill(reserved, self._store.claim, reserved, self._backlog)
                 self._took = clock.now() - begun
                 while found is not None and not self._backlog and not self.stopping and not self._pause.active:
                     if found:
@@ -137,17 +114,16 @@ class Claimer(BackgroundLoop):
     def interrupt(self) -> None:
         self._interrupted.set()
         self._slots.kick()
-        self._wakeups.wake()
+        self._store.wakeups.wake()
 
     async def _fill(self, reserved: int, take: Callable[..., Awaitable[Any]], *arguments: Any) -> int | None:
-        """Begin what ``take`` has claimed for the ``reserved`` slots. Returns how many that were; None when it was not
-        for it to claim."""
+        """Begin what ``take`` has claimed for the ``reserved`` slots. Returns how many; None when it did not claim."""
         used = 0
         attempts: list[Attempt] | None = None
         reached = True
         begun = clock.now()
         try:
-            attempts = await self._aside(take, *arguments)
+            attempts = await self._store.run(take, *arguments)
             used = 0 if self.stopping else len(attempts or ())
         except BackendUnavailable as error:
             self._availability.failed(begun, error, CLAIM)
@@ -171,7 +147,7 @@ class Claimer(BackgroundLoop):
         return len(attempts)
 
     async def _answer(self) -> None:
-        await self._aside(self._next_due, False)
+        await self._store.run(self._store.next_due, False)
 
     async def _try(self, call: Callable[[], Awaitable[None]]) -> None:
         """Until the store answers, or the worker stops."""

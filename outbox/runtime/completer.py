@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from outbox import clock
@@ -15,10 +15,9 @@ from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, Settlemen
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.leases.in_flight import InFlight
-from outbox.runtime.leases.removal import none_removed
 from outbox.runtime.refused_settlements import SetAside
 from outbox.runtime.service import BackgroundLoop
+from outbox.runtime.store_client import StoreClient
 from outbox.settlement import Failure, Settlement
 
 MAX_BATCH = 500
@@ -42,25 +41,20 @@ class Completer(BackgroundLoop):
 
     def __init__(
         self,
-        settle: Callable[[Sequence[Settlement]], Awaitable[Settled]],
-        held: InFlight,
+        store: StoreClient,
         availability: Availability,
         events: Events,
         *,
-        connection: str,
         lease: float,
         on_accepted: Callable[[Attempt], None],
-        removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]] = none_removed,
     ) -> None:
         super().__init__()
-        self._settle = settle
-        self._in_flight = held
+        self._store = store
+        self._in_flight = store.in_flight
         self._availability = availability
         self._events = events
-        self._connection = connection
         self._lease = lease
         self._on_accepted = on_accepted
-        self._removed = removed
         self._pending: deque[Attempt] = deque()
         self._writing = 0
         self._wanted = asyncio.Event()
@@ -137,7 +131,7 @@ class Completer(BackgroundLoop):
         while True:
             begun = clock.now()
             try:
-                settled = await self._settle(_settlements(batch))
+                settled = await self._store.settle(_settlements(batch))
             except BackendUnavailable as error:
                 self._availability.failed(begun, error, SETTLE)
                 if self._out_of_time:
@@ -164,7 +158,7 @@ class Completer(BackgroundLoop):
         probe = random.choice(batch)  # noqa: S311 - any of them
         begun = clock.now()
         try:
-            settled = await self._settle(_settlements([probe]))
+            settled = await self._store.settle(_settlements([probe]))
         except Exception:  # noqa: BLE001 - it is tried again, with the others
             return False
         batch.remove(probe)
@@ -175,7 +169,7 @@ class Completer(BackgroundLoop):
         """Write all that the store takes. An end that it refuses alone is set aside, and tried again by itself."""
         begun = clock.now()
         try:
-            settled = await self._settle(_settlements(batch))
+            settled = await self._store.settle(_settlements(batch))
         except Exception as error:  # noqa: BLE001 - sorted below
             if isinstance(error, BackendUnavailable) and len(batch) == 1:
                 self._set_aside.add(batch[0], error)
@@ -213,7 +207,7 @@ class Completer(BackgroundLoop):
             late = [attempt for attempt in batch if attempt.fence in stale]
             # Told already where the store was out of reach.
             late = [attempt for attempt in late if attempt.interruption is not Interruption.UNREACHABLE]
-            removed = await self._removed(late)
+            removed = await self._store.removed(late)
             for attempt in late:
                 cancelled = attempt in removed
                 self._events.emit(attempt.event(JobCancelled) if cancelled else attempt.event(LeaseLost, _TOO_LATE))
@@ -234,7 +228,7 @@ class Completer(BackgroundLoop):
         self._in_flight.discard(unwritten)
         self._pending.clear()
         job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
-        self._events.emit(SettlementsAbandoned(self._connection, job_ids))
+        self._events.emit(SettlementsAbandoned(self._store.connection, job_ids))
 
 
 def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim, Driver, NextDue, Settled
-from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.drivers.base import Driver
 from outbox.events import Events, JobCancelled, LeaseLost
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
@@ -22,21 +20,16 @@ from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation, is_suspect
 from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.leases.expiry import margin
-from outbox.runtime.leases.in_flight import InFlight
-from outbox.runtime.leases.removal import removed
 from outbox.runtime.process.pause_request import PauseRequest
 from outbox.runtime.reporting.counters import Counters
 from outbox.runtime.slots import Slots
+from outbox.runtime.store_client import StoreClient
 from outbox.runtime.store_thread import StoreThread
 from outbox.settings import WorkerOptions
 from outbox.settlement import Failure, Outcome, Settlement
-from outbox.wakeups.base import Wake, Wakeups
+from outbox.wakeups.base import Wakeups
 
 _log = logging.getLogger("outbox.runtime")
-
-_BRIEF_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
-"""While there is a backlog, the next jobs are taken for brief ones if no more than an eighth of the slots has been held
-by its job for so long. One that takes longer after all costs one renewal more."""
 
 _PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED})
 
@@ -66,14 +59,11 @@ class Consumer:
         on_job_end: Callable[[Attempt], None] = lambda _: None,
         pause: PauseRequest | None = None,
     ) -> None:
-        self.driver = driver
         self.connection = driver.name
-        self.in_flight = InFlight()
-        self.checked = False
-        """Whether the store was reached and found in order."""
+        self.store = StoreClient(driver, options, wakeups, on_end=self._ended, run=stores.call)
+        self.in_flight = self.store.in_flight
         self.availability = Availability(driver.name, events)
         self._options = options
-        self._stores = stores
         self._slots = slots
         self._executor = executor
         self._isolation = isolation
@@ -87,53 +77,20 @@ class Consumer:
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._running: set[Attempt] = set()
         self.completer = Completer(
-            self._settle,
-            self.in_flight,
-            self.availability,
-            events,
-            connection=driver.name,
-            lease=options.lease,
-            on_accepted=self._accepted,
-            removed=lambda attempts: stores.call(removed, driver, attempts),
+            self.store, self.availability, events, lease=options.lease, on_accepted=self._accepted
         )
         self.claimer = Claimer(
             options,
-            claim=self._claim,
-            next_due=self._next_due,
-            cancel_blocking_claim=self._cancel_blocking_claim,
-            aside=stores.call,
+            self.store,
             slots=slots,
             consumers=consumers,
             completer=self.completer,
             availability=self.availability,
-            wakeups=wakeups,
-            check=self.check,
             begin=self._begin,
             hand_back=self._hand_back,
             on_empty=self._claimed_nothing,
             pause=pause,
         )
-
-    async def check(self) -> None:
-        """Reach the store, unless that has been done.
-
-        Raises:
-            ConfigurationError: it is not what outbox needs.
-            BackendUnavailable: it does not answer.
-        """
-        if not self.checked:
-            await self._stores.call(self.driver.check)
-            await self._stores.call(self._fail_unreadable)
-            self.checked = True
-
-    async def _fail_unreadable(self) -> None:
-        """Once before the first claim, so that a worker that stops when it finds nothing has seen to them."""
-        try:
-            await self.driver.fail_unreadable()
-        except (BackendUnavailable, ConfigurationError):
-            raise
-        except Exception:  # noqa: BLE001 - a look for what is broken must stop no worker
-            _log.exception("it could not be looked for jobs that no worker can read")
 
     def lose(self, attempt: Attempt) -> None:
         """The store says that this job has another owner."""
@@ -150,34 +107,6 @@ class Consumer:
         if attempt.deadline <= clock.now() + margin(self._options.lease):
             lost = frozen and not self.availability.down
             attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
-
-    async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
-        """In the thread of the stores: from then on the leases are renewed, even if a handler keeps the worker's loop
-        from hearing of what was claimed."""
-        short_jobs = backlog and self._jobs_are_brief()
-        claims = await self.driver.claim(self._options.queue, limit, self._options.lease, short_jobs=short_jobs)
-        return self._hold(claims, short_jobs=short_jobs)
-
-    def _jobs_are_brief(self) -> bool:
-        lasting = self.in_flight.held_since(clock.now() - _BRIEF_SECONDS)
-        return lasting <= self._slots.size * _LASTING_AT_MOST
-
-    async def _cancel_blocking_claim(self) -> list[Attempt]:
-        return self._hold(await self.driver.cancel_blocking_claim(), short_jobs=False)
-
-    def _hold(self, claims: Sequence[Claim], *, short_jobs: bool) -> list[Attempt]:
-        attempts = [Attempt(claim, self.connection, self._ended) for claim in claims]
-        self.in_flight.add(attempts, short_jobs=short_jobs)
-        return attempts
-
-    async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
-        return await self._stores.call(self.driver.settle, settlements)
-
-    async def _next_due(self, waiting: bool) -> NextDue:
-        wake = partial(self.wakeups.wake, Wake.TAKEN)
-        return await self.driver.next_due(
-            self._options.queue, BlockingClaimRequest(self._options.lease, wake) if waiting else None
-        )
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         if any(attempt.claim.rescued for attempt in attempts):
@@ -262,9 +191,7 @@ class Consumer:
             self._on_empty(self)
         elif self._options.stop_when_empty:
             # Asked first: a job that arrives in between is counted in both places, not in none.
-            if self._on_the_way is not None and await self._stores.call(self._on_the_way):
+            if self._on_the_way is not None and await self.store.run(self._on_the_way):
                 return
-            counts = await self._stores.call(self.driver.counts)
-            here = [each for each in counts if each.queue in self._options.queue]
-            if not any(each.ready or each.delayed or each.retrying or each.reserved for each in here):
+            if await self.store.is_empty():
                 self._on_empty(self)

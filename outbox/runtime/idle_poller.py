@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from outbox import clock
-from outbox.drivers.base import NextDue
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import LOOK, Availability
 from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.store_client import StoreClient
 from outbox.runtime.wakeup_backoff import WakeupBackoff
 from outbox.settings import WorkerOptions
-from outbox.wakeups.base import Wake, Wakeups
+from outbox.wakeups.base import Wake
 
 _LULL = 0.01
 """Seconds after a claim that found something, in which a wake-up leads to the next claim without a look between."""
@@ -44,18 +44,12 @@ class IdlePoller:
 
     All of it happens in the thread of the stores, where wake-ups arrive. ``stopping`` and ``idle``, whether nothing
     runs in this worker, are asked from there.
-
-    ``next_due`` is told whether the worker waits for a job: then one may be taken for it as soon as it arrives, and
-    ``claim`` or ``cancel_blocking_claim`` return that.
     """
 
     def __init__(
         self,
         options: WorkerOptions,
-        next_due: Callable[[bool], Awaitable[NextDue]],
-        claim: Callable[[int], Awaitable[list[Attempt]]],
-        cancel_blocking_claim: Callable[[], Awaitable[list[Attempt]]],
-        wakeups: Wakeups,
+        store: StoreClient,
         availability: Availability,
         *,
         stopping: Callable[[], bool],
@@ -66,10 +60,8 @@ class IdlePoller:
         self._sleep = options.sleep
         # They must claim to find out that there is nothing to claim.
         self._restless = options.once or options.stop_when_empty
-        self._next_due = next_due
-        self._claim = claim
-        self._cancel_blocking_claim = cancel_blocking_claim
-        self._wakeups = wakeups
+        self._store = store
+        self._wakeups = store.wakeups
         self._availability = availability
         self._stopping = stopping
         self._idle = idle
@@ -95,13 +87,13 @@ class IdlePoller:
         self._has_room = limit > 0
         await self._wait_until_worthwhile(found)
         if limit == 0 or self._stopping() or not self._idle():
-            return await self._cancel_blocking_claim() or None
+            return await self._store.cancel_blocking_claim() or None
         self.end()
-        attempts = await self._claim(limit)
+        attempts = await self._store.claim(limit)
         if self._expecting and not attempts and self.idle_workers == 1:
             # A binary log tells of a commit a moment before others can see its rows. Where there are others, it is
             # more likely that one of them was quicker, and a look is cheaper.
-            attempts = await self._claim(limit)
+            attempts = await self._store.claim(limit)
         return attempts
 
     async def _wait_until_worthwhile(self, found: bool) -> None:
@@ -129,7 +121,7 @@ class IdlePoller:
         expecting, self._expecting = bool(self._wakeups.clear()) or self._expecting, False
         begun = clock.now()
         try:
-            outlook = await self._next_due(self._has_room and not self._restless and self._idle())
+            outlook = await self._store.next_due(self._has_room and not self._restless and self._idle())
         except BackendUnavailable as error:
             self._availability.failed(begun, error, LOOK)
             self._fruitless = 1  # The next claim finds out when it is back.

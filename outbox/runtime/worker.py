@@ -229,25 +229,27 @@ class Worker:
         lease = self._options.lease
         return [
             Heartbeat(
-                consumer.driver,
+                consumer.store.driver,
                 consumer.availability,
                 interval=min(lease / 3, _BEAT_AT_MOST),
-                ready=lambda: consumer.checked,
+                ready=lambda: consumer.store.checked,
                 status=partial(self._status, consumer),
                 idle_workers=lambda: consumer.claimer.idle_workers,
             ),
             UnreadableRows(
-                consumer.driver, ready=lambda: consumer.checked, idle_workers=lambda: consumer.claimer.idle_workers
+                consumer.store.driver,
+                ready=lambda: consumer.store.checked,
+                idle_workers=lambda: consumer.claimer.idle_workers,
             ),
             Expiry(consumer.in_flight, lease=lease, on_expiring=partial(self._tell, consumer.expire)),
             Renewal(
-                consumer.driver,
+                consumer.store.driver,
                 consumer.in_flight,
                 consumer.availability,
                 lease=lease,
                 on_lost=partial(self._tell, consumer.lose),
                 on_cancelled=partial(self._tell, consumer.cancel),
-                removed=partial(removed, consumer.driver),
+                removed=partial(removed, consumer.store.driver),
             ),
         ]
 
@@ -271,7 +273,7 @@ class Worker:
     async def _check_lane(self, consumer: Consumer) -> None:
         begun = clock.now()
         try:
-            await consumer.check()
+            await consumer.store.check()
         except BackendUnavailable as error:
             consumer.availability.failed(begun, error, LOOK)
 

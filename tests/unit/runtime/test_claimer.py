@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from outbox.drivers.base import Claim
+from outbox.drivers.base import Claim, Driver
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job
@@ -17,8 +17,8 @@ from outbox.runtime.availability import Availability
 from outbox.runtime.claimer import Claimer
 from outbox.runtime.completer import Completer
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.slots import Slots
+from outbox.runtime.store_client import StoreClient
 from outbox.settings import WorkerOptions
 from outbox.wakeups.polling import Polling
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
@@ -45,49 +45,32 @@ class Bench:
         self.empty = 0
         self.order: list[str] = []
         availability = Availability("memory", self.recorder.events)
+        store = CheckedStore(self)
         self.completer = Completer(
-            self.driver.settle,
-            InFlight(),
-            availability,
-            self.recorder.events,
-            connection="memory",
-            lease=30,
-            on_accepted=lambda attempt: None,
+            store, availability, self.recorder.events, lease=30, on_accepted=lambda attempt: None
         )
         self.claimer = Claimer(
             self.options,
-            claim=self._claim,
-            next_due=lambda _: self.driver.next_due(self.options.queue),
-            cancel_blocking_claim=self._withdraw,
+            store,
             slots=self.slots,
             consumers=1,
             completer=self.completer,
             availability=availability,
-            wakeups=self.wakeups,
-            check=self._check,
             begin=self._begin,
             hand_back=self.handed_back.extend,
             on_empty=self._on_empty,
-            aside=self._aside,
         )
-
-    async def _claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
-        claims = await self.driver.claim(self.options.queue, limit, self.options.lease)
-        return [Attempt(claim, "memory", lambda attempt: None) for claim in claims]
-
-    async def _withdraw(self) -> list[Attempt]:
-        return []
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         self.begun.extend(attempts)
         for _ in attempts:
             asyncio.get_running_loop().call_soon(self.order.append, "a first step")
 
-    async def _aside(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    async def aside(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         self.order.append("aside")
         return await function(*arguments)
 
-    async def _check(self) -> None:
+    async def check(self) -> None:
         self.checks += 1
         if self.check_errors:
             raise self.check_errors.pop()
@@ -107,6 +90,18 @@ class Bench:
         while before != len(self.store.calls):
             before = len(self.store.calls)
             await asyncio.sleep(0.05)
+
+
+class CheckedStore(StoreClient):
+    """Its checks go as the test says, and its calls are noted."""
+
+    def __init__(self, bench: Bench) -> None:
+        driver = cast("Driver", bench.driver)
+        super().__init__(driver, bench.options, bench.wakeups, on_end=lambda attempt: None, run=bench.aside)
+        self._bench = bench
+
+    async def check(self) -> None:
+        await self._bench.check()
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from outbox import clock
+from outbox.drivers.base import Driver
 from outbox.events import (
     ConnectionDown,
     ConnectionUp,
@@ -23,8 +25,10 @@ from outbox.runtime import completer as module
 from outbox.runtime.availability import RENEW, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.leases.in_flight import InFlight
+from outbox.runtime.store_client import StoreClient
+from outbox.settings import WorkerOptions
 from outbox.settlement import Outcome, Settlement
+from outbox.wakeups.polling import Polling
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
 
@@ -37,17 +41,12 @@ class Bench:
         self.store = Store()
         self.driver = MemoryDriver(self.store)
         self.recorder = Recorder()
-        self.in_flight = InFlight()
+        store = StoreClient(cast("Driver", self.driver), WorkerOptions(), Polling(), on_end=lambda attempt: None)
+        self.in_flight = store.in_flight
         self.accepted: list[Attempt] = []
         self.availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
-            self.driver.settle,
-            self.in_flight,
-            self.availability,
-            self.recorder.events,
-            connection="memory",
-            lease=lease,
-            on_accepted=self.accepted.append,
+            store, self.availability, self.recorder.events, lease=lease, on_accepted=self.accepted.append
         )
 
     async def claim(self, count: int) -> list[Attempt]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import Availability
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.idle_poller import IdlePoller
+from outbox.runtime.store_client import StoreClient
 from outbox.runtime.wakeup_backoff import WakeupBackoff
 from outbox.settings import WorkerOptions
 from outbox.wakeups.base import Wake
@@ -38,6 +39,7 @@ class Script:
         self.claimable: list[Any] = []
         self.taken: list[Any] = []
         self.looked = 0
+        self.wakeups = self
         self.waited: list[bool] = []
         self.stopped = False
         self.busy = False
@@ -46,10 +48,7 @@ class Script:
         monkeypatch.setattr(clock, "now", lambda: self._now)
         self.idle_poller = IdlePoller(
             WorkerOptions(**{"sleep": 1, **options}),
-            self.next_due,
-            self.claim,
-            self.cancel_blocking_claim,
-            self,  # type: ignore[arg-type]
+            cast("StoreClient", self),
             Availability("memory", Recorder().events),
             stopping=lambda: self.stopped,
             idle=lambda: not self.busy,

@@ -1,0 +1,118 @@
+"""One store, as the services of a worker use it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from outbox import clock
+from outbox.drivers.base import BlockingClaimRequest, Claim, Driver, NextDue, Settled
+from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.leases.in_flight import InFlight
+from outbox.runtime.leases.removal import removed
+from outbox.settings import WorkerOptions
+from outbox.settlement import Settlement
+from outbox.wakeups.base import Wake, Wakeups
+
+_SHORT_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
+"""In a backlog, the next jobs are taken for short ones if at most an eighth of the slots has been held for so long.
+A job that takes longer after all costs one more renewal."""
+
+_log = logging.getLogger("outbox.runtime")
+
+
+async def _here(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    return await function(*arguments)
+
+
+class StoreClient:
+    """A driver, and what has been claimed with it.
+
+    `claim`, `next_due` and `cancel_blocking_claim` run in the thread of the stores: an idle worker polls there, and a
+    busy one calls them through `run`. What is claimed is in flight from then on: its leases are renewed even if a
+    handler keeps the event loop of the worker from hearing of it. All other calls come from that event loop.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        options: WorkerOptions,
+        wakeups: Wakeups,
+        *,
+        on_end: Callable[[Attempt], None],
+        run: Callable[..., Awaitable[Any]] = _here,
+    ) -> None:
+        """``run`` awaits a function with its arguments in the thread of the stores. ``on_end`` is called when an
+        attempt ends."""
+        self.driver = driver
+        self.connection = driver.name
+        self.in_flight = InFlight()
+        self.wakeups = wakeups
+        self.run = run
+        self.checked = False
+        """Whether the store was reached and found in order."""
+        self._options = options
+        self._on_end = on_end
+
+    async def check(self) -> None:
+        """Reach the store, unless that has been done. Rows that no worker can read become failed jobs, so that a worker
+        that stops when it finds nothing has seen to them.
+
+        Raises:
+            ConfigurationError: it is not what outbox needs.
+            BackendUnavailable: it does not answer.
+        """
+        if not self.checked:
+            await self.run(self.driver.check)
+            await self.run(self._fail_unreadable)
+            self.checked = True
+
+    async def _fail_unreadable(self) -> None:
+        try:
+            await self.driver.fail_unreadable()
+        except (BackendUnavailable, ConfigurationError):
+            raise
+        except Exception:  # noqa: BLE001 - a look for what is broken must stop no worker
+            _log.exception("the search for rows that no worker can read failed")
+
+    async def claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
+        short_jobs = backlog and self._jobs_are_short()
+        claims = await self.driver.claim(self._options.queue, limit, self._options.lease, short_jobs=short_jobs)
+        return self._hold(claims, short_jobs=short_jobs)
+
+    async def cancel_blocking_claim(self) -> list[Attempt]:
+        """Returns the jobs that it has claimed already."""
+        return self._hold(await self.driver.cancel_blocking_claim(), short_jobs=False)
+
+    async def next_due(self, waiting: bool) -> NextDue:
+        """``waiting``: the store may claim a job for this worker as soon as one arrives."""
+        wake = partial(self.wakeups.wake, Wake.TAKEN)
+        request = BlockingClaimRequest(self._options.lease, wake) if waiting else None
+        return await self.driver.next_due(self._options.queue, request)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        settled: Settled = await self.run(self.driver.settle, settlements)
+        return settled
+
+    async def removed(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
+        """Those of the attempts whose jobs an operator has removed."""
+        gone: frozenset[Attempt] = await self.run(removed, self.driver, attempts)
+        return gone
+
+    async def is_empty(self) -> bool:
+        """Whether the queues of this worker hold no job."""
+        counts = await self.run(self.driver.counts)
+        here = [each for each in counts if each.queue in self._options.queue]
+        return not any(each.ready or each.delayed or each.retrying or each.reserved for each in here)
+
+    def _jobs_are_short(self) -> bool:
+        lasting = self.in_flight.held_since(clock.now() - _SHORT_SECONDS)
+        return lasting <= self._options.concurrency * _LASTING_AT_MOST
+
+    def _hold(self, claims: Sequence[Claim], *, short_jobs: bool) -> list[Attempt]:
+        attempts = [Attempt(claim, self.connection, self._on_end) for claim in claims]
+        self.in_flight.add(attempts, short_jobs=short_jobs)
+        return attempts
