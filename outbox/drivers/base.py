@@ -6,11 +6,11 @@ cannot reach its store, after bounded retries of transient errors, raises `Backe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
@@ -219,6 +219,9 @@ class RelaySource(JobClaims, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
+    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Remove live jobs, held or not; return those that there were."""
+
     async def has_unrelayed(self, queue: str) -> bool:
         """Whether the other store may lack a job of this queue: nobody has put it back yet, or somebody holds it."""
 
@@ -226,6 +229,7 @@ class RelaySource(JobClaims, Protocol):
         """As that of `Driver`."""
 
 
+@runtime_checkable
 class RelayTarget(Protocol):
     """What a store owes to whom a relay moves jobs from a database."""
 
@@ -233,7 +237,13 @@ class RelayTarget(Protocol):
         """Store jobs, each of them once, however often it is sent; return those that were stored before and have ended
         since. What the store has lost, it stores again."""
 
-    async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
+    on_relayed_end: Callable[[], None]
+    """Called when relayed jobs have ended through this driver, in the thread that settled them."""
+
+    async def take_ended(self) -> dict[JobId, str]:
+        """Take up to 1,000 relayed jobs of each queue that have ended, with their queues. Each is returned once."""
+
+    async def forget_accepted(self, queues: Mapping[JobId, str]) -> None:
         """These are not sent again."""
 
     async def check(self) -> None:

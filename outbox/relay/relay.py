@@ -69,6 +69,20 @@ class Relay:
             self._at_once = max(1, len(claims) // 2) if _too_late(claims) else min(BATCH, 2 * self._at_once)
         return len(claims)
 
+    async def remove_ended(self) -> int:
+        """Remove the rows of jobs that have ended in the target; return how many there were. The row of an end that is
+        lost on the way is found by a later look.
+
+        Raises:
+            BackendUnavailable: one of the two stores does not answer.
+        """
+        removed = 0
+        while ended := await self._target.take_ended():
+            gone = await self.source.cancel(list(ended))
+            await self._target.forget_accepted({job_id: ended[job_id] for job_id in gone})
+            removed += len(gone)
+        return removed
+
     async def _move(self, claims: Sequence[Claim]) -> None:
         settlements: list[Settlement] = []
         envelopes: list[Envelope] = []
@@ -94,7 +108,9 @@ class Relay:
         # Only when the rows are gone: until then the other store must know that it had these jobs. The row of a refused
         # settlement is there: another relay has it since the hold on it ran out.
         gone = ended & {settlement.fence.job_id for settlement in settled.accepted}
-        await self._target.forget_accepted([envelope for envelope in envelopes if envelope.id in gone])
+        await self._target.forget_accepted(
+            {envelope.id: envelope.queue for envelope in envelopes if envelope.id in gone}
+        )
 
     async def _from_now(self, envelopes: list[Envelope]) -> list[Envelope]:
         """The same jobs, with delays that count from now."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 from outbox import clock
 from outbox.connections import open_relay_source, open_relay_target, relayed_connections
@@ -17,6 +19,9 @@ from outbox.settings import Settings
 SAFETY_NET = 10.0
 """Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
 that it left behind."""
+
+_GAP = 0.02
+"""Seconds in which the ends of several jobs are gathered."""
 
 _SHARE = 0.4
 """Seconds between two looks for every idle worker of the fleet."""
@@ -38,10 +43,13 @@ class RelayLoop(BackgroundLoop):
         self.idle_workers: Callable[[], int] = lambda: 1
         """How many workers share the looking."""
         self.connection = connection
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
         self.queue = self._relay.queue
         self.description = f"relay to {connection}, from {self._source.description}"
 
     async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         patience = ReconnectBackoff()
         try:
             while not self.stopping:
@@ -59,10 +67,27 @@ class RelayLoop(BackgroundLoop):
                 else:
                     self._availability.succeeded(begun)
                     patience.reset()
-                    await self.pause(due)
+                    await self._wait(due)
         finally:
             await self._source.close()
             await self._target.close()
+
+    def wake(self) -> None:
+        """Relayed jobs have ended in this process. From any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def interrupt(self) -> None:
+        self._woken.set()
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+                # Many jobs may end at once.
+                await self.pause(_GAP)
+        if not self.stopping:
+            self._woken.clear()
 
     async def check(self) -> None:
         """Reach both stores. One that does not answer is waited for.
@@ -95,6 +120,7 @@ class RelayLoop(BackgroundLoop):
         due = (await self._source.next_due([self.queue])).due
         while due == 0 and not self.stopping and await self._relay.move():
             pass
+        await self._relay.remove_ended()
         if self._availability.down:
             # That there was nothing to move says nothing about the other store.
             await self._target.check()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Driver, WorkerStatus
+from outbox.drivers.base import Driver, RelayTarget, WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import (
     Events,
@@ -145,6 +145,9 @@ class Worker:
         )
         for relay in relays:
             relay.alone = not drivers
+            for driver in drivers:
+                if driver.name == relay.connection and isinstance(driver, RelayTarget):
+                    driver.on_relayed_end = relay.wake
             relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self._consumers), default=1)
 
     async def run(self) -> Ended:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -59,6 +59,8 @@ class RedisDriver:
         self._cross_slot_jobs = CrossSlotJobs(self._store)
         self._failed = FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
         self._server = ""
+        self.on_relayed_end: Callable[[], None] = lambda: None
+        """Called when relayed jobs have ended here."""
 
     @property
     def description(self) -> str:
@@ -90,8 +92,11 @@ class RedisDriver:
     async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
         return await relay_target.insert_once(self._store, envelopes)
 
-    async def forget_accepted(self, envelopes: Sequence[Envelope]) -> None:
-        await relay_target.forget_accepted(self._store, envelopes)
+    async def take_ended(self) -> dict[JobId, str]:
+        return await relay_target.take_ended(self._store)
+
+    async def forget_accepted(self, queues: Mapping[JobId, str]) -> None:
+        await relay_target.forget_accepted(self._store, queues)
 
     async def claim(
         self,
@@ -118,9 +123,12 @@ class RedisDriver:
         return await claim_module.extend(self._store, self._locator, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        relayed = len(self._locator.relayed)
         settled = await settle_module.settle(
             self._store, self._locator, self._unconfirmed, self._cross_slot_jobs, self.name, settlements
         )
+        if len(self._locator.relayed) < relayed:
+            self.on_relayed_end()
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
         return settled

@@ -29,6 +29,8 @@ class Body(NamedTuple):
     name: str
     headers: str
     payload: str
+    relayed: bool = False
+    """Whether a row of a database waits for the end of the job."""
 
 
 def microseconds(seconds: float) -> int:
@@ -75,7 +77,7 @@ def unpack_body(raw: bytes) -> Body:
     created_at, _, rest = text(raw).partition("\n")
     name, _, rest = rest.partition("\n")
     headers, _, payload = rest.partition("\n")
-    return Body(created_at, name, headers, payload)
+    return Body(created_at, name, headers, payload, relayed=created_at.startswith("+"))
 
 
 class Packed(NamedTuple):

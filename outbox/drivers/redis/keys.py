@@ -12,6 +12,9 @@ QUEUES = "outbox:queues"
 # A tag that no queue can have as its name: both keys are in one slot, and none of theirs.
 WORKERS = ("outbox:{:workers}:rows", "outbox:{:workers}:seen")
 
+ENDED = "ended"
+"""The list of relayed jobs that have ended, for a relay that removes their rows."""
+
 PAUSED, FAILED, FAILURES, HELD, PARKED = "paused", "failed", "failures", "held", "parked"
 _SUFFIXES = (PAUSED, "jobs", HELD, "tries", FAILED, FAILURES, PARKED, "standing", "retrying", *map(str, PRIORITIES))
 

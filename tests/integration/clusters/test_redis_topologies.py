@@ -251,7 +251,7 @@ async def test_the_rights_of_the_documentation_are_enough(nodes: Sequence[Cluste
     assert sorted(job.id for job in await limited.list_jobs()) == ids
     relayed = envelopes(2, queue="relayed")
     assert await limited.insert_once(relayed) == frozenset()
-    await limited.forget_accepted(relayed)
+    await limited.forget_accepted({each.id: each.queue for each in relayed})
     await limited.close()
 
 

@@ -200,6 +200,76 @@ async def test_jobs_that_end_otherwise_have_ended(
     assert await redis.claim(["mail"], 10, 30) == []
 
 
+@pytest.mark.parametrize("end", [Settlement.completed, lambda fence: Settlement.failed(fence, FAILURE)])
+async def test_the_row_of_a_job_that_ended_is_removed_without_a_look_at_it(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, end: object
+) -> None:
+    [first, second] = await committed(migrated_url, 1, 2)
+    assert await relay.move() == 2
+    assert await relay.remove_ended() == 0
+    [one, other] = await redis.claim(["mail"], 2, 30)
+    await redis.settle([end(one.fence), Settlement.released(other.fence, 0)])  # type: ignore[operator]
+    assert await relay.remove_ended() == 1
+    assert [row.id for row in await database.list_jobs()] == [second], first
+    claim = await claim_one(redis, "mail")
+    await redis.settle([end(claim.fence)])  # type: ignore[operator]
+    assert await relay.remove_ended() == 1
+    assert await database.list_jobs() == []
+
+
+async def test_the_row_of_an_end_that_was_lost_on_the_way_is_found_by_a_later_look(
+    migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, looking_at_once: None
+) -> None:
+    await committed(migrated_url, 1)
+    await relay.move()
+    assert await drained(redis) == [1]
+    assert len(await redis.take_ended()) == 1
+    assert await relay.remove_ended() == 0
+    assert await relay.move() == 1
+    assert await database.list_jobs() == []
+
+
+async def test_a_row_that_was_removed_at_once_and_is_sent_late_makes_no_second_job(
+    migrated_url: str,
+    database: DatabaseDriver,
+    redis: RedisDriver,
+    relay: Relay,
+    late: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await committed(migrated_url, 1)
+    assert await relay.move() == 1
+
+    async def the_job_ends() -> None:
+        assert await drained(redis) == [1]
+        assert await relay.remove_ended() == 1
+
+    let_go(migrated_url)
+    just_before(redis, the_job_ends, monkeypatch)
+    assert await late.move() == 1
+    assert await drained(redis) == []
+    assert await database.list_jobs() == []
+
+
+async def test_ends_of_plain_jobs_are_not_noted(redis: RedisDriver, redis_url: str) -> None:
+    await redis.insert([envelope(1), envelope(2)])
+    claims = await redis.claim(["default"], 2, 30)
+    async with Redis.from_url(redis_url) as admin:
+        await admin.config_resetstat()
+        await redis.settle([Settlement.completed(claim.fence) for claim in claims])
+        used = await admin.info("commandstats")
+        assert {
+            name: used[name]["calls"] for name in used if name not in {"cmdstat_config|resetstat", "cmdstat_info"}
+        } == {
+            "cmdstat_evalsha": 1,
+            "cmdstat_time": 1,
+            "cmdstat_hmget": 1,
+            "cmdstat_zrem": 1,
+            "cmdstat_hdel": 2,
+        }
+    assert await redis.take_ended() == {}
+
+
 @pytest.mark.usefixtures("looking_at_once")
 async def test_a_relay_that_dies_after_storing_and_before_writing_it_down_is_harmless(
     migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from outbox.client_state import default_client
 from outbox.drivers.base import NextDue
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.envelope import serialize
+from outbox.envelope import Headers, serialize
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import ConnectionDown, ConnectionUp, Event, Events
 from outbox.job import Job
@@ -249,13 +249,42 @@ async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
     await put_for_redis(database, Counted(number=1))
+    await put_for_redis(database, Counted(number=2), queue="elsewhere")
     redis = RedisDriver(redis_url)
-    assert await relay_module.Relay(database, redis, "redis").move() == 1
+    assert await relay_module.Relay(database, redis, "redis").move() == 2
     await redis.close()
     worker = await workers.start("--connection", "redis", "--stop-when-empty", "--sleep", "0.05")
     assert await worker.exit_code() == 0
     assert [run.number for run in workers.oracle.runs("end")] == [1]
-    assert len(await database.list_jobs(">redis")) == 1
+    assert "elsewhere" in [Headers.load(row.headers).relayed_to for row in await database.list_jobs(">redis")]
+
+
+async def test_the_row_of_a_relayed_job_leaves_the_database_right_after_its_end(
+    migrated_url: str, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the next look at the row, and the next look of the relay."""
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
+    arrival, removed = Arrival(), asyncio.Event()
+    remove_ended = relay_module.Relay.remove_ended
+
+    async def seen(relay: relay_module.Relay) -> int:
+        count = await remove_ended(relay)
+        if count:
+            removed.set()
+        return count
+
+    monkeypatch.setattr(relay_module.Relay, "remove_ended", seen)
+    engine = async_engine(migrated_url)
+    async with working(migrated_url, redis_url=redis_url, connection="redis"):
+        async with AsyncSession(engine) as session, session.begin():
+            await dispatch(arrival.job, session=session, connection="redis")
+        assert await arrival() == "default"
+        async with asyncio.timeout(5):
+            await removed.wait()
+    assert await database.list_jobs() == []
+    await engine.dispose()
 
 
 async def test_a_delayed_job_starts_when_it_is_due_in_a_worker_that_looks_once_a_minute(

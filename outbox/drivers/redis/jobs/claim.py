@@ -199,27 +199,30 @@ class _Claimer:
         if answer is None:
             return []
         records, jobs = answer
-        claims = _claims(records, jobs, queue=queue, token=token, deadline=self._begun + lease)
-        self._locator.claimed((claim.fence.job_id for claim in claims), queue)
-        return claims
+        return _claims(self._locator, records, jobs, queue=queue, token=token, deadline=self._begun + lease)
 
 
 def _collect(locator: JobLocator, blocking: BlockingClaim, pending: PendingClaim, answer: bytes) -> list[Claim]:
     records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
-    claims = _claims(records, jobs, queue=pending.queue, token=pending.token, deadline=pending.since + pending.lease)
+    deadline = pending.since + pending.lease
+    claims = _claims(locator, records, jobs, queue=pending.queue, token=pending.token, deadline=deadline)
     blocking.end(claims)
-    locator.claimed((claim.fence.job_id for claim in claims), pending.queue)
     return claims
 
 
-def _claims(records: bytes, jobs: bytes, *, queue: str, token: bytes, deadline: float) -> list[Claim]:
+def _claims(
+    locator: JobLocator, records: bytes, jobs: bytes, *, queue: str, token: bytes, deadline: float
+) -> list[Claim]:
     claims = []
     end = 0
     for job_id, priority, attempts, rescued, length in _RECORD.iter_unpack(records):
         start, end = end, end + length
-        _, name, headers, payload = unpack_body(jobs[start:end])
+        _, name, headers, payload, relayed = unpack_body(jobs[start:end])
         fence = Fence(UUID(bytes=job_id), token)
         claims.append(Claim(fence, queue, name, priority, payload, headers, attempts, bool(rescued), deadline))
+        if relayed:
+            locator.relayed.add(fence.job_id)
+    locator.claimed((claim.fence.job_id for claim in claims), queue)
     return claims
 
 

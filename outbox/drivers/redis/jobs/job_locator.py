@@ -25,16 +25,19 @@ class JobLocator:
         self._store = store
         self._claimed: dict[JobId, str] = {}
         self._renewed: dict[JobId, str] = {}
+        self.relayed: set[JobId] = set()
+        """The claimed jobs whose rows in a database wait for their end."""
 
     def claimed(self, job_ids: Iterable[JobId], queue: str) -> None:
         for job_id in job_ids:
             self._claimed[job_id] = queue
         while len(self._claimed) > _REMEMBERED:
-            del self._claimed[next(iter(self._claimed))]
+            self.settled([next(iter(self._claimed))])
 
     def settled(self, job_ids: Iterable[JobId]) -> None:
         for job_id in job_ids:
             self._claimed.pop(job_id, None)
+            self.relayed.discard(job_id)
 
     def renewed(self, queues: dict[JobId, str]) -> None:
         """These, and no others, are held now."""

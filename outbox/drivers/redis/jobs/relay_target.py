@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import NoneType
+from uuid import UUID
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import batches, pack_body, pack_jobs
-from outbox.drivers.redis.keys import QUEUES, key, queue_keys
+from outbox.drivers.redis.keys import ENDED, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -17,6 +18,7 @@ _FORGET_ACCEPTED = Script("forget_accepted", "common/relayed", returns=NoneType)
 _RELAYED = "relayed"
 _BYTES_PER_SCRIPT = 8_000_000
 _ENDED = "e"
+_ENDED_AT_ONCE = 1_000
 
 
 async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
@@ -48,12 +50,22 @@ async def _answers(store: Store, by_queue: Mapping[str, Sequence[Envelope]]) -> 
     return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
 
 
-async def forget_accepted(store: Store, envelopes: Sequence[Envelope]) -> None:
+async def take_ended(store: Store) -> dict[JobId, str]:
+    """Take the relayed jobs that have ended since the last call, with their queues."""
+    queues = await store.queues()
+    taken = await store.do_all([command("LPOP", key(queue, ENDED), _ENDED_AT_ONCE) for queue in queues])
+    return {UUID(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
+
+
+async def forget_accepted(store: Store, queues: Mapping[JobId, str]) -> None:
     """The rows of these are gone; nobody will ask for them again, but for a process that is late by some minutes."""
+    by_queue: dict[str, list[JobId]] = {}
+    for job_id, queue in queues.items():
+        by_queue.setdefault(queue, []).append(job_id)
     await store.do_all(
         [
-            _FORGET_ACCEPTED([key(queue, _RELAYED)], b"".join(envelope.id.bytes for envelope in jobs))
-            for queue, jobs in _by_queue(envelopes).items()
+            _FORGET_ACCEPTED([key(queue, _RELAYED)], b"".join(job_id.bytes for job_id in job_ids))
+            for queue, job_ids in by_queue.items()
         ]
     )
 

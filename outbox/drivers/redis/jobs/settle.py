@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox.drivers.base import Settled
@@ -13,9 +13,10 @@ from outbox.drivers.redis.encoding import microseconds, pack_body, pack_jobs
 from outbox.drivers.redis.jobs import cross_slot
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
-from outbox.drivers.redis.keys import QUEUES, queue_keys
+from outbox.drivers.redis.keys import ENDED, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
 from outbox.envelope import Envelope
+from outbox.ids import JobId
 from outbox.settlement import Failure, Outcome, Settlement
 
 _SETTLE = Script("settle", returns=bytes)
@@ -30,6 +31,7 @@ _KINDS = {
     Outcome.SNOOZED: _GIVE_BACK,
     Outcome.DEFERRED: _DEFER,
 }
+_ENDS = {_REMOVE, _FAIL}
 _OWNER = struct.Struct(">I")
 _WRITTEN = "1"
 # After an answer that was lost: what is gone, or was put back under this very token, is most likely what the first try
@@ -53,7 +55,7 @@ async def settle(
     for settlement in settlements:
         queue = places.get(settlement.fence.job_id)
         if queue is not None:
-            by_queue.setdefault(queue, _Batch(store, connection, queue)).settlements.append(settlement)
+            by_queue.setdefault(queue, _Batch(store, connection, queue, locator.relayed)).settlements.append(settlement)
 
     async def write(_: float | None) -> list[str]:
         answers = await store.send_all([batch.call() for batch in by_queue.values()])
@@ -103,14 +105,19 @@ class _Batch:
     store: Store
     connection: str
     queue: str
+    relayed: Collection[JobId]
     settlements: list[Settlement] = field(default_factory=list)
 
     def call(self) -> Call:
         records = bytearray()
+        ended = False
         extras: list[str | int] = []
         for settlement in self.settlements:
             kind = _KINDS[settlement.outcome]
-            records += kind + settlement.fence.job_id.bytes + settlement.fence.token
+            # In lower case, the script notes the end for the relay.
+            ends_row = kind in _ENDS and settlement.fence.job_id in self.relayed
+            ended |= ends_row
+            records += (kind.lower() if ends_row else kind) + settlement.fence.job_id.bytes + settlement.fence.token
             if kind == _FAIL:
                 extras.append(dump_failure(settlement.failure))
             elif kind != _REMOVE:
@@ -118,7 +125,9 @@ class _Batch:
                 if kind == _RETRY:
                     extras.append(_summary(settlement.failure))
         queues, owners, follow_ups = self._follow_ups()
-        keys: list[bytes | str] = [key for queue in queues for key in queue_keys(queue)]
+        keys: list[bytes | str] = [each for queue in queues for each in queue_keys(queue)]
+        if ended:
+            keys.append(key(self.queue, ENDED))
         if len(queues) > 1:
             keys.append(QUEUES)
         names = ",".join(queues[1:])

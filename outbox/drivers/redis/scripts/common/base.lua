@@ -70,7 +70,7 @@ end
 
 -- Adds names, separated by commas, to the set of the names of all queues: the last key, where it is in the same slot.
 local function register(names)
-  if #names > 0 and #KEYS % KEYS_OF_A_QUEUE == 1 then
+  if #names > 0 and #KEYS % KEYS_OF_A_QUEUE > 0 then
     for name in string.gmatch(names, '[^,]+') do
       redis.call('SADD', KEYS[#KEYS], name)
     end
