@@ -1,4 +1,4 @@
-"""Jobs as bytes: how the scripts are given them and give them back."""
+"""Jobs as bytes, as the scripts take and return them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ T = TypeVar("T")
 
 
 class Body(NamedTuple):
-    """What a job's hash field holds. Nothing in here can fail to be read: a bad job is to be kept, and to stop
-    nobody."""
+    """The hash field of a job. Reading it never fails, so that a bad job is kept and stops no worker."""
 
     created_at: str
     name: str
@@ -38,7 +37,7 @@ def microseconds(seconds: float) -> int:
 
 
 def moment(score: str | bytes | float) -> datetime:
-    """A time of the server's as an aware datetime; 1970 for what is none."""
+    """A time of the server as an aware datetime; 1970 if it is not a time."""
     try:
         return _EPOCH + timedelta(microseconds=int(float(score)))
     except (ValueError, OverflowError):
@@ -46,7 +45,7 @@ def moment(score: str | bytes | float) -> datetime:
 
 
 def number(digits_of_number: bytes, otherwise: int = 0) -> int:
-    """``otherwise`` for what is no number."""
+    """``otherwise`` if it is not a number."""
     try:
         return int(digits_of_number)
     except ValueError:
@@ -54,7 +53,7 @@ def number(digits_of_number: bytes, otherwise: int = 0) -> int:
 
 
 def as_job_id(member: bytes) -> JobId | None:
-    """None for what is no id: no command could name its job."""
+    """None if it is not an id: no command could name the job."""
     return UUID(bytes=member) if len(member) == _ID_BYTES else None
 
 
@@ -63,7 +62,7 @@ def score(when: datetime) -> int:
 
 
 def text(raw: bytes) -> str:
-    """Bytes that somebody else wrote may not be UTF-8; as an escaped text they can be shown, and fail as a payload."""
+    """Bytes of another program may not be UTF-8. Escaped, they can be shown, and they fail as a payload."""
     return raw.decode("utf-8", "backslashreplace")
 
 
@@ -88,7 +87,7 @@ class Packed(NamedTuple):
 
 
 def pack_jobs(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Packed:
-    """Each job with the number of its queue among the keys, and its body."""
+    """``jobs`` have the number of their queue among the keys, and their body."""
     records = bytearray()
     for envelope, queue, body in jobs:
         absolute = envelope.available_at is not None
@@ -98,15 +97,15 @@ def pack_jobs(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Packed:
 
 
 def parts(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Iterator[Packed]:
-    """A string of Redis holds 512 MB at most, or less where a server is set so: many jobs go as several."""
+    """Jobs as several strings: a string of Redis holds at most 512 MB, or less by configuration."""
     for start in range(0, len(jobs), _JOBS_PER_PART):
         for part in _groups(jobs[start : start + _JOBS_PER_PART], lambda job: len(job[2]), _BYTES_PER_PART):
             yield pack_jobs(part)
 
 
 def batches(envelopes: Sequence[Envelope], limit: int) -> Iterator[Sequence[Envelope]]:
-    """``envelopes`` in batches of at most ``limit`` bytes, or of one job, for a script each: a server hangs up on a
-    command of more than 1 GB."""
+    """``envelopes`` in batches of at most ``limit`` bytes, or of one job. A server closes the
+    connection on a command of more than 1 GB."""
     return _groups(envelopes, _size, limit)
 
 

@@ -1,8 +1,7 @@
-"""Connections of redis-py's, written and read past its client.
+"""Connections that redis-py opens, used without its client.
 
-A command takes redis-py several times as long as the server: pools, retries, locks, time-outs and streams, each with
-its own coroutine. It makes the connections, with whatever TLS, users, databases and sentinels they need; from then on,
-what is said over them is simple. Wake-ups and scripts go this way, everything else goes redis-py's.
+redis-py opens the connection (TLS, authentication, Sentinel). Scripts and subscriptions then use the socket directly:
+redis-py spends several coroutines on each command, and more time than the server (decision 11).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from redis import exceptions
 from outbox.drivers.redis.connection.guarded import abandon, connection_failures
 from outbox.loop_cleanup import drop_transport
 
-# As redis-py has them. Others are known by their words: `errors.py`.
+# The classes that redis-py has for them. Other errors are recognised by their words: `errors.py`.
 _ERRORS = {
     "NOSCRIPT": exceptions.NoScriptError,
     "READONLY": exceptions.ReadOnlyError,
@@ -66,13 +65,13 @@ def _error(text: str) -> exceptions.RedisError:
 
 
 class RawConnection(asyncio.Protocol):
-    """One connection that was taken over from redis-py."""
+    """One connection, taken over from redis-py."""
 
     def __init__(self, connection: Any) -> None:
         """``connection`` is one of redis-py's, connected, and nothing of what it was sent is unanswered."""
-        # As long as it is not taken over, its end is redis-py's affair.
+        # Until it is taken over, redis-py handles its end.
         self.closed = True
-        # redis-py ends the connection when its own objects for it are collected.
+        # redis-py closes the connection when its objects are collected.
         self._connection = connection
         self._answers = Answers()
         with connection_failures():
@@ -87,11 +86,11 @@ class RawConnection(asyncio.Protocol):
 
     @abstractmethod
     def received(self, answers: list[Any]) -> None:
-        """The server has said this."""
+        """Called with complete answers."""
 
     @abstractmethod
     def lost(self, error: Exception) -> None:
-        """The connection is over, and it was not this end that closed it."""
+        """Called when the server or the network has ended the connection."""
 
     def say(self, data: bytes) -> None:
         """
@@ -102,7 +101,7 @@ class RawConnection(asyncio.Protocol):
             self._transport.write(data)
 
     async def close(self) -> None:
-        """Whatever is under way. Harmless when repeated."""
+        """Close it, even during a call. Harmless when repeated."""
         self.closed = True
         await abandon(self._connection)
 
@@ -155,7 +154,7 @@ def _forget_streams(connection: Any) -> None:
 
 
 class Exchange(RawConnection):
-    """For commands, one lot at a time."""
+    """Sends commands, one batch at a time."""
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

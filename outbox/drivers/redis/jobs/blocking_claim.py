@@ -1,8 +1,7 @@
-"""A claim that stands while its worker waits: whoever stores a job hands it over at once.
+"""A claim that stays pending while its worker is idle. The script that stores the next job carries it out.
 
-Claim and answer are those of `claiming`, but for their order: the claim is made when there is nothing, and the answer
-comes when there is, on a channel of this process's own. An answer that nobody hears costs no attempt: the next look is
-told that the claim stands no more, and the next claim asks for what it took, as after any lost answer.
+The answer arrives on a channel that only this process subscribes to. A lost answer costs no attempt: the next probe
+learns that the claim is no longer pending, and the next claim asks for its jobs by the token.
 """
 
 from __future__ import annotations
@@ -24,17 +23,16 @@ _BLOCK = Script("block", returns=int)
 _TERMS = struct.Struct(">16sQ")
 
 _SECONDS, _SHARE_OF_LEASE = 2.0, 0.1
-"""For how long it stands after a look; and no longer than this part of the lease. A worker without many others looks
-more often. If its machine goes without a word, what it is handed until then waits for the end of the lease, as does
-what it had claimed before."""
+"""How long a claim is pending after a probe, in seconds and as a share of the lease. If the machine of the worker
+fails, a job that it is given within that time waits for the end of the lease."""
 
 _RETRY_SECONDS = 30.0
-"""Until it is tried again to listen, after that failed."""
+"""Seconds until a failed subscription is tried again."""
 
 
 @dataclass(slots=True)
 class PendingClaim:
-    """A claim that may have been carried out."""
+    """A blocking claim that may have been carried out."""
 
     queue: str
     lease: float
@@ -42,13 +40,13 @@ class PendingClaim:
     member: bytes
     """As `scripts/common/claims.lua` keeps it."""
     since: float
-    """On `outbox.clock`: it was not carried out before."""
+    """The time on `outbox.clock` before which it was not carried out."""
     answer: bytes | None = None
-    """What was heard of it."""
+    """The answer, once it has arrived."""
 
 
 class BlockingClaim:
-    """At most one of a driver, on one queue."""
+    """At most one for each driver, on one queue."""
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
@@ -57,14 +55,14 @@ class BlockingClaim:
         self._retry_at = float("-inf")
         self._wake: Callable[[], None] | None = None
         self.pending: PendingClaim | None = None
-        """What is to be followed by another claim, which asks for what it took if that was not heard."""
+        """The next claim ends it, and asks for its jobs if the answer has not arrived."""
 
     @property
     def answered(self) -> bool:
         return self.pending is not None and self.pending.answer is not None
 
     async def listen(self) -> bool:
-        """Whether an answer would be heard."""
+        """Subscribe; return whether an answer would arrive."""
         if self._subscription is not None and not self._subscription.closed:
             return True
         await self.unsubscribe()
@@ -72,8 +70,7 @@ class BlockingClaim:
             return False
         try:
             self._subscription = await self._pubsub.subscribe(self._channel, self._receive)
-        except Exception:  # noqa: BLE001 - whatever it is, jobs are found without listening
-            # A user who may not listen is told of jobs in other ways; whether the server answers, others say.
+        except Exception:  # noqa: BLE001 - jobs are announced in another way as well
             self._retry_at = clock.now() + _RETRY_SECONDS
             return False
         return True
@@ -84,8 +81,8 @@ class BlockingClaim:
             await subscription.close()
 
     def request(self, queue: str, waiting: BlockingClaimRequest) -> Call:
-        """What lets it stand from now on, or for longer. Once it may have pending it is not to begin anew: it may have
-        been carried out meanwhile."""
+        """The call that makes the claim pending, or prolongs it. A claim that may have been carried out is only
+        prolonged."""
         begun = self.pending is not None
         if self.pending is None:
             token = new_token()
@@ -96,19 +93,19 @@ class BlockingClaim:
         return _BLOCK(queue_keys(queue), self.pending.member, microseconds(seconds), int(begun))
 
     def is_pending(self, since: float) -> None:
-        """The server says so of a moment after ``since``, on `outbox.clock`."""
+        """The server confirms that the claim was pending after ``since``, on `outbox.clock`."""
         if self.pending is not None:
             self.pending.since = since
 
     def end(self, known: Iterable[Claim]) -> None:
-        """A claim that followed asked for what it took, and returned these. What it heard of meanwhile, and did not
-        find, the next one collects."""
+        """The next claim asked for its jobs and returned ``known``. If an answer names another job, it stays, and the
+        claim after that collects it."""
         answer = self.pending.answer if self.pending is not None else None
         if answer is None or any(answer.startswith(claim.fence.job_id.bytes) for claim in known):
             self.pending = None
 
     def _receive(self, message: bytes) -> None:
-        # What comes late has been asked for.
+        # A late answer has another token: its jobs have been asked for.
         if self.pending is not None and message.startswith(self.pending.token):
             self.pending.answer = message[len(self.pending.token) :]
             if self._wake is not None:

@@ -1,4 +1,4 @@
-"""Taking jobs, and keeping them: claim, extend, look."""
+"""Claims jobs, renews their leases, and probes for the next due job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
 
 _SEEN_SECONDS = 60.0
-"""A worker that was not heard of for so long does not share the looking any more."""
+"""Seconds after its last heartbeat for which a worker counts as idle."""
 
 
 async def claim(
@@ -45,10 +45,10 @@ async def claim(
     *,
     name: str,
 ) -> list[Claim]:
-    """A script for the first queue, and where there is room, one that counts and one that claims for all the others.
+    """One script claims from the first queue. If there is room, two more round trips count and claim in all others.
 
-    An idle worker's look costs two round trips, however many queues it has, and a claim from several queues three; what
-    was taken for it while it waited costs none. Jobs that cannot be run become failed jobs of the connection ``name``.
+    A claim that finds nothing costs two round trips, a claim from several queues three, and the answer of a blocking
+    claim none. Jobs that cannot be run become failed jobs of the connection ``name``.
     """
     pending = blocking.pending
     if pending is not None and pending.answer is not None:
@@ -56,7 +56,7 @@ async def claim(
     token = new_token() if pending is None else pending.token
     claimer = _Claimer(store, locator, unconfirmed, token, lease, name)
     if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
-        # On its own: if another node of a cluster is down, the next claim says so.
+        # Alone: if another node of a cluster is down, the next claim raises.
         return found
     claims = await claimer.claim({queues[0]: limit}, pending) if queues else []
     blocking.end(claims)
@@ -67,7 +67,7 @@ async def claim(
         wanted = await claimer.share(others, limit - len(claims))
         return [*claims, *(await claimer.claim(wanted) if wanted else ())]
     except BackendUnavailable:
-        # The outage has to be told. What was claimed before it is asked for again.
+        # The caller must learn of the outage. The next claim asks for the jobs of this one.
         if claims:
             claimer.not_confirmed([queues[0]])
         raise
@@ -76,7 +76,7 @@ async def claim(
 async def cancel_blocking_claim(
     store: Store, locator: JobLocator, blocking: BlockingClaim, unconfirmed: Unconfirmed, *, name: str
 ) -> list[Claim]:
-    """Let no claim stand; return what it has taken."""
+    """Cancel the pending blocking claim; return the jobs that it took."""
     pending = blocking.pending
     if pending is None:
         return []
@@ -91,18 +91,18 @@ async def cancel_blocking_claim(
 
 
 async def give_back_unconfirmed(store: Store, locator: JobLocator, unconfirmed: Unconfirmed, *, name: str) -> None:
-    """Put back what unconfirmed claims have taken, without the attempt: no claim follows that would ask for it.
+    """Put back the jobs of unconfirmed claims. Their attempts do not count.
 
     Raises:
-        BackendUnavailable: it waits for the end of its lease.
+        BackendUnavailable: the jobs wait for the end of their leases.
     """
     if unconfirmed.claims:
         await _Claimer(store, locator, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
 
 
 class _Claimer:
-    """One call of `claim`: its token, which a repetition of it finds its jobs by, and its lease in seconds. ``name`` is
-    that of the connection."""
+    """One call of `claim`. A repeated call finds its jobs by the token. The lease is in seconds; ``name`` is that of the
+    connection."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Claimer:
         self._begun = clock.now()
 
     async def share(self, queues: Sequence[str], limit: int) -> dict[str, int]:
-        """How many to claim from each queue in which there is something, so that they are ``limit`` together."""
+        """How many jobs to claim from each queue with claimable jobs: ``limit`` in total."""
         ready = await self._store.do_all([_READY(queue_keys(queue), limit) for queue in queues])
         wanted = {}
         for queue, count in zip(queues, ready, strict=True):
@@ -132,12 +132,12 @@ class _Claimer:
         return wanted
 
     async def claim(self, wanted: dict[str, int], pending: PendingClaim | None = None) -> list[Claim]:
-        """Up to so many jobs from each of these queues, in one round trip."""
+        """Claim up to the wanted number from each queue, in one round trip."""
         first = self._begun if pending is None else pending.since
         member = b"" if pending is None else pending.member
 
         async def take(since: float | None) -> list[Claim]:
-            # A claim that pending may have been carried out before this one is sent for the first time.
+            # A blocking claim may have been carried out before this claim is first sent.
             ago = -1 if pending is None and since is None else microseconds(clock.now() - first)
             calls = [
                 self._call(queue, limit, ago, member, room=limit if pending is None else max(limit, 1))
@@ -150,17 +150,17 @@ class _Claimer:
                 for claim in self._claimed(queue, answer, self._token, self._lease)
             ]
 
-        # A claim that pending is asked for by its own token until that is answered.
+        # A blocking claim keeps its token until there is an answer.
         claims = await self._store.persist(take, None if pending is not None else lambda: self.not_confirmed(wanted))
         for queue in wanted:
             self._unconfirmed.claims.pop(queue, None)
         return claims
 
     async def recover(self, queues: Sequence[str], room: int) -> list[Claim]:
-        """What unconfirmed claims on ``queues`` have taken; what there is no ``room`` for is put back.
+        """The jobs of unconfirmed claims on ``queues``. Jobs beyond ``room`` are put back.
 
         Raises:
-            BackendUnavailable: nothing was found where a server answers, and some do not.
+            BackendUnavailable: some servers do not answer, and the others have none of the jobs.
         """
         claims: list[Claim] = []
         outage: BackendUnavailable | None = None
@@ -187,7 +187,7 @@ class _Claimer:
         return claims
 
     def not_confirmed(self, queues: Iterable[str]) -> None:
-        """This call may have taken jobs from these queues for which it gives up."""
+        """This call is given up. It may have taken jobs from these queues."""
         for queue in queues:
             self._unconfirmed.claims.setdefault(queue, UnconfirmedClaim(self._token, self._lease, self._begun))
 
@@ -264,10 +264,10 @@ async def next_due(
     queues: Sequence[str],
     waiting: BlockingClaimRequest | None = None,
 ) -> NextDue:
-    """One round trip. With ``waiting`` a claim of the first queue stands from then on."""
+    """One round trip. With ``waiting`` it makes a blocking claim of the first queue pending."""
     asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
     known = blocking.answered or any(queue in unconfirmed.claims for queue in queues)
-    # In a cluster, whoever listens at another node is not counted.
+    # In a cluster, subscribers at other nodes are not counted.
     if waiting is None or not store.one_slot or known or not await blocking.listen():
         *waits, workers = await store.do_all(asked)
     else:
@@ -284,5 +284,5 @@ async def _probe_and_block(
     if stands:
         blocking.is_pending(begun)
         return answers
-    # It was carried out, or its time was over: a claim is to find out.
+    # It was carried out, or it has expired. A claim finds out.
     return [0, *answers]

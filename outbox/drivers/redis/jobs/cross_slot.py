@@ -1,8 +1,8 @@
 """Follow-ups on their way to the slot of another queue, on Redis Cluster.
 
-The script that settles a job cannot write to another slot. It parks the follow-up in the job's own slot, in the same
-step as the settlement; from there it is stored in its queue, and then taken off the parking. Whatever breaks off in
-between, the follow-up is either parked or stored.
+The script that settles a job cannot write to another slot. It parks the follow-up in the slot of the job, in the same
+step. The driver then stores it in its queue and removes the parked copy. After any failure, the follow-up is parked or
+stored.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from outbox.ids import JobId
 from outbox.settlement import Settlement
 
 PARKED = 0
-"""In place of the number of a queue among the keys."""
+"""Takes the place of the queue number."""
 
 
 def pack(envelope: Envelope) -> bytes:
-    """The script puts the times before it: of its availability, and of now."""
+    """The script prepends two times: its availability and now."""
     return f"{envelope.queue}\n{envelope.priority}\n".encode() + pack_body(envelope)
 
 
@@ -37,26 +37,26 @@ def _unpack(job_id: bytes, raw: bytes) -> Envelope:
 
 
 class CrossSlotJobs:
-    """Moves parked follow-ups on: its own at once, and what others left when it has seen it twice."""
+    """Delivers parked follow-ups: those of this process at once, those of others when it has seen them twice."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen: set[bytes] = set()
 
     async def deliver(self, places: Mapping[JobId, str], settled: Sequence[Settlement]) -> None:
-        """The follow-ups of what was just settled."""
+        """Deliver the follow-ups of these settlements."""
         parked: dict[str, list[bytes]] = {}
         for settlement in settled:
             queue = places[settlement.fence.job_id]
             elsewhere = [envelope.id.bytes for envelope in settlement.inserted if envelope.queue != queue]
             if elsewhere:
                 parked.setdefault(queue, []).extend(elsewhere)
-        # Settled they are, and parked they stay until somebody can reach the other slot.
+        # They stay parked until a worker can reach the other slot.
         with suppress(BackendUnavailable):
             await self._move(parked)
 
     async def deliver_left(self) -> None:
-        """Those of processes that ended in between."""
+        """Deliver the follow-ups of processes that ended before they did."""
         if self._store.one_slot:
             return
         queues = await self._store.queues()
@@ -66,7 +66,7 @@ class CrossSlotJobs:
         await self._move({queue: ids for queue, ids in left.items() if ids})
 
     async def _move(self, parked: Mapping[str, Sequence[bytes]]) -> None:
-        """Of all queues at once: as many round trips as for one."""
+        """For all queues at once, in as many round trips as for one."""
         if not parked:
             return
         answers = await self._store.do_all([command("HMGET", key(queue, _PARKED), *parked[queue]) for queue in parked])

@@ -1,4 +1,4 @@
-"""Jobs on their way in."""
+"""Storing jobs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def _insert(store: Store, envelopes: Sequence[Envelope]) -> None:
     if store.one_slot:
         await store.do(_insertion(by_queue, QUEUES))
         return
-    # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
+    # The names first: an operator could not find a job in an unknown queue.
     await store.do(command("SADD", QUEUES, *by_queue))
     await store.do_all([_insertion({queue: jobs}) for queue, jobs in by_queue.items()])
 

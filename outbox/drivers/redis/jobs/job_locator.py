@@ -1,4 +1,4 @@
-"""In which queue a job is: its keys are named after that, and a fence names the job only."""
+"""Finds the queue of a job. Keys are named after the queue, and a fence names only the job."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from outbox.drivers.redis.script import command
 from outbox.ids import JobId
 from outbox.settlement import Fence
 
-# A worker holds some hundreds. More are jobs that it lost, and never settled.
+# A worker holds some hundreds. The rest are jobs that it lost and never settled.
 _REMEMBERED = 50_000
 
 
 class JobLocator:
-    """Remembers what was claimed through this driver until it is settled; the others it looks for.
+    """Remembers the queues of jobs that this driver claimed, until they are settled. It searches for other jobs.
 
-    The heartbeat of a worker has a driver of its own, which claims nothing. It finds each job once, when its lease is
-    renewed for the first time.
+    The heartbeat of a worker has a separate driver, which claims nothing. It searches for each job once, when it renews
+    the lease for the first time.
     """
 
     def __init__(self, store: Store) -> None:
@@ -40,11 +40,11 @@ class JobLocator:
             self.relayed.discard(job_id)
 
     def renewed(self, queues: dict[JobId, str]) -> None:
-        """These, and no others, are held now."""
+        """Replace the jobs that are known to be held."""
         self._renewed = queues
 
     async def of(self, fences: Sequence[Fence]) -> dict[JobId, str]:
-        """The queue of each job, as far as anybody holds it."""
+        """The queue of each job that is held."""
         found = {}
         unknown = []
         for job_id, _ in fences:

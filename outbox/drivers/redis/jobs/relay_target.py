@@ -1,4 +1,4 @@
-"""Jobs relayed from a database: each is stored once, for as long as its row is there."""
+"""Jobs relayed from a database. Each is stored once while its row exists."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ENDED_AT_ONCE = 1_000
 
 
 async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
-    """Store what was not stored before; return those that were, and have ended since.
+    """Store jobs that were not stored before; return those that were and have ended.
 
-    Large jobs go in several scripts. What some of them stored before an error is harmless: it is known to be there.
+    Large jobs are stored by several scripts. After an error, repeating the call is harmless.
     """
     ended: set[JobId] = set()
     for batch in batches(envelopes, _BYTES_PER_SCRIPT):
@@ -34,7 +34,7 @@ async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[
 
 async def _insert_once(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
     by_queue = _by_queue(envelopes)
-    # First the names: a job in a queue that nobody knows would be run, but not be found by an operator.
+    # The names first: an operator could not find a job in an unknown queue.
     await store.do(command("SADD", QUEUES, *by_queue))
     answers = await store.persist(lambda _: _answers(store, by_queue))
     return {
@@ -58,7 +58,7 @@ async def take_ended(store: Store) -> dict[JobId, str]:
 
 
 async def forget_accepted(store: Store, queues: Mapping[JobId, str]) -> None:
-    """The rows of these are gone; nobody will ask for them again, but for a process that is late by some minutes."""
+    """The rows of these jobs are gone. Redis forgets them ten minutes later, for relays that are late."""
     by_queue: dict[str, list[JobId]] = {}
     for job_id, queue in queues.items():
         by_queue.setdefault(queue, []).append(job_id)

@@ -1,4 +1,4 @@
-"""The ends of attempts, each written with everything that follows from it."""
+"""Writes the ends of attempts, each with its effects."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _KINDS = {
 _ENDS = {_REMOVE, _FAIL}
 _OWNER = struct.Struct(">I")
 _WRITTEN = "1"
-# After an answer that was lost: what is gone, or was put back under this very token, is most likely what the first try
-# wrote. Had somebody cancelled the job meanwhile, calling its end accepted would change nothing in the store.
+# After a lost answer, a job that is gone, or was put back under this token, was most likely settled by the first try.
+# If an operator has cancelled it meanwhile, accepting the settlement changes nothing in Redis.
 _WRITTEN_BEFORE = str.maketrans("gb", "11")
 
 
@@ -47,8 +47,7 @@ async def settle(
     connection: str,
     settlements: Sequence[Settlement],
 ) -> Settled:
-    """A script per queue, in one round trip. What is true of one settlement becomes true at once: a script is atomic,
-    and a settlement is in one script."""
+    """One script for each queue, in one round trip. Each settlement is atomic, because one script writes it."""
     fences = [settlement.fence for settlement in settlements]
     places = await locator.of(fences)
     by_queue: dict[str, _Batch] = {}
@@ -74,7 +73,7 @@ async def settle(
 
 
 def _reading(batch: _Batch, answer: str, unconfirmed: Unconfirmed) -> str:
-    """What ``answer`` means where an earlier try may have written some of the settlements."""
+    """The meaning of ``answer`` if an earlier try may have written some of the settlements."""
     if not unconfirmed.ends:
         return answer
     return "".join(
@@ -100,7 +99,7 @@ def _settled(settlements: Sequence[Settlement], batches: Iterable[_Batch], answe
 
 @dataclass(slots=True)
 class _Batch:
-    """What one script writes: the settlements of one queue's jobs."""
+    """The settlements of one queue, written by one script."""
 
     store: Store
     connection: str
@@ -134,7 +133,7 @@ class _Batch:
         return _SETTLE(keys, self.connection, bytes(records), owners, *pack_jobs(follow_ups), names, *extras)
 
     def _follow_ups(self) -> tuple[list[str], bytes, list[tuple[Envelope, int, bytes]]]:
-        """The queues whose keys the script is given, whose follow-ups they are, and the follow-ups."""
+        """The queues whose keys the script gets, the positions of the owning settlements, and the follow-ups."""
         queues = [self.queue]
         owners = bytearray()
         jobs = []

@@ -1,4 +1,4 @@
-"""Calls of one driver that may have been carried out, although their answers were lost in an outage."""
+"""Calls of one driver whose answers were lost in an outage: they may have been carried out."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Lets a claim stand, or lets it stand for longer.
+-- Makes a blocking claim pending, or keeps it pending for longer.
 --
 -- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 the claim, as in common/claims.lua  2 for how many microseconds
---       3 "1" if it may have been carried out: then it stands only if it does so already
+--       3 "1" if it may have been carried out: then it is only prolonged
 --
--- Returns 1 if it stands now, otherwise 0.
+-- Returns 1 if it is pending now, otherwise 0.
 
 if ARGV[3] == '1' and not redis.call('ZSCORE', KEYS[BLOCKING], ARGV[1]) then
   return 0

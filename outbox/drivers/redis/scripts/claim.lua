@@ -4,8 +4,8 @@
 -- KEYS  the keys of the queue, as in common/base.lua
 -- ARGV  1 the token of this claim  2 how many at most  3 the lease, in microseconds
 --       4 microseconds since this claim was first sent, if that may have been carried out; otherwise -1
---       5 this claim as one that stands, as in common/claims.lua, or an empty string: it stands no more, and whether it has
---         been carried out is seen by whether it is still there
+--       5 this claim as a blocking one, as in common/claims.lua, or an empty string. It ends here. If it is no longer
+--         pending, it was carried out
 --       6 how many at most of those that it took when it was carried out before; the others are put back
 --       7 the name of the connection
 --

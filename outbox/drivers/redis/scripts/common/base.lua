@@ -1,9 +1,9 @@
--- What all scripts of a queue share; `script.py` puts it before each of them.
+-- Shared by all scripts of a queue. `script.py` puts it before each of them.
 --
 -- They are given the keys of the queue in this order. All carry the hash tag {queue}, so that they are in one slot.
 --
 --   outbox:{queue}:paused    string  there while nothing may be claimed
---   outbox:{queue}:jobs      hash    id -> created_at "\n" name "\n" headers "\n" payload
+--   outbox:{queue}:jobs      hash    id -> created_at "\n" name "\n" headers "\n" payload; the time of a relayed job begins with "+"
 --   outbox:{queue}:held      hash    id -> priority(1) attempts(5) rescued(1) token(16) error: from a claim to its
 --                                    settlement
 --   outbox:{queue}:tries     hash    id -> attempts(5) token(16) error: what a job that was put back had, and who put it
@@ -12,7 +12,7 @@
 --   outbox:{queue}:failures  hash    id -> priority(1) attempts(5) "\n" connection "\n" exception "\n" job, as in jobs
 --   outbox:{queue}:parked    hash    id -> available_at "\n" now "\n" queue "\n" priority "\n" name "\n" headers "\n"
 --                                    payload: a follow-up on its way to another slot
---   outbox:{queue}:standing  zset    claims that are handed the next job, by when they end: see common/claims.lua
+--   outbox:{queue}:standing  zset    blocking claims by when they end: see common/claims.lua
 --   outbox:{queue}:retrying  zset    id by available_at: those of the jobs put back whose last attempt failed
 --   outbox:{queue}:0 … :9    zset    id by available_at, one for each priority; a held job's is the end of its lease
 --
@@ -77,18 +77,17 @@ local function register(names)
   end
 end
 
--- Tells idle workers that jobs came, whoever hears it (`outbox/wakeups/redis_channel.py`). A user who may not publish has
--- workers that look for themselves.
+-- Publishes that jobs came (`outbox/wakeups/redis_channel.py`). Without the right to publish, workers poll.
 local function wake(names)
   if #names > 0 then
     redis.pcall('PUBLISH', 'outbox:wake', names)
   end
 end
 
--- Lets a claim stand until it ends: see common/claims.lua.
+-- Adds a blocking claim: see common/claims.lua.
 local function add_blocking_claim(claim, ends)
   redis.call('ZADD', KEYS[BLOCKING], ends, claim)
-  -- Of a worker that died nothing is left in a queue that nobody uses.
+  -- The key of a dead worker must not stay in an unused queue.
   redis.call('PEXPIRE', KEYS[BLOCKING], 60000)
 end
 

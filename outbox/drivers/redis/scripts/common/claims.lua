@@ -1,22 +1,21 @@
--- What is shared by the scripts that let workers hold jobs; `script.py` puts it between the library and each of them.
+-- Shared by the scripts that claim jobs. `script.py` puts it between `common/base.lua` and each of them.
 --
--- A worker that waits leaves a claim of one job that stands until its next look. Whoever stores one carries it out at
--- once, and publishes the answer on the channel that the claim names. It is a claim like any other, with its token; only
--- that its answer comes when there is one. If nobody hears that, the worker's next look or claim finds that it was
--- carried out, and asks for what it took, as after any lost answer.
+-- An idle worker leaves a blocking claim of one job, pending until its next probe. The script that stores a job carries it
+-- out in the same step and publishes the answer on the channel of the claim. If the answer is lost, the next probe or
+-- claim of the worker finds that the claim was carried out, and asks for its jobs by the token.
 --
 -- The member of the zset: token(16) lease in microseconds(8) channel; its score is when it ends. The answer that is
 -- published: token(16) record, as `claim.lua` returns it, job.
 
--- The name of the connection, where jobs that cannot be run are moved to the failed jobs: by a claim that was sent. One
--- that stands passes over them.
+-- The name of the connection, for jobs that cannot be run: a claim moves them to the failed jobs. A blocking claim skips
+-- them.
 local rejects
 
 local function count_of(digits_of_count)
   return math.min(tonumber(digits_of_count) or 0, 65535)
 end
 
--- Every command names a job by 16 bytes.
+-- Commands name a job by 16 bytes.
 local function proper_id(id)
   if #id == 16 then
     return id
@@ -75,7 +74,7 @@ local function take_jobs(found, priority, ids, token, lease_end)
       holds[#holds + 1] = before + rescued == 0 and first_hold or hold(priority, before + 1, rescued, token, err)
       report(found, id, priority, before + 1, rescued, bodies[position])
     elseif rejects then
-      -- Only somebody else's hands can have written it.
+      -- Only another program can have written it.
       local reason = bodies[position] and 'its id is not 16 bytes' or 'there is only its id, and nothing in the hash of jobs'
       reject(id, priority, before + rescued, bodies[position] or '', reason)
     end
@@ -86,8 +85,8 @@ local function take_jobs(found, priority, ids, token, lease_end)
   write('ZREM', KEYS[RETRYING], counted)
 end
 
--- Takes up to `limit` claimable jobs of the first queue: by priority, then by when they became available. What is ready,
--- what has become due and what a dead worker held are the same to it: available_at is not in the future.
+-- Claims up to `limit` jobs of the first queue, by priority and then by available_at. A job is claimable if its
+-- available_at is not in the future, whether it is new, delayed, or left by a dead worker.
 local function claim(token, limit, lease, moment)
   local found = { records = {}, jobs = {} }
   if redis.call('EXISTS', KEYS[PAUSED]) == 1 then
@@ -97,11 +96,11 @@ local function claim(token, limit, lease, moment)
   local present = redis.call('HLEN', KEYS[JOBS])
   for priority = 0, 9 do
     local key, missing = KEYS[ZERO + priority], limit - #found.records
-    -- A key of another type is somebody else's: what is in the other priorities goes on.
+    -- A key of another type belongs to another program. The other priorities are claimed from.
     local ids = redis.pcall('ZRANGE', key, '-inf', at_most, 'BYSCORE', 'LIMIT', 0, missing)
     take_jobs(found, priority, ids.err and {} or ids, token, lease_end)
-    -- An idle worker is mostly told of the only job there is. Where none was taken, all priorities are looked through:
-    -- there may be ids without their jobs.
+    -- An idle worker is usually woken by the only job. If none was taken, all priorities are searched, because there may
+    -- be ids without jobs.
     if #found.records > 0 and #found.records >= math.min(limit, present) then
       break
     end
@@ -109,15 +108,15 @@ local function claim(token, limit, lease, moment)
   return found
 end
 
--- Carries out a standing claim on the first queue, if there is one whose answer would be heard and that finds something.
--- Returns the id of the job that was taken.
+-- Carries out a pending blocking claim on the first queue, if its channel has a subscriber and a job is claimable.
+-- Returns the id of the claimed job.
 local function run_blocking_claim(moment)
   local blocking = KEYS[BLOCKING]
   if redis.call('EXISTS', blocking) == 0 then
     return
   end
   while true do
-    -- The youngest: whoever looked last is the most likely to be well.
+    -- The latest: the worker that probed last is the most likely to be alive.
     local last = redis.call('ZPOPMAX', blocking)
     if not last[1] or tonumber(last[2]) < moment then
       redis.call('DEL', blocking)
@@ -133,7 +132,7 @@ local function run_blocking_claim(moment)
         return
       end
       local told = redis.pcall('PUBLISH', channel, token .. found.records[1] .. found.jobs[1])
-      -- Of a user who may not publish nobody hears anything: what he stores is found by looks.
+      -- Without the right to publish, the next probe of the worker finds the job.
       return type(told) == 'number' and string.sub(found.records[1], 1, 16)
     end
   end
