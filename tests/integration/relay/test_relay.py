@@ -229,6 +229,7 @@ async def test_the_row_of_an_end_that_was_lost_on_the_way_is_found_by_a_later_lo
     assert await database.list_jobs() == []
 
 
+@pytest.mark.usefixtures("looking_at_once")
 async def test_a_row_that_was_removed_at_once_and_is_sent_late_makes_no_second_job(
     migrated_url: str,
     database: DatabaseDriver,

@@ -260,31 +260,21 @@ async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
 
 
 async def test_the_row_of_a_relayed_job_leaves_the_database_right_after_its_end(
-    migrated_url: str, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    workers: Workers, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long before the next look at the row, and the next look of the relay."""
-    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    """Before the next look of the relay, which is 7 s away, and long before the next look at the row."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
-    arrival, removed = Arrival(), asyncio.Event()
-    remove_ended = relay_module.Relay.remove_ended
-
-    async def seen(relay: relay_module.Relay) -> int:
-        count = await remove_ended(relay)
-        if count:
-            removed.set()
-        return count
-
-    monkeypatch.setattr(relay_module.Relay, "remove_ended", seen)
-    engine = async_engine(migrated_url)
-    async with working(migrated_url, redis_url=redis_url, connection="redis"):
-        async with AsyncSession(engine) as session, session.begin():
-            await dispatch(arrival.job, session=session, connection="redis")
-        assert await arrival() == "default"
-        async with asyncio.timeout(5):
-            await removed.wait()
-    assert await database.list_jobs() == []
-    await engine.dispose()
+    worker = await workers.started("--connection", "redis")
+    await put_for_redis(database, Counted(number=1))
+    redis = RedisDriver(redis_url)
+    assert await relay_module.Relay(database, redis, "redis").move() == 1
+    await redis.close()
+    await workers.oracle.wait("end")
+    async with asyncio.timeout(5):
+        while await database.list_jobs():
+            await asyncio.sleep(0.01)
+    assert await worker.terminate() == 0
 
 
 async def test_a_delayed_job_starts_when_it_is_due_in_a_worker_that_looks_once_a_minute(

@@ -101,8 +101,8 @@ async def give_back_unconfirmed(store: Store, locator: JobLocator, unconfirmed: 
 
 
 class _Claimer:
-    """One call of `claim`. A repeated call finds its jobs by the token. The lease is in seconds; ``name`` is that of the
-    connection."""
+    """One call of `claim`. A repeated call finds its jobs by the token. ``lease`` is in seconds. ``name`` is
+    the name of the connection."""
 
     def __init__(
         self,
