@@ -15,7 +15,7 @@ import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.drivers.database.connection.raw_connection import RawConnection
-from outbox.drivers.database.jobs.claim import _Taking
+from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
@@ -56,12 +56,15 @@ async def has(driver: DatabaseDriver, jobs: int) -> None:
 
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
-    takings = [_Taking(driver._database, "database", ["default"], jobs, 60) for driver in (one, other)]
+    takings = [
+        ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], jobs, 60)
+        for driver in (one, other)
+    ]
     async with RawConnection(one._database.engine) as first:
-        mine = {claim.fence.job_id for claim in await takings[0].take(first)}
+        mine = {claim.fence.job_id for claim in await takings[0].run(first)}
         with pytest.raises(DBAPIError) as refused:
             async with RawConnection(other._database.engine) as second:
-                theirs = await takings[1].take(second)
+                theirs = await takings[1].run(second)
                 assert {claim.fence.job_id for claim in theirs} == mine
                 await first.commit()
                 await second.commit()

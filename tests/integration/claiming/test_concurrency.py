@@ -91,7 +91,7 @@ async def test_application_transactions_never_wait_for_claimers(
             driver._database, driver.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
         )
         async with driver._database.engine.connect() as connection:
-            assert await taking.run(connection)
+            assert len(await taking.run(connection)) == BATCH
             await holding.wait()
             await release.wait()
             await connection.commit()

@@ -10,7 +10,7 @@ import pytest
 
 from outbox.drivers.base import QueueCounts, WorkerStatus
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.jobs.claim import _Taking
+from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.errors import InvalidOption
 from outbox.ids import new_job_id
 from outbox.settlement import Settlement
@@ -92,9 +92,9 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(1_120))
-    taking = _Taking(driver._database, "database", ["default"], 1_105, 30)
+    taking = ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], 1_105, 30)
     async with driver._database.engine.connect() as connection:
-        claims = await taking.take(connection)
+        claims = await taking.run(connection)
         async with asyncio.timeout(20):
             assert await driver.clear("default") == 15
         await connection.commit()
@@ -173,9 +173,9 @@ async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backe
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(20))
-    taking = _Taking(driver._database, "database", ["default"], 5, 30)
+    taking = ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], 5, 30)
     async with driver._database.engine.connect() as connection:
-        busy = {claim.fence.job_id for claim in await taking.take(connection)}
+        busy = {claim.fence.job_id for claim in await taking.run(connection)}
         mine = [job.id for job in await driver.list_jobs() if job.id not in busy]
         async with asyncio.timeout(10):
             assert await driver.cancel(mine) == mine

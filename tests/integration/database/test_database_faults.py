@@ -21,7 +21,7 @@ import outbox
 from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.engine import check_version
-from outbox.drivers.database.jobs.claim import _Taking
+from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.drivers.database.jobs.settle import _Settling
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
 from outbox.settlement import InsertJobs, Settlement
@@ -181,9 +181,9 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
         pytest.skip("SQLite has no nodes")
     await driver.insert(envelopes(3))
     claims = [] if verb == "claim" else await driver.claim(["default"], 3, 30)
-    work = {"claim": _Taking, "settle": _Settling}[verb]
+    work = {"claim": ClaimTransaction, "settle": _Settling}[verb]
     asked: list[str] = []
-    recover, attempt = work.recover, getattr(work, "take" if verb == "claim" else "write")
+    recover, attempt = work.recover, getattr(work, "run" if verb == "claim" else "write")
 
     async def know_nothing_at_first(self: Any, connection: Any) -> Any:
         asked.append("recover")

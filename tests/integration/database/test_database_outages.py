@@ -14,7 +14,7 @@ from outbox import clock
 from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs import lease as lease_module
-from outbox.drivers.database.jobs.claim import _Taking
+from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Failure, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -196,7 +196,7 @@ async def test_what_a_claim_took_before_it_took_other_jobs_is_found_by_the_next_
 
     await driver.insert(envelopes(2))
     outage = Outage(driver, begin=lambda: outage.end())
-    monkeypatch.setattr(_Taking, "recover", know_nothing)
+    monkeypatch.setattr(ClaimTransaction, "recover", know_nothing)
     [second] = await driver.claim(["default"], 1, 30)
     [first] = await driver.claim(["default"], 1, 30)
     assert {first.fence.job_id, second.fence.job_id} == {job.id for job in await driver.list_jobs()}

@@ -51,7 +51,7 @@ async def main(url):
         dialect = database.dialect
 
         async def read(connection):
-            return await connection.exec_driver_sql(*dialect.select_claimable("default", dialect.due(), 100, 100))
+            return await connection.exec_driver_sql(*dialect.select_claimable("default", dialect.due(), 100))
 
         return sorted(row.tenant for row in dialect.claimable.rows(await database.write_plain(read)))
 

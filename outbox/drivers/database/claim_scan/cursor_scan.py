@@ -72,7 +72,6 @@ class CursorScan:
         return isinstance(found, CursorCandidates) and found.in_place
 
     def committed(self, found: Candidates, timings: Timings) -> None:
-        self._head.committed(found, timings)
         if isinstance(found, CursorCandidates):
             self._learn(found, timings)
 
@@ -115,7 +114,8 @@ class CursorScan:
         due = self._dialect.due_from([(priority, start or _EVER)])
         urgent = self._dialect.more_urgent_due(queue, priority)
         begun = clock.now()
-        rows = await self._head.lock(tx, queue, due, found.limit, urgent)
+        statement = self._dialect.select_claimable(queue, due, found.limit, urgent)
+        rows = self._dialect.claimable_in.rows(await tx.exec_driver_sql(*statement))
         found.seconds = clock.now() - begun
         if len(rows) < found.limit or rows[0].urgent:
             return False

@@ -31,6 +31,8 @@ Statement = tuple[str, tuple[Any, ...]]
 class Dialect(FailedJobStatements):
     """Statements that insert, claim, settle and inspect. Their parameters have the order of the docstrings."""
 
+    skip_locked: str
+    """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
     """The end of a SELECT that locks its rows, and waits for other transactions."""
     insert_into = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
@@ -91,35 +93,17 @@ class Dialect(FailedJobStatements):
         firsts = [f"{self.first(self.placeholder, str(urgent))} <= {self.now}" for urgent in range(priority)]
         return f", COALESCE({' OR '.join(firsts) or 'NULL'}, 0)", (queue,) * priority
 
-    def select_claimable(
-        self,
-        queue: str,
-        due: Statement,
-        limit: int,
-        candidates: int,  # noqa: ARG002 - with one writer at a time, nobody else can hold one of them
-        more: Statement = ("", ()),
-    ) -> Statement:
-        """Lock up to ``limit`` jobs of a queue that are ``due`` and unheld, in the order of the claim index. They are
-        chosen from the first ``candidates``, of which others may hold some. Columns of a claim, and ``more``."""
+    def select_claimable(self, queue: str, due: Statement, limit: int, more: Statement = ("", ())) -> Statement:
+        """Lock up to ``limit`` jobs of a queue that are ``due`` and unheld, in the order of the claim index. It reads
+        the columns of `claimable`, and ``more``."""
         return (
-            f"SELECT {self.claimable.sql}{more[0]} FROM queue_jobs WHERE queue = {self.placeholder} "
-            f"AND {due[0]} AND {self.unheld} AND {self.unpaused} "
-            f"ORDER BY priority, available_at LIMIT {self.placeholder}",
+            f"SELECT {self.claimable.sql}{more[0]} FROM queue_jobs {self.claim_hint} "
+            f"WHERE queue = {self.placeholder} AND {due[0]} "
+            f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
+            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
+            f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}",
             (*more[1], queue, *due[1], queue, limit),
         )
-
-    def has_candidates_after(self, queue: str, due: Statement, candidates: int) -> Statement | None:  # noqa: ARG002
-        """A row if there are more than so many ``candidates``; None if `select_claimable` reads all that there are."""
-        return None
-
-    @property
-    def unheld(self) -> str:
-        return f"(reserved_until IS NULL OR reserved_until <= {self.now})"
-
-    @property
-    def unpaused(self) -> str:
-        """Whether a queue is not paused. Parameters: queue."""
-        return f"NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder})"
 
     @cached_property
     def claimable_in(self) -> Selection:

@@ -21,6 +21,7 @@ from outbox.options import PRIORITIES
 class MySQL(Dialect):
     placeholder = "%s"
     now = "UTC_TIMESTAMP(6)"
+    skip_locked = "FOR UPDATE SKIP LOCKED"
     for_update = "FOR UPDATE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
     primary_hint = "FORCE INDEX (PRIMARY)"
@@ -62,34 +63,6 @@ class MySQL(Dialect):
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
         return self.insert(jobs) if len(jobs) < WORTH_A_DOCUMENT else bulk_insert(self, jobs)
-
-    def select_claimable(
-        self, queue: str, due: Statement, limit: int, candidates: int, more: Statement = ("", ())
-    ) -> Statement:
-        # The claim index is read without locks. A locking read would make the implicit lock of an application's open
-        # transaction explicit, and a page split could turn that into a lock of a gap, for which other applications
-        # wait. What is locked are rows, by the primary key. Others may hold a candidate by then, so the conditions of
-        # a claim are asked of the locked row again.
-        found, parameters = self._candidates(queue, due)
-        return (
-            f"SELECT {self.claimable.sql}{more[0]} FROM ({found} LIMIT {self.placeholder}) AS found "
-            f"STRAIGHT_JOIN queue_jobs {self.primary_hint} ON id = candidate "
-            f"WHERE queue = {self.placeholder} AND available_at <= {self.now} AND {self.unheld} "
-            f"LIMIT {self.placeholder} FOR UPDATE SKIP LOCKED",
-            (*more[1], *parameters, candidates, queue, limit),
-        )
-
-    def has_candidates_after(self, queue: str, due: Statement, candidates: int) -> Statement | None:
-        found, parameters = self._candidates(queue, due)
-        return f"{found} LIMIT 1 OFFSET {self.placeholder}", (*parameters, candidates)
-
-    def _candidates(self, queue: str, due: Statement) -> Statement:
-        """Read from entries of the claim index alone."""
-        return (
-            f"SELECT id AS candidate FROM queue_jobs {self.claim_hint} WHERE queue = {self.placeholder} AND {due[0]} "
-            f"AND {self.unpaused} ORDER BY priority, available_at",
-            (queue, *due[1], queue),
-        )
 
     def next_due(self, queues: int, unseen_for: int) -> str:
         return (

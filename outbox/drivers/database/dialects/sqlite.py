@@ -21,6 +21,7 @@ from outbox.options import PRIORITIES
 class SQLite(Dialect):
     placeholder = "?"
     now = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+    skip_locked = ""
     for_update = ""
     claim_hint = ""
     primary_hint = ""
