@@ -72,6 +72,9 @@ def classify(error: BaseException) -> Fault:
     if isinstance(error, exceptions.RedisClusterException):
         # No node that it knows answers, or none that has the slot.
         return Fault.OTHER if any(words in said for words in _NO_CLUSTER) else Fault.UNREACHABLE
+    if isinstance(error, exceptions.InvalidResponse):
+        # hiredis uses the words of a server that refuses a command.
+        return Fault.UNREACHABLE
     if isinstance(error, exceptions.DataError) or said.startswith(_FINAL) or any(each in said for each in _FINAL_WORDS):
         return Fault.OTHER
     # The client's own errors, and whatever else a server, or a proxy in front of one, says in place of an answer.
