@@ -63,13 +63,13 @@ def opener(backend: str, request: pytest.FixtureRequest) -> DriverFactory:
 async def connections_left(driver: Driver) -> int:
     """Close the driver; how many of its connections were still in somebody's hands?"""
     if isinstance(driver, DatabaseDriver):
-        left = int(driver._database.engine.pool.checkedout())  # type: ignore[attr-defined]
+        left = int(driver.database.engine.pool.checkedout())  # type: ignore[attr-defined]
         await driver.close()
         return left
     assert isinstance(driver, RedisDriver)
     # Afterwards, because failed jobs may be on their way until then.
     await driver.close()
-    client = driver._store._client
+    client = driver.store._client
     if isinstance(client, RedisCluster):
         return sum(len(node._connections) - len(node._free) for node in client.get_nodes())
     return len(client.connection_pool._in_use_connections)

@@ -76,7 +76,7 @@ async def fail(driver: Driver, *jobs: Envelope, failure: Failure = REFUSED) -> l
 
 async def execute(driver: DatabaseDriver, statement: str, **parameters: Any) -> None:
     """One statement past the driver, as an operator with a database client would send it."""
-    async with driver._database.engine.connect() as connection:
+    async with driver.database.engine.connect() as connection:
         await connection.execute(text(statement), parameters)
         await connection.commit()
 
@@ -93,10 +93,10 @@ async def break_payload(driver: DatabaseDriver, claim: Claim, payload: str) -> N
 
 async def age_failure(driver: DatabaseDriver, claim: Claim, seconds: float) -> None:
     """Let a job have failed ``seconds`` ago, by the database's clock."""
-    then = driver._database.dialect.now_plus(str(int(-seconds * 1e6)))
+    then = driver.database.dialect.now_plus(str(int(-seconds * 1e6)))
     # Through the driver, because SQLite's format of a moment looks like a parameter to SQLAlchemy.
-    mark = driver._database.dialect.placeholder
-    async with driver._database.engine.connect() as connection:
+    mark = driver.database.dialect.placeholder
+    async with driver.database.engine.connect() as connection:
         await connection.exec_driver_sql(
             f"UPDATE queue_failed_jobs SET failed_at = {then} WHERE id = {mark}", (claim.fence.job_id.bytes,)
         )

@@ -57,13 +57,13 @@ async def has(driver: DatabaseDriver, jobs: int) -> None:
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
     takings = [
-        ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], jobs, 60)
+        ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], jobs, 60)
         for driver in (one, other)
     ]
-    async with RawConnection(one._database.engine) as first:
+    async with RawConnection(one.database.engine) as first:
         mine = {claim.fence.job_id for claim in await takings[0].run(first)}
         with pytest.raises(DBAPIError) as refused:
-            async with RawConnection(other._database.engine) as second:
+            async with RawConnection(other.database.engine) as second:
                 theirs = await takings[1].run(second)
                 assert {claim.fence.job_id for claim in theirs} == mine
                 await first.commit()

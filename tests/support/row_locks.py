@@ -16,7 +16,7 @@ from tests.servers.databases import connections_of
 @asynccontextmanager
 async def locked(driver: DatabaseDriver, table: str, job_id: JobId) -> AsyncIterator[None]:
     """While somebody else is writing this row; on SQLite, while somebody else is writing."""
-    async with driver._database.engine.connect() as connection:
+    async with driver.database.engine.connect() as connection:
         if connection.dialect.name != "sqlite":
             await connection.execute(text(f"SELECT 1 FROM {table} WHERE id = :id FOR UPDATE"), {"id": job_id.bytes})
         else:
@@ -38,7 +38,7 @@ class Arrivals:
                 await asyncio.sleep(0.2)  # InnoDB renews the view when it has not been read for 0.1 s
 
     async def _waiting(self) -> int:
-        engine = self._looking._database.engine
+        engine = self._looking.database.engine
         if engine.dialect.name == "sqlite":
             return self.begun
         async with engine.connect() as connection:
@@ -57,7 +57,7 @@ def arrivals(*drivers: DatabaseDriver) -> Iterator[Arrivals]:
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
         seen.begun += statement == "BEGIN IMMEDIATE"
 
-    engines = [driver._database.engine.sync_engine for driver in drivers]
+    engines = [driver.database.engine.sync_engine for driver in drivers]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     yield seen

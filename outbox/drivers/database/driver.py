@@ -75,6 +75,11 @@ class DatabaseDriver:
         self._server = ""
 
     @property
+    def database(self) -> Database:
+        """The engine, its reader and its dialect."""
+        return self._database
+
+    @property
     def description(self) -> str:
         return f"{self._database.address} ({self._server})" if self._server else self._database.address
 

@@ -19,7 +19,7 @@ from outbox.drivers.base import (
     WorkerStatus,
 )
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
-from outbox.drivers.redis.connection.store import open_store
+from outbox.drivers.redis.connection.store import Store, open_store
 from outbox.drivers.redis.jobs import claim as claim_module
 from outbox.drivers.redis.jobs import insert as insert_module
 from outbox.drivers.redis.jobs import relay_target
@@ -61,6 +61,11 @@ class RedisDriver:
         self._server = ""
         self.on_relayed_end: Callable[[], None] = lambda: None
         """Called when relayed jobs have ended here."""
+
+    @property
+    def store(self) -> Store:
+        """The connections, and what is sent over them."""
+        return self._store
 
     @property
     def description(self) -> str:

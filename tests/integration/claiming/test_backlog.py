@@ -105,8 +105,8 @@ class AtHead(ScanCost):
 @asynccontextmanager
 async def others_are_claiming(driver: DatabaseDriver, count: int) -> AsyncIterator[None]:
     """They have taken so many jobs and have not committed yet."""
-    dialect = driver._database.dialect
-    async with driver._database.engine.connect() as connection:
+    dialect = driver.database.dialect
+    async with driver.database.engine.connect() as connection:
         rows = await connection.exec_driver_sql(*dialect.select_claimable("default", dialect.due(), count))
         listed, parameters = dialect.id_list([row[0] for row in rows])
         await connection.exec_driver_sql(dialect.reserve(listed), (b"o" * 16, 60_000_000, 60_000_000, *parameters))

@@ -29,7 +29,7 @@ async def claimers(migrated_url: str) -> AsyncIterator[list[DatabaseDriver]]:
 
 async def row_lock_waits(driver: DatabaseDriver) -> int:
     """How often a transaction has waited for a row, since the server started."""
-    async with driver._database.engine.connect() as connection:
+    async with driver.database.engine.connect() as connection:
         status = await connection.execute(text("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'"))
         return int(status.one()[1])
 
@@ -41,7 +41,7 @@ async def test_sixteen_claimers_take_each_job_once(
     refused: list[str] = []
     for driver in claimers:
 
-        @event.listens_for(driver._database.engine.sync_engine, "handle_error")
+        @event.listens_for(driver.database.engine.sync_engine, "handle_error")
         def note(context: object) -> None:
             refused.append(str(getattr(context, "original_exception", "")))
 
@@ -88,9 +88,9 @@ async def test_application_transactions_never_wait_for_claimers(
         from outbox.drivers.database.jobs.claim import ClaimTransaction
 
         taking = ClaimTransaction(
-            driver._database, driver.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
+            driver.database, driver.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
         )
-        async with driver._database.engine.connect() as connection:
+        async with driver.database.engine.connect() as connection:
             assert len(await taking.run(connection)) == BATCH
             await holding.wait()
             await release.wait()

@@ -88,7 +88,7 @@ async def test_a_claim_whose_commit_was_not_answered_knows_what_it_holds(
 ) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
-    engine = driver._database.engine.sync_engine
+    engine = driver.database.engine.sync_engine
     commit, lost = engine.dialect.do_commit, [True]
 
     def commit_and_lose(connection: object) -> None:

@@ -74,7 +74,7 @@ class Work:
         """That have passed without work."""
         self._pages = 0
         self._before = 0
-        engine = driver._database.engine.sync_engine
+        engine = driver.database.engine.sync_engine
         event.listen(engine, "before_cursor_execute", self._begin)
         event.listen(engine, "after_cursor_execute", self._end)
 

@@ -54,7 +54,7 @@ async def test_the_oldest_is_the_first_that_became_ready(driver: DatabaseDriver)
     await execute(
         driver,
         "UPDATE queue_jobs SET available_at = :then WHERE id = :id",
-        then=driver._database.dialect.timestamp(first.available_at.replace(year=first.available_at.year - 1)),
+        then=driver.database.dialect.timestamp(first.available_at.replace(year=first.available_at.year - 1)),
         id=first.id.bytes,
     )
     [counts] = await driver.counts()
@@ -92,8 +92,8 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(1_120))
-    taking = ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], 1_105, 30)
-    async with driver._database.engine.connect() as connection:
+    taking = ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], 1_105, 30)
+    async with driver.database.engine.connect() as connection:
         claims = await taking.run(connection)
         async with asyncio.timeout(20):
             assert await driver.clear("default") == 15
@@ -173,8 +173,8 @@ async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backe
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.insert(envelopes(20))
-    taking = ClaimTransaction(driver._database, driver.claim_scan, "database", ["default"], 5, 30)
-    async with driver._database.engine.connect() as connection:
+    taking = ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], 5, 30)
+    async with driver.database.engine.connect() as connection:
         busy = {claim.fence.job_id for claim in await taking.run(connection)}
         mine = [job.id for job in await driver.list_jobs() if job.id not in busy]
         async with asyncio.timeout(10):

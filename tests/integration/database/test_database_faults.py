@@ -115,7 +115,7 @@ class Losing:
 
     def __init__(self, driver: DatabaseDriver, *, after: bool) -> None:
         self.left = 1
-        engine = driver._database.engine.sync_engine
+        engine = driver.database.engine.sync_engine
         commit = engine.dialect.do_commit
 
         def do_commit(connection: object) -> None:
@@ -191,7 +191,7 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
 
     async def refused_the_second_time(self: Any, connection: Any) -> Any:
         if asked:
-            raise OperationalError("", {}, driver._database.engine.dialect.dbapi.OperationalError(1213, "Deadlock"))  # type: ignore[union-attr]
+            raise OperationalError("", {}, driver.database.engine.dialect.dbapi.OperationalError(1213, "Deadlock"))  # type: ignore[union-attr]
         return await attempt(self, connection)
 
     monkeypatch.setattr(work, "recover", know_nothing_at_first)
@@ -222,7 +222,7 @@ async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, 
         pytest.skip("SQLite knows neither")
     await driver.insert(envelopes(1))
     refusals = [1213, 1205, 3101, 1213]
-    engine = driver._database.engine.sync_engine
+    engine = driver.database.engine.sync_engine
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse(*_: object) -> None:
@@ -262,7 +262,7 @@ async def test_retries_are_bounded(driver: DatabaseDriver, backend: str) -> None
     if backend == "sqlite":
         pytest.skip("SQLite knows no deadlocks")
     tries = 0
-    engine = driver._database.engine.sync_engine
+    engine = driver.database.engine.sync_engine
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse(*_: object) -> None:
@@ -301,7 +301,7 @@ async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
     monkeypatch.setattr("outbox.clock.now", lambda: float(next(seconds)))
     tries = 0
 
-    @event.listens_for(driver._database.engine.sync_engine, "begin")
+    @event.listens_for(driver.database.engine.sync_engine, "begin")
     def refuse(_: object) -> None:
         nonlocal tries
         tries += 1
@@ -319,7 +319,7 @@ async def test_a_full_disk_is_an_outage(driver: DatabaseDriver, backend: str) ->
     if backend != "sqlite":
         pytest.skip("a trigger says it for servers")
     await driver.insert(envelopes(1))
-    engine = driver._database.engine
+    engine = driver.database.engine
 
     @event.listens_for(engine.sync_engine, "checkout")
     def leave_no_room(connection: Any, *_: object) -> None:
@@ -402,7 +402,7 @@ async def test_a_file_that_cannot_be_written_is_refused_when_a_worker_starts(
     if backend != "sqlite":
         pytest.skip("about SQLite's file")
 
-    @event.listens_for(driver._database.engine.sync_engine, "connect")
+    @event.listens_for(driver.database.engine.sync_engine, "connect")
     def forbid(connection: Any, _: object) -> None:
         # As the mode of the file would, for everybody but root.
         cursor = connection.cursor()
@@ -456,9 +456,9 @@ async def test_a_connection_that_was_idle_is_left_before_the_server_closes_it(
     async def ask(connection: Any) -> Any:
         return (await connection.exec_driver_sql("SELECT CONNECTION_ID(), @@wait_timeout")).one()
 
-    used, seconds = await driver._database.write(ask)
+    used, seconds = await driver.database.write(ask)
     now += 19
-    assert await driver._database.write(ask) == (used, seconds)
+    assert await driver.database.write(ask) == (used, seconds)
     now += 21
     assert seconds == 30 > 21
-    assert (await driver._database.write(ask))[0] != used
+    assert (await driver.database.write(ask))[0] != used

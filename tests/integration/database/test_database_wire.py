@@ -36,11 +36,11 @@ async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 
 def pool(driver: DatabaseDriver) -> Any:
-    return driver._database.engine.pool
+    return driver.database.engine.pool
 
 
 async def test_it_is_used_where_nobody_listens(driver: DatabaseDriver) -> None:
-    engine = driver._database.engine
+    engine = driver.database.engine
     assert RawConnection.fits(engine)
     event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: None)
     assert not RawConnection.fits(engine)
@@ -49,31 +49,31 @@ async def test_it_is_used_where_nobody_listens(driver: DatabaseDriver) -> None:
 
 
 async def test_what_is_not_committed_is_rolled_back(driver: DatabaseDriver) -> None:
-    wire = RawConnection(driver._database.engine)
+    wire = RawConnection(driver.database.engine)
     with pytest.raises(ZeroDivisionError):
         async with wire:
             await wire.exec_driver_sql(PAUSE, ("a",))
             raise ZeroDivisionError
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         await wire.exec_driver_sql(PAUSE, ("b",))
         await wire.rollback()
         await wire.exec_driver_sql(PAUSE, ("c",))
         await wire.commit()
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         rows = await wire.exec_driver_sql("SELECT queue FROM queue_pauses", ())
         assert (list(rows), rows.rowcount) == ([("c",)], 1)
         await wire.commit()
 
 
 async def test_what_the_server_refuses_is_sqlalchemys_error_and_the_connection_stays(driver: DatabaseDriver) -> None:
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         [(first,)] = await wire.exec_driver_sql("SELECT CONNECTION_ID()", ())
         await wire.commit()
     with pytest.raises(DBAPIError, match="nothing_like_it"):
-        async with RawConnection(driver._database.engine) as wire:
+        async with RawConnection(driver.database.engine) as wire:
             await wire.exec_driver_sql(PAUSE, ("a",))
             await wire.exec_driver_sql("SELECT * FROM nothing_like_it", ())
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         [(second,)] = await wire.exec_driver_sql("SELECT CONNECTION_ID()", ())
         [(paused,)] = await wire.exec_driver_sql("SELECT COUNT(*) FROM queue_pauses", ())
         await wire.commit()
@@ -82,7 +82,7 @@ async def test_what_the_server_refuses_is_sqlalchemys_error_and_the_connection_s
 
 async def test_a_killed_connection_takes_the_whole_pool_with_it(driver: DatabaseDriver, migrated_url: str) -> None:
     with pytest.raises(DBAPIError) as lost:
-        async with RawConnection(driver._database.engine) as wire:
+        async with RawConnection(driver.database.engine) as wire:
             [(number,)] = await wire.exec_driver_sql("SELECT CONNECTION_ID()", ())
             with sql.connection(migrated_url) as connection:
                 connection.execute(text(f"KILL {number}"))
@@ -96,9 +96,9 @@ async def test_a_killed_connection_takes_the_whole_pool_with_it(driver: Database
 async def test_a_call_that_is_given_up_leaves_no_connection_in_doubt(driver: DatabaseDriver) -> None:
     """Its answer would be taken for that of the next statement."""
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), RawConnection(driver._database.engine) as wire:
+        async with asyncio.timeout(0.05), RawConnection(driver.database.engine) as wire:
             await wire.exec_driver_sql("SELECT SLEEP(1)", ())
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         assert list(await wire.exec_driver_sql("SELECT 'mine'", ())) == [("mine",)]
         await wire.commit()
 
@@ -112,14 +112,14 @@ async def test_connections_that_the_pool_does_not_keep_are_closed(driver: Databa
 
 async def test_a_server_that_is_away_is_unavailable_and_one_that_is_back_is_not(local_database: LocalServer) -> None:
     driver = DatabaseDriver(local_database.url + "/mysql", pool_size=1)
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         await wire.exec_driver_sql("SELECT 1", ())
         await wire.commit()
     local_database.kill()
     with pytest.raises(BackendUnavailable, match="does not answer"):
         await driver.claim(["default"], 1, 30)
     await asyncio.to_thread(local_database.restart)
-    async with RawConnection(driver._database.engine) as wire:
+    async with RawConnection(driver.database.engine) as wire:
         assert list(await wire.exec_driver_sql("SELECT 1", ())) == [(1,)]
         await wire.commit()
     await driver.close()

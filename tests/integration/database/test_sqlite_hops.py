@@ -92,7 +92,7 @@ async def test_a_listener_of_the_engine_misses_nothing(driver: DatabaseDriver) -
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         sent.append(statement.split()[0])
 
-    event.listen(driver._database.engine.sync_engine, "before_cursor_execute", note)
+    event.listen(driver.database.engine.sync_engine, "before_cursor_execute", note)
     await driver.insert([envelope()])
     await driver.claim(["default"], 1, 30)
     assert sent == ["BEGIN", "INSERT", "BEGIN", "SELECT", "UPDATE"]
@@ -110,7 +110,7 @@ async def test_all_jobs_of_a_dispatch_are_written_or_none(driver: DatabaseDriver
 
 async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(driver: DatabaseDriver) -> None:
     task = asyncio.create_task(driver.insert(envelopes(3_000)))
-    while not driver._database._direct_sqlite._room._value < 5:
+    while not driver.database._direct_sqlite._room._value < 5:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -122,5 +122,5 @@ async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(drive
 
 async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseDriver) -> None:
     await asyncio.gather(*(driver.insert([envelope()]) for _ in range(100)))
-    assert len(driver._database._direct_sqlite._idle) <= 5
+    assert len(driver.database._direct_sqlite._idle) <= 5
     assert sum(counts.ready for counts in await driver.counts()) == 100

@@ -98,8 +98,8 @@ async def test_any_text_is_stored_as_it_is_whatever_the_sql_mode(
     driver = DatabaseDriver(migrated_url)
     if listened_to:
         # Through SQLAlchemy then, which gives the statement to the driver in another way.
-        event.listen(driver._database.engine.sync_engine, "before_cursor_execute", lambda *_: None)
-    assert mode == "" or mode not in await driver._database.read(sql_mode)
+        event.listen(driver.database.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+    assert mode == "" or mode not in await driver.database.read(sql_mode)
     for _ in range(10):
         [job] = few = envelopes(1)
         await driver.insert(few)

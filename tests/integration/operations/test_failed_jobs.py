@@ -77,7 +77,7 @@ async def test_only_failed_jobs_are_retried(driver: DatabaseDriver) -> None:
 async def test_a_retry_that_breaks_off_changes_nothing(driver: DatabaseDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     [claim] = await fail(driver, envelope())
     with monkeypatch.context() as broken:
-        broken.setattr(type(driver._database.dialect), "delete", lambda *_: text("DELETE FROM nowhere"))
+        broken.setattr(type(driver.database.dialect), "delete", lambda *_: text("DELETE FROM nowhere"))
         with pytest.raises(Exception, match="nowhere"):
             await driver.retry([claim.fence.job_id])
     assert await driver.list_jobs() == []
@@ -91,7 +91,7 @@ async def test_two_operators_put_a_job_back_once(
     job_id = claim.fence.job_id
     refused: list[object] = []
     with arrivals(driver, other) as waiting:
-        for engine in (driver._database.engine, other._database.engine):
+        for engine in (driver.database.engine, other.database.engine):
             event.listen(engine.sync_engine, "handle_error", refused.append)
         async with locked(holder, "queue_failed_jobs", job_id):
             retries = [asyncio.create_task(operator.retry([job_id])) for operator in (driver, other)]
@@ -161,7 +161,7 @@ async def test_many_failed_jobs_go_in_short_transactions(driver: DatabaseDriver,
     await fail(driver, *envelopes(2_500))
     removals = 0
 
-    @event.listens_for(driver._database.engine.sync_engine, "before_cursor_execute")
+    @event.listens_for(driver.database.engine.sync_engine, "before_cursor_execute")
     def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         nonlocal removals
         removals += statement.startswith("DELETE")

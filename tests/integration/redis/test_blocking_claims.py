@@ -338,13 +338,13 @@ async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
     assert await waiter.driver._blocking_claim.listen()
     await waiter.driver.now()
     waiter.be_deaf(monkeypatch)
-    start_over = waiter.driver._store._start_over
+    start_over = waiter.driver.store._start_over
 
     async def meanwhile(error: Exception) -> None:
         await redis.insert([envelope()])
         await start_over(error)
 
-    monkeypatch.setattr(waiter.driver._store, "_start_over", meanwhile)
+    monkeypatch.setattr(waiter.driver.store, "_start_over", meanwhile)
     between.lose_the_next_answer()
     assert await waiter.next_due() == NextDue(0.0)
     assert between.lost == 1
@@ -381,7 +381,7 @@ async def test_a_claim_that_failed_is_followed_by_one_that_asks(
         raise BackendUnavailable("out of reach")
 
     with monkeypatch.context() as patch:
-        patch.setattr(waiter.driver._store, "send", refuse)
+        patch.setattr(waiter.driver.store, "send", refuse)
         with pytest.raises(BackendUnavailable):
             await waiter.claim()
     [claim] = await waiter.claim()
@@ -393,7 +393,7 @@ async def test_what_was_heard_while_a_late_claim_missed_it_is_collected(
     redis: RedisDriver, waiter: Waiter, monkeypatch: pytest.MonkeyPatch, withdraws: bool
 ) -> None:
     """A claim looks for what was taken among leases that end within a second of when they should."""
-    send = waiter.driver._store.send
+    send = waiter.driver.store.send
     sent = envelope()
 
     async def late(call: Call) -> Any:
@@ -403,7 +403,7 @@ async def test_what_was_heard_while_a_late_claim_missed_it_is_collected(
         return await send(call)
 
     with monkeypatch.context() as patch:
-        patch.setattr(waiter.driver._store, "send", late)
+        patch.setattr(waiter.driver.store, "send", late)
         claims = await (waiter.driver.cancel_blocking_claim() if withdraws else waiter.claim())
     if not withdraws:
         assert claims == []

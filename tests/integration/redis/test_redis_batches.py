@@ -48,8 +48,8 @@ class Gate:
 
     def __init__(self, driver: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         self.arrived, self._open = asyncio.Event(), asyncio.Event()
-        self._send = driver._store.send
-        monkeypatch.setattr(driver._store, "send", self._wait)
+        self._send = driver.store.send
+        monkeypatch.setattr(driver.store, "send", self._wait)
 
     async def _wait(self, call: Call) -> Any:
         self.arrived.set()
@@ -201,14 +201,14 @@ async def test_an_idle_look_at_many_queues_costs_two_round_trips(
     await driver.claim(["one", "two"], 10, 30)  # the server learns the scripts
     await driver.next_due(["one", "two"])
     for name in ("send", "send_all"):
-        original = getattr(driver._store, name)
+        original = getattr(driver.store, name)
 
         async def counted(work: Any, original: Any = original) -> Any:
             nonlocal trips
             trips += 1
             return await original(work)
 
-        monkeypatch.setattr(driver._store, name, counted)
+        monkeypatch.setattr(driver.store, name, counted)
     assert await driver.claim([f"queue{number}" for number in range(50)], 10, 30) == []
     assert trips == 2
     assert (await driver.next_due([f"queue{number}" for number in range(50)])).due is None

@@ -159,7 +159,7 @@ async def test_a_job_that_fails_anew_just_before_its_turn_is_left(
 ) -> None:
     """Between the look at what failed and the script, the job is retried and fails once more."""
     [claim] = await fail(driver, envelope())
-    do = driver._store.do
+    do = driver.store.do
 
     async def fail_anew_first(call: Call) -> Any:
         if call.script is not None:
@@ -168,7 +168,7 @@ async def test_a_job_that_fails_anew_just_before_its_turn_is_left(
             await other.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
         return await do(call)
 
-    monkeypatch.setattr(driver._store, "do", fail_anew_first)
+    monkeypatch.setattr(driver.store, "do", fail_anew_first)
     assert await getattr(driver, verb)() == 0
     assert [job.failure.type for job in await other.list_failed()] == ["Later"]
 

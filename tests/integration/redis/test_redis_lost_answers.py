@@ -172,7 +172,7 @@ async def test_a_claim_of_a_later_queue_is_found_although_nothing_is_due_there(
     driver: RedisDriver, other: RedisDriver, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await other.insert([envelope(queue="b")])
-    do_all = driver._store.do_all
+    do_all = driver.store.do_all
 
     async def arm(calls: Sequence[Call]) -> list[Any]:
         answers = await do_all(calls)
@@ -181,7 +181,7 @@ async def test_a_claim_of_a_later_queue_is_found_although_nothing_is_due_there(
         return answers
 
     with monkeypatch.context() as patch, pytest.raises(BackendUnavailable):
-        patch.setattr(driver._store, "do_all", arm)
+        patch.setattr(driver.store, "do_all", arm)
         await driver.claim(["a", "b"], 10, 30)
     between.come_back()
     [claim] = await driver.claim(["a", "b"], 10, 30)
@@ -197,7 +197,7 @@ async def test_an_outage_behind_the_first_queue_is_told_and_costs_its_jobs_no_at
         raise BackendUnavailable("out of reach")
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver._store, "do_all", refuse)
+        patch.setattr(driver.store, "do_all", refuse)
         with pytest.raises(BackendUnavailable):
             await driver.claim(["a", "b"], 10, 30)
         [claim] = await driver.claim(["a", "b"], 10, 30)
@@ -224,7 +224,7 @@ async def test_a_claim_that_is_cancelled_under_way_is_asked_for_by_the_next_one(
     await driver.insert([envelope()])
     claiming = asyncio.create_task(driver.claim(["default"], 1, 30))
     # It is sent when the store has no connection at rest any more.
-    while driver._store._idle:
+    while driver.store._idle:
         await asyncio.sleep(0)
     claiming.cancel()
     await asyncio.wait([claiming])
@@ -292,7 +292,7 @@ async def test_an_end_that_never_arrived_is_refused_where_its_job_is_gone(
 ) -> None:
     await other.insert([envelope()])
     claim = await claim_one(driver)
-    await driver._store._close_idle()
+    await driver.store._close_idle()
     between.go_away()
     settlement = Settlement.completed(claim.fence)
     with pytest.raises(BackendUnavailable):
@@ -388,7 +388,7 @@ async def test_connections_that_lead_nowhere_are_given_up_together(
     """Otherwise each of them would cost a call its patience."""
     monkeypatch.setattr(addresses, "_ANSWER_SECONDS", 0.3)
     driver = RedisDriver(between.url)
-    send, timeouts = driver._store.send, 0
+    send, timeouts = driver.store.send, 0
 
     async def counted(call: Call) -> Any:
         nonlocal timeouts
@@ -398,7 +398,7 @@ async def test_connections_that_lead_nowhere_are_given_up_together(
             timeouts += 1
             raise
 
-    monkeypatch.setattr(driver._store, "send", counted)
+    monkeypatch.setattr(driver.store, "send", counted)
     await asyncio.gather(*(driver.insert([job]) for job in envelopes(8)))
     between.stall()
     await driver.insert([envelope()])

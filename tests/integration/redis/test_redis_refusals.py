@@ -123,9 +123,9 @@ async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServ
     assert await driver.resume("default")
     assert await driver.find("00000000") == await driver.find_failed("00000000") == []
     with pytest.raises(RequestRefused, match="refuses this user"):
-        await driver._store.do(command("FLUSHALL"))
+        await driver.store.do(command("FLUSHALL"))
     with pytest.raises(RequestRefused, match="refuses this user"):
-        await driver._store.do(command("GET", "session:1"))
+        await driver.store.do(command("GET", "session:1"))
     await driver.close()
 
 
@@ -164,7 +164,7 @@ async def test_a_server_that_cannot_evict_jobs_is_taken(driver: RedisDriver, adm
     admin.config_set("maxmemory", 100_000_000)
     await driver.check()
     await driver.insert([envelope()])
-    with Client.from_url(str(driver._store.address)) as client:
+    with Client.from_url(str(driver.store.address)) as client:
         assert {client.ttl(key) for key in client.scan_iter()} == {-1}
 
 

@@ -115,7 +115,7 @@ async def after_a_restart(driver: RedisDriver, count: int) -> Callable[[], Await
     async def anew() -> None:
         await call()
 
-    await driver._store._client.script_flush()
+    await driver.store._client.script_flush()
     return anew
 
 
@@ -138,7 +138,7 @@ async def test_a_call_waits_as_often_for_many_queues_as_for_few(driver: RedisDri
     waited = []
     # The first time it connects, and the server learns the scripts.
     for count in (FEW, FEW, MANY):
-        await driver._store._client.flushdb()
+        await driver.store._client.flushdb()
         run = await call(driver, count)
         proxy.round_trips = 0
         await run()
