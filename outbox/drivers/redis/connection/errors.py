@@ -8,6 +8,7 @@ from enum import Enum
 
 from redis import exceptions
 
+from outbox.drivers.redis.connection.guarded import NotConnected
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, RequestRefused
 
 _ATTEMPTS = 8
@@ -72,7 +73,7 @@ def classify(error: BaseException) -> Fault:
     if isinstance(error, exceptions.RedisClusterException):
         # No node that it knows answers, or none that has the slot.
         return Fault.OTHER if any(words in said for words in _NO_CLUSTER) else Fault.UNREACHABLE
-    if isinstance(error, exceptions.InvalidResponse):
+    if isinstance(error, (exceptions.InvalidResponse, NotConnected)):
         # hiredis uses the words of a server that refuses a command.
         return Fault.UNREACHABLE
     if isinstance(error, exceptions.DataError) or said.startswith(_FINAL) or any(each in said for each in _FINAL_WORDS):
