@@ -12,6 +12,7 @@ from outbox.events import (
     Event,
     HookFailed,
     JobCancelled,
+    JobDispatched,
     JobEvent,
     JobOverdue,
     JobSettled,
@@ -71,6 +72,11 @@ _OUTCOMES = {
 @singledispatch
 def describe(event: Event) -> Wording:
     return Wording(Level.QUIET, "event", one_line(str(event)))
+
+
+@describe.register
+def _(event: JobDispatched) -> Wording:
+    return Wording(Level.QUIET, "dispatched", f"{event.name} {event.job_id} to {event.queue} of {event.connection}")
 
 
 @describe.register
