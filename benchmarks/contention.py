@@ -1,4 +1,4 @@
-"""``python -m benchmarks.contention DATABASE_URL [brief]``: how often 16 claimers wait for each other.
+"""``python -m benchmarks.contention DATABASE_URL [short]``: how often 16 claimers wait for each other.
 
 Each claims 50 jobs, settles them, and claims again, until 20,000 are gone; the server, MySQL or MariaDB, counts the
 waits. Nothing else should be going on. outbox's tables are made if they are missing. With ``short_jobs``, claims say
@@ -65,4 +65,4 @@ async def main(url: str, *, short_jobs: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], short_jobs="brief" in sys.argv[2:]))
+    asyncio.run(main(sys.argv[1], short_jobs="short" in sys.argv[2:]))
