@@ -131,6 +131,7 @@ class SyncLoops(ClientPart):
         self._idle: list[asyncio.AbstractEventLoop] = []
         self._count = 0
         self._shared: asyncio.AbstractEventLoop | None = None
+        self._shared_thread: threading.Thread | None = None
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         loop = None if _is_in_a_loop() else self._take()
@@ -159,9 +160,10 @@ class SyncLoops(ClientPart):
         with self._lock:
             if self._shared is None:
                 self._shared = asyncio.new_event_loop()
-                threading.Thread(
+                self._shared_thread = threading.Thread(
                     target=_run_until_stopped, args=(self._shared,), name="outbox-sync", daemon=True
-                ).start()
+                )
+                self._shared_thread.start()
             return self._shared
 
     def disconnect(self) -> None:
@@ -191,8 +193,10 @@ class SyncLoops(ClientPart):
         self.disconnect()
         with self._lock:
             shared, self._shared = self._shared, None
-        if shared is not None:
+            thread, self._shared_thread = self._shared_thread, None
+        if shared is not None and thread is not None:
             shared.call_soon_threadsafe(shared.stop)
+            thread.join()
 
     def close_at_exit(self) -> None:
         """A thread that is still dispatching keeps its loop."""

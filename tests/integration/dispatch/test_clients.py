@@ -124,6 +124,7 @@ async def test_tasks_that_run_at_once_keep_their_clients(one: Settings, other: S
 def test_sync_code_and_threads_use_the_client_that_they_entered(
     one: Settings, other: Settings, default: Settings
 ) -> None:
+    before = threading.enumerate()
     clients = Outbox(one), Outbox(other)
     entered = threading.Barrier(2)
     made: dict[int, list[bytes]] = {}
@@ -144,7 +145,7 @@ def test_sync_code_and_threads_use_the_client_that_they_entered(
     assert len(ids(default)) == 1
     for client in clients:
         asyncio.run(client.close())
-    left = [thread.name for thread in threading.enumerate() if thread.name == "outbox-sync"]
+    left = [each for each in threading.enumerate() if each.name == "outbox-sync" and each not in before]
     assert left == [], "what the clients have started ends with them"
 
 
