@@ -134,9 +134,11 @@ def run_python(
 
 
 def forks(env: Mapping[str, str]) -> bool:
-    """Whether a process with this environment may be a fork: nothing in it is for Python's own start."""
+    """Whether a process with this environment may be a fork: nothing in it is for Python's own start, and it imports
+    this tree's outbox."""
     names = {name for name in {*env, *os.environ} - LEFT_TO_A_FORK if name.startswith(READ_AT_START)}
-    return sys.platform == "linux" and all(env.get(name) == os.environ.get(name) for name in names)
+    this_tree = env.get("PYTHONPATH", str(ROOT)).split(os.pathsep)[0] == str(ROOT)
+    return sys.platform == "linux" and this_tree and all(env.get(name) == os.environ.get(name) for name in names)
 
 
 def _request(

@@ -51,7 +51,7 @@ class Application:
         assert code == 0, self.said.read_text()[-2000:]
 
 
-class WorkerRegistry(Workers):
+class Fleet(Workers):
     """Workers and applications; those that are started with ``release`` run it instead of this one."""
 
     def __init__(self, url: str, directory: Path, release: Path) -> None:
@@ -98,14 +98,14 @@ def before(request: pytest.FixtureRequest) -> Release:
 
 
 @pytest.fixture
-async def fleet(before: Release, database_url: str, tmp_path: Path) -> AsyncIterator[WorkerRegistry]:
-    fleet = WorkerRegistry(database_url, tmp_path, unpack(before, tmp_path / "before"))
+async def fleet(before: Release, database_url: str, tmp_path: Path) -> AsyncIterator[Fleet]:
+    fleet = Fleet(database_url, tmp_path, unpack(before, tmp_path / "before"))
     yield fleet
     await fleet.close()
 
 
 @pytest.mark.timeout(600)
-async def test_no_job_is_lost_or_fails_or_runs_twice(before: Release, fleet: WorkerRegistry) -> None:
+async def test_no_job_is_lost_or_fails_or_runs_twice(before: Release, fleet: Fleet) -> None:
     with operations(fleet.url) as op:
         migrations.upgrade(op, version=before.tables)
     fill(fleet.url)
