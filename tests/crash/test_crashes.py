@@ -184,7 +184,7 @@ async def test_term_under_load_costs_nobody_an_attempt(harness: DatabaseHarness)
 
 @pytest.fixture
 async def harness_with_its_own_server(local_database: LocalServer, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
-    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)
         harness = DatabaseHarness(url, tmp_path)
         yield harness

@@ -480,8 +480,8 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
         [lane] = worker.worker._consumers
-        assert isinstance(lane.driver, RedisDriver)
-        monkeypatch.setattr(lane.driver._blocking_claim._subscription, "_hear", lambda message: None)
+        assert isinstance(lane.store.driver, RedisDriver)
+        monkeypatch.setattr(lane.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
         await redis.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)

@@ -502,7 +502,7 @@ async def test_signals_of_processes_that_a_job_forks_are_not_heard_by_the_worker
 
 
 async def test_an_outage_of_the_database_is_said_once_and_survived(local_database: LocalServer, tmp_path: Path) -> None:
-    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)
         workers, queue = Workers(url, tmp_path), Queue(url)
         try:
@@ -532,7 +532,7 @@ async def test_an_outage_of_the_database_is_said_once_and_survived(local_databas
 async def test_a_database_killed_between_a_commit_and_its_answer_costs_no_attempt_and_no_hook(
     local_database: LocalServer, tmp_path: Path, verb: str
 ) -> None:
-    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)
         workers, queue = Workers(url, tmp_path, "tests.support.recorded_jobs,tests.crash.unanswered"), Queue(url)
         try:
@@ -555,7 +555,7 @@ async def test_a_database_killed_between_a_commit_and_its_answer_costs_no_attemp
 async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
     local_database: LocalServer, tmp_path: Path
 ) -> None:
-    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)
         workers, queue = Workers(url, tmp_path), Queue(url)
         try:
@@ -579,7 +579,7 @@ async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
 
 
 async def test_a_database_that_is_not_there_yet_is_waited_for(local_database: LocalServer, tmp_path: Path) -> None:
-    with databases.fresh_database(Server(local_database.kind, local_database.url, local_database)) as url:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)
         await asyncio.to_thread(local_database.kill)
         workers, queue = Workers(url, tmp_path), Queue(url)

@@ -39,6 +39,11 @@ class FailedJobArchive:
     def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
         self._database = Database(parse_url(url), pool_size, FailedJobScope(only=of))
 
+    @property
+    def database(self) -> Database:
+        """The engine, its reader and its dialect."""
+        return self._database
+
     async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
         """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
         the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
