@@ -17,7 +17,7 @@ from outbox.settings import WorkerOptions
 from outbox.settlement import Settlement
 from outbox.wakeups.base import Wake, Wakeups
 
-_SHORT_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
+SHORT_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
 """In a backlog, the next jobs are taken for short ones if at most an eighth of the slots has been held for so long.
 A job that takes longer after all costs one more renewal."""
 
@@ -109,7 +109,7 @@ class StoreClient:
         return not any(each.ready or each.delayed or each.retrying or each.reserved for each in here)
 
     def _jobs_are_short(self) -> bool:
-        lasting = self.in_flight.held_since(clock.now() - _SHORT_SECONDS)
+        lasting = self.in_flight.held_since(clock.now() - SHORT_SECONDS)
         return lasting <= self._options.concurrency * _LASTING_AT_MOST
 
     def _hold(self, claims: Sequence[Claim], *, short_jobs: bool) -> list[Attempt]:

@@ -245,7 +245,7 @@ async def test_stopping_ends_every_kind_of_wait() -> None:
 
 
 async def test_an_unexpected_error_is_reported(bench: Bench) -> None:
-    async def claim(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+    async def claim(queues: Sequence[str], limit: int, lease: float, *, short_jobs: bool = False) -> list[Claim]:
         raise ZeroDivisionError
 
     crashes: list[BaseException] = []

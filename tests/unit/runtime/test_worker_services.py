@@ -26,7 +26,7 @@ from outbox.events import (
 )
 from outbox.job import Job
 from outbox.options import JobOptions
-from outbox.runtime import consumer
+from outbox.runtime import store_client
 from outbox.runtime import worker as module
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.process.exit_codes import Reason
@@ -118,7 +118,7 @@ async def test_it_drains_the_queue_and_stops_when_it_is_empty() -> None:
 
 
 async def test_in_a_backlog_of_short_jobs_claims_say_that_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "_BRIEF_SECONDS", 60)
+    monkeypatch.setattr(store_client, "SHORT_SECONDS", 60)
     running = Running(stop_when_empty=True, concurrency=8)
     running.store.put(*(Quick() for _ in range(40)))
     await running.ended()
@@ -129,7 +129,7 @@ async def test_in_a_backlog_of_short_jobs_claims_say_that_they_are(monkeypatch: 
 async def test_they_do_not_while_more_than_an_eighth_of_the_slots_is_taken_by_longer_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer, "_BRIEF_SECONDS", 0)
+    monkeypatch.setattr(store_client, "SHORT_SECONDS", 0)
     running = Running(concurrency=8)
     running.store.put(*(Gated() for _ in range(2)), *(Quick() for _ in range(30)))
     running.start()
