@@ -44,12 +44,19 @@ class Count:
         since, self._last = now - self._last, now
         return since
 
-    async def during(self, seconds: float) -> float:
-        """Per second; what asking costs is left out."""
+    async def during(self, seconds: float, *, idle: float) -> float:
+        """Per second, without what it costs to ask. How long the start of the workers takes is up to the machine: it is
+        over after a second with no more than ``idle`` statements."""
         await self()
         own = await self()
+        async with asyncio.timeout(60):
+            while await self._after(1.0) - own > idle:
+                pass
+        return (await self._after(seconds) - own) / seconds
+
+    async def _after(self, seconds: float) -> int:
         await asyncio.sleep(seconds)
-        return (await self() - own) / seconds
+        return await self()
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -78,8 +85,7 @@ async def test_an_idle_worker_sends_at_most_one_statement_per_second(
     await driver.insert([envelope(queue="paused"), envelope(delay=3600)])
     await driver.pause("paused")
     async with working(migrated_url, wake=wake, sleep=1.0, queue=("default", "paused")):
-        await asyncio.sleep(1.5)
-        assert await statements.during(WATCHED) <= 1.0
+        assert await statements.during(WATCHED, idle=1.0) <= 1.0
     await driver.close()
 
 
@@ -88,7 +94,7 @@ async def test_fifty_idle_workers_send_at_most_ten_statements_per_second(migrate
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(working(migrated_url, wake="poll", sleep=1.0)) for _ in range(FLEET)]
         await all_know_each_other(workers)
-        assert await statements.during(WATCHED) <= 10.0
+        assert await statements.during(WATCHED, idle=10.0) <= 10.0
         began = asyncio.get_running_loop().time()
         arrival = Arrival()
         await put(migrated_url, arrival.job)
