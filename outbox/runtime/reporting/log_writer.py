@@ -51,8 +51,8 @@ class LogWriter:
             self._entries.put(entry)
         if len(entries) > room:
             self._drop(len(entries) - room)
-        if self._thread is None:
-            self._start()
+        if self._thread is None and not self._start():
+            self._write_waiting()
 
     def flush(self, seconds: float = _FLUSH_WITHIN) -> bool:
         """Wait until all that was put before is written, for ``seconds`` at most. Returns whether it is."""
@@ -62,11 +62,25 @@ class LogWriter:
         self._entries.put(written)
         return written.wait(seconds)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Returns whether the thread runs. An interpreter that is about to end starts no threads."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="outbox-log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="outbox-log", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    return False
+                self._thread = thread
+            return True
+
+    def _write_waiting(self) -> None:
+        """Write in the caller's thread what waits."""
+        entries: list[Any] = []
+        with suppress(queue.Empty):
+            while True:
+                entries.append(self._entries.get_nowait())
+        self._write_some(entries)
 
     def _forked(self) -> None:
         """The child of a job's fork has no thread, and must not repeat what the parent is about to write."""

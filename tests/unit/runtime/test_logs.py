@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -175,3 +176,15 @@ def test_only_those_who_want_an_event_get_it() -> None:
     hub.emit(JobStarted(*JOB))
     hub.emit(settled := JobSettled(*JOB, Outcome.COMPLETED, 0.1))
     assert heard == [settled]
+
+
+def test_an_interpreter_that_starts_no_more_threads_still_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    hub, stream = Events(), io.StringIO()
+    EventLog(hub, stream, as_json=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        hub.emit(all_events.WorkerStopped("host:7", 3, 1, 0))
+        assert "host:7" in stream.getvalue()
