@@ -1,4 +1,4 @@
-"""Dispatching: a job is validated, sealed, and handed to the session or to the connection's driver."""
+"""Dispatching: a job is validated, serialized, and handed to the session or to the connection's driver."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scope
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SEALED_AT_ONCE = 100
+_SERIALIZED_AT_ONCE = 100
 
 
 def with_options(function: Function) -> Function:
@@ -82,12 +82,12 @@ async def dispatch_many(
     Without a session, jobs of one connection are stored in one transaction, and connections one after the other: where
     one does not answer, the jobs of those before it are stored.
     """
-    sealed = serialize_all(jobs, options)
+    serialized = serialize_all(jobs, options)
     if session is not None:
-        stage_all(session, sealed)
+        stage_all(session, serialized)
     else:
-        await store_all(sealed)
-    return sealed.ids
+        await store_all(serialized)
+    return serialized.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +113,11 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
     client = current_client()
     settings = client.settings()
     checked = JobOptions.checked(**options)
-    sealed = Serialized(client, [], {})
+    serialized = Serialized(client, [], {})
     remaining = iter(jobs)
     kinds: set[type[Job]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
-    while some := list(islice(remaining, _SEALED_AT_ONCE)):
+    while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):
         for job, envelope in zip(
             some, serialize_many(some, checked, payload_limit=settings.payload_limit), strict=True
         ):
@@ -125,13 +125,13 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
                 _check_runnable(type(job))
                 kinds.add(type(job))
             name = checked.connection or job.connection or settings.connection
-            group = sealed.by_connection.get(name)
+            group = serialized.by_connection.get(name)
             if group is None:
                 connection_settings(settings, name)
-                group = sealed.by_connection[name] = []
+                group = serialized.by_connection[name] = []
             group.append(envelope)
-            sealed.ids.append(envelope.id)
-    return sealed
+            serialized.ids.append(envelope.id)
+    return serialized
 
 
 def _check_runnable(kind: type[Job]) -> None:
@@ -143,13 +143,13 @@ def _check_runnable(kind: type[Job]) -> None:
         raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
 
 
-def stage_all(session: AnySession, sealed: Serialized) -> None:
+def stage_all(session: AnySession, serialized: Serialized) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
-    client = sealed.client
+    client = serialized.client
     target, settings = sync_session(session), client.settings()
     rows: list[Envelope] = []
-    for name, envelopes in sealed.by_connection.items():
+    for name, envelopes in serialized.by_connection.items():
         if is_relayed(settings, name):
             # Workers look for them nowhere else, so that in another database they would wait for ever.
             check_database(target, connection_settings(settings, DATABASE).url)
@@ -159,24 +159,24 @@ def stage_all(session: AnySession, sealed: Serialized) -> None:
     if rows:
         stage(target, rows, partial(_committed, client))
     if client.events is not None:
-        _emit(client.events, sealed, in_session=True)
+        _emit(client.events, serialized, in_session=True)
 
 
-async def store_all(sealed: Serialized) -> None:
+async def store_all(serialized: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
-    client = sealed.client
-    for name, envelopes in sealed.by_connection.items():
+    client = serialized.client
+    for name, envelopes in serialized.by_connection.items():
         await client.part(OpenDrivers).get(name).insert(envelopes)
         announce(client, {envelope.queue for envelope in envelopes}, name)
     if client.events is not None:
-        _emit(client.events, sealed, in_session=False)
+        _emit(client.events, serialized, in_session=False)
 
 
-def _emit(events: Events, sealed: Serialized, *, in_session: bool) -> None:
+def _emit(events: Events, serialized: Serialized, *, in_session: bool) -> None:
     events.emit_all(
         [
             JobDispatched(envelope.id, envelope.name, envelope.queue, connection, in_session)
-            for connection, envelopes in sealed.by_connection.items()
+            for connection, envelopes in serialized.by_connection.items()
             for envelope in envelopes
         ]
     )

@@ -61,12 +61,12 @@ def dispatch_many(
     thread, over connections that are kept for the next call from any thread.
     """
     # Here, not on the loop: a generator of jobs may use what belongs to its thread, or dispatch some itself.
-    sealed = serialize_all(jobs, options)
+    serialized = serialize_all(jobs, options)
     if session is not None:
-        stage_all(session, sealed)
+        stage_all(session, serialized)
     else:
-        sealed.client.part(SyncLoops).run(lambda: store_all(sealed))
-    return sealed.ids
+        serialized.client.part(SyncLoops).run(lambda: store_all(serialized))
+    return serialized.ids
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:

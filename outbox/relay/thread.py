@@ -14,7 +14,7 @@ from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
 from outbox.settings import Settings
 
-FAREWELL_SECONDS = 2.0
+FLUSH_SECONDS = 2.0
 """For how long, at the most, an interpreter that ends waits until what was just committed has been moved on. To move it
 takes a few milliseconds; this is for a thread that has only just been started, and has yet to open its connections."""
 
@@ -147,7 +147,7 @@ class RelayThreads(ClientPart):
         self._lock = threading.Lock()
         self._threads: dict[str, RelayThread] = {}
         self._ending = threading.Event()
-        self._patience = FAREWELL_SECONDS
+        self._seconds_left = FLUSH_SECONDS
 
     def wake(self, connection: str) -> None:
         with self._lock:
@@ -163,9 +163,9 @@ class RelayThreads(ClientPart):
 
     def flush_at_exit(self) -> None:
         """The interpreter ends: give what was just committed a moment to be moved on. However often this is called, it
-        waits no longer than `FAREWELL_SECONDS` in all."""
+        waits no longer than `FLUSH_SECONDS` in all."""
         self._ending.set()
-        until = clock.now() + self._patience
+        until = clock.now() + self._seconds_left
         try:
             with self._lock:
                 threads = list(self._threads.values())
@@ -174,7 +174,7 @@ class RelayThreads(ClientPart):
         except (KeyboardInterrupt, SystemExit):
             # Of a signal's handler: somebody has less patience. It is ending already.
             until = 0.0
-        self._patience = max(0.0, until - clock.now())
+        self._seconds_left = max(0.0, until - clock.now())
 
     async def close(self) -> None:
         await asyncio.to_thread(self.stop)

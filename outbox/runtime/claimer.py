@@ -87,7 +87,7 @@ class Claimer(BackgroundLoop):
                 await self._interrupted.wait()
                 self._interrupted.clear()
                 continue
-            await self._completer.keeping_up()
+            await self._completer.caught_up()
             if self._consumers > 1 and self._availability.down:
                 # A claim that hangs would keep its slots from the other lanes for as long.
                 await self._try(self._answer)

@@ -58,8 +58,8 @@ class Completer(BackgroundLoop):
         self._pending: deque[Attempt] = deque()
         self._writing = 0
         self._wanted = asyncio.Event()
-        self._keeping_up = asyncio.Event()
-        self._keeping_up.set()
+        self._caught_up = asyncio.Event()
+        self._caught_up.set()
         self._give_up_at: float | None = None
         self._set_aside = SetAside(self._isolate, events)
 
@@ -73,11 +73,11 @@ class Completer(BackgroundLoop):
         self._pending.append(attempt)
         self._wanted.set()
         if len(self._pending) >= MAX_BACKLOG and not self.stopping:
-            self._keeping_up.clear()
+            self._caught_up.clear()
 
-    async def keeping_up(self) -> None:
+    async def caught_up(self) -> None:
         """Return once the store takes settlements. Claiming before that could claim again what has ended here."""
-        await self._keeping_up.wait()
+        await self._caught_up.wait()
 
     async def run(self) -> None:
         while self._pending or not self.stopping or self._set_aside.waits:
@@ -118,7 +118,7 @@ class Completer(BackgroundLoop):
     def interrupt(self) -> None:
         self._wanted.set()
         # Whoever waits for a store that may never answer has to stop as well.
-        self._keeping_up.set()
+        self._caught_up.set()
 
     async def _write(self, batch: list[Attempt]) -> None:
         """Until the store takes the batch.
@@ -126,7 +126,7 @@ class Completer(BackgroundLoop):
         Raises:
             BackendUnavailable: still, although the worker has been stopping for a while.
         """
-        patience = ReconnectBackoff()
+        backoff = ReconnectBackoff()
         failing_since: float | None = None
         while True:
             begun = clock.now()
@@ -141,8 +141,8 @@ class Completer(BackgroundLoop):
                     return
                 failing_since = failing_since or begun
                 if not self.stopping:
-                    self._keeping_up.clear()
-                await self._retry_pause(patience.next())
+                    self._caught_up.clear()
+                await self._retry_pause(backoff.next())
             except Exception as error:  # noqa: BLE001 - one that the store refuses must not take the others with it
                 await self._refuse_or_split(batch, error, self._write)
                 return
@@ -191,7 +191,7 @@ class Completer(BackgroundLoop):
     async def _written(self, begun: float, batch: list[Attempt], settled: Settled) -> None:
         self._availability.succeeded(begun, SETTLE)
         if len(self._pending) < MAX_BACKLOG:
-            self._keeping_up.set()
+            self._caught_up.set()
         self._in_flight.discard(batch)
         await self._report(batch, settled)
 

@@ -121,15 +121,15 @@ class IdlePoller:
         expecting, self._expecting = bool(self._wakeups.clear()) or self._expecting, False
         begun = clock.now()
         try:
-            outlook = await self._store.next_due(self._has_room and not self._restless and self._idle())
+            next_due = await self._store.next_due(self._has_room and not self._restless and self._idle())
         except BackendUnavailable as error:
             self._availability.failed(begun, error, LOOK)
             self._fruitless = 1  # The next claim finds out when it is back.
             return self._sleep
         self._availability.succeeded(begun, LOOK)
-        self.idle_workers = max(1, outlook.idle)
-        news = self._news(outlook.due)
-        if outlook.due is not None and outlook.due <= 0:
+        self.idle_workers = max(1, next_due.idle)
+        news = self._news(next_due.due)
+        if next_due.due is not None and next_due.due <= 0:
             # What is due and cannot be claimed is in the hands of somebody who is claiming it right now, or is held in
             # place by a worker that died.
             in_other_hands = self._fruitless and not doubtful
@@ -138,7 +138,7 @@ class IdlePoller:
         self._fruitless = 0
         if expecting and not news:
             self._backoff.failed()
-        return self._until(outlook.due)
+        return self._until(next_due.due)
 
     def _news(self, due: float | None) -> bool:
         """Whether a job is due earlier than was known: then this is what the wake-up was about."""

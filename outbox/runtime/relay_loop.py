@@ -50,7 +50,7 @@ class RelayLoop(BackgroundLoop):
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        patience = ReconnectBackoff()
+        backoff = ReconnectBackoff()
         try:
             while not self.stopping:
                 begun = clock.now()
@@ -58,7 +58,7 @@ class RelayLoop(BackgroundLoop):
                     due = await self._move_what_is_due()
                 except BackendUnavailable as error:
                     self._availability.failed(begun, error)
-                    await self.pause(patience.next())
+                    await self.pause(backoff.next())
                 except ConfigurationError as error:
                     if self.alone:
                         raise
@@ -66,7 +66,7 @@ class RelayLoop(BackgroundLoop):
                     await self.pause(self._rest())
                 else:
                     self._availability.succeeded(begun)
-                    patience.reset()
+                    backoff.reset()
                     await self._wait(due)
         finally:
             await self._source.close()

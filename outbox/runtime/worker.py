@@ -114,7 +114,9 @@ class Worker:
         self._threads = Threads()
         self._stores = StoreThread(drivers, self._alive, self._crashed)
         self._failed_hooks = FailedHooks(options, self._slots, self._threads, events)
-        emptiness = StopWhenEmpty(len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop)
+        stop_when_empty = StopWhenEmpty(
+            len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop
+        )
         executor = Executor(options, self._threads, events)
         isolation = Isolation()
         self._consumers = [
@@ -131,13 +133,13 @@ class Worker:
                 events=events,
                 wakeups=wakeup_selector.wakeups(driver.name) if wakeup_selector is not None else Polling(),
                 on_the_way={relay.connection: relay.on_the_way for relay in relays}.get(driver.name),
-                on_empty=lambda consumer: emptiness.found(consumer.connection),
+                on_empty=lambda consumer: stop_when_empty.found(consumer.connection),
                 on_job_end=process.job_ended if process is not None else lambda _: None,
                 pause=self.pause,
             )
             for driver in drivers
         ]
-        self._ears = WakeupService(
+        self._wakeup_service = WakeupService(
             wakeup_selector,
             self._stores,
             options.queue,
@@ -161,7 +163,7 @@ class Worker:
         try:
             await self._stores.start()
             await self._check()
-            self._wakeups = await self._ears.listen()
+            self._wakeups = await self._wakeup_service.listen()
             self._announce()
             for service in services:
                 if isinstance(service, BackgroundLoop):
@@ -198,7 +200,7 @@ class Worker:
         return [
             self._threads,
             self._stores,
-            self._ears,
+            self._wakeup_service,
             drain(),  # of hooks
             Together([consumer.completer for consumer in self._consumers]),
             drain(),  # of jobs
@@ -268,12 +270,12 @@ class Worker:
         for relay in self._relays:
             if relay.alone:
                 await self._stores.call(relay.check)
-        checks = await asyncio.gather(*map(self._check_lane, self._consumers), return_exceptions=True)
+        checks = await asyncio.gather(*map(self._check_consumer, self._consumers), return_exceptions=True)
         for error in checks:
             if error is not None:
                 raise error
 
-    async def _check_lane(self, consumer: Consumer) -> None:
+    async def _check_consumer(self, consumer: Consumer) -> None:
         begun = clock.now()
         try:
             await consumer.store.check()

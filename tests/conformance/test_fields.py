@@ -48,7 +48,7 @@ async def test_the_fields_of_a_job_arrive_as_they_were_dispatched(driver: Driver
         ordered=OrderedDict(b=1, aa=2),
         anything={"1": [1.0, 1, True, None, {"": "1.0"}], "b": -0.0, "a": 1e-7},
     )
-    sealed = serialize(job)
-    await driver.insert([sealed])
+    serialized = serialize(job)
+    await driver.insert([serialized])
     claim = await claim_one(driver)
     assert model_difference(job, deserialize(claim.name, claim.payload)) is None

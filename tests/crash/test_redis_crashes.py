@@ -23,7 +23,7 @@ from tests.support.worker_processes import WorkerProcess, until
 pytestmark = pytest.mark.timeout(180)
 
 REDIS = ("--connection", "redis", *FLAGS)
-STANDING = "outbox:{default}:standing"
+PENDING_CLAIMS = "outbox:{default}:standing"
 
 
 @pytest.fixture
@@ -200,14 +200,14 @@ async def unharmed(worker: WorkerProcess, *, outages: int) -> None:
 def stand_on(url: str) -> None:
     """Claims that stand do so for another minute, whatever their workers do."""
     with Client.from_url(url) as client:
-        for member, score in client.zrange(STANDING, 0, -1, withscores=True):
-            client.zadd(STANDING, {member: score + 60_000_000})
+        for member, score in client.zrange(PENDING_CLAIMS, 0, -1, withscores=True):
+            client.zadd(PENDING_CLAIMS, {member: score + 60_000_000})
 
 
 async def a_claim_stands(url: str) -> None:
     """A worker waits to be given a job."""
     with Client.from_url(url) as client:
-        await until(lambda: bool(client.exists(STANDING)))
+        await until(lambda: bool(client.exists(PENDING_CLAIMS)))
 
 
 async def test_a_worker_that_is_killed_while_it_waits_is_given_nothing(harness: RedisHarness) -> None:

@@ -38,7 +38,7 @@ STILL: dict[str, int] = {
     "support/fork_server.py": 1,
     "support/recorded_jobs.py": 1,
     "unit/runtime/test_completer.py": 2,
-    "unit/runtime/test_nap.py": 6,
+    "unit/runtime/test_idle_poller.py": 6,
     "unit/runtime/test_service.py": 1,
     "unit/test_ids.py": 4,
     "unit/test_relay_thread.py": 9,

@@ -63,7 +63,7 @@ def relays(moves: Moves) -> Iterator[RelayThreads]:
     relays.stop()
 
 
-def farewell(relays: RelayThreads) -> float:
+def flush(relays: RelayThreads) -> float:
     """How many seconds it took."""
     began = time.monotonic()
     relays.flush_at_exit()
@@ -93,30 +93,30 @@ def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves
 
 
 def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
-    relays._patience = 0.2
+    relays._seconds_left = 0.2
     moves.continue_from.clear()
     relays.wake("redis")
     relays.wake("another")
-    assert 0.2 <= farewell(relays) < AT_ONCE
-    relays._patience = 0.0
-    assert farewell(relays) < AT_ONCE
+    assert 0.2 <= flush(relays) < AT_ONCE
+    relays._seconds_left = 0.0
+    assert flush(relays) < AT_ONCE
     assert moves.ended == 0
 
 
-def test_its_patience_is_for_all_that_it_waits_for(relays: RelayThreads, moves: Moves) -> None:
+def test_its_seconds_are_for_all_that_it_waits_for(relays: RelayThreads, moves: Moves) -> None:
     moves.continue_from.clear()
     relays.wake("redis")
     later(moves.continue_from)
-    took = farewell(relays)
-    assert relays._patience == pytest.approx(module.FAREWELL_SECONDS - took, abs=0.1)
+    took = flush(relays)
+    assert relays._seconds_left == pytest.approx(module.FLUSH_SECONDS - took, abs=0.1)
 
 
 def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
     relays.wake("redis")
     relays.flush_at_exit()
     assert moves.ended == 1
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
 
 
 def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
@@ -124,13 +124,13 @@ def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
 ) -> None:
     moves.error = BackendUnavailable("down")
     relays.wake("redis")
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
     assert [record.getMessage() for record in caplog.records] == [
         "jobs for redis are left to the workers to move on: down"
     ]
     moves.continue_from.clear()
     relays.wake("redis")
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
 
 
 def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: Moves) -> None:
@@ -161,7 +161,7 @@ def test_it_does_not_wait_for_a_relay_that_cannot_be_opened(
         relays.wake("redis")
         relays._threads["redis"].wait(20)
         assert len(caplog.records) == count
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
 
 
 def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
@@ -171,7 +171,7 @@ def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
     moves.continue_from.clear()
     relays.wake("redis")
     later(moves.continue_from)
-    assert farewell(relays) < module.FAREWELL_SECONDS
+    assert flush(relays) < module.FLUSH_SECONDS
     [record] = caplog.records
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
 
@@ -186,7 +186,7 @@ def test_so_is_that_it_starts_no_thread(
         patch.setattr(threading.Thread, "start", refuse)
         relays.wake("redis")
     assert len(caplog.records) == 1
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
 
 
 def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
@@ -213,6 +213,6 @@ def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Mo
     relays.wake("redis")
     [inherited] = relays._threads.values()
     relays.after_fork()
-    assert farewell(relays) < AT_ONCE
+    assert flush(relays) < AT_ONCE
     moves.continue_from.set()
     inherited.stop()

@@ -37,11 +37,11 @@ class Executor:
     """
 
     def __init__(
-        self, options: WorkerOptions, threads: Threads, events: Events, patience: Sequence[float] = CANCEL_STEPS
+        self, options: WorkerOptions, threads: Threads, events: Events, cancel_steps: Sequence[float] = CANCEL_STEPS
     ) -> None:
         self._default = RetryPolicy.default(options)
         self._events = events
-        self._stack = HandlerStack(self._default, threads, events, cancel_steps=patience, give_up=self._give_up)
+        self._stack = HandlerStack(self._default, threads, events, cancel_steps=cancel_steps, give_up=self._give_up)
 
     async def run(self, attempt: Attempt) -> Settlement | None:
         """Make the attempt, in the current task. None means that nothing may be written.

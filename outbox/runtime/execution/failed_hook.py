@@ -38,13 +38,13 @@ class FailedHooks:
         slots: Slots,
         threads: Threads,
         events: Events,
-        patience: Sequence[float] = CANCEL_STEPS,
+        cancel_steps: Sequence[float] = CANCEL_STEPS,
     ) -> None:
         self._default = RetryPolicy.default(options)
         self._slots = slots
         self._threads = threads
         self._events = events
-        self._patience = patience
+        self._cancel_steps = cancel_steps
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[HandlerCall] = set()
 
@@ -76,7 +76,7 @@ class FailedHooks:
             self._report(attempt, TimeoutError("failed() was told to stop, and does not"))
             self._slots.mark_stuck()
 
-        call = HandlerCall(give_up, self._patience, task)
+        call = HandlerCall(give_up, self._cancel_steps, task)
         self._calls.add(call)
         timer: asyncio.TimerHandle | None = None
         try:

@@ -39,9 +39,9 @@ class InFlight:
 
     def add(self, attempts: Iterable[Attempt], *, short_jobs: bool = False) -> None:
         """``short_jobs``: as the claim was told."""
-        lot = _ClaimBatch(clock.now(), short_jobs)
+        batch = _ClaimBatch(clock.now(), short_jobs)
         with self._lock:
-            self._attempts.update(dict.fromkeys(attempts, lot))
+            self._attempts.update(dict.fromkeys(attempts, batch))
 
     def discard(self, attempts: Iterable[Attempt]) -> None:
         with self._lock:
@@ -60,27 +60,27 @@ class InFlight:
     def held_since(self, moment: float) -> int:
         """How many have been held since that ``moment`` or longer, on `outbox.clock`."""
         with self._lock:
-            return sum(1 for _ in takewhile(lambda lot: lot.claimed_at <= moment, self._attempts.values()))
+            return sum(1 for _ in takewhile(lambda batch: batch.claimed_at <= moment, self._attempts.values()))
 
     def overstaying(self, moment: float) -> list[Fence]:
         """Those held since that ``moment`` or longer of which the store was told that they would be brief, and which
         may be renewed."""
         with self._lock:
-            lots = list(self._attempts.items())
+            batches = list(self._attempts.items())
         return [
             attempt.fence
-            for attempt, lot in lots
-            if lot.short_jobs and lot.claimed_at <= moment and not _is_gone(attempt)
+            for attempt, batch in batches
+            if batch.short_jobs and batch.claimed_at <= moment and not _is_gone(attempt)
         ]
 
     def renewed(self, fences: AbstractSet[Fence], deadline: float) -> None:
         """These leases now end at ``deadline``, on `outbox.clock`."""
         with self._lock:
-            for attempt, lot in self._attempts.items():
+            for attempt, batch in self._attempts.items():
                 if attempt.fence in fences:
                     attempt.deadline = deadline
-                    if lot.short_jobs:
-                        self._attempts[attempt] = _ClaimBatch(lot.claimed_at, short_jobs=False)
+                    if batch.short_jobs:
+                        self._attempts[attempt] = _ClaimBatch(batch.claimed_at, short_jobs=False)
 
     def expiring(self, before: float) -> list[Attempt]:
         """Attempts still running whose leases end before that time, on `outbox.clock`."""

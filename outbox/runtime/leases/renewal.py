@@ -46,7 +46,7 @@ class Renewal(BackgroundLoop):
         self._on_lost = on_lost
         self._on_cancelled = on_cancelled
         self._removed = removed
-        self._patience = ReconnectBackoff(maximum=lease / 12)
+        self._backoff = ReconnectBackoff(maximum=lease / 12)
 
     async def run(self) -> None:
         due = clock.now() + self._interval
@@ -57,11 +57,11 @@ class Renewal(BackgroundLoop):
             if not fences:
                 self._availability.unneeded(RENEW)
             if not fences or await self._renew(fences):
-                self._patience.reset()
+                self._backoff.reset()
                 due = begun + self._interval if begun >= due else due
                 delay = max(0.0, min(due - clock.now(), _BRIEFLY))
             else:
-                delay = self._patience.next()
+                delay = self._backoff.next()
 
     async def _renew(self, fences: Sequence[Fence]) -> bool:
         begun = clock.now()

@@ -52,7 +52,7 @@ class Level(Enum):
     ERROR = "error"
 
 
-class Wording(NamedTuple):
+class EventText(NamedTuple):
     level: Level
     word: str
     text: str
@@ -70,47 +70,47 @@ _OUTCOMES = {
 
 
 @singledispatch
-def describe(event: Event) -> Wording:
-    return Wording(Level.QUIET, "event", one_line(str(event)))
+def describe(event: Event) -> EventText:
+    return EventText(Level.QUIET, "event", one_line(str(event)))
 
 
 @describe.register
-def _(event: JobDispatched) -> Wording:
-    return Wording(Level.QUIET, "dispatched", f"{event.name} {event.job_id} to {event.queue} of {event.connection}")
+def _(event: JobDispatched) -> EventText:
+    return EventText(Level.QUIET, "dispatched", f"{event.name} {event.job_id} to {event.queue} of {event.connection}")
 
 
 @describe.register
-def _(event: JobStarted) -> Wording:
+def _(event: JobStarted) -> EventText:
     rescued = ": an earlier attempt ended with its worker" if event.rescued else ""
-    return Wording(Level.QUIET, "running", f"{_job(event)}{rescued}")
+    return EventText(Level.QUIET, "running", f"{_job(event)}{rescued}")
 
 
 @describe.register
-def _(event: JobSettled) -> Wording:
+def _(event: JobSettled) -> EventText:
     level, word = _OUTCOMES[event.outcome]
     text = f"{_job(event)}, {_seconds(event.seconds)}"
     if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED):
         text += f"; again in {_seconds(event.delay)}" if event.delay else "; again at once"
     if event.failure is not None:
         text += f": {_failure(event.failure)}"
-    return Wording(level, word, text)
+    return EventText(level, word, text)
 
 
 @describe.register
-def _(event: LeaseLost) -> Wording:
-    return Wording(Level.WARNING, "lost", f"{_job(event)}: {event.reason}; what it does now changes nothing")
+def _(event: LeaseLost) -> EventText:
+    return EventText(Level.WARNING, "lost", f"{_job(event)}: {event.reason}; what it does now changes nothing")
 
 
 @describe.register
-def _(event: JobCancelled) -> Wording:
-    return Wording(
+def _(event: JobCancelled) -> EventText:
+    return EventText(
         Level.NOTICE, "cancelled", f"{_job(event)}: removed by an operator; what it does now changes nothing"
     )
 
 
 @describe.register
-def _(event: JobOverdue) -> Wording:
-    return Wording(
+def _(event: JobOverdue) -> EventText:
+    return EventText(
         Level.ERROR,
         "overdue",
         f"{_job(event)}: does not stop although {event.reason}; its slot stays taken until it does",
@@ -118,13 +118,13 @@ def _(event: JobOverdue) -> Wording:
 
 
 @describe.register
-def _(event: HookFailed) -> Wording:
-    return Wording(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
+def _(event: HookFailed) -> EventText:
+    return EventText(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
 
 
 @describe.register
-def _(event: SettlementPostponed) -> Wording:
-    return Wording(
+def _(event: SettlementPostponed) -> EventText:
+    return EventText(
         Level.ERROR,
         "postponed",
         f"{_job(event)}: the store does not take its end ({event.outcome.value}) for now: {_failure(event.failure)}; "
@@ -133,8 +133,8 @@ def _(event: SettlementPostponed) -> Wording:
 
 
 @describe.register
-def _(event: SettlementRefused) -> Wording:
-    return Wording(
+def _(event: SettlementRefused) -> EventText:
+    return EventText(
         Level.ERROR,
         "refused",
         f"{_job(event)}: the store does not take its end ({event.outcome.value}): {_failure(event.failure)}; "
@@ -143,8 +143,8 @@ def _(event: SettlementRefused) -> Wording:
 
 
 @describe.register
-def _(event: SettlementsAbandoned) -> Wording:
-    return Wording(
+def _(event: SettlementsAbandoned) -> EventText:
+    return EventText(
         Level.ERROR,
         "abandoned",
         f"{event.connection}: the ends of {_jobs(len(event.job_ids))} could not be written before the worker had to "
@@ -153,9 +153,9 @@ def _(event: SettlementsAbandoned) -> Wording:
 
 
 @describe.register
-def _(event: LoopBlocked) -> Wording:
+def _(event: LoopBlocked) -> EventText:
     where = [line.strip() for line in event.stack.splitlines() if line.strip()]
-    return Wording(
+    return EventText(
         Level.WARNING,
         "blocked",
         f"the event loop has not run for {_seconds(event.seconds)}: a handler blocks it, at {' '.join(where[-2:])}; "
@@ -164,9 +164,9 @@ def _(event: LoopBlocked) -> Wording:
 
 
 @describe.register
-def _(event: WorkerStarted) -> Wording:
+def _(event: WorkerStarted) -> EventText:
     woken = f", woken by {'; '.join(event.wakeups)}" if event.wakeups else ""
-    return Wording(
+    return EventText(
         Level.NOTICE,
         "started",
         f"worker {event.worker} (pid {event.pid}) drains {', '.join(event.queues)} "
@@ -175,17 +175,17 @@ def _(event: WorkerStarted) -> Wording:
 
 
 @describe.register
-def _(event: WorkerStopping) -> Wording:
+def _(event: WorkerStopping) -> EventText:
     verb = "is" if event.running == 1 else "are"
     text = f"worker {event.worker}: {event.reason}; {_jobs(event.running)} {verb} running"
     if event.error is not None:
-        return Wording(Level.ERROR, "stopping", f"{text}: {_failure(event.error)}")
-    return Wording(Level.NOTICE, "stopping", text)
+        return EventText(Level.ERROR, "stopping", f"{text}: {_failure(event.error)}")
+    return EventText(Level.NOTICE, "stopping", text)
 
 
 @describe.register
-def _(event: WorkerStopped) -> Wording:
-    return Wording(
+def _(event: WorkerStopped) -> EventText:
+    return EventText(
         Level.NOTICE,
         "stopped",
         f"worker {event.worker}: {event.processed} processed, {event.failed} failed, {event.handed_back} handed back",
@@ -193,81 +193,81 @@ def _(event: WorkerStopped) -> Wording:
 
 
 @describe.register
-def _(event: WorkerPaused) -> Wording:
+def _(event: WorkerPaused) -> EventText:
     verb = "goes" if event.running == 1 else "go"
     text = f"worker {event.worker} claims nothing until CONT (USR2); {_jobs(event.running)} {verb} on"
-    return Wording(Level.NOTICE, "paused", text)
+    return EventText(Level.NOTICE, "paused", text)
 
 
 @describe.register
-def _(event: WorkerResumed) -> Wording:
-    return Wording(Level.NOTICE, "resumed", f"worker {event.worker} claims jobs again (CONT)")
+def _(event: WorkerResumed) -> EventText:
+    return EventText(Level.NOTICE, "resumed", f"worker {event.worker} claims jobs again (CONT)")
 
 
 @describe.register
-def _(event: SignalIgnored) -> Wording:
-    return Wording(Level.NOTICE, "signal", f"{event.signal}: {event.reason}")
+def _(event: SignalIgnored) -> EventText:
+    return EventText(Level.NOTICE, "signal", f"{event.signal}: {event.reason}")
 
 
 @describe.register
-def _(event: ProcessAltered) -> Wording:
+def _(event: ProcessAltered) -> EventText:
     by = f"; running or just ended: {_names(event.suspects)}" if event.suspects else ""
-    return Wording(Level.WARNING, "altered", one_line(f"a job {event.what}; {event.action}{by}"))
+    return EventText(Level.WARNING, "altered", one_line(f"a job {event.what}; {event.action}{by}"))
 
 
 @describe.register
-def _(event: LogLinesDropped) -> Wording:
+def _(event: LogLinesDropped) -> EventText:
     lines = "1 log line was" if event.count == 1 else f"{event.count:,} log lines were"
-    return Wording(Level.WARNING, "dropped", f"{lines} not written: nothing read them in time, or writing failed")
+    return EventText(Level.WARNING, "dropped", f"{lines} not written: nothing read them in time, or writing failed")
 
 
 @describe.register
-def _(event: WorkerKilled) -> Wording:
+def _(event: WorkerKilled) -> EventText:
     text = f"worker {event.worker} ends with exit code {event.exit_code}, at once: {event.reason}"
     if event.running:
         count = "1 job waits" if len(event.running) == 1 else f"{len(event.running)} jobs wait"
         text += f"; {count} for the end of the lease: {_names(event.running)}"
-    return Wording(Level.ERROR, "killed", text)
+    return EventText(Level.ERROR, "killed", text)
 
 
 @describe.register
-def _(event: ConnectionDown) -> Wording:
-    return Wording(Level.ERROR, "down", f"{event.connection}: {one_line(event.error)}; trying until it is back")
+def _(event: ConnectionDown) -> EventText:
+    return EventText(Level.ERROR, "down", f"{event.connection}: {one_line(event.error)}; trying until it is back")
 
 
 @describe.register
-def _(event: ConnectionUp) -> Wording:
-    return Wording(Level.GOOD, "up", f"{event.connection}: back after {_seconds(event.seconds)}")
+def _(event: ConnectionUp) -> EventText:
+    return EventText(Level.GOOD, "up", f"{event.connection}: back after {_seconds(event.seconds)}")
 
 
 @describe.register
-def _(event: WakeupsUnheard) -> Wording:
+def _(event: WakeupsUnheard) -> EventText:
     text = f"{event.connection}: {event.source} is not heard: {one_line(event.error)}; polling until it is"
-    return Wording(Level.WARNING, "wake-ups", text)
+    return EventText(Level.WARNING, "wake-ups", text)
 
 
 @describe.register
-def _(event: WakeupsHeard) -> Wording:
-    return Wording(Level.GOOD, "wake-ups", f"{event.connection}: {event.source} is heard again")
+def _(event: WakeupsHeard) -> EventText:
+    return EventText(Level.GOOD, "wake-ups", f"{event.connection}: {event.source} is heard again")
 
 
 @describe.register
-def _(event: ProcessStarted) -> Wording:
-    return Wording(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
+def _(event: ProcessStarted) -> EventText:
+    return EventText(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
 
 
 @describe.register
-def _(event: ProcessEnded) -> Wording:
+def _(event: ProcessEnded) -> EventText:
     how = f"exit code {event.exit_code}" if event.exit_code >= 0 else signal_name(-event.exit_code)
     if event.restart_in is None:
-        return Wording(Level.NOTICE, "process", f"{event.index} ended (pid {event.pid}, {how})")
+        return EventText(Level.NOTICE, "process", f"{event.index} ended (pid {event.pid}, {how})")
     again = f"in {_seconds(event.restart_in)}" if event.restart_in else "at once"
-    return Wording(Level.WARNING, "process", f"{event.index} ended (pid {event.pid}, {how}); starts again {again}")
+    return EventText(Level.WARNING, "process", f"{event.index} ended (pid {event.pid}, {how}); starts again {again}")
 
 
 @describe.register
-def _(event: SourcesChanged) -> Wording:
-    return Wording(Level.NOTICE, "reload", ", ".join(event.paths))
+def _(event: SourcesChanged) -> EventText:
+    return EventText(Level.NOTICE, "reload", ", ".join(event.paths))
 
 
 def banner(event: WorkerStarted) -> str:

@@ -54,7 +54,7 @@ class Clock:
         return self.seconds
 
 
-class Dear(ScanCost):
+class Expensive(ScanCost):
     """Whatever is measured, the head is too dear."""
 
     def __init__(self, now: Callable[[], float] = clock.now) -> None:
@@ -102,7 +102,7 @@ class Indebted:
         self.clock = Clock()
         self.driver = DatabaseDriver(url)
         self.cursors = self.driver.claim_scan.cursors = ClaimCursors(self.clock)
-        self.cursors.scan_cost = Dear(self.clock)
+        self.cursors.scan_cost = Expensive(self.clock)
 
     async def drain(self, jobs: int = 300) -> None:
         await self.driver.insert(envelopes(jobs))
@@ -151,7 +151,7 @@ class Late:
 async def test_a_claim_looks_at_as_many_pages_with_a_transaction_open_as_without(
     load: object, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", Dear)
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", Expensive)
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)  # type: ignore[attr-defined]
     pages = {level: cost.pages for level, cost in costs}
     assert max(pages.values()) <= GROWTH[backend] * pages[0], (
@@ -176,7 +176,7 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
         marks = driver.claim_scan.cursors = ClaimCursors(Clock())
-        marks.scan_cost = Dear()
+        marks.scan_cost = Expensive()
         before = await pages(loaded)
         for _ in range(LOOKS):
             await driver.next_due(["default"])

@@ -301,13 +301,13 @@ async def test_it_ends_with_the_time_that_its_worker_has_for_the_next_look(
 
 async def test_of_a_worker_that_died_nothing_is_left(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
     """Not even in a queue in which nothing is stored any more, whatever its claim was popped and put back for."""
-    standing = key("default", "standing")
-    assert 0 < admin.pttl(standing) <= 60_000
+    pending_claims = key("default", "standing")
+    assert 0 < admin.pttl(pending_claims) <= 60_000
     await redis.insert([envelope(delay=60)])
-    assert admin.zcard(standing) == 1
-    assert 0 < admin.pttl(standing) <= 60_000
+    assert admin.zcard(pending_claims) == 1
+    assert 0 < admin.pttl(pending_claims) <= 60_000
     await redis.insert_once([envelope(delay=60)])
-    assert 0 < admin.pttl(standing) <= 60_000
+    assert 0 < admin.pttl(pending_claims) <= 60_000
 
 
 async def test_the_server_forgets_it_with_everything_else(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
@@ -479,9 +479,9 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
     """It was asked to stop before it heard of that."""
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
-        [lane] = worker.worker._consumers
-        assert isinstance(lane.store.driver, RedisDriver)
-        monkeypatch.setattr(lane.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
+        [consumer] = worker.worker._consumers
+        assert isinstance(consumer.store.driver, RedisDriver)
+        monkeypatch.setattr(consumer.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
         await redis.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)

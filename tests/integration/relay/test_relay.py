@@ -38,7 +38,7 @@ WAITING = ">redis"
 
 @pytest.fixture(autouse=True)
 def configured(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both stores, and no relay of this process: tests move jobs themselves, or ask for `relaying`."""
+    """Both stores, and no relay of this process: tests move jobs themselves, or ask for `relay_loop`."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
@@ -524,7 +524,7 @@ async def test_two_relays_at_once_store_each_job_once(
 
 
 @pytest.fixture
-def relaying(monkeypatch: pytest.MonkeyPatch, configured: None) -> None:
+def relay_loop(monkeypatch: pytest.MonkeyPatch, configured: None) -> None:
     """This process relays what it commits, as applications do."""
     monkeypatch.undo()
 
@@ -537,7 +537,7 @@ async def arrived(redis: RedisDriver) -> list[int]:
 
 
 async def test_the_process_that_dispatched_moves_its_jobs_at_once(
-    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relaying: None
+    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relay_loop: None
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -557,7 +557,7 @@ async def test_the_process_that_dispatched_moves_its_jobs_at_once(
 
 
 async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
-    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relaying: None
+    migrated_url: str, redis_url: str, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch, relay_loop: None
 ) -> None:
     """Redis wakes the workers when it is due; a row would wait until somebody looks."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)

@@ -15,7 +15,7 @@ import pytest
 from outbox.drivers.base import JobState
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.relay.thread import FAREWELL_SECONDS
+from outbox.relay.thread import FLUSH_SECONDS
 from tests.support.worker_processes import ROOT
 
 pytestmark = [
@@ -204,7 +204,7 @@ async def test_a_redis_that_is_not_there_delays_no_end(
 ) -> None:
     ended = run(SYNC, by_name(migrated_url), refusing)
     assert ended.code == 0
-    assert ended.took < FAREWELL_SECONDS + TEARDOWN_SECONDS
+    assert ended.took < FLUSH_SECONDS + TEARDOWN_SECONDS
     [line] = ended.errors.splitlines()
     assert "left to the workers" in line
     assert JobState.RESERVED not in await states(database)
@@ -215,7 +215,7 @@ async def test_a_redis_that_is_not_there_delays_no_end(
 async def test_a_redis_that_does_not_answer_delays_the_end_for_a_moment(migrated_url: str, silent: str) -> None:
     ended = run(SYNC, by_name(migrated_url), silent)
     assert (ended.code, ended.errors) == (0, "")
-    assert ended.took < FAREWELL_SECONDS + TEARDOWN_SECONDS
+    assert ended.took < FLUSH_SECONDS + TEARDOWN_SECONDS
 
 
 @on_one_database

@@ -49,8 +49,8 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 
 async def put_for_redis(database: DatabaseDriver, *jobs: Job, **options: float) -> None:
     """As a process leaves them that ends with the commit."""
-    sealed = [serialize(job, JobOptions.checked(**options)) for job in jobs]  # type: ignore[arg-type]
-    await database.insert([to_relay_row(envelope, "redis") for envelope in sealed])
+    serialized = [serialize(job, JobOptions.checked(**options)) for job in jobs]  # type: ignore[arg-type]
+    await database.insert([to_relay_row(envelope, "redis") for envelope in serialized])
 
 
 def unusable(redis_url: str, why: str) -> str:

@@ -67,10 +67,10 @@ def test_a_refused_request_that_is_not_needed_any_more_ends_its_outage() -> None
     assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
 
 
-def test_patience_grows_to_its_limit_and_starts_over() -> None:
-    patience = ReconnectBackoff(0.1, 5)
-    delays = [patience.next() for _ in range(10)]
+def test_a_backoff_grows_to_its_limit_and_starts_over() -> None:
+    backoff = ReconnectBackoff(0.1, 5)
+    delays = [backoff.next() for _ in range(10)]
     assert 0.05 <= delays[0] <= 0.1
     assert all(2.5 <= delay <= 5 for delay in delays[6:])
-    patience.reset()
-    assert patience.next() <= 0.1
+    backoff.reset()
+    assert backoff.next() <= 0.1

@@ -118,12 +118,12 @@ async def test_nothing_is_dropped_while_the_store_is_away(bench: Bench) -> None:
     bench.store.unreachable = True
     bench.complete(*attempts)
     await until(lambda: bench.store.calls.count("settle") >= 3)
-    keeping_up = asyncio.create_task(bench.completer.keeping_up())
+    caught_up = asyncio.create_task(bench.completer.caught_up())
     await asyncio.sleep(0)
-    assert not keeping_up.done(), "claiming now could claim again what has ended here"
+    assert not caught_up.done(), "claiming now could claim again what has ended here"
     bench.store.unreachable = False
     await bench.recorder.wait(JobSettled, 5)
-    await keeping_up
+    await caught_up
     assert len(bench.recorder.of(ConnectionDown)) == len(bench.recorder.of(ConnectionUp)) == 1
 
 
@@ -152,7 +152,7 @@ async def answering(bench: Bench) -> None:
 
 async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(bench: Bench) -> None:
     """The others of its batch, and all that come after it, are written meanwhile."""
-    bench.completer._set_aside._patience = ReconnectBackoff(0.05, 0.05)
+    bench.completer._set_aside._backoff = ReconnectBackoff(0.05, 0.05)
     attempts = await bench.claim(20)
     refused = {attempts[3].fence, attempts[17].fence}
     bench.store.refuses_now = lambda settlement: settlement.fence in refused
@@ -258,11 +258,11 @@ async def test_claiming_waits_for_a_store_that_is_slower_than_the_jobs(
     bench.complete(attempts[0])
     await until(lambda: "settle begins" in bench.store.calls)
     bench.complete(*attempts[1:])
-    keeping_up = asyncio.create_task(bench.completer.keeping_up())
+    caught_up = asyncio.create_task(bench.completer.caught_up())
     await asyncio.sleep(0)
-    assert not keeping_up.done()
+    assert not caught_up.done()
     bench.driver.settling = True
-    await keeping_up
+    await caught_up
 
 
 async def test_stop_is_safe_in_any_state() -> None:

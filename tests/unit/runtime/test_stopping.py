@@ -148,28 +148,28 @@ def test_memory_is_measured() -> None:
     assert 5 < resident_mib() < 5000
 
 
-def test_emptiness_needs_every_lane_since_the_last_job() -> None:
+def test_every_consumer_must_be_empty_since_the_last_job() -> None:
     slots, stop = Slots(10), StopRequest()
-    emptiness = StopWhenEmpty(2, Reason.EMPTY, slots, stop)
-    emptiness.found("a")
+    stop_when_empty = StopWhenEmpty(2, Reason.EMPTY, slots, stop)
+    stop_when_empty.found("a")
     assert stop.reason is None
     slots.use(0, 1)
-    emptiness.found("b")
+    stop_when_empty.found("b")
     assert stop.reason is None, "a job runs, which may dispatch to a"
     slots.release()
-    emptiness.found("b")
+    stop_when_empty.found("b")
     assert stop.reason is None, "a was looked at before that job"
-    emptiness.found("a")
+    stop_when_empty.found("a")
     assert stop.reason is Reason.EMPTY
 
 
 def test_what_is_stuck_does_not_keep_a_worker_from_being_done() -> None:
     slots, stop = Slots(10), StopRequest()
-    emptiness = StopWhenEmpty(1, Reason.EMPTY, slots, stop)
+    stop_when_empty = StopWhenEmpty(1, Reason.EMPTY, slots, stop)
     slots.use(0, 2)
     slots.mark_stuck()
-    emptiness.found("a")
+    stop_when_empty.found("a")
     assert stop.reason is None, "one of the two is not"
     slots.release()
-    emptiness.found("a")
+    stop_when_empty.found("a")
     assert stop.reason is Reason.EMPTY

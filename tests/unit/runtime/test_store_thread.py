@@ -120,7 +120,7 @@ async def test_a_service_that_crashes_in_the_thread_is_told_to_the_worker() -> N
     await stores.stop()
 
 
-def presence(driver: MemoryDriver, *, ready: bool = True, interval: float = 0.02) -> Heartbeat:
+def heartbeat_service(driver: MemoryDriver, *, ready: bool = True, interval: float = 0.02) -> Heartbeat:
     return Heartbeat(
         driver,
         Availability("memory", Recorder().events),
@@ -130,9 +130,9 @@ def presence(driver: MemoryDriver, *, ready: bool = True, interval: float = 0.02
     )
 
 
-async def test_presence_beats_and_retires() -> None:
+async def test_a_heartbeat_is_written_and_removed() -> None:
     driver = MemoryDriver(Store())
-    service = presence(driver)
+    service = heartbeat_service(driver)
     await service.start()
     await until(lambda: driver.store.calls.count("beat") >= 3)
     assert driver.store.workers == {STATUS.id: STATUS}
@@ -141,16 +141,16 @@ async def test_presence_beats_and_retires() -> None:
     assert driver.store.workers == {}
 
 
-async def test_presence_waits_until_the_store_was_found_in_order() -> None:
+async def test_a_heartbeat_waits_until_the_store_was_found_in_order() -> None:
     driver = MemoryDriver(Store())
-    service = presence(driver, ready=False)
+    service = heartbeat_service(driver, ready=False)
     await service.start()
     await service.pause(0.1)
     await service.stop()
     assert driver.store.calls == []
 
 
-async def test_presence_survives_whatever_the_store_says() -> None:
+async def test_a_heartbeat_survives_every_answer_of_the_store() -> None:
     driver = MemoryDriver(Store())
     errors: list[Exception] = [BackendUnavailable("gone"), ZeroDivisionError()]
     heartbeat = driver.heartbeat
@@ -161,7 +161,7 @@ async def test_presence_survives_whatever_the_store_says() -> None:
         await heartbeat(worker)
 
     driver.heartbeat = failing  # type: ignore[method-assign]
-    service = presence(driver)
+    service = heartbeat_service(driver)
     await service.start()
     await until(lambda: "beat" in driver.store.calls)
     await service.stop()

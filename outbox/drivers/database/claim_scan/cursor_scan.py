@@ -63,7 +63,7 @@ class CursorScan:
         # A claim that empties the queue moves what it takes: idle workers probe for the next due job, and jobs held in
         # place look due to them.
         if short_jobs and found.full and self._can_hold_in_place:
-            if self.cursors.census_is_old:
+            if self.cursors.worker_count_is_old:
                 await count_workers(self._dialect, tx, self.cursors, queues)
             found.in_place = self.cursors.workers <= _IN_PLACE_WORKERS
         return found

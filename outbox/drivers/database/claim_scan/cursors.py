@@ -18,7 +18,7 @@ from outbox import clock
 from outbox.drivers.database.claim_scan.scan_cost import LONG_LOOK, Clock, Cooldown, ScanCost
 from outbox.options import PRIORITIES
 
-_TRAIL_JOBS = 50
+_RECENT_JOBS = 50
 """A mark stays behind what was taken last by so many jobs, and by one claim at least: transactions commit in another
 order than that of their jobs, by a little."""
 
@@ -32,7 +32,7 @@ the head of the lane."""
 _MARGIN = timedelta(seconds=10)
 """A look that finds a lane empty moves its mark to so long ago: transactions of that time may commit yet."""
 
-_CENSUS_SECONDS, _IDLE_CENSUS_SECONDS = 5.0, 60.0
+_WORKER_COUNT_SECONDS, _IDLE_WORKER_COUNT_SECONDS = 5.0, 60.0
 """How long it is believed how many workers there are, and how long a statement takes that reads next to nothing. Longer
 where a worker only looks, so that looks, heartbeats and this together stay below one statement per second."""
 
@@ -43,7 +43,7 @@ _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET = 1.2, 0.2
 """Seconds between two looks of an idle worker at least, and for every worker of a fleet, while there is something left
 to look at."""
 
-_LANE_SECONDS = 50e-6
+_ACTIVE_SECONDS = 50e-6
 """What a look takes at most for each lane, if it has nothing to walk over: with hundreds of queues it adds up."""
 
 
@@ -59,14 +59,14 @@ class PriorityCursor:
         self._recent_positions: deque[tuple[datetime, int]] = deque()
         """Where the last claims began, and how many jobs each took."""
         self._jobs = 0
-        self._detour: datetime | None = None
+        self._rewind: datetime | None = None
         """Where the next claim has to begin for the sake of what was found behind the mark."""
         self._active_until = float("-inf")
 
     @property
     def start(self) -> datetime | None:
         """Where a claim begins; None for at the head."""
-        return self._detour or (self._recent_positions[0][0] if self._recent_positions else None)
+        return self._rewind or (self._recent_positions[0][0] if self._recent_positions else None)
 
     @property
     def active(self) -> bool:
@@ -76,7 +76,7 @@ class PriorityCursor:
     @property
     def rewinds(self) -> bool:
         """Whether that is behind the mark."""
-        return self._detour is not None
+        return self._rewind is not None
 
     def took(self, moments: Sequence[datetime], *, emptied: bool) -> None:
         """A claim took jobs that were available since these ``moments``, in their order. ``emptied``: it would have
@@ -84,10 +84,10 @@ class PriorityCursor:
         newest = self._recent_positions[-1][0] if self._recent_positions else None
         ahead = next((moment for moment in moments if newest is None or moment >= newest), None)
         if ahead is not None or emptied:
-            self._detour = None
+            self._rewind = None
         elif self._recent_positions and moments[0] < self._recent_positions[0][0]:
             # All of them were behind the mark, and more may be.
-            self._detour = moments[0]
+            self._rewind = moments[0]
         if ahead is not None:
             self._advance(ahead, len(moments))
         if moments:
@@ -95,7 +95,7 @@ class PriorityCursor:
 
     def exhausted(self) -> None:
         """A claim found less in it than it asked for: what may be behind the mark, it has not to go back for."""
-        self._detour = None
+        self._rewind = None
 
     def seen(self, first: datetime | None, now: datetime) -> None:
         """A look from the head at ``now``, by the database's clock, found the lane's first job: it is available since
@@ -106,17 +106,17 @@ class PriorityCursor:
             if not self._recent_positions:
                 self._advance(first, 0)
             elif first < self._recent_positions[0][0]:
-                self._detour = first
+                self._rewind = first
         elif not self._recent_positions or self._recent_positions[-1][0] < now - _MARGIN:
             self._recent_positions.clear()
             self._jobs = 0
             self._advance(now - _MARGIN, 0)
 
     def _advance(self, moment: datetime, jobs: int) -> None:
-        """The trail holds as many claims as are needed for `_TRAIL_JOBS`."""
+        """It holds as many claims as are needed for `_RECENT_JOBS`."""
         self._recent_positions.append((moment, jobs))
         self._jobs += jobs
-        while self._jobs - self._recent_positions[0][1] >= _TRAIL_JOBS:
+        while self._jobs - self._recent_positions[0][1] >= _RECENT_JOBS:
             self._jobs -= self._recent_positions.popleft()[1]
 
 
@@ -153,45 +153,45 @@ class ClaimCursors:
         self.backlog: BacklogCursor | None = None
         """Where the last claim of short jobs ended, if it came back full."""
         self._now = now
-        self._lanes: dict[tuple[str, int], PriorityCursor] = {}
+        self._priority_cursors: dict[tuple[str, int], PriorityCursor] = {}
         # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
         # at more often, and an urgent job in a lane that is rarely used starts at once.
         self._rest_of_active, self._rest_of_others = Cooldown(now), Cooldown(now)
-        self._rest_of_detours = Cooldown(now)
-        self._census = WorkerCount(1, 0.0)
+        self._rest_of_rewinds = Cooldown(now)
+        self._worker_count = WorkerCount(1, 0.0)
         self._counted_at = float("-inf")
 
     @property
     def workers(self) -> int:
         """How many take jobs from the same queues, this one included, as far as is known."""
-        return self._census.workers
+        return self._worker_count.workers
 
     @property
-    def census_is_old(self) -> bool:
+    def worker_count_is_old(self) -> bool:
         """Whether to count the workers before that is relied on."""
-        return self._now() > self._counted_at + _CENSUS_SECONDS
+        return self._now() > self._counted_at + _WORKER_COUNT_SECONDS
 
     @property
-    def needs_census(self) -> bool:
+    def needs_worker_count(self) -> bool:
         """Whether a claim should count the workers for the sake of its looks."""
-        return self.scan_cost.wants_comparison and self.census_is_old
+        return self.scan_cost.wants_comparison and self.worker_count_is_old
 
-    def needs_census_after(self, priority_cursors: int, seconds: float) -> bool:
+    def needs_worker_count_after(self, priority_cursors: int, seconds: float) -> bool:
         """Whether an idle worker should, after a look at so many lanes took so long."""
-        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _LANE_SECONDS > LONG_LOOK
-        return wanted and self._now() > self._counted_at + _IDLE_CENSUS_SECONDS
+        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _ACTIVE_SECONDS > LONG_LOOK
+        return wanted and self._now() > self._counted_at + _IDLE_WORKER_COUNT_SECONDS
 
-    def counted(self, census: WorkerCount) -> None:
-        self._census, self._counted_at = census, self._now()
+    def counted(self, worker_count: WorkerCount) -> None:
+        self._worker_count, self._counted_at = worker_count, self._now()
 
     def cursors_of(self, *queues: str) -> list[PriorityCursor]:
         """In the order of the queues, and of their priorities."""
         return [self.cursor(queue, priority) for queue in queues for priority in PRIORITIES]
 
     def cursor(self, queue: str, priority: int) -> PriorityCursor:
-        if (queue, priority) not in self._lanes:
-            self._lanes[queue, priority] = PriorityCursor(queue, priority, self._now)
-        return self._lanes[queue, priority]
+        if (queue, priority) not in self._priority_cursors:
+            self._priority_cursors[queue, priority] = PriorityCursor(queue, priority, self._now)
+        return self._priority_cursors[queue, priority]
 
     def continue_from(self, queue: str, priority: int, end: datetime, *, at_head: bool) -> None:
         """A claim came back full, and the last job that it took became available at this moment."""
@@ -202,18 +202,18 @@ class ClaimCursors:
         """A claim got less from these lanes than it asked for: the search went on through what was deleted after it."""
         for cursor in priority_cursors:
             cursor.exhausted()
-            if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._census.seconds:
-                cursor.rest.begin(seconds, self._census.workers)
+            if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
+                cursor.rest.begin(seconds, self._worker_count.workers)
 
     def rewound(self, seconds: float) -> None:
         """A claim went back for what a look had found behind a mark. That may be a job which somebody holds in place,
         as long as its lease lasts if he is dead, and then every look leads to such a claim."""
-        if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._census.seconds:
-            self._rest_of_detours.begin(seconds, self._census.workers)
+        if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
+            self._rest_of_rewinds.begin(seconds, self._worker_count.workers)
 
     def affordable(self, queues: Iterable[str]) -> list[PriorityCursor]:
         """The lanes that may be looked at from their heads."""
-        active = self._rest_of_active.over and self._rest_of_detours.over
+        active = self._rest_of_active.over and self._rest_of_rewinds.over
         others = self._rest_of_others.over
         return [cursor for cursor in self.cursors_of(*queues) if (active if cursor.active else others)]
 
@@ -221,21 +221,21 @@ class ClaimCursors:
         """Seconds until lanes can be afforded that cannot be now; None where there are none."""
         if not self.scan_cost.expensive or len(self.affordable(queues)) == len(PRIORITIES) * len(queues):
             return None
-        rest = max(self._rest_of_active.left, self._rest_of_others.left, self._rest_of_detours.left)
-        return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._census.workers)
+        rest = max(self._rest_of_active.left, self._rest_of_others.left, self._rest_of_rewinds.left)
+        return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._worker_count.workers)
 
     def looked(self, priority_cursors: Collection[PriorityCursor], seconds: float) -> None:
         """A look at these lanes from their heads took so long."""
         active = sum(cursor.active for cursor in priority_cursors)
-        if active or not any(cursor.active for cursor in self._lanes.values()):
-            walked = max(0.0, seconds - len(priority_cursors) * _LANE_SECONDS)
-            self.scan_cost.looked(walked, self._census.seconds, self._census.workers)
+        if active or not any(cursor.active for cursor in self._priority_cursors.values()):
+            walked = max(0.0, seconds - len(priority_cursors) * _ACTIVE_SECONDS)
+            self.scan_cost.looked(walked, self._worker_count.seconds, self._worker_count.workers)
         if not self.scan_cost.expensive:
             return
         if active:
-            self._rest_of_active.begin(seconds, self._census.workers)
+            self._rest_of_active.begin(seconds, self._worker_count.workers)
         if active < len(priority_cursors):
-            self._rest_of_others.begin(seconds, self._census.workers)
+            self._rest_of_others.begin(seconds, self._worker_count.workers)
 
     def sorted(
         self, queue: str, taken: Iterable[tuple[int, datetime]], *, emptied: bool

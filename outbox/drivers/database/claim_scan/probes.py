@@ -27,7 +27,7 @@ async def probe_heads(
     priority_cursors: Collection[PriorityCursor],
 ) -> set[PriorityCursor]:
     """Which of the ``priority_cursors`` have due jobs. Each is moved to its first."""
-    if cursors.needs_census:
+    if cursors.needs_worker_count:
         await count_workers(dialect, connection, cursors, queues)
     rows, seconds = await probe(dialect, connection, queues, priority_cursors)
     cursors.looked(priority_cursors, seconds)

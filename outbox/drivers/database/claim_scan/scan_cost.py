@@ -109,7 +109,7 @@ class ScanCost:
         self._head = (jobs, select, whole)
         if self.expensive:
             self._cheap_look = False
-            self.expensive = self._is_dear()
+            self.expensive = self._is_expensive()
             if self.expensive and self._marked:
                 self._trial.begin(select - self._marked[1], self._sharers)
 
@@ -124,7 +124,7 @@ class ScanCost:
         self._claims, self._jobs, self._suspicious = 0, 0, False
         if jobs:
             self._marked = (jobs, select)
-            self.expensive = self.expensive or self._is_dear()
+            self.expensive = self.expensive or self._is_expensive()
 
     def looked(self, seconds: float, trifle: float, sharers: int = 1) -> None:
         """A look where the lanes begin took so long, and a statement that reads next to nothing a ``trifle``. So many
@@ -135,7 +135,7 @@ class ScanCost:
         # A worker that finds nothing to claim has only its looks to tell.
         self.expensive |= self._long_looks >= _LONG_LOOKS
 
-    def _is_dear(self) -> bool:
+    def _is_expensive(self) -> bool:
         if self._head is None or self._marked is None:
             return False
         jobs, select, whole = self._head

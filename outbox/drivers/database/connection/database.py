@@ -125,13 +125,13 @@ class Database:
         return await (self.write_plain(work) if self.engine.dialect.name == "sqlite" else self.read_plain(work))
 
     async def _directly(self, connections: DirectConnections[W], work: Callable[[W], Awaitable[T]]) -> T:
-        persistence = RetryBudget()
+        budget = RetryBudget()
         while True:
             try:
                 async with asyncio.timeout(_TRANSACTION_SECONDS):
                     return await connections.run(work)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                await self._pause_or_raise(error, persistence)
+                await self._pause_or_raise(error, budget)
 
     async def _write(
         self,
@@ -140,7 +140,7 @@ class Database:
         confirm: AnyWork[T | None] | None,
         on_unconfirmed: Callable[[], None] | None = None,
     ) -> T:
-        persistence = RetryBudget()
+        budget = RetryBudget()
         in_doubt = False
         while True:
             committing = False
@@ -162,24 +162,24 @@ class Database:
                     in_doubt = True
                     if on_unconfirmed is not None:
                         on_unconfirmed()
-                await self._pause_or_raise(error, persistence)
+                await self._pause_or_raise(error, budget)
 
     async def _read(self, connect: Connect, work: AnyWork[T]) -> T:
-        persistence = RetryBudget()
+        budget = RetryBudget()
         while True:
             try:
                 return await self._once(connect, work)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                await self._pause_or_raise(error, persistence)
+                await self._pause_or_raise(error, budget)
 
     async def _once(self, connect: Connect, work: AnyWork[T]) -> T:
         async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self._reader) as connection:
             return await work(connection)
 
-    async def _pause_or_raise(self, error: Exception, persistence: RetryBudget) -> None:
+    async def _pause_or_raise(self, error: Exception, budget: RetryBudget) -> None:
         if isinstance(error, TimeoutError):
             raise BackendUnavailable(f"{self.address} did not answer within {_TRANSACTION_SECONDS:.0f} s") from error
-        if await persistence.pause_after(error):
+        if await budget.pause_after(error):
             return
         translated = translate(error, self.address)
         if translated is None:

@@ -67,7 +67,7 @@ class MySQL(Dialect):
     def next_due(self, queues: int, unseen_for: int) -> str:
         return (
             f"SELECT queue, priority, moment, {self.now}, {self.seconds_until('moment')}, workers FROM ("
-            f"SELECT queue, priority, {self.first(*_LANE)} AS moment, 0 AS workers FROM {_LANES} "
+            f"SELECT queue, priority, {self.first(*_PRIORITY)} AS moment, 0 AS workers FROM {_PRIORITIES} "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
             f"AND seen_at > {self.now_plus(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
             "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses "
@@ -78,7 +78,7 @@ class MySQL(Dialect):
         return (json.dumps(priority_cursors), *queues, *queues)
 
     def queues_with_due(self, queues: int) -> str:  # noqa: ARG002
-        return f"SELECT DISTINCT queue FROM {_LANES} WHERE {self.first(*_LANE)} <= {self.now}"
+        return f"SELECT DISTINCT queue FROM {_PRIORITIES} WHERE {self.first(*_PRIORITY)} <= {self.now}"
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
         return (json.dumps([(queue, priority) for queue in queues for priority in PRIORITIES]),)
@@ -134,11 +134,11 @@ class MySQL(Dialect):
         ).bindparams(ids=_json(ids))
 
 
-_LANES = (
+_PRIORITIES = (
     "JSON_TABLE(%s, '$[*]' COLUMNS (queue VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]', "
-    "priority SMALLINT UNSIGNED PATH '$[1]')) AS lanes"
+    "priority SMALLINT UNSIGNED PATH '$[1]')) AS priorities"
 )
-_LANE = ("lanes.queue", "lanes.priority")
+_PRIORITY = ("priorities.queue", "priorities.priority")
 _PICKED = "JSON_TABLE(:ids, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) AS picked"
 
 

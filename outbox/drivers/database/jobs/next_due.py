@@ -22,7 +22,7 @@ async def next_due(database: Database, cursors: ClaimCursors | None, queues: Seq
             return (await probe(dialect, connection, queues, ()))[0]
         priority_cursors = cursors.affordable(queues) if cursors.scan_cost.expensive else cursors.cursors_of(*queues)
         rows, seconds = await probe(dialect, connection, queues, priority_cursors)
-        if cursors.needs_census_after(len(priority_cursors), seconds):
+        if cursors.needs_worker_count_after(len(priority_cursors), seconds):
             await count_workers(dialect, connection, cursors, queues)
         move_to_heads(priority_cursors, rows)
         cursors.looked(priority_cursors, seconds)

@@ -48,7 +48,7 @@ class FailedJobArchive:
         """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
         the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
         for batch in _batches(sorted(jobs, key=lambda job: job.id)):
-            await self._database.write(_Keeping(self._database, batch, still).write)
+            await self._database.write(_ArchiveTransaction(self._database, batch, still).write)
 
     async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
         """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction per thousand; return
@@ -118,7 +118,7 @@ class FailedJobArchive:
         await self._database.close()
 
 
-class _Keeping:
+class _ArchiveTransaction:
     """One transaction of `FailedJobArchive.keep`."""
 
     def __init__(self, database: Database, jobs: Sequence[FailedJob], still: Still) -> None:

@@ -67,7 +67,7 @@ class Store:
             BackendUnavailable: the server does not answer, or refused all retries.
             ConfigurationError: it refuses the user, or is not what the URL says.
         """
-        persistence = RetryBudget()
+        budget = RetryBudget()
         begun = clock.now()
         unclear = False
         while True:
@@ -85,7 +85,7 @@ class Store:
                         if on_unclear is not None:
                             on_unclear()
                     await self._start_over(error)
-                if await persistence.pause_after(fault):
+                if await budget.pause_after(fault):
                     continue
                 translated = translate(error, str(self.address))
                 if translated is None:

@@ -32,7 +32,7 @@ async def page_of_jobs(store: Store, matching: JobFilter, limit: int, after: Job
     queues = await store.queues() if matching.queue is None else [matching.queue]
     jobs: list[StoredJob] = []
     room = EXAMINED_PER_PAGE
-    for queue, priority in _lanes(queues, after):
+    for queue, priority in _priorities(queues, after):
         begin = (b"", b"")
         if after is not None and (queue, priority) == (after.queue, after.priority):
             begin = (str(score(after.available_at)).encode(), after.id.bytes)
@@ -49,7 +49,7 @@ async def page_of_jobs(store: Store, matching: JobFilter, limit: int, after: Job
     return JobPage(jobs, None)
 
 
-def _lanes(queues: list[str], after: JobPlace | None) -> Iterator[tuple[str, int]]:
+def _priorities(queues: list[str], after: JobPlace | None) -> Iterator[tuple[str, int]]:
     for queue in queues:
         for priority in PRIORITIES:
             if after is None or (queue, priority) >= (after.queue, after.priority):

@@ -40,7 +40,7 @@ def drain(scan_cost: ScanCost, claims: int, *, head: float, marked: float, rest:
     return from_head
 
 
-def made_dear(scan_cost: ScanCost) -> ScanCost:
+def made_expensive(scan_cost: ScanCost) -> ScanCost:
     drain(scan_cost, 3, head=0.1, marked=0.001)
     assert scan_cost.expensive
     return scan_cost
@@ -126,7 +126,7 @@ def test_looks_over_a_slow_network_are_no_reason(scan_cost: ScanCost) -> None:
 
 
 def test_the_head_is_not_tried_while_looks_are_long(scan_cost: ScanCost) -> None:
-    made_dear(scan_cost)
+    made_expensive(scan_cost)
     for _ in range(100):
         scan_cost.looked(0.05, TRIFLE)
         assert not scan_cost.at_head
@@ -134,7 +134,7 @@ def test_the_head_is_not_tried_while_looks_are_long(scan_cost: ScanCost) -> None
 
 
 def test_when_the_snapshot_is_closed_claims_return_to_the_head(scan_cost: ScanCost) -> None:
-    made_dear(scan_cost)
+    made_expensive(scan_cost)
     scan_cost.looked(0.0004, TRIFLE)
     assert scan_cost.at_head
     scan_cost.from_head(100, 0.001, 0.003, 0.006)
@@ -142,7 +142,7 @@ def test_when_the_snapshot_is_closed_claims_return_to_the_head(scan_cost: ScanCo
 
 
 def test_a_head_tried_in_vain_is_tried_again_after_twenty_times_what_it_cost(scan_cost: ScanCost, clock: Clock) -> None:
-    made_dear(scan_cost)
+    made_expensive(scan_cost)
     for _ in range(2):
         scan_cost.looked(0.001, TRIFLE)
         assert scan_cost.at_head

@@ -81,24 +81,24 @@ def test_what_a_claim_spends_on_going_back_is_paid_for_with_fewer_looks() -> Non
     """What it goes back for may be held in place by a worker that died, and then each look leads to such a claim."""
     seconds = [100.0]
     cursors = ClaimCursors(lambda: seconds[0])
-    lanes = cursors.cursors_of("default")
+    priorities = cursors.cursors_of("default")
     cursors.counted(WorkerCount(1, 0.001))
     cursors.scan_cost.expensive = True
-    lanes[5].took(moments(0, 500), emptied=False)
-    lanes[5].took(moments(500, 500), emptied=False)
-    lanes[5].seen(moment(-10), now=moment(2_000))
-    assert lanes[5].rewinds
+    priorities[5].took(moments(0, 500), emptied=False)
+    priorities[5].took(moments(500, 500), emptied=False)
+    priorities[5].seen(moment(-10), now=moment(2_000))
+    assert priorities[5].rewinds
     for _ in range(2):
         cursors.rewound(0.2)
-    assert lanes[5] not in cursors.affordable(["default"])
-    assert lanes[4] in cursors.affordable(["default"]), "in other lanes there may be urgent jobs"
+    assert priorities[5] not in cursors.affordable(["default"])
+    assert priorities[4] in cursors.affordable(["default"]), "in other priorities there may be urgent jobs"
     seconds[0] += 4.1
-    assert lanes[5] in cursors.affordable(["default"])
+    assert priorities[5] in cursors.affordable(["default"])
     cursors.rewound(0.002)
-    assert lanes[5] in cursors.affordable(["default"]), "that was cheap"
+    assert priorities[5] in cursors.affordable(["default"]), "that was cheap"
 
 
-def test_a_claim_from_the_head_tells_of_all_lanes_before_the_last_that_they_are_empty() -> None:
+def test_a_claim_from_the_head_tells_that_all_priorities_before_the_last_are_empty() -> None:
     cursors = ClaimCursors()
     taken = [(2, moment(9)), (5, moment(1)), (5, moment(2))]
     full = cursors.sorted("default", taken, emptied=False)
@@ -107,7 +107,7 @@ def test_a_claim_from_the_head_tells_of_all_lanes_before_the_last_that_they_are_
     assert [emptied for _, _, emptied in short] == [True, True]
 
 
-def test_lanes_of_other_queues_are_others() -> None:
+def test_priorities_of_other_queues_are_others() -> None:
     cursors = ClaimCursors()
     cursors.cursors_of("a")[5].took(moments(0, 1), emptied=False)
     assert cursors.cursors_of("b")[5].start is None
@@ -126,7 +126,7 @@ def test_an_idle_worker_counts_the_fleet_once_a_minute_however_long_its_looks_ar
     cursors, counts = ClaimCursors(clock), 0
     for _ in range(600):
         clock.seconds += 1.0
-        if cursors.needs_census_after(len(PRIORITIES), 0.5):
+        if cursors.needs_worker_count_after(len(PRIORITIES), 0.5):
             cursors.counted(WorkerCount(1, 0.0003))
             counts += 1
     assert counts == 10
