@@ -1,4 +1,4 @@
-"""Whether a connection answers. All services of a lane share one, so that an outage is reported once."""
+"""Whether a connection answers. All services of a consumer share one, so that an outage is reported once."""
 
 from __future__ import annotations
 

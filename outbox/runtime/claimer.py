@@ -89,7 +89,7 @@ class Claimer(BackgroundLoop):
                 continue
             await self._completer.caught_up()
             if self._consumers > 1 and self._availability.down:
-                # A claim that hangs would keep its slots from the other lanes for as long.
+                # A claim that hangs would keep its slots from the other consumers for as long.
                 await self._try(self._answer)
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
             linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
@@ -107,7 +107,7 @@ class Claimer(BackgroundLoop):
                     if found:
                         # Their first steps go first: to wake another thread takes longer.
                         await asyncio.sleep(0)
-                    # Other lanes might need the slots meanwhile.
+                    # Other consumers might need the slots meanwhile.
                     free = self._slots.grab() if self._consumers == 1 else 0
                     found = await self._fill(free, self._idle_poller.take, bool(found), free)
 
@@ -129,7 +129,7 @@ class Claimer(BackgroundLoop):
             self._availability.failed(begun, error, CLAIM)
             reached = False
         finally:
-            # Before any pause: the slots belong to the other lanes as well.
+            # Before any pause: the slots belong to the other consumers as well.
             self._slots.use(reserved, used)
         if not reached:
             await self.pause(self._backoff.next())

@@ -108,7 +108,7 @@ class IdlePoller:
         doubtful = self._expecting
         while not self._stopping():
             pause = await self._next_pause(doubtful)
-            # Whoever stopped the worker meanwhile has woken this nap before the look, if not since.
+            # A stop of the worker meanwhile has already woken this poller, or will.
             if pause <= 0 or self._stopping():
                 return
             woken = await self._wakeups.wait(min(pause, _DOUBT) if doubtful else pause)

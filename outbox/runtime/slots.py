@@ -58,7 +58,7 @@ class Slots:
 
         It waits until ``batch`` slots are free, or all that can be, or until one has been free for ``window`` seconds;
         and with a batch complete, up to ``linger`` seconds for the others. It takes one ``share``-th of what is free,
-        so that several lanes get their turn. First come, first served.
+        so that several consumers get their turn. First come, first served.
         """
         waiter = _Waiter(batch, window, linger, share, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)

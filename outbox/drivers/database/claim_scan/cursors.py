@@ -1,10 +1,10 @@
 """Where claims begin, when they cannot afford to begin at the head of the claim index.
 
-A lane is a queue and a priority: one stretch of the claim index, in the order in which its jobs became available. Each
-is remembered by where this process last took jobs from it. Whatever lands behind that cursor, such as a job whose
-transaction committed late, is found by a probe from the head, which moves the cursor back: see `scan_cost` for when.
+A priority of a queue is one range of the claim index, in the order in which its jobs became available. Its cursor is
+where this process last took jobs from it. A job can land behind the cursor, for example because its transaction
+committed late. A probe of the head finds it and moves the cursor back: see `scan_cost` for when.
 
-Where claims can afford the head, those of a backlog mostly go on where the last one ended: see `BacklogCursor`.
+While the head is cheap, most claims of a backlog continue where the last one ended: see `BacklogCursor`.
 """
 
 from __future__ import annotations
@@ -19,32 +19,30 @@ from outbox.drivers.database.claim_scan.scan_cost import LONG_LOOK, Clock, Coold
 from outbox.options import PRIORITIES
 
 _RECENT_JOBS = 50
-"""A mark stays behind what was taken last by so many jobs, and by one claim at least: transactions commit in another
-order than that of their jobs, by a little."""
+"""A cursor stays this many jobs behind the last job that was taken, and at least one claim. Transactions commit in a
+slightly different order from that of their jobs."""
 
 _ACTIVE_SECONDS = 60.0
-"""A lane that had nothing for so long is not searched by claims any more, only looked at."""
+"""Claims no longer search a priority that had no jobs for so long. Probes still read it."""
 
 _ON_FROM_THE_LAST = 4
-"""Claims that go on where the last one ended, and do not pass again over what was taken a moment ago, for each one from
-the head of the lane."""
+"""How many claims continue where the last one ended, for each claim from the head."""
 
 _MARGIN = timedelta(seconds=10)
-"""A look that finds a lane empty moves its mark to so long ago: transactions of that time may commit yet."""
+"""A probe that finds a priority empty moves its cursor to so long ago. Transactions of that time may still commit."""
 
 _WORKER_COUNT_SECONDS, _IDLE_WORKER_COUNT_SECONDS = 5.0, 60.0
-"""How long it is believed how many workers there are, and how long a statement takes that reads next to nothing. Longer
-where a worker only looks, so that looks, heartbeats and this together stay below one statement per second."""
+"""For how long a count of the workers is used. Longer for an idle worker: its probes, heartbeats and counts together
+stay below one statement per second."""
 
 _CHEAP_SEARCH = 3.0
-"""A search that takes at most so many times as long as such a statement is followed by no rest."""
+"""A search that takes at most so many times as long as a count of the workers is cheap: no cooldown follows."""
 
 _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET = 1.2, 0.2
-"""Seconds between two looks of an idle worker at least, and for every worker of a fleet, while there is something left
-to look at."""
+"""The shortest time between two probes of an idle worker: seconds, and seconds for each worker of the fleet."""
 
-_ACTIVE_SECONDS = 50e-6
-"""What a look takes at most for each lane, if it has nothing to walk over: with hundreds of queues it adds up."""
+_PROBE_SECONDS = 50e-6
+"""The longest time that a probe takes for each priority without deleted entries. With hundreds of queues it adds up."""
 
 
 class PriorityCursor:
@@ -60,7 +58,7 @@ class PriorityCursor:
         """Where the last claims began, and how many jobs each took."""
         self._jobs = 0
         self._rewind: datetime | None = None
-        """Where the next claim has to begin for the sake of what was found behind the mark."""
+        """Where the next claim begins because a job was found behind the cursor."""
         self._active_until = float("-inf")
 
     @property
@@ -75,7 +73,7 @@ class PriorityCursor:
 
     @property
     def rewinds(self) -> bool:
-        """Whether that is behind the mark."""
+        """Whether the next claim begins behind the cursor."""
         return self._rewind is not None
 
     def took(self, moments: Sequence[datetime], *, emptied: bool) -> None:
@@ -86,7 +84,7 @@ class PriorityCursor:
         if ahead is not None or emptied:
             self._rewind = None
         elif self._recent_positions and moments[0] < self._recent_positions[0][0]:
-            # All of them were behind the mark, and more may be.
+            # All of them were behind the cursor, and more may be.
             self._rewind = moments[0]
         if ahead is not None:
             self._advance(ahead, len(moments))
@@ -94,12 +92,11 @@ class PriorityCursor:
             self._active_until = self._now() + _ACTIVE_SECONDS
 
     def exhausted(self) -> None:
-        """A claim found less in it than it asked for: what may be behind the mark, it has not to go back for."""
+        """A claim found less in it than it asked for, so it found everything behind the cursor as well."""
         self._rewind = None
 
     def seen(self, first: datetime | None, now: datetime) -> None:
-        """A look from the head at ``now``, by the database's clock, found the lane's first job: it is available since
-        ``first``, or from then on."""
+        """A probe of the head at ``now``, by the database's clock, found when the first job is available: ``first``."""
         if first is not None and first <= now:
             self._active_until = self._now() + _ACTIVE_SECONDS
             self.rest.end()
@@ -113,7 +110,7 @@ class PriorityCursor:
             self._advance(now - _MARGIN, 0)
 
     def _advance(self, moment: datetime, jobs: int) -> None:
-        """It holds as many claims as are needed for `_RECENT_JOBS`."""
+        """Keep as many positions as `_RECENT_JOBS` needs."""
         self._recent_positions.append((moment, jobs))
         self._jobs += jobs
         while self._jobs - self._recent_positions[0][1] >= _RECENT_JOBS:
@@ -122,8 +119,8 @@ class PriorityCursor:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCount:
-    """How many workers take jobs from these queues, and how long it took to find out: next to nothing is read for it,
-    so that is what a look takes at least."""
+    """How many workers drain these queues, and how many seconds the statement took. It reads next to nothing, so a
+    probe takes at least as long."""
 
     workers: int
     seconds: float
@@ -131,22 +128,22 @@ class WorkerCount:
 
 @dataclass(frozen=True, slots=True)
 class BacklogCursor:
-    """Where it goes on after a full claim. What is before that is found by the next claim from the lane's head."""
+    """Where claims continue after a full one. The next claim from the head finds what is before that."""
 
     cursor: PriorityCursor
     end: datetime
     """When the last job of that claim became available."""
     since_head: int
-    """How many claims were made since the last one from the lane's head."""
+    """How many claims were made since the last one from the head."""
 
     @property
     def start(self) -> datetime | None:
-        """Where the next claim begins; None for at the lane's head."""
+        """Where the next claim begins; None for the head."""
         return self.end if self.since_head < _ON_FROM_THE_LAST else None
 
 
 class ClaimCursors:
-    """The lanes of one driver, and when to look at them from their heads."""
+    """The cursors of one driver, and when to probe their heads."""
 
     def __init__(self, now: Clock = clock.now) -> None:
         self.scan_cost = ScanCost(now)
@@ -154,8 +151,8 @@ class ClaimCursors:
         """Where the last claim of short jobs ended, if it came back full."""
         self._now = now
         self._priority_cursors: dict[tuple[str, int], PriorityCursor] = {}
-        # Lanes where there are jobs have many deleted entries, and others, as a rule, few. So the others can be looked
-        # at more often, and an urgent job in a lane that is rarely used starts at once.
+        # Priorities with jobs have many deleted entries, others usually few. So others can be probed more often, and
+        # an urgent job of a priority that is rarely used starts at once.
         self._rest_of_active, self._rest_of_others = Cooldown(now), Cooldown(now)
         self._rest_of_rewinds = Cooldown(now)
         self._worker_count = WorkerCount(1, 0.0)
@@ -173,12 +170,12 @@ class ClaimCursors:
 
     @property
     def needs_worker_count(self) -> bool:
-        """Whether a claim should count the workers for the sake of its looks."""
+        """Whether a claim should count the workers before its probes."""
         return self.scan_cost.wants_comparison and self.worker_count_is_old
 
     def needs_worker_count_after(self, priority_cursors: int, seconds: float) -> bool:
-        """Whether an idle worker should, after a look at so many lanes took so long."""
-        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _ACTIVE_SECONDS > LONG_LOOK
+        """Whether an idle worker should count them after a probe of so many priorities took so long."""
+        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _PROBE_SECONDS > LONG_LOOK
         return wanted and self._now() > self._counted_at + _IDLE_WORKER_COUNT_SECONDS
 
     def counted(self, worker_count: WorkerCount) -> None:
@@ -199,36 +196,36 @@ class ClaimCursors:
         self.backlog = BacklogCursor(self.cursor(queue, priority), end, since_head)
 
     def searched(self, priority_cursors: Sequence[PriorityCursor], seconds: float) -> None:
-        """A claim got less from these lanes than it asked for: the search went on through what was deleted after it."""
+        """A claim got less from these priorities than it asked for: it read all deleted entries after the last job."""
         for cursor in priority_cursors:
             cursor.exhausted()
             if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
                 cursor.rest.begin(seconds, self._worker_count.workers)
 
     def rewound(self, seconds: float) -> None:
-        """A claim went back for what a look had found behind a mark. That may be a job which somebody holds in place,
-        as long as its lease lasts if he is dead, and then every look leads to such a claim."""
+        """A claim went back for what a probe had found behind a cursor. That may be a job that a dead worker holds in
+        place. Until its lease ends, every probe leads to such a claim."""
         if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
             self._rest_of_rewinds.begin(seconds, self._worker_count.workers)
 
     def affordable(self, queues: Iterable[str]) -> list[PriorityCursor]:
-        """The lanes that may be looked at from their heads."""
+        """The cursors whose heads may be probed now."""
         active = self._rest_of_active.over and self._rest_of_rewinds.over
         others = self._rest_of_others.over
         return [cursor for cursor in self.cursors_of(*queues) if (active if cursor.active else others)]
 
     def next_look(self, queues: Sequence[str]) -> float | None:
-        """Seconds until lanes can be afforded that cannot be now; None where there are none."""
+        """Seconds until all heads may be probed; None if they may be now."""
         if not self.scan_cost.expensive or len(self.affordable(queues)) == len(PRIORITIES) * len(queues):
             return None
         rest = max(self._rest_of_active.left, self._rest_of_others.left, self._rest_of_rewinds.left)
         return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._worker_count.workers)
 
     def looked(self, priority_cursors: Collection[PriorityCursor], seconds: float) -> None:
-        """A look at these lanes from their heads took so long."""
+        """A probe of these heads took so long."""
         active = sum(cursor.active for cursor in priority_cursors)
         if active or not any(cursor.active for cursor in self._priority_cursors.values()):
-            walked = max(0.0, seconds - len(priority_cursors) * _ACTIVE_SECONDS)
+            walked = max(0.0, seconds - len(priority_cursors) * _PROBE_SECONDS)
             self.scan_cost.looked(walked, self._worker_count.seconds, self._worker_count.workers)
         if not self.scan_cost.expensive:
             return
@@ -240,8 +237,8 @@ class ClaimCursors:
     def sorted(
         self, queue: str, taken: Iterable[tuple[int, datetime]], *, emptied: bool
     ) -> list[tuple[PriorityCursor, Sequence[datetime], bool]]:
-        """By lane, the moments of what a claim from the head has taken from a queue, in its order; and whether there
-        was nothing more, as in all lanes that come before the last one."""
+        """What a claim from the head has taken from a queue: for each cursor the times at which its jobs became
+        available, and whether it had no more, as every priority before the last one."""
         moments: dict[int, list[datetime]] = {}
         for priority, moment in taken:
             moments.setdefault(priority, []).append(moment)

@@ -1,7 +1,7 @@
-"""Whether claims can begin at the head of the index, and how often to look there when they cannot. No I/O.
+"""Whether claims can begin at the head of the index, and how often to probe the head if they cannot. No I/O.
 
-A transaction that stays open anywhere on the server keeps deleted index entries alive, and whoever reads from the head
-walks over them. Nothing that the server counts shows it, but time does: so time is what is compared and spent.
+A transaction that stays open anywhere on the server keeps deleted index entries alive. A scan from the head reads all of
+them. No counter of the server shows it, but time does, so times are compared.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from collections.abc import Callable
 from outbox import clock
 
 SHARE = 0.05
-"""Of the time that passes, what all workers of a fleet together spend on looks that are dear."""
+"""Share of wall-clock time that the whole fleet may spend on expensive probes."""
 
 LONGEST_REST = 10.0
-"""Seconds between two looks of a fleet at most, whatever they cost."""
+"""The longest time between two probes of a fleet, in seconds, whatever they cost."""
 
 _LONGEST_REST_OF_ONE = 60.0
-"""Seconds between two looks of one worker at most, however many others there are: some may be gone."""
+"""The longest time between two probes of one worker, in seconds, however many others there are: some may be gone."""
 
 _CLAIMS, _JOBS = 16, 1_000
-"""Both must have gone by before a claim from the head is compared with one from the marks again."""
+"""A claim from the head is compared with one from the cursors after so many claims and so many jobs."""
 
 _TOLERATED = 0.1
-"""How much longer than from the marks a claim from the head may take, as a part of the whole claim."""
+"""How much longer a claim from the head may take than one from the cursors, as a share of the whole claim."""
 
 _SUSPICIOUS = 3.0
-"""A SELECT that takes so many times as long as the UPDATE of what it found may have walked over something."""
+"""A SELECT that takes so many times as long as the UPDATE of its rows may have read deleted entries."""
 
 _SHORT_WALK = 5.0
-"""A look that takes at most so many times as long as a statement that reads next to nothing has not walked far: then
-one claim from the head is worth trying."""
+"""A probe that takes at most so many times as long as a count of the workers is cheap: a claim from the head is then
+worth a trial."""
 
 LONG_LOOK, _LONG_LOOKS = 0.02, 2
-"""Seconds that no look takes which does not walk far, unless the network is slow; and how many of them are a proof."""
+"""A probe of so many seconds has read many deleted entries, or the network is slow; so many of them are a proof."""
 
 _COMPARABLE = 0.8
-"""A claim from the marks tells something of one from the head if it took at least this part of its jobs."""
+"""Two claims are compared if the one from the cursors took at least this share of the jobs of the other."""
 
 Clock = Callable[[], float]
 
 
 class Cooldown:
-    """Keeps what is dear to a share of the time: after it, a pause in proportion to what it cost. The lesser of its
-    last two costs counts, so that a single hiccup leads to no long pause."""
+    """A pause after something expensive, in proportion to its cost. The lesser of the last two costs counts, so that a
+    single hiccup leads to no long pause."""
 
     def __init__(self, now: Clock = clock.now) -> None:
         self._now = now
@@ -69,12 +69,11 @@ class Cooldown:
 
 
 class ScanCost:
-    """Compares claims from the head with claims from the marks.
+    """Compares claims from the head with claims from the cursors.
 
-    From the head they are made as long as nothing speaks against it. Now and then one is made the other way, which
-    finds the same jobs: it looks first where each lane begins. If that is quicker by more than a tolerated part of the
-    claim, claims stay with the marks until one from the head, tried when looks have become cheap, is as quick again.
-    One hiccup costs one such look, and nothing becomes later by it.
+    Claims begin at the head by default. Now and then one begins at the cursors, after a probe of all heads, and finds
+    the same jobs. If it is quicker by more than the tolerated share, claims stay with the cursors. When probes are
+    cheap again, a claim from the head is tried. A hiccup costs one probe, and no job starts later because of it.
     """
 
     def __init__(self, now: Clock = clock.now) -> None:
@@ -114,25 +113,25 @@ class ScanCost:
                 self._trial.begin(select - self._marked[1], self._sharers)
 
     def went_on(self, jobs: int) -> None:
-        """A claim of a backlog began where the last one had ended, and took ``jobs``. It tells nothing of the head, but
-        what it took is deleted and may be in the way there."""
+        """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may slow
+        down the next claim from the head."""
         self._claims += 1
         self._jobs += jobs
 
     def from_marks(self, jobs: int, select: float) -> None:
-        """The same of a claim from the marks, without its looks."""
+        """A claim from the cursors took ``jobs``; seconds of its SELECT, without its probes."""
         self._claims, self._jobs, self._suspicious = 0, 0, False
         if jobs:
             self._marked = (jobs, select)
             self.expensive = self.expensive or self._is_expensive()
 
     def looked(self, seconds: float, trifle: float, sharers: int = 1) -> None:
-        """A look where the lanes begin took so long, and a statement that reads next to nothing a ``trifle``. So many
-        ``sharers`` look as well."""
+        """A probe of the heads took so many seconds, and a count of the workers ``trifle``. So many ``sharers`` probe
+        as well."""
         self._sharers = sharers
         self._cheap_look = seconds <= _SHORT_WALK * trifle
         self._long_looks = self._long_looks + 1 if seconds > max(LONG_LOOK, 2 * _SHORT_WALK * trifle) else 0
-        # A worker that finds nothing to claim has only its looks to tell.
+        # A worker that finds nothing to claim has only its probes to learn from.
         self.expensive |= self._long_looks >= _LONG_LOOKS
 
     def _is_expensive(self) -> bool:
