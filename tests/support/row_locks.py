@@ -7,10 +7,17 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.ids import JobId
 from tests.servers.databases import connections_of
+
+# Its table of transactions has their statements, and cannot be read while one of them is no text.
+_WAITING_ON_MYSQL = (
+    "SELECT COUNT(DISTINCT requesting_thread_id) FROM performance_schema.data_lock_waits "
+    "JOIN performance_schema.threads ON thread_id = requesting_thread_id WHERE processlist_db = :name"
+)
 
 
 @asynccontextmanager
@@ -42,11 +49,14 @@ class Arrivals:
         if engine.dialect.name == "sqlite":
             return self.begun
         async with engine.connect() as connection:
-            waiting = text(
-                "SELECT COUNT(*) FROM information_schema.innodb_trx "
-                f"WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id IN ({connections_of(connection)})"
-            )
+            waiting = text(self._of_mariadb(connection) if connection.dialect.is_mariadb else _WAITING_ON_MYSQL)  # type: ignore[attr-defined]
             return int((await connection.execute(waiting, {"name": engine.url.database})).scalar_one())
+
+    def _of_mariadb(self, connection: AsyncConnection) -> str:
+        return (
+            "SELECT COUNT(*) FROM information_schema.innodb_trx "
+            f"WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id IN ({connections_of(connection)})"
+        )
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def is_suspect(claim: Claim) -> bool:
 
 
 class Isolation:
-    """At most one suspect of a process runs at a time. Lives on the worker's event loop; all its consumers share one."""
+    """At most one suspect of a process runs at a time. All consumers of a worker share one."""
 
     def __init__(self) -> None:
         self._alone: Attempt | None = None

@@ -1,7 +1,7 @@
 """Whether claims can begin at the head of the index, and how often to probe the head if they cannot. No I/O.
 
-A transaction that stays open anywhere on the server keeps deleted index entries alive. A scan from the head reads all of
-them. No counter of the server shows it, but time does, so times are compared.
+A transaction that stays open anywhere on the server keeps deleted index entries alive. A scan from the head reads them
+all. No counter of the server shows it, but time does, so times are compared.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class ScanCost:
                 self._trial.begin(select - self._marked[1], self._sharers)
 
     def went_on(self, jobs: int) -> None:
-        """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may slow
-        down the next claim from the head."""
+        """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may
+        slow down the next claim from the head."""
         self._claims += 1
         self._jobs += jobs
 

@@ -250,10 +250,10 @@ class Dialect(FailedJobStatements):
 
     @abstractmethod
     def next_due(self, queues: int, unseen_for: int) -> str:
-        """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL where it has none),
-        now, seconds until then; one without a queue, for the workers that have room, take jobs of one of the queues and
-        were seen in the last ``unseen_for`` microseconds; one for each queue that is paused, without a number of
-        workers. Parameters: `look_parameters`."""
+        """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL if it has
+        none), now, seconds until then. One row without a queue, for the workers that have room, take jobs of one of the
+        queues and were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, without a
+        number of workers. Parameters: `look_parameters`."""
 
     @abstractmethod
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
