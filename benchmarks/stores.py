@@ -109,8 +109,7 @@ def opened(kind: str, directory: Path) -> Iterator[Store]:
         store.clear()
         yield store
         return
-    with _server(kind, directory) as server:
-        owned = server.process is not None
+    with _server(kind, directory) as (server, owned):
         if kind in SQL_SERVERS:
             with databases.fresh_database(server) as url:
                 store = Store(kind, url, owned)
@@ -124,14 +123,15 @@ def opened(kind: str, directory: Path) -> Iterator[Store]:
 
 
 @contextmanager
-def _server(kind: str, directory: Path) -> Iterator[Server]:
+def _server(kind: str, directory: Path) -> Iterator[tuple[Server, bool]]:
+    """A server, and whether this run has started its program."""
     backend = BACKENDS[kind.partition("-")[0]]
     if backend.variable in os.environ or backend.local.program_on_this_machine() is None:
         with find(backend.local.kind, directory) as server:
-            yield server
+            yield server, False
         return
     with backend.local(directory, options=_OPTIONS[kind]) as process:
-        yield Server(backend.local.kind, process.url, process)
+        yield Server(backend.local.kind, process.url), True
 
 
 def _refuse_data(store: Store) -> None:
