@@ -172,18 +172,18 @@ def test_what_costs_much_rests_so_long_that_it_takes_its_share_of_the_time(clock
 def test_a_fleet_spends_no_more_than_one_worker(clock: Clock) -> None:
     rest = Cooldown(clock)
     rest.begin(0.05)
-    rest.begin(0.05, sharers=4)
+    rest.begin(0.05, workers=4)
     clock.seconds += 3.9
     assert not rest.over
     clock.seconds += 0.2
     assert rest.over
 
 
-@pytest.mark.parametrize(("sharers", "longest"), [(1, LONGEST_REST), (3, 3 * LONGEST_REST), (1_000, 60.0)])
-def test_no_rest_is_longer_whatever_it_is_for(clock: Clock, sharers: int, longest: float) -> None:
+@pytest.mark.parametrize(("workers", "longest"), [(1, LONGEST_REST), (3, 3 * LONGEST_REST), (1_000, 60.0)])
+def test_no_rest_is_longer_whatever_it_is_for(clock: Clock, workers: int, longest: float) -> None:
     rest = Cooldown(clock)
     for _ in range(2):
-        rest.begin(1_000.0, sharers)
+        rest.begin(1_000.0, workers)
     clock.seconds += longest - 0.1
     assert not rest.over
     clock.seconds += 0.2

@@ -61,11 +61,11 @@ class Cooldown:
     def end(self) -> None:
         self._end = float("-inf")
 
-    def begin(self, spent: float, sharers: int = 1) -> None:
-        """After ``spent`` seconds, which each of so many ``sharers`` spends as often."""
+    def begin(self, spent: float, workers: int = 1) -> None:
+        """After ``spent`` seconds, which each of the ``workers`` spends as often."""
         charged, self._spent = max(0.0, min(spent, self._spent)), spent
-        longest = min(LONGEST_REST * sharers, _LONGEST_REST_OF_ONE)
-        self._end = self._now() + min(charged * sharers / SHARE, longest)
+        longest = min(LONGEST_REST * workers, _LONGEST_REST_OF_ONE)
+        self._end = self._now() + min(charged * workers / SHARE, longest)
 
 
 class ScanCost:
@@ -87,7 +87,7 @@ class ScanCost:
         self._cheap_look = False
         self._long_looks = 0
         self._trial = Cooldown(now)
-        self._sharers = 1
+        self._workers = 1
 
     @property
     def at_head(self) -> bool:
@@ -110,7 +110,7 @@ class ScanCost:
             self._cheap_look = False
             self.expensive = self._is_expensive()
             if self.expensive and self._marked:
-                self._trial.begin(select - self._marked[1], self._sharers)
+                self._trial.begin(select - self._marked[1], self._workers)
 
     def went_on(self, jobs: int) -> None:
         """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may
@@ -125,12 +125,12 @@ class ScanCost:
             self._marked = (jobs, select)
             self.expensive = self.expensive or self._is_expensive()
 
-    def looked(self, seconds: float, trifle: float, sharers: int = 1) -> None:
-        """A probe of the heads took so many seconds, and a count of the workers ``trifle``. So many ``sharers`` probe
-        as well."""
-        self._sharers = sharers
-        self._cheap_look = seconds <= _SHORT_WALK * trifle
-        self._long_looks = self._long_looks + 1 if seconds > max(LONG_LOOK, 2 * _SHORT_WALK * trifle) else 0
+    def looked(self, seconds: float, counting: float, workers: int = 1) -> None:
+        """A probe of the heads took ``seconds``, and a count of the workers ``counting`` seconds. ``workers`` is how
+        many of them probe."""
+        self._workers = workers
+        self._cheap_look = seconds <= _SHORT_WALK * counting
+        self._long_looks = self._long_looks + 1 if seconds > max(LONG_LOOK, 2 * _SHORT_WALK * counting) else 0
         # A worker that finds nothing to claim has only its probes to learn from.
         self.expensive |= self._long_looks >= _LONG_LOOKS
 
