@@ -59,6 +59,12 @@ class InnoDBServer(LocalServer):
         ]
 
     def place(self) -> list[str]:
-        """The options that say where its data is, and as whom it runs."""
+        """The options that say where its files are, and as whom it runs.
+
+        A MariaDB that starts removes every temporary table from the directory where it will make its own. Two servers
+        with one directory would take each other's: the one that misses its table crashes.
+        """
+        temporary = self.directory / "tmp"
+        temporary.mkdir(exist_ok=True)
         user = ["--user=root"] if os.geteuid() == 0 else []  # else both refuse to run as root
-        return [f"--datadir={self.data}", *user]
+        return [f"--datadir={self.data}", f"--tmpdir={temporary}", *user]

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.servers import LocalServer, Redis, Server, ServerFailedError, databases, find, summary
 from tests.servers.ping import ping
 from tests.servers.process import free_port
-from tests.servers.sql import engine
+from tests.servers.sql import connection, engine
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,6 +72,11 @@ async def test_a_database_server_of_our_own_is_durable(local_database: LocalServ
         "max_connections": 300,
     }
     assert {name: await ask(local_database.url, f"SELECT @@{name}") for name in wanted} == wanted
+
+
+def test_temporary_tables_of_two_database_servers_never_meet(local_database: LocalServer) -> None:
+    with connection(local_database.url) as database:
+        assert database.scalar(text("SELECT @@tmpdir")) == str(local_database.directory / "tmp")
 
 
 # --- a database for each test
