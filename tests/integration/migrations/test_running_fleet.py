@@ -123,7 +123,11 @@ async def test_no_job_is_lost_or_fails_or_runs_twice(before: Release, fleet: Fle
             all(len(run_by(fleet.oracle, each, runs)) > SOME for each in (worker_before, worker))
             and all(len(each.commits()) > count + SOME for each, count in zip(applications, counts, strict=True))
         ),
-        lambda: f"all of them to go on: {fleet.oracle.runs()[-5:]} {worker_before.other[-5:]} {worker.other[-5:]}",
+        lambda: (
+            f"all of them to go on: they ran {len(run_by(fleet.oracle, worker_before, runs))} and "
+            f"{len(run_by(fleet.oracle, worker, runs))}, committed {[len(each.commits()) for each in applications]} after {counts}; the workers said "
+            f"{worker_before.events[-10:]} {worker_before.other[-5:]} and {worker.events[-10:]} {worker.other[-5:]}"
+        ),
     )
     for application in applications:
         await application.ended()
