@@ -23,6 +23,8 @@ from tests.support.orders import async_engine
 from tests.support.recorded_jobs import note
 
 _PAUSE_SECONDS = 0.01
+_JOB_SECONDS = 0.1
+"""Too long for one worker alone: the idle one of two would look ever more rarely, and find nothing for a long time."""
 
 
 def is_retried(number: int) -> bool:
@@ -40,6 +42,7 @@ class Numbered(Job):
         note("begin", self, error=outbox.__file__)
         if is_retried(self.number) and self.context.attempt == 1:
             raise ValueError("the first attempt fails")
+        await asyncio.sleep(_JOB_SECONDS)
         note("end", self)
 
 

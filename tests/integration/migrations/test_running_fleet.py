@@ -125,8 +125,9 @@ async def test_no_job_is_lost_or_fails_or_runs_twice(before: Release, fleet: Fle
         ),
         lambda: (
             f"all of them to go on: they ran {len(run_by(fleet.oracle, worker_before, runs))} and "
-            f"{len(run_by(fleet.oracle, worker, runs))}, committed {[len(each.commits()) for each in applications]} after {counts}; the workers said "
-            f"{worker_before.events[-10:]} {worker_before.other[-5:]} and {worker.events[-10:]} {worker.other[-5:]}"
+            f"{len(run_by(fleet.oracle, worker, runs))}, {[len(each.commits()) for each in applications]} were "
+            f"committed after {counts}; the workers said {worker_before.events[-10:]} {worker_before.other[-5:]} "
+            f"and {worker.events[-10:]} {worker.other[-5:]}"
         ),
     )
     for application in applications:
