@@ -16,6 +16,8 @@ from outbox.job import Job
 from outbox.job_definition import other_handler
 from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
 from outbox.payload import dump, load
+from outbox.policies.base import Declaration
+from outbox.policies.declarations import declarations
 
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
@@ -36,6 +38,8 @@ class Headers(BaseModel):
     """On such a row: seconds after its INSERT until which the job waits on the other connection."""
     relayed_until: AwareDatetime | None = None
     """The same as an absolute time."""
+    policies: int | None = None
+    """Of a job on another connection than the database: the bits of its policies."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,6 +90,8 @@ class Envelope(NamedTuple):
     headers: str = "{}"
     delay: float = 0.0
     available_at: datetime | None = None
+    policies: int | None = None
+    """Bits of `Policies`; None for a job without any."""
 
 
 def serialize(job: Job, options: JobOptions = NO_OPTIONS, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT) -> Envelope:
@@ -105,20 +111,27 @@ def serialize_many(
         InvalidJob: a field does not validate, cannot be serialised, or would not survive a JSON column.
         PayloadTooLarge: the payload is larger than the limit.
     """
-    queue, priority, headers = options.queue, options.priority, headers_of(options)
+    queue, priority, plain_headers = options.queue, options.priority, headers_of(options)
+    headers = plain_headers
     delay, available_at = _delay(options)
+    policies: int | None = None
     known: type | None = None
+    declared: Sequence[Declaration] = ()
     envelopes: list[Envelope] = []
     for job_id, job in zip(new_job_ids(len(jobs)), jobs, strict=True):
         if type(job) is not known:
             _check_kind(job)
             known = type(job)
+            declared = declarations(known, options)
+            headers, policies = plain_headers, None
         payload = dump(job)
         if len(payload) > payload_limit:
             raise PayloadTooLarge(
                 f"{job.name}: the payload is {len(payload):,} bytes, the limit {payload_limit:,}: store the "
                 "data elsewhere and dispatch its key, or raise OUTBOX_PAYLOAD_LIMIT"
             )
+        if declared:
+            headers, policies = _declared(declared, options, job, payload)
         envelopes.append(
             Envelope(
                 job_id,
@@ -129,9 +142,16 @@ def serialize_many(
                 headers,
                 delay,
                 available_at,
+                policies,
             )
         )
     return envelopes
+
+
+def _declared(declared: Sequence[Declaration], options: JobOptions, job: Job, payload: bytes) -> tuple[str, int | None]:
+    """The headers and the bits of a job with policies."""
+    values = {each.header: each.value(job, payload) for each in declared}
+    return Headers(options=options).model_copy(update=values).dump(), sum(each.policy for each in declared)
 
 
 def headers_of(options: JobOptions) -> str:

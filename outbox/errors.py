@@ -11,6 +11,7 @@
     │   ├── InvalidJob                a field does not validate, or would not reach a worker as it is
     │   ├── InvalidOption             an option is of a wrong type, or out of its range
     │   ├── PayloadTooLarge           the serialised job is over the limit
+    │   ├── DuplicateJob              a unique job of the same key waits, or has the key
     │   └── SessionUnusable           the session cannot carry a job
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
     │   ├── UnknownJob                no registered class has the row's name
@@ -24,6 +25,11 @@
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class OutboxError(Exception):
@@ -60,6 +66,14 @@ class InvalidOption(DispatchError):
 
 class PayloadTooLarge(DispatchError):
     """The serialised job is larger than ``OUTBOX_PAYLOAD_LIMIT`` bytes."""
+
+
+class DuplicateJob(DispatchError):
+    """Another job has the key of this unique one: ``job_id`` is its id. Nothing was written."""
+
+    def __init__(self, message: str, job_id: UUID | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class SessionUnusable(DispatchError):

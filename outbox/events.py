@@ -70,6 +70,13 @@ class JobCancelled(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class JobSkipped(JobEvent):
+    """A policy removed a due job before it ran. ``attempt`` is that which would have begun."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverdue(JobEvent):
     """A handler was told to stop and did not; its slot stays taken until it returns."""
 

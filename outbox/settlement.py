@@ -31,6 +31,10 @@ class Outcome(StrEnum):
     SNOOZED = "snoozed"
     CANCELLED = "cancelled"
     DEFERRED = "deferred"
+    FORGOTTEN = "forgotten"
+    """An operator removed the failed job for good. No settlement has it."""
+    SKIPPED = "skipped"
+    """A policy removed the job before it ran. No settlement has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,19 @@ class InsertJobs(NamedTuple):
     envelopes: tuple[Envelope, ...]
 
 
-Effect = InsertJobs
+class LeavePolicies(NamedTuple):
+    """The attempt at a job with policies ends."""
+
+    job_id: JobId
+    policies: int
+    """Bits of `Policies`."""
+    headers: str
+    outcome: Outcome
+    delay: float = 0.0
+    """Seconds until the job may be claimed again, if it is put back."""
+
+
+Effect = InsertJobs | LeavePolicies
 """What the transaction of a settlement writes besides the end of the attempt. Each driver has a registry that says how
 each kind is written."""
 
@@ -99,6 +115,11 @@ class Settlement(NamedTuple):
         if not self.effects:
             return ()
         return [job for effect in self.effects if isinstance(effect, InsertJobs) for job in effect.envelopes]
+
+    def leaving(self, policies: int, headers: str) -> Settlement:
+        """The same for a job with ``policies``, which learn of it in the same transaction."""
+        effect = LeavePolicies(self.fence.job_id, policies, headers, self.outcome, self.delay)
+        return self._replace(effects=(*self.effects, effect))
 
     @classmethod
     def completed(cls, fence: Fence, effects: tuple[Effect, ...] = ()) -> Settlement:

@@ -119,7 +119,9 @@ def _check_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStat
     waiting = f", the first for {age(max(waits))}" if waits else ""
     delayed, reserved = sum(queue.delayed for queue in counts), sum(queue.reserved for queue in counts)
     retrying = sum(queue.retrying for queue in counts)
+    parked = sum(queue.parked for queue in counts)
     waits_for = f"{delayed:,} delayed, {retrying:,} retrying, {reserved:,} reserved"
+    waits_for += f", {parked:,} parked" if parked else ""
     yield Finding.info(name, f"{ready:,} ready{waiting}; {waits_for}")
     if failed:
         yield Finding.warning(

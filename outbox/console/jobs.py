@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -14,7 +15,7 @@ from outbox.console.formatting import age, ago, block, due, indented_json, queue
 from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
-from outbox.drivers.base import Driver, JobState, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.base import Driver, JobState, PolicyStore, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.errors import InvalidOption, JobNotFound
 from outbox.ids import JobId
@@ -118,19 +119,21 @@ async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
 async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) -> bool:
     async def read(
         driver: Driver,
-    ) -> tuple[StoredJob | None, list[WorkerStatus], datetime] | None:
+    ) -> tuple[StoredJob | None, list[WorkerStatus], datetime, list[str]] | None:
         if driver.name != connection:
             return None
-        return await driver.get(job_id), await driver.workers(), await driver.now()
+        job = await driver.get(job_id)
+        told = await driver.explain(job) if job is not None and isinstance(driver, PolicyStore) else []
+        return job, await driver.workers(), await driver.now(), told
 
     live = (await stores.ask(read)).get(connection)
     if live is not None and live[0] is not None:
-        job, workers, now = live[0], live[1], live[2]
+        job, workers, now, told = live[0], live[1], live[2], live[3]
         run = next(((worker, each) for worker in workers for each in worker.jobs if each.id == job_id), None)
         if output.as_json:
-            output.document(stores.document(job=_document(connection, job, run, now)))
+            output.document(stores.document(job=_document(connection, job, run, now) | {"policies": told}))
         else:
-            output.print(_described(connection, job, run, now))
+            output.print(_described(connection, job, run, now, told))
         return True
 
     failed = (await stores.ask(lambda driver: driver.get_failed(job_id))).get(connection)
@@ -155,13 +158,15 @@ def _since(job: StoredJob) -> datetime | None:
         JobState.DELAYED: job.created_at,
         JobState.RETRYING: job.last_error_at,
         JobState.RESERVED: None,
+        JobState.PARKED: None,
     }[job.state]
 
 
 def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -> json_views.Document:
     document = json_views.live_job(connection, job)
     document["since"] = json_views.timestamp(_since(job))
-    document["due_seconds"] = round((job.available_at - now).total_seconds(), 3)
+    parked = job.state is JobState.PARKED
+    document["due_seconds"] = None if parked else round((job.available_at - now).total_seconds(), 3)
     document["worker"] = None
     if run is not None:
         worker, running = run
@@ -174,7 +179,7 @@ def _document(connection: str, job: StoredJob, run: Run | None, now: datetime) -
     return document
 
 
-def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) -> str:
+def _described(connection: str, job: StoredJob, run: Run | None, now: datetime, told: Sequence[str]) -> str:
     since = _since(job)
     facts = {
         "job": job.name,
@@ -187,7 +192,7 @@ def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) 
     if job.state is JobState.RESERVED and job.reserved_until is not None:
         facts["lease"] = f"until {_timestamp(job.reserved_until)}, {due(job.reserved_until, now)}"
         facts["worker"] = "not known yet: workers report their jobs with each heartbeat, every few seconds"
-    else:
+    elif job.state is not JobState.PARKED:
         facts["due"] = f"{_timestamp(job.available_at)}, {due(job.available_at, now)}"
     if run is not None:
         worker, running = run
@@ -195,6 +200,8 @@ def _described(connection: str, job: StoredJob, run: Run | None, now: datetime) 
         facts["worker"] = f"{worker.name}, {where}, running for {age(running.seconds + worker.seen)}"
     if job.last_error is not None and job.last_error_at is not None:
         facts["last error"] = f"{job.last_error} ({ago(job.last_error_at, now)})"
+    if told:
+        facts["policies"] = "\n".join(told)
     lines = [f"Job {job.id}", *(f"  {name:<11} {block(value)}" for name, value in facts.items())]
     lines += ["", "Payload", block(indented_json(job.payload))]
     if job.headers.strip() not in {"", "{}"}:

@@ -78,6 +78,7 @@ def queue(connection: str, counts: QueueCounts) -> Document:
         "delayed": counts.delayed,
         "retrying": counts.retrying,
         "reserved": counts.reserved,
+        "parked": counts.parked,
         "failed": counts.failed,
         "oldest_seconds": None if counts.oldest is None else round(counts.oldest, 3),
         "paused": counts.paused,

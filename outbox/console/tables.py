@@ -7,7 +7,7 @@ from datetime import datetime
 
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
-from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.base import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.filters import FailedGroup
 
 SILENT_SECONDS = 60.0
@@ -92,7 +92,7 @@ def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool
             queue_name(job.queue),
             job.name,
             str(job.attempts),
-            due(job.available_at, now),
+            "" if job.state is JobState.PARKED else due(job.available_at, now),
             job.last_error or "",
             job.payload,
         )
@@ -103,6 +103,7 @@ def queues(
     counts: Sequence[tuple[str, QueueCounts]], long: Collection[tuple[str, str]] = (), *, several: bool = False
 ) -> FittingTable:
     """Pairs of a connection and a queue. Those in ``long`` are marked."""
+    parked = any(queue.parked for _, queue in counts)
     table = _table(
         several,
         Column("Queue", 0, whole=False),
@@ -110,6 +111,7 @@ def queues(
         Column("Delayed", 6, number=True),
         Column("Retrying", 4, number=True),
         Column("Reserved", 5, number=True),
+        *([Column("Parked", 4, number=True)] if parked else []),
         Column("Failed", 1, number=True),
         Column("Oldest", 2, number=True),
         Column("State", 3),
@@ -124,6 +126,7 @@ def queues(
             f"{queue.delayed:,}",
             f"{queue.retrying:,}",
             f"{queue.reserved:,}",
+            *([f"{queue.parked:,}"] if parked else []),
             f"{queue.failed:,}",
             "" if queue.oldest is None else age(queue.oldest),
             ", ".join(states),

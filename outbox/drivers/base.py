@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.envelope import Envelope
+from outbox.events import Event
 from outbox.ids import JobId
 from outbox.settlement import Failure, Fence, Settlement
 
@@ -33,6 +34,8 @@ class Claim(NamedTuple):
     """Whether an earlier claim ended without being settled: its worker died, or froze past the lease."""
     deadline: float
     """When the lease ends at the latest, on this process's `outbox.clock`: measured from before the claim was sent."""
+    policies: int | None = None
+    """Bits of `Policies`; None for a job without any, and then nothing more is asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,29 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyNews:
+    """What policies did in a transaction that has been committed."""
+
+    queues: frozenset[str] = frozenset()
+    """Queues in which they made jobs claimable."""
+    events: tuple[Event, ...] = ()
+    """What operators must know."""
+
+    def __add__(self, other: PolicyNews) -> PolicyNews:
+        return PolicyNews(self.queues | other.queues, self.events + other.events)
+
+    def __bool__(self) -> bool:
+        return bool(self.queues or self.events)
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """``accepted`` were written; ``stale`` changed nothing, because their token is no longer the current one."""
 
     accepted: tuple[Settlement, ...]
     stale: tuple[Settlement, ...]
+    news: PolicyNews = PolicyNews()
+    """What policies made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,8 @@ class JobState(StrEnum):
     RETRYING = "retrying"
     """It waits for its next attempt after one that failed."""
     RESERVED = "reserved"
+    PARKED = "parked"
+    """A policy keeps it from being claimed until something else has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +122,8 @@ class StoredJob:
     last_error: str | None = None
     """``type: message`` of the last attempt that failed and was to be repeated, at most 1,000 characters."""
     last_error_at: datetime | None = None
+    policies: int | None = None
+    """Bits of its policies; None for a job without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +138,8 @@ class FailedJob:
     attempts: int
     failure: Failure
     failed_at: datetime
+    policies: int | None = None
+    """Bits of its policies; None for a job without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +155,7 @@ class QueueCounts:
     oldest: float | None
     paused: bool
     retrying: int = 0
+    parked: int = 0
 
 
 class RunningJob(NamedTuple):
@@ -227,6 +255,22 @@ class RelaySource(JobClaims, Protocol):
 
     async def check(self) -> None:
         """As that of `Driver`."""
+
+
+@runtime_checkable
+class PolicyStore(Protocol):
+    """A store that decides about jobs with policies."""
+
+    on_policy_news: Callable[[PolicyNews], None]
+    """Called when policies have made jobs claimable, or report something, through another verb than `settle`. It must
+    be quick, and raises nothing."""
+
+    async def policy_upkeep(self) -> float | None:
+        """Repair what crashes have left in the rows of policies, and do what they do by time. Seconds until it is to be
+        called again; None at the usual interval."""
+
+    async def explain(self, job: StoredJob) -> list[str]:
+        """Lines that tell an operator what its policies do with a live job."""
 
 
 @runtime_checkable

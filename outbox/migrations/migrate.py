@@ -8,13 +8,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Table, select, true
 
 from outbox.drivers.database.ddl import check_version, downgrade_changes, upgrade_changes
-from outbox.drivers.database.tables import metadata
+from outbox.drivers.database.tables import SEEDS, metadata
 from outbox.drivers.database.versions import Element, Kind, TableState, elements_of, listed
 from outbox.errors import MigrationError
 from outbox.migrations.online import Operations, apply
 
-_REWRITTEN = "queue_workers"
-"""Workers write all that is in it with every heartbeat."""
+_WRITTEN_ANEW = {"queue_workers", *SEEDS}
+"""Workers write all of their rows with every heartbeat, and an upgrade those that tables are made with."""
 
 
 def version_of(connection: Connection) -> int:
@@ -106,7 +106,8 @@ def _stored(surplus: Collection[Element]) -> Iterator[Element]:
     tables = {element.table for element in surplus if element.kind is Kind.TABLE}
     for element in sorted(surplus):
         goes_with_table = element.kind is not Kind.TABLE and element.table in tables
-        if element.table != _REWRITTEN and element.kind is not Kind.INDEX and not goes_with_table:
+        holds = element.kind in {Kind.TABLE, Kind.COLUMN} and not goes_with_table
+        if holds and element.table not in _WRITTEN_ANEW:
             yield element
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from outbox import clock
-from outbox.drivers.base import Settled
+from outbox.drivers.base import PolicyNews, Settled
 from outbox.errors import BackendUnavailable
 from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
 from outbox.middleware.interruption import Interruption
@@ -47,6 +47,7 @@ class Completer(BackgroundLoop):
         *,
         lease: float,
         on_accepted: Callable[[Attempt], None],
+        on_policy_news: Callable[[PolicyNews], None] = lambda _: None,
     ) -> None:
         super().__init__()
         self._store = store
@@ -55,6 +56,7 @@ class Completer(BackgroundLoop):
         self._events = events
         self._lease = lease
         self._on_accepted = on_accepted
+        self._on_policy_news = on_policy_news
         self._pending: deque[Attempt] = deque()
         self._writing = 0
         self._wanted = asyncio.Event()
@@ -215,6 +217,8 @@ class Completer(BackgroundLoop):
             self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
         for attempt in accepted:
             self._on_accepted(attempt)
+        if settled.news:
+            self._on_policy_news(settled.news)
 
     def _refused(self, attempt: Attempt, error: Exception) -> None:
         self._in_flight.discard([attempt])

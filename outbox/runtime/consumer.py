@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import Driver
+from outbox.drivers.base import Driver, PolicyNews, PolicyStore
 from outbox.events import Events, JobCancelled, LeaseLost
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
@@ -58,8 +59,12 @@ class Consumer:
         on_empty: Callable[[Consumer], None],
         on_job_end: Callable[[Attempt], None] = lambda _: None,
         pause: PauseRequest | None = None,
+        on_policy_news: Callable[[str, PolicyNews], None] = lambda *_: None,
     ) -> None:
         self.connection = driver.name
+        report = partial(on_policy_news, driver.name)
+        if isinstance(driver, PolicyStore):
+            driver.on_policy_news = report
         self.store = StoreClient(driver, options, wakeups, on_end=self._ended, run=stores.call)
         self.in_flight = self.store.in_flight
         self.availability = Availability(driver.name, events)
@@ -77,7 +82,12 @@ class Consumer:
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._running: set[Attempt] = set()
         self.completer = Completer(
-            self.store, self.availability, events, lease=options.lease, on_accepted=self._accepted
+            self.store,
+            self.availability,
+            events,
+            lease=options.lease,
+            on_accepted=self._accepted,
+            on_policy_news=report,
         )
         self.claimer = Claimer(
             options,
@@ -180,7 +190,7 @@ class Consumer:
         elif settlement.outcome in _PUT_BACK and settlement.delay < self._options.sleep:
             # The claimer may be asleep for longer than that.
             asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
-        elif settlement.effects:
+        elif settlement.inserted:
             self.wakeups.wake()
         if self._options.stop_when_empty and not self.in_flight:
             # That may have been the last one.

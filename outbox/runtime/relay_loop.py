@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from outbox import clock
 from outbox.connections import open_relay_source, open_relay_target, relayed_connections
+from outbox.drivers.base import PolicyStore
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events
 from outbox.relay.relay import Relay
@@ -46,6 +47,8 @@ class RelayLoop(BackgroundLoop):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self.queue = self._relay.queue
+        self.policies: PolicyStore = self._source
+        """The policies of the jobs that it moves."""
         self.description = f"relay to {connection}, from {self._source.description}"
 
     async def run(self) -> None:

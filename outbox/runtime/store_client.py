@@ -106,7 +106,7 @@ class StoreClient:
         """Whether the queues of this worker hold no job."""
         counts = await self.run(self.driver.counts)
         here = [each for each in counts if each.queue in self._options.queue]
-        return not any(each.ready or each.delayed or each.retrying or each.reserved for each in here)
+        return not any(each.ready or each.delayed or each.retrying or each.reserved or each.parked for each in here)
 
     def _jobs_are_short(self) -> bool:
         lasting = self.in_flight.held_since(clock.now() - SHORT_SECONDS)

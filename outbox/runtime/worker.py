@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Driver, RelayTarget, WorkerStatus
+from outbox.drivers.base import Driver, PolicyStore, RelayTarget, WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import (
     Events,
@@ -37,6 +37,7 @@ from outbox.runtime.heartbeat import Heartbeat, running_jobs
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
+from outbox.runtime.policy_upkeep import PolicyReporter, PolicyUpkeep
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
 from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit
@@ -51,7 +52,7 @@ from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.unreadable_rows import UnreadableRows
 from outbox.runtime.wakeup_service import WakeupService
-from outbox.settings import WorkerOptions
+from outbox.settings import DATABASE, WorkerOptions
 from outbox.settlement import Failure
 from outbox.wakeups.polling import Polling
 from outbox.wakeups.selector import WakeupSelector
@@ -117,6 +118,7 @@ class Worker:
         stop_when_empty = StopWhenEmpty(
             len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop
         )
+        report = PolicyReporter(events, {relay.connection: relay.wake for relay in relays})
         executor = Executor(options, self._threads, events)
         isolation = Isolation()
         self._consumers = [
@@ -136,6 +138,7 @@ class Worker:
                 on_empty=lambda consumer: stop_when_empty.found(consumer.connection),
                 on_job_end=process.job_ended if process is not None else lambda _: None,
                 pause=self.pause,
+                on_policy_news=report,
             )
             for driver in drivers
         ]
@@ -147,6 +150,7 @@ class Worker:
         )
         for relay in relays:
             relay.alone = not drivers
+            relay.policies.on_policy_news = partial(report, DATABASE)
             for driver in drivers:
                 if driver.name == relay.connection and isinstance(driver, RelayTarget):
                     driver.on_relayed_end = relay.wake
@@ -226,9 +230,18 @@ class Worker:
         )
         return [
             *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
+            *self._upkeep(),
             *self._relays,
             watchdog,
         ]
+
+    def _upkeep(self) -> list[BackgroundLoop]:
+        """For the policies of each database that this worker drains, or relays from."""
+        found = [upkeep for consumer in self._consumers if (upkeep := _upkeep_of(consumer)) is not None]
+        if not found and self._relays:
+            relay = self._relays[0]
+            found.append(PolicyUpkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
+        return [*found]
 
     def _heartbeat(self, consumer: Consumer) -> list[BackgroundLoop]:
         lease = self._options.lease
@@ -359,3 +372,10 @@ class Worker:
                 None if error is None else Failure.of(error),
             )
         )
+
+
+def _upkeep_of(consumer: Consumer) -> PolicyUpkeep | None:
+    store = consumer.store.driver
+    if not isinstance(store, PolicyStore):
+        return None
+    return PolicyUpkeep(store, ready=lambda: consumer.store.checked, idle_workers=lambda: consumer.claimer.idle_workers)

@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, MetaData, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database.tables import SEEDS
 from tests.servers.server import Server
 from tests.servers.sql import connection, engine
 
@@ -67,7 +68,8 @@ def create_tables(url: str, metadata: MetaData) -> None:
 
 
 def restore(url: str, metadata: MetaData) -> None:
-    """Empty the tables of `metadata`, and drop every other: as right after `create_tables`, and quicker.
+    """Empty the tables of `metadata`, and drop every other: as right after `create_tables`, and quicker. Tables that
+    are made with rows keep them.
 
     DELETE, because TRUNCATE makes a file anew for every table, empty or not. If a test has altered a table, all tables
     are created anew.
@@ -83,6 +85,8 @@ def restore(url: str, metadata: MetaData) -> None:
             altered = _definitions(database, among=metadata) != _created[url]
             for table in inspect(database).get_table_names():
                 keep = table in metadata.tables and not altered
+                if keep and table in SEEDS:
+                    continue
                 database.execute(text(f"DELETE FROM `{table}`" if keep else f"DROP TABLE `{table}`"))
             if altered:
                 metadata.create_all(database)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Dialect, Index, MetaData, Table, make_url
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
 
+from outbox.drivers.database.tables import SEEDS
 from outbox.drivers.database.versions import (
     LATEST,
     Element,
@@ -68,6 +69,7 @@ def upgrade_changes(dialect: Dialect, found: Collection[Element], version: int) 
     for table in tables_of(version):
         if Element(table.name, Kind.TABLE, table.name) in missing:
             yield from _create(dialect, table, version)
+            yield from _seed(table, missing)
             continue
         columns = [each for each in table.columns if Element(table.name, Kind.COLUMN, each.name) in missing]
         if foreign := {column.name for column in columns} - added_columns(table):
@@ -78,6 +80,12 @@ def upgrade_changes(dialect: Dialect, found: Collection[Element], version: int) 
             if Element(table.name, Kind.INDEX, str(index.name)) in missing:
                 in_place = "" if dialect.name == "sqlite" else f" {_IN_PLACE.replace(',', '')}"
                 yield Change(f"{_text(dialect, CreateIndex(index))}{in_place}")
+        yield from _seed(table, missing)
+
+
+def _seed(table: Table, missing: Collection[Element]) -> Iterator[Change]:
+    if Element(table.name, Kind.ROWS, table.name) in missing:
+        yield Change(SEEDS[table.name])
 
 
 def downgrade_changes(dialect: Dialect, found: Collection[Element], version: int) -> Iterator[Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import false
@@ -15,6 +15,7 @@ from outbox.drivers.base import (
     HealthIssue,
     Lease,
     NextDue,
+    PolicyNews,
     QueueCounts,
     Settled,
     StoredJob,
@@ -34,6 +35,7 @@ from outbox.drivers.database.operations import (
     inspection,
     job_pages,
     outdated_tables,
+    policies,
 )
 from outbox.drivers.database.operations import workers as workers_module
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -130,6 +132,20 @@ class DatabaseDriver:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settle_module.settle(self._database, self.name, settlements)
+
+    @property
+    def on_policy_news(self) -> Callable[[PolicyNews], None]:
+        return self._database.on_policy_news
+
+    @on_policy_news.setter
+    def on_policy_news(self, hear: Callable[[PolicyNews], None]) -> None:
+        self._database.on_policy_news = hear
+
+    async def policy_upkeep(self) -> float | None:
+        return await policies.upkeep(self._database)
+
+    async def explain(self, job: StoredJob) -> list[str]:
+        return await policies.explain(self._database, job)
 
     async def fail_unreadable(self) -> int:
         return await unreadable.fail_unreadable(self._database, self.name)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BINARY,
     JSON,
     Column,
+    Connection,
     DateTime,
     Index,
     Integer,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
@@ -32,6 +34,9 @@ from sqlalchemy.types import TypeEngine
 from outbox.settlement import SUMMARY_LIMIT
 
 metadata = MetaData()
+
+PARKED = "9999-12-31 00:00:00.000000"
+"""``available_at`` of a job that a policy has parked: no claim reaches it until the policy gives it a time."""
 
 CLAIM_INDEX = "queue_jobs_claim"
 
@@ -106,6 +111,8 @@ jobs = Table(
     # In no index: a failed attempt writes them, and nothing looks for them.
     Column("last_error", _summary()),
     Column("last_error_at", _timestamp()),
+    # Bits of `Policies`. An INSERT names it only for jobs that have one.
+    Column("policies", _small(), info=_CLAIM),
     Index(CLAIM_INDEX, "queue", "priority", "available_at"),
     **_INNODB,
 )
@@ -123,6 +130,7 @@ failed_jobs = Table(
     Column("attempts", _small(), nullable=False),
     Column("exception", JSON(), nullable=False),
     Column("failed_at", _timestamp(), nullable=False),
+    Column("policies", _small()),
     Index("queue_failed_jobs_failed_at", "failed_at"),
     Index("queue_failed_jobs_queue", "queue", "failed_at"),
     **_INNODB,
@@ -163,3 +171,33 @@ pauses = Table(
     Column("paused_at", _timestamp(), nullable=False),
     **_INNODB,
 )
+
+LOCK_SLOTS = 4_096
+
+lock_slots = Table(
+    "queue_lock_slots",
+    metadata,
+    Column("slot", _small(), primary_key=True, autoincrement=False),
+    **_INNODB,
+)
+"""Rows that dispatches lock in place of the gaps between keys. The migration writes them; they never change."""
+
+SEEDS = {
+    lock_slots.name: (
+        f"INSERT INTO {lock_slots.name} (slot) "
+        "WITH digits AS (SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 "
+        "UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9 "
+        "UNION ALL SELECT 10 UNION ALL SELECT 11 UNION ALL SELECT 12 UNION ALL SELECT 13 UNION ALL SELECT 14 "
+        "UNION ALL SELECT 15) "
+        "SELECT high.d * 256 + middle.d * 16 + low.d FROM digits AS high, digits AS middle, digits AS low "
+        f"WHERE high.d * 256 + middle.d * 16 + low.d NOT IN (SELECT slot FROM {lock_slots.name})"
+    )
+}
+"""INSERTs of the rows that tables are made with. Each adds what is missing."""
+
+
+def _seed(table: Table, connection: Connection, **_: Any) -> None:
+    connection.exec_driver_sql(SEEDS[table.name])
+
+
+event.listen(lock_slots, "after_create", _seed)

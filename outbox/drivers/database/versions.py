@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Table, inspect
+from sqlalchemy import Column, Connection, Table, func, inspect, select
 
-from outbox.drivers.database.tables import metadata
+from outbox.drivers.database.tables import LOCK_SLOTS, metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,18 @@ class Version:
 
     tables: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Tables that are made with rows, and how many: `tables.SEEDS` has the INSERT."""
 
 
 VERSIONS = (
     Version(tables=("queue_failed_jobs", "queue_jobs", "queue_pauses", "queue_workers")),
     Version(columns={"queue_jobs": ("last_error", "last_error_at"), "queue_workers": ("running_jobs",)}),
+    Version(
+        tables=("queue_lock_slots",),
+        columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
+        rows={"queue_lock_slots": LOCK_SLOTS},
+    ),
 )
 LATEST = len(VERSIONS)
 
@@ -40,6 +47,12 @@ class Kind(StrEnum):
     TABLE = "table"
     COLUMN = "column"
     INDEX = "index"
+    ROWS = "rows"
+    """The rows that the table is made with, all of them."""
+
+
+_OPTIONAL = {Kind.INDEX, Kind.ROWS}
+"""What tables of a version may lack: an application may have made them by autogenerate."""
 
 
 class Element(NamedTuple):
@@ -67,7 +80,7 @@ def added_columns(table: Table) -> set[str]:
 
 def elements_of(version: int) -> frozenset[Element]:
     """All elements that there are in ``version``, from 0, which has none, to `LATEST`."""
-    return frozenset(
+    structure = {
         element
         for table in tables_of(version)
         for element in _elements(
@@ -75,7 +88,12 @@ def elements_of(version: int) -> frozenset[Element]:
             (column.name for column in columns_of(table, version)),
             (str(index.name) for index in table.indexes),
         )
-    )
+    }
+    return frozenset(structure | {Element(name, Kind.ROWS, name) for name in _rows_of(version)})
+
+
+def _rows_of(version: int) -> dict[str, int]:
+    return {name: count for each in VERSIONS[:version] for name, count in each.rows.items()}
 
 
 def _elements(table: str, columns: Iterable[str], indexes: Iterable[str]) -> Iterable[Element]:
@@ -95,7 +113,7 @@ class TableState:
         """Needs the right to read the tables, and nothing else."""
         inspector = inspect(connection)
         present = set(inspector.get_table_names())
-        found = (
+        found = {
             element
             for name in metadata.tables
             if name in present
@@ -104,14 +122,18 @@ class TableState:
                 (column["name"] for column in inspector.get_columns(name)),
                 (str(index["name"]) for index in inspector.get_indexes(name)),
             )
-        )
+        }
+        for name, count in _rows_of(LATEST).items():
+            if name in present:
+                rows = connection.scalar(select(func.count()).select_from(metadata.tables[name]))
+                found |= {Element(name, Kind.ROWS, name)} if rows == count else set()
         return cls(frozenset(found))
 
     @property
     def version(self) -> int:
         """The highest version of which all tables and columns are there; 0 without the tables of the first."""
-        kept = {element for element in self.found if element.kind is not Kind.INDEX}
-        complete = (number for number in range(LATEST + 1) if _without_indexes(number) <= kept)
+        kept = {element for element in self.found if element.kind not in _OPTIONAL}
+        complete = (number for number in range(LATEST + 1) if _structure(number) <= kept)
         return max(complete)
 
     @property
@@ -126,15 +148,16 @@ class TableState:
         return frozenset(columns - elements_of(LATEST))
 
 
-def _without_indexes(version: int) -> set[Element]:
-    return {element for element in elements_of(version) if element.kind is not Kind.INDEX}
+def _structure(version: int) -> set[Element]:
+    return {element for element in elements_of(version) if element.kind not in _OPTIONAL}
 
 
 def listed(elements: Iterable[Element]) -> str:
     """For people: ``queue_jobs (last_error, last_error_at), queue_pauses``."""
     names: dict[str, list[str]] = {}
     for element in sorted(elements):
-        names.setdefault(element.table, []).extend([element.name] if element.kind is not Kind.TABLE else [])
+        shown = "its rows" if element.kind is Kind.ROWS else element.name
+        names.setdefault(element.table, []).extend([shown] if element.kind is not Kind.TABLE else [])
     whole = {element.table for element in elements if element.kind is Kind.TABLE}
     return ", ".join(
         table if table in whole or not parts else f"{table} ({', '.join(parts)})" for table, parts in names.items()

@@ -88,6 +88,8 @@ class Attempt:
         if self.ended:
             return
         self.ended = True
+        if settlement is not None and self.claim.policies is not None:
+            settlement = settlement.leaving(self.claim.policies, self.claim.headers)
         self.settlement = settlement
         # It refers back here, and a circle waits for the garbage collector.
         self.call = None

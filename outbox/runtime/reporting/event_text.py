@@ -16,6 +16,7 @@ from outbox.events import (
     JobEvent,
     JobOverdue,
     JobSettled,
+    JobSkipped,
     JobStarted,
     LeaseLost,
     LogLinesDropped,
@@ -106,6 +107,11 @@ def _(event: JobCancelled) -> EventText:
     return EventText(
         Level.NOTICE, "cancelled", f"{_job(event)}: removed by an operator; what it does now changes nothing"
     )
+
+
+@describe.register
+def _(event: JobSkipped) -> EventText:
+    return EventText(Level.NOTICE, "skipped", f"{_job(event)}: {event.reason}; it was removed")
 
 
 @describe.register

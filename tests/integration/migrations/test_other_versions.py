@@ -9,8 +9,8 @@ import pytest
 import outbox
 from outbox import migrations
 from outbox.drivers.database import DatabaseDriver
-from outbox.errors import TablesMissing
-from tests.conformance.jobs import envelope
+from outbox.errors import RequestRefused, TablesMissing
+from tests.conformance.jobs import envelope, envelopes
 from tests.servers import databases
 from tests.support.commands import run
 from tests.support.table_versions import describe, execute, operations, version
@@ -43,6 +43,9 @@ async def test_older_tables_take_jobs_and_are_named_by_every_command(
     """A deploy that has new code before its migration: applications go on dispatching."""
     migrate(database_url, OLDER)
     await driver.insert([envelope()])
+    await driver.insert(envelopes(50))
+    with pytest.raises(RequestRefused, match="alembic upgrade head"):
+        await driver.insert([envelope()._replace(policies=1)])
     starting = DatabaseDriver(database_url)
     with pytest.raises(TablesMissing, match="alembic upgrade head"):
         await starting.check()
@@ -53,7 +56,7 @@ async def test_older_tables_take_jobs_and_are_named_by_every_command(
     assert f"outbox.migrations.upgrade(op, version={migrations.LATEST})" in problem
     server = "sqlite" if backend == "sqlite" else "mysql"
     assert f"`outbox ddl {server} --from {OLDER}`" in problem
-    for command in ("stats", "workers"):
+    for command in ("jobs", "failed"):
         ran = await run(database_url, command)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert "run `alembic upgrade head`" in ran.err
@@ -62,7 +65,19 @@ async def test_older_tables_take_jobs_and_are_named_by_every_command(
 async def test_what_is_missing_is_named(database_url: str) -> None:
     migrate(database_url, 1)
     [problem] = await problems(database_url)
-    assert "lack queue_jobs (last_error, last_error_at), queue_workers (running_jobs)" in problem
+    assert "lack queue_failed_jobs (policies), queue_jobs (last_error, last_error_at, policies), queue_lock" in problem
+    assert "queue_workers (running_jobs)" in problem
+
+
+async def test_rows_that_tables_are_made_with_are_named_and_made(driver: DatabaseDriver, database_url: str) -> None:
+    """Autogenerate makes tables without rows, and an upgrade may be interrupted before them."""
+    migrate(database_url, migrations.LATEST)
+    execute(database_url, "DELETE FROM queue_lock_slots WHERE slot >= 4000")
+    assert version(database_url) == migrations.LATEST
+    [problem] = await problems(database_url)
+    assert "queue_lock_slots lacks its rows" in problem
+    migrate(database_url, migrations.LATEST)
+    assert await problems(database_url) == []
 
 
 async def test_an_upgrade_that_was_interrupted_is_named(database_url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.direct_connections import DirectConnections, W
 from outbox.drivers.database.connection.engine import (
     LEFT_AFTER,
@@ -63,6 +64,8 @@ class Database:
         )
         self.dialect = dialect_for(self.engine.dialect)
         self.unconfirmed = UnconfirmedWrites()
+        self.on_policy_news: Callable[[PolicyNews], None] = lambda _: None
+        """Called after a commit in which policies made jobs claimable, or that they report."""
         self._proven = False
         """Whether something was written. Then this user and these tables were right once, and what is wrong with them
         is an outage."""

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, a
 from outbox.drivers.database.dialects.failed_job_statements import FailedJobStatements
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.database.raw_columns import Selection
-from outbox.drivers.database.tables import FROM_ENVELOPE, jobs
+from outbox.drivers.database.tables import FROM_ENVELOPE, PARKED, jobs
 from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
 
@@ -23,6 +23,8 @@ MICROSECONDS = 1_000_000
 _MAX_ATTEMPTS = 65_535
 
 _from_envelope = attrgetter(*FROM_ENVELOPE)
+_INSERT = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
+_INSERT_GATED = f"{_INSERT[:-1]}, policies)"
 
 Statement = tuple[str, tuple[Any, ...]]
 """SQL and its parameters."""
@@ -35,7 +37,6 @@ class Dialect(FailedJobStatements):
     """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
     """The end of a SELECT that locks its rows, and waits for other transactions."""
-    insert_into = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
     row_list: str = ""
     """The beginning of a list of rows on the right of IN."""
     unchecked: str = ""
@@ -49,12 +50,23 @@ class Dialect(FailedJobStatements):
 
     @cached_property
     def _around_available_at(self) -> tuple[str, str]:
-        return f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now})"
+        return f", {self.placeholders(len(FROM_ENVELOPE))}, 0, ", f", {self.now}"
+
+    @staticmethod
+    def insert_into(*, policies: bool) -> str:
+        """The beginning of an INSERT. It names the column ``policies`` only where a job has one: tables of before take
+        all other jobs."""
+        return _INSERT_GATED if policies else _INSERT
+
+    @staticmethod
+    def policies_of(job: Envelope) -> str:
+        return "NULL" if job.policies is None else str(int(job.policies))
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, their values as parameters: any driver takes them, and an application's logs and traces show them
         apart from the statement."""
         middle, end = self._around_available_at
+        gated = any(job.policies is not None for job in jobs)
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:
@@ -68,8 +80,9 @@ class Dialect(FailedJobStatements):
                 parameters.append(int(job.delay * MICROSECONDS))
             else:
                 available = self.now
-            rows.append(f"({key}{middle}{available}{end}")
-        return f"{self.insert_into} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
+            policies = f", {self.policies_of(job)}" if gated else ""
+            rows.append(f"({key}{middle}{available}{end}{policies})")
+        return f"{self.insert_into(policies=gated)} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows in the form that outbox's own drivers write fastest. The statement may have four times the bytes of
@@ -184,10 +197,21 @@ class Dialect(FailedJobStatements):
     def remove(self, count: int) -> str:
         """Delete rows that this transaction has locked and found held. Parameters: ids."""
 
+    def remove_locked(self, count: int) -> str:
+        """Delete rows that this transaction has locked, held or not. Parameters: ids."""
+        return f"DELETE FROM queue_jobs WHERE id IN ({self.placeholders(count)})"
+
     def cancel(self, ids: str) -> str:
-        """Delete jobs, held or not, except those that are on their way to another connection. Parameters: those of
-        ``ids``, which `id_list` makes."""
-        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND SUBSTR(queue, 1, 1) <> '>'"
+        """Delete jobs without policies, held or not, except those that are on their way to another connection.
+        Parameters: those of ``ids``, which `id_list` makes."""
+        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND policies IS NULL AND SUBSTR(queue, 1, 1) <> '>'"
+
+    def cancellable(self) -> str:
+        """Lock a job with policies that `cancel` has left; its policies and headers. Parameters: id."""
+        return (
+            f"SELECT policies, headers FROM queue_jobs {self.primary_hint} WHERE id = {self.placeholder} "
+            f"AND policies IS NOT NULL AND SUBSTR(queue, 1, 1) <> '>' {self.for_update}"
+        )
 
     def put_back(self, count: int, errors: int = 0) -> str:
         """Give rows back; ``errors`` of them get a last error. Parameters: (id, microseconds until available) per row;
@@ -216,6 +240,35 @@ class Dialect(FailedJobStatements):
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = {end}, reserved_until = {end}, "
             f"attempts = attempts - 1 WHERE id IN ({self.placeholders(count)})"
+        )
+
+    def gated(self, table: str, count: int) -> str:
+        """Id, policies and headers of those of these rows of ``table`` that have policies. Parameters: ids."""
+        return (
+            f"SELECT id, policies, headers FROM {table} {self.primary_hint} "
+            f"WHERE id IN ({self.placeholders(count)}) AND policies IS NOT NULL ORDER BY id"
+        )
+
+    def park(self, count: int) -> str:
+        """Take rows that this transaction has locked out of the reach of claims. Parameters: ids."""
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = '{PARKED}' "
+            f"WHERE id IN ({self.placeholders(count)})"
+        )
+
+    def unpark(self, count: int) -> str:
+        """Make parked rows claimable. Parameters: ids."""
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = {self.now} "
+            f"WHERE id IN ({self.placeholders(count)}) AND available_at = '{PARKED}'"
+        )
+
+    def postpone(self, count: int) -> str:
+        """Let claims find rows later. Parameters: (id, microseconds until then) per row; ids."""
+        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
+            f"SET available_at = {self.now_plus(f'(CASE id {cases} END)')} WHERE id IN ({self.placeholders(count)})"
         )
 
     def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:

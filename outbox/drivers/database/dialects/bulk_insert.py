@@ -33,8 +33,11 @@ def bulk_insert(dialect: Dialect, jobs: Sequence[Envelope]) -> Statement:
     if any(job.available_at for job in jobs):
         moments = [None if job.available_at is None else dialect.timestamp(job.available_at) for job in jobs]
         available = f"COALESCE({document.column(moments, 'VARCHAR(26)')}, {available})"
+    gated = any(job.policies is not None for job in jobs)
+    policies = f", {document.column([job.policies for job in jobs], 'BIGINT')}" if gated else ""
     return (
-        f"{dialect.insert_into} SELECT UNHEX({job_id}), {', '.join(given)}, 0, {available}, {dialect.now} "
+        f"{dialect.insert_into(policies=gated)} "
+        f"SELECT UNHEX({job_id}), {', '.join(given)}, 0, {available}, {dialect.now}{policies} "
         f"FROM {document} AS listed {dialect.keep_existing}",
         (),
     )

@@ -2,29 +2,119 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from outbox.drivers.base import PolicyNews
+from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.claim_scan.base import Candidates
+from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.jobs.unreadable import Unreadable, flaw
+from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
+from outbox.envelope import Headers
+from outbox.errors import InvalidPayload
+from outbox.events import JobSkipped
+from outbox.ids import JobId
+from outbox.settlement import Outcome
+
+_LEFT_FOR = 0.25
+"""Seconds until a claim looks again at a job whose policy rows another transaction has locked."""
+_MICROSECONDS = 1_000_000
 
 
-class Admitted(NamedTuple):
-    run: list[tuple[str, Any]]
+@dataclass(slots=True)
+class Admitted:
+    run: list[tuple[str, Any]] = field(default_factory=list)
     """Queues and rows, in the order in which they were found."""
-    parked: list[Unreadable]
+    rejected: list[Unreadable] = field(default_factory=list)
     """Rows that no worker can read: they become failed jobs."""
+    parked: list[bytes] = field(default_factory=list)
+    """Jobs that wait for their policy."""
+    postponed: list[tuple[bytes, float]] = field(default_factory=list)
+    """Jobs that claims find again after so many seconds."""
+    skipped: list[tuple[Candidate, str]] = field(default_factory=list)
+    """Jobs that are removed, each with the reason."""
+
+    @property
+    def others(self) -> bool:
+        """Whether some were found that do not run: then good jobs may be behind them."""
+        return bool(self.rejected or self.parked or self.postponed or self.skipped)
 
 
-async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admitted:  # noqa: ARG001
+async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admitted:
     """Runs in the claim's transaction, with all candidates locked. Jobs without a policy cost no statement."""
-    admitted = Admitted([], [])
+    admitted = Admitted()
+    gated: list[Candidate] = []
     for queue, rows, _ in found.queues:
         for row in rows:
             reason = flaw(row)
+            if reason is None and row.policies is not None:
+                reason = _gate(queue, row, gated)
             if reason is None:
                 admitted.run.append((queue, row))
             else:
-                admitted.parked.append(Unreadable(dialect.key_of(row), row.id, reason))
+                admitted.rejected.append(Unreadable(dialect.key_of(row), row.id, reason))
+    if gated:
+        await _ask_policies(tx, dialect, admitted, gated)
     return admitted
+
+
+def _gate(queue: str, row: Any, gated: list[Candidate]) -> str | None:
+    """Add a row to those that policies are asked about. Returns why it cannot be read, or None."""
+    if type(row.policies) is not int:
+        return f"the column policies holds no bits: {ascii(row.policies)[:200]}"
+    if row.attempts and queue.startswith(RELAY_PREFIX):
+        # Admitted before: the other store has it, and the relay looks whether it has ended there.
+        return None
+    try:
+        headers = Headers.load(row.headers)
+    except InvalidPayload as error:
+        return str(error)
+    gated.append(Candidate(JobId(bytes=bytes(row.id)), queue, row, headers))
+    return None
+
+
+async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted, gated: Sequence[Candidate]) -> None:
+    verdicts = await run(registry.admit(dialect, gated), tx)
+    replaced: dict[bytes, Any] = {}
+    for candidate in gated:
+        row = candidate.row
+        match verdicts[candidate.job_id]:
+            case Run(payload):
+                replaced[row.id] = row if payload is None else row._replace(payload=payload)
+            case Leave():
+                admitted.postponed.append((bytes(row.id), _LEFT_FOR))
+            case Park(None):
+                admitted.parked.append(bytes(row.id))
+            case Park(seconds):
+                admitted.postponed.append((bytes(row.id), seconds or 0.0))
+            case Skip(reason):
+                admitted.skipped.append((candidate, reason))
+    asked = {candidate.row.id for candidate in gated}
+    admitted.run = [
+        (queue, replaced.get(row.id, row)) for queue, row in admitted.run if row.id in replaced or row.id not in asked
+    ]
+
+
+def hold_back(dialect: Dialect, admitted: Admitted, connection: str) -> Plan[PolicyNews]:
+    """Write what becomes of the jobs that policies have not admitted."""
+    for keys in chunked(sorted(admitted.parked)):
+        yield dialect.park(len(keys)), tuple(keys)
+    for pairs in chunked(sorted(admitted.postponed)):
+        delays = [value for key, seconds in pairs for value in (key, int(seconds * _MICROSECONDS))]
+        yield dialect.postpone(len(pairs)), (*delays, *(key for key, _ in pairs))
+    if not admitted.skipped:
+        return PolicyNews()
+    for keys in chunked(sorted(bytes(each.row.id) for each, _ in admitted.skipped)):
+        yield dialect.remove_locked(len(keys)), tuple(keys)
+    leaving = [Leaving(each.job_id, each.row.policies, each.headers, Outcome.SKIPPED) for each, _ in admitted.skipped]
+    news = yield from registry.settled(dialect, sorted(leaving, key=lambda job: job.job_id))
+    events = [
+        JobSkipped(each.job_id, each.row.name, each.queue, connection, each.row.attempts + 1, reason)
+        for each, reason in admitted.skipped
+    ]
+    return news + PolicyNews(events=tuple(events))

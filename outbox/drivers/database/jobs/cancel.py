@@ -7,7 +7,10 @@ from sqlalchemy.orm import Session
 from outbox.drivers.database.connection.plans import Plan, run_in_session
 from outbox.drivers.database.dialects import Dialect, dialect_for
 from outbox.drivers.database.jobs.staging import check_transaction
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.leaving import leaving
 from outbox.ids import JobId
+from outbox.settlement import Outcome
 
 
 def cancel_in_session(session: Session, job_id: JobId) -> bool:
@@ -28,4 +31,12 @@ def cancel_in_session(session: Session, job_id: JobId) -> bool:
 def _cancel(dialect: Dialect, job_id: JobId) -> Plan[bool]:
     listed, parameters = dialect.id_list([job_id.bytes])
     removed = yield dialect.cancel(listed), parameters
-    return bool(removed.rowcount)
+    if removed.rowcount:
+        return True
+    rows = yield dialect.cancellable(), (job_id.bytes,)
+    found = [leaving(job_id, policies, headers, Outcome.CANCELLED) for policies, headers in rows]
+    if not found:
+        return False
+    yield dialect.remove_locked(1), (job_id.bytes,)
+    yield from registry.cancelled_in_session(dialect, found)
+    return True

@@ -7,18 +7,21 @@ from typing import Any
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import Claim
+from outbox.drivers.base import Claim, PolicyNews
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.claim_scan.base import Candidates, ClaimScan, Timings
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.jobs.admission import admit
+from outbox.drivers.database.jobs.admission import Admitted, admit, hold_back
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unreadable import reject
 from outbox.ids import new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
+_ROUNDS = 20
+"""How often one call looks on where policies admitted nothing of what was found."""
 
 
 async def claim(
@@ -39,11 +42,15 @@ async def claim(
     """
     if database.unconfirmed.claims and (found := await find_again(database, limit, lease, queues)):
         return found
+    rounds = 0
     while True:
         transaction = ClaimTransaction(database, scan, name, queues, limit, lease, short_jobs=short_jobs)
         claims = await _commit(database, scan, transaction)
-        # Good jobs may be behind rows that only became failed jobs.
-        if claims or not transaction.parked:
+        if transaction.news:
+            database.on_policy_news(transaction.news)
+        rounds += 1
+        # Good jobs may be behind rows that do not run.
+        if claims or not (transaction.rejected or (transaction.held_back and rounds < _ROUNDS)):
             return claims
 
 
@@ -83,8 +90,11 @@ class ClaimTransaction:
         self._claims: list[Claim] = []
         """Jobs of the last try that reserved some."""
         self.found = Candidates(limit)
-        self.parked = 0
-        """How many rows were found that do not run."""
+        self.rejected = 0
+        """How many rows became failed jobs."""
+        self.held_back = False
+        """Whether policies did not admit some."""
+        self.news = PolicyNews()
         self.update_seconds = 0.0
 
     async def run(self, tx: SqlConnection) -> list[Claim]:
@@ -98,10 +108,17 @@ class ClaimTransaction:
         if self._claims:
             await self._reserve(tx, in_place=self._scan.holds_in_place(found))
         self.update_seconds = clock.now() - begun
-        self.parked = 0
-        if admitted.parked:
-            self.parked = await reject(self._database, tx, self._name, admitted.parked)
+        self.rejected, self.held_back, self.news = 0, False, PolicyNews()
+        if admitted.others:
+            await self._hold_back(tx, admitted)
         return self._claims
+
+    async def _hold_back(self, tx: SqlConnection, admitted: Admitted) -> None:
+        if admitted.rejected:
+            self.rejected = await reject(self._database, tx, self._name, admitted.rejected)
+        self.held_back = bool(admitted.parked or admitted.postponed or admitted.skipped)
+        if self.held_back:
+            self.news = await run(hold_back(self._database.dialect, admitted, self._name), tx)
 
     async def _reserve(self, tx: SqlConnection, *, in_place: bool) -> None:
         dialect = self._database.dialect
@@ -123,6 +140,7 @@ class ClaimTransaction:
             row.attempts + 1,
             bool(row.rescued),
             deadline,
+            row.policies,
         )
 
     def remember(self) -> None:

@@ -6,29 +6,40 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import own_insert_statements
-from outbox.settlement import Effect, InsertJobs, Settlement
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.leaving import leaving
+from outbox.settlement import Effect, InsertJobs, LeavePolicies, Settlement
 
 
-def _insert_jobs(dialect: Dialect, effects: Sequence[InsertJobs]) -> Plan[None]:
-    return own_insert_statements(dialect, [envelope for effect in effects for envelope in effect.envelopes])
+def _insert_jobs(dialect: Dialect, effects: Sequence[InsertJobs]) -> Plan[PolicyNews]:
+    yield from own_insert_statements(dialect, [envelope for effect in effects for envelope in effect.envelopes])
+    return PolicyNews()
 
 
-_APPLIERS: Mapping[type[Effect], Callable[[Dialect, Sequence[Any]], Plan[None]]] = MappingProxyType(
-    {InsertJobs: _insert_jobs}
+def _leave_policies(dialect: Dialect, effects: Sequence[LeavePolicies]) -> Plan[PolicyNews]:
+    jobs = [leaving(*effect) for effect in effects]
+    return registry.settled(dialect, sorted(jobs, key=lambda job: job.job_id))
+
+
+_APPLIERS: Mapping[type[Effect], Callable[[Dialect, Sequence[Any]], Plan[PolicyNews]]] = MappingProxyType(
+    {InsertJobs: _insert_jobs, LeavePolicies: _leave_policies}
 )
 """How each kind is written, all effects of a kind at once."""
 _ORDER = list(_APPLIERS)
 """The kinds of a transaction are written in this order, so that all transactions lock rows in one order."""
 
 
-def apply_effects(dialect: Dialect, settlements: Iterable[Settlement]) -> Plan[None]:
+def apply_effects(dialect: Dialect, settlements: Iterable[Settlement]) -> Plan[PolicyNews]:
     """Write the effects of ``settlements``, which this transaction has accepted."""
     by_kind: dict[type[Effect], list[Effect]] = {}
     for settlement in settlements:
         for effect in settlement.effects:
             by_kind.setdefault(type(effect), []).append(effect)
+    news = PolicyNews()
     for kind in sorted(by_kind, key=_ORDER.index):
-        yield from _APPLIERS[kind](dialect, by_kind[kind])
+        news += yield from _APPLIERS[kind](dialect, by_kind[kind])
+    return news

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.drivers.database.policies import registry
 from outbox.envelope import Envelope
 
 ROWS_PER_INSERT = 1_000
@@ -24,16 +25,20 @@ def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[N
     """One INSERT per 1,000 jobs, or per 7 million bytes, whichever comes first, for connections of an application."""
     for chunk in packets(envelopes, _size):
         yield dialect.insert(chunk)
+    yield from registry.dispatched(dialect, envelopes)
 
 
 def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
     """One INSERT per 1,000 jobs, or per 3.5 million bytes, for connections of outbox's own."""
     for chunk in packets(envelopes, _size, _BYTES_PER_DOCUMENT):
         yield dialect.insert_many(chunk)
+    yield from registry.dispatched(dialect, envelopes)
 
 
 def only_insert_statement(dialect: Dialect, envelopes: Sequence[Envelope]) -> Statement | None:
     """The statement of `own_insert_statements` if there is exactly one, else None."""
+    if any(envelope.policies is not None for envelope in envelopes):
+        return None
     chunks = list(islice(packets(envelopes, _size, _BYTES_PER_DOCUMENT), 2))
     return dialect.insert_many(chunks[0]) if len(chunks) == 1 else None
 

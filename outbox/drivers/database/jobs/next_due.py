@@ -11,6 +11,9 @@ from outbox.drivers.database.claim_scan.probes import count_workers, move_to_hea
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 
+_NEVER = 100 * 365 * 86_400.0
+"""Seconds. What is due later than any delay reaches is parked."""
+
 
 async def next_due(database: Database, cursors: ClaimCursors | None, queues: Sequence[str]) -> NextDue:
     """Probe every cursor. If probes are expensive, probe only those whose cooldown has expired, and say when the others
@@ -30,7 +33,11 @@ async def next_due(database: Database, cursors: ClaimCursors | None, queues: Seq
 
     rows = await database.read_plain(read)
     paused = {queue for queue, *_, workers in rows if workers is None}
-    due = [float(seconds) for queue, *_, seconds, _ in rows if seconds is not None and queue not in paused]
+    due = [
+        float(seconds)
+        for queue, *_, seconds, _ in rows
+        if seconds is not None and seconds < _NEVER and queue not in paused
+    ]
     if cursors is not None and (pause := cursors.next_look(queues)) is not None:
         due.append(pause)
     idle = sum(workers for *_, workers in rows if workers is not None)

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import cast
 
-from outbox.drivers.base import Settled
+from outbox.drivers.base import PolicyNews, Settled
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
-from outbox.settlement import Settlement
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.base import Leaving
+from outbox.drivers.database.policies.leaving import leaving
+from outbox.settlement import Effect, LeavePolicies, Settlement
 
 
 async def settle(database: Database, connection_name: str, settlements: Sequence[Settlement]) -> Settled:
     accepted: list[Settlement] = []
     stale: list[Settlement] = []
-    for batch in chunked(settlements):
+    news = PolicyNews()
+    for batch in _batches(settlements):
         settling = _Settling(database, SettlementPlan(database.dialect, connection_name, batch))
         settled = await database.write_plain(settling.write, confirm=settling.recover, on_unconfirmed=settling.remember)
         database.unconfirmed.settled(batch)
         accepted += settled.accepted
         stale += settled.stale
-    return Settled(tuple(accepted), tuple(stale))
+        news += settled.news
+        if gated := [_leaving(effect) for each in settled.accepted for effect in each.effects if _is_leaving(effect)]:
+            news += await registry.committed(database, gated)
+    return Settled(tuple(accepted), tuple(stale), news)
+
+
+def _batches(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    """Those of jobs with policies by themselves: the others need no more than a DELETE."""
+    if not any(settlement.effects for settlement in settlements):
+        return chunked(settlements)
+    gated = [settlement for settlement in settlements if any(map(_is_leaving, settlement.effects))]
+    plain = [settlement for settlement in settlements if not any(map(_is_leaving, settlement.effects))]
+    return chain(chunked(plain), chunked(gated))
+
+
+def _is_leaving(effect: Effect) -> bool:
+    return isinstance(effect, LeavePolicies)
+
+
+def _leaving(effect: Effect) -> Leaving:
+    return leaving(*cast("LeavePolicies", effect))
 
 
 class _Settling:

@@ -67,8 +67,9 @@ class SettlementPlan:
         yield from self._put_back([s for s in accepted if s.outcome in _PUT_BACK])
         yield from self._defer([s for s in accepted if s.outcome is Outcome.DEFERRED])
         yield from self._remove([s for s in accepted if s.outcome in _LEAVES])
-        yield from apply_effects(self._dialect, accepted)
-        return Settled((*accepted, *written), tuple(settlement for settlement in stale if settlement not in written))
+        news = yield from apply_effects(self._dialect, accepted)
+        still_stale = tuple(settlement for settlement in stale if settlement not in written)
+        return Settled((*accepted, *written), still_stale, news)
 
     def _written_before(
         self,

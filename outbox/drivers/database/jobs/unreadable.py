@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.errors import Fault, classify
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.settlement_plan import dump_failure
+from outbox.drivers.database.policies.leaving import removed
 from outbox.ids import new_job_id
 from outbox.options import PRIORITIES, QUEUE_NAME
-from outbox.settlement import Failure
+from outbox.settlement import Failure, Outcome
 
 _log = logging.getLogger("outbox.drivers")
 
 _ID_BYTES, _MOST_ATTEMPTS = 16, 65_535
 _ROWS_PER_STATEMENT, _ROWS_PER_SWEEP = 100, 100
-_RELAY_PREFIX = ">"
+RELAY_PREFIX = ">"
+"""Of a queue whose jobs are on their way to another connection."""
 _SHOWN = 200
 """Characters of a value that a reason shows."""
 _LONGEST_HOLD = 2 * 86_400 * 1_000_000
@@ -119,6 +123,8 @@ async def _move(database: Database, connection: SqlConnection, name: str, rows: 
         message = f"no worker can read this row: {row.reason}"
         exceptions += (row.key, dump_failure(Failure("outbox.errors.InvalidPayload", message, "")))
     keys = [row.key for row in rows]
+    ids_of_jobs = [bytes(row.job_id) for row in rows if raw_columns.job_id(row.job_id) is not None]
+    await run(removed(dialect, ids_of_jobs, Outcome.FAILED), connection)
     await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), (name, *ids, *exceptions, *keys))
     deleted = await connection.exec_driver_sql(dialect.remove_unreadable(len(rows)), tuple(keys))
     return deleted.rowcount
@@ -198,4 +204,4 @@ def _off_range(row: Any) -> str | None:
 def _can_be_drained(queue: Any) -> bool:
     if type(queue) is not str:
         return False
-    return queue.startswith(_RELAY_PREFIX) or QUEUE_NAME.fullmatch(queue) is not None
+    return queue.startswith(RELAY_PREFIX) or QUEUE_NAME.fullmatch(queue) is not None

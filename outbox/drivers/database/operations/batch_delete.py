@@ -14,6 +14,7 @@ CHUNK = 1_000
 """Rows per transaction: enough to be quick, few enough that other transactions wait only briefly."""
 
 Also = Callable[[AsyncConnection, Sequence[bytes]], Awaitable[None]]
+Gated = Callable[[AsyncConnection, Sequence[bytes]], Awaitable[frozenset[bytes]]]
 
 
 def chunks(job_ids: Iterable[JobId]) -> Iterator[list[bytes]]:
@@ -26,6 +27,8 @@ def chunks(job_ids: Iterable[JobId]) -> Iterator[list[bytes]]:
 class BatchDelete:
     """One transaction, which locks those of ``keys`` that still meet ``conditions``, and removes them after ``also``.
 
+    ``gated`` is called before with the keys of rows that have policies, and returns those that stay.
+
     ``skip_locked`` passes over rows that another transaction has locked, such as a claim.
     """
 
@@ -36,12 +39,14 @@ class BatchDelete:
         keys: Sequence[bytes],
         *conditions: ColumnElement[bool],
         also: Also | None = None,
+        gated: Gated | None = None,
         skip_locked: bool = False,
     ) -> None:
         self._database = database
         self._table = table
         self._also = also
-        locking = select(table.c.id).where(*conditions).with_for_update(skip_locked=skip_locked)
+        self._gated = gated
+        locking = select(table.c.id, table.c.policies).where(*conditions).with_for_update(skip_locked=skip_locked)
         self._locking = database.dialect.by_ids(locking, table, keys)
         self._taken: list[bytes] = []
 
@@ -50,7 +55,12 @@ class BatchDelete:
         return await self._database.write(self._remove, confirm=self._recover)
 
     async def _remove(self, connection: AsyncConnection) -> list[bytes]:
-        self._taken = [bytes(key) for key in await connection.scalars(self._locking)]
+        rows = (await connection.execute(self._locking)).all()
+        self._taken = [bytes(row.id) for row in rows]
+        with_policies = [bytes(row.id) for row in rows if row.policies is not None]
+        if with_policies and self._gated is not None:
+            stay = await self._gated(connection, with_policies)
+            self._taken = [key for key in self._taken if key not in stay]
         if self._taken:
             if self._also is not None:
                 await self._also(connection, self._taken)

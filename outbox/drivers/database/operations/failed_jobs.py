@@ -17,11 +17,12 @@ from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.failed_filters import conditions as conditions_of
 from outbox.drivers.database.operations.failed_filters import time_from_now
+from outbox.drivers.database.operations.policies import Removal, Return
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import FailedFilter
 from outbox.errors import InvalidPayload, JobNotFound
 from outbox.ids import JobId
-from outbox.settlement import Failure
+from outbox.settlement import Failure, Outcome
 
 # The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it. As
 # text, because what SQLite keeps as a BLOB is put back as text.
@@ -120,7 +121,7 @@ async def retry(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
         )
     put_back: set[bytes] = set()
     for keys in chunks(job_ids):
-        put_back.update(await _put_back(database, keys))
+        put_back.update(await _put_back(database, keys, strict=True))
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in put_back]
 
 
@@ -144,12 +145,15 @@ async def _unstorable(database: Database, *conditions: ColumnElement[bool], limi
     return await database.read(read)
 
 
-async def _put_back(database: Database, keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
+async def _put_back(
+    database: Database, keys: Sequence[bytes], *conditions: ColumnElement[bool], strict: bool = False
+) -> list[bytes]:
     async def insert(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
         await connection.exec_driver_sql(database.dialect.copy_from_failed(len(locked)), tuple(locked))
 
     mine = database.origin.condition
-    return await BatchDelete(database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert).run()
+    gated = Return(database, strict=strict).ask
+    return await BatchDelete(database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert, gated=gated).run()
 
 
 async def retry_all(database: Database, queue: str | None, matching: FailedFilter) -> int:
@@ -164,7 +168,7 @@ async def retry_all(database: Database, queue: str | None, matching: FailedFilte
 async def forget(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     removed: set[bytes] = set()
     for keys in chunks(job_ids):
-        removed.update(await BatchDelete(database, failed_jobs, keys, database.origin.condition).run())
+        removed.update(await _forget(database, keys, database.origin.condition))
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
@@ -172,9 +176,16 @@ async def flush(database: Database, queue: str | None, older_than: float | None,
     """Delete failed jobs. Their age is measured once, by the database's clock."""
 
     async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
-        return await BatchDelete(database, failed_jobs, keys, *conditions).run()
+        return await _forget(database, keys, *conditions)
 
     return await sweep(database, queue, older_than or 0.0, matching, remove)
+
+
+async def _forget(database: Database, keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
+    removal = Removal(database, failed_jobs.name, Outcome.FORGOTTEN)
+    removed = await BatchDelete(database, failed_jobs, keys, *conditions, gated=removal.leave).run()
+    removal.report()
+    return removed
 
 
 async def sweep(

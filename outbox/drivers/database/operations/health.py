@@ -12,10 +12,12 @@ from outbox.drivers.base import HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations.outdated_tables import newer_tables
 from outbox.drivers.database.tables import metadata
+from outbox.drivers.database.versions import LATEST, Kind, TableState
 
 # One INSERT carries up to 7 million characters, which escaping can double.
 _PACKET_BYTES = 16 * 1024 * 1024
 _MIGRATE = "run `alembic upgrade head`"
+_SEED = f"call outbox.migrations.upgrade(op, version={LATEST}) in a revision: autogenerate makes tables without rows"
 
 
 async def health_issues(database: Database) -> list[HealthIssue]:
@@ -76,7 +78,13 @@ def _sqlite(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
 def _tables(connection: Connection) -> list[HealthIssue]:
     inspector = inspect(connection)
     made = [concern for table in metadata.sorted_tables for concern in _table(inspector, table)]
-    return [*made, *newer_tables(connection)]
+    return [*made, *_seeds(connection), *newer_tables(connection)]
+
+
+def _seeds(connection: Connection) -> Iterator[HealthIssue]:
+    missing = TableState.read(connection).missing
+    for element in sorted(element for element in missing if element.kind is Kind.ROWS):
+        yield HealthIssue(f"{element.table} lacks its rows, without which jobs cannot be unique", _SEED, serious=True)
 
 
 def _table(inspector: Inspector, table: Table) -> Iterator[HealthIssue]:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Table,
+    Text,
     and_,
     case,
     delete,
     func,
     insert,
+    literal,
     literal_column,
     null,
     or_,
@@ -29,9 +31,11 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
-from outbox.drivers.database.tables import failed_jobs, jobs, pauses
+from outbox.drivers.database.operations.policies import Removal
+from outbox.drivers.database.tables import PARKED, failed_jobs, jobs, pauses
 from outbox.ids import JobId
 from outbox.options import check_queue
+from outbox.settlement import Outcome
 
 _FAILED, _PAUSED = "failed", "paused"
 _MATCHES = 20
@@ -74,6 +78,7 @@ def in_state(dialect: Dialect, state: JobState) -> ColumnElement[bool]:
 def _state(dialect: Dialect) -> ColumnElement[str]:
     return case(
         (jobs.c.reserved_until > now_of(dialect), JobState.RESERVED.value),
+        (jobs.c.available_at >= literal(PARKED, Text), JobState.PARKED.value),
         (and_(jobs.c.available_at > now_of(dialect), jobs.c.last_error_at.is_not(None)), JobState.RETRYING.value),
         (jobs.c.available_at > now_of(dialect), JobState.DELAYED.value),
         else_=JobState.READY.value,
@@ -158,6 +163,7 @@ def _queue_counts(queue: str, found: dict[str, tuple[int, float | None]]) -> Que
         oldest=None if oldest is None else max(0.0, float(oldest)),
         paused=_PAUSED in found,
         retrying=found.get(JobState.RETRYING, nothing)[0],
+        parked=found.get(JobState.PARKED, nothing)[0],
     )
 
 
@@ -174,7 +180,9 @@ async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     """Delete the rows, held or not. The token of a worker that runs such a job then matches no row."""
     removed: set[bytes] = set()
     for keys in chunks(job_ids):
-        removed.update(await BatchDelete(database, jobs, keys).run())
+        removal = Removal(database, jobs.name, Outcome.CANCELLED)
+        removed.update(await BatchDelete(database, jobs, keys, gated=removal.leave).run())
+        removal.report()
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
@@ -188,7 +196,10 @@ async def clear(database: Database, queue: str) -> int:
         if found:
             keys = sorted(job.key for job in found if isinstance(job.key, bytes))
             conditions = (jobs.c.queue == queue, _unheld(database.dialect))
-            removed += len(await BatchDelete(database, jobs, keys, *conditions, skip_locked=True).run())
+            removal = Removal(database, jobs.name, Outcome.CANCELLED)
+            deletion = BatchDelete(database, jobs, keys, *conditions, gated=removal.leave, skip_locked=True)
+            removed += len(await deletion.run())
+            removal.report()
         if len(found) < CHUNK:
             return removed
         place = found[-1]

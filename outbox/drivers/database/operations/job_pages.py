@@ -52,7 +52,7 @@ def _part(dialect: Dialect, matching: JobFilter, after: JobPlace | None) -> list
         part.append(jobs.c.queue == matching.queue)
         if matching.state is JobState.READY:
             part += [jobs.c.priority.in_(PRIORITIES), jobs.c.available_at <= inspection.now_of(dialect)]
-        elif matching.state in {JobState.DELAYED, JobState.RETRYING}:
+        elif matching.state in {JobState.DELAYED, JobState.RETRYING, JobState.PARKED}:
             part += [jobs.c.priority.in_(PRIORITIES), jobs.c.available_at > inspection.now_of(dialect)]
     if after is not None:
         part.append(dialect.after_place(after))

@@ -1,0 +1,85 @@
+"""What operators do to jobs with policies, which learn of it in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.base import PolicyNews, StoredJob
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.base import Refusal
+from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
+from outbox.errors import DuplicateJob
+from outbox.ids import JobId
+from outbox.settlement import Outcome
+
+_NONE: frozenset[bytes] = frozenset()
+
+
+class Removal:
+    """Tells policies of live or failed jobs that one transaction removes."""
+
+    def __init__(self, database: Database, table: str, outcome: Outcome) -> None:
+        self._database = database
+        self._table = table
+        self._outcome = outcome
+        self.news = PolicyNews()
+
+    async def leave(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """`batch_delete.Gated`: all of them go."""
+        dialect = self._database.dialect
+        self.news = await run(removed(dialect, keys, self._outcome, self._table), connection)
+        return _NONE
+
+    def report(self) -> None:
+        """After the commit."""
+        if self.news:
+            self._database.on_policy_news(self.news)
+
+
+class Return:
+    """Asks policies about failed jobs that one transaction makes live again."""
+
+    def __init__(self, database: Database, *, strict: bool) -> None:
+        """``strict``: one that may not return is an error."""
+        self._database = database
+        self._strict = strict
+
+    async def ask(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """`batch_delete.Gated`: those that policies refuse stay.
+
+        Raises:
+            DuplicateJob: a policy refuses one, and that is an error.
+        """
+        dialect = self._database.dialect
+        jobs = await run(gated_rows(dialect, "queue_failed_jobs", keys), connection)
+        refusals = await run(registry.retried(dialect, jobs), connection)
+        if self._strict and refusals:
+            job_id, refusal = next(iter(refusals.items()))
+            raise _refused(job_id, refusal)
+        return frozenset(job_id.bytes for job_id in refusals)
+
+
+def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:
+    return DuplicateJob(f"the failed job {job_id} stays failed: {refusal.reason}", refusal.holder)
+
+
+async def explain(database: Database, job: StoredJob) -> list[str]:
+    if job.policies is None:
+        return []
+    asked = leaving(job.id, job.policies, job.headers, Outcome.RELEASED)
+
+    async def read(connection: AsyncConnection) -> list[str]:
+        return await run(registry.explain(database.dialect, asked), connection)
+
+    return await database.read(read)
+
+
+async def upkeep(database: Database) -> float | None:
+    done = await registry.upkeep(database)
+    if done.news:
+        database.on_policy_news(done.news)
+    return done.due

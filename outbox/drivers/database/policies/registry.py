@@ -1,0 +1,129 @@
+"""All policies, in the order in which they are asked and lock their rows. Nothing else knows which there are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from outbox.drivers.base import PolicyNews
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies.base import (
+    RUN,
+    Candidate,
+    Leaving,
+    PolicyRows,
+    Refusal,
+    Returning,
+    Run,
+    Upkeep,
+    Verdict,
+)
+from outbox.envelope import Envelope
+from outbox.errors import OutboxError
+from outbox.ids import JobId
+
+T = TypeVar("T")
+
+POLICIES: list[PolicyRows] = []
+"""UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
+
+_log = logging.getLogger("outbox.drivers")
+
+
+def _with_policies(jobs: Sequence[T]) -> Iterator[tuple[PolicyRows, list[T]]]:
+    for policy in POLICIES:
+        mine = [job for job in jobs if _bits(job) & policy.policy]
+        if mine:
+            yield policy, mine
+
+
+def _bits(job: Any) -> int:
+    return int((job.row.policies if isinstance(job, Candidate) else job.policies) or 0)
+
+
+def dispatched(dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:
+    """Write what policies keep of ``jobs``, which were just inserted."""
+    gated = [job for job in jobs if job.policies is not None]
+    for policy, mine in _with_policies(gated) if gated else ():
+        yield from policy.dispatched(dialect, mine)
+
+
+def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId, Verdict]]:
+    """A verdict for each candidate: that of the first policy that does not admit it."""
+    verdicts: dict[JobId, Verdict] = {candidate.job_id: RUN for candidate in candidates}
+    admitted: list[tuple[PolicyRows, list[Candidate]]] = []
+    left = list(candidates)
+    for policy in POLICIES:
+        mine = [each for each in left if _bits(each) & policy.policy]
+        if not mine:
+            continue
+        found = yield from policy.admit(dialect, mine)
+        verdicts.update(found)
+        admitted.append((policy, [each for each in mine if isinstance(verdicts[each.job_id], Run)]))
+        left = [each for each in left if isinstance(verdicts[each.job_id], Run)]
+    running = {each.job_id for each in left}
+    for policy, mine in admitted:
+        if mine:
+            starting = [each for each in mine if each.job_id in running]
+            held_back = [each for each in mine if each.job_id not in running]
+            yield from policy.started(dialect, starting, held_back)
+    return verdicts
+
+
+def settled(dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
+    """Tell the policies of ``jobs``; return what came of it."""
+    news = PolicyNews()
+    for policy, mine in _with_policies(jobs):
+        news += yield from policy.settled(dialect, mine)
+    return news
+
+
+def cancelled_in_session(dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[None]:
+    for policy, mine in _with_policies(jobs):
+        yield from policy.cancelled_in_session(dialect, mine)
+
+
+def retried(dialect: Dialect, jobs: Sequence[Returning]) -> Plan[dict[JobId, Refusal]]:
+    """The failed jobs that may not become live again, with the first reason for each."""
+    refusals: dict[JobId, Refusal] = {}
+    for policy, mine in _with_policies(jobs):
+        asked = [job for job in mine if job.job_id not in refusals]
+        if asked:
+            refusals.update((yield from policy.retried(dialect, asked)))
+    return refusals
+
+
+def explain(dialect: Dialect, job: Leaving) -> Plan[list[str]]:
+    lines: list[str] = []
+    for policy, _ in _with_policies([job]):
+        lines += yield from policy.explain(dialect, job)
+    return lines
+
+
+async def committed(database: Database, jobs: Sequence[Leaving]) -> PolicyNews:
+    """What follows the commit of a settlement. The settlement stands, whatever becomes of this: upkeep repairs it."""
+    news = PolicyNews()
+    for policy, mine in _with_policies(jobs):
+        try:
+            news += await policy.committed(database, mine)
+        except OutboxError as error:
+            _log.warning("what follows the end of jobs is left to the upkeep of workers: %s", error)
+    return news
+
+
+async def upkeep(database: Database) -> Upkeep:
+    """The upkeep of all policies, and when the first of them wants the next."""
+    news = PolicyNews()
+    due: float | None = None
+    for policy in POLICIES:
+        each = await policy.upkeep(database)
+        news += each.news
+        due = _earliest((due, each.due))
+    return Upkeep(news, due)
+
+
+def _earliest(moments: Iterable[float | None]) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)

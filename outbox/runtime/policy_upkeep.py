@@ -1,0 +1,78 @@
+"""Policies in a worker: their upkeep, and what they report."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+
+from outbox.client_state import current_client
+from outbox.drivers.base import PolicyNews, PolicyStore
+from outbox.errors import OutboxError
+from outbox.events import Events
+from outbox.relay.route import relayed_connection
+from outbox.runtime.service import BackgroundLoop
+from outbox.wakeups.announce import announce
+
+_INTERVAL = 60.0
+"""Seconds between two rounds of the whole fleet, as far as its size is known."""
+
+_SOONEST, _UNTIL_READY = 0.05, 0.2
+
+_log = logging.getLogger("outbox.runtime")
+
+
+class PolicyReporter:
+    """Passes on what policies report, from any thread: jobs that became claimable wake idle workers."""
+
+    def __init__(self, events: Events, relays: Mapping[str, Callable[[], None]]) -> None:
+        """``relays`` wake the relay to a connection."""
+        self._client = current_client()
+        self._events = events
+        self._relays = relays
+
+    def __call__(self, connection: str, news: PolicyNews) -> None:
+        if news.events:
+            self._events.emit_all(news.events)
+        ordinary = []
+        for queue in news.queues:
+            target = relayed_connection(queue)
+            if target is None:
+                ordinary.append(queue)
+            elif target in self._relays:
+                self._relays[target]()
+        if ordinary:
+            announce(self._client, ordinary, connection)
+
+
+class PolicyUpkeep(BackgroundLoop):
+    """Has the policies of one database repair what crashes have left, and do what they do by time."""
+
+    def __init__(self, store: PolicyStore, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
+        super().__init__()
+        self._store = store
+        self._ready = ready
+        self._idle_workers = idle_workers
+
+    async def run(self) -> None:
+        while not self._ready():
+            if await self.pause(_UNTIL_READY):
+                return
+        due: float | None = None
+        while not await self.pause(self._pause_before(due)):
+            due = await self._once()
+
+    def _pause_before(self, due: float | None) -> float:
+        # Not all workers of a fleet at the same moment.
+        usual = _INTERVAL * max(1, self._idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return usual if due is None else min(usual, max(_SOONEST, due))
+
+    async def _once(self) -> float | None:
+        try:
+            return await self._store.policy_upkeep()
+        except OutboxError:
+            # Claims say so if it lasts; the next round comes.
+            return None
+        except Exception:  # noqa: BLE001 - upkeep must stop no worker
+            _log.exception("the upkeep of policies failed")
+            return None

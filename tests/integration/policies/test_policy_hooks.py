@@ -1,0 +1,312 @@
+"""What every policy is asked and told, and what a claim makes of its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from outbox.drivers.base import JobState, PolicyNews
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.jobs.cancel import cancel_in_session
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.base import (
+    Candidate,
+    Leave,
+    Leaving,
+    Park,
+    PolicyRows,
+    Refusal,
+    Returning,
+    Run,
+    Skip,
+    Verdict,
+)
+from outbox.drivers.filters import JobFilter
+from outbox.envelope import Envelope
+from outbox.errors import DuplicateJob
+from outbox.events import Event, JobSkipped
+from outbox.ids import JobId
+from outbox.policies.base import Policies
+from outbox.settlement import Outcome, Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
+from tests.servers import sql
+from tests.support.orders import sync_engine
+
+HEADERS = '{"trace":{"traceparent":"00-1"}}'
+
+
+class Told(PolicyRows):
+    """Decides as the test says, and notes what it is told."""
+
+    def __init__(self, policy: Policies) -> None:
+        self.policy = policy
+        self.verdicts: dict[JobId, Verdict] = {}
+        self.refused: dict[JobId, Refusal] = {}
+        self.dispatches: list[JobId] = []
+        self.left: list[tuple[JobId, Outcome]] = []
+        self.starts: list[tuple[list[JobId], list[JobId]]] = []
+        self.after_commit: list[JobId] = []
+        self.unparks: JobId | None = None
+        self.events: tuple[Event, ...] = ()
+
+    def dispatched(self, dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:
+        rows = yield dialect.held(len(jobs), lock=False), tuple(job.id.bytes for job in jobs)
+        assert len(list(rows)) == len(jobs), "the rows are there"
+        self.dispatches += [job.id for job in jobs]
+
+    def admit(self, dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[Mapping[JobId, Verdict]]:
+        yield from ()
+        asked = {candidate.job_id for candidate in candidates}
+        return {job_id: verdict for job_id, verdict in self.verdicts.items() if job_id in asked}
+
+    def started(self, dialect: Dialect, starting: Sequence[Candidate], held_back: Sequence[Candidate]) -> Plan[None]:
+        yield from ()
+        self.starts.append(([each.job_id for each in starting], [each.job_id for each in held_back]))
+
+    def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
+        self.left += [(job.job_id, job.outcome) for job in jobs]
+        assert all(job.headers.trace == {"traceparent": "00-1"} for job in jobs)
+        if self.unparks is None:
+            return PolicyNews(events=self.events)
+        unparked = yield dialect.unpark(1), (self.unparks.bytes,)
+        return PolicyNews(frozenset({"default"}) if unparked.rowcount else frozenset(), self.events)
+
+    def cancelled_in_session(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[None]:
+        return (yield from self.settled(dialect, jobs)) and None
+
+    def retried(self, dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobId, Refusal]]:
+        yield from ()
+        return {job.job_id: self.refused[job.job_id] for job in jobs if job.job_id in self.refused}
+
+    def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
+        yield from ()
+        return [f"{self.policy.name} of {job.job_id}"]
+
+    async def committed(self, database: object, jobs: Sequence[Leaving]) -> PolicyNews:
+        self.after_commit += [job.job_id for job in jobs]
+        return PolicyNews(frozenset({"other"}))
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> Told:
+    return _only(monkeypatch, Policies.KEY)[0]
+
+
+@pytest.fixture
+def key_and_rate(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+    return _only(monkeypatch, Policies.KEY, Policies.RATE)
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, *policies: Policies) -> list[Told]:
+    told = [Told(policy) for policy in policies]
+    monkeypatch.setattr(registry, "POLICIES", told)
+    return told
+
+
+@pytest.fixture
+def news(database: DatabaseDriver) -> list[PolicyNews]:
+    heard: list[PolicyNews] = []
+    database.on_policy_news = heard.append
+    return heard
+
+
+def gated(policies: Policies = Policies.KEY, number: int = 0) -> Envelope:
+    return envelope(number)._replace(policies=policies, headers=HEADERS)
+
+
+async def test_policies_learn_of_their_jobs_with_the_insert(database: DatabaseDriver, key: Told) -> None:
+    mine, rates = gated(), gated(Policies.RATE)
+    await database.insert([envelope(), mine, rates])
+    await database.insert([*envelopes(50), more := gated()])
+    assert key.dispatches == [mine.id, more.id]
+    stored = [await database.get(job.id) for job in (mine, rates, more)]
+    assert [job and job.policies for job in stored] == [Policies.KEY, Policies.RATE, Policies.KEY]
+
+
+async def test_a_parked_job_is_out_of_reach_until_its_policy_unparks_it(database: DatabaseDriver, key: Told) -> None:
+    first, second = gated(), gated()
+    await database.insert([first, second])
+    key.verdicts = {second.id: Park()}
+    claim = await claim_one(database)
+    assert claim.fence.job_id == first.id
+    assert claim.policies == Policies.KEY
+    assert await database.claim(["default"], 10, 30) == []
+    assert [(job.id, job.state) for job in await database.list_jobs()][-1] == (second.id, JobState.PARKED)
+    [counts] = await database.counts()
+    assert (counts.parked, counts.ready, counts.delayed, counts.reserved) == (1, 0, 0, 1)
+    for queue in (None, "default"):
+        page = await database.page_of_jobs(JobFilter(queue, state=JobState.PARKED))
+        assert [job.id for job in page.jobs] == [second.id]
+    key.verdicts, key.unparks = {}, second.id
+    settled = await database.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
+    assert key.left == [(first.id, Outcome.COMPLETED)]
+    assert key.after_commit == [first.id]
+    assert settled.news.queues == {"default", "other"}
+    assert (await claim_one(database)).fence.job_id == second.id
+
+
+async def test_nothing_is_due_where_all_is_parked(database: DatabaseDriver, key: Told) -> None:
+    job = gated()
+    key.verdicts = {job.id: Park()}
+    await database.insert([job])
+    assert await database.claim(["default"], 10, 30) == []
+    assert (await database.next_due(["default"])).due is None
+
+
+async def test_a_job_is_parked_for_a_time(database: DatabaseDriver, key: Told) -> None:
+    job = gated()
+    key.verdicts = {job.id: Park(40.0)}
+    await database.insert([job])
+    assert await database.claim(["default"], 10, 30) == []
+    due = (await database.next_due(["default"])).due
+    assert due is not None
+    assert 30 < due <= 40
+    stored = await database.get(job.id)
+    assert stored is not None
+    assert stored.state is JobState.DELAYED
+
+
+async def test_a_job_that_is_left_is_found_again_soon_and_uses_no_attempt(database: DatabaseDriver, key: Told) -> None:
+    job = gated()
+    key.verdicts = {job.id: Leave()}
+    await database.insert([job])
+    assert await database.claim(["default"], 10, 30) == []
+    due = (await database.next_due(["default"])).due
+    assert due is not None
+    assert due <= 0.25
+    stored = await database.get(job.id)
+    assert stored is not None
+    assert stored.attempts == 0
+
+
+async def test_a_skipped_job_is_removed_and_reported(
+    database: DatabaseDriver, key: Told, news: list[PolicyNews]
+) -> None:
+    skipped, runs = gated(), gated()
+    key.verdicts = {skipped.id: Skip("another one runs")}
+    await database.insert([skipped, runs])
+    assert [claim.fence.job_id for claim in await database.claim(["default"], 10, 30)] == [runs.id]
+    assert await database.get(skipped.id) is None
+    assert key.left == [(skipped.id, Outcome.SKIPPED)]
+    [told] = news
+    assert told.events == (JobSkipped(skipped.id, "tests.Job", "default", "database", 1, "another one runs"),)
+
+
+async def test_a_claim_looks_on_behind_jobs_that_are_not_admitted(database: DatabaseDriver, key: Told) -> None:
+    busy = [gated() for _ in range(7)]
+    key.verdicts = {job.id: Park() for job in busy}
+    await database.insert([*busy, last := envelope()])
+    assert [claim.fence.job_id for claim in await database.claim(["default"], 2, 30)] == [last.id]
+
+
+async def test_a_job_runs_with_the_payload_that_its_policy_gives(database: DatabaseDriver, key: Told) -> None:
+    job = gated()
+    key.verdicts = {job.id: Run('{"number": 7}')}
+    await database.insert([job])
+    assert (await claim_one(database)).payload == '{"number": 7}'
+
+
+async def test_all_policies_have_to_admit_and_learn_who_starts(
+    database: DatabaseDriver, key_and_rate: list[Told]
+) -> None:
+    key, rate = key_and_rate
+    both = Policies.KEY | Policies.RATE
+    free, limited, full = gated(both), gated(both), gated(both)
+    key.verdicts, rate.verdicts = {full.id: Park()}, {limited.id: Park(60.0)}
+    await database.insert([free, limited, full])
+    assert [claim.fence.job_id for claim in await database.claim(["default"], 10, 30)] == [free.id]
+    assert key.starts[0] == ([free.id], [limited.id])
+    assert rate.starts[0] == ([free.id], [])
+
+
+async def test_operators_tell_policies(database: DatabaseDriver, key: Told, news: list[PolicyNews]) -> None:
+    cancelled, cleared, failed, waits = gated(), gated(), gated(), gated()
+    await database.insert([cancelled, waits])
+    key.verdicts = {waits.id: Park()}
+    await database.claim(["default"], 1, 0.0)
+    key.unparks = waits.id
+    await database.cancel([cancelled.id])
+    assert key.left == [(cancelled.id, Outcome.CANCELLED)]
+    await database.insert([cleared])
+    await database.clear("default")
+    assert sorted(key.left[1:]) == sorted([(waits.id, Outcome.CANCELLED), (cleared.id, Outcome.CANCELLED)])
+    await database.insert([failed])
+    claim = await claim_one(database)
+    await database.settle([Settlement.failed(claim.fence, FAILURE).leaving(claim.policies or 0, claim.headers)])
+    assert key.left[-1] == (failed.id, Outcome.FAILED)
+    kept = await database.get_failed(failed.id)
+    assert kept is not None
+    assert kept.policies == Policies.KEY
+    await database.forget([failed.id])
+    assert key.left[-1] == (failed.id, Outcome.FORGOTTEN)
+
+
+async def test_a_failed_job_returns_with_its_policies_unless_one_refuses(database: DatabaseDriver, key: Told) -> None:
+    jobs = [gated(), gated()]
+    await database.insert(jobs)
+    claims = await database.claim(["default"], 2, 30)
+    ends = [Settlement.failed(each.fence, FAILURE).leaving(each.policies or 0, each.headers) for each in claims]
+    await database.settle(ends)
+    refused, free = jobs[0].id, jobs[1].id
+    key.refused = {refused: Refusal("its key is taken", free)}
+    with pytest.raises(DuplicateJob, match="stays failed: its key is taken") as raised:
+        await database.retry([refused])
+    assert raised.value.job_id == free
+    assert await database.retry_all() == 1
+    assert await database.get_failed(refused) is not None
+    stored = await database.get(free)
+    assert stored is not None
+    assert stored.policies == Policies.KEY
+
+
+async def test_a_row_that_nobody_can_read_leaves_its_policies(
+    database: DatabaseDriver, key: Told, migrated_url: str
+) -> None:
+    job = gated()
+    await database.insert([job])
+    with sql.connection(migrated_url) as connection:
+        connection.execute(text("UPDATE queue_jobs SET priority = 12"))
+    assert await database.fail_unreadable() == 1
+    assert key.left == [(job.id, Outcome.FAILED)]
+
+
+async def test_a_session_cancels(database: DatabaseDriver, key: Told, migrated_url: str) -> None:
+    job, plain = gated(), envelope()
+    await database.insert([job, plain])
+    engine = sync_engine(migrated_url)
+    with Session(engine) as session:
+        assert cancel_in_session(session, plain.id)
+        assert cancel_in_session(session, job.id)
+        assert not cancel_in_session(session, job.id)
+        session.commit()
+    engine.dispose()
+    assert key.left == [(job.id, Outcome.CANCELLED)]
+    assert await database.list_jobs() == []
+
+
+async def test_operators_see_what_policies_do(database: DatabaseDriver, key: Told) -> None:
+    await database.insert([job := gated(), plain := envelope()])
+    stored, other = await database.get(job.id), await database.get(plain.id)
+    assert stored is not None
+    assert other is not None
+    assert await database.explain(stored) == [f"KEY of {job.id}"]
+    assert await database.explain(other) == []
+
+
+async def test_plain_settlements_beside_those_of_policies_take_their_short_way(
+    database: DatabaseDriver, key: Told
+) -> None:
+    await database.insert([envelope(), gated()])
+    plain, mine = await database.claim(["default"], 2, 30)
+    ends = [
+        Settlement.completed(mine.fence).leaving(mine.policies or 0, mine.headers),
+        Settlement.completed(plain.fence),
+    ]
+    settled = await database.settle(ends)
+    assert settled.accepted == (ends[1], ends[0])
+    assert key.left == [(mine.fence.job_id, Outcome.COMPLETED)]
