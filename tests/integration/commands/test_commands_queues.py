@@ -40,11 +40,12 @@ async def test_each_job_is_counted_once_in_its_state(driver: DatabaseDriver, mig
     assert 0 <= mail.pop("oldest_seconds") < 60
     place = {"connection": "database", "on_its_way_to": None}
     assert mail == place | {
-        "queue": "mail", "ready": 2, "delayed": 1, "retrying": 0, "reserved": 1, "failed": 1, "paused": False,
+        "queue": "mail", "ready": 2, "delayed": 1, "retrying": 0, "reserved": 1, "parked": 0, "failed": 1,
+        "paused": False,
     }  # fmt: skip
     assert slow == place | {
-        "queue": "slow", "ready": 0, "delayed": 0, "retrying": 0, "reserved": 0, "failed": 0, "oldest_seconds": None,
-        "paused": True,
+        "queue": "slow", "ready": 0, "delayed": 0, "retrying": 0, "reserved": 0, "parked": 0, "failed": 0,
+        "oldest_seconds": None, "paused": True,
     }  # fmt: skip
 
 

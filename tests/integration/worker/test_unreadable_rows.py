@@ -219,7 +219,7 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
             identity = f"x'{new_job_id().hex}'"
             opened.exec_driver_sql(
                 f"INSERT INTO queue_failed_jobs VALUES ({identity}, 'database', 'default', 'a', 77, 'x', 'y', 1, "
-                f"'[1]', {moment})"
+                f"'[1]', {moment}, NULL)"
             )
             opened.exec_driver_sql(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
@@ -228,7 +228,8 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
             opened.exec_driver_sql(f"INSERT INTO queue_pauses VALUES ('q{number}', {moment})")
         if backend == "sqlite":
             opened.exec_driver_sql(
-                "INSERT INTO queue_failed_jobs VALUES (7, x'ff', x'ff', x'ff', 'x', x'ff', x'ff', 'y', x'ff', x'ff')"
+                "INSERT INTO queue_failed_jobs VALUES "
+                "(7, x'ff', x'ff', x'ff', 'x', x'ff', x'ff', 'y', x'ff', x'ff', x'ff')"
             )
             opened.exec_driver_sql(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
