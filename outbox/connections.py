@@ -112,7 +112,7 @@ def is_default(settings: Settings, name: str) -> bool:
 
 
 def is_relayed(settings: Settings, name: str) -> bool:
-    """Whether jobs for the connection ``name`` that are dispatched in a session are relayed to it.
+    """Whether jobs for the connection ``name`` that are dispatched in a session, or have policies, are relayed to it.
 
     Raises:
         ConfigurationError: there is no such connection, or no database that a relay could find them in.
@@ -121,8 +121,8 @@ def is_relayed(settings: Settings, name: str) -> bool:
         return False
     if not has_database(settings):
         raise ConfigurationError(
-            f"a session's jobs for the connection {name!r} are relayed through the session's database: set "
-            "DATABASE_URL to it, so that workers find them there"
+            f"a session's jobs for the connection {name!r}, and those with policies such as `unique`, are relayed "
+            "through a database: set DATABASE_URL to it, so that workers find them there"
         )
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -129,6 +129,8 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
             if group is None:
                 connection_settings(settings, name)
                 group = serialized.by_connection[name] = []
+            if envelope.policies is not None:
+                is_relayed(settings, name)
             group.append(envelope)
             serialized.ids.append(envelope.id)
     return serialized
@@ -166,10 +168,21 @@ async def store_all(serialized: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
     client = serialized.client
     for name, envelopes in serialized.by_connection.items():
-        await client.part(OpenDrivers).get(name).insert(envelopes)
-        announce(client, {envelope.queue for envelope in envelopes}, name)
+        gated = [envelope for envelope in envelopes if envelope.policies is not None]
+        if gated and is_relayed(client.settings(), name):
+            await _store_relayed(client, gated, name)
+            envelopes = [envelope for envelope in envelopes if envelope.policies is None]
+        if envelopes:
+            await client.part(OpenDrivers).get(name).insert(envelopes)
+            announce(client, {envelope.queue for envelope in envelopes}, name)
     if client.events is not None:
         _emit(client.events, serialized, in_session=False)
+
+
+async def _store_relayed(client: ClientState, envelopes: Sequence[Envelope], name: str) -> None:
+    """Jobs with policies for another connection: the database decides when they may run, and relays them then."""
+    await client.part(OpenDrivers).get(DATABASE).insert([to_relay_row(envelope, name) for envelope in envelopes])
+    client.part(RelayThreads).wake(name)
 
 
 def _emit(events: Events, serialized: Serialized, *, in_session: bool) -> None:

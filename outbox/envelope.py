@@ -78,6 +78,16 @@ class Headers(BaseModel):
 NO_HEADERS = Headers()
 
 
+def policies_in(headers: str) -> int | None:
+    """The bits of policies that the headers of a job on another connection name; None for a job without any."""
+    if '"policies"' not in headers:
+        return None
+    try:
+        return Headers.load(headers).policies
+    except InvalidPayload:
+        return None
+
+
 class Envelope(NamedTuple):
     """One job to be stored. It becomes available ``delay`` seconds after it is written, by the database's clock, or at
     ``available_at`` where an absolute time was given."""

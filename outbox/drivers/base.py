@@ -6,7 +6,7 @@ cannot reach its store, after bounded retries of transient errors, raises `Backe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFil
 from outbox.envelope import Envelope
 from outbox.events import Event
 from outbox.ids import JobId
-from outbox.settlement import Failure, Fence, Settlement
+from outbox.settlement import Failure, Fence, Outcome, Settlement
 
 
 class Claim(NamedTuple):
@@ -238,6 +238,9 @@ class JobClaims(Protocol):
         """Take nothing more for whom `next_due` was told to be waiting; return what has been taken."""
 
 
+Outcomes = Callable[[Collection[JobId]], Awaitable[Mapping[JobId, Outcome]]]
+
+
 class RelaySource(JobClaims, Protocol):
     """What a database owes to a relay, which moves jobs from it to another store."""
 
@@ -247,8 +250,12 @@ class RelaySource(JobClaims, Protocol):
     async def now(self) -> datetime:
         """The store's clock."""
 
-    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
-        """Remove live jobs, held or not; return those that there were."""
+    on_policy_news: Callable[[PolicyNews], None]
+    """As that of `PolicyStore`."""
+
+    async def end_relayed(self, job_ids: Sequence[JobId], outcomes: Outcomes) -> list[JobId]:
+        """Remove the rows of jobs that have ended in the other store, held or not; return those that there were.
+        ``outcomes`` is asked how those with policies have ended."""
 
     async def has_unrelayed(self, queue: str) -> bool:
         """Whether the other store may lack a job of this queue: nobody has put it back yet, or somebody holds it."""
@@ -286,6 +293,10 @@ class RelayTarget(Protocol):
 
     async def take_ended(self) -> dict[JobId, str]:
         """Take up to 1,000 relayed jobs of each queue that have ended, with their queues. Each is returned once."""
+
+    async def outcomes(self, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
+        """How relayed jobs with policies have ended, by their queues: completed, failed or cancelled by themselves.
+        Others are left out. `forget_accepted` forgets it."""
 
     async def forget_accepted(self, queues: Mapping[JobId, str]) -> None:
         """These are not sent again."""

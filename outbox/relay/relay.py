@@ -10,16 +10,17 @@ next look at such a row is after that, or a day later: until then there is littl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Claim, RelaySource, RelayTarget
+from outbox.drivers.base import Claim, RelaySource, RelayTarget, Settled
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
 from outbox.ids import JobId
 from outbox.relay.route import from_relay_row, relay_queue
-from outbox.settlement import Failure, Settlement
+from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement
 
 BATCH = 500
 
@@ -63,7 +64,7 @@ class Relay:
                 await self._move(claims)
             except (BackendUnavailable, ConfigurationError):
                 self._fit = False
-                await self.source.settle([Settlement.snoozed(claim.fence, _AGAIN_AFTER) for claim in claims])
+                await self._settle([_put_back(claim) for claim in claims])
                 raise
             # What takes longer than its hold lasts is moved in smaller batches, so that it is moved at all.
             self._at_once = max(1, len(claims) // 2) if _too_late(claims) else min(BATCH, 2 * self._at_once)
@@ -78,7 +79,7 @@ class Relay:
         """
         removed = 0
         while ended := await self._target.take_ended():
-            gone = await self.source.cancel(list(ended))
+            gone = await self.source.end_relayed(list(ended), partial(self._outcomes, ended))
             await self._target.forget_accepted({job_id: ended[job_id] for job_id in gone})
             removed += len(gone)
         return removed
@@ -92,25 +93,42 @@ class Relay:
                 envelopes.append(from_relay_row(claim))
                 readable.append(claim)
             except InvalidPayload as error:
-                settlements.append(Settlement.failed(claim.fence, Failure.of(error)))
+                settlements.append(_leaving(claim, Settlement.failed(claim.fence, Failure.of(error))))
         envelopes = await self._from_now(envelopes)
         if _too_late(claims):
             # Others may have moved these jobs, seen them end, and removed their rows: the other store could not tell
             # them from new ones for ever.
             return
         ended = await self._target.insert_once(envelopes) if envelopes else frozenset[JobId]()
+        gated = {
+            envelope.id: envelope.queue
+            for claim, envelope in zip(readable, envelopes, strict=True)
+            if claim.policies is not None and envelope.id in ended
+        }
+        outcomes = await self._target.outcomes(gated) if gated else {}
         for claim, envelope in zip(readable, envelopes, strict=True):
             if claim.fence.job_id in ended:
-                settlements.append(Settlement.completed(claim.fence))
+                settlements.append(_ended(claim, outcomes.get(claim.fence.job_id, Outcome.CANCELLED)))
             else:
                 settlements.append(Settlement.released(claim.fence, next_look(claim.attempt, envelope.delay)))
-        settled = await self.source.settle(settlements)
+        settled = await self._settle(settlements)
         # Only when the rows are gone: until then the other store must know that it had these jobs. The row of a refused
         # settlement is there: another relay has it since the hold on it ran out.
         gone = ended & {settlement.fence.job_id for settlement in settled.accepted}
         await self._target.forget_accepted(
             {envelope.id: envelope.queue for envelope in envelopes if envelope.id in gone}
         )
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
+        settled = await self.source.settle(settlements)
+        if settled.news:
+            self.source.on_policy_news(settled.news)
+        return settled
+
+    async def _outcomes(self, queues: Mapping[JobId, str], job_ids: Collection[JobId]) -> Mapping[JobId, Outcome]:
+        """How these jobs with policies have ended; one that an operator has removed over there is cancelled."""
+        known = await self._target.outcomes({job_id: queues[job_id] for job_id in job_ids})
+        return {job_id: known.get(job_id, Outcome.CANCELLED) for job_id in job_ids}
 
     async def _from_now(self, envelopes: list[Envelope]) -> list[Envelope]:
         """The same jobs, with delays that count from now."""
@@ -122,6 +140,24 @@ class Relay:
             envelope._replace(delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
             for envelope in envelopes
         ]
+
+
+def _put_back(claim: Claim) -> Settlement:
+    return _leaving(claim, Settlement.snoozed(claim.fence, _AGAIN_AFTER))
+
+
+def _leaving(claim: Claim, settlement: Settlement) -> Settlement:
+    """Policies have admitted a job with the first claim of its row. Later ones only look where it is."""
+    if claim.policies is None or claim.attempt > 1:
+        return settlement
+    return settlement.leaving(claim.policies, claim.headers)
+
+
+def _ended(claim: Claim, outcome: Outcome) -> Settlement:
+    if claim.policies is None:
+        return Settlement.completed(claim.fence)
+    effect = LeavePolicies(claim.fence.job_id, claim.policies, claim.headers, outcome)
+    return Settlement.completed(claim.fence, (effect,))
 
 
 def _too_late(claims: Sequence[Claim]) -> bool:

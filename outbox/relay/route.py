@@ -30,6 +30,7 @@ def to_relay_row(envelope: Envelope, connection: str) -> Envelope:
         "relayed_to": envelope.queue,
         "relayed_delay": envelope.delay or None,
         "relayed_until": envelope.available_at,
+        "policies": envelope.policies,
     }
     headers = Headers.load(envelope.headers).model_copy(update=route)
     return envelope._replace(queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)

@@ -15,6 +15,7 @@ from outbox.drivers.base import (
     HealthIssue,
     Lease,
     NextDue,
+    Outcomes,
     PolicyNews,
     QueueCounts,
     Settled,
@@ -162,6 +163,9 @@ class DatabaseDriver:
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
         return await relay_source.written(self._database, job_ids)
+
+    async def end_relayed(self, job_ids: Sequence[JobId], outcomes: Outcomes) -> list[JobId]:
+        return await policies.end_relayed(self._database, job_ids, outcomes)
 
     async def has_unrelayed(self, queue: str) -> bool:
         return await relay_source.has_unrelayed(self._database, queue)

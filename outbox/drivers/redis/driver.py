@@ -100,6 +100,9 @@ class RedisDriver:
     async def take_ended(self) -> dict[JobId, str]:
         return await relay_target.take_ended(self._store)
 
+    async def outcomes(self, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
+        return await relay_target.outcomes(self._store, queues)
+
     async def forget_accepted(self, queues: Mapping[JobId, str]) -> None:
         await relay_target.forget_accepted(self._store, queues)
 

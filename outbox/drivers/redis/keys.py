@@ -15,6 +15,9 @@ WORKERS = ("outbox:{:workers}:rows", "outbox:{:workers}:seen")
 ENDED = "ended"
 """The list of relayed jobs that have ended, for a relay that removes their rows."""
 
+OUTCOMES = "outcomes"
+"""The hash of how relayed jobs with policies have ended, until their rows are gone."""
+
 PAUSED, FAILED, FAILURES, HELD, PARKED = "paused", "failed", "failures", "held", "parked"
 _SUFFIXES = (PAUSED, "jobs", HELD, "tries", FAILED, FAILURES, PARKED, "standing", "retrying", *map(str, PRIORITIES))
 

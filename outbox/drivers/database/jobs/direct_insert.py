@@ -15,7 +15,8 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     """Insert all ``envelopes``, or none; ``directly`` in the fewest round trips.
 
     What fits into one statement is sent to a server in autocommit: one round trip. On SQLite any number of statements
-    is one hop to the connection's thread. An INSERT is harmless when repeated, because it leaves existing ids alone.
+    is one hop to the connection's thread. Jobs with policies take a transaction. An INSERT is harmless when repeated,
+    because it leaves existing ids alone.
 
     Raises:
         BackendUnavailable: the database does not answer, or refused all retries.
@@ -23,6 +24,8 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     """
     if not envelopes:
         return
+    # What policies write depends on what they read.
+    directly = directly and not any(envelope.policies is not None for envelope in envelopes)
     if directly and database.runs_in_one_hop:
         await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
     elif directly and (statement := only_insert_statement(database.dialect, envelopes)):

@@ -37,8 +37,6 @@ def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Pl
 
 def only_insert_statement(dialect: Dialect, envelopes: Sequence[Envelope]) -> Statement | None:
     """The statement of `own_insert_statements` if there is exactly one, else None."""
-    if any(envelope.policies is not None for envelope in envelopes):
-        return None
     chunks = list(islice(packets(envelopes, _size, _BYTES_PER_DOCUMENT), 2))
     return dialect.insert_many(chunks[0]) if len(chunks) == 1 else None
 

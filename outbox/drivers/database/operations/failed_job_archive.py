@@ -12,14 +12,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import FailedJob, HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
+from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.jobs.settlement_plan import dump_failure
+from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX
 from outbox.drivers.database.operations import failed_filters, health
 from outbox.drivers.database.operations import failed_jobs as failed_jobs_module
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.policies import Removal, Return
+from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
+from outbox.envelope import Envelope
 from outbox.ids import JobId
+from outbox.settlement import Outcome
 
 _ROWS_PER_INSERT = 100
 # As in `inserting.py`: half of the smallest max_allowed_packet in use, because escaping can double what is sent.
@@ -38,6 +45,7 @@ class FailedJobArchive:
 
     def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
         self._database = Database(parse_url(url), pool_size, FailedJobScope(only=of))
+        self._of = of
 
     @property
     def database(self) -> Database:
@@ -69,12 +77,45 @@ class FailedJobArchive:
 
         return await failed_jobs_module.sweep(self._database, queue, older_than or 0.0, matching, take)
 
-    def _removal(self, keys: Sequence[bytes], also: Also, *conditions: Any) -> BatchDelete:
+    async def retry(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+        """`take`, for jobs that become live again. Those with policies become rows that wait for the relay: it moves
+        them on when their policies admit them.
+
+        Raises:
+            DuplicateJob: a policy refuses one of them.
+        """
+        taken: set[bytes] = set()
+        for keys in chunks(job_ids):
+            taken.update(await self._removal(keys, also, returning=Return(self._database, strict=True)).run())
+        return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
+
+    async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
+        """`retry` all that match. Those that a policy refuses stay."""
+
+        async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
+            returning = Return(self._database, strict=False)
+            return await self._removal(keys, also, *conditions, returning=returning).run()
+
+        return await failed_jobs_module.sweep(self._database, queue, 0.0, matching, take)
+
+    def _removal(
+        self, keys: Sequence[bytes], also: Also, *conditions: Any, returning: Return | None = None
+    ) -> BatchDelete:
         async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
-            await also(await failed_jobs_module.locked_jobs(self._database, connection, locked))
+            jobs = await failed_jobs_module.locked_jobs(self._database, connection, locked)
+            gated = [job for job in jobs if job.policies is not None]
+            if returning is not None and gated:
+                rows = [_relay_row(job, self._of) for job in gated]
+                await run(own_insert_statements(self._database.dialect, rows), connection)
+            await also(jobs)
 
         mine = self._database.origin.condition
-        return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows)
+        gate = (
+            returning.ask
+            if returning is not None
+            else Removal(self._database, failed_jobs.name, Outcome.FORGOTTEN).leave
+        )
+        return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows, gated=gate)
 
     async def get_failed(self, job_id: JobId) -> FailedJob | None:
         return await failed_jobs_module.get_failed(self._database, job_id)
@@ -116,6 +157,20 @@ class FailedJobArchive:
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _relay_row(job: FailedJob, connection: str) -> Envelope:
+    """The row of a job that waits for the relay to move it to ``connection``."""
+    headers = headers_of(job.headers).model_copy(update={"relayed_to": job.queue, "policies": job.policies})
+    return Envelope(
+        job.id,
+        f"{RELAY_PREFIX}{connection}",
+        job.name,
+        job.priority,
+        job.payload,
+        headers.dump(),
+        policies=job.policies,
+    )
 
 
 class _ArchiveTransaction:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import PolicyNews, StoredJob
+from outbox.drivers.base import Outcomes, PolicyNews, StoredJob
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.policies import registry
-from outbox.drivers.database.policies.base import Refusal
+from outbox.drivers.database.policies.base import Leaving, Refusal
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
+from outbox.drivers.database.tables import jobs
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
 from outbox.settlement import Outcome
@@ -38,6 +40,40 @@ class Removal:
         """After the commit."""
         if self.news:
             self._database.on_policy_news(self.news)
+
+
+class _RelayedEnds:
+    """Tells policies how relayed jobs have ended whose rows one transaction removes."""
+
+    def __init__(self, database: Database, outcomes: Outcomes) -> None:
+        self._database = database
+        self._outcomes = outcomes
+        self._jobs: list[Leaving] = []
+        self._news = PolicyNews()
+
+    async def leave(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """`batch_delete.Gated`: all of them go."""
+        dialect = self._database.dialect
+        rows = await run(gated_rows(dialect, jobs.name, keys), connection)
+        ends = await self._outcomes([row.job_id for row in rows])
+        self._jobs = [Leaving(*row, ends[row.job_id]) for row in rows]
+        self._news = await run(registry.settled(dialect, self._jobs), connection)
+        return _NONE
+
+    async def report(self) -> None:
+        """After the commit."""
+        if self._jobs:
+            news = self._news + await registry.committed(self._database, self._jobs)
+            self._database.on_policy_news(news)
+
+
+async def end_relayed(database: Database, job_ids: Sequence[JobId], outcomes: Outcomes) -> list[JobId]:
+    removed: set[bytes] = set()
+    for keys in chunks(job_ids):
+        ends = _RelayedEnds(database, outcomes)
+        removed.update(await BatchDelete(database, jobs, keys, gated=ends.leave).run())
+        await ends.report()
+    return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
 class Return:

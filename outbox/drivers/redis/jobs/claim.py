@@ -17,6 +17,7 @@ from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
+from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
 from outbox.ids import new_token
 from outbox.settlement import Fence
@@ -219,7 +220,11 @@ def _claims(
         start, end = end, end + length
         _, name, headers, payload, relayed = unpack_body(jobs[start:end])
         fence = Fence(UUID(bytes=job_id), token)
-        claims.append(Claim(fence, queue, name, priority, payload, headers, attempts, bool(rescued), deadline))
+        # Only a database admits jobs with policies.
+        policies = policies_in(headers) if relayed else None
+        claims.append(
+            Claim(fence, queue, name, priority, payload, headers, attempts, bool(rescued), deadline, policies)
+        )
         if relayed:
             locator.relayed.add(fence.job_id)
     locator.claimed((claim.fence.job_id for claim in claims), queue)

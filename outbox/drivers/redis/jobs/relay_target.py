@@ -8,10 +8,11 @@ from uuid import UUID
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import batches, pack_body, pack_jobs
-from outbox.drivers.redis.keys import ENDED, QUEUES, key, queue_keys
+from outbox.drivers.redis.keys import ENDED, OUTCOMES, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.envelope import Envelope
 from outbox.ids import JobId
+from outbox.settlement import Outcome
 
 _INSERT_ONCE = Script("insert_once", "common/claims", "common/relayed", returns=bytes)
 _FORGET_ACCEPTED = Script("forget_accepted", "common/relayed", returns=NoneType)
@@ -57,15 +58,41 @@ async def take_ended(store: Store) -> dict[JobId, str]:
     return {UUID(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
 
 
-async def forget_accepted(store: Store, queues: Mapping[JobId, str]) -> None:
-    """The rows of these jobs are gone. Redis forgets them ten minutes later, for relays that are late."""
+async def outcomes(store: Store, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
+    """How those of these jobs have ended that had policies, and were not removed by an operator."""
+    by_queue = _ids_by_queue(queues)
+    calls = [
+        command("HMGET", key(queue, OUTCOMES), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()
+    ]
+    answers = await store.do_all(calls)
+    return {
+        job_id: Outcome(outcome.decode())
+        for ids, found in zip(by_queue.values(), answers, strict=True)
+        for job_id, outcome in zip(ids, found, strict=True)
+        if outcome is not None
+    }
+
+
+async def forget_relayed(store: Store, queues: Mapping[JobId, str]) -> None:
+    """Forget at once that these jobs were here: they are about to be sent again."""
+    for queue, ids in _ids_by_queue(queues).items():
+        raw = [job_id.bytes for job_id in ids]
+        await store.do_all([command("ZREM", key(queue, _RELAYED), *raw), command("HDEL", key(queue, OUTCOMES), *raw)])
+
+
+def _ids_by_queue(queues: Mapping[JobId, str]) -> dict[str, list[JobId]]:
     by_queue: dict[str, list[JobId]] = {}
     for job_id, queue in queues.items():
         by_queue.setdefault(queue, []).append(job_id)
+    return by_queue
+
+
+async def forget_accepted(store: Store, queues: Mapping[JobId, str]) -> None:
+    """The rows of these jobs are gone. Redis forgets them ten minutes later, for relays that are late."""
     await store.do_all(
         [
-            _FORGET_ACCEPTED([key(queue, _RELAYED)], b"".join(job_id.bytes for job_id in job_ids))
-            for queue, job_ids in by_queue.items()
+            _FORGET_ACCEPTED([key(queue, _RELAYED), key(queue, OUTCOMES)], b"".join(job_id.bytes for job_id in job_ids))
+            for queue, job_ids in _ids_by_queue(queues).items()
         ]
     )
 

@@ -13,11 +13,11 @@ from outbox.drivers.redis.encoding import microseconds, pack_body, pack_jobs
 from outbox.drivers.redis.jobs import cross_slot
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
-from outbox.drivers.redis.keys import ENDED, QUEUES, key, queue_keys
+from outbox.drivers.redis.keys import ENDED, OUTCOMES, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
 from outbox.envelope import Envelope
 from outbox.ids import JobId
-from outbox.settlement import Failure, Outcome, Settlement
+from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement
 
 _SETTLE = Script("settle", returns=bytes)
 
@@ -32,6 +32,8 @@ _KINDS = {
     Outcome.DEFERRED: _DEFER,
 }
 _ENDS = {_REMOVE, _FAIL}
+_WITH_POLICIES = {Outcome.COMPLETED: b"k", Outcome.FAILED: b"l", Outcome.CANCELLED: b"x"}
+"""The kinds of ends of relayed jobs with policies, whose outcome the script notes as well."""
 _OWNER = struct.Struct(">I")
 _WRITTEN = "1"
 # After a lost answer, a job that is gone, or was put back under this token, was most likely settled by the first try.
@@ -109,14 +111,18 @@ class _Batch:
 
     def call(self) -> Call:
         records = bytearray()
-        ended = False
+        ended = outcomes = False
         extras: list[str | int] = []
         for settlement in self.settlements:
-            kind = _KINDS[settlement.outcome]
-            # In lower case, the script notes the end for the relay.
-            ends_row = kind in _ENDS and settlement.fence.job_id in self.relayed
-            ended |= ends_row
-            records += (kind.lower() if ends_row else kind) + settlement.fence.job_id.bytes + settlement.fence.token
+            kind = written = _KINDS[settlement.outcome]
+            if kind in _ENDS and settlement.fence.job_id in self.relayed:
+                # In lower case, the script notes the end for the relay.
+                ended = True
+                written = kind.lower()
+                if settlement.effects and any(isinstance(effect, LeavePolicies) for effect in settlement.effects):
+                    outcomes = True
+                    written = _WITH_POLICIES[settlement.outcome]
+            records += written + settlement.fence.job_id.bytes + settlement.fence.token
             if kind == _FAIL:
                 extras.append(dump_failure(settlement.failure))
             elif kind != _REMOVE:
@@ -127,6 +133,8 @@ class _Batch:
         keys: list[bytes | str] = [each for queue in queues for each in queue_keys(queue)]
         if ended:
             keys.append(key(self.queue, ENDED))
+        if outcomes:
+            keys.append(key(self.queue, OUTCOMES))
         if len(queues) > 1:
             keys.append(QUEUES)
         names = ",".join(queues[1:])

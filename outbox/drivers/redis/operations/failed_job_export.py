@@ -19,6 +19,7 @@ from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import score
 from outbox.drivers.redis.jobs.insert import insert
+from outbox.drivers.redis.jobs.relay_target import forget_relayed
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs, Place
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, OutboxError
@@ -49,6 +50,12 @@ class FailedStore(Protocol):
         self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
     ) -> int:
         """The same with all that match and had failed (so many seconds ago) when this began."""
+
+    async def retry(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+        """`take`, for jobs that become live again. Jobs with policies wait in the database for a relay."""
+
+    async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
+        """The same with all that match. Those that a policy refuses stay."""
 
     async def get_failed(self, job_id: JobId) -> FailedJob | None: ...
 
@@ -120,8 +127,12 @@ class HandedOver(FailedJobs):
 
     async def _put_back(self, jobs: Sequence[FailedJob]) -> None:
         await self._drop(jobs)
+        # A relay would take the job of a known id for one that has ended.
+        await forget_relayed(self._store, {job.id: job.queue for job in jobs if job.policies is not None})
+        plain = [job for job in jobs if job.policies is None]
         await insert(
-            self._store, [Envelope(job.id, job.queue, job.name, job.priority, job.payload, job.headers) for job in jobs]
+            self._store,
+            [Envelope(job.id, job.queue, job.name, job.priority, job.payload, job.headers) for job in plain],
         )
 
     async def _drop(self, jobs: Sequence[FailedJob]) -> None:
@@ -173,11 +184,11 @@ class HandedOver(FailedJobs):
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         await self.hand_over()
-        return await self._there.take(job_ids, self._put_back)
+        return await self._there.retry(job_ids, self._put_back)
 
     async def retry_all(self, queue: str | None = None, matching: FailedFilter = ANY_FAILED) -> int:
         await self.hand_over()
-        return await self._there.take_all(queue, None, self._put_back, matching)
+        return await self._there.retry_all(queue, self._put_back, matching)
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
         await self.hand_over()

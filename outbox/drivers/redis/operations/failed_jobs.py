@@ -15,6 +15,7 @@ from outbox.drivers.redis.keys import FAILED, FAILURES, key, queue_keys
 from outbox.drivers.redis.operations import inspection
 from outbox.drivers.redis.operations.failed_filters import Groups, passing
 from outbox.drivers.redis.script import Call, Script, command
+from outbox.envelope import policies_in
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
@@ -270,4 +271,5 @@ def _failed_job(job_id: JobId, place: Place, value: bytes, failed_at: float) -> 
         attempts=number(head[1:6]),
         failure=load_failure(text(exception)),
         failed_at=moment(failed_at),
+        policies=policies_in(body.headers),
     )

@@ -11,13 +11,13 @@ from uuid import UUID
 from outbox.drivers.base import JobState, QueueCounts, StoredJob
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpack_body
-from outbox.drivers.redis.keys import PAUSED, QUEUES, key, queue_keys, zset_keys
+from outbox.drivers.redis.keys import ENDED, PAUSED, QUEUES, key, queue_keys, zset_keys
 from outbox.drivers.redis.script import Script, command
 from outbox.ids import JobId
 from outbox.options import PRIORITIES, check_queue
 
 _SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
-_CANCEL, _CLEAR = Script("cancel", returns=list), Script("clear", returns=list)
+_CANCEL, _CLEAR = Script("cancel", "common/ended", returns=list), Script("clear", "common/ended", returns=list)
 
 CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
@@ -174,7 +174,7 @@ async def cancel(store: Store, job_ids: Sequence[JobId]) -> list[JobId]:
     removed: set[bytes] = set()
     for start in range(0, len(unique), CHUNK):
         ids = [job_id.bytes for job_id in unique[start : start + CHUNK]]
-        for there in await store.do_all([_CANCEL(queue_keys(queue), *ids) for queue in queues]):
+        for there in await store.do_all([_CANCEL([*queue_keys(queue), key(queue, ENDED)], *ids) for queue in queues]):
             removed.update(there)
     return [job_id for job_id in unique if job_id.bytes in removed]
 
@@ -186,7 +186,7 @@ async def clear(store: Store, queue: str) -> int:
     for priority in PRIORITIES:
         place: tuple[bytes | str, int] | None = ("-inf", 0)
         while place is not None:
-            count, *rest = await store.do(_CLEAR(queue_keys(queue), priority, *place, CHUNK))
+            count, *rest = await store.do(_CLEAR([*queue_keys(queue), key(queue, ENDED)], priority, *place, CHUNK))
             removed += count
             place = (rest[0], rest[1]) if rest else None
     return removed

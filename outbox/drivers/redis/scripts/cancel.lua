@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes live jobs, held or not. Whoever runs one owns nothing any more: its token matches nothing.
 --
--- KEYS  the keys of the queue, as in common/base.lua
+-- KEYS  the keys of the queue, as in common/base.lua; then outbox:{queue}:ended, as in settle.lua
 -- ARGV  ids
 --
 -- Returns those that there were.
@@ -21,6 +21,7 @@ for priority = 0, 9 do
   end
   write('ZREM', key, here)
 end
+note_relayed_ends(removed)
 for _, key in ipairs({ JOBS, HELD, TRIES }) do
   write('HDEL', KEYS[key], removed)
 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes a part of the jobs that nobody holds, going on from where an earlier call stopped.
 --
--- KEYS  the keys of the queue, as in common/base.lua
+-- KEYS  the keys of the queue, as in common/base.lua; then outbox:{queue}:ended, as in settle.lua
 -- ARGV  1 the priority  2 the score to begin with  3 how many of exactly that score to pass over  4 how many to look at
 --
 -- Returns how many it removed, and where the next call begins: a score and a number, or nothing when this was the end.
@@ -26,6 +26,7 @@ for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
   end
 end
 write('ZREM', key, removed)
+note_relayed_ends(removed)
 for _, hash in ipairs({ JOBS, HELD, TRIES }) do
   write('HDEL', KEYS[hash], removed)
 end

@@ -2,11 +2,13 @@
 -- Writes the ends of attempts. A settlement whose token is not the current one changes nothing.
 --
 -- KEYS  the keys of the queue, as in common/base.lua; then, where they are in this slot, those of the queues of follow-ups;
---       then outbox:{queue}:ended, if one of the kinds is "c" or "f": a list of relayed jobs that have ended;
+--       then outbox:{queue}:ended, if one of the kinds is in lower case: a list of relayed jobs that have ended;
+--       then outbox:{queue}:outcomes, if one of the kinds is "k", "l" or "x": id -> how a relayed job with policies ended;
 --       then outbox:queues, the set of the names of all queues, if there are other queues
 -- ARGV  1 the name of the connection
 --       2 records: kind(1) id(16) token(16); the kinds are
---         "C" remove  "F" move to the failed jobs  "c", "f" the same for a relayed job  "P" put back  "R" put back after an attempt that failed
+--         "C" remove  "F" move to the failed jobs  "c", "f" the same for a relayed job  "k", "l", "x" completed, failed and
+--         cancelled for a relayed job with policies  "P" put back  "R" put back after an attempt that failed
 --         "S" put back and give the attempt back  "D" let the lease end as if it had run out, and give it back
 --       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
 --       4, 5 the follow-ups, records and bodies as in common/base.lua; queue number 0 parks the follow-up
@@ -24,13 +26,17 @@ local next_extra = 7
 local answers, removed, released, held_on = {}, {}, {}, {}
 local leaving, returning, tried, retrying = lists(), lists(), {}, {}
 local failed_ids, failed_heads = {}, {}
-local ended = {}
+local ended, outcomes = {}, {}
+local OUTCOMES = { k = 'completed', l = 'failed', x = 'cancelled' }
+local PLAIN = { c = 'C', f = 'F', k = 'C', l = 'F', x = 'C' }
 -- Without a relay the list must not grow for ever. The row of a job that is left out is found by a later look.
 local ENDED_AT_MOST = 100000
 
 local ids = {}
+local has_outcomes = false
 for start = 2, #records, RECORD_OF_SETTLEMENT do
   ids[#ids + 1] = string.sub(records, start, start + 15)
+  has_outcomes = has_outcomes or OUTCOMES[string.sub(records, start - 1, start - 1)]
 end
 
 local function extra()
@@ -98,8 +104,8 @@ end
 for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
   local id, start = ids[position], (position - 1) * RECORD_OF_SETTLEMENT
   local kind, token = string.sub(records, start + 1, start + 1), string.sub(records, start + 18, start + 33)
-  local relayed = kind == 'c' or kind == 'f'
-  kind = string.upper(kind)
+  local relayed, outcome = PLAIN[kind], OUTCOMES[kind]
+  kind = relayed or kind
   local more, err = kind ~= 'C' and extra(), kind == 'R' and extra()
   if not hold or string.sub(hold, 8, 23) ~= token then
     answers[position] = refusal(id, hold, token)
@@ -107,6 +113,10 @@ for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
     answers[position] = '1'
     if relayed then
       ended[#ended + 1] = id
+    end
+    if outcome then
+      outcomes[#outcomes + 1] = id
+      outcomes[#outcomes + 1] = outcome
     end
     if kind == 'C' then
       leave(id, hold)
@@ -135,9 +145,12 @@ write('ZADD', KEYS[RETRYING], retrying)
 write('HSET', KEYS[HELD], held_on)
 
 if #ended > 0 then
-  local key = KEYS[#KEYS - (#ARGV[6] > 0 and 1 or 0)]
+  local key = KEYS[#KEYS - (#ARGV[6] > 0 and 1 or 0) - (has_outcomes and 1 or 0)]
   write('RPUSH', key, ended)
   redis.call('LTRIM', key, -ENDED_AT_MOST, -1)
+end
+if #outcomes > 0 then
+  write('HSET', KEYS[#KEYS - (#ARGV[6] > 0 and 1 or 0)], outcomes)
 end
 
 if #owners > 0 then
