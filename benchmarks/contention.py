@@ -27,9 +27,9 @@ CLAIMERS, JOBS, BATCH = 16, 20_000, 50
 async def drain(driver: DatabaseDriver, *, short_jobs: bool) -> int:
     done = empty = 0
     while empty < 3:
-        claims = await driver.claim(["default"], BATCH, 60, short_jobs=short_jobs)
+        claims = await (driver.short_jobs if short_jobs else driver.jobs).claim(["default"], BATCH, 60)
         empty = 0 if claims else empty + 1
-        done += len((await driver.settle([Settlement.completed(claim.fence) for claim in claims])).accepted)
+        done += len((await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])).accepted)
     return done
 
 
@@ -52,7 +52,9 @@ async def main(url: str, *, short_jobs: bool) -> None:
         def note(context: object) -> None:
             refused.append(str(getattr(context, "original_exception", "")))
 
-    await drivers[0].insert([Envelope(new_job_id(), "default", "benchmarks.Nothing", 5, "{}") for _ in range(JOBS)])
+    await drivers[0].jobs.insert(
+        [Envelope(new_job_id(), "default", "benchmarks.Nothing", 5, "{}") for _ in range(JOBS)]
+    )
     begun = time.perf_counter()
     done = sum(await asyncio.gather(*(drain(driver, short_jobs=short_jobs) for driver in drivers)))
     seconds = time.perf_counter() - begun

@@ -68,7 +68,7 @@ async def _fill_redis(store: Store, what: Fill) -> None:
     available = datetime.now(UTC) + timedelta(seconds=what.delay)
     driver = store.driver()
     for start in range(0, what.count, _JOBS_PER_COMMAND):
-        await driver.insert(
+        await driver.jobs.insert(
             [
                 Envelope(
                     new_job_id(),

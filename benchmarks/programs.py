@@ -112,7 +112,7 @@ async def start_workers(
     driver = store.driver()
     try:
         async with asyncio.timeout(LIMIT):
-            while len(await driver.workers()) < processes:
+            while len(await driver.workers.all()) < processes:
                 programs.check()
                 await asyncio.sleep(_LOOK_EVERY)
     finally:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from outbox import configure, disconnect, metadata
 from outbox.connections import open_driver
 from outbox.drivers.base import Driver
-from outbox.settings import DATABASE, REDIS, Settings
+from outbox.settings import DATABASE, Settings
 from tests.servers import BACKENDS, Server, databases, find
 from tests.servers.sql import connection, engine
 
@@ -53,7 +53,7 @@ class Store:
 
     @property
     def connection(self) -> str:
-        return REDIS if self.is_redis else DATABASE
+        return "redis" if self.is_redis else DATABASE
 
     def environment(self) -> dict[str, str]:
         """The variables that make this the store of a process."""

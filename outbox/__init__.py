@@ -11,9 +11,9 @@ from outbox.backoff import Backoff
 from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
-from outbox.drivers.base import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
+from outbox.drivers.values import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.job import Job, JobContext

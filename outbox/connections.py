@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from outbox.drivers.base import Driver, RelayTarget
-from outbox.drivers.database import DatabaseDriver, FailedJobArchive
+from outbox.drivers.base import Driver
+from outbox.drivers.registry import BUILT_IN, DriverSpec, OpenOptions, driver_names, driver_spec
 from outbox.errors import ConfigurationError
-from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
-
-if TYPE_CHECKING:
-    from outbox.drivers.redis import RedisDriver
+from outbox.settings import DATABASE, ConnectionSettings, Settings
 
 NOT_SET = "DATABASE_URL is not set"
 
@@ -25,22 +21,37 @@ def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
     """
     if name in settings.connections:
         return settings.connections[name]
-    if name == DATABASE:
-        return _connection(DATABASE, settings.database_url)
-    if name == REDIS:
-        if settings.redis_url is None:
-            raise ConfigurationError("the connection redis needs a server: set REDIS_URL=redis://host:6379/0")
-        return _connection(REDIS, settings.redis_url)
-    known = ", ".join(sorted({DATABASE, REDIS, *settings.connections}))
-    raise ConfigurationError(
-        f"there is no connection {name!r} (there are: {known}): see QUEUE_CONNECTION and [tool.outbox.connections]"
-    )
+    spec = BUILT_IN.get(name)
+    if spec is None:
+        known = ", ".join(sorted({*BUILT_IN, *settings.connections}))
+        raise ConfigurationError(
+            f"there is no connection {name!r} (there are: {known}): see QUEUE_CONNECTION and [tool.outbox.connections]"
+        )
+    url = getattr(settings, spec.url_setting)
+    if url is None:
+        variable = spec.url_setting.upper()
+        raise ConfigurationError(f"the connection {name} needs a server: set {variable}={name}://host:6379/0")
+    return _connection(name, url)
 
 
 @lru_cache(maxsize=32)
 def _connection(driver: str, url: str) -> ConnectionSettings:
     """Asked for several times at every dispatch."""
     return ConnectionSettings(driver=driver, url=url)
+
+
+def spec_of(settings: Settings, name: str) -> DriverSpec:
+    """The driver of the connection ``name``.
+
+    Raises:
+        ConfigurationError: there is no such connection, or no such driver.
+    """
+    driver = connection_settings(settings, name).driver
+    spec = driver_spec(driver)
+    if spec is None:
+        known = ", ".join(driver_names())
+        raise ConfigurationError(f"the connection {name!r} names the driver {driver!r}; there are: {known}")
+    return spec
 
 
 def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches: bool = False) -> Driver:
@@ -50,55 +61,27 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches
     Raises:
         ConfigurationError: there is no such connection, or its URL or driver is wrong.
     """
-    connection = connection_settings(settings, name)
-    if connection.driver == REDIS:
-        return _redis_driver(settings, name, pool_size)
-    if connection.driver != DATABASE:
-        raise ConfigurationError(
-            f"the connection {name!r} names the driver {connection.driver!r}; there are: {DATABASE}, {REDIS}"
-        )
-    elsewhere = _redis_names(settings) if has_database(settings) and connection.url == settings.database_url else ()
-    with _blamed(settings, name):
-        return DatabaseDriver(
-            connection.url,
-            name=name,
-            pool_size=pool_size,
-            keeps_failed_of=elsewhere,
-            note=NOT_SET if is_default(settings, name) else "",
-            inserts_directly=dispatches,
-        )
-
-
-def _redis_driver(settings: Settings, name: str, pool_size: int) -> Driver:
-    keeper = None
-    if has_database(settings):
+    spec, url = spec_of(settings, name), connection_settings(settings, name).url
+    failed_store, elsewhere = None, []
+    if spec.is_relayed_to and has_database(settings):
         with _blamed(settings, DATABASE):
-            keeper = FailedJobArchive(settings.database_url, of=name)
-    kind, url = _redis_class(name), connection_settings(settings, name).url
+            failed_store = BUILT_IN[DATABASE].open_failed_store(settings.database_url, name)
+    elif spec.is_sql and has_database(settings) and url == settings.database_url:
+        elsewhere = _relayed_names(settings)
+    note = NOT_SET if is_default(settings, name) else ""
     with _blamed(settings, name):
-        return kind(url, name=name, pool_size=pool_size, failed_store=keeper)
+        return spec.open(OpenOptions(name, url, pool_size, dispatches, note, elsewhere, failed_store))
 
 
 @contextmanager
 def _blamed(settings: Settings, name: str) -> Iterator[None]:
     """What is wrong with the URL of a connection is said of the place where it is written."""
-    variable = "DATABASE_URL" if name == DATABASE else "REDIS_URL"
     try:
         yield
     except ConfigurationError as error:
-        place = f"[tool.outbox.connections.{name}]" if name in settings.connections else variable
+        own = name in settings.connections
+        place = f"[tool.outbox.connections.{name}]" if own else BUILT_IN[name].url_setting.upper()
         raise ConfigurationError(f"{place}: {error}") from error
-
-
-def _redis_class(name: str) -> type[RedisDriver]:
-    try:
-        # Only here: its package is an extra, and takes as long to import as all of outbox.
-        from outbox.drivers.redis import RedisDriver
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the connection {name!r} needs a package: pip install 'outbox-queue[redis]' ({error})"
-        ) from error
-    return RedisDriver
 
 
 def has_database(settings: Settings) -> bool:
@@ -117,7 +100,7 @@ def is_relayed(settings: Settings, name: str) -> bool:
     Raises:
         ConfigurationError: there is no such connection, or no database that a relay could find them in.
     """
-    if connection_settings(settings, name).driver != REDIS:
+    if not spec_of(settings, name).is_relayed_to:
         return False
     if not has_database(settings):
         raise ConfigurationError(
@@ -131,16 +114,25 @@ def relayed_connections(settings: Settings) -> list[str]:
     """The connections that workers relay jobs to: none without a database beside Redis."""
     if not has_database(settings):
         return []
-    names = [REDIS] if settings.redis_url is not None else []
-    return [*names, *(name for name in _redis_names(settings) if name in settings.connections)]
+    return [name for name in _relayed_names(settings) if name in settings.connections or _is_configured(settings, name)]
+
+
+def _relayed_names(settings: Settings) -> list[str]:
+    """The connections that may have jobs relayed to them, those of a driver's own name first."""
+    specs = {name: driver_spec(connection.driver) for name, connection in settings.connections.items()}
+    return [name for name, spec in {**BUILT_IN, **specs}.items() if spec is not None and spec.is_relayed_to]
+
+
+def _is_configured(settings: Settings, name: str) -> bool:
+    setting = BUILT_IN[name].url_setting
+    return has_database(settings) if name == DATABASE else getattr(settings, setting) is not None
 
 
 def all_connections(settings: Settings) -> list[str]:
     """The connections that the settings know, that of ``QUEUE_CONNECTION`` first. Of several names for one store there
     is one."""
     names = [settings.connection, *settings.connections]
-    names += [DATABASE] if has_database(settings) else []
-    names += [REDIS] if settings.redis_url is not None else []
+    names += [name for name in BUILT_IN if _is_configured(settings, name)]
     by_store: dict[tuple[str, str], str] = {}
     for name in dict.fromkeys(names):
         try:
@@ -153,26 +145,25 @@ def all_connections(settings: Settings) -> list[str]:
     return list(by_store.values())
 
 
-def open_relay_source(settings: Settings) -> DatabaseDriver:
+def open_relay_source(settings: Settings) -> Driver:
     """The database from which relays move jobs.
 
     Raises:
         ConfigurationError: as `open_driver`.
     """
-    with _blamed(settings, DATABASE):
-        return DatabaseDriver(connection_settings(settings, DATABASE).url, pool_size=1)
+    return _open_for_relay(settings, DATABASE)
 
 
-def open_relay_target(settings: Settings, name: str) -> RelayTarget:
+def open_relay_target(settings: Settings, name: str) -> Driver:
     """What a relay moves jobs to.
 
     Raises:
         ConfigurationError: as `open_driver`.
     """
-    kind, url = _redis_class(name), connection_settings(settings, name).url
+    return _open_for_relay(settings, name)
+
+
+def _open_for_relay(settings: Settings, name: str) -> Driver:
+    spec, url = spec_of(settings, name), connection_settings(settings, name).url
     with _blamed(settings, name):
-        return kind(url, name=name, pool_size=1)
-
-
-def _redis_names(settings: Settings) -> list[str]:
-    return [REDIS, *(name for name, connection in settings.connections.items() if connection.driver == REDIS)]
+        return spec.open(OpenOptions(name, url, pool_size=1))

@@ -173,7 +173,7 @@ async def store_all(serialized: Serialized) -> None:
             await _store_relayed(client, gated, name)
             envelopes = [envelope for envelope in envelopes if envelope.policies is None]
         if envelopes:
-            await client.part(OpenDrivers).get(name).insert(envelopes)
+            await client.part(OpenDrivers).get(name).jobs.insert(envelopes)
             announce(client, {envelope.queue for envelope in envelopes}, name)
     if client.events is not None:
         _emit(client.events, serialized, in_session=False)
@@ -181,7 +181,7 @@ async def store_all(serialized: Serialized) -> None:
 
 async def _store_relayed(client: ClientState, envelopes: Sequence[Envelope], name: str) -> None:
     """Jobs with policies for another connection: the database decides when they may run, and relays them then."""
-    await client.part(OpenDrivers).get(DATABASE).insert([to_relay_row(envelope, name) for envelope in envelopes])
+    await client.part(OpenDrivers).get(DATABASE).jobs.insert([to_relay_row(envelope, name) for envelope in envelopes])
     client.part(RelayThreads).wake(name)
 
 

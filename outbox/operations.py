@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from outbox.client_state import current_settings
 from outbox.dispatch import AnySession, sync_session
-from outbox.drivers.base import Driver, FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.base import Driver
 from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.values import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
@@ -72,7 +73,7 @@ async def find(job_id: AnyId, *, connection: str | None = None) -> StoredJob | F
         InvalidOption: ``job_id`` is no id.
     """
     driver, key = _driver(connection), _id(job_id)
-    return await driver.get(key) or await driver.get_failed(key)
+    return await driver.jobs.get(key) or await driver.failed.get(key)
 
 
 async def jobs(
@@ -97,17 +98,17 @@ async def jobs(
     except ValueError:
         raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {state!r}") from None
     place = JobPlace.parse(after) if isinstance(after, str) else after
-    return await _driver(connection).page_of_jobs(JobFilter(_queue(queue), name, wanted), _limit(limit), place)
+    return await _driver(connection).jobs.page(JobFilter(_queue(queue), name, wanted), _limit(limit), place)
 
 
 async def counts(*, connection: str | None = None) -> list[QueueCounts]:
     """One row per queue that has live or failed jobs, or is paused; by name. Reads every live row once."""
-    return await _driver(connection).counts()
+    return await _driver(connection).queues.counts()
 
 
 async def workers(*, connection: str | None = None) -> list[WorkerStatus]:
     """The worker processes, the longest running first, each with up to 200 of the jobs that it runs."""
-    return await _driver(connection).workers()
+    return await _driver(connection).workers.all()
 
 
 async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
@@ -122,7 +123,7 @@ async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection
         SessionUnusable: the session cannot carry it; the message says why.
     """
     if session is None:
-        return bool(await _driver(connection).cancel([_id(job_id)]))
+        return bool(await _driver(connection).jobs.cancel([_id(job_id)]))
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):
@@ -143,7 +144,7 @@ async def pause(queue: str, *, connection: str | None = None) -> bool:
     Raises:
         InvalidOption: no queue can have this name.
     """
-    return await _driver(connection).pause(check_queue(queue))
+    return await _driver(connection).queues.pause(check_queue(queue))
 
 
 async def resume(queue: str, *, connection: str | None = None) -> bool:
@@ -152,7 +153,7 @@ async def resume(queue: str, *, connection: str | None = None) -> bool:
     Raises:
         InvalidOption: no queue can have this name.
     """
-    return await _driver(connection).resume(check_queue(queue))
+    return await _driver(connection).queues.resume(check_queue(queue))
 
 
 async def clear(queue: str, *, connection: str | None = None) -> int:
@@ -161,7 +162,7 @@ async def clear(queue: str, *, connection: str | None = None) -> int:
     Raises:
         InvalidOption: no queue can have this name.
     """
-    return await _driver(connection).clear(check_queue(queue))
+    return await _driver(connection).queues.clear(check_queue(queue))
 
 
 async def failed_jobs(
@@ -186,7 +187,7 @@ async def failed_jobs(
     """
     matching = _matching(name, error, since)
     last = None if before is None else _id(before)
-    return await _driver(connection).list_failed(_queue(queue), _limit(limit), last, matching=matching)
+    return await _driver(connection).failed.page(_queue(queue), _limit(limit), last, matching=matching)
 
 
 async def failed_groups(
@@ -201,7 +202,7 @@ async def failed_groups(
     """Failed jobs counted by name and type of exception, the largest groups first. Arguments and errors are those of
     `failed_jobs`."""
     matching = _matching(name, error, since)
-    return await _driver(connection).failed_groups(_queue(queue), _limit(limit), matching=matching)
+    return await _driver(connection).failed.groups(_queue(queue), _limit(limit), matching=matching)
 
 
 async def retry(job_id: AnyId, *, connection: str | None = None) -> bool:
@@ -211,7 +212,7 @@ async def retry(job_id: AnyId, *, connection: str | None = None) -> bool:
         InvalidOption: ``job_id`` is no id.
         InvalidPayload: its payload is not JSON; it stays failed.
     """
-    return bool(await _driver(connection).retry([_id(job_id)]))
+    return bool(await _driver(connection).failed.retry([_id(job_id)]))
 
 
 async def retry_all(
@@ -228,7 +229,7 @@ async def retry_all(
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
     """
-    return await _driver(connection).retry_all(_queue(queue), matching=_matching(name, error, since))
+    return await _driver(connection).failed.retry_all(_queue(queue), matching=_matching(name, error, since))
 
 
 async def forget(job_id: AnyId, *, connection: str | None = None) -> bool:
@@ -237,7 +238,7 @@ async def forget(job_id: AnyId, *, connection: str | None = None) -> bool:
     Raises:
         InvalidOption: ``job_id`` is no id.
     """
-    return bool(await _driver(connection).forget([_id(job_id)]))
+    return bool(await _driver(connection).failed.forget([_id(job_id)]))
 
 
 async def forget_all(
@@ -256,4 +257,4 @@ async def forget_all(
         InvalidOption: an argument is of a wrong type or out of its range.
     """
     matching = _matching(name, error, since)
-    return await _driver(connection).flush(_queue(queue), _seconds(older_than), matching=matching)
+    return await _driver(connection).failed.flush(_queue(queue), _seconds(older_than), matching=matching)

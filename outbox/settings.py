@@ -24,7 +24,6 @@ from outbox.options import check_queue
 from outbox.settings_files import ENV_FILE, check_env_file, pyproject_table
 
 DATABASE = "database"
-REDIS = "redis"
 
 _VARIABLE = "OUTBOX_"
 _HAS_URLS = {"DATABASE_URL", "REDIS_URL", "OUTBOX_CONNECTIONS", "database_url", "redis_url", "connections", "url"}

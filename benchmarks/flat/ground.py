@@ -15,7 +15,8 @@ from benchmarks.counters import Reads, reads, unpurged
 from benchmarks.filling import Fill, fill
 from benchmarks.flat.cost import Cost
 from benchmarks.stores import Store
-from outbox.drivers.base import Driver, WorkerStatus
+from outbox.drivers.base import Driver
+from outbox.drivers.values import WorkerStatus
 from outbox.settlement import Settlement
 
 BATCH = 100
@@ -63,7 +64,7 @@ class Ground:
         """Let there be a fleet of so many workers, as their heartbeats tell; those that claim are of it."""
         for number in range(count):
             worker = WorkerStatus(bytes([number]) * 16, "worker", "host", number, "default", BATCH, 0, 0, 0)
-            await self.drivers[0].heartbeat(worker)
+            await self.drivers[0].workers.heartbeat(worker)
         # How many there are is believed for some seconds by those who have counted.
         self.drivers.clear()
         await self.staff(1)
@@ -83,7 +84,7 @@ class Ground:
         """Let jobs at the head be claimed and not settled, as long ones are."""
         await self.put(replace(self.shape, count=count, delay=-86_400.0))
         for start in range(0, count, _PASSING_BATCH):
-            await self.drivers[0].claim(self.queues, min(_PASSING_BATCH, count - start), _LEASE)
+            await self.drivers[0].jobs.claim(self.queues, min(_PASSING_BATCH, count - start), _LEASE)
 
     async def pass_through(self, count: int) -> None:
         """Let so many jobs be claimed and completed, each as soon as it has come unless there is a stock of them."""
@@ -92,8 +93,8 @@ class Ground:
             batch = min(_PASSING_BATCH, count - passed)
             if not self.stocked:
                 await self.put(replace(self.shape, count=batch, delay=0.0))
-            claims = await driver.claim(self.queues, batch, _LEASE, short_jobs=True)
-            await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+            claims = await (driver.short_jobs or driver.jobs).claim(self.queues, batch, _LEASE)
+            await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
             passed += len(claims)
 
     async def keep_snapshot(self) -> None:
@@ -129,14 +130,14 @@ class Ground:
         before = await self._reads()
         begun = time.perf_counter()
         taken = await asyncio.gather(
-            *(driver.claim(self.queues, BATCH, _LEASE, short_jobs=True) for driver in self.drivers)
+            *((each.short_jobs or each.jobs).claim(self.queues, BATCH, _LEASE) for each in self.drivers)
         )
         seconds = time.perf_counter() - begun
         after = await self._reads()
         for driver, claims in zip(self.drivers, taken, strict=True):
             if len(claims) != BATCH:
                 raise RuntimeError(f"a claim of {BATCH} took {len(claims)} jobs: the load is not what it should be")
-            await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+            await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
         count = len(self.drivers)
         rows = sum((end - start).rows for start, end in zip(before, after, strict=True))
         # The pages are those of the whole server, so one connection knows them all.

@@ -67,7 +67,9 @@ async def _measure(site: Site, cluster: Cluster, used: int) -> Sample:
         _make_tables(nodes[0].url, urls)
         drivers = [DatabaseDriver(urls[number % used], pool_size=1) for number in range(_CLAIMERS)]
         refused = _Refused(drivers)
-        await drivers[0].insert([Envelope(new_job_id(), "default", NoOp.name, 5, '{"number":1}') for _ in range(jobs)])
+        await drivers[0].jobs.insert(
+            [Envelope(new_job_id(), "default", NoOp.name, 5, '{"number":1}') for _ in range(jobs)]
+        )
         await _arrived(drivers, jobs)
         taken: list[Any] = []
         begun = perf_counter()
@@ -102,12 +104,12 @@ async def _drain(driver: DatabaseDriver, taken: list[Any], jobs: int) -> int:
     count = 0
     while len(taken) < jobs:
         try:
-            claims = await driver.claim(["default"], _BATCH, 60)
+            claims = await driver.jobs.claim(["default"], _BATCH, 60)
         except BackendUnavailable:
             continue  # refused ten times in a row, all of them counted: a worker begins again as well
         taken += [claim.fence.job_id for claim in claims]
         count += bool(claims)
-        await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     return count
 
 
@@ -121,7 +123,7 @@ async def _arrived(drivers: Sequence[DatabaseDriver], jobs: int) -> None:
     """Wait until what was committed on the first server has been applied on the others."""
     for driver in drivers:
         for _ in range(_LOOKS):
-            if sum(counts.ready for counts in await driver.counts()) == jobs:
+            if sum(counts.ready for counts in await driver.queues.counts()) == jobs:
                 break
             await asyncio.sleep(_LOOK_EVERY)
         else:

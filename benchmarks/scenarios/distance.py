@@ -56,13 +56,13 @@ async def _drain(site: Site, proxy: Proxy, concurrency: int, answer: float) -> D
     jobs = site.sizes.distant
     await fill(site.store, Fill(jobs))
     driver = site.store.driver()
-    await driver.pause("default")
+    await driver.queues.pause("default")
     proxy.delay = 0.0
     async with Programs(site.directory / f"{answer:g}") as programs:
         far_store = replace(site.store, url=proxy.url)
         await start_workers(programs, far_store, 1, "--concurrency", str(concurrency), "--sleep", "0.05")
         proxy.delay, proxy.round_trips = answer / 2, 0
-        await driver.resume("default")
+        await driver.queues.resume("default")
         total = await programs.ran(jobs)
         round_trips = proxy.round_trips
         proxy.delay = 0.0

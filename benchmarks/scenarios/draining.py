@@ -38,13 +38,13 @@ async def _outbox(site: Site, shape: Shape) -> Sample:
     """The queue is paused until every worker is at work, so that the start of processes is not measured."""
     await fill(site.store, Fill(site.sizes.drain))
     driver = site.store.driver()
-    await driver.pause("default")
+    await driver.queues.pause("default")
     async with Programs(site.directory) as programs:
         flags = ("--concurrency", str(shape.concurrency), "--sleep", "0.05")
         await start_workers(programs, site.store, shape.processes, *flags)
-        await driver.resume("default")
+        await driver.queues.resume("default")
         total = await programs.ran(site.sizes.drain)
-    counted = await driver.counts()
+    counted = await driver.queues.counts()
     left = sum(each.ready + each.delayed + each.retrying + each.reserved + each.failed for each in counted)
     await driver.close()
     if left:

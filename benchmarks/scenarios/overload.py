@@ -70,7 +70,7 @@ class Quarters:
 
 async def _left(store: Store) -> int:
     driver = store.driver()
-    left = sum(counts.ready for counts in await driver.counts())
+    left = sum(counts.ready for counts in await driver.queues.counts())
     await driver.close()
     return left
 

@@ -29,11 +29,11 @@ async def _measure_workers(site: Site, workers: int) -> Sample:
     jobs = site.sizes.drain // 4
     await fill(site.store, Fill(jobs))
     driver = site.store.driver()
-    await driver.pause("default")
+    await driver.queues.pause("default")
     async with Programs(site.directory) as programs:
         await start_workers(programs, site.store, workers, "--concurrency", str(_CONCURRENCY), "--sleep", "0.05")
         commits, waits = _counted(site.store)
-        await driver.resume("default")
+        await driver.queues.resume("default")
         total = await programs.ran(jobs)
         commits_then, waits_then = _counted(site.store)
     await driver.close()
@@ -64,7 +64,7 @@ async def _measure_databases(site: Site, count: int, concurrency: int) -> Sample
         drivers = [store.driver() for store in stores]
         for store, driver in zip(stores, drivers, strict=True):
             await fill(store, Fill(jobs))
-            await driver.pause("default")
+            await driver.queues.pause("default")
         others = {f"shop{number}": store for number, store in enumerate(stores[1:], start=1)}
         described = {name: {"driver": "database", "url": store.url} for name, store in others.items()}
         async with Programs(site.directory) as programs:
@@ -83,9 +83,9 @@ async def _measure_databases(site: Site, count: int, concurrency: int) -> Sample
                 environment={"OUTBOX_CONNECTIONS": json.dumps(described)},
             )
             for driver in drivers:
-                await driver.resume("default")
+                await driver.queues.resume("default")
             total = await programs.ran(jobs * count)
-        left = [counts for driver in drivers for counts in await driver.counts()]
+        left = [counts for driver in drivers for counts in await driver.queues.counts()]
         for driver in drivers:
             await driver.close()
     if left:

@@ -19,8 +19,9 @@ from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.console.tracebacks import without_own_frames
-from outbox.drivers.base import Driver, FailedJob
+from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter
+from outbox.drivers.values import FailedJob
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
@@ -60,7 +61,7 @@ async def failed(
         return await _show_one(stores, output, job_id, full=full)
     if groups:
         return await _show_groups(stores, output, queue, matching, limit)
-    answers = await stores.ask(lambda driver: driver.list_failed(queue, limit, matching=matching))
+    answers = await stores.ask(lambda driver: driver.failed.page(queue, limit, matching=matching))
     jobs = sorted((job for each in answers.values() for job in each), key=_latest, reverse=True)[:limit]
     if output.as_json:
         output.document(stores.document(failed_jobs=[json_views.failed_job(job) for job in jobs]))
@@ -69,7 +70,7 @@ async def failed(
     if not jobs:
         await _report_none(stores, output, queue, matching)
     if len(jobs) == limit and not output.as_json and matching.is_any:
-        counts = await stores.ask(lambda driver: driver.counts())
+        counts = await stores.ask(lambda driver: driver.queues.counts())
         total = sum(each.failed for found in counts.values() for each in found if queue in {None, each.queue})
         if total > limit:
             output.note(f"{counted(total, 'failed job')} in all; --limit shows more")
@@ -99,7 +100,7 @@ async def note_misspelt(stores: Stores, output: Output, queue: str | None, match
 
 
 async def _show_groups(stores: Stores, output: Output, queue: str | None, matching: FailedFilter, limit: int) -> int:
-    answers = await stores.ask(lambda driver: driver.failed_groups(queue, limit, matching=matching))
+    answers = await stores.ask(lambda driver: driver.failed.groups(queue, limit, matching=matching))
     groups = sorted((group for each in answers.values() for group in each), key=lambda group: -group.count)[:limit]
     if output.as_json:
         output.document(stores.document(groups=[json_views.failed_group(group) for group in groups]))
@@ -112,8 +113,8 @@ async def _show_groups(stores: Stores, output: Output, queue: str | None, matchi
 
 async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool) -> int:
     async def find(driver: Driver) -> FailedJob | None:
-        chosen = await look_up([typed], driver.find_failed)
-        return await driver.get_failed(chosen.ids[0]) if chosen.ids else None
+        chosen = await look_up([typed], driver.failed.find)
+        return await driver.failed.get(chosen.ids[0]) if chosen.ids else None
 
     job = next((job for job in (await stores.ask(find)).values() if job is not None), None)
     if job is None:
@@ -169,8 +170,8 @@ async def retry(
     _check_choice(job_ids, everything or queue is not None or not matching.is_any)
     if not job_ids:
         return await _retry_all(driver, output, queue, matching)
-    chosen = await look_up(job_ids, driver.find_failed)
-    retried = await driver.retry(chosen.ids)
+    chosen = await look_up(job_ids, driver.failed.find)
+    retried = await driver.failed.retry(chosen.ids)
     missing = chosen.missing(retried)
     document = {
         "connection": driver.name,
@@ -189,8 +190,8 @@ def _check_choice(job_ids: Sequence[str], chosen: bool) -> None:
 
 
 async def _retry_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter) -> int:
-    retried = await driver.retry_all(queue, matching=matching)
-    skipped = await driver.unretryable(queue, matching=matching)
+    retried = await driver.failed.retry_all(queue, matching=matching)
+    skipped = await driver.failed.unretryable(queue, matching=matching)
     document = {
         "connection": driver.name,
         "retried": retried,
@@ -227,8 +228,8 @@ async def forget(
         raise click.UsageError("give the ids of failed jobs, or any of --queue, --name, --error and --since")
     if not job_ids:
         return await _forget_all(driver, output, queue, matching, yes=yes)
-    chosen = await look_up(job_ids, driver.find_failed)
-    forgotten = await driver.forget(chosen.ids)
+    chosen = await look_up(job_ids, driver.failed.find)
+    forgotten = await driver.failed.forget(chosen.ids)
     missing = chosen.missing(forgotten)
     ids = [str(job_id) for job_id in forgotten]
     document = {"connection": driver.name, "forgotten": len(ids), "job_ids": ids, "missing": missing}
@@ -238,7 +239,7 @@ async def forget(
 
 async def _forget_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter, *, yes: bool) -> int:
     confirm(f"Remove all {which_failed(queue, matching)} of the connection {driver.name} for good?", yes=yes)
-    forgotten = await driver.flush(queue, matching=matching)
+    forgotten = await driver.failed.flush(queue, matching=matching)
     document = {"connection": driver.name, "forgotten": forgotten, "job_ids": None, "missing": []}
     output.result(document, f"Forgot {counted(forgotten, 'failed job')}.")
     if not forgotten:
@@ -260,7 +261,7 @@ async def flush(
     if hours is not None:
         which += f" that are older than {hours:g} {'hour' if hours == 1 else 'hours'}"
     confirm(f"Remove all {which} of the connection {driver.name} for good?", yes=yes)
-    removed = await driver.flush(queue, None if hours is None else hours * _HOUR, matching=matching)
+    removed = await driver.failed.flush(queue, None if hours is None else hours * _HOUR, matching=matching)
     output.result({"connection": driver.name, "removed": removed}, f"Removed {counted(removed, 'failed job')}.")
     if not removed:
         await note_misspelt(Stores.of(driver), output, queue, matching)
@@ -271,8 +272,8 @@ async def flush(
 @on_connection
 async def prune(driver: Driver, output: Output, hours: float) -> None:
     """Remove old failed jobs, and rows of workers without a heartbeat for an hour. Made for cron: it does not ask."""
-    removed = await driver.flush(older_than=hours * _HOUR)
-    workers = await driver.forget_workers(_WORKERS_UNSEEN)
+    removed = await driver.failed.flush(older_than=hours * _HOUR)
+    workers = await driver.workers.forget(_WORKERS_UNSEEN)
     output.result(
         {"connection": driver.name, "failed_jobs": removed, "workers": workers},
         f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}.",

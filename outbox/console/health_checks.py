@@ -13,8 +13,9 @@ from outbox.console.finding import Finding
 from outbox.console.formatting import age, counted
 from outbox.console.installation_check import check_installation
 from outbox.console.tables import SILENT_SECONDS
-from outbox.drivers.base import Driver, JobState, QueueCounts, WorkerStatus
+from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter
+from outbox.drivers.values import JobState, QueueCounts, WorkerStatus
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
 from outbox.relay.route import relayed_connection
@@ -88,8 +89,8 @@ async def _check_connection(settings: Settings, name: str) -> AsyncGenerator[Fin
         for issue in await driver.health_issues():
             make = Finding.problem if issue.serious else Finding.warning
             yield make(name, issue.message, issue.advice)
-        counts = await driver.counts()
-        workers = await driver.workers()
+        counts = await driver.queues.counts()
+        workers = await driver.workers.all()
         for finding in (*_check_queues(name, counts, workers), *_check_workers(name, workers)):
             yield finding
         for finding in (*await _check_names(driver), *await _check_retries(driver, counts)):
@@ -174,7 +175,7 @@ async def _check_retries(driver: Driver, counts: list[QueueCounts]) -> list[Find
     retrying = sum(queue.retrying for queue in counts)
     if not retrying:
         return []
-    page = await driver.page_of_jobs(JobFilter(state=JobState.RETRYING), _JOBS_CHECKED)
+    page = await driver.jobs.page(JobFilter(state=JobState.RETRYING), _JOBS_CHECKED)
     errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
     [(most, number)] = errors.most_common(1) or [("", 0)]
     often = f", most often {most} ({number:,} of {len(page.jobs):,} examined)" if most else ""
@@ -187,7 +188,7 @@ async def _check_names(driver: Driver) -> list[Finding]:
     known = registry.registered()
     if not known:
         return []
-    unknown = sorted({job.name for job in await driver.list_jobs(limit=_JOBS_CHECKED)} - set(known))
+    unknown = sorted({job.name for job in await driver.jobs.list_jobs(limit=_JOBS_CHECKED)} - set(known))
     findings = [
         Finding.warning(
             driver.name,
@@ -196,7 +197,7 @@ async def _check_names(driver: Driver) -> list[Finding]:
         )
         for name in unknown
     ]
-    broken = await driver.unretryable()
+    broken = await driver.failed.unretryable()
     if broken:
         ids = ", ".join(map(str, broken))
         message = f"the payload or the headers of {counted(len(broken), 'failed job')} are not JSON: {ids}"

@@ -15,8 +15,9 @@ from outbox.console.formatting import age, ago, block, due, indented_json, queue
 from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
-from outbox.drivers.base import Driver, JobState, PolicyStore, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
+from outbox.drivers.values import JobState, RunningJob, StoredJob, WorkerStatus
 from outbox.errors import InvalidOption, JobNotFound
 from outbox.ids import JobId
 
@@ -90,7 +91,7 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
         nonlocal room
         if driver.name not in waiting or any(page.next is not None for page in pages.values()) or room == 0:
             return None
-        page = await driver.page_of_jobs(matching, room, begin if driver.name == first else None)
+        page = await driver.jobs.page(matching, room, begin if driver.name == first else None)
         room -= len(page.jobs)
         pages[driver.name] = page
         return page
@@ -112,8 +113,8 @@ async def show(stores: Stores, output: Output, job_id: str) -> None:
 
 
 async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
-    live = await look_up([typed], driver.find)
-    return live.ids or (await look_up([typed], driver.find_failed)).ids
+    live = await look_up([typed], driver.jobs.find)
+    return live.ids or (await look_up([typed], driver.failed.find)).ids
 
 
 async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) -> bool:
@@ -122,9 +123,9 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
     ) -> tuple[StoredJob | None, list[WorkerStatus], datetime, list[str]] | None:
         if driver.name != connection:
             return None
-        job = await driver.get(job_id)
-        told = await driver.explain(job) if job is not None and isinstance(driver, PolicyStore) else []
-        return job, await driver.workers(), await driver.now(), told
+        job = await driver.jobs.get(job_id)
+        told = await driver.policies.explain(job) if job is not None and driver.policies is not None else []
+        return job, await driver.workers.all(), await driver.now(), told
 
     live = (await stores.ask(read)).get(connection)
     if live is not None and live[0] is not None:
@@ -136,7 +137,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
             output.print(_described(connection, job, run, now, told))
         return True
 
-    failed = (await stores.ask(lambda driver: driver.get_failed(job_id))).get(connection)
+    failed = (await stores.ask(lambda driver: driver.failed.get(job_id))).get(connection)
     if failed is None:
         return False
     if output.as_json:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from outbox.drivers.base import FailedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.filters import FailedGroup
+from outbox.drivers.values import FailedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.relay.route import relayed_connection
 
 Document = dict[str, Any]

@@ -22,7 +22,7 @@ from outbox.drivers.base import Driver
 @on_connections
 async def stats(stores: Stores, output: Output) -> None:
     """Count the jobs of each queue."""
-    answers = await stores.ask(lambda driver: driver.counts())
+    answers = await stores.ask(lambda driver: driver.queues.counts())
     counts = [(connection, queue) for connection, queues in answers.items() for queue in queues]
     if output.as_json:
         output.document(stores.document(queues=[json_views.queue(*each) for each in counts]))
@@ -39,7 +39,7 @@ async def stats(stores: Stores, output: Output) -> None:
 async def clear(driver: Driver, output: Output, queue: str, yes: bool) -> None:
     """Remove all jobs of QUEUE for good, except those that are reserved by a worker."""
     confirm(f"Remove the ready and delayed jobs of {queue}, connection {driver.name}, for good?", yes=yes)
-    removed = await driver.clear(queue)
+    removed = await driver.queues.clear(queue)
     document = {"connection": driver.name, "queue": queue, "removed": removed}
     output.result(document, f"Removed {counted(removed, 'job')} from {queue}.")
 
@@ -50,7 +50,7 @@ async def clear(driver: Driver, output: Output, queue: str, yes: bool) -> None:
 async def pause(driver: Driver, output: Output, queues: Sequence[str]) -> None:
     """Stop workers from claiming jobs of QUEUE. Running jobs and dispatches continue."""
     unknown = [found for queue in dict.fromkeys(queues) if (found := await unknown_queue(Stores.of(driver), queue))]
-    paused = [queue for queue in dict.fromkeys(queues) if await driver.pause(queue)]
+    paused = [queue for queue in dict.fromkeys(queues) if await driver.queues.pause(queue)]
     already = [queue for queue in dict.fromkeys(queues) if queue not in paused]
     if output.as_json:
         output.document({"connection": driver.name, "paused": paused, "already_paused": already})
@@ -66,7 +66,7 @@ async def pause(driver: Driver, output: Output, queues: Sequence[str]) -> None:
 @on_connection
 async def resume(driver: Driver, output: Output, queues: Sequence[str]) -> None:
     """Let workers claim jobs of QUEUE again."""
-    resumed = [queue for queue in dict.fromkeys(queues) if await driver.resume(queue)]
+    resumed = [queue for queue in dict.fromkeys(queues) if await driver.queues.resume(queue)]
     running = [queue for queue in dict.fromkeys(queues) if queue not in resumed]
     if output.as_json:
         output.document({"connection": driver.name, "resumed": resumed, "not_paused": running})
@@ -80,8 +80,8 @@ async def resume(driver: Driver, output: Output, queues: Sequence[str]) -> None:
 @on_connection
 async def cancel(driver: Driver, output: Output, job_ids: Sequence[str]) -> int:
     """Remove live jobs. A running job is stopped when its worker next renews its lease."""
-    chosen = await look_up(job_ids, driver.find)
-    cancelled = await driver.cancel(chosen.ids)
+    chosen = await look_up(job_ids, driver.jobs.find)
+    cancelled = await driver.jobs.cancel(chosen.ids)
     missing = chosen.missing(cancelled)
     ids = [str(job_id) for job_id in cancelled]
     document = {"connection": driver.name, "cancelled": len(ids), "job_ids": ids, "missing": missing}

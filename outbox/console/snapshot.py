@@ -9,7 +9,7 @@ from datetime import datetime
 
 from outbox import clock
 from outbox.console.connections import Stores
-from outbox.drivers.base import QueueCounts, WorkerStatus
+from outbox.drivers.values import QueueCounts, WorkerStatus
 
 _WINDOW = 30.0
 """Seconds that throughput is averaged over. They span several heartbeats, which bring the counts."""
@@ -35,7 +35,7 @@ class Snapshot:
             BackendUnavailable: no connection answers.
         """
         stores.forget_errors()
-        counts = await stores.ask(lambda driver: driver.counts())
+        counts = await stores.ask(lambda driver: driver.queues.counts())
         everything = [(name, queue) for name, found in counts.items() for queue in found]
         queues = [each for each in everything if each[1].queue in names or not names]
         there = {queue.queue for _, queue in queues}
@@ -45,7 +45,7 @@ class Snapshot:
         queues.sort(key=lambda each: order.get(each[1].queue, 0))
         workers = [
             (name, worker)
-            for name, found in (await stores.ask(lambda driver: driver.workers())).items()
+            for name, found in (await stores.ask(lambda driver: driver.workers.all())).items()
             for worker in found
         ]
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))

@@ -28,9 +28,9 @@ async def unknown_name(stores: Stores, name: str | None) -> str | None:
     if name is None:
         return None
     known: set[str] = set()
-    for page in (await stores.ask(lambda driver: driver.page_of_jobs(JobFilter(), _EXAMINED))).values():
+    for page in (await stores.ask(lambda driver: driver.jobs.page(JobFilter(), _EXAMINED))).values():
         known |= {job.name for job in page.jobs}
-    for groups in (await stores.ask(lambda driver: driver.failed_groups(limit=_EXAMINED))).values():
+    for groups in (await stores.ask(lambda driver: driver.failed.groups(limit=_EXAMINED))).values():
         known |= {group.name for group in groups}
     return None if name in known else f"outbox: no job is named {line(name)}{suggestion(name, known)}"
 
@@ -39,8 +39,10 @@ async def unknown_queue(stores: Stores, queue: str | None) -> str | None:
     """A message if the queue has no job and no worker drains it, otherwise None."""
     if queue is None:
         return None
-    known = {counts.queue for each in (await stores.ask(lambda driver: driver.counts())).values() for counts in each}
-    for workers in (await stores.ask(lambda driver: driver.workers())).values():
+    known = {
+        counts.queue for each in (await stores.ask(lambda driver: driver.queues.counts())).values() for counts in each
+    }
+    for workers in (await stores.ask(lambda driver: driver.workers.all())).values():
         known |= {name for worker in workers for name in worker.queues.split(",")}
     if queue in known:
         return None

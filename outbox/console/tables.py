@@ -7,8 +7,8 @@ from datetime import datetime
 
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
-from outbox.drivers.base import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 from outbox.drivers.filters import FailedGroup
+from outbox.drivers.values import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 
 SILENT_SECONDS = 60.0
 """A worker without a heartbeat for this long is probably gone. It writes several in this time."""

@@ -16,7 +16,7 @@ async def workers(stores: Stores, output: Output) -> None:
 
     A worker is silent after a minute without a heartbeat.
     """
-    answers = await stores.ask(lambda driver: driver.workers())
+    answers = await stores.ask(lambda driver: driver.workers.all())
     statuses = [(name, status) for name, each in answers.items() for status in each]
     if output.as_json:
         output.document(stores.document(workers=[json_views.worker(*each) for each in statuses]))

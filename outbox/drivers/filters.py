@@ -12,7 +12,7 @@ from outbox.errors import InvalidOption
 from outbox.ids import JobId
 
 if TYPE_CHECKING:
-    from outbox.drivers.base import JobState, StoredJob
+    from outbox.drivers.values import JobState, StoredJob
     from outbox.settlement import Failure
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from uuid import UUID
 
-from outbox.drivers.base import RunningJob
+from outbox.drivers.values import RunningJob
 
 
 def dump_running(jobs: Sequence[RunningJob]) -> str | None:

@@ -13,7 +13,7 @@ from outbox.settlement import Failure
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from outbox.drivers.base import Claim
+    from outbox.drivers.values import Claim
     from outbox.middleware.results import Handler, HandlerResult
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Claim, RelaySource, RelayTarget, Settled
+from outbox.drivers.base import Driver, RelaySource, RelayTarget
+from outbox.drivers.values import Claim, Settled
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
 from outbox.ids import JobId
@@ -40,10 +41,19 @@ class Relay:
     """Any number of them may run, in any processes: rows are claimed as jobs are, and a repeated move of the same id
     makes no second job."""
 
-    def __init__(self, source: RelaySource, target: RelayTarget, connection: str) -> None:
+    def __init__(self, source: Driver, target: Driver, connection: str) -> None:
+        """
+        Raises:
+            ConfigurationError: the driver of one of the two cannot be relayed from, or to.
+        """
         self.queue = relay_queue(connection)
+        rows, relayed = source.relay_source, target.relay_target
+        if rows is None or relayed is None:
+            raise ConfigurationError(f"jobs cannot be relayed from {source.name} to {connection}: a driver lacks it")
         self.source = source
+        self._rows: RelaySource = rows
         self._target = target
+        self._relayed: RelayTarget = relayed
         self._at_once = BATCH
         self._fit = False
         """Whether the target is what outbox needs. What it was before an outage, it need not be after it."""
@@ -55,7 +65,7 @@ class Relay:
             BackendUnavailable: one of the two stores does not answer. What was claimed is tried again.
             ConfigurationError: one of them is not what outbox needs. The same.
         """
-        claims = await self.source.claim([self.queue], self._at_once, _LEASE)
+        claims = await self.source.jobs.claim([self.queue], self._at_once, _LEASE)
         if claims:
             try:
                 if not self._fit:
@@ -78,11 +88,15 @@ class Relay:
             BackendUnavailable: one of the two stores does not answer.
         """
         removed = 0
-        while ended := await self._target.take_ended():
-            gone = await self.source.end_relayed(list(ended), partial(self._outcomes, ended))
-            await self._target.forget_accepted({job_id: ended[job_id] for job_id in gone})
+        while ended := await self._relayed.take_ended():
+            gone = await self._rows.end_relayed(list(ended), partial(self._outcomes, ended))
+            await self._relayed.forget_accepted({job_id: ended[job_id] for job_id in gone})
             removed += len(gone)
         return removed
+
+    async def has_unrelayed(self) -> bool:
+        """Whether the target may lack a job."""
+        return await self._rows.has_unrelayed(self.queue)
 
     async def _move(self, claims: Sequence[Claim]) -> None:
         settlements: list[Settlement] = []
@@ -99,13 +113,13 @@ class Relay:
             # Others may have moved these jobs, seen them end, and removed their rows: the other store could not tell
             # them from new ones for ever.
             return
-        ended = await self._target.insert_once(envelopes) if envelopes else frozenset[JobId]()
+        ended = await self._relayed.insert_once(envelopes) if envelopes else frozenset[JobId]()
         gated = {
             envelope.id: envelope.queue
             for claim, envelope in zip(readable, envelopes, strict=True)
             if claim.policies is not None and envelope.id in ended
         }
-        outcomes = await self._target.outcomes(gated) if gated else {}
+        outcomes = await self._relayed.outcomes(gated) if gated else {}
         for claim, envelope in zip(readable, envelopes, strict=True):
             if claim.fence.job_id in ended:
                 settlements.append(_ended(claim, outcomes.get(claim.fence.job_id, Outcome.CANCELLED)))
@@ -115,19 +129,19 @@ class Relay:
         # Only when the rows are gone: until then the other store must know that it had these jobs. The row of a refused
         # settlement is there: another relay has it since the hold on it ran out.
         gone = ended & {settlement.fence.job_id for settlement in settled.accepted}
-        await self._target.forget_accepted(
+        await self._relayed.forget_accepted(
             {envelope.id: envelope.queue for envelope in envelopes if envelope.id in gone}
         )
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settled = await self.source.settle(settlements)
-        if settled.news:
-            self.source.on_policy_news(settled.news)
+        settled = await self.source.jobs.settle(settlements)
+        if settled.news and self.source.policies is not None:
+            self.source.policies.on_news(settled.news)
         return settled
 
     async def _outcomes(self, queues: Mapping[JobId, str], job_ids: Collection[JobId]) -> Mapping[JobId, Outcome]:
         """How these jobs with policies have ended; one that an operator has removed over there is cancelled."""
-        known = await self._target.outcomes({job_id: queues[job_id] for job_id in job_ids})
+        known = await self._relayed.outcomes({job_id: queues[job_id] for job_id in job_ids})
         return {job_id: known.get(job_id, Outcome.CANCELLED) for job_id in job_ids}
 
     async def _from_now(self, envelopes: list[Envelope]) -> list[Envelope]:
@@ -135,7 +149,7 @@ class Relay:
         delayed = [envelope.id for envelope in envelopes if envelope.delay or envelope.available_at is not None]
         if not delayed:
             return envelopes
-        written, now = await self.source.written(delayed), await self.source.now()
+        written, now = await self._rows.written(delayed), await self.source.now()
         return [
             envelope._replace(delay=_left(envelope, written.get(envelope.id, now), now), available_at=None)
             for envelope in envelopes

@@ -6,7 +6,7 @@ job will be in over there, and how long it is to wait there: a row whose job has
 
 from __future__ import annotations
 
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.envelope import Envelope, Headers
 from outbox.errors import InvalidPayload
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from outbox import clock
-from outbox.drivers.base import PolicyNews, Settled
+from outbox.drivers.values import PolicyNews, Settled
 from outbox.errors import BackendUnavailable
 from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
 from outbox.middleware.interruption import Interruption

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import Driver, PolicyNews, PolicyStore
+from outbox.drivers.base import Driver
+from outbox.drivers.values import PolicyNews
 from outbox.events import Events, JobCancelled, LeaseLost
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
@@ -63,8 +64,8 @@ class Consumer:
     ) -> None:
         self.connection = driver.name
         report = partial(on_policy_news, driver.name)
-        if isinstance(driver, PolicyStore):
-            driver.on_policy_news = report
+        if driver.policies is not None:
+            driver.policies.on_news = report
         self.store = StoreClient(driver, options, wakeups, on_end=self._ended, run=stores.call)
         self.in_flight = self.store.in_flight
         self.availability = Availability(driver.name, events)

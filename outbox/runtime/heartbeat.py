@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from outbox import clock
-from outbox.drivers.base import RUNNING_JOBS_SHOWN, RunningJob, WorkerRegistry, WorkerStatus
+from outbox.drivers.base import WorkerRegistry
+from outbox.drivers.values import RUNNING_JOBS_SHOWN, RunningJob, WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import HEARTBEAT, Availability
 from outbox.runtime.execution.attempt import Attempt
@@ -39,7 +40,7 @@ class Heartbeat(BackgroundLoop):
 
     def __init__(
         self,
-        driver: WorkerRegistry,
+        workers: WorkerRegistry,
         availability: Availability,
         *,
         interval: float,
@@ -48,7 +49,7 @@ class Heartbeat(BackgroundLoop):
         idle_workers: Callable[[], int] = lambda: 1,
     ) -> None:
         super().__init__()
-        self._driver = driver
+        self._workers = workers
         self._availability = availability
         self._interval = interval
         self._ready = ready
@@ -72,12 +73,12 @@ class Heartbeat(BackgroundLoop):
         status = self._status()
         try:
             if leaving:
-                await self._driver.deregister(status.id)
+                await self._workers.deregister(status.id)
                 return
-            await self._driver.heartbeat(status)
+            await self._workers.heartbeat(status)
             if self._forgot is None or begun - self._forgot > _LOOK_EVERY:
                 self._forgot = begun
-                await self._driver.forget_workers(FORGET_AFTER)
+                await self._workers.forget(FORGET_AFTER)
         except BackendUnavailable as error:
             self._availability.failed(begun, error, HEARTBEAT)
         except Exception:  # noqa: BLE001 - operators see less; jobs go on

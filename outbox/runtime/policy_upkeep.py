@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 
 from outbox.client_state import current_client
-from outbox.drivers.base import PolicyNews, PolicyStore
+from outbox.drivers.base import PolicyStore
+from outbox.drivers.values import PolicyNews
 from outbox.errors import OutboxError
 from outbox.events import Events
 from outbox.relay.route import relayed_connection
@@ -69,7 +70,7 @@ class PolicyUpkeep(BackgroundLoop):
 
     async def _once(self) -> float | None:
         try:
-            return await self._store.policy_upkeep()
+            return await self._store.upkeep()
         except OutboxError:
             # Claims say so if it lasts; the next round comes.
             return None

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from outbox import clock
 from outbox.connections import open_relay_source, open_relay_target, relayed_connections
-from outbox.drivers.base import PolicyStore
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events
 from outbox.relay.relay import Relay
@@ -47,7 +46,7 @@ class RelayLoop(BackgroundLoop):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self.queue = self._relay.queue
-        self.policies: PolicyStore = self._source
+        self.policies = self._source.policies
         """The policies of the jobs that it moves."""
         self.description = f"relay to {connection}, from {self._source.description}"
 
@@ -113,14 +112,14 @@ class RelayLoop(BackgroundLoop):
         """
         begun = clock.now()
         try:
-            return await self._source.has_unrelayed(self.queue)
+            return await self._relay.has_unrelayed()
         except BackendUnavailable as error:
             self._availability.failed(begun, error)
             return True
 
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
-        due = (await self._source.next_due([self.queue])).due
+        due = (await self._source.jobs.next_due([self.queue])).due
         while due == 0 and not self.stopping and await self._relay.move():
             pass
         await self._relay.remove_ended()

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim, Driver, NextDue, Settled
+from outbox.drivers.base import Driver
+from outbox.drivers.values import BlockingClaimRequest, Claim, NextDue, Settled
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
@@ -72,7 +73,7 @@ class StoreClient:
 
     async def _fail_unreadable(self) -> None:
         try:
-            await self.driver.fail_unreadable()
+            await self.driver.jobs.fail_unreadable()
         except (BackendUnavailable, ConfigurationError):
             raise
         except Exception:  # noqa: BLE001 - a look for what is broken must stop no worker
@@ -80,31 +81,34 @@ class StoreClient:
 
     async def claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
         short_jobs = backlog and self._jobs_are_short()
-        claims = await self.driver.claim(self._options.queue, limit, self._options.lease, short_jobs=short_jobs)
-        return self._hold(claims, short_jobs=short_jobs)
+        claims = self.driver.short_jobs if short_jobs else None
+        taken = await (claims or self.driver.jobs).claim(self._options.queue, limit, self._options.lease)
+        return self._hold(taken, short_jobs=short_jobs)
 
     async def cancel_blocking_claim(self) -> list[Attempt]:
         """Returns the jobs that it has claimed already."""
-        return self._hold(await self.driver.cancel_blocking_claim(), short_jobs=False)
+        blocking = self.driver.blocking_claims
+        return [] if blocking is None else self._hold(await blocking.cancel(), short_jobs=False)
 
     async def next_due(self, waiting: bool) -> NextDue:
         """``waiting``: the store may claim a job for this worker as soon as one arrives."""
-        wake = partial(self.wakeups.wake, Wake.TAKEN)
-        request = BlockingClaimRequest(self._options.lease, wake) if waiting else None
-        return await self.driver.next_due(self._options.queue, request)
+        if waiting and (blocking := self.driver.blocking_claims) is not None:
+            request = BlockingClaimRequest(self._options.lease, partial(self.wakeups.wake, Wake.TAKEN))
+            return await blocking.next_due(self._options.queue, request)
+        return await self.driver.jobs.next_due(self._options.queue)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settled: Settled = await self.run(self.driver.settle, settlements)
+        settled: Settled = await self.run(self.driver.jobs.settle, settlements)
         return settled
 
     async def removed(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
         """Those of the attempts whose jobs an operator has removed."""
-        gone: frozenset[Attempt] = await self.run(removed, self.driver, attempts)
+        gone: frozenset[Attempt] = await self.run(removed, self.driver.jobs, attempts)
         return gone
 
     async def is_empty(self) -> bool:
         """Whether the queues of this worker hold no job."""
-        counts = await self.run(self.driver.counts)
+        counts = await self.run(self.driver.queues.counts)
         here = [each for each in counts if each.queue in self._options.queue]
         return not any(each.ready or each.delayed or each.retrying or each.reserved or each.parked for each in here)
 

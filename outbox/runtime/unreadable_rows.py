@@ -21,9 +21,9 @@ _log = logging.getLogger("outbox.runtime")
 class UnreadableRows(BackgroundLoop):
     """Claims move what they meet. This is for what they never meet. The first look is that of `Consumer.check`."""
 
-    def __init__(self, driver: JobClaims, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
+    def __init__(self, jobs: JobClaims, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
         super().__init__()
-        self._driver = driver
+        self._jobs = jobs
         self._ready = ready
         self._idle_workers = idle_workers
 
@@ -34,7 +34,7 @@ class UnreadableRows(BackgroundLoop):
         # Not all workers of a fleet at the same moment.
         while not await self.pause(_INTERVAL * max(1, self._idle_workers()) * random.uniform(0.7, 1.0)):  # noqa: S311 - spreads load, guards nothing
             try:
-                await self._driver.fail_unreadable()
+                await self._jobs.fail_unreadable()
             except OutboxError:
                 # Claims say so if it lasts; the next look comes.
                 continue

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from outbox import clock
-from outbox.drivers.base import Driver, PolicyStore, RelayTarget, WorkerStatus
+from outbox.drivers.base import Driver
+from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import (
     Events,
@@ -150,10 +151,11 @@ class Worker:
         )
         for relay in relays:
             relay.alone = not drivers
-            relay.policies.on_policy_news = partial(report, DATABASE)
+            if relay.policies is not None:
+                relay.policies.on_news = partial(report, DATABASE)
             for driver in drivers:
-                if driver.name == relay.connection and isinstance(driver, RelayTarget):
-                    driver.on_relayed_end = relay.wake
+                if driver.name == relay.connection and driver.relay_target is not None:
+                    driver.relay_target.on_relayed_end = relay.wake
             relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self._consumers), default=1)
 
     async def run(self) -> Ended:
@@ -237,17 +239,21 @@ class Worker:
 
     def _upkeep(self) -> list[BackgroundLoop]:
         """For the policies of each database that this worker drains, or relays from."""
-        found = [upkeep for consumer in self._consumers if (upkeep := _upkeep_of(consumer)) is not None]
-        if not found and self._relays:
-            relay = self._relays[0]
-            found.append(PolicyUpkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
-        return [*found]
+        found: list[BackgroundLoop] = [
+            PolicyUpkeep(policies, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
+            for consumer in self._consumers
+            if (policies := consumer.store.driver.policies) is not None
+        ]
+        for relay in self._relays[:1]:
+            if not found and relay.policies is not None:
+                found.append(PolicyUpkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
+        return found
 
     def _heartbeat(self, consumer: Consumer) -> list[BackgroundLoop]:
-        lease = self._options.lease
+        lease, driver = self._options.lease, consumer.store.driver
         return [
             Heartbeat(
-                consumer.store.driver,
+                driver.workers,
                 consumer.availability,
                 interval=min(lease / 3, _BEAT_AT_MOST),
                 ready=lambda: consumer.store.checked,
@@ -255,19 +261,19 @@ class Worker:
                 idle_workers=lambda: consumer.claimer.idle_workers,
             ),
             UnreadableRows(
-                consumer.store.driver,
+                driver.jobs,
                 ready=lambda: consumer.store.checked,
                 idle_workers=lambda: consumer.claimer.idle_workers,
             ),
             Expiry(consumer.in_flight, lease=lease, on_expiring=partial(self._tell, consumer.expire)),
             Renewal(
-                consumer.store.driver,
+                driver.jobs,
                 consumer.in_flight,
                 consumer.availability,
                 lease=lease,
                 on_lost=partial(self._tell, consumer.lose),
                 on_cancelled=partial(self._tell, consumer.cancel),
-                removed=partial(removed, consumer.store.driver),
+                removed=partial(removed, driver.jobs),
             ),
         ]
 
@@ -374,8 +380,9 @@ class Worker:
         )
 
 
-def _upkeep_of(consumer: Consumer) -> PolicyUpkeep | None:
-    store = consumer.store.driver
-    if not isinstance(store, PolicyStore):
-        return None
-    return PolicyUpkeep(store, ready=lambda: consumer.store.checked, idle_workers=lambda: consumer.claimer.idle_workers)
+def _checked(consumer: Consumer) -> bool:
+    return consumer.store.checked
+
+
+def _idle_workers(consumer: Consumer) -> int:
+    return consumer.claimer.idle_workers

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Collection
 
 from outbox.client_state import ClientPart, ClientState
-from outbox.connections import connection_settings
+from outbox.connections import spec_of
 from outbox.errors import ConfigurationError
-from outbox.settings import DATABASE, REDIS
+from outbox.settings import DATABASE
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.redis_client import pubsub
 from outbox.wakeups.redis_publisher import Publisher
@@ -20,13 +20,13 @@ _log = logging.getLogger("outbox.wakeups")
 def announce(client: ClientState, queues: Collection[str], connection: str = DATABASE) -> None:
     """Wake idle workers after jobs of these queues were committed. Never waits, never raises.
 
-    Workers of this process are woken directly, those of other processes over ``REDIS_URL``. The scripts of a Redis
-    connection publish the message themselves.
+    Workers of this process are woken directly, those of other processes over ``REDIS_URL``. A store that publishes the
+    message itself needs no other.
     """
     local_hub.notify(queues)
     try:
         settings = client.settings()
-        url = settings.redis_url if connection_settings(settings, connection).driver != REDIS else None
+        url = settings.redis_url if not spec_of(settings, connection).publishes else None
         publisher = client.part(Publishers).to(url) if url is not None else None
     except ConfigurationError as error:
         _log.warning("other processes are not told of new jobs, they find them by polling: %s", error)

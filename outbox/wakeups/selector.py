@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, make_url
 
-from outbox.connections import connection_settings
+from outbox.connections import connection_settings, spec_of
 from outbox.errors import ConfigurationError
 from outbox.events import Events, WakeupsHeard, WakeupsUnheard
-from outbox.settings import DATABASE, REDIS, ConnectionSettings, Settings
+from outbox.settings import Settings
 from outbox.wakeups.base import Report, Unavailable, WakeupListener, Wakeups, WakeupSource
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.polling import Polling
@@ -45,7 +45,7 @@ class WakeupSelector:
 
     def wakeups(self, connection: str) -> Wakeups:
         """What a consumer of this connection waits on."""
-        version = data_version(connection_settings(self._settings, connection)) if self._wake == "auto" else None
+        version = data_version(self._settings, connection) if self._wake == "auto" else None
         return version or Polling()
 
     async def start(self, connection: str) -> str:
@@ -54,15 +54,15 @@ class WakeupSelector:
         Raises:
             ConfigurationError: the selected source is not configured.
         """
-        found = connection_settings(self._settings, connection)
         match self._wake:
             case "poll":
                 return "polling: --wake poll"
-            case _ if found.driver == REDIS:
-                return await self._subscription(found.url, connection).start()
+            case _ if spec_of(self._settings, connection).publishes:
+                url = connection_settings(self._settings, connection).url
+                return await self._subscription(url, connection).start()
             case "redis":
                 return await self._subscription(self._redis_url(), connection).start()
-            case "auto" if data_version(found) is not None:
+            case "auto" if data_version(self._settings, connection) is not None:
                 return "data version"
             case "auto" if self._settings.redis_url is not None:
                 url = self._settings.redis_url
@@ -119,9 +119,9 @@ class WakeupSelector:
         return report
 
 
-def data_version(connection: ConnectionSettings) -> DataVersion | None:
+def data_version(settings: Settings, connection: str) -> DataVersion | None:
     """Detects commits to the SQLite file of a connection. None for other databases."""
-    url = _database_url(connection)
+    url = _database_url(settings, connection)
     if url is None or url.get_backend_name() != "sqlite":
         return None
     # Only here: Python's SQLite takes 1.5 MiB, which workers on servers save.
@@ -137,15 +137,17 @@ def binary_log(settings: Settings, connection: str, listener: WakeupListener, re
         ConfigurationError: there is no such connection.
         Unavailable: its server has no binary log.
     """
-    url = _database_url(connection_settings(settings, connection))
+    url = _database_url(settings, connection)
     if url is None or url.get_backend_name() == "sqlite":
-        raise Unavailable(f"{REDIS if url is None else url.get_backend_name()} has no binary log")
+        raise Unavailable(f"{connection if url is None else url.get_backend_name()} has no binary log")
     # Only here: its package is an extra.
     from outbox.wakeups.binlog.source import BinaryLog
 
     return BinaryLog(url, listener, report)
 
 
-def _database_url(connection: ConnectionSettings) -> URL | None:
-    """None for Redis, whose URLs may name several hosts, which SQLAlchemy refuses."""
-    return make_url(connection.url) if connection.driver == DATABASE else None
+def _database_url(settings: Settings, connection: str) -> URL | None:
+    """None for a store whose URLs are not those of SQLAlchemy. Those of Redis may name several hosts."""
+    if not spec_of(settings, connection).is_sql:
+        return None
+    return make_url(connection_settings(settings, connection).url)

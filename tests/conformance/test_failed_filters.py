@@ -18,9 +18,9 @@ LATE = Failure("TimeoutError", "took 30 s", "")
 
 async def fail(driver: Driver, name: str, failure: Failure, queue: str = "mail", count: int = 1) -> list[JobId]:
     jobs = [envelope(queue=queue)._replace(name=name) for _ in range(count)]
-    await driver.insert(jobs)
-    claims = await driver.claim([queue], count, 30)
-    await driver.settle([Settlement.failed(claim.fence, failure) for claim in claims])
+    await driver.jobs.insert(jobs)
+    claims = await driver.jobs.claim([queue], count, 30)
+    await driver.jobs.settle([Settlement.failed(claim.fence, failure) for claim in claims])
     return sorted(job.id for job in jobs)
 
 
@@ -56,19 +56,19 @@ async def test_a_filter_lists_and_removes_the_same_jobs(
     driver: Driver, failures: dict[str, list[JobId]], matching: FailedFilter, chosen: Sequence[str]
 ) -> None:
     expected = sorted(job_id for each in chosen for job_id in failures[each])
-    assert sorted(job.id for job in await driver.list_failed(matching=matching)) == expected
-    groups = await driver.failed_groups(matching=matching)
+    assert sorted(job.id for job in await driver.failed.page(matching=matching)) == expected
+    groups = await driver.failed.groups(matching=matching)
     assert sum(group.count for group in groups) == len(expected)
-    assert await driver.flush(matching=matching) == len(expected)
+    assert await driver.failed.flush(matching=matching) == len(expected)
     left = {job_id for ids in failures.values() for job_id in ids} - set(expected)
-    assert {job.id for job in await driver.list_failed()} == left
+    assert {job.id for job in await driver.failed.page()} == left
 
 
 async def test_a_filter_puts_back_what_it_lists(driver: Driver, failures: dict[str, list[JobId]]) -> None:
-    assert await driver.retry_all("mail", matching=FailedFilter(error="TimeoutError")) == 2
-    assert sorted(job.id for job in await driver.list_jobs()) == failures["late"]
-    assert len(await driver.list_failed()) == 4
-    assert await driver.retry_all(matching=FailedFilter(name="app.Nothing")) == 0
+    assert await driver.failed.retry_all("mail", matching=FailedFilter(error="TimeoutError")) == 2
+    assert sorted(job.id for job in await driver.jobs.list_jobs()) == failures["late"]
+    assert len(await driver.failed.page()) == 4
+    assert await driver.failed.retry_all(matching=FailedFilter(name="app.Nothing")) == 0
 
 
 async def test_filtered_pages_follow_each_other(driver: Driver) -> None:
@@ -77,15 +77,15 @@ async def test_filtered_pages_follow_each_other(driver: Driver) -> None:
         await fail(driver, "app.Receipt", LATE, count=2)
         wanted += await fail(driver, "app.Receipt", REFUSED, count=2)
     matching = FailedFilter(error="Refused")
-    first = await driver.list_failed(limit=4, matching=matching)
-    second = await driver.list_failed(limit=4, before=first[-1].id, matching=matching)
+    first = await driver.failed.page(limit=4, matching=matching)
+    second = await driver.failed.page(limit=4, before=first[-1].id, matching=matching)
     assert (len(first), len(second)) == (4, 2)
     assert sorted(job.id for job in (*first, *second)) == sorted(wanted)
 
 
 async def test_groups_have_counts_and_times(driver: Driver, failures: dict[str, list[JobId]]) -> None:
-    jobs = await driver.list_failed()
-    groups = await driver.failed_groups()
+    jobs = await driver.failed.page()
+    groups = await driver.failed.groups()
     assert [(group.name, group.error, group.count) for group in groups] == [
         ("app.Receipt", "app.mail.Refused", 3),
         ("app.Receipt", "TimeoutError", 2),
@@ -94,5 +94,5 @@ async def test_groups_have_counts_and_times(driver: Driver, failures: dict[str, 
     for group in groups:
         times = [job.failed_at for job in jobs if (job.name, job.failure.type) == (group.name, group.error)]
         assert (group.first, group.last) == (min(times), max(times))
-    assert [group.count for group in await driver.failed_groups("slow")] == [1]
-    assert len(await driver.failed_groups(limit=1)) == 1
+    assert [group.count for group in await driver.failed.groups("slow")] == [1]
+    assert len(await driver.failed.groups(limit=1)) == 1

@@ -49,6 +49,6 @@ async def test_the_fields_of_a_job_arrive_as_they_were_dispatched(driver: Driver
         anything={"1": [1.0, 1, True, None, {"": "1.0"}], "b": -0.0, "a": 1e-7},
     )
     serialized = serialize(job)
-    await driver.insert([serialized])
+    await driver.jobs.insert([serialized])
     claim = await claim_one(driver)
     assert model_difference(job, deserialize(claim.name, claim.payload)) is None

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
-from outbox.drivers.base import Claim, Driver, JobState
+from outbox.drivers.base import Driver
+from outbox.drivers.values import Claim, JobState
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
@@ -76,10 +77,10 @@ class LifeCycle(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def empty(self) -> None:
-        await self.driver.cancel([job.id for job in await self.driver.list_jobs(limit=1_000)])
-        await self.driver.flush()
+        await self.driver.jobs.cancel([job.id for job in await self.driver.jobs.list_jobs(limit=1_000)])
+        await self.driver.failed.flush()
         for queue in QUEUES:
-            await self.driver.resume(queue)
+            await self.driver.queues.resume(queue)
 
     @rule(
         queue=st.sampled_from(QUEUES),
@@ -89,7 +90,7 @@ class LifeCycle(RuleBasedStateMachine):
     )
     def insert(self, queue: str, priority: int, delay: float, count: int) -> None:
         jobs: list[Envelope] = [envelope(queue=queue, priority=priority, delay=delay) for _ in range(count)]
-        self.run(self.driver.insert(jobs))
+        self.run(self.driver.jobs.insert(jobs))
         for job in jobs:
             self.model.live[job.id] = Known(queue, priority, due=not delay)
 
@@ -101,7 +102,8 @@ class LifeCycle(RuleBasedStateMachine):
         short_jobs=st.booleans(),
     )
     def claim(self, queues: list[str], limit: int, lease: float, short_jobs: bool) -> Any:
-        taken = self.run(self.driver.claim(queues, limit, lease, short_jobs=short_jobs))
+        claims = (self.driver.short_jobs if short_jobs else None) or self.driver.jobs
+        taken = self.run(claims.claim(queues, limit, lease))
         self.check_order(queues, limit, taken)
         for claim in taken:
             known = self.model.live[claim.fence.job_id]
@@ -127,7 +129,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(claim=claims, end=st.sampled_from(sorted(ENDS)))
     def settle(self, claim: Claim, end: str) -> None:
         settlement = ENDS[end](claim.fence)
-        settled = self.run(self.driver.settle([settlement]))
+        settled = self.run(self.driver.jobs.settle([settlement]))
         known = self.model.live.get(claim.fence.job_id)
         if known is None or known.token != claim.fence.token:
             assert settled.stale == (settlement,)
@@ -145,7 +147,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(claim=claims, lease=st.sampled_from((0.0, HOUR)))
     def extend(self, claim: Claim, lease: float) -> None:
-        result = self.run(self.driver.extend([claim.fence], lease))
+        result = self.run(self.driver.jobs.extend([claim.fence], lease))
         known = self.model.live.get(claim.fence.job_id)
         if known is None or known.token != claim.fence.token:
             assert result.lost == {claim.fence}
@@ -157,20 +159,20 @@ class LifeCycle(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         if self.model.live:
             job_id = data.draw(st.sampled_from(sorted(self.model.live)))
-            assert self.run(self.driver.cancel([job_id])) == [job_id]
+            assert self.run(self.driver.jobs.cancel([job_id])) == [job_id]
             del self.model.live[job_id]
 
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         if self.model.failed:
             job_id = data.draw(st.sampled_from(sorted(self.model.failed)))
-            assert self.run(self.driver.retry([job_id])) == [job_id]
+            assert self.run(self.driver.failed.retry([job_id])) == [job_id]
             known = self.model.failed.pop(job_id)
             self.model.live[job_id] = Known(known.queue, known.priority, due=True)
 
     @rule(queue=st.sampled_from(QUEUES))
     def clear(self, queue: str) -> None:
-        removed = self.run(self.driver.clear(queue))
+        removed = self.run(self.driver.queues.clear(queue))
         gone = [key for key, known in self.model.live.items() if known.queue == queue and not known.held]
         assert removed == len(gone)
         for key in gone:
@@ -179,23 +181,23 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(queue=st.sampled_from(QUEUES))
     def pause_or_resume(self, queue: str) -> None:
         if queue in self.model.paused:
-            assert self.run(self.driver.resume(queue))
+            assert self.run(self.driver.queues.resume(queue))
             self.model.paused.remove(queue)
         else:
-            assert self.run(self.driver.pause(queue))
+            assert self.run(self.driver.queues.pause(queue))
             self.model.paused.add(queue)
 
     @invariant()
     def the_store_is_what_the_model_says(self) -> None:
         live = {
             job.id: (job.queue, job.priority, job.attempts, job.state, job.last_error)
-            for job in self.run(self.driver.list_jobs())
+            for job in self.run(self.driver.jobs.list_jobs())
         }
         assert live == {
             key: (known.queue, known.priority, known.attempts, known.state, known.error)
             for key, known in self.model.live.items()
         }
-        failed = {job.id: (job.queue, job.attempts) for job in self.run(self.driver.list_failed())}
+        failed = {job.id: (job.queue, job.attempts) for job in self.run(self.driver.failed.page())}
         assert failed == {key: (known.queue, known.attempts) for key, known in self.model.failed.items()}
 
 

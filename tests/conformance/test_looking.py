@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from outbox.drivers.base import Driver, WorkerStatus
+from outbox.drivers.base import Driver
+from outbox.drivers.values import WorkerStatus
 from outbox.ids import new_token
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope
@@ -27,37 +28,37 @@ def worker(queues: str, *, running: int = 0) -> WorkerStatus:
 
 
 async def test_nothing_is_nothing_to_wait_for(driver: Driver) -> None:
-    assert (await driver.next_due(["default", "mail"])).due is None
+    assert (await driver.jobs.next_due(["default", "mail"])).due is None
 
 
 async def test_what_is_ready_is_due_now_whatever_else_there_is(driver: Driver) -> None:
-    await driver.insert([envelope(delay=3600), envelope(queue="mail", delay=60)])
-    await driver.insert([envelope(priority=9)])
-    assert (await driver.next_due(["mail", "default"])).due == 0.0
-    due = (await driver.next_due(["mail"])).due
+    await driver.jobs.insert([envelope(delay=3600), envelope(queue="mail", delay=60)])
+    await driver.jobs.insert([envelope(priority=9)])
+    assert (await driver.jobs.next_due(["mail", "default"])).due == 0.0
+    due = (await driver.jobs.next_due(["mail"])).due
     assert due is not None
     assert 50 < due <= 60.1
 
 
 async def test_what_is_held_is_due_when_its_lease_ends(driver: Driver, other: Driver) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     claim = await claim_one(driver, lease=40)
-    due = (await other.next_due(["default"])).due
+    due = (await other.jobs.next_due(["default"])).due
     assert due is not None
     assert 30 < due <= 40.1
-    await driver.settle([Settlement.completed(claim.fence)])
-    assert (await other.next_due(["default"])).due is None
+    await driver.jobs.settle([Settlement.completed(claim.fence)])
+    assert (await other.jobs.next_due(["default"])).due is None
 
 
 async def test_what_is_paused_is_not_waited_for(driver: Driver, other: Driver) -> None:
-    await driver.insert([envelope(queue="paused"), envelope(delay=60)])
-    await other.pause("paused")
-    due = (await driver.next_due(["paused", "default"])).due
+    await driver.jobs.insert([envelope(queue="paused"), envelope(delay=60)])
+    await other.queues.pause("paused")
+    due = (await driver.jobs.next_due(["paused", "default"])).due
     assert due is not None
     assert due > 50
-    assert (await driver.next_due(["paused"])).due is None
-    await other.resume("paused")
-    assert (await driver.next_due(["paused", "default"])).due == 0.0
+    assert (await driver.jobs.next_due(["paused"])).due is None
+    await other.queues.resume("paused")
+    assert (await driver.jobs.next_due(["paused", "default"])).due == 0.0
 
 
 @pytest.mark.parametrize(("queues", "idle"), [(["default"], 2), (["mail"], 3), (["mail", "default"], 4), (["mai"], 1)])
@@ -66,24 +67,24 @@ async def test_those_share_the_looking_who_have_room_and_drain_one_of_the_queues
 ) -> None:
     drained = ["default", "mail", "high,mail", "default,mail"]
     for one in drained:
-        await driver.heartbeat(worker(one))
-    await driver.heartbeat(worker("mail,default", running=2))
-    assert (await driver.next_due(queues)).idle == idle
+        await driver.workers.heartbeat(worker(one))
+    await driver.workers.heartbeat(worker("mail,default", running=2))
+    assert (await driver.jobs.next_due(queues)).idle == idle
 
 
 async def test_a_worker_that_fills_up_leaves_the_looking_to_the_others(driver: Driver) -> None:
     first, second = worker("default"), worker("default")
-    await driver.heartbeat(first)
-    await driver.heartbeat(second)
-    assert (await driver.next_due(["default"])).idle == 2
-    await driver.heartbeat(replace(first, running=2))
-    assert (await driver.next_due(["default"])).idle == 1
-    await driver.deregister(second.id)
-    assert (await driver.next_due(["default"])).idle == 1, "whoever looks is there"
+    await driver.workers.heartbeat(first)
+    await driver.workers.heartbeat(second)
+    assert (await driver.jobs.next_due(["default"])).idle == 2
+    await driver.workers.heartbeat(replace(first, running=2))
+    assert (await driver.jobs.next_due(["default"])).idle == 1
+    await driver.workers.deregister(second.id)
+    assert (await driver.jobs.next_due(["default"])).idle == 1, "whoever looks is there"
 
 
 async def test_a_look_takes_nothing(driver: Driver) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     for _ in range(3):
-        await driver.next_due(["default"])
+        await driver.jobs.next_due(["default"])
     assert (await claim_one(driver)).attempt == 1

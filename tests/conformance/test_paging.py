@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from outbox.drivers import filters
-from outbox.drivers.base import Driver, JobState, StoredJob
+from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter, JobPlace
+from outbox.drivers.values import JobState, StoredJob
 from outbox.errors import InvalidOption
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -17,7 +18,7 @@ async def walk(driver: Driver, matching: JobFilter, limit: int) -> list[StoredJo
     found: list[StoredJob] = []
     after: JobPlace | None = None
     for _ in range(200):
-        page = await driver.page_of_jobs(matching, limit, after)
+        page = await driver.jobs.page(matching, limit, after)
         assert len(page.jobs) <= limit
         found += page.jobs
         if page.next is None:
@@ -29,18 +30,18 @@ async def walk(driver: Driver, matching: JobFilter, limit: int) -> list[StoredJo
 async def fill(driver: Driver) -> None:
     """Jobs of two queues, three priorities and two names, in every state; many of one moment."""
     for queue in ("a", "b"):
-        await driver.insert(envelopes(7, queue=queue))
-        await driver.insert([envelope(queue=queue, priority=0, delay=60), envelope(queue=queue, priority=9)])
-        await driver.insert([envelope(queue=queue)._replace(name="tests.Rare")])
+        await driver.jobs.insert(envelopes(7, queue=queue))
+        await driver.jobs.insert([envelope(queue=queue, priority=0, delay=60), envelope(queue=queue, priority=9)])
+        await driver.jobs.insert([envelope(queue=queue)._replace(name="tests.Rare")])
         retried = await claim_one(driver, queue)
-        await driver.settle([Settlement.retried(retried.fence, 60, FAILURE)])
+        await driver.jobs.settle([Settlement.retried(retried.fence, 60, FAILURE)])
         await claim_one(driver, queue)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
 async def test_pages_are_the_whole_list_in_order(driver: Driver, limit: int) -> None:
     await fill(driver)
-    everything = await driver.list_jobs(limit=1_000)
+    everything = await driver.jobs.list_jobs(limit=1_000)
     assert await walk(driver, JobFilter(), limit) == everything
     assert await walk(driver, JobFilter(queue="b"), limit) == [job for job in everything if job.queue == "b"]
 
@@ -50,7 +51,9 @@ async def test_pages_are_the_whole_list_in_order(driver: Driver, limit: int) -> 
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.PARKED])
 async def test_a_state_is_filtered(driver: Driver, state: JobState, queue: str | None, limit: int) -> None:
     await fill(driver)
-    expected = [job for job in await driver.list_jobs(limit=1_000) if job.state is state and queue in {None, job.queue}]
+    expected = [
+        job for job in await driver.jobs.list_jobs(limit=1_000) if job.state is state and queue in {None, job.queue}
+    ]
     assert len(expected) == (1 if state is not JobState.READY else 7) * (2 if queue is None else 1)
     assert await walk(driver, JobFilter(queue, state=state), limit) == expected
 
@@ -63,11 +66,11 @@ async def test_a_name_is_filtered(driver: Driver) -> None:
 
 
 async def test_a_page_goes_on_where_the_last_one_ended_although_its_last_job_is_gone(driver: Driver) -> None:
-    await driver.insert(envelopes(6))
-    first = await driver.page_of_jobs(JobFilter(), 3)
-    await driver.cancel([job.id for job in first.jobs])
-    second = await driver.page_of_jobs(JobFilter(), 10, first.next)
-    assert [job.id for job in second.jobs] == [job.id for job in await driver.list_jobs()]
+    await driver.jobs.insert(envelopes(6))
+    first = await driver.jobs.page(JobFilter(), 3)
+    await driver.jobs.cancel([job.id for job in first.jobs])
+    second = await driver.jobs.page(JobFilter(), 10, first.next)
+    assert [job.id for job in second.jobs] == [job.id for job in await driver.jobs.list_jobs()]
 
 
 async def test_a_page_that_finds_too_little_ends_and_can_be_gone_on_from(
@@ -76,9 +79,9 @@ async def test_a_page_that_finds_too_little_ends_and_can_be_gone_on_from(
     for module in ("database", "redis"):
         monkeypatch.setattr(f"outbox.drivers.{module}.operations.job_pages.EXAMINED_PER_PAGE", 10)
     assert filters.EXAMINED_PER_PAGE > 10
-    await driver.insert(envelopes(25))
-    await driver.insert([envelope(priority=9)._replace(name="tests.Rare")])
-    page = await driver.page_of_jobs(JobFilter(name="tests.Rare"), 5)
+    await driver.jobs.insert(envelopes(25))
+    await driver.jobs.insert([envelope(priority=9)._replace(name="tests.Rare")])
+    page = await driver.jobs.page(JobFilter(name="tests.Rare"), 5)
     assert (page.jobs, page.next is None) == ([], False)
     assert [job.name for job in await walk(driver, JobFilter(name="tests.Rare"), 5)] == ["tests.Rare"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from outbox.drivers.base import RUNNING_JOBS_SHOWN, Driver, RunningJob
+from outbox.drivers.base import Driver
+from outbox.drivers.values import RUNNING_JOBS_SHOWN, RunningJob
 from outbox.ids import new_job_id
 from tests.conformance.test_looking import worker
 
@@ -12,16 +13,16 @@ from tests.conformance.test_looking import worker
 async def test_a_heartbeat_names_what_runs(driver: Driver, other: Driver) -> None:
     jobs = tuple(RunningJob(new_job_id(), "app.Receipt", "mail", 12.5 * number) for number in range(3))
     status = replace(worker("mail", running=3), jobs=jobs)
-    await driver.heartbeat(status)
-    [seen] = await other.workers()
+    await driver.workers.heartbeat(status)
+    [seen] = await other.workers.all()
     assert seen.jobs == jobs
-    await driver.heartbeat(replace(status, running=0, jobs=()))
-    [seen] = await other.workers()
+    await driver.workers.heartbeat(replace(status, running=0, jobs=()))
+    [seen] = await other.workers.all()
     assert (seen.running, seen.jobs) == (0, ())
 
 
 async def test_as_many_as_are_shown_fit_into_a_row(driver: Driver) -> None:
     jobs = tuple(RunningJob(new_job_id(), "x" * 255, "q" * 64, 1e6) for _ in range(RUNNING_JOBS_SHOWN))
-    await driver.heartbeat(replace(worker("mail"), jobs=jobs))
-    [seen] = await driver.workers()
+    await driver.workers.heartbeat(replace(worker("mail"), jobs=jobs))
+    [seen] = await driver.workers.all()
     assert seen.jobs == jobs

@@ -13,15 +13,15 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import Job
-from outbox.drivers.base import Settled
-from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.raw_connection import RawConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import SQLiteRawConnection
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
+from outbox.drivers.values import Settled
 from outbox.settlement import Settlement
 from tests.support.recorded_jobs import note
 
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
-_settle = DatabaseDriver.settle
+_settle = DatabaseJobs.settle
 _writing = threading.Event()
 
 
@@ -37,7 +37,7 @@ class BlocksDuringASettlement(Job):
         note("end", self)
 
 
-async def settle(self: DatabaseDriver, settlements: Sequence[Settlement]) -> Settled:
+async def settle(self: DatabaseJobs, settlements: Sequence[Settlement]) -> Settled:
     token = _settling.set(True)
     try:
         return await _settle(self, settlements)
@@ -58,7 +58,7 @@ def watched(kind: type[Any]) -> None:
 
 
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its job
-    DatabaseDriver.settle = settle  # type: ignore[method-assign]
+    DatabaseJobs.settle = settle  # type: ignore[method-assign]
     # No listener of the engine, with which a worker would not use `RawConnection`.
     watched(AsyncConnection)
     watched(RawConnection)

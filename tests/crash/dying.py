@@ -11,16 +11,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import Settled
-from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.raw_connection import RawConnection
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
+from outbox.drivers.values import Settled
 from outbox.settlement import Settlement
 
 BEFORE_COMMIT = "before the commit"
 AFTER_COMMIT = "after the commit"
 
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
-_settle = DatabaseDriver.settle
+_settle = DatabaseJobs.settle
 
 
 def die(moment: str) -> None:
@@ -31,7 +31,7 @@ def die(moment: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def settle(self: DatabaseDriver, settlements: Sequence[Settlement]) -> Settled:
+async def settle(self: DatabaseJobs, settlements: Sequence[Settlement]) -> Settled:
     token = _settling.set(True)
     try:
         settled = await _settle(self, settlements)
@@ -54,7 +54,7 @@ def deadly(kind: type[Any]) -> None:
 
 
 if "RUN_LOG" in os.environ:  # in a worker; the tests' own process imports this for its names
-    DatabaseDriver.settle = settle  # type: ignore[method-assign]
+    DatabaseJobs.settle = settle  # type: ignore[method-assign]
     # No listener of the engine, with which a worker would not use `RawConnection`.
     deadly(AsyncConnection)
     deadly(RawConnection)

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from outbox.drivers.base import Lease, Settled
-from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.jobs.job_store import RedisJobs
+from outbox.drivers.values import Lease, Settled
 from outbox.settlement import Fence, Settlement
 
-_settle, _extend = RedisDriver.settle, RedisDriver.extend
+_settle, _extend = RedisJobs.settle, RedisJobs.extend
 
 
 def frozen(verb: str) -> bool:
@@ -31,7 +31,7 @@ def _file(name: str) -> Path:
     return Path(os.environ["RUN_LOG"]).with_name(name)
 
 
-async def settle(self: RedisDriver, settlements: Sequence[Settlement]) -> Settled:
+async def settle(self: RedisJobs, settlements: Sequence[Settlement]) -> Settled:
     late = frozen("settle")
     settled = await _settle(self, settlements)
     if late:
@@ -39,7 +39,7 @@ async def settle(self: RedisDriver, settlements: Sequence[Settlement]) -> Settle
     return settled
 
 
-async def extend(self: RedisDriver, fences: Sequence[Fence], lease: float) -> Lease:
+async def extend(self: RedisJobs, fences: Sequence[Fence], lease: float) -> Lease:
     late = frozen("extend")
     extended = await _extend(self, fences, lease)
     if late:
@@ -48,5 +48,5 @@ async def extend(self: RedisDriver, fences: Sequence[Fence], lease: float) -> Le
 
 
 if "RUN_LOG" in os.environ:  # in a worker
-    RedisDriver.settle = settle  # type: ignore[method-assign]
-    RedisDriver.extend = extend  # type: ignore[method-assign]
+    RedisJobs.settle = settle  # type: ignore[method-assign]
+    RedisJobs.extend = extend  # type: ignore[method-assign]

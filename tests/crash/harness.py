@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from outbox import Job
-from outbox.drivers.base import Driver, StoredJob
+from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import StoredJob
 from outbox.ids import JobId
 from tests.crash.application import Ledger, dispatch_in_transactions, dispatch_to
 from tests.crash.verdict import verify
@@ -43,13 +44,13 @@ class Harness(ABC):
         return job_id
 
     async def stored(self, job_id: JobId) -> StoredJob:
-        job = await self.driver.get(job_id)
+        job = await self.driver.jobs.get(job_id)
         assert job is not None
         return job
 
     async def all_done(self) -> None:
         async with asyncio.timeout(60):
-            while await self.driver.list_jobs(limit=1):
+            while await self.driver.jobs.list_jobs(limit=1):
                 await asyncio.sleep(0.1)
 
     async def verify(self) -> None:

@@ -101,7 +101,7 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: Database
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
     assert {line["job_id"] for line in zombie.of("lease_lost")} == {str(job_id) for job_id in jobs}
-    assert await harness.driver.list_failed() == []
+    assert await harness.driver.failed.page() == []
     await harness.verify()
 
 
@@ -150,7 +150,7 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_table(harness: Da
     workers = await harness.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
     await harness.all_done()
     assert await workers.terminate() == 0
-    (failed,) = await harness.driver.list_failed()
+    (failed,) = await harness.driver.failed.page()
     assert (failed.name, failed.attempts) == (KillsItself.name, 4)
     assert failed.failure.type == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in failed.failure.message
@@ -213,5 +213,5 @@ async def test_the_database_server_killed_under_load(
         assert worker.of("log") == []
         assert worker.of("settlement_refused") == worker.of("settlements_abandoned") == []
     assert len(harness.ledger.committed) + len(harness.ledger.rolled_back) == len(jobs)
-    assert await harness.driver.list_failed() == []
+    assert await harness.driver.failed.page() == []
     await harness.verify()

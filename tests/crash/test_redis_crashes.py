@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis as Client
 
-from outbox.drivers.base import JobState
+from outbox.drivers.values import JobState
 from outbox.ids import JobId
 from tests.crash.harness import FLAGS, LEASE, RedisHarness, now
 from tests.servers import LocalServer
@@ -77,7 +77,7 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: RedisHar
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
     assert {line["job_id"] for line in zombie.of("lease_lost")} == {str(job_id) for job_id in jobs}
-    assert await harness.driver.list_failed() == []
+    assert await harness.driver.failed.page() == []
     await harness.verify()
 
 
@@ -108,7 +108,7 @@ async def test_a_call_that_arrives_after_the_lease_changes_nothing(
     assert await zombie.terminate() == 0
     assert await owner.terminate() == 0
     assert zombie.of("job_settled") == owner.of("lease_lost") == []
-    assert await harness.driver.list_failed() == []
+    assert await harness.driver.failed.page() == []
     await harness.verify()
 
 
@@ -127,7 +127,7 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_jobs(harness: Red
     workers = await harness.workers.start("--processes", "2", "--concurrency", "1", *REDIS)
     await harness.all_done()
     assert await workers.terminate() == 0
-    (failed,) = await harness.driver.list_failed()
+    (failed,) = await harness.driver.failed.page()
     assert (failed.name, failed.attempts) == (KillsItself.name, 4)
     assert failed.failure.type == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in failed.failure.message
@@ -186,7 +186,7 @@ async def test_redis_killed_under_load(scene_with_its_own_redis: RedisHarness, l
     for worker in workers:
         await unharmed(worker, outages=2)
     assert len(harness.ledger.committed) == len(jobs)
-    assert await harness.driver.list_failed() == []
+    assert await harness.driver.failed.page() == []
     await harness.verify()
 
 

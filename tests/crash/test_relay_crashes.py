@@ -70,7 +70,7 @@ def more_than(workers: RedisWorkers, count: int) -> bool:
 
 async def no_rows_left(database: DatabaseDriver) -> None:
     async with asyncio.timeout(40):
-        while await database.list_jobs():
+        while await database.jobs.list_jobs():
             await asyncio.sleep(0.1)
 
 
@@ -116,7 +116,7 @@ async def test_a_redis_that_is_down_or_flushed_loses_nothing(
     await workers.started("--relay", "--sleep", "0.2")
     redis = RedisDriver(local_redis.url)
     async with asyncio.timeout(40):
-        while sum(count.ready for count in await redis.counts()) < 40:
+        while sum(count.ready for count in await redis.queues.counts()) < 40:
             await asyncio.sleep(0.05)
     await redis.close()
     # Without a log or a snapshot it comes back empty: all that it had been given is gone.

@@ -44,7 +44,7 @@ async def test_only_the_poison_fails_on_redis(redis: RedisDriver, redis_url: str
 
 async def only_the_poison_fails(driver: Driver, workers: Workers, *flags: str) -> None:
     poison = serialize(Poison())
-    await driver.insert([poison, *(serialize(Innocent(number=number)) for number in range(INNOCENT))])
+    await driver.jobs.insert([poison, *(serialize(Innocent(number=number)) for number in range(INNOCENT))])
     try:
         for _ in range(3):
             worker = await workers.start(*FLAGS, *flags)
@@ -54,7 +54,7 @@ async def only_the_poison_fails(driver: Driver, workers: Workers, *flags: str) -
         assert await worker.exit_code() == 0, worker.other
     finally:
         await workers.close()
-    failed = await driver.list_failed(limit=1000)
+    failed = await driver.failed.page(limit=1000)
     assert [job.id for job in failed] == [poison.id]
     assert failed[0].failure.type == "outbox.errors.AttemptsExhausted"
     assert [run.attempt for run in workers.oracle.runs("poisoned")] == [1, 2, 3]

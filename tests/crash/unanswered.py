@@ -9,23 +9,23 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.raw_connection import RawConnection
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
 
 _verb: ContextVar[str] = ContextVar("verb", default="")
 
 
 def during(verb: str) -> None:
-    call: Callable[..., Awaitable[Any]] = getattr(DatabaseDriver, verb)
+    call: Callable[..., Awaitable[Any]] = getattr(DatabaseJobs, verb)
 
-    async def known(self: DatabaseDriver, *arguments: Any, **options: Any) -> Any:
+    async def known(self: DatabaseJobs, *arguments: Any, **options: Any) -> Any:
         token = _verb.set(verb)
         try:
             return await call(self, *arguments, **options)
         finally:
             _verb.reset(token)
 
-    setattr(DatabaseDriver, verb, known)
+    setattr(DatabaseJobs, verb, known)
 
 
 def order_for(verb: str, log: Path) -> Path:

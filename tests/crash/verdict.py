@@ -21,8 +21,8 @@ async def verify(
 
     ``deaths`` are the processes killed or frozen, and when, on the clock of the oracle.
     """
-    assert await driver.list_jobs() == []
-    failed = {str(job.id) for job in await driver.list_failed(limit=10_000)}
+    assert await driver.jobs.list_jobs() == []
+    failed = {str(job.id) for job in await driver.failed.page(limit=10_000)}
     ended = {run.id for run in oracle.runs("end")}
     committed = {str(job_id) for job_id in ledger.committed}
     allowed = committed | {str(job_id) for job_id in ledger.unknown}

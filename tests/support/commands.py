@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from outbox.__main__ import cli
-from outbox.drivers.base import Claim, Driver
+from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import Claim
 from outbox.envelope import Envelope
 from outbox.settlement import Failure, Settlement
 from tests.support.python_process import ROOT, ForkedProcess, start_python
@@ -65,12 +66,12 @@ async def run_process(
 
 async def fail(driver: Driver, *jobs: Envelope, failure: Failure = REFUSED) -> list[Claim]:
     """Dispatch jobs and let a worker fail them."""
-    await driver.insert(jobs)
+    await driver.jobs.insert(jobs)
     claims: list[Claim] = []
     for queue in sorted({job.queue for job in jobs}):
-        claims += await driver.claim([queue], len(jobs), 30)
+        claims += await driver.jobs.claim([queue], len(jobs), 30)
     assert len(claims) == len(jobs)
-    await driver.settle([Settlement.failed(claim.fence, failure) for claim in claims])
+    await driver.jobs.settle([Settlement.failed(claim.fence, failure) for claim in claims])
     return claims
 
 

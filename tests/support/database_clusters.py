@@ -50,14 +50,14 @@ def empty(node: LocalServer) -> None:
 async def has(driver: DatabaseDriver, jobs: int) -> None:
     """Wait until what was committed elsewhere has been applied here."""
     async with asyncio.timeout(10):
-        while sum(counts.ready + counts.reserved for counts in await driver.counts()) != jobs:
+        while sum(counts.ready + counts.reserved for counts in await driver.queues.counts()) != jobs:
             await asyncio.sleep(0.01)
 
 
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
     takings = [
-        ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], jobs, 60)
+        ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], jobs, 60)
         for driver in (one, other)
     ]
     async with RawConnection(one.database.engine) as first:
@@ -81,11 +81,11 @@ async def drain(drivers: Sequence[DatabaseDriver], jobs: int, batch: int) -> Cou
         nonlocal accepted
         while accepted < jobs:
             try:
-                claims = await driver.claim(["default"], batch, 60)
+                claims = await driver.jobs.claim(["default"], batch, 60)
             except BackendUnavailable:
                 continue  # the others were first ten times in a row; a worker begins again as well
             taken.update(claim.fence.job_id for claim in claims)
-            settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+            settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
             accepted += len(settled.accepted)
 
     async with asyncio.timeout(60):

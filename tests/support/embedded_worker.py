@@ -130,7 +130,7 @@ async def working(
 async def put(url: str, job: Job, **options: Any) -> None:
     """As another process dispatches it, whose commit nobody here hears of by itself."""
     driver = DatabaseDriver(url)
-    await driver.insert([serialize(job, JobOptions.checked(**options))])
+    await driver.jobs.insert([serialize(job, JobOptions.checked(**options))])
     await driver.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies.base import (
@@ -15,6 +14,7 @@ from outbox.drivers.database.policies.base import (
     Returning,
     Verdict,
 )
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
 from outbox.events import Event
 from outbox.ids import JobId

@@ -13,7 +13,7 @@ import pytest
 import outbox
 import outbox.sync
 from outbox import Backoff, Job, WorkerOptions
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.envelope import NO_HEADERS, Headers, serialize
 from outbox.errors import ConfigurationError, InvalidOption, InvalidPayload
 from outbox.ids import new_token

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from outbox import clock
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.events import JobEvent
 from outbox.job import Job
 from outbox.middleware.cancellation import HandlerCall

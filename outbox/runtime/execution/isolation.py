@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from outbox import clock
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.runtime.execution.attempt import Attempt
 
 _SHORTEST, _LONGEST = 0.1, 30.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from outbox import clock
-from outbox.drivers.base import StoredJob
+from outbox.drivers.values import StoredJob
 from outbox.ids import JobId
 from outbox.runtime.execution.attempt import Attempt
 
@@ -18,7 +18,7 @@ class FindsJobs(Protocol):
     async def get(self, job_id: JobId) -> StoredJob | None: ...
 
 
-async def removed(driver: FindsJobs, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
+async def removed(jobs: FindsJobs, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
     """Which of these attempts, whose claims the store no longer knows, are of jobs that an operator removed.
 
     While a lease is alive no other worker can claim its job, and so none can have ended it. If there is no such job any
@@ -26,7 +26,7 @@ async def removed(driver: FindsJobs, attempts: Sequence[Attempt]) -> frozenset[A
     """
     alive = [attempt for attempt in attempts if attempt.deadline > clock.now()]
     try:
-        return frozenset([attempt for attempt in alive[:_MOST] if await driver.get(attempt.fence.job_id) is None])
+        return frozenset([attempt for attempt in alive[:_MOST] if await jobs.get(attempt.fence.job_id) is None])
     except Exception:  # noqa: BLE001 - only what the log says depends on it
         return frozenset()
 

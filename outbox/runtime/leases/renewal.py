@@ -28,7 +28,7 @@ class Renewal(BackgroundLoop):
 
     def __init__(
         self,
-        driver: JobClaims,
+        jobs: JobClaims,
         held: InFlight,
         availability: Availability,
         *,
@@ -38,7 +38,7 @@ class Renewal(BackgroundLoop):
         removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]] = none_removed,
     ) -> None:
         super().__init__()
-        self._driver = driver
+        self._jobs = jobs
         self._in_flight = held
         self._availability = availability
         self._lease = lease
@@ -66,7 +66,7 @@ class Renewal(BackgroundLoop):
     async def _renew(self, fences: Sequence[Fence]) -> bool:
         begun = clock.now()
         try:
-            lease = await self._driver.extend(fences, self._lease)
+            lease = await self._jobs.extend(fences, self._lease)
         except BackendUnavailable as error:
             self._availability.failed(begun, error, RENEW)
             return False

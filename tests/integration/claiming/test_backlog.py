@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from benchmarks.counters import reads
-from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.claim_scan.scan_cost import ScanCost
+from outbox.drivers.values import Claim
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers.sql import connection
@@ -20,15 +20,15 @@ from tests.servers.sql import connection
 @pytest.fixture
 async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     driver = DatabaseDriver(migrated_url, pool_size=1)
-    await driver.insert(envelopes(100))
+    await driver.jobs.insert(envelopes(100))
     await take(driver, 10)
     yield driver
     await driver.close()
 
 
 async def take(driver: DatabaseDriver, count: int, *queues: str) -> list[Claim]:
-    claims = await driver.claim(queues or ["default"], count, 60, short_jobs=True)
-    await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    claims = await driver.short_jobs.claim(queues or ["default"], count, 60)
+    await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     return claims
 
 
@@ -45,29 +45,29 @@ async def test_a_job_that_lands_before_the_last_claim_waits_for_a_few_claims_onl
     """Its transaction committed late."""
     await take(driver, 10)
     long_ago = datetime.now(UTC) - timedelta(hours=1)
-    await driver.insert([envelope(1_000, available_at=long_ago)])
+    await driver.jobs.insert([envelope(1_000, available_at=long_ago)])
     taken = [number for _ in range(6) for number in numbers(await take(driver, 5))]
     assert sorted(taken) == [*range(20, 49), 1_000]
 
 
 @pytest.mark.parametrize("urgent", [1, 20, 30])
 async def test_more_urgent_jobs_come_first(driver: DatabaseDriver, urgent: int) -> None:
-    await driver.insert(envelopes(urgent, priority=3))
-    await driver.insert([envelope(priority=0)])
+    await driver.jobs.insert(envelopes(urgent, priority=3))
+    await driver.jobs.insert([envelope(priority=0)])
     claims = await take(driver, 20)
     assert [claim.priority for claim in claims] == [0, *[3] * min(urgent, 19), *[5] * (19 - urgent)]
     assert [claim.priority for claim in await take(driver, 20)] == [*[3] * (urgent - 19), *[5] * min(20, 39 - urgent)]
 
 
 async def test_less_urgent_jobs_come_last(driver: DatabaseDriver) -> None:
-    await driver.insert(envelopes(5, priority=7))
+    await driver.jobs.insert(envelopes(5, priority=7))
     assert {claim.priority for claim in await take(driver, 50)} == {5}
     assert [claim.priority for claim in await take(driver, 50)] == [*[5] * 40, *[7] * 5]
 
 
 async def test_delayed_and_held_jobs_that_are_more_urgent_change_nothing(driver: DatabaseDriver) -> None:
-    await driver.insert([envelope(priority=0, delay=60), envelope(priority=1)])
-    [held] = await driver.claim(["default"], 1, 60)
+    await driver.jobs.insert([envelope(priority=0, delay=60), envelope(priority=1)])
+    [held] = await driver.jobs.claim(["default"], 1, 60)
     assert held.priority == 1
     await take(driver, 10)
     assert numbers(await take(driver, 20)) == list(range(20, 40))
@@ -75,23 +75,23 @@ async def test_delayed_and_held_jobs_that_are_more_urgent_change_nothing(driver:
 
 async def test_a_queue_that_is_preferred_comes_first(driver: DatabaseDriver) -> None:
     await take(driver, 10, "high", "default")
-    await driver.insert(envelopes(3, queue="high"))
+    await driver.jobs.insert(envelopes(3, queue="high"))
     assert [claim.queue for claim in await take(driver, 10, "high", "default")] == [*["high"] * 3, *["default"] * 7]
 
 
 async def test_a_claim_from_another_queue_is_none_from_this_one(driver: DatabaseDriver) -> None:
-    await driver.insert(envelopes(5, queue="other"))
+    await driver.jobs.insert(envelopes(5, queue="other"))
     assert {claim.queue for claim in await take(driver, 3, "other")} == {"other"}
 
 
 async def test_its_end_leads_to_the_next_queue(driver: DatabaseDriver) -> None:
-    await driver.insert(envelopes(30, queue="low"))
+    await driver.jobs.insert(envelopes(30, queue="low"))
     await take(driver, 80, "default", "low")
     assert [claim.queue for claim in await take(driver, 30, "default", "low")] == [*["default"] * 10, *["low"] * 20]
 
 
 async def test_a_paused_queue_gives_nothing(driver: DatabaseDriver) -> None:
-    await driver.pause("default")
+    await driver.queues.pause("default")
     assert await take(driver, 20) == []
 
 
@@ -134,13 +134,13 @@ async def test_what_others_are_taking_is_passed_over_once(
 ) -> None:
     """Not once for every priority without jobs: then it would be six times."""
     others = DatabaseDriver(migrated_url, pool_size=1)
-    await driver.insert(envelopes(2_000))
-    assert driver.claim_scan.cursors is not None
-    driver.claim_scan.cursors.scan_cost = AtHead()
+    await driver.jobs.insert(envelopes(2_000))
+    assert driver.jobs.claim_scan.cursors is not None
+    driver.jobs.claim_scan.cursors.scan_cost = AtHead()
 
     async def pages(*, short_jobs: bool) -> int:
         before = await reads(driver)
-        assert len(await driver.claim(["default"], 20, 60, short_jobs=short_jobs)) == 20
+        assert len(await (driver.short_jobs if short_jobs else driver.jobs).claim(["default"], 20, 60)) == 20
         return (await reads(driver) - before).pages
 
     async with others_are_claiming(others, 500):

@@ -42,7 +42,7 @@ async def test_only_a_session_at_repeatable_read_can_hold_a_gap_that_a_claim_has
             dispatch(Receipt(order_id=number), session=open_session, delay=_BEGIN + timedelta(milliseconds=number))
         open_session.flush()
         if claims:
-            assert await driver.claim(["mail"], 10, 30) == [], "it looked at every uncommitted row"
+            assert await driver.jobs.claim(["mail"], 10, 30) == [], "it looked at every uncommitted row"
         other.execute(text("SET innodb_lock_wait_timeout = 1"))
         for number in range(_MORE):
             dispatch(Receipt(order_id=number), session=other, delay=_moment(number))

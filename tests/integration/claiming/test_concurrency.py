@@ -45,7 +45,7 @@ async def test_sixteen_claimers_take_each_job_once(
         def note(context: object) -> None:
             refused.append(str(getattr(context, "original_exception", "")))
 
-    await claimers[0].insert(envelopes(JOBS))
+    await claimers[0].jobs.insert(envelopes(JOBS))
     taken: Counter[object] = Counter()
     accepted = 0
 
@@ -53,11 +53,11 @@ async def test_sixteen_claimers_take_each_job_once(
         nonlocal accepted
         empty = 0
         while empty < 3:
-            claims = await driver.claim(["default"], BATCH, 60, short_jobs=short_jobs)
+            claims = await (driver.short_jobs if short_jobs else driver.jobs).claim(["default"], BATCH, 60)
             # All that is left may be what others are looking at right now, and skipped.
             empty = 0 if claims else empty + 1
             taken.update(claim.fence.job_id for claim in claims)
-            settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+            settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
             accepted += len(settled.accepted)
 
     await asyncio.gather(*(drain(driver) for driver in claimers))
@@ -68,7 +68,7 @@ async def test_sixteen_claimers_take_each_job_once(
         # MariaDB's SKIP LOCKED waits for entries that another transaction is deleting, and now and then that is a
         # deadlock. The driver does it again, and nobody has noticed: no exception came out of `drain`.
         assert [error for error in refused if "eadlock" in error] == []
-    assert await claimers[0].list_jobs() == []
+    assert await claimers[0].jobs.list_jobs() == []
 
 
 @pytest.mark.parametrize("short_jobs", [False, True], ids=["moved", "in place"])
@@ -80,7 +80,7 @@ async def test_application_transactions_never_wait_for_claimers(
     application does with outbox's tables waits: the server counts every wait."""
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time, and no locks on rows to count")
-    await claimers[0].insert(envelopes(2_000))
+    await claimers[0].jobs.insert(envelopes(2_000))
     waits = await row_lock_waits(claimers[0])
     holding, release = asyncio.Barrier(CLAIMERS + 1), asyncio.Event()
 
@@ -88,7 +88,7 @@ async def test_application_transactions_never_wait_for_claimers(
         from outbox.drivers.database.jobs.claim import ClaimTransaction
 
         taking = ClaimTransaction(
-            driver.database, driver.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
+            driver.database, driver.jobs.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
         )
         async with driver.database.engine.connect() as connection:
             assert len(await taking.run(connection)) == BATCH
@@ -117,7 +117,11 @@ async def test_application_transactions_never_wait_for_claimers(
 
     application = [asyncio.create_task(keep_inserting()) for _ in range(4)]
     await asyncio.gather(
-        *(driver.claim(["default"], 20, 60, short_jobs=short_jobs) for driver in claimers for _ in range(10))
+        *(
+            (driver.short_jobs if short_jobs else driver.jobs).claim(["default"], 20, 60)
+            for driver in claimers
+            for _ in range(10)
+        )
     )
     stop.set()
     await asyncio.gather(*application)
@@ -135,7 +139,7 @@ async def test_no_statement_of_a_worker_waits_for_an_open_transaction_of_the_app
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time: an open transaction of the application is waited for")
     worker, engine = DatabaseDriver(migrated_url), async_engine(migrated_url)
-    await worker.insert(envelopes(count))
+    await worker.jobs.insert(envelopes(count))
     async with AsyncSession(engine) as session:
         await dispatch(Receipt(order_id=1), session=session, queue="default")
         await session.flush()
@@ -147,12 +151,12 @@ async def test_no_statement_of_a_worker_waits_for_an_open_transaction_of_the_app
                 lambda fence: Settlement.failed(fence, FAILURE),
                 Settlement.completed,
             ):
-                claims = await worker.claim(["default"], count, 60)
+                claims = await worker.jobs.claim(["default"], count, 60)
                 assert len(claims) == count
-                assert not (await worker.extend([claim.fence for claim in claims], 60)).lost
-                settled = await worker.settle([end(claim.fence) for claim in claims])
+                assert not (await worker.jobs.extend([claim.fence for claim in claims], 60)).lost
+                settled = await worker.jobs.settle([end(claim.fence) for claim in claims])
                 assert len(settled.accepted) == count
-                await worker.retry_all()
+                await worker.failed.retry_all()
         assert await row_lock_waits(worker) == waits
         await session.rollback()
     await engine.dispose()

@@ -37,16 +37,16 @@ async def test_a_worker_with_300_claims_far_from_its_server_keeps_every_lease(
         "--concurrency", str(COUNT), "--lease", str(LEASE), "--timeout", "0", "--sleep", "0.01"
     )
     for number in range(COUNT):
-        await database.insert([serialize(Endless(number=number))])
+        await database.jobs.insert([serialize(Endless(number=number))])
         await until(lambda count=number + 1: len(workers.oracle.runs("begin")) >= count)  # type: ignore[misc]
-    held = await database.list_jobs(limit=COUNT)
+    held = await database.jobs.list_jobs(limit=COUNT)
     assert len(held) == COUNT
     proxy.delay = 0.010  # 20 ms for a round trip
     renewed = {job.reserved_until for job in held}
     # Two whole leases: what is not renewed in time is lost, and begins again.
     for _ in range(2):
         await asyncio.sleep(LEASE)
-        jobs = await database.list_jobs(limit=COUNT)
+        jobs = await database.jobs.list_jobs(limit=COUNT)
         assert {job.attempts for job in jobs} == {1}
         assert {job.state.value for job in jobs} == {"reserved"}
         assert renewed.isdisjoint(job.reserved_until for job in jobs)

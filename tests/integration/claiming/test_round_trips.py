@@ -19,12 +19,12 @@ async def test_a_claim_waits_three_times_and_its_end_twice(backend: str, count: 
     """SELECT, UPDATE and COMMIT; DELETE and COMMIT. Nothing is asked before, between or after."""
     async with between(migrated_url) as proxy:
         driver = DatabaseDriver(proxy.url, pool_size=1)
-        await driver.insert(envelopes(count))
+        await driver.jobs.insert(envelopes(count))
         proxy.round_trips = 0
-        claims = await driver.claim(["default"], count, 30)
+        claims = await driver.jobs.claim(["default"], count, 30)
         assert (len(claims), proxy.round_trips) == (count, 3)
         proxy.round_trips = 0
-        await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
         assert proxy.round_trips == 2
         await driver.close()
 
@@ -35,9 +35,9 @@ async def test_a_dispatch_without_a_session_waits_once(backend: str, count: int,
     """One INSERT in autocommit: no BEGIN, no COMMIT, no look at the connection before or after."""
     async with between(migrated_url) as proxy:
         driver = DatabaseDriver(proxy.url, pool_size=1, inserts_directly=True)
-        await driver.insert(envelopes(1))
+        await driver.jobs.insert(envelopes(1))
         proxy.round_trips = 0
         for _ in range(3):
-            await driver.insert(envelopes(count))
+            await driver.jobs.insert(envelopes(count))
         assert proxy.round_trips == 3
         await driver.close()

@@ -19,11 +19,11 @@ from benchmarks.flat.ground import Ground, ground
 from benchmarks.flat.loads import LOADS
 from benchmarks.stores import Store
 from outbox import clock, dispatch
-from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors
 from outbox.drivers.database.claim_scan.scan_cost import LONGEST_REST, ScanCost
 from outbox.drivers.database.dialects import MySQL
+from outbox.drivers.values import Claim
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.orders import Receipt
@@ -101,19 +101,19 @@ class Indebted:
     def __init__(self, url: str) -> None:
         self.clock = Clock()
         self.driver = DatabaseDriver(url)
-        self.cursors = self.driver.claim_scan.cursors = ClaimCursors(self.clock)
+        self.cursors = self.driver.jobs.claim_scan.cursors = ClaimCursors(self.clock)
         self.cursors.scan_cost = Expensive(self.clock)
 
     async def drain(self, jobs: int = 300) -> None:
-        await self.driver.insert(envelopes(jobs))
+        await self.driver.jobs.insert(envelopes(jobs))
         for _ in range(jobs // 100):
             await self.claim_and_complete(100)
         assert not self.cursors.affordable(["default"])
 
     async def claim_and_complete(self, count: int) -> None:
-        claims = await self.driver.claim(["default"], count, 60)
+        claims = await self.driver.jobs.claim(["default"], count, 60)
         assert len(claims) == count
-        await self.driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        await self.driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
 
     def pass_time(self, seconds: float = 10.0) -> None:
         """As much as a single worker waits at most."""
@@ -175,17 +175,17 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
         await loaded.keep_snapshot()
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
-        marks = driver.claim_scan.cursors = ClaimCursors(Clock())
+        marks = driver.jobs.claim_scan.cursors = ClaimCursors(Clock())
         marks.scan_cost = Expensive()
         before = await pages(loaded)
         for _ in range(LOOKS):
-            await driver.next_due(["default"])
+            await driver.jobs.next_due(["default"])
         # From the head, each walks over all that has gone through: some can be afforded, but not one after the other.
         in_debt = await pages(loaded) - before
-        driver.claim_scan.cursors = ClaimCursors()
+        driver.jobs.claim_scan.cursors = ClaimCursors()
         before = await pages(loaded)
         for _ in range(LOOKS):
-            await driver.next_due(["default"])
+            await driver.jobs.next_due(["default"])
         assert in_debt < (await pages(loaded) - before) / 3
 
 
@@ -199,7 +199,7 @@ async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_
         await loaded.pass_through(PASSED)
         driver = claimer(loaded)
         work = Work(driver)
-        marks = driver.claim_scan.cursors = ClaimCursors(work.now)
+        marks = driver.jobs.claim_scan.cursors = ClaimCursors(work.now)
         monkeypatch.setattr("outbox.clock.now", work.now)
         for _ in range(4):
             await loaded.pass_through(SMALL)
@@ -233,7 +233,7 @@ async def test_a_late_commit_is_taken_after_a_while_in_debt(indebted: Indebted, 
     await late.dispatch()
     await indebted.drain()
     await late.commit()
-    assert await indebted.driver.claim(["default"], 10, 60) == []
+    assert await indebted.driver.jobs.claim(["default"], 10, 60) == []
     indebted.pass_time()
     claim = await claim_one(indebted.driver)
     assert "Receipt" in claim.name
@@ -244,28 +244,28 @@ async def test_an_idle_look_tells_of_a_late_commit_after_a_while_in_debt(indebte
     await late.dispatch()
     await indebted.drain()
     await late.commit()
-    due = (await indebted.driver.next_due(["default"])).due
+    due = (await indebted.driver.jobs.next_due(["default"])).due
     assert due is not None
     assert due > 0, "when to look again"
     indebted.pass_time()
-    assert (await indebted.driver.next_due(["default"])).due == 0.0
+    assert (await indebted.driver.jobs.next_due(["default"])).due == 0.0
     await claim_one(indebted.driver)
 
 
 async def test_a_job_of_a_priority_that_was_never_used_is_taken_after_a_while_in_debt(indebted: Indebted) -> None:
     await indebted.drain()
-    await indebted.driver.insert([envelope(priority=0), envelope(priority=9), *envelopes(2)])
-    assert [claim.priority for claim in await indebted.driver.claim(["default"], 2, 60)] == [5, 5]
+    await indebted.driver.jobs.insert([envelope(priority=0), envelope(priority=9), *envelopes(2)])
+    assert [claim.priority for claim in await indebted.driver.jobs.claim(["default"], 2, 60)] == [5, 5]
     indebted.pass_time()
-    assert [claim.priority for claim in await indebted.driver.claim(["default"], 10, 60)] == [0, 9]
+    assert [claim.priority for claim in await indebted.driver.jobs.claim(["default"], 10, 60)] == [0, 9]
 
 
 async def test_a_backlog_of_the_past_is_taken_to_its_end(indebted: Indebted) -> None:
     await indebted.drain()
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    await indebted.driver.insert([envelope(number, available_at=yesterday) for number in range(250)])
-    await indebted.driver.insert(envelopes(50))
-    assert len(await indebted.driver.claim(["default"], 100, 60)) == 50
+    await indebted.driver.jobs.insert([envelope(number, available_at=yesterday) for number in range(250)])
+    await indebted.driver.jobs.insert(envelopes(50))
+    assert len(await indebted.driver.jobs.claim(["default"], 100, 60)) == 50
     indebted.pass_time()
     for count in (100, 100, 50):
         await indebted.claim_and_complete(count)
@@ -275,18 +275,18 @@ async def test_what_is_put_back_or_retried_or_left_is_found_in_debt_as_well(inde
     """It becomes available now, or when its lease ends, and so in front of the marks."""
     driver = indebted.driver
     await indebted.drain()
-    await driver.insert(envelopes(2))
-    put_back, failed = await driver.claim(["default"], 2, 60)
+    await driver.jobs.insert(envelopes(2))
+    put_back, failed = await driver.jobs.claim(["default"], 2, 60)
     ends = [Settlement.released(put_back.fence, 0), Settlement.failed(failed.fence, FAILURE)]
-    await driver.settle(ends)
+    await driver.jobs.settle(ends)
     assert (await claim_one(driver)).fence.job_id == put_back.fence.job_id
-    await driver.retry_all()
+    await driver.failed.retry_all()
     assert (await claim_one(driver, lease=0.1)).fence.job_id == failed.fence.job_id
     rescued: list[Claim] = []
     async with asyncio.timeout(10):
         while not rescued:
             indebted.pass_time(1.0)
-            rescued = await driver.claim(["default"], 1, 60)
+            rescued = await driver.jobs.claim(["default"], 1, 60)
     assert rescued[0].fence.job_id == failed.fence.job_id
     assert rescued[0].rescued
 
@@ -295,21 +295,21 @@ async def test_what_is_put_back_or_retried_or_left_is_found_in_debt_as_well(inde
 async def test_with_no_debt_a_late_commit_is_taken_by_the_very_next_claim(migrated_url: str, compared: bool) -> None:
     """One in sixteen of these claims is made from the marks, for comparison, and finds the same."""
     driver, late = DatabaseDriver(migrated_url), Late(migrated_url)
-    marks = driver.claim_scan.cursors
+    marks = driver.jobs.claim_scan.cursors
     assert marks is not None
-    await driver.insert(envelopes(2_000))
+    await driver.jobs.insert(envelopes(2_000))
     await late.dispatch()
-    await driver.insert(envelopes(100))
+    await driver.jobs.insert(envelopes(100))
     for _ in range(21):
-        assert len(await driver.claim(["default"], 100, 60)) == 100
+        assert len(await driver.jobs.claim(["default"], 100, 60)) == 100
         marks.scan_cost = ScanCost()
     await late.commit()
-    await driver.insert([envelope(), envelope(priority=7)])
+    await driver.jobs.insert([envelope(), envelope(priority=7)])
     if compared:
         for _ in range(20):
             marks.scan_cost.from_head(100, 0.001, 0.001, 0.01)
     assert marks.scan_cost.at_head is not compared
-    names = [claim.name for claim in await driver.claim(["default"], 2, 60)]
+    names = [claim.name for claim in await driver.jobs.claim(["default"], 2, 60)]
     assert "Receipt" in names[0]
-    assert [claim.priority for claim in await driver.claim(["default"], 2, 60)] == [7]
+    assert [claim.priority for claim in await driver.jobs.claim(["default"], 2, 60)] == [7]
     await driver.close()

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 from sqlalchemy import event
 
-from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects.mysql import MySQL
+from outbox.drivers.values import Claim
 from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 
@@ -47,16 +47,16 @@ async def counting(migrated_url: str, timeless: None) -> AsyncIterator[Counting]
     driver = DatabaseDriver(migrated_url)
     # The first connection asks the server for its version and settings.
     await driver.check()
-    await driver.counts()
+    await driver.queues.counts()
     counting = Counting(driver)
     yield counting
     await driver.close()
 
 
 async def claimed(counting: Counting, count: int) -> list[Claim]:
-    await counting.driver.insert(envelopes(count))
+    await counting.driver.jobs.insert(envelopes(count))
     counting.since()
-    claims = await counting.driver.claim(["default"], count, 30)
+    claims = await counting.driver.jobs.claim(["default"], count, 30)
     assert len(claims) == count
     return claims
 
@@ -71,7 +71,7 @@ async def test_a_claim_is_a_select_and_an_update(counting: Counting, count: int)
 async def test_completions_of_one_claim_are_one_delete(counting: Counting, count: int) -> None:
     claims = await claimed(counting, count)
     counting.since()
-    await counting.driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    await counting.driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     assert counting.since() == ["DELETE"]
 
 
@@ -81,21 +81,21 @@ async def test_completions_of_several_claims_are_two_statements(
 ) -> None:
     held = [claim for _ in range(claims) for claim in await claimed(counting, 10)]
     counting.since()
-    settled = await counting.driver.settle([Settlement.completed(claim.fence) for claim in held])
+    settled = await counting.driver.jobs.settle([Settlement.completed(claim.fence) for claim in held])
     assert counting.since() == sent
     assert len(settled.accepted) == 10 * claims
 
 
 async def test_completions_of_two_claims_in_turns_are_locked_in_the_order_of_their_keys(counting: Counting) -> None:
     """Two statements would lock the rows of one claim after those of the other, and could meet somebody in between."""
-    await counting.driver.insert(envelopes(10))
-    odd = await counting.driver.claim(["default"], 5, 30)
-    await counting.driver.settle([Settlement.snoozed(claim.fence) for claim in odd[::2]])
-    even = await counting.driver.claim(["default"], 3 + 5, 30)
+    await counting.driver.jobs.insert(envelopes(10))
+    odd = await counting.driver.jobs.claim(["default"], 5, 30)
+    await counting.driver.jobs.settle([Settlement.snoozed(claim.fence) for claim in odd[::2]])
+    even = await counting.driver.jobs.claim(["default"], 3 + 5, 30)
     held = [claim.fence for claim in (*odd[1::2], *even)]
     assert len(held) == 10
     counting.since()
-    settled = await counting.driver.settle([Settlement.completed(fence) for fence in held])
+    settled = await counting.driver.jobs.settle([Settlement.completed(fence) for fence in held])
     assert counting.since() == ["SELECT", "DELETE"]
     assert len(settled.accepted) == 10
 
@@ -103,8 +103,8 @@ async def test_completions_of_two_claims_in_turns_are_locked_in_the_order_of_the
 async def test_a_stale_completion_among_those_of_two_claims_changes_nothing(counting: Counting) -> None:
     held = [claim for _ in range(2) for claim in await claimed(counting, 10)]
     taken, *others = (claim.fence for claim in held)
-    await counting.driver.settle([Settlement.completed(taken)])
-    settled = await counting.driver.settle([Settlement.completed(claim.fence) for claim in held])
+    await counting.driver.jobs.settle([Settlement.completed(taken)])
+    settled = await counting.driver.jobs.settle([Settlement.completed(claim.fence) for claim in held])
     assert [settlement.fence for settlement in settled.stale] == [taken]
     assert {settlement.fence for settlement in settled.accepted} == set(others)
 
@@ -114,7 +114,7 @@ async def test_a_batch_of_every_kind_is_a_constant_number_of_statements(counting
     """One to lock and compare, one each for failures, put-backs, deletions and follow-ups."""
     claims = await claimed(counting, count)
     counting.since()
-    settled = await counting.driver.settle(
+    settled = await counting.driver.jobs.settle(
         [ENDS[position % len(ENDS)](claim.fence) for position, claim in enumerate(claims)]
     )
     assert len(settled.accepted) == count
@@ -125,14 +125,14 @@ async def test_a_batch_of_every_kind_is_a_constant_number_of_statements(counting
 async def test_renewing_the_leases_of_one_claim_is_one_update(counting: Counting, count: int) -> None:
     claims = await claimed(counting, count)
     counting.since()
-    await counting.driver.extend([claim.fence for claim in claims], 30)
+    await counting.driver.jobs.extend([claim.fence for claim in claims], 30)
     assert len(counting.since()) == 1
 
 
 async def claimed_one_by_one(counting: Counting, count: int) -> list[Fence]:
     """Every job is held under a token of its own."""
-    await counting.driver.insert(envelopes(count))
-    fences = [claim.fence for _ in range(count) for claim in await counting.driver.claim(["default"], 1, 30)]
+    await counting.driver.jobs.insert(envelopes(count))
+    fences = [claim.fence for _ in range(count) for claim in await counting.driver.jobs.claim(["default"], 1, 30)]
     assert len({fence.token for fence in fences}) == count
     counting.since()
     return fences
@@ -143,13 +143,13 @@ async def test_what_300_tokens_hold_is_renewed_released_and_completed_in_constan
 ) -> None:
     driver = counting.driver
     fences = await claimed_one_by_one(counting, 300)
-    lease = await driver.extend(fences, 30)
+    lease = await driver.jobs.extend(fences, 30)
     assert (len(lease.kept), counting.since()) == (300, ["UPDATE"])
-    settled = await driver.settle([Settlement.completed(fence) for fence in fences[:100]])
+    settled = await driver.jobs.settle([Settlement.completed(fence) for fence in fences[:100]])
     assert (len(settled.accepted), counting.since()) == (100, ["SELECT", "DELETE"])
-    settled = await driver.settle([Settlement.failed(fence, FAILURE) for fence in fences[100:200]])
+    settled = await driver.jobs.settle([Settlement.failed(fence, FAILURE) for fence in fences[100:200]])
     assert (len(settled.accepted), len(counting.since())) == (100, 3)
-    settled = await driver.settle([Settlement.snoozed(fence) for fence in fences[200:]])
+    settled = await driver.jobs.settle([Settlement.snoozed(fence) for fence in fences[200:]])
     assert (len(settled.accepted), counting.since()) == (100, ["SELECT", "UPDATE"])
 
 
@@ -158,24 +158,24 @@ async def test_a_stale_pair_renews_nobody_elses_row(counting: Counting) -> None:
     driver = counting.driver
     first, second, third = await claimed_one_by_one(counting, 3)
     crossed = Fence(first.job_id, second.token)
-    await driver.settle([Settlement.snoozed(third)])
-    [again] = await driver.claim(["default"], 1, 60)
-    before = await driver.get(again.fence.job_id)
+    await driver.jobs.settle([Settlement.snoozed(third)])
+    [again] = await driver.jobs.claim(["default"], 1, 60)
+    before = await driver.jobs.get(again.fence.job_id)
     counting.since()
-    lease = await driver.extend([crossed, second, third], 600)
+    lease = await driver.jobs.extend([crossed, second, third], 600)
     assert (lease.kept, lease.lost) == ({second}, {crossed, third})
     assert counting.since() == ["UPDATE", "SELECT"]
-    assert await driver.get(again.fence.job_id) == before
-    held = await driver.get(first.job_id)
+    assert await driver.jobs.get(again.fence.job_id) == before
+    held = await driver.jobs.get(first.job_id)
     assert held is not None
     assert held.reserved_until is not None
     assert (held.reserved_until - await driver.now()).total_seconds() < 31
-    lease = await driver.extend([first, crossed], 600)
+    lease = await driver.jobs.extend([first, crossed], 600)
     assert (lease.kept, lease.lost) == ({first}, {crossed})
 
 
 async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: Counting) -> None:
-    await counting.driver.next_due([f"queue-{number}" for number in range(200)])
+    await counting.driver.jobs.next_due([f"queue-{number}" for number in range(200)])
     assert len(counting.since()) == 1
 
 
@@ -183,15 +183,15 @@ async def test_an_idle_look_is_one_statement_for_any_number_of_queues(counting: 
 async def test_a_claim_from_many_queues_is_a_constant_number_of_statements(counting: Counting, count: int) -> None:
     """Else jobs that were found first would be locked for a round trip to each of the other queues."""
     queues = [f"queue-{number}" for number in range(count)]
-    await counting.driver.insert([envelope(queue=queue) for queue in queues])
+    await counting.driver.jobs.insert([envelope(queue=queue) for queue in queues])
     counting.since()
     taken = []
-    while claims := await counting.driver.claim(queues, count, 30):
+    while claims := await counting.driver.jobs.claim(queues, count, 30):
         taken += claims
         assert len(counting.since()) <= 1 + 8 + 1
     assert [claim.queue for claim in taken] == queues, "in the order of preference"
 
 
 async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:
-    await counting.driver.insert(envelopes(3_000))
+    await counting.driver.jobs.insert(envelopes(3_000))
     assert counting.since() == ["INSERT"] * 3

@@ -54,19 +54,19 @@ async def drivers(nodes: Sequence[GaleraNode]) -> AsyncIterator[list[DatabaseDri
 
 async def test_of_two_nodes_that_take_the_same_jobs_one_is_refused(drivers: list[DatabaseDriver]) -> None:
     one, other, _ = drivers
-    await one.insert(envelopes(20))
+    await one.jobs.insert(envelopes(20))
     await database_clusters.has(other, 20)
     taken, refusal = await database_clusters.take_at_once(one, other, 10)
     assert "1213" in str(refusal)
     assert len(taken) == 10
-    claims = await other.claim(["default"], 20, 60)
+    claims = await other.jobs.claim(["default"], 20, 60)
     assert {claim.attempt for claim in claims} == {1}
     assert {claim.fence.job_id for claim in claims} & taken == set()
     assert len(claims) == 10, "its pool is in order, and the other half was free"
 
 
 async def test_claimers_on_three_nodes_take_each_job_once(drivers: list[DatabaseDriver]) -> None:
-    await drivers[0].insert(envelopes(1_500))
+    await drivers[0].jobs.insert(envelopes(1_500))
     taken = await database_clusters.drain([driver for driver in drivers for _ in range(2)], 1_500, 25)
     assert len(taken) == 1_500
     assert set(taken.values()) == {1}
@@ -75,10 +75,10 @@ async def test_claimers_on_three_nodes_take_each_job_once(drivers: list[Database
 
 async def test_a_job_claimed_on_one_node_can_be_settled_on_another(drivers: list[DatabaseDriver]) -> None:
     one, other, _ = drivers
-    await one.insert(envelopes(5))
-    claims = await one.claim(["default"], 5, 60)
+    await one.jobs.insert(envelopes(5))
+    claims = await one.jobs.claim(["default"], 5, 60)
     await database_clusters.has(other, 5)
-    settled = await other.settle([Settlement.completed(claim.fence) for claim in claims])
+    settled = await other.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     assert len(settled.accepted) == 5
 
 
@@ -107,17 +107,17 @@ async def test_a_node_that_is_killed_takes_no_job_with_it(nodes: Sequence[Galera
 async def test_a_node_without_a_majority_is_unavailable_and_then_goes_on(nodes: Sequence[GaleraNode]) -> None:
     """The last test: one node is dead already, and the second follows."""
     driver = DatabaseDriver(database_clusters.url(nodes[2]))
-    await driver.insert(envelopes(3))
+    await driver.jobs.insert(envelopes(3))
     claim = await claim_one(driver)
     operator = pymysql.connect(host="127.0.0.1", port=nodes[2].port, user="root")
     nodes[0].kill()
     nodes[1].kill()
     for call in (
-        lambda: driver.claim(["default"], 1, 60),
-        lambda: driver.settle([Settlement.completed(claim.fence)]),
-        lambda: driver.extend([claim.fence], 60),
-        lambda: driver.next_due(["default"]),
-        lambda: driver.insert(envelopes(1)),
+        lambda: driver.jobs.claim(["default"], 1, 60),
+        lambda: driver.jobs.settle([Settlement.completed(claim.fence)]),
+        lambda: driver.jobs.extend([claim.fence], 60),
+        lambda: driver.jobs.next_due(["default"]),
+        lambda: driver.jobs.insert(envelopes(1)),
     ):
         with pytest.raises(BackendUnavailable, match="1047"):
             await call()
@@ -126,10 +126,10 @@ async def test_a_node_without_a_majority_is_unavailable_and_then_goes_on(nodes: 
     async with asyncio.timeout(20):
         while True:
             try:
-                settled = await driver.settle([Settlement.completed(claim.fence)])
+                settled = await driver.jobs.settle([Settlement.completed(claim.fence)])
                 break
             except BackendUnavailable:
                 await asyncio.sleep(0.1)
     assert len(settled.accepted) == 1
-    assert len(await driver.claim(["default"], 5, 60)) == 2
+    assert len(await driver.jobs.claim(["default"], 5, 60)) == 2
     await driver.close()

@@ -43,11 +43,11 @@ def members(tmp_path_factory: pytest.TempPathFactory, prepared_mysql: Path) -> I
 
 async def test_of_two_primaries_that_take_the_same_jobs_one_is_refused(members: Sequence[Member]) -> None:
     one, other = (DatabaseDriver(database_clusters.url(member)) for member in members[:2])
-    await one.insert(envelopes(20))
+    await one.jobs.insert(envelopes(20))
     await database_clusters.has(other, 20)
     taken, refusal = await database_clusters.take_at_once(one, other, 10)
     assert "1180" in str(refusal) or "3101" in str(refusal)
-    claims = await other.claim(["default"], 20, 60)
+    claims = await other.jobs.claim(["default"], 20, 60)
     assert {claim.attempt for claim in claims} == {1}
     assert {claim.fence.job_id for claim in claims} & taken == set()
     await one.close()
@@ -57,7 +57,7 @@ async def test_of_two_primaries_that_take_the_same_jobs_one_is_refused(members: 
 
 async def test_claimers_on_three_primaries_take_each_job_once(members: Sequence[Member]) -> None:
     drivers = [DatabaseDriver(database_clusters.url(member)) for member in members for _ in range(2)]
-    await drivers[0].insert(envelopes(600))
+    await drivers[0].jobs.insert(envelopes(600))
     taken = await database_clusters.drain(drivers, 600, 25)
     assert len(taken) == 600
     assert set(taken.values()) == {1}
@@ -93,5 +93,5 @@ async def test_a_primary_that_is_killed_takes_no_committed_job_with_it(
     follower = next(member for member in members[1:] if member is not second)
     driver = DatabaseDriver(database_clusters.url(follower))
     with pytest.raises(BackendUnavailable, match="read-only"):
-        await driver.claim(["default"], 1, 30)
+        await driver.jobs.claim(["default"], 1, 30)
     await driver.close()

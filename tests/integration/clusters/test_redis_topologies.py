@@ -18,9 +18,9 @@ from redis import Redis as Client
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
-from outbox.drivers.base import BlockingClaimRequest, WorkerStatus
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
+from outbox.drivers.values import BlockingClaimRequest, WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import InsertJobs, Settlement
@@ -46,13 +46,13 @@ async def a_job_runs(url: str) -> None:
     """And is given to a worker that waits."""
     driver, given = RedisDriver(url), asyncio.Event()
     await driver.check()
-    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
-    await driver.insert([envelope()])
+    await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
+    await driver.jobs.insert([envelope()])
     async with asyncio.timeout(5):
         await given.wait()
     claim = await claim_one(driver)
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
-    assert await driver.counts() == []
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert await driver.queues.counts() == []
     await driver.close()
 
 
@@ -153,30 +153,30 @@ async def test_a_sentinel_that_is_down_is_asked_once_and_then_the_next(tmp_path:
 async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> None:
     driver = RedisDriver(url)
     await driver.check()
-    await driver.insert(envelopes(10))
+    await driver.jobs.insert(envelopes(10))
     claim = await claim_one(driver)
     given = asyncio.Event()
-    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
+    await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
     with Client.from_url(replica.url) as client:
         wait_for(lambda: client.hlen("outbox:{default}:held") == 1, "the replica has the claim")
     master.kill()
     with pytest.raises(BackendUnavailable):
-        await driver.insert([envelope()])
+        await driver.jobs.insert([envelope()])
     async with asyncio.timeout(30):
         while True:
             try:
-                settled = await driver.settle([Settlement.completed(claim.fence)])
+                settled = await driver.jobs.settle([Settlement.completed(claim.fence)])
                 break
             except BackendUnavailable:
                 await asyncio.sleep(0.1)
     assert len(settled.accepted) == 1
-    assert len(await driver.claim(["default"], 20, 30)) == 9
+    assert len(await driver.jobs.claim(["default"], 20, 30)) == 9
     assert not given.is_set()
-    await driver.next_due(["default"], BlockingClaimRequest(30, given.set))
-    await driver.insert([envelope()])
+    await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
+    await driver.jobs.insert([envelope()])
     async with asyncio.timeout(5):
         await given.wait()
-    assert len(await driver.claim(["default"], 20, 30)) == 1
+    assert len(await driver.jobs.claim(["default"], 20, 30)) == 1
     with Client.from_url(replica.url) as client:
         assert client.hlen("outbox:{default}:held") == 10
     await driver.close()
@@ -213,22 +213,22 @@ QUEUES = [f"queue{number}" for number in range(12)]
 
 async def test_queues_are_spread_over_the_nodes(driver: RedisDriver, nodes: Sequence[ClusterServer]) -> None:
     await driver.check()
-    await driver.insert([envelope(number, queue=queue) for queue in QUEUES for number in range(5)])
+    await driver.jobs.insert([envelope(number, queue=queue) for queue in QUEUES for number in range(5)])
     for node in nodes:
         with Client.from_url(node.url) as client:
             assert client.dbsize() > 1
-    assert len(await driver.counts()) == 12
-    claims = await driver.claim(QUEUES, 100, 30)
+    assert len(await driver.queues.counts()) == 12
+    claims = await driver.jobs.claim(QUEUES, 100, 30)
     assert [claim.queue for claim in claims] == [queue for queue in QUEUES for _ in range(5)]
     fences = [claim.fence for claim in claims]
-    assert (await driver.extend(fences, 30)).kept == set(fences)
-    assert len((await driver.settle([Settlement.completed(fence) for fence in fences])).accepted) == 60
-    assert await driver.counts() == []
+    assert (await driver.jobs.extend(fences, 30)).kept == set(fences)
+    assert len((await driver.jobs.settle([Settlement.completed(fence) for fence in fences])).accepted) == 60
+    assert await driver.queues.counts() == []
 
 
 async def follow_ups_of(driver: RedisDriver) -> tuple[Settlement, list[JobId]]:
     """The end of a job that is followed by one in each of twelve queues, and by one in its own."""
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     claim = await claim_one(driver)
     follow_ups = [envelope(number, queue=queue, delay=0.5) for number, queue in enumerate(["default", *QUEUES])]
     return Settlement.completed(claim.fence, (InsertJobs(tuple(follow_ups)),)), [job.id for job in follow_ups]
@@ -247,18 +247,18 @@ async def test_the_rights_of_the_documentation_are_enough(nodes: Sequence[Cluste
     await limited.health_issues()
     await every_verb(limited)
     settlement, ids = await follow_ups_of(limited)
-    await limited.settle([settlement])
-    assert sorted(job.id for job in await limited.list_jobs()) == ids
+    await limited.jobs.settle([settlement])
+    assert sorted(job.id for job in await limited.jobs.list_jobs()) == ids
     relayed = envelopes(2, queue="relayed")
-    assert await limited.insert_once(relayed) == frozenset()
-    await limited.forget_accepted({each.id: each.queue for each in relayed})
+    assert await limited.relay_target.insert_once(relayed) == frozenset()
+    await limited.relay_target.forget_accepted({each.id: each.queue for each in relayed})
     await limited.close()
 
 
 async def test_follow_ups_reach_other_slots(driver: RedisDriver, nodes: Sequence[ClusterServer]) -> None:
     settlement, ids = await follow_ups_of(driver)
-    await driver.settle([settlement])
-    jobs = await driver.list_jobs()
+    await driver.jobs.settle([settlement])
+    jobs = await driver.jobs.list_jobs()
     assert sorted(job.id for job in jobs) == ids
     assert {0 < (job.available_at - job.created_at).total_seconds() < 1 for job in jobs} == {True}
     assert await driver.store._client.hlen("outbox:{default}:parked") == 0
@@ -274,40 +274,40 @@ async def test_follow_ups_that_a_process_left_on_their_way_are_moved_on_by_anoth
 
     with monkeypatch.context() as broken, pytest.raises(asyncio.CancelledError):
         broken.setattr(CrossSlotJobs, "deliver", end)
-        await driver.settle([settlement])
-    assert [job.id for job in await other.list_jobs()] == ids[:1], "the one in its own slot is there at once"
-    await other.heartbeat(WORKER)
-    assert len(await other.list_jobs()) == 1, "its process may be about to move them itself"
-    await other.heartbeat(WORKER)
-    assert sorted(job.id for job in await other.list_jobs()) == ids
-    await other.heartbeat(WORKER)
-    await driver.heartbeat(WORKER)
-    assert len(await other.list_jobs()) == 13
+        await driver.jobs.settle([settlement])
+    assert [job.id for job in await other.jobs.list_jobs()] == ids[:1], "the one in its own slot is there at once"
+    await other.workers.heartbeat(WORKER)
+    assert len(await other.jobs.list_jobs()) == 1, "its process may be about to move them itself"
+    await other.workers.heartbeat(WORKER)
+    assert sorted(job.id for job in await other.jobs.list_jobs()) == ids
+    await other.workers.heartbeat(WORKER)
+    await driver.workers.heartbeat(WORKER)
+    assert len(await other.jobs.list_jobs()) == 13
 
 
 async def test_the_follow_ups_of_a_zombie_are_not_parked(driver: RedisDriver, other: RedisDriver) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     lost = await claim_one(driver, lease=0)
     await claim_one(other)
-    settled = await driver.settle([Settlement.completed(lost.fence, (InsertJobs((envelope(queue="queue1"),)),))])
+    settled = await driver.jobs.settle([Settlement.completed(lost.fence, (InsertJobs((envelope(queue="queue1"),)),))])
     assert len(settled.stale) == 1
     for _ in range(3):
-        await other.heartbeat(WORKER)
-    assert len(await driver.list_jobs()) == 1
+        await other.workers.heartbeat(WORKER)
+    assert len(await driver.jobs.list_jobs()) == 1
 
 
 async def test_a_node_that_is_down_is_unavailable_and_then_goes_on(
     driver: RedisDriver, nodes: Sequence[ClusterServer]
 ) -> None:
-    await driver.insert([envelope(queue=queue) for queue in QUEUES])
+    await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
     nodes[2].kill()
     with pytest.raises(BackendUnavailable):
-        await driver.claim(QUEUES, 12, 30)
+        await driver.jobs.claim(QUEUES, 12, 30)
     await asyncio.to_thread(nodes[2].restart)
     async with asyncio.timeout(30):
         while True:
             try:
-                assert sum(counts.ready + counts.reserved for counts in await driver.counts()) == 12
+                assert sum(counts.ready + counts.reserved for counts in await driver.queues.counts()) == 12
                 break
             except BackendUnavailable:
                 await asyncio.sleep(0.1)
@@ -317,8 +317,8 @@ async def test_connections_that_are_closed_while_they_are_opened_are_opened_agai
     driver: RedisDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a command fails, redis-py closes the connections to its node, also those that others are opening."""
-    await driver.insert([envelope(queue=queue) for queue in QUEUES])
-    await driver.counts()
+    await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
+    await driver.queues.counts()
     client = driver.store._client
     for node in client.get_nodes():
         await node.disconnect_free_connections()
@@ -332,7 +332,7 @@ async def test_connections_that_are_closed_while_they_are_opened_are_opened_agai
         await send(connection, command)
 
     monkeypatch.setattr(Connection, "_send_packed_command", close_the_first)
-    assert sum(counts.ready for counts in await driver.counts()) == 12
+    assert sum(counts.ready for counts in await driver.queues.counts()) == 12
     assert len(closed) == 1
 
 
@@ -350,7 +350,7 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
 ) -> None:
     before = connections_to(nodes)
     driver = RedisDriver(cluster_url(nodes))
-    await driver.insert([envelope(queue=queue) for queue in QUEUES])
+    await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
     assert connections_to(nodes) >= before + 3
 
     send = Connection._send_packed_command
@@ -362,7 +362,7 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
 
     with monkeypatch.context() as broken, pytest.raises(BackendUnavailable):
         broken.setattr(Connection, "_send_packed_command", fail)
-        await driver.counts()
+        await driver.queues.counts()
     await driver.close()
     wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
     with warnings.catch_warnings():
@@ -377,7 +377,7 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
     """They would look for the nodes anew, and connect to them."""
     before = connections_to(nodes)
     driver = RedisDriver(cluster_url(nodes))
-    await driver.counts()
+    await driver.queues.counts()
     send, sending, continue_from = Connection._send_packed_command, asyncio.Event(), asyncio.Event()
 
     async def late(connection: Connection, command: Iterable[bytes]) -> None:

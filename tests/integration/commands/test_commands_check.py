@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.operations.health import _innodb, _sqlite
+from outbox.drivers.values import WorkerStatus
 from outbox.relay.route import relay_queue
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers.process import free_port
@@ -193,11 +193,13 @@ async def test_every_connection_is_checked_or_the_one_that_was_named(
 async def test_what_an_operator_should_look_at(driver: DatabaseDriver, migrated_url: str, shop: Path) -> None:
     [failed] = await fail(driver, envelope())
     await break_payload(driver, failed, "{")
-    await driver.insert([*envelopes(2, queue="mail"), envelope(queue="slow"), envelope(queue="held"), envelope()])
+    await driver.jobs.insert([*envelopes(2, queue="mail"), envelope(queue="slow"), envelope(queue="held"), envelope()])
     await execute(driver, "UPDATE queue_jobs SET name = 'jobs.Forgotten' WHERE queue = 'held'")
-    await driver.pause("held")
+    await driver.queues.pause("held")
     for number, name in enumerate(["alive", "gone"]):
-        await driver.heartbeat(WorkerStatus(bytes([number]) * 16, name, "web1", 4242, "default,mail", 20, 0, 0, 0))
+        await driver.workers.heartbeat(
+            WorkerStatus(bytes([number]) * 16, name, "web1", 4242, "default,mail", 20, 0, 0, 0)
+        )
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone'")
     ran = await check(shop, migrated_url, "--json")
     assert ran.code == 0, "warnings are no problems"
@@ -221,7 +223,7 @@ async def test_jobs_on_their_way_to_redis_and_a_redis_that_cannot_be_reached(
     driver: DatabaseDriver, migrated_url: str, shop: Path
 ) -> None:
     """No worker can be told to drain their queue: its name is not one for `--queue`."""
-    await driver.insert(envelopes(2, queue=relay_queue("redis")))
+    await driver.jobs.insert(envelopes(2, queue=relay_queue("redis")))
     ran = await check(shop, migrated_url, "--json", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     assert ran.code == 1
     assert len(found(ran, "problem", "redis")) == 1, "what is only relayed to is examined as well"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from outbox.drivers.base import JobState
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import JobState
 from tests.support.commands import Ran, run_process
 
 JOBS = """
@@ -47,7 +47,7 @@ async def test_a_job_is_stored_with_its_fields_and_options(
     options = ("--queue", "slow", "--delay", "5m", "--priority", "2", "--max-tries", "7", "--timeout", "9")
     ran = await dispatch(tmp_path, migrated_url, "shop_jobs.SendReceipt", '{"order_id": 7}', *options)
     assert (ran.code, ran.err) == (0, "")
-    [job] = await driver.list_jobs()
+    [job] = await driver.jobs.list_jobs()
     assert ran.out == f"{job.id}\n"
     assert (job.queue, job.name, job.priority, job.state) == ("slow", "shop_jobs.SendReceipt", 2, JobState.DELAYED)
     assert json.loads(job.payload) == {"order_id": 7, "note": ""}
@@ -60,7 +60,7 @@ async def test_a_class_is_enough_where_no_other_has_its_name(
 ) -> None:
     ran = await dispatch(tmp_path, migrated_url, "Nightly", "--json")
     assert ran.code == 0
-    [job] = await driver.list_jobs()
+    [job] = await driver.jobs.list_jobs()
     assert ran.document == {"job_id": str(job.id), "name": "reports.Nightly"}
 
 
@@ -88,4 +88,4 @@ async def test_what_cannot_be_a_job_is_refused_and_nothing_is_stored(
     assert (ran.code, ran.out) == (code, "")
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert await driver.list_jobs() == []
+    assert await driver.jobs.list_jobs() == []

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import WorkerStatus
 from outbox.envelope import Envelope
 from outbox.ids import new_job_id
 from outbox.settlement import Failure
@@ -107,7 +107,7 @@ async def test_a_poisonous_payload_is_shown_and_cannot_command_the_terminal(
 
 async def test_a_job_that_has_not_failed_is_not_found(driver: DatabaseDriver, migrated_url: str) -> None:
     job = envelope()
-    await driver.insert([job])
+    await driver.jobs.insert([job])
     ran = await run(migrated_url, "failed", str(job.id))
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == f"outbox: no failed job {job.id}: `outbox failed` lists failed jobs\n"
@@ -120,7 +120,7 @@ async def test_jobs_are_retried_by_id(driver: DatabaseDriver, migrated_url: str)
     one, two = await fail(driver, envelope(1), envelope(2))
     ran = await run(migrated_url, "retry", str(one.fence.job_id), two.fence.job_id.hex[-8:].upper())
     assert (ran.code, ran.out) == (0, "Retried 2 failed jobs.\n")
-    assert {job.id for job in await driver.list_jobs()} == {one.fence.job_id, two.fence.job_id}
+    assert {job.id for job in await driver.jobs.list_jobs()} == {one.fence.job_id, two.fence.job_id}
 
 
 async def test_retry_does_what_it_can_and_says_what_is_missing(driver: DatabaseDriver, migrated_url: str) -> None:
@@ -145,7 +145,7 @@ async def test_what_may_mean_several_jobs_is_refused_with_their_ids(driver: Data
     assert ran.code == 2
     for job_id in ids:
         assert job_id in ran.err
-    assert len(await driver.list_failed()) == 2, "something was retried all the same"
+    assert len(await driver.failed.page()) == 2, "something was retried all the same"
 
 
 @pytest.mark.parametrize("typed", ["0937ff", "not-an-id", "01a20be1066d77db98040937ffffffff0"])
@@ -159,7 +159,7 @@ async def test_all_of_a_queue_are_retried(driver: DatabaseDriver, migrated_url: 
     await fail(driver, envelope(queue="mail"), envelope(queue="slow"))
     assert (await run(migrated_url, "retry", "--queue", "mail")).out == "Retried 1 failed job.\n"
     assert (await run(migrated_url, "retry", "--all", "--json")).document["retried"] == 1
-    assert await driver.list_failed() == []
+    assert await driver.failed.page() == []
 
 
 async def test_broken_payloads_are_skipped_and_named(driver: DatabaseDriver, migrated_url: str) -> None:
@@ -169,7 +169,7 @@ async def test_broken_payloads_are_skipped_and_named(driver: DatabaseDriver, mig
     assert refused.code == 1
     assert str(bad.fence.job_id) in refused.err
     assert refused.err.count("\n") == 1
-    assert len(await driver.list_failed()) == 2
+    assert len(await driver.failed.page()) == 2
     ran = await run(migrated_url, "retry", "--all")
     assert (ran.code, ran.out) == (0, "Retried 1 failed job.\n")
     assert ran.err.startswith("Skipped 1 ")
@@ -196,7 +196,7 @@ async def test_jobs_are_forgotten_by_id(driver: DatabaseDriver, migrated_url: st
     assert ran.code == 1
     expected = {"connection": "database", "forgotten": 0, "job_ids": [], "missing": [str(one.fence.job_id)]}
     assert ran.document == expected
-    assert [job.id for job in await driver.list_failed()] == [two.fence.job_id]
+    assert [job.id for job in await driver.failed.page()] == [two.fence.job_id]
 
 
 @pytest.mark.parametrize("arguments", [["flush"], ["flush", "--queue", "mail", "--json"]])
@@ -205,7 +205,7 @@ async def test_nothing_is_flushed_unasked(driver: DatabaseDriver, migrated_url: 
     ran = await run(migrated_url, *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert "add --yes" in ran.err
-    assert len(await driver.list_failed()) == 1
+    assert len(await driver.failed.page()) == 1
 
 
 @pytest.mark.parametrize("yes", ["--yes", "-y", "--force"])
@@ -217,7 +217,7 @@ async def test_flush_takes_what_is_older_than_so_many_hours(
     await age_failure(driver, younger, 1.5 * HOUR - 60)
     ran = await run(migrated_url, "flush", "--hours", "1.5", yes)
     assert (ran.code, ran.out) == (0, "Removed 1 failed job.\n")
-    assert [job.id for job in await driver.list_failed()] == [younger.fence.job_id]
+    assert [job.id for job in await driver.failed.page()] == [younger.fence.job_id]
     assert (await run(migrated_url, "flush", "--queue", "none", yes, "--json")).document["removed"] == 0
     assert (await run(migrated_url, "flush", yes, "--json")).document == {"connection": "database", "removed": 1}
 
@@ -229,11 +229,11 @@ async def test_prune_takes_what_is_older_than_a_day_and_workers_that_are_gone(
     await age_failure(driver, older, 24 * HOUR + 5)
     await age_failure(driver, younger, 24 * HOUR - 60)
     for number, name in enumerate(["gone", "alive"]):
-        await driver.heartbeat(WorkerStatus(bytes([number]) * 16, name, "host", 1, "default", 20, 0, 0, 0))
+        await driver.workers.heartbeat(WorkerStatus(bytes([number]) * 16, name, "host", 1, "default", 20, 0, 0, 0))
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone'")
     ran = await run(migrated_url, "prune", "--json")
     assert ran.document == {"connection": "database", "failed_jobs": 1, "workers": 1}
-    assert [job.id for job in await driver.list_failed()] == [younger.fence.job_id]
-    assert [worker.name for worker in await driver.workers()] == ["alive"]
+    assert [job.id for job in await driver.failed.page()] == [younger.fence.job_id]
+    assert [worker.name for worker in await driver.workers.all()] == ["alive"]
     assert (await run(migrated_url, "prune", "--hours", "0")).out == "Removed 1 failed job and 0 silent workers.\n"
-    assert [worker.name for worker in await driver.workers()] == ["alive"], "a worker that lives was forgotten"
+    assert [worker.name for worker in await driver.workers.all()] == ["alive"], "a worker that lives was forgotten"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from outbox.console.tracebacks import without_own_frames
-from outbox.drivers.base import RunningJob
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import RunningJob
 from outbox.ids import new_job_id
 from outbox.relay.route import relay_queue
 from outbox.settlement import Failure, Settlement
@@ -35,10 +35,10 @@ async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 async def test_jobs_are_listed_with_their_states(driver: DatabaseDriver, migrated_url: str) -> None:
     assert (await run(migrated_url, "jobs")).out == "No jobs.\n"
-    await driver.insert([envelope(queue="mail", payload='{"order": 7}')])
+    await driver.jobs.insert([envelope(queue="mail", payload='{"order": 7}')])
     retried = await claim_one(driver, "mail")
-    await driver.settle([Settlement.retried(retried.fence, 60, FAILURE)])
-    await driver.insert([envelope(queue="slow", delay=HOUR)])
+    await driver.jobs.settle([Settlement.retried(retried.fence, 60, FAILURE)])
+    await driver.jobs.insert([envelope(queue="slow", delay=HOUR)])
     head, first, second = (await run(migrated_url, "jobs")).out.splitlines()
     assert head.split() == ["ID", "State", "Queue", "Job", "Tries", "Due", "Last", "error", "Payload"]
     for part in (str(retried.fence.job_id), "retrying", "mail", "tests.Job", "ValueError: no such order", "order"):
@@ -53,7 +53,7 @@ async def test_jobs_are_listed_with_their_states(driver: DatabaseDriver, migrate
 
 
 async def test_jobs_go_on_where_a_page_ended(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert(envelopes(5, queue="mail"))
+    await driver.jobs.insert(envelopes(5, queue="mail"))
     found, place = [], None
     for expected in (2, 2, 1):
         after = () if place is None else ("--after", place)
@@ -62,7 +62,7 @@ async def test_jobs_go_on_where_a_page_ended(driver: DatabaseDriver, migrated_ur
         found += [job["id"] for job in document["jobs"]]
         place = document["next"]
     assert place is None
-    assert found == [str(job.id) for job in await driver.list_jobs()]
+    assert found == [str(job.id) for job in await driver.jobs.list_jobs()]
     assert "--after database/mail:5:" in (await run(migrated_url, "jobs", "--limit", "2")).err
     refused = await run(migrated_url, "jobs", "--after", "nonsense")
     assert (refused.code, "no place" in refused.err) == (2, True)
@@ -85,7 +85,7 @@ async def test_jobs_go_on_where_a_page_ended(driver: DatabaseDriver, migrated_ur
 async def test_a_name_that_nothing_has_is_said(
     driver: DatabaseDriver, migrated_url: str, arguments: tuple[str, ...], said: str
 ) -> None:
-    await driver.insert([envelope(queue="mail")])
+    await driver.jobs.insert([envelope(queue="mail")])
     ran = await run(migrated_url, *arguments)
     assert ran.code == 0
     assert said in ran.err
@@ -95,7 +95,7 @@ async def test_an_unknown_queue_is_paused_all_the_same(driver: DatabaseDriver, m
     ran = await run(migrated_url, "pause", "later")
     assert (ran.code, ran.out) == (0, "later is paused.\n")
     assert ran.err == "outbox: no job is in a queue later, and no worker drains it\n"
-    await driver.heartbeat(worker("known"))
+    await driver.workers.heartbeat(worker("known"))
     assert (await run(migrated_url, "pause", "known")).err == ""
 
 
@@ -104,9 +104,9 @@ async def test_an_unknown_queue_is_paused_all_the_same(driver: DatabaseDriver, m
 
 async def test_a_running_job_is_shown_with_its_worker(driver: DatabaseDriver, migrated_url: str) -> None:
     job = envelope(queue="mail", payload='{"order": 7}')._replace(headers='{"max_tries": 7}')
-    await driver.insert([job])
+    await driver.jobs.insert([job])
     claim = await claim_one(driver, "mail")
-    await driver.heartbeat(
+    await driver.workers.heartbeat(
         replace(worker("mail", running=1), name="w1", jobs=(RunningJob(claim.fence.job_id, job.name, "mail", 200.0),))
     )
     shown = (await run(migrated_url, "show", str(job.id))).out
@@ -124,7 +124,7 @@ async def test_a_running_job_is_shown_with_its_worker(driver: DatabaseDriver, mi
 async def test_waiting_and_failed_jobs_are_shown(driver: DatabaseDriver, migrated_url: str) -> None:
     [failed] = await fail(driver, envelope(queue="mail"))
     waiting = envelope(delay=HOUR)
-    await driver.insert([waiting])
+    await driver.jobs.insert([waiting])
     ran = await run(migrated_url, "show", str(waiting.id))
     assert "delayed since" in ran.out
     assert "in 59m" in ran.out
@@ -165,7 +165,7 @@ async def test_failed_jobs_are_chosen_by_name_error_and_age(driver: DatabaseDriv
     assert (ran.code, "add --yes" in ran.err) == (2, True)
     assert (await run(migrated_url, "forget", "--error", "Late", "--yes")).out == "Forgot 1 failed job.\n"
     assert (await run(migrated_url, "flush", "--name", "app.Report", "--yes")).out == "Removed 1 failed job.\n"
-    assert await driver.list_failed() == []
+    assert await driver.failed.page() == []
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ async def test_what_is_no_time_is_refused(
     ran = await run(migrated_url, *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert " is not a number" in ran.err or " is not a time like " in ran.err or "is not in the range" in ran.err
-    assert await driver.get_failed(claim.fence.job_id) is not None
+    assert await driver.failed.get(claim.fence.job_id) is not None
 
 
 # --- tracebacks
@@ -231,9 +231,9 @@ async def test_a_narrow_terminal_loses_whole_columns(
     driver: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    await driver.insert(envelopes(1_234, queue="notifications"))
+    await driver.jobs.insert(envelopes(1_234, queue="notifications"))
     await fail(driver, envelope(queue="mail"))
-    await driver.heartbeat(replace(worker("mail,default,low"), name="worker.example.org:4242"))
+    await driver.workers.heartbeat(replace(worker("mail,default,low"), name="worker.example.org:4242"))
     wide = {}
     for command in ("stats", "failed", "jobs", "workers", "monitor"):
         arguments = (command, "--limit", "3") if command in {"failed", "jobs"} else (command,)
@@ -255,9 +255,9 @@ async def test_all_connections_are_looked_at(
     driver: DatabaseDriver, migrated_url: str, redis: RedisDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
-    await driver.insert([envelope(queue="mail"), envelope(queue=relay_queue("redis"))])
-    await redis.insert([envelope(queue="mail"), envelope(queue="fast")])
-    await redis.heartbeat(worker("fast"))
+    await driver.jobs.insert([envelope(queue="mail"), envelope(queue=relay_queue("redis"))])
+    await redis.jobs.insert([envelope(queue="mail"), envelope(queue="fast")])
+    await redis.workers.heartbeat(worker("fast"))
     rows = (await run(migrated_url, "stats")).out.splitlines()
     assert [line.split()[:2] for line in rows[1:]] == [
         ["database", "on"], ["database", "mail"], ["redis", "fast"], ["redis", "mail"],
@@ -283,7 +283,7 @@ async def test_a_connection_that_does_not_answer_hides_no_other(
     driver: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    await driver.insert([envelope(queue="mail")])
+    await driver.jobs.insert([envelope(queue="mail")])
     for command in ("stats", "failed", "monitor", "workers", "jobs"):
         ran = await run(migrated_url, command)
         assert ran.code == 1, command
@@ -294,10 +294,10 @@ async def test_a_connection_that_does_not_answer_hides_no_other(
 
 
 async def test_check_names_the_error_that_jobs_wait_after(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert(envelopes(3))
-    claims = await driver.claim(["default"], 3, 30)
+    await driver.jobs.insert(envelopes(3))
+    claims = await driver.jobs.claim(["default"], 3, 30)
     failures = [FAILURE, FAILURE, Failure("app.Late", "", "")]
-    await driver.settle(
+    await driver.jobs.settle(
         [Settlement.retried(claim.fence, 60, failure) for claim, failure in zip(claims, failures, strict=True)]
     )
     ran = await run(migrated_url, "check")
@@ -313,7 +313,7 @@ async def test_check_names_the_error_that_jobs_wait_after(driver: DatabaseDriver
 async def test_unreadable_values_hide_no_other_row(driver: DatabaseDriver, migrated_url: str, backend: str) -> None:
     if backend != "sqlite":
         pytest.skip("only SQLite keeps any value in any column")
-    await driver.insert(envelopes(2))
+    await driver.jobs.insert(envelopes(2))
     await fail(driver, envelope(queue="failing"), envelope(queue="failing"))
     for statement in (
         "UPDATE queue_jobs SET last_error = x'ff', last_error_at = 'never' WHERE rowid = 1",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from outbox.drivers.base import QueueCounts, WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.values import QueueCounts, WorkerStatus
 from outbox.errors import InvalidOption
 from outbox.ids import new_job_id
 from outbox.settlement import Settlement
@@ -31,10 +31,10 @@ async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 async def test_each_job_is_counted_once_in_its_state(driver: DatabaseDriver, migrated_url: str) -> None:
     await fail(driver, envelope(queue="mail"))
-    await driver.insert([*envelopes(3, queue="mail"), envelope(queue="mail", delay=60)])
+    await driver.jobs.insert([*envelopes(3, queue="mail"), envelope(queue="mail", delay=60)])
     await claim_one(driver, "mail")
     await claim_one(driver, "mail", lease=0)  # a lease that has ended: ready again
-    await driver.pause("slow")
+    await driver.queues.pause("slow")
     document = (await run(migrated_url, "stats", "--json")).document
     mail, slow = document["queues"]
     assert 0 <= mail.pop("oldest_seconds") < 60
@@ -50,23 +50,23 @@ async def test_each_job_is_counted_once_in_its_state(driver: DatabaseDriver, mig
 
 
 async def test_the_oldest_is_the_first_that_became_ready(driver: DatabaseDriver) -> None:
-    await driver.insert([envelope(), envelope(), envelope(delay=60)])
-    first = (await driver.list_jobs())[0]
+    await driver.jobs.insert([envelope(), envelope(), envelope(delay=60)])
+    first = (await driver.jobs.list_jobs())[0]
     await execute(
         driver,
         "UPDATE queue_jobs SET available_at = :then WHERE id = :id",
         then=driver.database.dialect.timestamp(first.available_at.replace(year=first.available_at.year - 1)),
         id=first.id.bytes,
     )
-    [counts] = await driver.counts()
+    [counts] = await driver.queues.counts()
     assert counts.oldest is not None
     assert 364 * 86_400 < counts.oldest < 367 * 86_400
 
 
 async def test_stats_are_a_table(driver: DatabaseDriver, migrated_url: str) -> None:
     assert (await run(migrated_url, "stats")).out == "No jobs.\n"
-    await driver.insert(envelopes(1_200))
-    await driver.pause("default")
+    await driver.jobs.insert(envelopes(1_200))
+    await driver.queues.pause("default")
     head, row = (await run(migrated_url, "stats")).out.splitlines()
     assert head.split() == ["Queue", "Ready", "Delayed", "Retrying", "Reserved", "Failed", "Oldest", "State"]
     assert row.split()[:5] == ["default", "1,200", "0", "0", "0"]
@@ -77,14 +77,14 @@ async def test_stats_are_a_table(driver: DatabaseDriver, migrated_url: str) -> N
 
 
 async def test_clear_leaves_jobs_that_a_worker_holds(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([*envelopes(3), envelope(delay=60), envelope(queue="other")])
+    await driver.jobs.insert([*envelopes(3), envelope(delay=60), envelope(queue="other")])
     held = await claim_one(driver)
     await claim_one(driver, lease=0)  # nobody holds it any more
     ran = await run(migrated_url, "clear", "default", "--yes")
     assert (ran.code, ran.out) == (0, "Removed 3 jobs from default.\n")
-    assert {job.id for job in await driver.list_jobs("default")} == {held.fence.job_id}
-    assert len((await driver.settle([Settlement.completed(held.fence)])).accepted) == 1
-    assert len(await driver.list_jobs("other")) == 1
+    assert {job.id for job in await driver.jobs.list_jobs("default")} == {held.fence.job_id}
+    assert len((await driver.jobs.settle([Settlement.completed(held.fence)])).accepted) == 1
+    assert len(await driver.jobs.list_jobs("other")) == 1
 
 
 async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: DatabaseDriver, backend: str) -> None:
@@ -92,35 +92,35 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
     than `clear` looks at in one round."""
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
-    await driver.insert(envelopes(1_120))
-    taking = ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], 1_105, 30)
+    await driver.jobs.insert(envelopes(1_120))
+    taking = ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], 1_105, 30)
     async with driver.database.engine.connect() as connection:
         claims = await taking.run(connection)
         async with asyncio.timeout(20):
-            assert await driver.clear("default") == 15
+            assert await driver.queues.clear("default") == 15
         await connection.commit()
-    left = await driver.list_jobs(limit=2_000)
+    left = await driver.jobs.list_jobs(limit=2_000)
     assert {job.id for job in left} == {claim.fence.job_id for claim in claims}
-    assert len((await driver.settle([Settlement.completed(claim.fence) for claim in claims])).accepted) == 1_105
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])).accepted) == 1_105
 
 
 async def test_clear_passes_over_held_jobs_to_those_behind_them(driver: DatabaseDriver) -> None:
     """Several rounds, with held jobs at every place where one ends, and many jobs of one priority and one moment."""
-    await driver.insert(envelopes(1_500, priority=1))
-    held = await driver.claim(["default"], 1_100, 60)
-    await driver.insert([*envelopes(1_500, priority=0), *envelopes(1_500, priority=9), envelope(queue="other")])
-    assert await driver.clear("default") == 3_400
-    left = await driver.list_jobs("default", limit=5_000)
+    await driver.jobs.insert(envelopes(1_500, priority=1))
+    held = await driver.jobs.claim(["default"], 1_100, 60)
+    await driver.jobs.insert([*envelopes(1_500, priority=0), *envelopes(1_500, priority=9), envelope(queue="other")])
+    assert await driver.queues.clear("default") == 3_400
+    left = await driver.jobs.list_jobs("default", limit=5_000)
     assert {job.id for job in left} == {claim.fence.job_id for claim in held}
-    assert await driver.clear("default") == 0
+    assert await driver.queues.clear("default") == 0
 
 
 async def test_nothing_is_cleared_unasked(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     ran = await run(migrated_url, "clear", "default")
     assert (ran.code, ran.out) == (2, "")
     assert "add --yes" in ran.err
-    assert len(await driver.list_jobs()) == 1
+    assert len(await driver.jobs.list_jobs()) == 1
     ran = await run(migrated_url, "clear", "default", "--force", "--json")
     assert ran.document == {"connection": "database", "queue": "default", "removed": 1}
 
@@ -129,14 +129,14 @@ async def test_nothing_is_cleared_unasked(driver: DatabaseDriver, migrated_url: 
 
 
 async def test_a_paused_queue_gives_nothing_until_it_is_resumed(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([envelope(queue="mail")])
+    await driver.jobs.insert([envelope(queue="mail")])
     ran = await run(migrated_url, "pause", "mail")
     assert (ran.code, ran.out) == (0, "mail is paused.\n")
-    assert await driver.claim(["mail"], 10, 30) == []
+    assert await driver.jobs.claim(["mail"], 10, 30) == []
     again = await run(migrated_url, "pause", "mail", "slow", "--json")
     assert again.document == {"connection": "database", "paused": ["slow"], "already_paused": ["mail"]}
     assert (await run(migrated_url, "resume", "mail")).out == "mail is resumed.\n"
-    assert len(await driver.claim(["mail"], 10, 30)) == 1
+    assert len(await driver.jobs.claim(["mail"], 10, 30)) == 1
     ran = await run(migrated_url, "resume", "mail", "slow", "--json")
     assert ran.code == 0
     assert ran.document == {"connection": "database", "resumed": ["slow"], "not_paused": ["mail"]}
@@ -150,44 +150,44 @@ async def test_a_name_that_no_queue_can_have_is_refused(
     assert ran.code == 2
     assert "a queue's name is" in ran.err
     with pytest.raises(InvalidOption):
-        await driver.pause("Mail")
+        await driver.queues.pause("Mail")
 
 
 # --- cancel
 
 
 async def test_a_cancelled_job_is_gone_and_its_worker_owns_nothing(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([envelope(queue="mail"), envelope(queue="slow", delay=60)])
+    await driver.jobs.insert([envelope(queue="mail"), envelope(queue="slow", delay=60)])
     running = await claim_one(driver, "mail")
-    [delayed] = await driver.list_jobs("slow")
+    [delayed] = await driver.jobs.list_jobs("slow")
     ran = await run(migrated_url, "cancel", str(running.fence.job_id), str(delayed.id)[-12:])
     assert (ran.code, ran.out) == (0, "Cancelled 2 jobs.\n")
-    assert await driver.list_jobs() == []
-    assert (await driver.extend([running.fence], 30)).lost == {running.fence}
+    assert await driver.jobs.list_jobs() == []
+    assert (await driver.jobs.extend([running.fence], 30)).lost == {running.fence}
     end = Settlement.released(running.fence)
-    assert (await driver.settle([end])).stale == (end,)
-    assert await driver.list_jobs() == []
-    assert await driver.list_failed() == []
+    assert (await driver.jobs.settle([end])).stale == (end,)
+    assert await driver.jobs.list_jobs() == []
+    assert await driver.failed.page() == []
 
 
 async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backend: str) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
-    await driver.insert(envelopes(20))
-    taking = ClaimTransaction(driver.database, driver.claim_scan, "database", ["default"], 5, 30)
+    await driver.jobs.insert(envelopes(20))
+    taking = ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], 5, 30)
     async with driver.database.engine.connect() as connection:
         busy = {claim.fence.job_id for claim in await taking.run(connection)}
-        mine = [job.id for job in await driver.list_jobs() if job.id not in busy]
+        mine = [job.id for job in await driver.jobs.list_jobs() if job.id not in busy]
         async with asyncio.timeout(10):
-            assert await driver.cancel(mine) == mine
+            assert await driver.jobs.cancel(mine) == mine
         await connection.commit()
-    assert {job.id for job in await driver.list_jobs()} == busy
+    assert {job.id for job in await driver.jobs.list_jobs()} == busy
 
 
 async def test_cancel_says_what_is_no_live_job(driver: DatabaseDriver, migrated_url: str) -> None:
     live, gone = envelope(), new_job_id()
     [failed] = await fail(driver, envelope())
-    await driver.insert([live])
+    await driver.jobs.insert([live])
     ran = await run(migrated_url, "cancel", str(live.id), str(gone), failed.fence.job_id.hex[-12:], "--json")
     assert ran.code == 1
     assert ran.document == {
@@ -196,7 +196,7 @@ async def test_cancel_says_what_is_no_live_job(driver: DatabaseDriver, migrated_
         "job_ids": [str(live.id)],
         "missing": [failed.fence.job_id.hex[-12:], str(gone)],
     }
-    assert len(await driver.list_failed()) == 1
+    assert len(await driver.failed.page()) == 1
 
 
 # --- workers and monitor
@@ -206,7 +206,7 @@ async def test_workers_are_listed_and_the_silent_are_marked(driver: DatabaseDriv
     assert (await run(migrated_url, "workers")).out == "No workers.\n"
     for number, name in enumerate(["mail@web1", "gone@web2"]):
         status = WorkerStatus(bytes([number]) * 16, name, "web", 4242, "mail,default", 20, 3, 1_234, 5)
-        await driver.heartbeat(status)
+        await driver.workers.heartbeat(status)
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone@web2'")
     head, alive, gone = (await run(migrated_url, "workers")).out.splitlines()
     assert head.split()[:4] == ["Worker", "Host", "PID", "Queues"]
@@ -221,7 +221,7 @@ async def test_workers_are_listed_and_the_silent_are_marked(driver: DatabaseDriv
 
 
 async def test_monitor_exits_1_when_a_queue_is_too_long(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([*envelopes(3, queue="mail"), envelope(queue="slow", delay=60)])
+    await driver.jobs.insert([*envelopes(3, queue="mail"), envelope(queue="slow", delay=60)])
     assert (await run(migrated_url, "monitor", "--once", "--max", "3")).code == 0
     ran = await run(migrated_url, "monitor", "--once", "--max", "2")
     assert ran.code == 1
@@ -235,7 +235,7 @@ async def test_monitor_exits_1_when_a_queue_is_too_long(driver: DatabaseDriver, 
 
 
 async def test_monitor_shows_the_queues_that_were_asked_for(driver: DatabaseDriver, migrated_url: str) -> None:
-    await driver.insert([envelope(queue="mail"), envelope(queue="slow")])
+    await driver.jobs.insert([envelope(queue="mail"), envelope(queue="slow")])
     document = (await run(migrated_url, "monitor", "mail", "none", "--json")).document
     assert [(queue["queue"], queue["ready"]) for queue in document["queues"]] == [("mail", 1), ("none", 0)]
     assert document["workers"] == []
@@ -243,6 +243,6 @@ async def test_monitor_shows_the_queues_that_were_asked_for(driver: DatabaseDriv
 
 
 async def test_counts_of_an_empty_store_are_none(driver: DatabaseDriver) -> None:
-    assert await driver.counts() == []
-    await driver.pause("mail")
-    assert await driver.counts() == [QueueCounts("mail", 0, 0, 0, 0, None, paused=True)]
+    assert await driver.queues.counts() == []
+    await driver.queues.pause("mail")
+    assert await driver.queues.counts() == [QueueCounts("mail", 0, 0, 0, 0, None, paused=True)]

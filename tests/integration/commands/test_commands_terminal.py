@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import WorkerStatus
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers.process import free_port
 from tests.support.commands import fail, run, run_process
@@ -87,7 +87,7 @@ class Terminal:
 async def test_monitor_is_drawn_until_it_is_ended_and_leaves_the_terminal_as_it_was(
     driver: DatabaseDriver, migrated_url: str, tmp_path: Path, ending: str
 ) -> None:
-    await driver.insert(envelopes(7, queue="mail"))
+    await driver.jobs.insert(envelopes(7, queue="mail"))
     terminal = await Terminal.start(tmp_path, migrated_url, "monitor", "--interval", "0.1")
     await terminal.shows(b"jobs/s", times=2)
     if ending.startswith("SIG"):
@@ -104,15 +104,15 @@ async def test_monitor_is_drawn_until_it_is_ended_and_leaves_the_terminal_as_it_
 async def test_monitor_follows_what_changes(driver: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:
     """Throughput is what the workers' counts have grown by."""
     worker = WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 1_000, 0)
-    await driver.heartbeat(worker)
+    await driver.workers.heartbeat(worker)
     terminal = await Terminal.start(tmp_path, migrated_url, "monitor", "--interval", "0.1", "--max", "4")
     await terminal.shows(b"0.0 jobs/s")
-    await driver.heartbeat(WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 501_000, 0))
+    await driver.workers.heartbeat(WorkerStatus(b"w" * 16, "w1", "web1", 1, "mail", 20, 3, 501_000, 0))
     await terminal.shows(b"501,000")
     await terminal.shows(b"jobs/s", times=terminal.output.count(b"jobs/s") + 1)
     latest = terminal.output.decode().rpartition(" jobs/s")[0].split()[-1]
     assert float(latest.replace(",", "")) > 1_000
-    await driver.insert(envelopes(5, queue="mail"))
+    await driver.jobs.insert(envelopes(5, queue="mail"))
     await terminal.shows(b"long")
     terminal.type(b"q")
     assert await terminal.end() == 1
@@ -127,7 +127,7 @@ async def test_a_question_is_asked_before_jobs_are_removed(
     await terminal.shows(b"for good? [y/N]")
     terminal.type(answer)
     assert await terminal.end() == code
-    assert len(await driver.list_failed()) == left
+    assert len(await driver.failed.page()) == left
 
 
 async def test_an_interrupt_at_a_question_works_at_once(
@@ -138,11 +138,11 @@ async def test_an_interrupt_at_a_question_works_at_once(
     await terminal.shows(b"[y/N]")
     terminal.type(b"\x03")
     assert await terminal.end() == 1
-    assert len(await driver.list_failed()) == 1
+    assert len(await driver.failed.page()) == 1
 
 
 async def test_there_are_colours_on_a_terminal_only(driver: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     terminal = await Terminal.start(tmp_path, migrated_url, "stats")
     assert await terminal.end() == 0
     assert b"\x1b[1m" in terminal.output

@@ -18,11 +18,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import outbox
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.engine import check_version
 from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.drivers.database.jobs.settle import _Settling
+from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
 from outbox.settlement import InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
@@ -46,7 +46,12 @@ async def test_check_names_the_server(driver: DatabaseDriver, backend: str) -> N
 
 async def test_missing_tables_say_what_to_run(database_url: str) -> None:
     driver = DatabaseDriver(database_url)
-    for call in (driver.check(), driver.claim(["default"], 1, 30), driver.insert([envelope()]), driver.counts()):
+    for call in (
+        driver.check(),
+        driver.jobs.claim(["default"], 1, 30),
+        driver.jobs.insert([envelope()]),
+        driver.queues.counts(),
+    ):
         with pytest.raises(TablesMissing, match="alembic upgrade head"):
             await call
     await driver.close()
@@ -136,15 +141,15 @@ async def test_a_claim_whose_commit_was_not_answered_is_neither_lost_nor_doubled
 ) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
-    await driver.insert(envelopes(3))
+    await driver.jobs.insert(envelopes(3))
     Losing(driver, after=after)
-    claims = await driver.claim(["default"], 10, 30)
+    claims = await driver.jobs.claim(["default"], 10, 30)
     assert len(claims) == 3
     assert {claim.attempt for claim in claims} == {1}
-    job = await driver.get(claims[0].fence.job_id)
+    job = await driver.jobs.get(claims[0].fence.job_id)
     assert job is not None
     assert job.attempts == 1, "an attempt was counted twice"
-    settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     assert len(settled.accepted) == 3
 
 
@@ -154,20 +159,20 @@ async def test_a_settlement_whose_commit_was_not_answered_is_written_once(
 ) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
-    await driver.insert(envelopes(3))
-    claims = await driver.claim(["default"], 10, 30)
+    await driver.jobs.insert(envelopes(3))
+    claims = await driver.jobs.claim(["default"], 10, 30)
     ends = [
         Settlement.completed(claims[0].fence, (InsertJobs((envelope(queue="next"),)),)),
         Settlement.retried(claims[1].fence, 0, FAILURE),
         Settlement.failed(claims[2].fence, FAILURE),
     ]
     Losing(driver, after=after)
-    settled = await driver.settle(ends)
+    settled = await driver.jobs.settle(ends)
     assert len(settled.accepted) == 3
     assert settled.stale == ()
-    assert len(await driver.claim(["next"], 10, 30)) == 1
-    assert len(await driver.list_failed()) == 1
-    [again] = await driver.claim(["default"], 10, 30)
+    assert len(await driver.jobs.claim(["next"], 10, 30)) == 1
+    assert len(await driver.failed.page()) == 1
+    [again] = await driver.jobs.claim(["default"], 10, 30)
     assert again.attempt == 2
 
 
@@ -179,8 +184,8 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
     and refuses the second try because the first one reaches it meanwhile."""
     if backend == "sqlite":
         pytest.skip("SQLite has no nodes")
-    await driver.insert(envelopes(3))
-    claims = [] if verb == "claim" else await driver.claim(["default"], 3, 30)
+    await driver.jobs.insert(envelopes(3))
+    claims = [] if verb == "claim" else await driver.jobs.claim(["default"], 3, 30)
     work = {"claim": ClaimTransaction, "settle": _Settling}[verb]
     asked: list[str] = []
     recover, attempt = work.recover, getattr(work, "run" if verb == "claim" else "write")
@@ -198,9 +203,9 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
     monkeypatch.setattr(work, attempt.__name__, refused_the_second_time)
     Losing(driver, after=True)
     if verb == "claim":
-        assert {claim.attempt for claim in await driver.claim(["default"], 10, 30)} == {1}
+        assert {claim.attempt for claim in await driver.jobs.claim(["default"], 10, 30)} == {1}
     else:
-        settled = await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+        settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
         assert len(settled.accepted) == 3
     assert asked == ["recover", "recover"]
 
@@ -213,14 +218,14 @@ async def test_jobs_whose_commit_was_not_answered_are_there_once(
     if backend == "sqlite":
         pytest.skip("SQLite has no connection that could be lost")
     Losing(driver, after=after)
-    await driver.insert(envelopes(count))
-    assert len(await driver.claim(["default"], 2 * count, 30)) == count
+    await driver.jobs.insert(envelopes(count))
+    assert len(await driver.jobs.claim(["default"], 2 * count, 30)) == count
 
 
 async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, backend: str) -> None:
     if backend == "sqlite":
         pytest.skip("SQLite knows neither")
-    await driver.insert(envelopes(1))
+    await driver.jobs.insert(envelopes(1))
     refusals = [1213, 1205, 3101, 1213]
     engine = driver.database.engine.sync_engine
 
@@ -229,7 +234,7 @@ async def test_deadlocks_and_lock_waits_are_tried_again(driver: DatabaseDriver, 
         if refusals:
             raise engine.dialect.dbapi.OperationalError(refusals.pop(), "try restarting transaction")  # type: ignore[union-attr]
 
-    assert len(await driver.claim(["default"], 1, 30)) == 1
+    assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
     assert refusals == []
 
 
@@ -240,19 +245,19 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_took_its_
         url = f"{local_mysql.url}/jobs"
         databases.create_tables(url, outbox.metadata)
         driver = DatabaseDriver(url)
-        await driver.insert(envelopes(1))
-        await driver.pause("other")
-        await driver.heartbeat(WORKER)
+        await driver.jobs.insert(envelopes(1))
+        await driver.queues.pause("other")
+        await driver.workers.heartbeat(WORKER)
         before = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
         assert before
         operator.execute(text("SET GLOBAL super_read_only = ON"))
-        for call in (lambda: driver.claim(["default"], 1, 30), lambda: driver.heartbeat(WORKER)):
+        for call in (lambda: driver.jobs.claim(["default"], 1, 30), lambda: driver.workers.heartbeat(WORKER)):
             with pytest.raises(BackendUnavailable, match="read-only"):
                 await call()
         operator.execute(text("SET GLOBAL super_read_only = OFF"))
         operator.execute(text("SET GLOBAL read_only = OFF"))
-        assert len(await driver.claim(["default"], 1, 30)) == 1
-        await driver.heartbeat(WORKER)
+        assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
+        await driver.workers.heartbeat(WORKER)
         after = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
         assert after & before == set()
         await driver.close()
@@ -271,18 +276,18 @@ async def test_retries_are_bounded(driver: DatabaseDriver, backend: str) -> None
         raise engine.dialect.dbapi.OperationalError(1213, "Deadlock found")  # type: ignore[union-attr]
 
     with pytest.raises(BackendUnavailable):
-        await driver.claim(["default"], 1, 30)
+        await driver.jobs.claim(["default"], 1, 30)
     assert tries == 10
 
 
 async def test_a_locked_sqlite_file_is_waited_for(driver: DatabaseDriver, backend: str, migrated_url: str) -> None:
     if backend != "sqlite":
         pytest.skip("about SQLite's one writer")
-    await driver.insert(envelopes(1))
+    await driver.jobs.insert(envelopes(1))
     engine = create_async_engine(migrated_url)
     async with engine.connect() as writer:
         await writer.exec_driver_sql("BEGIN IMMEDIATE")
-        claiming = asyncio.create_task(driver.claim(["default"], 1, 30))
+        claiming = asyncio.create_task(driver.jobs.claim(["default"], 1, 30))
         await asyncio.sleep(0.2)  # the claim waits inside SQLite, where nothing can be seen of it
         assert not claiming.done()
         await writer.exec_driver_sql("ROLLBACK")
@@ -296,7 +301,7 @@ async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
     """Each try waits by itself, five seconds on SQLite."""
     if backend != "sqlite":
         pytest.skip("servers have settings of their own for it")
-    await driver.counts()
+    await driver.queues.counts()
     seconds = iter(range(0, 1_000, 5))
     monkeypatch.setattr("outbox.clock.now", lambda: float(next(seconds)))
     tries = 0
@@ -308,7 +313,7 @@ async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
         raise OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked"))
 
     with pytest.raises(BackendUnavailable, match="locked"):
-        await driver.pause("default")
+        await driver.queues.pause("default")
     assert tries == 2
 
 
@@ -318,7 +323,7 @@ async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
 async def test_a_full_disk_is_an_outage(driver: DatabaseDriver, backend: str) -> None:
     if backend != "sqlite":
         pytest.skip("a trigger says it for servers")
-    await driver.insert(envelopes(1))
+    await driver.jobs.insert(envelopes(1))
     engine = driver.database.engine
 
     @event.listens_for(engine.sync_engine, "checkout")
@@ -328,10 +333,10 @@ async def test_a_full_disk_is_an_outage(driver: DatabaseDriver, backend: str) ->
         cursor.close()
 
     with pytest.raises(BackendUnavailable, match=r"has no room left.*full"):
-        await driver.insert(envelopes(2_000))
+        await driver.jobs.insert(envelopes(2_000))
     event.remove(engine.sync_engine, "checkout", leave_no_room)
     await engine.dispose()
-    assert len(await driver.claim(["default"], 10, 30)) == 1
+    assert len(await driver.jobs.claim(["default"], 10, 30)) == 1
 
 
 @pytest.mark.parametrize("code", [1114, 1969, 9001])
@@ -341,18 +346,18 @@ async def test_an_end_that_is_refused_for_a_while_can_be_written_later(
     """A worker that took it for a refusal of this end would run the job again."""
     if backend == "sqlite":
         pytest.skip("SQLite has other words")
-    await driver.insert(envelopes(1))
-    claim = (await driver.claim(["default"], 1, 30))[0]
+    await driver.jobs.insert(envelopes(1))
+    claim = (await driver.jobs.claim(["default"], 1, 30))[0]
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(
             "CREATE TRIGGER refuses BEFORE DELETE ON queue_jobs FOR EACH ROW "
             f"SIGNAL SQLSTATE 'HY000' SET mysql_errno = {code}, message_text = 'not now'"
         )
     with pytest.raises(BackendUnavailable, match="not now"):
-        await driver.settle([Settlement.completed(claim.fence)])
+        await driver.jobs.settle([Settlement.completed(claim.fence)])
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql("DROP TRIGGER refuses")
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 @pytest.mark.parametrize("backend", SERVERS, indirect=True)
@@ -423,7 +428,7 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
     if backend == "sqlite":
         pytest.skip("SQLite has no connections")
     monkeypatch.setattr("outbox.drivers.database.connection.engine._IDLE_SECONDS", 1)
-    await driver.insert(envelopes(3))
+    await driver.jobs.insert(envelopes(3))
     lost = DatabaseDriver(migrated_url)
     taken = asyncio.Event()
 
@@ -432,12 +437,12 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
         await asyncio.sleep(60)
 
     monkeypatch.setattr("outbox.drivers.database.connection.raw_connection.RawConnection.commit", hang)
-    claiming = asyncio.create_task(lost.claim(["default"], 10, 1))
+    claiming = asyncio.create_task(lost.jobs.claim(["default"], 10, 1))
     await taken.wait()
     monkeypatch.undo()
-    assert await driver.claim(["default"], 10, 30) == []
+    assert await driver.jobs.claim(["default"], 10, 30) == []
     async with asyncio.timeout(10):
-        while not (claims := await driver.claim(["default"], 10, 30)):
+        while not (claims := await driver.jobs.claim(["default"], 10, 30)):
             await asyncio.sleep(0.1)
     assert {claim.attempt for claim in claims} == {1}
     claiming.cancel()

@@ -44,8 +44,8 @@ async def test_it_is_used_where_nobody_listens(driver: DatabaseDriver) -> None:
     assert RawConnection.fits(engine)
     event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: None)
     assert not RawConnection.fits(engine)
-    await driver.insert(envelopes(1))
-    assert len(await driver.claim(["default"], 1, 30)) == 1
+    await driver.jobs.insert(envelopes(1))
+    assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
 
 
 async def test_what_is_not_committed_is_rolled_back(driver: DatabaseDriver) -> None:
@@ -89,8 +89,8 @@ async def test_a_killed_connection_takes_the_whole_pool_with_it(driver: Database
             await wire.exec_driver_sql(COUNT, ())
     assert lost.value.connection_invalidated
     assert classify(lost.value) is Fault.UNREACHABLE
-    await driver.insert(envelopes(1))
-    assert len(await driver.claim(["default"], 1, 30)) == 1
+    await driver.jobs.insert(envelopes(1))
+    assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
 
 
 async def test_a_call_that_is_given_up_leaves_no_connection_in_doubt(driver: DatabaseDriver) -> None:
@@ -105,8 +105,8 @@ async def test_a_call_that_is_given_up_leaves_no_connection_in_doubt(driver: Dat
 
 async def test_connections_that_the_pool_does_not_keep_are_closed(driver: DatabaseDriver) -> None:
     """The pool keeps one here; the fixture of the database asks the server who is still there."""
-    await driver.insert(envelopes(50))
-    claims = await asyncio.gather(*(driver.claim(["default"], 5, 30) for _ in range(10)))
+    await driver.jobs.insert(envelopes(50))
+    claims = await asyncio.gather(*(driver.jobs.claim(["default"], 5, 30) for _ in range(10)))
     assert sum(map(len, claims)) == 50
 
 
@@ -117,7 +117,7 @@ async def test_a_server_that_is_away_is_unavailable_and_one_that_is_back_is_not(
         await wire.commit()
     local_database.kill()
     with pytest.raises(BackendUnavailable, match="does not answer"):
-        await driver.claim(["default"], 1, 30)
+        await driver.jobs.claim(["default"], 1, 30)
     await asyncio.to_thread(local_database.restart)
     async with RawConnection(driver.database.engine) as wire:
         assert list(await wire.exec_driver_sql("SELECT 1", ())) == [(1,)]

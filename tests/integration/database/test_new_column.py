@@ -45,7 +45,7 @@ async def main(url):
         await connection.run_sync(tables.metadata.create_all)
     # As many as are written one by one, and as many as MySQL reads from a document.
     for count in (1, 40):
-        await driver.insert([Envelope(id=new_job_id(), tenant=f"tenant {number}") for number in range(count)])
+        await driver.jobs.insert([Envelope(id=new_job_id(), tenant=f"tenant {number}") for number in range(count)])
 
     async def tenants():
         dialect = database.dialect
@@ -56,10 +56,10 @@ async def main(url):
         return sorted(row.tenant for row in dialect.claimable.rows(await database.write_plain(read)))
 
     dispatched = await tenants()
-    claims = await driver.claim(["default"], 100, 30)
-    await driver.settle([Settlement.failed(claim.fence, Failure("E", "", "")) for claim in claims])
+    claims = await driver.jobs.claim(["default"], 100, 30)
+    await driver.jobs.settle([Settlement.failed(claim.fence, Failure("E", "", "")) for claim in claims])
     assert await tenants() == []
-    assert len(await driver.retry([claim.fence.job_id for claim in claims])) == 41
+    assert len(await driver.failed.retry([claim.fence.job_id for claim in claims])) == 41
     assert await tenants() == dispatched == sorted(["tenant 0"] + [f"tenant {number}" for number in range(40)])
     await driver.close()
     await database.close()

@@ -55,31 +55,31 @@ def refusing(url: str, code: int, *events: str) -> Iterator[None]:
 @on_servers
 @pytest.mark.parametrize("code", PASSING)
 async def test_an_error_that_may_pass_is_an_outage(driver: DatabaseDriver, migrated_url: str, code: int) -> None:
-    await driver.insert(envelopes(2))
-    claims = await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert(envelopes(2))
+    claims = await driver.jobs.claim(["default"], 1, 30)
     with refusing(migrated_url, code, "INSERT", "UPDATE", "DELETE"):
         for call in (
-            lambda: driver.insert(envelopes(1)),
-            lambda: driver.claim(["default"], 1, 30),
-            lambda: driver.extend([claims[0].fence], 30),
-            lambda: driver.settle([Settlement.completed(claims[0].fence)]),
-            lambda: driver.settle([Settlement.snoozed(claims[0].fence)]),
+            lambda: driver.jobs.insert(envelopes(1)),
+            lambda: driver.jobs.claim(["default"], 1, 30),
+            lambda: driver.jobs.extend([claims[0].fence], 30),
+            lambda: driver.jobs.settle([Settlement.completed(claims[0].fence)]),
+            lambda: driver.jobs.settle([Settlement.snoozed(claims[0].fence)]),
         ):
             with pytest.raises(BackendUnavailable, match="not now"):
                 await call()
-    settled = await driver.settle([Settlement.completed(claims[0].fence)])
+    settled = await driver.jobs.settle([Settlement.completed(claims[0].fence)])
     assert len(settled.accepted) == 1
-    [claim] = await driver.claim(["default"], 2, 30)
+    [claim] = await driver.jobs.claim(["default"], 2, 30)
     assert claim.attempt == 1
 
 
 @on_servers
 @pytest.mark.parametrize("code", FINAL)
 async def test_an_error_about_values_is_none(driver: DatabaseDriver, migrated_url: str, code: int) -> None:
-    await driver.insert(envelopes(1))
-    [claim] = await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert(envelopes(1))
+    [claim] = await driver.jobs.claim(["default"], 1, 30)
     with refusing(migrated_url, code, "DELETE"), pytest.raises(DBAPIError, match="not now"):
-        await driver.settle([Settlement.completed(claim.fence)])
+        await driver.jobs.settle([Settlement.completed(claim.fence)])
 
 
 TABLES = (
@@ -96,15 +96,15 @@ async def test_what_is_renamed_for_a_moment_is_an_outage_once_it_was_there(
     driver: DatabaseDriver, migrated_url: str, away: str, back: str
 ) -> None:
     fresh = DatabaseDriver(migrated_url)
-    await driver.insert(envelopes(2))
-    [claim] = await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert(envelopes(2))
+    [claim] = await driver.jobs.claim(["default"], 1, 30)
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(away)
     try:
         for call in (
-            lambda: driver.claim(["default"], 1, 30),
-            lambda: driver.settle([Settlement.snoozed(claim.fence)]),
-            lambda: driver.insert(envelopes(1)),
+            lambda: driver.jobs.claim(["default"], 1, 30),
+            lambda: driver.jobs.settle([Settlement.snoozed(claim.fence)]),
+            lambda: driver.jobs.insert(envelopes(1)),
         ):
             with pytest.raises(RequestRefused, match="alembic upgrade head"):
                 await call()
@@ -113,7 +113,7 @@ async def test_what_is_renamed_for_a_moment_is_an_outage_once_it_was_there(
     finally:
         with sql.connection(migrated_url) as operator:
             operator.exec_driver_sql(back)
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
     await fresh.close()
 
 
@@ -131,8 +131,8 @@ async def test_rights_and_passwords_that_change_are_an_outage_after_a_good_start
     migrated_url: str, limited_url: str, away: str, back: str
 ) -> None:
     driver, fresh = DatabaseDriver(limited_url), DatabaseDriver(limited_url)
-    await driver.insert(envelopes(1))
-    [claim] = await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert(envelopes(1))
+    [claim] = await driver.jobs.claim(["default"], 1, 30)
     database = make_url(migrated_url).database
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(away.format(database=database))
@@ -142,12 +142,12 @@ async def test_rights_and_passwords_that_change_are_an_outage_after_a_good_start
                 operator.exec_driver_sql(f"KILL {row[0]}")
     for _ in range(2):
         with pytest.raises(RequestRefused, match="refuses this user or database"):
-            await driver.settle([Settlement.completed(claim.fence)])
+            await driver.jobs.settle([Settlement.completed(claim.fence)])
     with pytest.raises(ConfigurationError, match="refuses this user or database"):
         await fresh.check()
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(back.format(database=database))
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
     await driver.close()
     await fresh.close()
 
@@ -158,7 +158,7 @@ async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_
 ) -> None:
     workers = Workers(migrated_url, tmp_path)
     worker = await workers.started("--lease", "30", "--sleep", "0.05")
-    await database.insert([serialize(Counted(number=number, seconds=0.5)) for number in range(3)])
+    await database.jobs.insert([serialize(Counted(number=number, seconds=0.5)) for number in range(3)])
     await workers.oracle.wait("begin", 3)
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(TABLES[0][0])
@@ -167,11 +167,11 @@ async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(TABLES[0][1])
     await worker.event("connection_up")
-    await database.insert([serialize(Counted(number=3))])
+    await database.jobs.insert([serialize(Counted(number=3))])
     await workers.oracle.wait("end", 4)
     await until(lambda: len(worker.of("job_settled")) == 4)
     assert await worker.terminate() == 0
     assert len(workers.oracle.runs("begin")) == 4
     assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 1
-    assert (await database.list_jobs(), await database.list_failed(), worker.other) == ([], [], [])
+    assert (await database.jobs.list_jobs(), await database.failed.page(), worker.other) == ([], [], [])
     await workers.close()

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import make_url
 
 import outbox
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
@@ -49,30 +49,30 @@ SETTINGS = {
 async def every_kind_of_statement(url: str) -> None:
     driver = DatabaseDriver(url)
     await driver.check()
-    await driver.insert(envelopes(40))
-    await driver.heartbeat(WORKER)
-    await driver.heartbeat(WORKER)
-    assert await driver.forget_workers(600) == 0
-    claims = await driver.claim(["default", "other"], 20, 30)
-    claims += await driver.claim(["default"], 20, 30, short_jobs=True)
+    await driver.jobs.insert(envelopes(40))
+    await driver.workers.heartbeat(WORKER)
+    await driver.workers.heartbeat(WORKER)
+    assert await driver.workers.forget(600) == 0
+    claims = await driver.jobs.claim(["default", "other"], 20, 30)
+    claims += await driver.short_jobs.claim(["default"], 20, 30)
     assert len(claims) == 40
     fences = [claim.fence for claim in claims]
-    assert len((await driver.extend(fences, 30)).kept) == 40
+    assert len((await driver.jobs.extend(fences, 30)).kept) == 40
     ends = [
         *(Settlement.completed(fence) for fence in fences[:10]),
         *(Settlement.failed(fence, FAILURE) for fence in fences[10:20]),
         *(Settlement.retried(fence, 0, FAILURE) for fence in fences[20:30]),
         *(Settlement.snoozed(fence) for fence in fences[30:]),
     ]
-    assert len((await driver.settle(ends)).accepted) == 40
-    assert (await driver.next_due(["default"])).due is not None
-    [counts] = await driver.counts()
+    assert len((await driver.jobs.settle(ends)).accepted) == 40
+    assert (await driver.jobs.next_due(["default"])).due is not None
+    [counts] = await driver.queues.counts()
     assert (counts.ready, counts.failed) == (20, 10)
-    assert len(await driver.list_failed()) == 10
-    assert await driver.retry_all() == 10
-    assert await driver.clear("default") == 30
-    await driver.deregister(WORKER.id)
-    assert await driver.workers() == []
+    assert len(await driver.failed.page()) == 10
+    assert await driver.failed.retry_all() == 10
+    assert await driver.queues.clear("default") == 30
+    await driver.workers.deregister(WORKER.id)
+    assert await driver.workers.all() == []
     await driver.close()
 
 
@@ -96,7 +96,7 @@ async def refusal(url: str) -> OutboxError:
         async with asyncio.timeout(30):
             with pytest.raises(OutboxError) as caught:
                 await driver.check()
-                await driver.insert(envelopes(1))
+                await driver.jobs.insert(envelopes(1))
     finally:
         await driver.close()
     assert "\n" not in str(caught.value)

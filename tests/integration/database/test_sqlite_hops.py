@@ -48,18 +48,18 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
 @pytest.fixture
 async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     driver = DatabaseDriver(migrated_url, inserts_directly=True)
-    await driver.insert([envelope(queue="first")])
-    await driver.next_due(["default"])
-    await driver.claim(["first"], 1, 30)
+    await driver.jobs.insert([envelope(queue="first")])
+    await driver.jobs.next_due(["default"])
+    await driver.jobs.claim(["first"], 1, 30)
     yield driver
     await driver.close()
 
 
 @pytest.mark.parametrize("count", [1, 400, 3_000])
 async def test_a_dispatch_is_one_hop(driver: DatabaseDriver, hops: Hops, count: int) -> None:
-    await driver.insert(envelopes(count))
+    await driver.jobs.insert(envelopes(count))
     assert hops.since() == 1
-    assert sum(counts.ready for counts in await driver.counts()) == count
+    assert sum(counts.ready for counts in await driver.queues.counts()) == count
 
 
 def test_a_sync_dispatch_is_none(migrated_url: str, hops: Hops) -> None:
@@ -76,13 +76,13 @@ def test_a_sync_dispatch_is_none(migrated_url: str, hops: Hops) -> None:
 
 
 async def test_a_look_is_one_hop_a_claim_three_and_its_end_two(driver: DatabaseDriver, hops: Hops) -> None:
-    await driver.insert(envelopes(10))
+    await driver.jobs.insert(envelopes(10))
     hops.since()
-    await driver.next_due(["default"])
+    await driver.jobs.next_due(["default"])
     assert hops.since() == 1
-    claims = await driver.claim(["default"], 10, 30)
+    claims = await driver.jobs.claim(["default"], 10, 30)
     assert (len(claims), hops.since()) == (10, 3)
-    await driver.settle([Settlement.completed(claim.fence) for claim in claims])
+    await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     assert hops.since() == 2
 
 
@@ -93,8 +93,8 @@ async def test_a_listener_of_the_engine_misses_nothing(driver: DatabaseDriver) -
         sent.append(statement.split()[0])
 
     event.listen(driver.database.engine.sync_engine, "before_cursor_execute", note)
-    await driver.insert([envelope()])
-    await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert([envelope()])
+    await driver.jobs.claim(["default"], 1, 30)
     assert sent == ["BEGIN", "INSERT", "BEGIN", "SELECT", "UPDATE"]
 
 
@@ -102,25 +102,25 @@ async def test_all_jobs_of_a_dispatch_are_written_or_none(driver: DatabaseDriver
     jobs = envelopes(1_500)
     jobs[-1] = jobs[-1]._replace(priority=None)  # type: ignore[arg-type]
     with pytest.raises(Exception, match="NOT NULL"):
-        await driver.insert(jobs)
-    assert [counts for counts in await driver.counts() if counts.ready] == []
-    await driver.insert(envelopes(2))
-    assert sum(counts.ready for counts in await driver.counts()) == 2
+        await driver.jobs.insert(jobs)
+    assert [counts for counts in await driver.queues.counts() if counts.ready] == []
+    await driver.jobs.insert(envelopes(2))
+    assert sum(counts.ready for counts in await driver.queues.counts()) == 2
 
 
 async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(driver: DatabaseDriver) -> None:
-    task = asyncio.create_task(driver.insert(envelopes(3_000)))
+    task = asyncio.create_task(driver.jobs.insert(envelopes(3_000)))
     while not driver.database._direct_sqlite._room._value < 5:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await driver.insert([envelope(queue="later")])
-    [later] = await driver.claim(["later"], 1, 30)
+    await driver.jobs.insert([envelope(queue="later")])
+    [later] = await driver.jobs.claim(["later"], 1, 30)
     assert later.queue == "later"
 
 
 async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseDriver) -> None:
-    await asyncio.gather(*(driver.insert([envelope()]) for _ in range(100)))
+    await asyncio.gather(*(driver.jobs.insert([envelope()]) for _ in range(100)))
     assert len(driver.database._direct_sqlite._idle) <= 5
-    assert sum(counts.ready for counts in await driver.counts()) == 100
+    assert sum(counts.ready for counts in await driver.queues.counts()) == 100

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 import outbox
 import outbox.sync
 from outbox import dispatch, dispatch_many
-from outbox.drivers.base import StoredJob
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
+from outbox.drivers.values import StoredJob
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge, SessionUnusable
 from tests.support.orders import COUNT, Base, Order, Receipt, async_engine, sync_engine
 
@@ -69,7 +70,7 @@ def statements(engine: AsyncEngine) -> list[str]:
 
 
 async def stored(driver: DatabaseDriver) -> list[StoredJob]:
-    return await driver.list_jobs(limit=10_000)
+    return await driver.jobs.list_jobs(limit=10_000)
 
 
 async def numbers(driver: DatabaseDriver) -> list[int]:
@@ -439,7 +440,7 @@ async def test_a_moment_that_has_passed_means_now(
     await dispatch(Receipt(order_id=2), delay=passed)
     jobs = await stored(driver)
     assert [job.available_at for job in jobs] == [job.created_at for job in jobs]
-    assert len(await driver.claim(["mail"], 10, 30)) == 2
+    assert len(await driver.jobs.claim(["mail"], 10, 30)) == 2
 
 
 async def test_without_a_session_the_job_is_stored_when_dispatch_returns(
@@ -599,7 +600,7 @@ async def test_nothing_is_sent_when_one_of_thousands_is_refused(
     jobs = [Receipt(order_id=number) for number in range(2_500)]
     jobs[2_400].order_id = "not a number"  # type: ignore[assignment]
     inserted: list[object] = []
-    monkeypatch.setattr(DatabaseDriver, "insert", lambda _, envelopes: inserted.append(envelopes))
+    monkeypatch.setattr(DatabaseJobs, "insert", lambda _, envelopes: inserted.append(envelopes))
     with pytest.raises(InvalidJob, match="Receipt: the field 'order_id'"):
         await dispatch_many(jobs)
     assert inserted == []
@@ -612,7 +613,7 @@ async def test_a_payload_at_the_limit_is_stored(
     overhead = len('{"order_id":1,"note":"","extra":null}')
     async with sessions() as session, session.begin():
         job_id = await dispatch(Receipt(order_id=1, note="x" * (1_048_576 - overhead)), session=session)
-    job = await driver.get(job_id)
+    job = await driver.jobs.get(job_id)
     assert job is not None
     assert len(json.loads(job.payload)["note"]) == 1_048_576 - overhead
 
@@ -625,7 +626,7 @@ async def test_the_deepest_nesting_that_is_accepted_is_stored(
         nested = [nested]
     async with sessions() as session, session.begin():
         job_id = await dispatch(Receipt(order_id=1, extra=nested), session=session)
-    job = await driver.get(job_id)
+    job = await driver.jobs.get(job_id)
     assert job is not None
     assert json.loads(job.payload)["extra"] == nested
 

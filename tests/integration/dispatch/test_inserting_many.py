@@ -71,7 +71,7 @@ async def sql_mode(connection: AsyncConnection) -> str:
 
 
 async def assert_stored(driver: DatabaseDriver, jobs: Sequence[Envelope]) -> None:
-    claims = {claim.fence.job_id: claim for claim in await driver.claim(["default"], len(jobs) + 1, 30)}
+    claims = {claim.fence.job_id: claim for claim in await driver.jobs.claim(["default"], len(jobs) + 1, 30)}
     assert len(claims) == len(jobs)
     for job in jobs:
         assert json.loads(claims[job.id].payload) == json.loads(job.payload)
@@ -102,13 +102,13 @@ async def test_any_text_is_stored_as_it_is_whatever_the_sql_mode(
     assert mode == "" or mode not in await driver.database.read(sql_mode)
     for _ in range(10):
         [job] = few = envelopes(1)
-        await driver.insert(few)
-        [claim] = await driver.claim(["default"], 1, 30)
+        await driver.jobs.insert(few)
+        [claim] = await driver.jobs.claim(["default"], 1, 30)
         assert claim.fence.job_id == job.id
-        settled = await driver.settle([Settlement.completed(claim.fence)])
+        settled = await driver.jobs.settle([Settlement.completed(claim.fence)])
         assert settled.stale == ()
     jobs = nasty()
-    await driver.insert(jobs)
+    await driver.jobs.insert(jobs)
     await assert_stored(driver, jobs)
     await driver.close()
 
@@ -124,7 +124,7 @@ async def test_an_application_may_dispatch_on_connections_of_any_sql_mode(migrat
         ids = [await dispatch(Receipt(order_id=number), session=session, queue="default") for number in range(50)]
     await engine.dispose()
     driver = DatabaseDriver(migrated_url)
-    claims = await driver.claim(["default"], 100, 30)
+    claims = await driver.jobs.claim(["default"], 100, 30)
     assert [claim.fence.job_id for claim in claims] == ids
     await driver.close()
 
@@ -138,7 +138,7 @@ async def test_any_text_is_stored_as_it_is_where_the_databases_character_set_cou
         databases.create_tables(url, outbox.metadata)
         driver = DatabaseDriver(url)
         jobs = nasty()
-        await driver.insert(jobs)
+        await driver.jobs.insert(jobs)
         await assert_stored(driver, jobs)
         await driver.close()
 
@@ -159,10 +159,10 @@ async def test_jobs_that_differ_in_everything_are_each_what_they_would_be_alone(
         )
         for number in range(MANY)
     ]
-    await driver.insert(jobs)
+    await driver.jobs.insert(jobs)
     now = await driver.now()
     for job in jobs:
-        stored = await driver.get(job.id)
+        stored = await driver.jobs.get(job.id)
         assert stored is not None
         assert (stored.id, stored.queue, stored.name, stored.priority) == job[:4]
         assert json.loads(stored.payload) == json.loads(job.payload)
@@ -176,9 +176,9 @@ async def test_jobs_that_differ_in_everything_are_each_what_they_would_be_alone(
 @pytest.mark.parametrize("options", [{"delay": 3600.25}, {"available_at": datetime(2040, 1, 1, 12, tzinfo=UTC)}])
 async def test_a_delay_that_all_have_is_that_of_each(driver: DatabaseDriver, options: dict[str, Any]) -> None:
     jobs = [job._replace(**options) for job in envelopes(MANY)]
-    await driver.insert(jobs)
+    await driver.jobs.insert(jobs)
     for job in jobs:
-        stored = await driver.get(job.id)
+        stored = await driver.jobs.get(job.id)
         assert stored is not None
         delayed = stored.created_at + timedelta(seconds=job.delay)
         assert stored.available_at == (job.available_at or delayed)
@@ -186,19 +186,19 @@ async def test_a_delay_that_all_have_is_that_of_each(driver: DatabaseDriver, opt
 
 async def test_many_that_are_written_again_are_not_written_twice(driver: DatabaseDriver) -> None:
     jobs = envelopes(MANY)
-    await driver.insert(jobs)
-    claims = await driver.claim(["default"], 10, 30)
-    await driver.insert([*jobs, *envelopes(MANY)])
+    await driver.jobs.insert(jobs)
+    claims = await driver.jobs.claim(["default"], 10, 30)
+    await driver.jobs.insert([*jobs, *envelopes(MANY)])
     assert len(claims) == 10
-    assert len(await driver.claim(["default"], 3 * MANY, 30)) == 2 * MANY - 10
+    assert len(await driver.jobs.claim(["default"], 3 * MANY, 30)) == 2 * MANY - 10
 
 
 async def test_nothing_of_many_is_stored_when_the_database_refuses_one(driver: DatabaseDriver) -> None:
     jobs = envelopes(2_500)
     jobs[2_200] = envelope(payload='{"broken": ')
     with pytest.raises(Exception, match="(?i)json|constraint"):
-        await driver.insert(jobs)
-    assert await driver.counts() == []
+        await driver.jobs.insert(jobs)
+    assert await driver.queues.counts() == []
 
 
 def test_no_statement_is_larger_than_the_smallest_packet_in_use() -> None:

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.drivers.base import Settled
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.plans import run_in_session
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
+from outbox.drivers.values import Settled
 from outbox.settlement import InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.orders import async_engine, sync_engine
@@ -61,8 +61,8 @@ async def settling(request: pytest.FixtureRequest, migrated_url: str) -> AsyncIt
 
 
 async def test_every_end_and_its_effects_come_with_the_commit(driver: DatabaseDriver, settling: Settle) -> None:
-    await driver.insert(envelopes(4))
-    done, failed, retried, deferred = [claim.fence for claim in await driver.claim(["default"], 4, 60)]
+    await driver.jobs.insert(envelopes(4))
+    done, failed, retried, deferred = [claim.fence for claim in await driver.jobs.claim(["default"], 4, 60)]
     next_job = envelope(9, queue="next")
     settlements = [
         Settlement.completed(done, (InsertJobs((next_job,)),)),
@@ -70,19 +70,19 @@ async def test_every_end_and_its_effects_come_with_the_commit(driver: DatabaseDr
         Settlement.retried(retried, 60, FAILURE),
         Settlement.deferred(deferred, 60),
     ]
-    before = await driver.list_jobs()
+    before = await driver.jobs.list_jobs()
     assert await settling(settlements, commit=False) == Settled(tuple(settlements), ())
-    assert await driver.list_jobs() == before
+    assert await driver.jobs.list_jobs() == before
     assert await settling(settlements, commit=True) == Settled(tuple(settlements), ())
-    assert {job.id for job in await driver.list_jobs()} == {retried.job_id, deferred.job_id, next_job.id}
-    assert [job.id for job in await driver.list_failed()] == [failed.job_id]
+    assert {job.id for job in await driver.jobs.list_jobs()} == {retried.job_id, deferred.job_id, next_job.id}
+    assert [job.id for job in await driver.failed.page()] == [failed.job_id]
 
 
 async def test_a_stale_settlement_is_told_and_changes_nothing(driver: DatabaseDriver, settling: Settle) -> None:
-    await driver.insert(envelopes(2))
+    await driver.jobs.insert(envelopes(2))
     lost = await claim_one(driver, lease=0)
-    held = [claim.fence for claim in await driver.claim(["default"], 2, 60)]
+    held = [claim.fence for claim in await driver.jobs.claim(["default"], 2, 60)]
     stale = Settlement.completed(lost.fence, (InsertJobs((envelope(9),)),))
     others = [Settlement.completed(fence) for fence in held if fence.job_id != lost.fence.job_id]
     assert await settling([stale, *others], commit=True) == Settled(tuple(others), (stale,))
-    assert [job.id for job in await driver.list_jobs()] == [lost.fence.job_id]
+    assert [job.id for job in await driver.jobs.list_jobs()] == [lost.fence.job_id]

@@ -42,10 +42,10 @@ async def test_older_tables_take_jobs_and_are_named_by_every_command(
 ) -> None:
     """A deploy that has new code before its migration: applications go on dispatching."""
     migrate(database_url, OLDER)
-    await driver.insert([envelope()])
-    await driver.insert(envelopes(50))
+    await driver.jobs.insert([envelope()])
+    await driver.jobs.insert(envelopes(50))
     with pytest.raises(RequestRefused, match="alembic upgrade head"):
-        await driver.insert([envelope()._replace(policies=1)])
+        await driver.jobs.insert([envelope()._replace(policies=1)])
     starting = DatabaseDriver(database_url)
     with pytest.raises(TablesMissing, match="alembic upgrade head"):
         await starting.check()
@@ -100,8 +100,8 @@ async def test_newer_tables_are_named_and_work(driver: DatabaseDriver, database_
         "the tables are newer than this release of outbox, which does not know queue_jobs (policy)"
     ]
     await driver.check()
-    await driver.insert([envelope()])
-    [claim] = await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert([envelope()])
+    [claim] = await driver.jobs.claim(["default"], 1, 30)
     assert claim.attempt == 1
 
 

@@ -51,7 +51,7 @@ async def engine(migrated_url: str) -> AsyncIterator[AsyncEngine]:
 
 async def test_jobs_are_found_live_and_failed(driver: DatabaseDriver) -> None:
     waiting = envelope(queue="mail", delay=60)
-    await driver.insert([waiting])
+    await driver.jobs.insert([waiting])
     [claim] = await fail(driver, envelope(queue="mail"))
     live, failed = await outbox.find(waiting.id), await outbox.find(str(claim.fence.job_id))
     assert isinstance(live, outbox.StoredJob)
@@ -66,14 +66,14 @@ async def test_jobs_are_found_live_and_failed(driver: DatabaseDriver) -> None:
 
 
 async def test_pages_of_jobs_follow_each_other(driver: DatabaseDriver) -> None:
-    await driver.insert(envelopes(5, queue="mail"))
+    await driver.jobs.insert(envelopes(5, queue="mail"))
     page = await outbox.jobs(queue="mail", state="ready", limit=3)
     rest = await outbox.jobs(queue="mail", state=outbox.JobState.READY, after=str(page.next))
     assert (len(page.jobs), len(rest.jobs), rest.next) == (3, 2, None)
 
 
 async def test_workers_are_listed(driver: DatabaseDriver) -> None:
-    await driver.heartbeat(worker("mail"))
+    await driver.workers.heartbeat(worker("mail"))
     assert [each.queues for each in await outbox.workers()] == ["mail"]
 
 
@@ -87,15 +87,15 @@ async def test_failed_jobs_are_put_back_and_removed(driver: DatabaseDriver) -> N
     assert await outbox.forget(str(two.fence.job_id))
     assert await outbox.forget_all(older_than=3600) == 0
     assert await outbox.retry_all(name="tests.Job", error="ConnectionRefusedError", since=3600) == 1
-    assert {job.id for job in await driver.list_jobs()} == {one.fence.job_id, three.fence.job_id}
+    assert {job.id for job in await driver.jobs.list_jobs()} == {one.fence.job_id, three.fence.job_id}
     await fail(driver, envelope(queue="other"))
     assert await outbox.forget_all(queue="other") == 1
 
 
 async def test_queues_are_paused_resumed_and_cleared(driver: DatabaseDriver) -> None:
-    await driver.insert(envelopes(2, queue="mail"))
+    await driver.jobs.insert(envelopes(2, queue="mail"))
     assert (await outbox.pause("mail"), await outbox.pause("mail")) == (True, False)
-    assert await driver.claim(["mail"], 1, 30) == []
+    assert await driver.jobs.claim(["mail"], 1, 30) == []
     assert (await outbox.resume("mail"), await outbox.resume("mail")) == (True, False)
     assert await outbox.clear("mail") == 2
 
@@ -105,7 +105,7 @@ async def test_another_connection_is_reached_by_its_name(
 ) -> None:
     outbox.configure(database_url=migrated_url, redis_url=redis_url)
     job = envelope(queue="fast")
-    await redis.insert([job])
+    await redis.jobs.insert([job])
     assert await outbox.find(job.id) is None
     assert await outbox.find(job.id, connection="redis") is not None
     assert [each.queue for each in await outbox.counts(connection="redis")] == ["fast"]
@@ -138,7 +138,7 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_done(call: obje
 
 async def test_a_cancellation_is_part_of_the_transaction(driver: DatabaseDriver, engine: AsyncEngine) -> None:
     kept, cancelled = envelope(), envelope()
-    await driver.insert([kept, cancelled])
+    await driver.jobs.insert([kept, cancelled])
     async with AsyncSession(engine) as session:
         assert await outbox.cancel(kept.id, session=session)
         await session.rollback()
@@ -148,7 +148,7 @@ async def test_a_cancellation_is_part_of_the_transaction(driver: DatabaseDriver,
             await savepoint.rollback()
         await session.commit()
         assert not await outbox.cancel(new_job_id(), session=session)
-    assert [job.id for job in await driver.list_jobs()] == [kept.id]
+    assert [job.id for job in await driver.jobs.list_jobs()] == [kept.id]
 
 
 async def test_what_was_dispatched_in_the_transaction_is_cancelled_in_it(
@@ -158,35 +158,35 @@ async def test_what_was_dispatched_in_the_transaction_is_cancelled_in_it(
         job_id = await dispatch(Receipt(order_id=1), session=session)
         other = await dispatch(Receipt(order_id=2), session=session)
         assert await outbox.cancel(job_id, session=session)
-    assert [job.id for job in await driver.list_jobs()] == [other]
+    assert [job.id for job in await driver.jobs.list_jobs()] == [other]
 
 
 async def test_a_running_job_whose_cancellation_commits_is_lost_to_its_worker(
     driver: DatabaseDriver, engine: AsyncEngine
 ) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     claim = await claim_one(driver)
     async with AsyncSession(engine) as session, session.begin():
         assert await outbox.cancel(claim.fence.job_id, session=session)
-    assert (await driver.extend([claim.fence], 30)).lost == {claim.fence}
-    assert (await driver.settle([Settlement.retried(claim.fence, 0, FAILURE)])).accepted == ()
+    assert (await driver.jobs.extend([claim.fence], 30)).lost == {claim.fence}
+    assert (await driver.jobs.settle([Settlement.retried(claim.fence, 0, FAILURE)])).accepted == ()
 
 
 async def test_a_row_on_its_way_to_another_connection_is_not_reached(
     driver: DatabaseDriver, engine: AsyncEngine
 ) -> None:
     job = envelope(queue=relay_queue("redis"))
-    await driver.insert([job])
+    await driver.jobs.insert([job])
     async with AsyncSession(engine) as session, session.begin():
         assert not await outbox.cancel(job.id, session=session)
-    assert len(await driver.list_jobs()) == 1
+    assert len(await driver.jobs.list_jobs()) == 1
 
 
 async def test_any_kind_of_session_carries_it(
     driver: DatabaseDriver, engine: AsyncEngine, migrated_url: str, backend: str
 ) -> None:
     jobs = envelopes(3)
-    await driver.insert(jobs)
+    await driver.jobs.insert(jobs)
     scoped = async_scoped_session(lambda: AsyncSession(engine), scopefunc=asyncio.current_task)
     assert await outbox.cancel(jobs[0].id, session=scoped)
     await scoped.commit()
@@ -200,7 +200,7 @@ async def test_any_kind_of_session_carries_it(
         return done
 
     assert await asyncio.to_thread(in_thread)
-    assert [job.id for job in await driver.list_jobs()] == [jobs[2].id]
+    assert [job.id for job in await driver.jobs.list_jobs()] == [jobs[2].id]
 
 
 async def test_a_session_that_cannot_carry_it_is_refused(
@@ -233,7 +233,7 @@ async def test_a_session_of_a_database_without_the_tables_is_told(tmp_path: obje
 
 async def test_all_of_it_works_without_async(driver: DatabaseDriver) -> None:
     waiting = envelope(queue="mail")
-    await driver.insert([waiting, envelope(queue="slow")])
+    await driver.jobs.insert([waiting, envelope(queue="slow")])
     [claim] = await fail(driver, envelope(queue="failing"))
 
     def without_async() -> None:
@@ -253,4 +253,4 @@ async def test_all_of_it_works_without_async(driver: DatabaseDriver) -> None:
         assert sync.workers() == []
 
     await asyncio.to_thread(without_async)
-    assert [job.id for job in await driver.list_jobs()] == [claim.fence.job_id]
+    assert [job.id for job in await driver.jobs.list_jobs()] == [claim.fence.job_id]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import event, text
 
-from outbox.drivers.base import JobState
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.filters import JobFilter, JobPlace
+from outbox.drivers.values import JobState
 from tests.conformance.jobs import envelope, envelopes
 
 JOBS = 4_000
@@ -32,7 +32,7 @@ async def rows_read(driver: DatabaseDriver, matching: JobFilter, limit: int, aft
 
     before = await count()
     counting = await count() - before
-    await driver.page_of_jobs(matching, limit, after)
+    await driver.jobs.page(matching, limit, after)
     return await count() - before - 2 * counting
 
 
@@ -53,9 +53,9 @@ async def test_a_page_reads_no_more_rows_than_it_may(migrated_url: str, backend:
     if backend == "sqlite":
         pytest.skip("SQLite counts no rows: its plans are looked at below")
     driver = DatabaseDriver(migrated_url, pool_size=1)
-    await driver.insert([*envelopes(JOBS, queue="many"), *[envelope(queue="many", delay=60) for _ in range(JOBS)]])
-    await driver.insert(envelopes(JOBS, queue="more", priority=0))
-    middle = JobPlace.of((await driver.list_jobs("many", limit=JOBS // 2))[-1])
+    await driver.jobs.insert([*envelopes(JOBS, queue="many"), *[envelope(queue="many", delay=60) for _ in range(JOBS)]])
+    await driver.jobs.insert(envelopes(JOBS, queue="more", priority=0))
+    middle = JobPlace.of((await driver.jobs.list_jobs("many", limit=JOBS // 2))[-1])
     costs = {str(after): await rows_read(driver, matching, 50, after) for after in (None, middle)}
     await driver.close()
     assert max(costs.values()) <= 2 * EXAMINED + 100, costs
@@ -64,9 +64,9 @@ async def test_a_page_reads_no_more_rows_than_it_may(migrated_url: str, backend:
 @pytest.mark.usefixtures("small_pages")
 async def test_ready_jobs_behind_many_delayed_ones_are_found_at_once(migrated_url: str) -> None:
     driver = DatabaseDriver(migrated_url)
-    await driver.insert([envelope(priority=0, delay=60) for _ in range(2 * EXAMINED)])
-    await driver.insert([envelope(priority=5)])
-    page = await driver.page_of_jobs(JobFilter("default", state=JobState.READY), 10)
+    await driver.jobs.insert([envelope(priority=0, delay=60) for _ in range(2 * EXAMINED)])
+    await driver.jobs.insert([envelope(priority=5)])
+    page = await driver.jobs.page(JobFilter("default", state=JobState.READY), 10)
     await driver.close()
     assert [job.priority for job in page.jobs] == [5]
 
@@ -77,10 +77,10 @@ async def test_sqlite_searches_the_claim_index(
     if backend != "sqlite":
         pytest.skip("the plans of SQLite")
     driver = DatabaseDriver(migrated_url)
-    await driver.insert(envelopes(10))
-    first = JobPlace.of((await driver.list_jobs(limit=1))[0])
-    plans = await plans_of(driver, lambda: driver.page_of_jobs(JobFilter("default"), 5, first))
-    plans += await plans_of(driver, lambda: driver.page_of_jobs(JobFilter(name="tests.Job"), 5, first))
+    await driver.jobs.insert(envelopes(10))
+    first = JobPlace.of((await driver.jobs.list_jobs(limit=1))[0])
+    plans = await plans_of(driver, lambda: driver.jobs.page(JobFilter("default"), 5, first))
+    plans += await plans_of(driver, lambda: driver.jobs.page(JobFilter(name="tests.Job"), 5, first))
     await driver.close()
     assert len(plans) == 3
     for plan in plans:

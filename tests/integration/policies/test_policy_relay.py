@@ -9,11 +9,11 @@ from redis.asyncio import Redis
 
 from outbox import dispatch
 from outbox.client_state import default_client
-from outbox.drivers.base import JobState, PolicyNews
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Park, Refusal
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import JobState, PolicyNews
 from outbox.envelope import Headers, policies_in
 from outbox.errors import BackendUnavailable, ConfigurationError, DuplicateJob
 from outbox.ids import JobId
@@ -76,7 +76,7 @@ async def end(redis: RedisDriver, outcome: Outcome = Outcome.COMPLETED) -> None:
         Outcome.FAILED: Settlement.failed(claim.fence, FAILURE),
         Outcome.CANCELLED: Settlement.cancelled(claim.fence),
     }[outcome]
-    settled = await redis.settle([settlement.leaving(claim.policies, claim.headers)])
+    settled = await redis.jobs.settle([settlement.leaving(claim.policies, claim.headers)])
     assert len(settled.accepted) == 1
 
 
@@ -88,8 +88,8 @@ async def test_a_job_reaches_redis_when_its_policy_admits_it(
     assert key.dispatches == [job_id]
     key.verdicts = {job_id: Park()}
     assert await relay.move() == 0
-    assert await redis.list_jobs() == []
-    stored = await database.get(job_id)
+    assert await redis.jobs.list_jobs() == []
+    stored = await database.jobs.get(job_id)
     assert stored is not None
     assert stored.state is JobState.PARKED
     key.verdicts = {}
@@ -106,7 +106,7 @@ async def test_the_end_over_there_settles_the_row(
     database: DatabaseDriver, redis: RedisDriver, relay: Relay, key: Told, outcome: Outcome
 ) -> None:
     heard: list[PolicyNews] = []
-    database.on_policy_news = heard.append
+    database.policies.on_news = heard.append
     job_id = await dispatched()
     await relay.move()
     await end(redis, outcome)
@@ -114,8 +114,8 @@ async def test_the_end_over_there_settles_the_row(
     assert key.left == [(job_id, outcome)]
     assert key.after_commit == [job_id]
     assert heard == [PolicyNews(frozenset({"other"}))]
-    assert await database.list_jobs() == []
-    assert await redis.outcomes({job_id: QUEUE}) == {}
+    assert await database.jobs.list_jobs() == []
+    assert await redis.relay_target.outcomes({job_id: QUEUE}) == {}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.FAILED])
@@ -138,7 +138,7 @@ async def test_an_end_whose_note_was_lost_is_found_by_a_later_look(
     await relay.move()
     assert key.starts == [([job_id], [])], "a look is no start"
     assert key.left == [(job_id, outcome)]
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 @pytest.mark.parametrize("verb", ["cancel", "clear"])
@@ -147,10 +147,10 @@ async def test_a_job_that_an_operator_removes_over_there_leaves_its_policies(
 ) -> None:
     job_id = await dispatched()
     await relay.move()
-    await (redis.cancel([job_id]) if verb == "cancel" else redis.clear(QUEUE))
+    await (redis.jobs.cancel([job_id]) if verb == "cancel" else redis.queues.clear(QUEUE))
     await relay.remove_ended()
     assert key.left == [(job_id, Outcome.CANCELLED)]
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 async def test_a_failed_job_returns_through_its_policies(
@@ -160,17 +160,17 @@ async def test_a_failed_job_returns_through_its_policies(
     await relay.move()
     await end(redis, Outcome.FAILED)
     await relay.remove_ended()
-    failed = await redis.get_failed(job_id)
+    failed = await redis.failed.get(job_id)
     assert failed is not None
     assert failed.policies == Policies.KEY
     key.refused = {job_id: Refusal("taken")}
     with pytest.raises(DuplicateJob, match="taken"):
-        await redis.retry([job_id])
-    assert await redis.retry_all() == 0
+        await redis.failed.retry([job_id])
+    assert await redis.failed.retry_all() == 0
     key.refused = {}
-    assert await redis.retry([job_id]) == [job_id]
-    assert await redis.list_jobs() == []
-    assert [job.queue for job in await database.list_jobs()] == [">redis"]
+    assert await redis.failed.retry([job_id]) == [job_id]
+    assert await redis.jobs.list_jobs() == []
+    assert [job.queue for job in await database.jobs.list_jobs()] == [">redis"]
     await relay.move()
     await end(redis)
     await relay.remove_ended()
@@ -187,7 +187,7 @@ async def test_a_job_that_redis_could_not_take_is_put_back_and_asked_for_again(
         raise BackendUnavailable("down")
 
     with monkeypatch.context() as patched:
-        patched.setattr(redis, "insert_once", down)
+        patched.setattr(redis.relay_target, "insert_once", down)
         with pytest.raises(BackendUnavailable):
             await relay.move()
     assert key.left == [(job_id, Outcome.SNOOZED)]

@@ -13,11 +13,11 @@ from redis import Redis as Client
 from redis.asyncio import Redis as AsyncClient
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim, JobState, NextDue, StoredJob
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.jobs import claim as claim_module
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.script import Call
+from outbox.drivers.values import BlockingClaimRequest, Claim, JobState, NextDue, StoredJob
 from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
 from outbox.options import JobOptions
@@ -40,7 +40,7 @@ class Waiter:
         self.woken = asyncio.Event()
 
     async def next_due(self) -> NextDue:
-        return await self.driver.next_due(["default"], BlockingClaimRequest(self.lease, self.woken.set))
+        return await self.driver.blocking_claims.next_due(["default"], BlockingClaimRequest(self.lease, self.woken.set))
 
     async def told(self) -> None:
         async with asyncio.timeout(5):
@@ -48,7 +48,7 @@ class Waiter:
         self.woken.clear()
 
     async def claim(self, limit: int = 10) -> list[Claim]:
-        return await self.driver.claim(["default"], limit, self.lease)
+        return await self.driver.jobs.claim(["default"], limit, self.lease)
 
     def be_deaf(self, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         """Answers arrive here instead."""
@@ -101,7 +101,7 @@ async def heard(redis_url: str) -> AsyncIterator[Heard]:
 
 
 async def only(driver: RedisDriver) -> StoredJob:
-    [job] = await driver.list_jobs()
+    [job] = await driver.jobs.list_jobs()
     return job
 
 
@@ -110,7 +110,7 @@ async def only(driver: RedisDriver) -> StoredJob:
 
 async def test_a_job_is_claimed_when_it_is_stored(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
     sent = envelope(7)
-    await redis.insert([sent])
+    await redis.jobs.insert([sent])
     await waiter.told()
     before = admin.info("stats")["total_commands_processed"]
     [claim] = await waiter.claim()
@@ -119,27 +119,27 @@ async def test_a_job_is_claimed_when_it_is_stored(waiter: Waiter, redis: RedisDr
     stored = await only(redis)
     assert stored.reserved_until is not None
     assert LEASE - 5 < claim.deadline - clock.now() <= (stored.reserved_until - await redis.now()).total_seconds()
-    settled = await waiter.driver.settle([Settlement.completed(claim.fence)])
+    settled = await waiter.driver.jobs.settle([Settlement.completed(claim.fence)])
     assert len(settled.accepted) == 1
 
 
 async def test_nobody_else_is_told_of_it(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     await waiter.told()
     assert not await heard.anything()
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     assert await heard.anything(), "nobody waits any more"
 
 
 async def test_several_are_announced_and_claimed_together(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
-    await redis.insert([envelope(priority=7), envelope(priority=3), envelope(priority=5)])
+    await redis.jobs.insert([envelope(priority=7), envelope(priority=3), envelope(priority=5)])
     assert await heard.anything()
     assert not waiter.woken.is_set()
     assert [claim.priority for claim in await waiter.claim()] == [3, 5, 7]
 
 
 async def test_jobs_of_other_queues_are_not_for_it(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
-    await redis.insert([envelope(queue="a")])
+    await redis.jobs.insert([envelope(queue="a")])
     assert await heard.anything()
     assert not waiter.woken.is_set()
 
@@ -147,10 +147,10 @@ async def test_jobs_of_other_queues_are_not_for_it(waiter: Waiter, redis: RedisD
 async def test_what_waited_longer_goes_first(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
     """A job that became due while nobody looked is claimed before the one that was just stored."""
     delayed, now = envelope(1, delay=0.05), envelope(2)
-    await redis.insert([delayed])
+    await redis.jobs.insert([delayed])
     await heard.anything()
     await asyncio.sleep(0.1)
-    await redis.insert([now])
+    await redis.jobs.insert([now])
     await waiter.told()
     assert [claim.fence.job_id for claim in await waiter.claim()] == [delayed.id]
     assert await heard.anything()
@@ -159,13 +159,13 @@ async def test_what_waited_longer_goes_first(waiter: Waiter, redis: RedisDriver,
 async def test_delayed_jobs_and_paused_queues_leave_it_waiting(
     waiter: Waiter, redis: RedisDriver, heard: Heard
 ) -> None:
-    await redis.insert([envelope(delay=60)])
-    await redis.pause("default")
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope(delay=60)])
+    await redis.queues.pause("default")
+    await redis.jobs.insert([envelope()])
     assert await heard.anything()
     assert not waiter.woken.is_set()
-    await redis.resume("default")
-    await redis.insert([envelope()])
+    await redis.queues.resume("default")
+    await redis.jobs.insert([envelope()])
     await waiter.told()
     assert len(await waiter.claim()) == 1
 
@@ -173,8 +173,8 @@ async def test_delayed_jobs_and_paused_queues_leave_it_waiting(
 async def test_each_of_two_gets_one(waiter: Waiter, redis: RedisDriver, redis_url: str) -> None:
     other = Waiter(redis_url)
     await other.next_due()
-    await redis.insert([envelope(1)])
-    await redis.insert([envelope(2)])
+    await redis.jobs.insert([envelope(1)])
+    await redis.jobs.insert([envelope(2)])
     await asyncio.gather(waiter.told(), other.told())
     [mine], [theirs] = await waiter.claim(), await other.claim()
     assert mine.fence.job_id != theirs.fence.job_id
@@ -183,14 +183,14 @@ async def test_each_of_two_gets_one(waiter: Waiter, redis: RedisDriver, redis_ur
 
 async def test_a_relayed_job_is_for_it_as_well(waiter: Waiter, redis: RedisDriver, heard: Heard) -> None:
     relayed = envelope()
-    await redis.insert_once([relayed])
+    await redis.relay_target.insert_once([relayed])
     await waiter.told()
     assert [claim.fence.job_id for claim in await waiter.claim()] == [relayed.id]
     assert not await heard.anything()
     await waiter.next_due()
-    await redis.insert_once([relayed])
+    await redis.relay_target.insert_once([relayed])
     assert not waiter.woken.is_set(), "it was stored before"
-    await redis.insert_once(envelopes(2))
+    await redis.relay_target.insert_once(envelopes(2))
     assert await heard.anything()
 
 
@@ -201,8 +201,8 @@ async def test_it_waits_on_look_after_look_and_is_given_one_job(
         begun = clock.now()
         assert await waiter.next_due() == NextDue(None)
     assert admin.zcard(key("default", "standing")) == 1
-    await redis.insert([envelope(1)])
-    await redis.insert([envelope(2)])
+    await redis.jobs.insert([envelope(1)])
+    await redis.jobs.insert([envelope(2)])
     await waiter.told()
     assert await waiter.next_due() == NextDue(0.0), "a claim is worth its while"
     [claim] = await waiter.claim()
@@ -213,26 +213,26 @@ async def test_it_waits_on_look_after_look_and_is_given_one_job(
 async def test_a_claim_of_something_else_ends_it(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
     assert await waiter.claim() == []
     assert not admin.exists(key("default", "standing"))
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     assert not waiter.woken.is_set()
     [claim] = await waiter.claim()
     assert LEASE - 1 < claim.deadline - clock.now() <= LEASE
 
 
 async def test_a_worker_that_waits_no_more_gets_nothing(waiter: Waiter, redis: RedisDriver, admin: Client) -> None:
-    assert await waiter.driver.cancel_blocking_claim() == []
+    assert await waiter.driver.blocking_claims.cancel() == []
     assert not admin.exists(key("default", "standing"))
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     assert not waiter.woken.is_set()
-    assert await waiter.driver.cancel_blocking_claim() == []
+    assert await waiter.driver.blocking_claims.cancel() == []
     assert len(await waiter.claim()) == 1
 
 
 async def test_it_is_left_with_what_it_was_given_before(waiter: Waiter, redis: RedisDriver) -> None:
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     await waiter.told()
-    assert len(await waiter.driver.cancel_blocking_claim()) == 1
-    assert await waiter.driver.cancel_blocking_claim() == []
+    assert len(await waiter.driver.blocking_claims.cancel()) == 1
+    assert await waiter.driver.blocking_claims.cancel() == []
 
 
 # --- answers that are not heard
@@ -243,7 +243,7 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
 ) -> None:
     missed = waiter.be_deaf(monkeypatch)
     sent = envelope()
-    await redis.insert([sent])
+    await redis.jobs.insert([sent])
     assert await waiter.next_due() == NextDue(0.0)
     [claim] = await waiter.claim()
     assert (claim.fence.job_id, claim.attempt, claim.rescued) == (sent.id, 1, False)
@@ -256,14 +256,14 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
     waiter.driver._blocking_claim._receive(late)
     assert not waiter.woken.is_set()
     assert await waiter.claim() == [], "another one stood by then"
-    assert len((await waiter.driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await waiter.driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 async def test_or_by_whoever_withdraws(waiter: Waiter, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     waiter.be_deaf(monkeypatch)
-    await redis.insert([envelope()])
-    await redis.insert([envelope()])
-    [claim] = await waiter.driver.cancel_blocking_claim()
+    await redis.jobs.insert([envelope()])
+    await redis.jobs.insert([envelope()])
+    [claim] = await waiter.driver.blocking_claims.cancel()
     assert claim.attempt == 1
     assert len(await waiter.claim()) == 1
 
@@ -273,14 +273,14 @@ async def test_a_listener_that_went_away_is_given_nothing(
 ) -> None:
     admin.client_kill_filter(_type="pubsub", skipme=False)
     await heard.close()
-    await redis.insert([envelope()])
-    [claim] = await redis.claim(["default"], 10, LEASE)
-    await redis.settle([Settlement.completed(claim.fence)])
+    await redis.jobs.insert([envelope()])
+    [claim] = await redis.jobs.claim(["default"], 10, LEASE)
+    await redis.jobs.settle([Settlement.completed(claim.fence)])
     # The next look listens again, and the one after the claim lets it stand anew.
     assert await waiter.next_due() == NextDue(0.0)
     assert await waiter.claim() == []
     assert await waiter.next_due() == NextDue(None)
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     await waiter.told()
     assert len(await waiter.claim()) == 1
 
@@ -292,7 +292,7 @@ async def test_it_ends_with_the_time_that_its_worker_has_for_the_next_look(
     waiter = Waiter(redis_url, lease=1.0)
     await waiter.next_due()
     await asyncio.sleep(0.15)
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     assert await heard.anything()
     assert not waiter.woken.is_set()
     assert len(await waiter.claim()) == 1
@@ -303,10 +303,10 @@ async def test_of_a_worker_that_died_nothing_is_left(waiter: Waiter, redis: Redi
     """Not even in a queue in which nothing is stored any more, whatever its claim was popped and put back for."""
     pending_claims = key("default", "standing")
     assert 0 < admin.pttl(pending_claims) <= 60_000
-    await redis.insert([envelope(delay=60)])
+    await redis.jobs.insert([envelope(delay=60)])
     assert admin.zcard(pending_claims) == 1
     assert 0 < admin.pttl(pending_claims) <= 60_000
-    await redis.insert_once([envelope(delay=60)])
+    await redis.relay_target.insert_once([envelope(delay=60)])
     assert 0 < admin.pttl(pending_claims) <= 60_000
 
 
@@ -316,7 +316,7 @@ async def test_the_server_forgets_it_with_everything_else(waiter: Waiter, redis:
     assert await waiter.next_due() == NextDue(0.0)
     assert await waiter.claim() == []
     assert await waiter.next_due() == NextDue(None)
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     await waiter.told()
     assert len(await waiter.claim()) == 1
 
@@ -341,7 +341,7 @@ async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
     start_over = waiter.driver.store._start_over
 
     async def meanwhile(error: Exception) -> None:
-        await redis.insert([envelope()])
+        await redis.jobs.insert([envelope()])
         await start_over(error)
 
     monkeypatch.setattr(waiter.driver.store, "_start_over", meanwhile)
@@ -360,8 +360,8 @@ async def test_a_claim_whose_answer_was_lost_finds_what_either_try_took(
     waiter = Waiter(between.url)
     await waiter.next_due()
     waiter.be_deaf(monkeypatch)
-    await redis.insert([envelope()])
-    await redis.insert(envelopes(2))
+    await redis.jobs.insert([envelope()])
+    await redis.jobs.insert(envelopes(2))
     between.lose_the_next_answer()
     claims = await waiter.claim()
     assert between.lost == 1
@@ -375,7 +375,7 @@ async def test_a_claim_that_failed_is_followed_by_one_that_asks(
     redis: RedisDriver, waiter: Waiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiter.be_deaf(monkeypatch)
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
 
     async def refuse(_: object) -> None:
         raise BackendUnavailable("out of reach")
@@ -397,21 +397,21 @@ async def test_what_was_heard_while_a_late_claim_missed_it_is_collected(
     sent = envelope()
 
     async def late(call: Call) -> Any:
-        await redis.insert([sent])
+        await redis.jobs.insert([sent])
         await waiter.told()
         await asyncio.sleep(1.5)
         return await send(call)
 
     with monkeypatch.context() as patch:
         patch.setattr(waiter.driver.store, "send", late)
-        claims = await (waiter.driver.cancel_blocking_claim() if withdraws else waiter.claim())
+        claims = await (waiter.driver.blocking_claims.cancel() if withdraws else waiter.claim())
     if not withdraws:
         assert claims == []
         assert (await waiter.next_due()).due == 0.0
         claims = await waiter.claim()
     [claim] = claims
     assert (claim.fence.job_id, claim.attempt) == (sent.id, 1)
-    assert len((await waiter.driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await waiter.driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 # --- where it cannot be had
@@ -424,7 +424,7 @@ async def test_a_user_who_may_not_listen_is_told_as_before(
     waiter = Waiter(redis_url.replace("redis://", "redis://deaf:secret@"))
     try:
         assert await waiter.next_due() == NextDue(None)
-        await redis.insert([envelope()])
+        await redis.jobs.insert([envelope()])
         assert await heard.anything()
         assert len(await waiter.claim()) == 1
     finally:
@@ -438,7 +438,7 @@ async def test_a_dispatcher_who_may_not_publish_leaves_it_to_the_next_look(
     admin.acl_setuser("mute", enabled=True, passwords=["+secret"], categories=["+@all"], keys=["*"], reset=True)
     dispatcher = RedisDriver(redis_url.replace("redis://", "redis://mute:secret@"))
     try:
-        await dispatcher.insert([envelope()])
+        await dispatcher.jobs.insert([envelope()])
         assert await waiter.next_due() == NextDue(0.0)
         [claim] = await waiter.claim()
         assert claim.attempt == 1
@@ -466,11 +466,11 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
         asked.clear()
         for _ in range(3):
             arrival = Arrival()
-            await redis.insert([serialize(arrival.job, JobOptions())])
+            await redis.jobs.insert([serialize(arrival.job, JobOptions())])
             assert await arrival() == "default"
             assert asked == []
             await worker.idle()
-        assert await redis.list_jobs() == []
+        assert await redis.jobs.list_jobs() == []
 
 
 async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
@@ -482,7 +482,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
         [consumer] = worker.worker._consumers
         assert isinstance(consumer.store.driver, RedisDriver)
         monkeypatch.setattr(consumer.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
-        await redis.insert([serialize(Arrival().job, JobOptions())])
+        await redis.jobs.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)
     assert (job.state, job.attempts) == (JobState.READY, 0)

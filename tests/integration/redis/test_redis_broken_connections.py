@@ -14,10 +14,10 @@ import pytest
 import uvloop
 
 from outbox import Job
-from outbox.drivers.base import BlockingClaimRequest, WorkerStatus
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis import pubsub as messengers
 from outbox.drivers.redis.connection import url as addresses
+from outbox.drivers.values import BlockingClaimRequest, WorkerStatus
 from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, JobSettled, LeaseLost
@@ -80,27 +80,27 @@ QUEUES = ["default", "mail"]
 
 Verb = Callable[[RedisDriver], Awaitable[Any]]
 VERBS: dict[str, Verb] = {
-    "look": lambda driver: driver.next_due(QUEUES),
-    "wait": lambda driver: driver.next_due(QUEUES, BlockingClaimRequest(30, lambda: None)),
-    "claim": lambda driver: driver.claim(QUEUES, 10, 30),
+    "look": lambda driver: driver.jobs.next_due(QUEUES),
+    "wait": lambda driver: driver.blocking_claims.next_due(QUEUES, BlockingClaimRequest(30, lambda: None)),
+    "claim": lambda driver: driver.jobs.claim(QUEUES, 10, 30),
     "settle": lambda driver: settle(driver),
     "extend": lambda driver: extend(driver),
-    "insert": lambda driver: driver.insert([envelope(), envelope(queue="mail")]),
-    "accept": lambda driver: driver.insert_once([envelope()]),
-    "list": lambda driver: driver.list_jobs(),
-    "failed": lambda driver: driver.list_failed(),
-    "counts": lambda driver: driver.counts(),
+    "insert": lambda driver: driver.jobs.insert([envelope(), envelope(queue="mail")]),
+    "accept": lambda driver: driver.relay_target.insert_once([envelope()]),
+    "list": lambda driver: driver.jobs.list_jobs(),
+    "failed": lambda driver: driver.failed.page(),
+    "counts": lambda driver: driver.queues.counts(),
 }
 
 
 async def settle(driver: RedisDriver) -> None:
-    driver._locator.claimed([FENCE.job_id], "default")
-    await driver.settle([Settlement.failed(FENCE, FAILURE), Settlement.failed(FENCE, FAILURE)])
+    driver.jobs.locator.claimed([FENCE.job_id], "default")
+    await driver.jobs.settle([Settlement.failed(FENCE, FAILURE), Settlement.failed(FENCE, FAILURE)])
 
 
 async def extend(driver: RedisDriver) -> None:
-    driver._locator.claimed([FENCE.job_id], "default")
-    await driver.extend([FENCE, FENCE], 30)
+    driver.jobs.locator.claimed([FENCE.job_id], "default")
+    await driver.jobs.extend([FENCE, FENCE], 30)
 
 
 @pytest.fixture(params=LOOPS)
@@ -176,7 +176,7 @@ async def test_the_end_of_a_job_outlives_a_load_balancer_without_a_backend(
     async with proxy(redis_url) as between:
         database = databases.fresh_file(tmp_path, migrated_sqlite)
         async with working(database, redis_url=between.url, connection="redis", lease=60.0, sleep=OFTEN) as worker:
-            await driver.insert([serialize(InFlight(), JobOptions())])
+            await driver.jobs.insert([serialize(InFlight(), JobOptions())])
             await asyncio.to_thread(started.wait, 20)
             between.go_away()
             may_end.set()
@@ -185,5 +185,5 @@ async def test_the_end_of_a_job_outlives_a_load_balancer_without_a_backend(
             between.come_back()
             await worker.event(JobSettled)
             assert worker.of(LeaseLost) == []
-    assert await driver.list_jobs() == await driver.list_failed() == []
+    assert await driver.jobs.list_jobs() == await driver.failed.page() == []
     await driver.close()

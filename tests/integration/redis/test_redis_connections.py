@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ async def test_a_connection_of_another_name_can_be_a_redis(nowhere: Path) -> Non
 async def test_failed_jobs_stay_in_redis_where_no_database_was_configured() -> None:
     driver = open_driver(Settings.load(redis_url=URL), "redis")
     assert isinstance(driver, RedisDriver)
-    assert type(driver._failed) is FailedJobs
+    assert type(driver.failed) is FailedJobs
     await driver.close()
 
 
@@ -78,7 +78,7 @@ async def test_failed_jobs_go_to_a_database_that_was_configured(
             (nowhere / "pyproject.toml").write_text(f'[tool.outbox]\ndatabase_url = "{url}"\n')
     driver = open_driver(Settings.load(**given), "redis")
     assert isinstance(driver, RedisDriver)
-    assert isinstance(driver._failed, HandedOver)
+    assert isinstance(driver.failed, HandedOver)
     await driver.close()
 
 
@@ -98,13 +98,6 @@ async def test_the_database_leaves_the_failed_jobs_of_every_redis_alone(nowhere:
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without_redis(name: str, *arguments: Any) -> Any:
-        if name.startswith("outbox.drivers.redis"):
-            raise ModuleNotFoundError("No module named 'redis'", name="redis")
-        return original(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without_redis)
+    monkeypatch.setitem(sys.modules, "outbox.drivers.redis", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'outbox-queue\[redis\]'"):
         open_driver(Settings.load(redis_url=URL), "redis")

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 
-from outbox.drivers.base import Claim, FailedJob, WorkerStatus
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.operations import failed_job_export
 from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.values import Claim, FailedJob, WorkerStatus
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, TablesMissing
 from outbox.settlement import Failure, Settlement
@@ -33,8 +33,8 @@ class Process:
     def __init__(self, redis_url: str, database_url: str) -> None:
         self.keeper = FailedJobArchive(database_url, of="redis")
         self.driver = RedisDriver(redis_url, failed_store=self.keeper)
-        assert isinstance(self.driver._failed, HandedOver)
-        self.handing = self.driver._failed
+        assert isinstance(self.driver.failed, HandedOver)
+        self.handing = self.driver.failed
 
     async def fail(self, *jobs: Envelope) -> list[Claim]:
         """Let jobs fail, and end before they have moved on."""
@@ -44,7 +44,7 @@ class Process:
 
     async def heartbeat(self) -> None:
         """With what follows from it, beside it."""
-        await self.driver.heartbeat(WORKER)
+        await self.driver.workers.heartbeat(WORKER)
         assert self.handing._moving is not None
         await self.handing._moving
 
@@ -119,28 +119,28 @@ async def test_a_failed_job_moves_to_the_database_by_itself(
     await fail(worker.driver, job, failure=FAILURE)
     assert worker.handing._moving is not None
     await worker.handing._moving
-    [row] = await database.list_failed()
+    [row] = await database.failed.page()
     assert (row.id, row.connection, row.queue, row.name, row.priority) == (job.id, "redis", "mail", job.name, 2)
     assert (row.payload, row.attempts, row.failure) == (job.payload, 1, FAILURE)
     assert abs((row.failed_at - await worker.driver.now()).total_seconds()) < 60
     assert set(admin.keys()) == {b"outbox:queues"}
-    assert await worker.driver.list_failed() == [row]
-    assert [(counts.queue, counts.failed) for counts in await worker.driver.counts()] == [("mail", 1)]
+    assert await worker.driver.failed.page() == [row]
+    assert [(counts.queue, counts.failed) for counts in await worker.driver.queues.counts()] == [("mail", 1)]
 
 
 async def test_closing_waits_for_those_on_their_way(worker: Process, database: DatabaseDriver) -> None:
     await fail(worker.driver, *envelopes(150))
     await worker.driver.close()
-    assert len(await database.list_failed(limit=200)) == 150
+    assert len(await database.failed.page(limit=200)) == 150
 
 
 async def test_a_heartbeat_moves_on_what_a_process_left(
     worker: Process, operator: Process, database: DatabaseDriver
 ) -> None:
     await worker.fail(*envelopes(3))
-    assert await database.list_failed() == []
+    assert await database.failed.page() == []
     await operator.heartbeat()
-    assert len(await database.list_failed()) == 3
+    assert len(await database.failed.page()) == 3
 
 
 async def test_a_database_that_is_away_delays_no_worker_and_loses_nothing(
@@ -157,10 +157,10 @@ async def test_a_database_that_is_away_delays_no_worker_and_loses_nothing(
     assert caplog.text.count("failed jobs stay in Redis until the database takes them: mysql is away") == 1
     assert admin.zcard(FAILED_KEY) == 4
     with pytest.raises(BackendUnavailable):
-        await worker.driver.list_failed()
+        await worker.driver.failed.page()
     worker.keeper.keep = keep  # type: ignore[method-assign]
     await worker.heartbeat()
-    assert len(await database.list_failed()) == 4
+    assert len(await database.failed.page()) == 4
     assert admin.zcard(FAILED_KEY) == 0
 
 
@@ -173,12 +173,12 @@ async def test_a_database_that_hangs_delays_no_heartbeat(
     worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
     async with asyncio.timeout(10):
         for _ in range(3):
-            await worker.driver.heartbeat(WORKER)
+            await worker.driver.workers.heartbeat(WORKER)
         await pause.reached.wait()
-        assert [each.id for each in await worker.driver.workers()] == [WORKER.id]
+        assert [each.id for each in await worker.driver.workers.all()] == [WORKER.id]
     pause.continue_from()
     await worker.heartbeat()
-    assert len(await database.list_failed()) == 1
+    assert len(await database.failed.page()) == 1
 
 
 async def test_nor_a_worker_that_starts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,14 +223,14 @@ async def test_a_worker_starts_while_the_database_is_away_and_not_while_it_has_n
 
 
 async def test_a_zombie_writes_no_row(worker: Process, operator: Process, database: DatabaseDriver) -> None:
-    await worker.driver.insert([envelope()])
+    await worker.driver.jobs.insert([envelope()])
     lost = await claim_one(worker.driver, lease=0)
     owner = await claim_one(operator.driver)
-    assert len((await worker.driver.settle([Settlement.failed(lost.fence, FAILURE)])).stale) == 1
+    assert len((await worker.driver.jobs.settle([Settlement.failed(lost.fence, FAILURE)])).stale) == 1
     await worker.heartbeat()
-    await operator.driver.settle([Settlement.completed(owner.fence)])
-    assert await worker.driver.list_failed() == []
-    assert await database.list_failed() == []
+    await operator.driver.jobs.settle([Settlement.completed(owner.fence)])
+    assert await worker.driver.failed.page() == []
+    assert await database.failed.page() == []
 
 
 # --- processes that end in between
@@ -242,7 +242,7 @@ async def test_ending_before_the_row_is_written_loses_nothing(
     [claim] = await worker.fail(envelope())
     with ending_at(worker.keeper, "keep"):
         await worker.handing.hand_over()
-    assert [job.id for job in await operator.driver.list_failed()] == [claim.fence.job_id]
+    assert [job.id for job in await operator.driver.failed.page()] == [claim.fence.job_id]
 
 
 async def test_ending_before_the_row_is_committed_loses_nothing_and_leaves_no_row(
@@ -251,8 +251,8 @@ async def test_ending_before_the_row_is_committed_loses_nothing_and_leaves_no_ro
     [claim] = await worker.fail(envelope())
     with ending_at(worker.handing, "_still"):
         await worker.handing.hand_over()
-    assert await database.list_failed() == []
-    assert [job.id for job in await operator.driver.list_failed()] == [claim.fence.job_id]
+    assert await database.failed.page() == []
+    assert [job.id for job in await operator.driver.failed.page()] == [claim.fence.job_id]
 
 
 async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
@@ -261,11 +261,11 @@ async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
     [claim] = await worker.fail(envelope())
     with ending_at(worker.handing._here, "forget_exactly"):
         await worker.handing.hand_over()
-    assert (len(await database.list_failed()), admin.zcard(FAILED_KEY)) == (1, 1)
-    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert (len(await database.failed.page()), admin.zcard(FAILED_KEY)) == (1, 1)
+    assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
     await worker.heartbeat()
-    assert await database.list_failed() == []
-    assert len(await operator.driver.list_jobs()) == 1
+    assert await database.failed.page() == []
+    assert len(await operator.driver.jobs.list_jobs()) == 1
 
 
 @pytest.mark.parametrize("step", ["_drop", "insert"])
@@ -276,12 +276,12 @@ async def test_a_retry_that_ends_in_between_can_be_repeated(
     await worker.handing.hand_over()
     target = operator.handing if step == "_drop" else failed_job_export
     with ending_at(target, step):
-        await operator.driver.retry([claim.fence.job_id])
-    assert len(await database.list_failed()) == 1
-    assert await worker.driver.list_jobs() == []
-    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
-    assert await database.list_failed() == []
-    assert len(await worker.driver.list_jobs()) == 1
+        await operator.driver.failed.retry([claim.fence.job_id])
+    assert len(await database.failed.page()) == 1
+    assert await worker.driver.jobs.list_jobs() == []
+    assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert await database.failed.page() == []
+    assert len(await worker.driver.jobs.list_jobs()) == 1
 
 
 async def test_a_retry_that_ends_before_its_commit_leaves_the_row_and_one_live_job(
@@ -299,12 +299,12 @@ async def test_a_retry_that_ends_before_its_commit_leaves_the_row_and_one_live_j
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(operator.handing, "_put_back", put_back_and_end)
         with pytest.raises(asyncio.CancelledError):
-            await operator.driver.retry([claim.fence.job_id])
-    assert (len(await database.list_failed()), len(await worker.driver.list_jobs())) == (1, 1)
+            await operator.driver.failed.retry([claim.fence.job_id])
+    assert (len(await database.failed.page()), len(await worker.driver.jobs.list_jobs())) == (1, 1)
     running = await claim_one(worker.driver)
-    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
-    assert await database.list_failed() == []
-    assert len((await worker.driver.settle([Settlement.completed(running.fence)])).accepted) == 1
+    assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert await database.failed.page() == []
+    assert len((await worker.driver.jobs.settle([Settlement.completed(running.fence)])).accepted) == 1
 
 
 # --- processes that meet
@@ -318,11 +318,11 @@ async def test_a_slow_hand_over_writes_no_row_of_a_job_that_was_retried_meanwhil
     worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
-    assert await operator.driver.retry([claim.fence.job_id]) == [claim.fence.job_id]
+    assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
     pause.continue_from()
     await slow
-    assert await database.list_failed() == []
-    assert len(await operator.driver.list_jobs()) == 1
+    assert await database.failed.page() == []
+    assert len(await operator.driver.jobs.list_jobs()) == 1
 
 
 @pytest.mark.parametrize("verb", ["forget", "flush"])
@@ -335,12 +335,12 @@ async def test_a_slow_hand_over_brings_back_nothing_that_was_removed_meanwhile(
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
     if verb == "forget":
-        assert await operator.driver.forget([claim.fence.job_id]) == [claim.fence.job_id]
+        assert await operator.driver.failed.forget([claim.fence.job_id]) == [claim.fence.job_id]
     else:
-        assert await operator.driver.flush() == 1
+        assert await operator.driver.failed.flush() == 1
     pause.continue_from()
     await slow
-    assert await database.list_failed() == []
+    assert await database.failed.page() == []
 
 
 async def test_a_slow_hand_over_does_not_replace_a_later_failure_of_the_same_job(
@@ -351,13 +351,13 @@ async def test_a_slow_hand_over_does_not_replace_a_later_failure_of_the_same_job
     worker.keeper.keep = pause.before(worker.keeper.keep)  # type: ignore[method-assign]
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
-    await operator.driver.retry([claim.fence.job_id])
+    await operator.driver.failed.retry([claim.fence.job_id])
     again = await claim_one(operator.driver)
-    await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
-    await operator.driver.list_failed()
+    await operator.driver.jobs.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+    await operator.driver.failed.page()
     pause.continue_from()
     await slow
-    assert [job.failure.type for job in await database.list_failed()] == ["Later"]
+    assert [job.failure.type for job in await database.failed.page()] == ["Later"]
 
 
 async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_first(
@@ -368,13 +368,13 @@ async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_f
     worker.handing._here.forget_exactly = pause.before(worker.handing._here.forget_exactly)  # type: ignore[method-assign]
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
-    await operator.driver.retry([claim.fence.job_id])
+    await operator.driver.failed.retry([claim.fence.job_id])
     again = await claim_one(operator.driver)
     operator.handing.arrived = lambda: None  # type: ignore[method-assign]
-    await operator.driver.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
+    await operator.driver.jobs.settle([Settlement.failed(again.fence, Failure("Later", "", ""))])
     pause.continue_from()
     await slow
-    assert [job.failure.type for job in await operator.driver.list_failed()] == ["Later"]
+    assert [job.failure.type for job in await operator.driver.failed.page()] == ["Later"]
 
 
 async def test_of_several_only_those_that_were_retried_meanwhile_are_left_out(
@@ -386,10 +386,10 @@ async def test_of_several_only_those_that_were_retried_meanwhile_are_left_out(
     slow = asyncio.create_task(worker.handing.hand_over())
     await pause.reached.wait()
     retried = [claim.fence.job_id for claim in claims[:4]]
-    assert await operator.driver.retry(retried) == retried
+    assert await operator.driver.failed.retry(retried) == retried
     pause.continue_from()
     await slow
-    assert {job.id for job in await database.list_failed()} == {claim.fence.job_id for claim in claims[4:]}
+    assert {job.id for job in await database.failed.page()} == {claim.fence.job_id for claim in claims[4:]}
 
 
 async def test_a_retry_waits_for_the_hand_over_that_is_writing_the_row(
@@ -401,13 +401,13 @@ async def test_a_retry_waits_for_the_hand_over_that_is_writing_the_row(
     with arrivals(operator.keeper) as waiting:  # type: ignore[arg-type]
         slow = asyncio.create_task(worker.handing.hand_over())
         await pause.reached.wait()
-        retrying = asyncio.create_task(operator.driver.retry([claim.fence.job_id]))
+        retrying = asyncio.create_task(operator.driver.failed.retry([claim.fence.job_id]))
         await waiting.wait_for(1)
         pause.continue_from()
         assert await retrying == [claim.fence.job_id]
     await slow
-    assert await database.list_failed() == []
-    assert len(await operator.driver.list_jobs()) == 1
+    assert await database.failed.page() == []
+    assert len(await operator.driver.jobs.list_jobs()) == 1
 
 
 async def test_many_processes_hand_over_everything_once(
@@ -415,7 +415,7 @@ async def test_many_processes_hand_over_everything_once(
 ) -> None:
     await worker.fail(*envelopes(400))
     await asyncio.gather(*(make().handing.hand_over() for _ in range(4)))
-    assert len(await database.list_failed(limit=500)) == 400
+    assert len(await database.failed.page(limit=500)) == 400
     assert admin.zcard(FAILED_KEY) == 0
 
 
@@ -428,17 +428,17 @@ async def test_each_connection_sees_its_own_failed_jobs(
     shop = DatabaseDriver(migrated_url, keeps_failed_of=["redis"])
     await fail(worker.driver, *envelopes(2))
     [theirs] = await fail(shop, envelope())
-    assert len(await worker.driver.list_failed()) == 2
-    assert [job.id for job in await shop.list_failed()] == [theirs.fence.job_id]
-    assert [counts.failed for counts in await shop.counts()] == [1]
-    [mine, _] = await worker.driver.list_failed()
-    assert await shop.get_failed(mine.id) is None
-    assert await shop.find_failed(mine.id.hex[-12:]) == []
-    assert await shop.retry([mine.id]) == await shop.forget([mine.id]) == []
-    assert await worker.driver.forget([theirs.fence.job_id]) == []
-    assert (await shop.retry_all(), await shop.flush(), len(await database.list_failed())) == (1, 0, 2)
-    assert await worker.driver.retry_all() == 2
-    assert {job.id for job in await shop.list_jobs()} == {theirs.fence.job_id}
+    assert len(await worker.driver.failed.page()) == 2
+    assert [job.id for job in await shop.failed.page()] == [theirs.fence.job_id]
+    assert [counts.failed for counts in await shop.queues.counts()] == [1]
+    [mine, _] = await worker.driver.failed.page()
+    assert await shop.failed.get(mine.id) is None
+    assert await shop.failed.find(mine.id.hex[-12:]) == []
+    assert await shop.failed.retry([mine.id]) == await shop.failed.forget([mine.id]) == []
+    assert await worker.driver.failed.forget([theirs.fence.job_id]) == []
+    assert (await shop.failed.retry_all(), await shop.failed.flush(), len(await database.failed.page())) == (1, 0, 2)
+    assert await worker.driver.failed.retry_all() == 2
+    assert {job.id for job in await shop.jobs.list_jobs()} == {theirs.fence.job_id}
     await shop.close()
 
 
@@ -448,15 +448,15 @@ async def test_a_redis_whose_clock_is_ahead_fails_nothing_in_the_future(
     """Otherwise `retry --all` and `prune` would not see it yet."""
     [claim] = await worker.fail(envelope())
     admin.zincrby(FAILED_KEY, 3_600e6, claim.fence.job_id.bytes)
-    [row] = await operator.driver.list_failed()
+    [row] = await operator.driver.failed.page()
     assert row.failed_at <= await database.now()
-    assert await operator.driver.retry_all() == 1
+    assert await operator.driver.failed.retry_all() == 1
 
 
 async def test_jobs_of_a_megabyte_are_handed_over(worker: Process, database: DatabaseDriver) -> None:
     payload = f'{{"text": "{"🐘" * 250_000}"}}'
     await fail(worker.driver, *(envelope(payload=payload) for _ in range(12)))
-    rows: list[FailedJob] = await worker.driver.list_failed()
+    rows: list[FailedJob] = await worker.driver.failed.page()
     assert [row.payload == payload for row in rows] == [True] * 12
 
 
@@ -466,5 +466,5 @@ async def test_older_failures_are_flushed_by_the_databases_clock(
     older, younger = await worker.fail(envelope(1), envelope(2))
     admin.zincrby(FAILED_KEY, -3_605e6, older.fence.job_id.bytes)
     admin.zincrby(FAILED_KEY, -3_595e6, younger.fence.job_id.bytes)
-    assert await operator.driver.flush(older_than=3_600) == 1
-    assert [job.id for job in await operator.driver.list_failed()] == [younger.fence.job_id]
+    assert await operator.driver.failed.flush(older_than=3_600) == 1
+    assert [job.id for job in await operator.driver.failed.page()] == [younger.fence.job_id]

@@ -26,8 +26,8 @@ async def driver(redis_url: str) -> AsyncIterator[RedisDriver]:
 
 
 async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    await driver.insert(envelopes(3))
-    await driver.claim(["default"], 1, 30)
+    await driver.jobs.insert(envelopes(3))
+    await driver.jobs.claim(["default"], 1, 30)
     said = []
     say = RawConnection.say
 
@@ -36,40 +36,40 @@ async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.M
         say(wire, data)
 
     monkeypatch.setattr(RawConnection, "say", counted)
-    assert len(await driver.claim(["default"], 5, 30)) == 2
+    assert len(await driver.jobs.claim(["default"], 5, 30)) == 2
     assert [data.count(b"EVALSHA") for data in said] == [1]
 
 
 async def test_answers_have_the_form_that_is_read_here_whatever_the_url_says(redis_url: str) -> None:
     driver = RedisDriver(f"{redis_url}?protocol=3&socket_timeout=9")
-    await driver.insert(envelopes(3))
-    assert len(await driver.claim(["default"], 5, 30)) == 3
+    await driver.jobs.insert(envelopes(3))
+    assert len(await driver.jobs.claim(["default"], 5, 30)) == 3
     [line] = driver.store._idle
     assert (line._connection.protocol, line._seconds) == (2, 9)
     await driver.close()
 
 
 async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(driver: RedisDriver, redis_url: str) -> None:
-    await driver.insert(envelopes(1))
+    await driver.jobs.insert(envelopes(1))
     [line] = driver.store._idle
     with Client.from_url(redis_url) as operator:
         operator.client_kill_filter(_type="normal", skipme=True)
     async with asyncio.timeout(10):
         while not line.closed:
             await asyncio.sleep(0.01)
-    assert len(await driver.claim(["default"], 1, 30)) == 1
+    assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
     assert line not in driver.store._idle
 
 
 async def test_a_dispatch_that_is_cancelled_leaves_no_answer_behind(driver: RedisDriver) -> None:
-    await driver.insert(envelopes(1))
-    cancelled = asyncio.create_task(driver.insert(envelopes(1)))
+    await driver.jobs.insert(envelopes(1))
+    cancelled = asyncio.create_task(driver.jobs.insert(envelopes(1)))
     while driver.store._idle:
         await asyncio.sleep(0)
     cancelled.cancel()
     await asyncio.wait([cancelled])
     assert cancelled.cancelled()
-    assert len(await driver.claim(["default"], 5, 30)) in {1, 2}
+    assert len(await driver.jobs.claim(["default"], 5, 30)) in {1, 2}
 
 
 async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(redis_url: str) -> None:

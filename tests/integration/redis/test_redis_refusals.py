@@ -41,7 +41,7 @@ async def driver(local_redis: LocalServer) -> AsyncIterator[RedisDriver]:
 async def refusal_of(url: str, kind: type[OutboxError]) -> str:
     driver = RedisDriver(url)
     with pytest.raises(kind) as refused:
-        await driver.insert([envelope()])
+        await driver.jobs.insert([envelope()])
     await driver.close()
     return str(refused.value)
 
@@ -56,22 +56,22 @@ def fill(admin: Client) -> None:
 async def test_the_dispatcher_is_told_that_the_memory_is_used_up_and_nothing_is_stored(
     driver: RedisDriver, admin: Client
 ) -> None:
-    await driver.insert(envelopes(10))
+    await driver.jobs.insert(envelopes(10))
     fill(admin)
     with pytest.raises(BackendUnavailable, match="has used up its maxmemory, so nothing was stored: let workers drain"):
-        await driver.insert([*envelopes(10, queue="a"), *envelopes(10, queue="b")])
-    assert [counts.queue for counts in await driver.counts()] == ["default"]
+        await driver.jobs.insert([*envelopes(10, queue="a"), *envelopes(10, queue="b")])
+    assert [counts.queue for counts in await driver.queues.counts()] == ["default"]
     admin.config_set("maxmemory", 0)
-    await driver.insert(envelopes(1))
+    await driver.jobs.insert(envelopes(1))
 
 
 async def test_a_full_server_is_drained_by_its_workers(driver: RedisDriver, admin: Client) -> None:
-    await driver.insert(envelopes(10))
+    await driver.jobs.insert(envelopes(10))
     fill(admin)
-    claims = await driver.claim(["default"], 5, 30)
+    claims = await driver.jobs.claim(["default"], 5, 30)
     assert len(claims) == 5
     fences = [claim.fence for claim in claims]
-    assert (await driver.extend(fences, 30)).kept == set(fences)
+    assert (await driver.jobs.extend(fences, 30)).kept == set(fences)
     ends = [
         Settlement.completed(fences[0], (envelope(queue="next"),)),
         Settlement.failed(fences[1], FAILURE),
@@ -79,9 +79,9 @@ async def test_a_full_server_is_drained_by_its_workers(driver: RedisDriver, admi
         Settlement.snoozed(fences[3], 0),
         Settlement.cancelled(fences[4]),
     ]
-    assert len((await driver.settle(ends)).accepted) == 5
-    assert await driver.cancel([job.id for job in await driver.list_jobs()]) != []
-    assert await driver.flush() == 1
+    assert len((await driver.jobs.settle(ends)).accepted) == 5
+    assert await driver.jobs.cancel([job.id for job in await driver.jobs.list_jobs()]) != []
+    assert await driver.failed.flush() == 1
 
 
 # --- who is asking
@@ -99,7 +99,7 @@ async def test_a_wrong_password_is_a_wrong_configuration(local_redis: LocalServe
         await stranger.check()
     await stranger.close()
     driver = RedisDriver(f"redis://:right@{where}")
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     await driver.check()
     assert "right" not in driver.description
     await driver.close()
@@ -119,9 +119,9 @@ async def test_the_rights_of_the_documentation_are_enough(local_redis: LocalServ
     await driver.health_issues()
     await every_verb(driver)
     await driver.now()
-    assert await driver.pause("default")
-    assert await driver.resume("default")
-    assert await driver.find("00000000") == await driver.find_failed("00000000") == []
+    assert await driver.queues.pause("default")
+    assert await driver.queues.resume("default")
+    assert await driver.jobs.find("00000000") == await driver.failed.find("00000000") == []
     with pytest.raises(RequestRefused, match="refuses this user"):
         await driver.store.do(command("FLUSHALL"))
     with pytest.raises(RequestRefused, match="refuses this user"):
@@ -141,7 +141,7 @@ async def test_a_replica_is_unavailable_after_bounded_retries(driver: RedisDrive
     admin.config_set("replica-serve-stale-data", "yes")
     begun = time.monotonic()
     with pytest.raises(BackendUnavailable):
-        await driver.insert([envelope()])
+        await driver.jobs.insert([envelope()])
     assert time.monotonic() - begun < 5
     [concern] = [one for one in await driver.health_issues() if one.serious]
     assert "is a replica" in concern.message
@@ -163,7 +163,7 @@ async def test_a_server_that_cannot_evict_jobs_is_taken(driver: RedisDriver, adm
     admin.config_set("maxmemory-policy", policy)
     admin.config_set("maxmemory", 100_000_000)
     await driver.check()
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     with Client.from_url(str(driver.store.address)) as client:
         assert {client.ttl(key) for key in client.scan_iter()} == {-1}
 
@@ -327,17 +327,17 @@ async def test_a_user_who_is_refused_after_a_good_start_is_an_outage(redis_url: 
         url = redis_url.replace("redis://", "redis://shop:secret@")
         driver, fresh = RedisDriver(url), RedisDriver(url)
         try:
-            await driver.insert([envelope()])
-            [claim] = await driver.claim(["default"], 1, 30)
+            await driver.jobs.insert([envelope()])
+            [claim] = await driver.jobs.claim(["default"], 1, 30)
             operator.execute_command("ACL", "SETUSER", "shop", *change)
             operator.execute_command("CLIENT", "KILL", "USER", "shop")
             for _ in range(2):
                 with pytest.raises(RequestRefused):
-                    await driver.settle([Settlement.completed(claim.fence)])
+                    await driver.jobs.settle([Settlement.completed(claim.fence)])
             with pytest.raises(ConfigurationError):
-                await fresh.insert([envelope()])
+                await fresh.jobs.insert([envelope()])
             operator.execute_command("ACL", "SETUSER", "shop", "reset", "on", ">secret", "~*", "&*", "+@all")
-            assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+            assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
         finally:
             operator.execute_command("ACL", "DELUSER", "shop")
         await driver.close()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis as Client
 
-from outbox.drivers.base import JobState, WorkerStatus
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import JobState, WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -31,21 +31,21 @@ async def killed_and_restarted(server: LocalServer) -> None:
 
 
 async def test_jobs_in_every_state_are_there_after_a_kill(driver: RedisDriver, local_redis: LocalServer) -> None:
-    await driver.insert([*envelopes(100), envelope(queue="later", delay=3600)])
-    claims = await driver.claim(["default"], 10, 3600)
+    await driver.jobs.insert([*envelopes(100), envelope(queue="later", delay=3600)])
+    claims = await driver.jobs.claim(["default"], 10, 3600)
     ends = [
         Settlement.completed(claims[0].fence),
         Settlement.failed(claims[1].fence, FAILURE),
         Settlement.retried(claims[2].fence, 3600, FAILURE),
     ]
-    await driver.settle(ends)
-    before = {job.id: job for job in await driver.list_jobs(limit=200)}
-    failed = await driver.list_failed()
+    await driver.jobs.settle(ends)
+    before = {job.id: job for job in await driver.jobs.list_jobs(limit=200)}
+    failed = await driver.failed.page()
     await killed_and_restarted(local_redis)
-    after = {job.id: job for job in await driver.list_jobs(limit=200)}
+    after = {job.id: job for job in await driver.jobs.list_jobs(limit=200)}
     assert after == before
     assert len(after) == 99
-    assert await driver.list_failed() == failed
+    assert await driver.failed.page() == failed
     states = [job.state for job in after.values()]
     assert [states.count(state) for state in (JobState.RESERVED, JobState.DELAYED, JobState.RETRYING)] == [7, 1, 1]
 
@@ -64,12 +64,12 @@ async def test_without_the_append_only_file_a_killed_process_loses_what_the_conc
 
 async def left_after_a_kill(server: LocalServer) -> int:
     driver = RedisDriver(server.url)
-    await driver.insert(envelopes(250))
+    await driver.jobs.insert(envelopes(250))
     for job in envelopes(250):
-        await driver.insert([job])
+        await driver.jobs.insert([job])
     await killed_and_restarted(server)
-    left = len(await driver.list_jobs(limit=1_000))
-    await driver.insert([envelope()])
+    left = len(await driver.jobs.list_jobs(limit=1_000))
+    await driver.jobs.insert([envelope()])
     await claim_one(driver)
     await driver.close()
     return left
@@ -78,12 +78,12 @@ async def left_after_a_kill(server: LocalServer) -> int:
 async def test_a_claim_from_before_the_kill_is_still_held_and_settled(
     driver: RedisDriver, local_redis: LocalServer
 ) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     claim = await claim_one(driver)
     await killed_and_restarted(local_redis)
-    assert await driver.claim(["default"], 1, 30) == []
-    assert (await driver.extend([claim.fence], 30)).kept == {claim.fence}
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert await driver.jobs.claim(["default"], 1, 30) == []
+    assert (await driver.jobs.extend([claim.fence], 30)).kept == {claim.fence}
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 async def test_every_script_is_sent_again_to_a_server_that_does_not_know_it(
@@ -99,53 +99,53 @@ async def test_every_script_is_sent_again_to_a_server_that_does_not_know_it(
 
 async def every_verb(driver: RedisDriver) -> None:
     worker = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
-    await driver.insert([*envelopes(6), envelope(queue="other")])
-    claims = await driver.claim(["default", "other", "third"], 7, 30)
+    await driver.jobs.insert([*envelopes(6), envelope(queue="other")])
+    claims = await driver.jobs.claim(["default", "other", "third"], 7, 30)
     assert [claim.queue for claim in claims] == ["default"] * 6 + ["other"]
     fences = [claim.fence for claim in claims]
-    assert (await driver.extend(fences, 30)).kept == set(fences)
+    assert (await driver.jobs.extend(fences, 30)).kept == set(fences)
     ends = [Settlement.failed(fence, FAILURE) for fence in fences]
-    assert len((await driver.settle(ends)).accepted) == 7
-    assert (await driver.next_due(["default", "other"])).due is None
-    assert len(await driver.list_failed()) == 7
-    assert await driver.retry([fences[0].job_id]) == [fences[0].job_id]
-    assert await driver.get(fences[0].job_id) is not None
-    assert await driver.forget([fences[1].job_id]) == [fences[1].job_id]
-    assert [counts.failed for counts in await driver.counts()] == [4, 1]
-    assert await driver.cancel([fences[0].job_id]) == [fences[0].job_id]
-    assert await driver.retry_all() == 5
-    assert await driver.clear("default") == 4
-    assert await driver.clear("other") == 1
-    await driver.heartbeat(worker)
-    assert [replace(one, started_at=None, seen=0.0) for one in await driver.workers()] == [worker]
-    await driver.deregister(worker.id)
-    assert await driver.forget_workers(1) == 0
+    assert len((await driver.jobs.settle(ends)).accepted) == 7
+    assert (await driver.jobs.next_due(["default", "other"])).due is None
+    assert len(await driver.failed.page()) == 7
+    assert await driver.failed.retry([fences[0].job_id]) == [fences[0].job_id]
+    assert await driver.jobs.get(fences[0].job_id) is not None
+    assert await driver.failed.forget([fences[1].job_id]) == [fences[1].job_id]
+    assert [counts.failed for counts in await driver.queues.counts()] == [4, 1]
+    assert await driver.jobs.cancel([fences[0].job_id]) == [fences[0].job_id]
+    assert await driver.failed.retry_all() == 5
+    assert await driver.queues.clear("default") == 4
+    assert await driver.queues.clear("other") == 1
+    await driver.workers.heartbeat(worker)
+    assert [replace(one, started_at=None, seen=0.0) for one in await driver.workers.all()] == [worker]
+    await driver.workers.deregister(worker.id)
+    assert await driver.workers.forget(1) == 0
 
 
 async def test_while_it_is_down_every_call_says_so_and_then_goes_on(
     driver: RedisDriver, local_redis: LocalServer
 ) -> None:
-    await driver.insert([envelope()])
+    await driver.jobs.insert([envelope()])
     claim = await claim_one(driver)
     local_redis.kill()
     calls = [
-        lambda: driver.insert([envelope()]),
-        lambda: driver.claim(["default"], 1, 30),
-        lambda: driver.extend([claim.fence], 30),
-        lambda: driver.settle([Settlement.completed(claim.fence)]),
-        lambda: driver.next_due(["default", "other"]),
-        driver.counts,
+        lambda: driver.jobs.insert([envelope()]),
+        lambda: driver.jobs.claim(["default"], 1, 30),
+        lambda: driver.jobs.extend([claim.fence], 30),
+        lambda: driver.jobs.settle([Settlement.completed(claim.fence)]),
+        lambda: driver.jobs.next_due(["default", "other"]),
+        driver.queues.counts,
         driver.check,
     ]
     for call in calls:
         with pytest.raises(BackendUnavailable, match=rf"redis://127.0.0.1:{local_redis.port}/0 does not answer"):
             await call()
     await asyncio.to_thread(local_redis.restart)
-    assert len((await driver.settle([Settlement.completed(claim.fence)])).accepted) == 1
+    assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
 async def test_many_connections_that_the_kill_cut_are_replaced(driver: RedisDriver, local_redis: LocalServer) -> None:
-    await asyncio.gather(*(driver.insert([job]) for job in envelopes(50)))
+    await asyncio.gather(*(driver.jobs.insert([job]) for job in envelopes(50)))
     await killed_and_restarted(local_redis)
-    await asyncio.gather(*(driver.insert([job]) for job in envelopes(50)))
-    assert len(await driver.list_jobs(limit=200)) == 100
+    await asyncio.gather(*(driver.jobs.insert([job]) for job in envelopes(50)))
+    assert len(await driver.jobs.list_jobs(limit=200)) == 100

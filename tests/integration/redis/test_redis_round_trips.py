@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.proxy import between
-from outbox.drivers.base import Claim
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import Claim
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelope
 
@@ -37,36 +37,36 @@ def names(count: int) -> list[str]:
 
 async def claimed(driver: RedisDriver, count: int) -> list[Claim]:
     """A job in each of so many queues, each claimed with a token of its own."""
-    await driver.insert([envelope(queue=queue) for queue in names(count)])
-    return [claim for queue in names(count) for claim in await driver.claim([queue], 1, 30)]
+    await driver.jobs.insert([envelope(queue=queue) for queue in names(count)])
+    return [claim for queue in names(count) for claim in await driver.jobs.claim([queue], 1, 30)]
 
 
 async def claim(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
-    await driver.insert([envelope(queue=queue) for queue in names(count)])
+    await driver.jobs.insert([envelope(queue=queue) for queue in names(count)])
 
     async def call() -> None:
-        claims = await driver.claim(names(count), 100, 30)
+        claims = await driver.jobs.claim(names(count), 100, 30)
         assert [claim.queue for claim in claims] == names(count)
 
     return call
 
 
 async def next_due(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
-    return lambda: driver.next_due(names(count))
+    return lambda: driver.jobs.next_due(names(count))
 
 
 async def extend(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     fences = [claim.fence for claim in await claimed(driver, count)]
 
     async def call() -> None:
-        assert (await driver.extend(fences, 30)).kept == set(fences)
+        assert (await driver.jobs.extend(fences, 30)).kept == set(fences)
 
     return call
 
 
 async def extend_of_another_process(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     call = await extend(driver, count)
-    driver._locator._claimed.clear()
+    driver.jobs.locator._claimed.clear()
     return call
 
 
@@ -74,19 +74,19 @@ async def settle(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]
     ends = [Settlement.failed(claim.fence, FAILURE) for claim in await claimed(driver, count)]
 
     async def call() -> None:
-        assert len((await driver.settle(ends)).accepted) == count
+        assert len((await driver.jobs.settle(ends)).accepted) == count
 
     return call
 
 
 async def counts(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     await claimed(driver, count)
-    return driver.counts
+    return driver.queues.counts
 
 
 async def find(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
-    await driver.insert([envelope(queue=queue) for queue in names(count)])
-    return lambda: driver.find("ffffffff")
+    await driver.jobs.insert([envelope(queue=queue) for queue in names(count)])
+    return lambda: driver.jobs.find("ffffffff")
 
 
 async def failed(driver: RedisDriver, count: int) -> None:
@@ -95,17 +95,17 @@ async def failed(driver: RedisDriver, count: int) -> None:
 
 async def list_failed(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     await failed(driver, count)
-    return driver.list_failed
+    return driver.failed.page
 
 
 async def retry_all(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     await failed(driver, count)
-    return driver.retry_all
+    return driver.failed.retry_all
 
 
 async def flush(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     await failed(driver, count)
-    return driver.flush
+    return driver.failed.flush
 
 
 async def after_a_restart(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
@@ -156,8 +156,8 @@ async def test_ids_are_looked_for_in_a_hundred_sets_at_a_time(driver: RedisDrive
 
 
 async def test_jobs_of_many_queues_are_listed_in_few_round_trips(driver: RedisDriver, proxy: Any) -> None:
-    await driver.insert([envelope(queue=queue) for queue in names(MANY)])
-    await driver.list_jobs()
+    await driver.jobs.insert([envelope(queue=queue) for queue in names(MANY)])
+    await driver.jobs.list_jobs()
     proxy.round_trips = 0
-    assert [job.queue for job in await driver.list_jobs()] == names(MANY)
+    assert [job.queue for job in await driver.jobs.list_jobs()] == names(MANY)
     assert proxy.round_trips <= 5

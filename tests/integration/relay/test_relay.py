@@ -18,10 +18,10 @@ import outbox
 import outbox.sync
 from outbox import clock, dispatch, dispatch_many
 from outbox.client_state import default_client
-from outbox.drivers.base import Claim
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import Claim
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, SessionUnusable
 from outbox.relay import relay as relay_module
@@ -66,8 +66,8 @@ async def committed(url: str, *numbers: int, **options: object) -> list[outbox.J
 
 
 async def drained(redis: RedisDriver, queue: str = "mail") -> list[int]:
-    claims = await redis.claim([queue], 1_000, 30)
-    await redis.settle([Settlement.completed(claim.fence) for claim in claims])
+    claims = await redis.jobs.claim([queue], 1_000, 30)
+    await redis.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     return [json.loads(claim.payload)["order_id"] for claim in claims]
 
 
@@ -75,8 +75,8 @@ async def test_a_committed_job_reaches_redis_with_everything_it_had(
     migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay
 ) -> None:
     [job_id] = await committed(migrated_url, 7, priority=2, max_tries=9)
-    assert await redis.claim(["mail"], 10, 30) == []
-    assert await database.claim(["mail", "default"], 10, 30) == [], "a worker of the database would run it"
+    assert await redis.jobs.claim(["mail"], 10, 30) == []
+    assert await database.jobs.claim(["mail", "default"], 10, 30) == [], "a worker of the database would run it"
     assert await relay.move() == 1
     claim = await claim_one(redis, "mail")
     assert (claim.fence.job_id, claim.priority, claim.attempt) == (job_id, 2, 1)
@@ -121,7 +121,7 @@ def let_go(url: str) -> None:
 
 
 async def due_in(driver: DatabaseDriver | RedisDriver, queue: str) -> float:
-    due = (await driver.next_due([queue])).due
+    due = (await driver.jobs.next_due([queue])).due
     assert due is not None
     return due
 
@@ -133,7 +133,7 @@ async def test_a_delay_is_waited_for_in_redis_so_that_nobody_need_look_when_it_e
     assert await relay.move() == 1
     assert 590 < await due_in(redis, "mail") <= 600
     assert 600 < await due_in(database, WAITING) <= 610, "there is nothing to see before the delay has ended"
-    [job] = await redis.list_jobs()
+    [job] = await redis.jobs.list_jobs()
     assert (job.state, job.headers) == ("delayed", "{}")
 
 
@@ -178,11 +178,11 @@ async def test_a_row_stays_until_its_job_has_ended_and_a_repeated_move_makes_no_
     await committed(migrated_url, 1, 2)
     for _ in range(3):
         assert await relay.move() == 2
-    assert len(await database.list_jobs(WAITING)) == 2
+    assert len(await database.jobs.list_jobs(WAITING)) == 2
     assert await drained(redis) == [1, 2]
     assert await drained(redis) == []
     assert await relay.move() == 2
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
     assert await drained(redis) == [], "a job that had ended was stored again"
 
 
@@ -194,10 +194,10 @@ async def test_jobs_that_end_otherwise_have_ended(
     await committed(migrated_url, 1)
     await relay.move()
     claim = await claim_one(redis, "mail")
-    await redis.settle([end(claim.fence)])  # type: ignore[operator]
+    await redis.jobs.settle([end(claim.fence)])  # type: ignore[operator]
     await relay.move()
-    assert await database.list_jobs() == []
-    assert await redis.claim(["mail"], 10, 30) == []
+    assert await database.jobs.list_jobs() == []
+    assert await redis.jobs.claim(["mail"], 10, 30) == []
 
 
 @pytest.mark.parametrize("end", [Settlement.completed, lambda fence: Settlement.failed(fence, FAILURE)])
@@ -207,14 +207,14 @@ async def test_the_row_of_a_job_that_ended_is_removed_without_a_look_at_it(
     [first, second] = await committed(migrated_url, 1, 2)
     assert await relay.move() == 2
     assert await relay.remove_ended() == 0
-    [one, other] = await redis.claim(["mail"], 2, 30)
-    await redis.settle([end(one.fence), Settlement.released(other.fence, 0)])  # type: ignore[operator]
+    [one, other] = await redis.jobs.claim(["mail"], 2, 30)
+    await redis.jobs.settle([end(one.fence), Settlement.released(other.fence, 0)])  # type: ignore[operator]
     assert await relay.remove_ended() == 1
-    assert [row.id for row in await database.list_jobs()] == [second], first
+    assert [row.id for row in await database.jobs.list_jobs()] == [second], first
     claim = await claim_one(redis, "mail")
-    await redis.settle([end(claim.fence)])  # type: ignore[operator]
+    await redis.jobs.settle([end(claim.fence)])  # type: ignore[operator]
     assert await relay.remove_ended() == 1
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 async def test_the_row_of_an_end_that_was_lost_on_the_way_is_found_by_a_later_look(
@@ -223,10 +223,10 @@ async def test_the_row_of_an_end_that_was_lost_on_the_way_is_found_by_a_later_lo
     await committed(migrated_url, 1)
     await relay.move()
     assert await drained(redis) == [1]
-    assert len(await redis.take_ended()) == 1
+    assert len(await redis.relay_target.take_ended()) == 1
     assert await relay.remove_ended() == 0
     assert await relay.move() == 1
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 @pytest.mark.usefixtures("looking_at_once")
@@ -249,15 +249,15 @@ async def test_a_row_that_was_removed_at_once_and_is_sent_late_makes_no_second_j
     just_before(redis, the_job_ends, monkeypatch)
     assert await late.move() == 1
     assert await drained(redis) == []
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 async def test_ends_of_plain_jobs_are_not_noted(redis: RedisDriver, redis_url: str) -> None:
-    await redis.insert([envelope(1), envelope(2)])
-    claims = await redis.claim(["default"], 2, 30)
+    await redis.jobs.insert([envelope(1), envelope(2)])
+    claims = await redis.jobs.claim(["default"], 2, 30)
     async with Redis.from_url(redis_url) as admin:
         await admin.config_resetstat()
-        await redis.settle([Settlement.completed(claim.fence) for claim in claims])
+        await redis.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
         used = await admin.info("commandstats")
         assert {
             name: used[name]["calls"] for name in used if name not in {"cmdstat_config|resetstat", "cmdstat_info"}
@@ -268,7 +268,7 @@ async def test_ends_of_plain_jobs_are_not_noted(redis: RedisDriver, redis_url: s
             "cmdstat_zrem": 1,
             "cmdstat_hdel": 2,
         }
-    assert await redis.take_ended() == {}
+    assert await redis.relay_target.take_ended() == {}
 
 
 @pytest.mark.usefixtures("looking_at_once")
@@ -276,21 +276,21 @@ async def test_a_relay_that_dies_after_storing_and_before_writing_it_down_is_har
     migrated_url: str, database: DatabaseDriver, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await committed(migrated_url, 1)
-    settle = database.settle
+    settle = database.jobs.settle
 
     async def die(*_: object) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(database, "settle", die)
+    monkeypatch.setattr(database.jobs, "settle", die)
     with pytest.raises(RuntimeError, match="killed"):
         await relay.move()
     assert await drained(redis) == [1], "it was stored"
     let_go(migrated_url)
-    monkeypatch.setattr(database, "settle", settle)
+    monkeypatch.setattr(database.jobs, "settle", settle)
     await relay.move()
     await relay.move()
     assert await drained(redis) == [], "it was stored twice"
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 @pytest.fixture
@@ -303,14 +303,14 @@ async def late(migrated_url: str, redis: RedisDriver) -> AsyncIterator[Relay]:
 
 def just_before(redis: RedisDriver, meanwhile: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     """The next jobs that a relay sends reach Redis when ``meanwhile`` has happened."""
-    insert_once = redis.insert_once
+    insert_once = redis.relay_target.insert_once
 
     async def accept_late(envelopes: Sequence[Envelope]) -> frozenset[outbox.JobId]:
-        monkeypatch.setattr(redis, "insert_once", insert_once)
+        monkeypatch.setattr(redis.relay_target, "insert_once", insert_once)
         await meanwhile()
         return await insert_once(envelopes)
 
-    monkeypatch.setattr(redis, "insert_once", accept_late)
+    monkeypatch.setattr(redis.relay_target, "insert_once", accept_late)
 
 
 @pytest.mark.usefixtures("looking_at_once")
@@ -333,10 +333,10 @@ async def test_what_redis_had_is_known_for_as_long_as_its_row_is_there(
 
     just_before(redis, another_looks_and_the_job_ends, monkeypatch)
     await late.move()
-    assert len(await database.list_jobs(WAITING)) == 1, "it was for the other one to remove"
+    assert len(await database.jobs.list_jobs(WAITING)) == 1, "it was for the other one to remove"
     await relay.move()
     assert await drained(redis) == [], "it was stored again"
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def frozen(
         assert await relay.move() == 1
         assert await drained(redis) == [1]
         assert await relay.move() == 1
-        assert await database.list_jobs() == []
+        assert await database.jobs.list_jobs() == []
 
     return meanwhile
 
@@ -365,7 +365,7 @@ async def test_a_relay_that_was_frozen_sends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await committed(migrated_url, 1)
-    claim = late.source.claim
+    claim = late.source.jobs.claim
 
     async def claim_and_freeze(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         claims = await claim(queues, limit, lease)
@@ -374,7 +374,7 @@ async def test_a_relay_that_was_frozen_sends_nothing(
             await client.flushdb()
         return [each._replace(deadline=clock.now()) for each in claims]
 
-    monkeypatch.setattr(late.source, "claim", claim_and_freeze)
+    monkeypatch.setattr(late.source.jobs, "claim", claim_and_freeze)
     assert await late.move() == 1
     assert await drained(redis) == [], "not even a Redis that knows nothing may be given what may have ended"
 
@@ -428,7 +428,7 @@ async def test_what_takes_longer_than_its_hold_is_moved_in_smaller_batches(
     migrated_url: str, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await committed(migrated_url, *range(8))
-    claim = relay.source.claim
+    claim = relay.source.jobs.claim
 
     async def claim_slowly(queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         claims = await claim(queues, limit, lease)
@@ -437,7 +437,7 @@ async def test_what_takes_longer_than_its_hold_is_moved_in_smaller_batches(
         let_go(migrated_url)
         return [each._replace(deadline=clock.now()) for each in claims]
 
-    monkeypatch.setattr(relay.source, "claim", claim_slowly)
+    monkeypatch.setattr(relay.source.jobs, "claim", claim_slowly)
     assert [await relay.move() for _ in range(4)] == [8, 4, 2, 4]
     assert await drained(redis) == [0, 1]
 
@@ -448,14 +448,14 @@ async def test_a_redis_that_was_flushed_is_given_its_jobs_again(
 ) -> None:
     await committed(migrated_url, 1, 2)
     await relay.move()
-    assert len(await redis.claim(["mail"], 1, 30)) == 1
+    assert len(await redis.jobs.claim(["mail"], 1, 30)) == 1
     async with Redis.from_url(redis_url) as client:
         await client.flushdb()
     assert await drained(redis) == []
     await relay.move()
     assert await drained(redis) == [1, 2]
     await relay.move()
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 @pytest.mark.usefixtures("looking_at_once")
@@ -474,31 +474,33 @@ async def test_a_redis_that_is_away_loses_nothing(
 async def test_rows_are_on_their_way_until_redis_has_their_jobs(
     migrated_url: str, database: DatabaseDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not await database.has_unrelayed(WAITING)
+    assert not await database.relay_source.has_unrelayed(WAITING)
     await committed(migrated_url, 1, 2)
-    assert await database.has_unrelayed(WAITING)
+    assert await database.relay_source.has_unrelayed(WAITING)
     nowhere = RedisDriver("redis://127.0.0.1:1/0")
     with pytest.raises(BackendUnavailable):
         await Relay(database, nowhere, "redis").move()
     await nowhere.close()
-    assert await database.has_unrelayed(WAITING), "it was tried in vain"
+    assert await database.relay_source.has_unrelayed(WAITING), "it was tried in vain"
     await age(migrated_url, 1)
-    claims = await database.claim([WAITING], 2, 0)
-    assert await database.has_unrelayed(WAITING), "who claimed it may have died before it was moved"
-    await database.settle([Settlement.snoozed(claim.fence) for claim in claims])
+    claims = await database.jobs.claim([WAITING], 2, 0)
+    assert await database.relay_source.has_unrelayed(WAITING), "who claimed it may have died before it was moved"
+    await database.jobs.settle([Settlement.snoozed(claim.fence) for claim in claims])
     assert await relay.move() == 2
-    assert not await database.has_unrelayed(WAITING)
+    assert not await database.relay_source.has_unrelayed(WAITING)
     await age(migrated_url, 1)
-    assert not await database.has_unrelayed(WAITING), "it is about to be looked at again, and was moved all the same"
+    assert not await database.relay_source.has_unrelayed(WAITING), (
+        "it is about to be looked at again, and was moved all the same"
+    )
 
 
 async def test_a_row_that_says_no_queue_is_kept_as_failed(
     database: DatabaseDriver, redis: RedisDriver, relay: Relay
 ) -> None:
 
-    await database.insert([envelope(1)._replace(queue=WAITING)])
+    await database.jobs.insert([envelope(1)._replace(queue=WAITING)])
     assert await relay.move() == 1
-    [failed] = await database.list_failed()
+    [failed] = await database.failed.page()
     assert "which queue" in failed.failure.message
 
 
@@ -508,7 +510,7 @@ async def test_the_order_of_dispatch_is_kept_over_many_batches(
     await committed(migrated_url, *range(1_200))
     while await relay.move():
         pass
-    claims = await redis.claim(["mail"], 2_000, 30)
+    claims = await redis.jobs.claim(["mail"], 2_000, 30)
     assert [json.loads(claim.payload)["order_id"] for claim in claims] == list(range(1_200))
 
 
@@ -564,7 +566,7 @@ async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
     monkeypatch.setenv("REDIS_URL", redis_url)
     await committed(migrated_url, 1, delay=600)
     async with asyncio.timeout(20):
-        while not (counts := await redis.counts()):
+        while not (counts := await redis.queues.counts()):
             await asyncio.sleep(0.01)
     assert [(each.queue, each.ready, each.delayed) for each in counts] == [("mail", 0, 1)]
     default_client.part(RelayThreads).stop()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from outbox.drivers.base import JobState
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import JobState
 from outbox.relay.thread import FLUSH_SECONDS
 from tests.support.worker_processes import ROOT
 
@@ -138,11 +138,11 @@ def by_name(url: str) -> str:
 
 
 async def arrived(redis: RedisDriver) -> int:
-    return sum(count.ready for count in await redis.counts())
+    return sum(count.ready for count in await redis.queues.counts())
 
 
 async def states(database: DatabaseDriver) -> set[str]:
-    return {job.state for job in await database.list_jobs(WAITING)}
+    return {job.state for job in await database.jobs.list_jobs(WAITING)}
 
 
 @pytest.mark.parametrize("program", [pytest.param(SYNC, id="sync"), pytest.param(ASYNC, id="async")])
@@ -208,7 +208,7 @@ async def test_a_redis_that_is_not_there_delays_no_end(
     [line] = ended.errors.splitlines()
     assert "left to the workers" in line
     assert JobState.RESERVED not in await states(database)
-    assert await database.has_unrelayed(WAITING)
+    assert await database.relay_source.has_unrelayed(WAITING)
 
 
 @on_one_database

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import dispatch
 from outbox.client_state import default_client
-from outbox.drivers.base import NextDue
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import NextDue
 from outbox.envelope import Headers, serialize
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import ConnectionDown, ConnectionUp, Event, Events
@@ -50,7 +50,7 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 async def put_for_redis(database: DatabaseDriver, *jobs: Job, **options: float) -> None:
     """As a process leaves them that ends with the commit."""
     serialized = [serialize(job, JobOptions.checked(**options)) for job in jobs]  # type: ignore[arg-type]
-    await database.insert([to_relay_row(envelope, "redis") for envelope in serialized])
+    await database.jobs.insert([to_relay_row(envelope, "redis") for envelope in serialized])
 
 
 def unusable(redis_url: str, why: str) -> str:
@@ -70,7 +70,7 @@ async def test_a_worker_of_the_database_goes_on_beside_a_redis_that_it_cannot_us
     worker = await workers.started("--sleep", "0.05", "--wake", "poll")
     [down] = await worker.event("connection_down", connection="relay to redis")
     assert "REDIS_URL" in down["error"]
-    await database.insert([serialize(Counted(number=2))])
+    await database.jobs.insert([serialize(Counted(number=2))])
     [run] = await workers.oracle.wait("end")
     assert run.number == 2
     assert await worker.terminate() == 0
@@ -100,7 +100,7 @@ class Watched:
         events.listen(lambda _: self.up.set(), ConnectionUp)
         settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
         self.loop = RelayLoop(settings, "redis", events, interval=0.01)
-        next_due, move = self.loop._source.next_due, self.loop._relay.move
+        next_due, move = self.loop._source.jobs.next_due, self.loop._relay.move
 
         async def counted_look(queues: Sequence[str]) -> NextDue:
             self.looks.release()
@@ -110,7 +110,7 @@ class Watched:
             self.moves.release()
             return await move()
 
-        monkeypatch.setattr(self.loop._source, "next_due", counted_look)
+        monkeypatch.setattr(self.loop._source.jobs, "next_due", counted_look)
         monkeypatch.setattr(self.loop._relay, "move", counted_move)
 
     @property
@@ -141,10 +141,10 @@ async def test_a_redis_that_can_be_used_again_is_given_its_jobs(
         await admin.config_set("requirepass", "secret")
         await relay.loop.start()
         await times(relay.moves, 4)
-        assert (await database.list_jobs())[0].attempts <= 1
+        assert (await database.jobs.list_jobs())[0].attempts <= 1
         await admin.config_set("requirepass", "")
         await relay.up.wait()
-    assert [count.ready for count in await redis.counts()] == [1]
+    assert [count.ready for count in await redis.queues.counts()] == [1]
     await redis.close()
     assert relay.kinds == [ConnectionDown, ConnectionUp]
 
@@ -185,7 +185,7 @@ async def test_nor_is_one_that_would_since_an_outage(
             await relay.move()
         await admin.config_set("maxmemory", 0)
     assert await relay.move() == 1
-    assert [count.ready for count in await redis.counts()] == [2]
+    assert [count.ready for count in await redis.queues.counts()] == [2]
     await redis.close()
 
 
@@ -237,7 +237,7 @@ async def test_a_queue_is_not_empty_while_jobs_are_on_their_way_to_it(
     monkeypatch.setenv("REDIS_URL", redis_url)
     await put_for_redis(database, Counted(number=1))
     # A relay that died in the middle: nobody else can move the job before this ends.
-    assert await database.claim([">redis"], 1, 4)
+    assert await database.jobs.claim([">redis"], 1, 4)
     worker = await workers.start("--connection", "redis", "--stop-when-empty", "--sleep", "0.05")
     assert await worker.exit_code() == 0
     assert [run.number for run in workers.oracle.runs("end")] == [1]
@@ -256,7 +256,7 @@ async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
     worker = await workers.start("--connection", "redis", "--stop-when-empty", "--sleep", "0.05")
     assert await worker.exit_code() == 0
     assert [run.number for run in workers.oracle.runs("end")] == [1]
-    assert "elsewhere" in [Headers.load(row.headers).relayed_to for row in await database.list_jobs(">redis")]
+    assert "elsewhere" in [Headers.load(row.headers).relayed_to for row in await database.jobs.list_jobs(">redis")]
 
 
 async def test_the_row_of_a_relayed_job_leaves_the_database_right_after_its_end(
@@ -272,7 +272,7 @@ async def test_the_row_of_a_relayed_job_leaves_the_database_right_after_its_end(
     await redis.close()
     await workers.oracle.wait("end")
     async with asyncio.timeout(5):
-        while await database.list_jobs():
+        while await database.jobs.list_jobs():
             await asyncio.sleep(0.01)
     assert await worker.terminate() == 0
 

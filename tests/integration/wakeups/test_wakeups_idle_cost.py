@@ -82,8 +82,8 @@ async def test_an_idle_worker_sends_at_most_one_statement_per_second(
 ) -> None:
     """Whatever there is that it may not run yet."""
     driver = DatabaseDriver(migrated_url)
-    await driver.insert([envelope(queue="paused"), envelope(delay=3600)])
-    await driver.pause("paused")
+    await driver.jobs.insert([envelope(queue="paused"), envelope(delay=3600)])
+    await driver.queues.pause("paused")
     async with working(migrated_url, wake=wake, sleep=1.0, queue=("default", "paused")):
         assert await statements.during(WATCHED, idle=1.0) <= 1.0
     await driver.close()

@@ -66,4 +66,4 @@ async def test_what_jobs_do_to_their_process_costs_no_other_job_an_attempt(
     settled = [event for event in worker.of("job_settled") if event["name"].endswith("Innocent")]
     assert {(event["outcome"], event["attempt"]) for event in settled} == {("completed", 1)}
     assert "hunter2" not in str(worker.events)
-    assert {job.name for job in await queue.driver.list_failed()} <= {Alters.name}
+    assert {job.name for job in await queue.driver.failed.page()} <= {Alters.name}

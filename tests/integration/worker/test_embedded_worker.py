@@ -12,8 +12,8 @@ import pytest
 
 import outbox
 from outbox import Job, dispatch
-from outbox.drivers.base import JobState
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import JobState
 from outbox.errors import ConfigurationError
 
 
@@ -95,8 +95,8 @@ async def test_it_runs_jobs_and_leaves_the_process_as_it_was(
     assert not worker.running
     assert done[0] == 1
     assert done[1] != threading.get_ident()
-    assert await driver.list_jobs() == []
-    assert await driver.workers() == [], "its row is still there"
+    assert await driver.jobs.list_jobs() == []
+    assert await driver.workers.all() == [], "its row is still there"
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)]
     assert after == before
     assert logging.getLogger("outbox").handlers == handlers
@@ -108,7 +108,7 @@ async def test_leaving_gives_back_what_does_not_end_in_time(driver: DatabaseDriv
     job_id = await dispatch(Greet(number=1, waits=True))
     async with outbox.Worker(grace=0.1):
         await wait(began)
-    job = await driver.get(job_id)
+    job = await driver.jobs.get(job_id)
     assert job is not None
     assert (job.state, job.attempts, job.last_error) == (JobState.READY, 0, None)
 
@@ -130,7 +130,7 @@ async def test_an_error_in_the_block_and_a_cancellation_stop_it_as_well(driver: 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    [job] = await driver.list_jobs()
+    [job] = await driver.jobs.list_jobs()
     assert (job.state, job.attempts) == (JobState.READY, 0)
 
 
@@ -145,7 +145,7 @@ async def test_a_stop_that_is_cancelled_comes_to_its_end_all_the_same(driver: Da
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert not worker.running
-    [job] = await driver.list_jobs()
+    [job] = await driver.jobs.list_jobs()
     assert (job.state, job.attempts) == (JobState.READY, 0)
 
 

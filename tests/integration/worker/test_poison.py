@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import Job, dispatch_many
-from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import FailedJob
 from outbox.envelope import DEFAULT_PAYLOAD_LIMIT, Envelope, Headers, serialize
 from outbox.ids import JobId, new_job_id
 from outbox.options import JobOptions
@@ -54,7 +54,7 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
 async def put_healthy(driver: DatabaseDriver) -> None:
     """Some in the loop, some in threads."""
     kinds = (Counted, InThread)
-    await driver.insert([serialize(kinds[number % 2](number=number, seconds=0.01)) for number in range(HEALTHY)])
+    await driver.jobs.insert([serialize(kinds[number % 2](number=number, seconds=0.01)) for number in range(HEALTHY)])
 
 
 def assert_healthy(workers: Workers) -> None:
@@ -72,7 +72,7 @@ async def drain(workers: Workers, *flags: str) -> WorkerProcess:
 
 
 async def failed(driver: DatabaseDriver) -> dict[JobId, FailedJob]:
-    return {job.id: job for job in await driver.list_failed(limit=1_000)}
+    return {job.id: job for job in await driver.failed.page(limit=1_000)}
 
 
 async def mend_and_retry(driver: DatabaseDriver, workers: Workers, url: str) -> None:
@@ -85,7 +85,7 @@ async def mend_and_retry(driver: DatabaseDriver, workers: Workers, url: str) -> 
     assert {run.id for run in workers.oracle.runs("fixed")} == {str(job_id) for job_id in ids}
     assert {run.attempt for run in workers.oracle.runs("fixed")} == {1}
     assert await failed(driver) == {}
-    assert await driver.list_jobs() == []
+    assert await driver.jobs.list_jobs() == []
 
 
 # --- rows that nobody can run
@@ -234,7 +234,7 @@ async def test_rows_that_nobody_can_run(
     assert set(left) == refused | again
     assert {run.id for run in workers.oracle.runs("fixed")} == {str(job_id) for job_id in set(rows) - set(left)}
     assert all(same(job.payload, rows[job_id].payload) for job_id, job in left.items())
-    assert await driver.list_jobs() == []
+    assert await driver.jobs.list_jobs() == []
 
 
 async def test_a_row_that_is_not_json_can_be_held_and_put_back(
@@ -245,8 +245,8 @@ async def test_a_row_that_is_not_json_can_be_held_and_put_back(
         row = no_object("[]")
     put_row(migrated_url, backend, row)
     claim = await claim_one(driver)
-    assert (await driver.extend([claim.fence], 30)).kept == {claim.fence}
-    assert len((await driver.settle([Settlement.snoozed(claim.fence)])).accepted) == 1
+    assert (await driver.jobs.extend([claim.fence], 30)).kept == {claim.fence}
+    assert len((await driver.jobs.settle([Settlement.snoozed(claim.fence)])).accepted) == 1
     assert (await claim_one(driver)).payload == row.payload
 
 
@@ -305,7 +305,7 @@ async def test_handlers_and_hooks_that_raise_whatever_there_is(
             hooks.add(put(kind(error=error), ("ValueError", "the first of two")))
     for job, name, says in OTHERS.values():
         put(job, (name, says))
-    await driver.insert(envelopes)
+    await driver.jobs.insert(envelopes)
     await put_healthy(driver)
     worker = await drain(workers, "--max-tries", "2")
 
@@ -385,7 +385,7 @@ on_mariadb = pytest.mark.parametrize("backend", [pytest.param("mariadb", marks=p
 @on_mariadb
 async def test_many_long_failures_at_once_are_several_statements(workers: Workers, driver: DatabaseDriver) -> None:
     count = 160
-    await driver.insert(
+    await driver.jobs.insert(
         [serialize(failing_jobs.Chokes(text="\N{CYRILLIC CAPITAL LETTER ZHE}" * 20_000)) for _ in range(count)]
     )
     await put_healthy(driver)
@@ -399,7 +399,7 @@ async def test_many_long_failures_at_once_are_several_statements(workers: Worker
 async def test_many_large_jobs_at_once_are_several_statements(migrated_url: str, driver: DatabaseDriver) -> None:
     jobs = [failing_jobs.Says(text=TEXTS["at the limit, in four bytes"]) for _ in range(20)]
     await dispatch_in_a_session(migrated_url, jobs)
-    assert sum(counts.ready for counts in await driver.counts()) == len(jobs)
+    assert sum(counts.ready for counts in await driver.queues.counts()) == len(jobs)
 
 
 # --- handlers that do not end
@@ -408,7 +408,7 @@ async def test_many_large_jobs_at_once_are_several_statements(migrated_url: str,
 async def test_a_job_that_blocks_the_loop_for_longer_than_its_lease_keeps_it(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
-    await driver.insert([serialize(failing_jobs.BlocksTheLoop(number=99, seconds=2.0))])
+    await driver.jobs.insert([serialize(failing_jobs.BlocksTheLoop(number=99, seconds=2.0))])
     await put_healthy(driver)
     worker = await workers.start(*FAST, "--processes", "2", "--lease", "1", "--concurrency", "4")
     assert await worker.exit_code() == 0
@@ -427,12 +427,12 @@ async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_
 ) -> None:
     workers.modules = SHORT_TIMEOUTS
     poison = serialize(failing_jobs.BlocksTheLoop(number=99, seconds=600), JobOptions.checked(timeout=0.2, max_tries=2))
-    await driver.insert([poison])
+    await driver.jobs.insert([poison])
     await put_healthy(driver)
     # What runs beside it loses an attempt with the process, as with any process that dies.
     flags = ("--processes", "2", "--lease", "1", "--concurrency", "4", "--max-tries", "10")
     worker = await workers.start("--sleep", "0.05", *flags)
-    while await driver.list_jobs(limit=1):
+    while await driver.jobs.list_jobs(limit=1):
         await asyncio.sleep(0.05)
     assert await worker.terminate() == 0
     assert sorted(set(numbers(workers.oracle.runs("end")))) == list(range(HEALTHY))
@@ -450,7 +450,7 @@ async def test_a_job_that_cancels_all_tasks_costs_no_other_job_anything(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
     poison = serialize(failing_jobs.CancelsEverything(number=99), JobOptions.checked(max_tries=1))
-    await driver.insert([poison])
+    await driver.jobs.insert([poison])
     await put_healthy(driver)
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--concurrency", "4", "--stop-when-empty")
     assert await worker.exit_code() == 0
@@ -467,7 +467,7 @@ async def test_jobs_that_never_end_keep_their_slots_and_nothing_else(
         serialize(job, JobOptions.checked(max_tries=1))
         for job in (failing_jobs.NeverEnds(), failing_jobs.NeverEndsInThread())
     ]
-    await driver.insert(poison)
+    await driver.jobs.insert(poison)
     worker = await workers.started("--concurrency", "3", "--sleep", "0.05")
     await worker.event("job_overdue", 2)
     await worker.event("job_settled", 2)
@@ -496,11 +496,11 @@ async def test_what_blocks_the_loop_without_being_a_handler_costs_the_process(
     workers.modules = SHORT_TIMEOUTS
     headers = Headers(options=JobOptions(max_tries=1)).dump()
     poison = Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', headers)
-    await driver.insert([poison])
+    await driver.jobs.insert([poison])
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--timeout", "0.3", "--processes", "2")
     await worker.event("process_ended", exit_code=15)
     await put_healthy(driver)
-    while await driver.list_jobs(limit=1):
+    while await driver.jobs.list_jobs(limit=1):
         await asyncio.sleep(0.05)
     assert await worker.terminate() == 0
     assert_healthy(workers)

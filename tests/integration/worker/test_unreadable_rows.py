@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from outbox.drivers.base import FailedJob
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import FailedJob
 from outbox.envelope import serialize
 from outbox.ids import new_job_id
 from outbox.relay.relay import Relay
@@ -157,13 +157,13 @@ async def test_each_fails_with_a_reason_and_the_others_run(
 ) -> None:
     rows = [row for row in ROWS if backend in row.only]
     write(migrated_url, backend, rows)
-    await database.insert([serialize(Counted(number=number)) for number in range(GOOD)])
+    await database.jobs.insert([serialize(Counted(number=number)) for number in range(GOOD)])
     worker = await workers.start(*FLAGS)
     assert await worker.exit_code() == 0, worker.other
     assert worker.other == []
     assert numbers(workers.oracle.runs("end")) == list(range(GOOD))
-    assert await database.list_jobs() == []
-    failed = await database.list_failed(limit=1000)
+    assert await database.jobs.list_jobs() == []
+    failed = await database.failed.page(limit=1000)
     messages = sorted(job.failure.message for job in failed)
     assert len(failed) == len(rows), messages
     for row in rows:
@@ -182,23 +182,23 @@ async def test_each_fails_with_a_reason_and_the_others_run(
     assert (await run(migrated_url, "retry", "--all")).code == 0
     worker = await workers.start(*FLAGS)
     assert await worker.exit_code() == 0, worker.other
-    left = await database.list_failed(limit=1000)
+    left = await database.failed.page(limit=1000)
     ran = {each.number for each in workers.oracle.runs("end")} - set(range(GOOD))
     assert ran >= {100, 101}, "a priority that no claim reads is 5 when it is retried"
     assert len(left) < len(failed)
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
 
 
 async def test_commands_show_live_rows_beside_them(database: DatabaseDriver, migrated_url: str, backend: str) -> None:
     write(migrated_url, backend, [row for row in ROWS if backend in row.only and not row.drop_not_null])
     good = serialize(Counted(number=1))
-    await database.insert([good])
+    await database.jobs.insert([good])
     for command in (("stats",), ("stats", "--json"), ("check",), ("failed",), ("workers",), ("monitor", "--once")):
         shown = await run(migrated_url, *command)
         assert "Traceback" not in shown.out + shown.err, command
-    assert good.id in {job.id for job in await database.list_jobs(limit=1000)}
-    assert await database.get(good.id) is not None
-    assert good.id in await database.find(good.id.hex[-12:])
+    assert good.id in {job.id for job in await database.jobs.list_jobs(limit=1000)}
+    assert await database.jobs.get(good.id) is not None
+    assert good.id in await database.jobs.find(good.id.hex[-12:])
     assert (await run(migrated_url, "cancel", str(good.id))).code == 0
     assert (await run(migrated_url, "clear", "default", "--yes")).code == 0
 
@@ -206,11 +206,11 @@ async def test_commands_show_live_rows_beside_them(database: DatabaseDriver, mig
 async def test_broken_rows_of_the_other_tables_hide_nothing(
     database: DatabaseDriver, migrated_url: str, backend: str
 ) -> None:
-    await database.insert([envelope()])
+    await database.jobs.insert([envelope()])
     claim = await claim_one(database)
     from outbox.settlement import Failure, Settlement
 
-    await database.settle([Settlement.failed(claim.fence, Failure("ValueError", "no", ""))])
+    await database.jobs.settle([Settlement.failed(claim.fence, Failure("ValueError", "no", ""))])
     bad = ["'0000-00-00 00:00:00'"] if backend != "sqlite" else ["'nonsense'", "7", "x'ff'"]
     with connection(migrated_url) as opened:
         if backend != "sqlite":
@@ -236,8 +236,8 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
                 f"('w', x'ff', x'ff', 'p', x'ff', 'c', 'r', 'p', 'f', 'x', 'y')"
             )
             opened.exec_driver_sql("INSERT INTO queue_pauses VALUES (x'ff', 'x')")
-    assert claim.fence.job_id in {job.id for job in await database.list_failed()}
-    assert len(await database.workers()) >= len(bad)
+    assert claim.fence.job_id in {job.id for job in await database.failed.page()}
+    assert len(await database.workers.all()) >= len(bad)
     for command in (("stats",), ("failed",), ("failed", "--json"), ("workers",), ("workers", "--json"), ("check",)):
         shown = await run(migrated_url, *command)
         assert shown.code == 0, (command, shown)
@@ -268,12 +268,12 @@ async def test_the_relay_moves_on_what_is_beside_them(
         created = "'0000-00-00 00:00:00'" if backend != "sqlite" else "'nonsense'"
         put(opened, backend, {"queue": f"'{relay.queue}'", "headers": delayed, "created_at": created}, 2)
         put(opened, backend, {"queue": f"'{relay.queue}'", "headers": headers}, 3)
-    await database.fail_unreadable()
+    await database.jobs.fail_unreadable()
     while await relay.move():
         pass
-    there = {job.payload for job in await redis.list_jobs()}
+    there = {job.payload for job in await redis.jobs.list_jobs()}
     assert there == {'{"number" : 2}', '{"number" : 3}'} or there == {'{"number": 2}', '{"number": 3}'}
-    failed = await database.list_failed(limit=1000)
+    failed = await database.failed.page(limit=1000)
     assert len(failed) == len(rows) + (backend == "sqlite")
 
 
@@ -305,21 +305,21 @@ async def test_jobs_of_redis_that_cannot_be_read(redis: RedisDriver, raw: Redis)
     await raw.hset(held, garbled.bytes, b"junk")
     await raw.hset(tries, tried.bytes, b"junk")
     good = envelope()
-    await redis.insert([envelope()])
+    await redis.jobs.insert([envelope()])
     await raw.zadd(zset, {good.id.bytes: 9})
     await raw.hset(jobs, good.id.bytes, b"1\ntests.Good\n{}\n{}")
     claims = []
-    while found := await redis.claim(["default"], 2, 30) or await redis.claim(["default"], 2, 30):
+    while found := await redis.jobs.claim(["default"], 2, 30) or await redis.jobs.claim(["default"], 2, 30):
         claims += found
     assert {claim.fence.job_id for claim in claims} > {garbled, tried, empty, good.id}
-    assert (await redis.next_due(["default"])).due is not None
-    failed = await redis.list_failed()
+    assert (await redis.jobs.next_due(["default"])).due is not None
+    failed = await redis.failed.page()
     assert len(failed) == 3
     [short] = by_says(failed, b"short".hex())
     assert (short.payload, short.name, short.connection) == ("{}", "name", "redis")
     assert len(by_says(failed, "nothing in the hash")) == 2
-    assert await redis.retry([short.id]) == [short.id]
-    assert [claim.fence.job_id for claim in await redis.claim(["default"], 9, 30)] == [short.id]
+    assert await redis.failed.retry([short.id]) == [short.id]
+    assert [claim.fence.job_id for claim in await redis.jobs.claim(["default"], 9, 30)] == [short.id]
 
 
 async def test_broken_records_of_redis_hide_nothing(redis: RedisDriver, raw: Redis) -> None:
@@ -330,8 +330,8 @@ async def test_broken_records_of_redis_hide_nothing(redis: RedisDriver, raw: Red
     await raw.zadd("outbox:{default}:5", {b"short": 1})
     await raw.zadd("outbox:{:workers}:seen", {b"a": 1, b"b": 2})
     await raw.hset("outbox:{:workers}:rows", mapping={"a": b"junk", "b": b'1\n{"name": "b", "more": 1}'})
-    assert len(await redis.list_failed()) == 2
-    assert await redis.list_jobs() == []
-    assert {worker.name for worker in await redis.workers()} == {"", "b"}
-    assert [counts.failed for counts in await redis.counts()] == [3]
-    assert await redis.find("0") is not None
+    assert len(await redis.failed.page()) == 2
+    assert await redis.jobs.list_jobs() == []
+    assert {worker.name for worker in await redis.workers.all()} == {"", "b"}
+    assert [counts.failed for counts in await redis.queues.counts()] == [3]
+    assert await redis.jobs.find("0") is not None

@@ -49,7 +49,7 @@ class Queue:
 
     async def put(self, *jobs: Job, **options: Any) -> list[JobId]:
         envelopes = [serialize(job, JobOptions(**options)) for job in jobs]
-        await self.driver.insert(envelopes)
+        await self.driver.jobs.insert(envelopes)
         return [envelope.id for envelope in envelopes]
 
     async def close(self) -> None:
@@ -90,8 +90,8 @@ async def test_it_drains_the_queue_and_stops_when_it_is_empty(workers: Workers, 
     worker = await workers.start("--stop-when-empty", *FAST)
     assert await worker.exit_code() == 0
     assert numbers(workers.oracle.runs("end")) == list(range(61))
-    assert [job.name for job in await queue.driver.list_jobs()] == [High.name]
-    assert await queue.driver.workers() == []
+    assert [job.name for job in await queue.driver.jobs.list_jobs()] == [High.name]
+    assert await queue.driver.workers.all() == []
     (stopped,) = worker.of("worker_stopped")
     assert (stopped["processed"], stopped["failed"], stopped["handed_back"]) == (61, 0, 0)
     assert worker.other == []
@@ -106,10 +106,10 @@ async def test_term_hands_back_what_does_not_finish_without_costing_an_attempt(w
     assert numbers(workers.oracle.runs("end")) == [1]
     (stopped,) = worker.of("worker_stopped")
     assert (stopped["processed"], stopped["handed_back"]) == (1, 2)
-    left = await queue.driver.list_jobs()
+    left = await queue.driver.jobs.list_jobs()
     assert {job.id for job in left} == set(ids[1:])
     assert {(job.attempts, job.state.value) for job in left} == {(0, "ready")}, "claimable at once, as if never claimed"
-    assert await queue.driver.workers() == []
+    assert await queue.driver.workers.all() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
@@ -203,7 +203,7 @@ async def test_tries_timeout_and_backoff_of_the_worker_are_for_jobs_that_do_not_
     begins = [run for run in workers.oracle.runs("begin") if run.number == 1]
     assert [run.attempt for run in begins] == [1, 2]
     assert begins[1].at - begins[0].at >= 0.3
-    failed = {job.name: job for job in await queue.driver.list_failed()}
+    failed = {job.name: job for job in await queue.driver.failed.page()}
     assert failed[Raises.name].failure.type == "ValueError"
     assert failed[Endless.name].failure.type == "outbox.errors.JobTimeout"
     assert {job.attempts for job in failed.values()} == {2}
@@ -234,11 +234,11 @@ async def test_lease_and_name(workers: Workers, queue: Queue) -> None:
     await queue.put(Endless())
     worker = await workers.started("--lease", "7", "--name", "mailer", "--concurrency", "4", *FAST)
     await workers.oracle.wait("begin")
-    while not (rows := await queue.driver.workers()) or not rows[0].running:
+    while not (rows := await queue.driver.workers.all()) or not rows[0].running:
         await asyncio.sleep(0.05)
     (row,) = rows
     assert (row.name, row.pid, row.queues, row.concurrency) == ("mailer", worker.pid, "default", 4)
-    (job,) = await queue.driver.list_jobs()
+    (job,) = await queue.driver.jobs.list_jobs()
     assert job.reserved_until is not None
     assert 0 < (job.reserved_until - await queue.driver.now()).total_seconds() <= 7
 
@@ -339,7 +339,7 @@ async def test_processes_stop_by_themselves_when_the_supervisor_is_killed(worker
     worker.process.kill()
     await worker.process.wait()
     await worker.event("worker_stopped", 2)
-    while (await queue.driver.list_jobs())[0].state.value != "ready":
+    while (await queue.driver.jobs.list_jobs())[0].state.value != "ready":
         await asyncio.sleep(0.05)
 
 
@@ -402,7 +402,7 @@ async def test_a_worker_full_of_stuck_jobs_ends_so_that_another_can_start(worker
     worker = await workers.start("--concurrency", "2", "--grace", "0", *FAST)
     assert await worker.exit_code() == 14
     assert len(worker.of("job_overdue")) == 2
-    assert {job.failure.type for job in await queue.driver.list_failed()} == {"outbox.errors.JobTimeout"}
+    assert {job.failure.type for job in await queue.driver.failed.page()} == {"outbox.errors.JobTimeout"}
 
 
 async def test_a_job_that_blocks_the_loop_for_ever_costs_the_process(workers: Workers, queue: Queue) -> None:
@@ -413,7 +413,7 @@ async def test_a_job_that_blocks_the_loop_for_ever_costs_the_process(workers: Wo
     assert await worker.exit_code() == 15
     (killed,) = worker.of("worker_killed")
     assert Blocks.name in killed["reason"]
-    (job,) = await queue.driver.list_jobs()
+    (job,) = await queue.driver.jobs.list_jobs()
     assert job.attempts == 1, "its lease was renewed while it blocked, and the attempt counts"
 
 
@@ -428,7 +428,7 @@ async def test_jobs_that_take_longer_than_those_before_them_are_moved_out_of_the
     await workers.started("--lease", "200", "--concurrency", "8", "--grace", "0", *FAST)
     deadline = time.monotonic() + 20
     while True:
-        held = [job for job in await queue.driver.list_jobs(limit=200) if job.reserved_until is not None]
+        held = [job for job in await queue.driver.jobs.list_jobs(limit=200) if job.reserved_until is not None]
         if len(held) == 8 and all(job.available_at == job.reserved_until for job in held):
             break
         assert time.monotonic() < deadline, f"{len(held)} are held, and not all were moved"
@@ -545,7 +545,7 @@ async def test_a_database_killed_between_a_commit_and_its_answer_costs_no_attemp
             await workers.oracle.wait("hook")
             assert await worker.terminate() == 0
             assert [(run.what, run.attempt) for run in workers.oracle.runs()] == [("begin", 1), ("hook", 1)]
-            assert [failed.failure.type for failed in await queue.driver.list_failed()] == ["ValueError"]
+            assert [failed.failure.type for failed in await queue.driver.failed.page()] == ["ValueError"]
             assert worker.of("lease_lost") == []
         finally:
             await workers.close()
@@ -572,7 +572,7 @@ async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
             await workers.oracle.wait("begin", 2)
             await worker.kill()
             assert [run.attempt for run in workers.oracle.runs("begin")] == [1, 1]
-            assert await queue.driver.list_failed() == []
+            assert await queue.driver.failed.page() == []
         finally:
             await workers.close()
             await queue.close()

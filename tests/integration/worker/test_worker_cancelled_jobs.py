@@ -25,11 +25,11 @@ async def test_it_is_reported_as_cancelled_on_redis(redis: RedisDriver, redis_ur
 
 async def cancel_while_it_runs(driver: Driver, workers: Workers, *flags: str) -> None:
     cancelled, other = serialize(Endless(number=1)), serialize(Counted(number=2, seconds=3))
-    await driver.insert([cancelled, other])
+    await driver.jobs.insert([cancelled, other])
     try:
         worker = await workers.started(*FLAGS, *flags)
         await workers.oracle.wait("begin", 2)
-        assert await driver.cancel([cancelled.id]) == [cancelled.id]
+        assert await driver.jobs.cancel([cancelled.id]) == [cancelled.id]
         (told,) = await worker.event("job_cancelled")
         assert told["job_id"] == str(cancelled.id)
         await workers.oracle.wait("end")

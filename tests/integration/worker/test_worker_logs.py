@@ -82,7 +82,7 @@ async def test_a_pipe_that_nobody_reads_keeps_a_worker_neither_from_jobs_nor_fro
     # What is left in the pipes; their transports close with them.
     await process.communicate()
     assert process.returncode == 0
-    assert await queue.driver.list_jobs(limit=1) == []
+    assert await queue.driver.jobs.list_jobs(limit=1) == []
     await queue.close()
 
 

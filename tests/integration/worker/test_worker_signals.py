@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from outbox.drivers.base import JobState
+from outbox.drivers.values import JobState
 from tests.integration.worker.test_worker import FAST, Queue
 from tests.support.recorded_jobs import Counted, Endless
 from tests.support.worker_processes import Workers, numbers
@@ -98,7 +98,7 @@ async def test_a_second_int_says_which_jobs_wait_for_their_leases(workers: Worke
     assert await worker.exit_code() == 130
     (killed,) = worker.of("worker_killed")
     assert sorted(killed["running"]) == sorted(f"{Endless.name} {job_id}" for job_id in ids)
-    assert {job.state for job in await queue.driver.list_jobs()} == {JobState.RESERVED}
+    assert {job.state for job in await queue.driver.jobs.list_jobs()} == {JobState.RESERVED}
 
 
 async def test_a_supervisor_passes_signals_on(workers: Workers, queue: Queue) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue, QueueCounts, Settled, WorkerStatus
+from outbox.drivers.values import Claim, Lease, NextDue, QueueCounts, Settled, WorkerStatus
 from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import Event, Events
@@ -80,6 +80,9 @@ class MemoryDriver:
         self.claiming = True
         self.check_error: Exception | None = None
         self.closed = False
+        self.jobs = self.queues = self.workers = self.failed = self
+        self.short_jobs = ShortJobs(self)
+        self.blocking_claims = self.relay_source = self.relay_target = self.policies = None
 
     @property
     def description(self) -> str:
@@ -148,10 +151,7 @@ class MemoryDriver:
     async def fail_unreadable(self) -> int:
         return 0
 
-    async def cancel_blocking_claim(self) -> list[Claim]:
-        return []
-
-    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
+    async def next_due(self, queues: Sequence[str]) -> NextDue:
         with self.store.lock:
             self._reach("look")
             rows = [row for row in self.store.rows.values() if row.queue in queues]
@@ -192,7 +192,7 @@ class MemoryDriver:
             self._reach("retire")
             self.store.workers.pop(worker_id, None)
 
-    async def forget_workers(self, unseen_for: float) -> int:
+    async def forget(self, unseen_for: float) -> int:
         self._reach("forget_workers")
         return 0
 
@@ -217,6 +217,14 @@ class MemoryDriver:
         row.available_at = clock.now() + settlement.delay
         if settlement.outcome in (Outcome.SNOOZED, Outcome.DEFERRED):
             row.attempts -= 1
+
+
+class ShortJobs:
+    def __init__(self, driver: MemoryDriver) -> None:
+        self._driver = driver
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        return await self._driver.claim(queues, limit, lease, short_jobs=True)
 
 
 class Recorder:

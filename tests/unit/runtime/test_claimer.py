@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from outbox.drivers.base import Claim, Driver
+from outbox.drivers.base import Driver
+from outbox.drivers.values import Claim
 from outbox.errors import BackendUnavailable
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.job import Job

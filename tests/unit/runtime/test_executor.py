@@ -13,7 +13,7 @@ import pytest
 from pydantic import field_validator
 
 from outbox.backoff import Backoff
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.envelope import Headers
 from outbox.events import JobOverdue, JobStarted
 from outbox.job import Job

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.events import HookFailed
 from outbox.job import Job
 from outbox.middleware.thread_call import Threads

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from outbox import clock
-from outbox.drivers.base import NextDue
+from outbox.drivers.values import NextDue
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import Availability
 from outbox.runtime.execution.attempt import Attempt

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from outbox.drivers.base import WorkerStatus
+from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import Availability
 from outbox.runtime.heartbeat import Heartbeat

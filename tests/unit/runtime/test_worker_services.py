@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from outbox.backoff import Backoff
-from outbox.drivers.base import Lease
+from outbox.drivers.values import Lease
 from outbox.errors import TablesMissing
 from outbox.events import (
     ConnectionDown,

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.direct_connections import DirectConnections, W
 from outbox.drivers.database.connection.engine import (
     LEFT_AFTER,
@@ -27,6 +26,7 @@ from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLi
 from outbox.drivers.database.dialects import Statement, dialect_for
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.values import PolicyNews
 from outbox.errors import BackendUnavailable, RequestRefused
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.claim_scan.base import Candidates
 from outbox.drivers.database.connection.plans import Plan, run
@@ -15,6 +14,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped

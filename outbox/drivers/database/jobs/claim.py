@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import Claim, PolicyNews
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.claim_scan.base import Candidates, ClaimScan, Timings
 from outbox.drivers.database.connection.database import Database
@@ -16,6 +15,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.admission import Admitted, admit, hold_back
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unreadable import reject
+from outbox.drivers.values import Claim, PolicyNews
 from outbox.ids import new_token
 from outbox.settlement import Fence
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving
+from outbox.drivers.values import PolicyNews
 from outbox.settlement import Effect, InsertJobs, LeavePolicies, Settlement
 
 

@@ -8,12 +8,12 @@ from operator import attrgetter
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import Claim, Lease
 from outbox.drivers.database.chunks import PAIRS_PER_STATEMENT, chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.values import Claim, Lease
 from outbox.errors import OutboxError
 from outbox.settlement import Fence
 

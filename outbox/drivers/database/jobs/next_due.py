@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from outbox.drivers.base import NextDue
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors
 from outbox.drivers.database.claim_scan.probes import count_workers, move_to_heads, probe
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.values import NextDue
 
 _NEVER = 100 * 365 * 86_400.0
 """Seconds. What is due later than any delay reaches is parked."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import cast
 
-from outbox.drivers.base import PolicyNews, Settled
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
@@ -16,6 +15,7 @@ from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.database.policies.leaving import leaving
+from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import Effect, LeavePolicies, Settlement
 
 

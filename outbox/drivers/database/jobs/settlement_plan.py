@@ -6,12 +6,12 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
-from outbox.drivers.base import Settled
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.insert import packets
 from outbox.drivers.database.jobs.lease import current_tokens
+from outbox.drivers.values import Settled
 from outbox.settlement import Failure, Fence, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000

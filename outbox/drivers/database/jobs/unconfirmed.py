@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
 

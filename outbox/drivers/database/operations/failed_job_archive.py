@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import FailedJob, HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.connection.plans import run
@@ -24,6 +23,7 @@ from outbox.drivers.database.operations.policies import Removal, Return
 from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
+from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Outcome
@@ -117,13 +117,13 @@ class FailedJobArchive:
         )
         return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows, gated=gate)
 
-    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+    async def get(self, job_id: JobId) -> FailedJob | None:
         return await failed_jobs_module.get_failed(self._database, job_id)
 
-    async def find_failed(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str) -> list[JobId]:
         return await failed_jobs_module.find_failed(self._database, digits)
 
-    async def list_failed(
+    async def page(
         self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedJob]:
         return await failed_jobs_module.list_failed(self._database, queue, limit, before, matching)
@@ -212,3 +212,11 @@ def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:
         total += size
     if batch:
         yield batch
+
+
+def open_failed_store(url: str, connection: str) -> FailedJobArchive:
+    """
+    Raises:
+        ConfigurationError: as `FailedJobArchive`.
+    """
+    return FailedJobArchive(url, of=connection)

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, and_, cast, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import FailedJob
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
@@ -20,6 +19,7 @@ from outbox.drivers.database.operations.failed_filters import time_from_now
 from outbox.drivers.database.operations.policies import Removal, Return
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import FailedFilter
+from outbox.drivers.values import FailedJob
 from outbox.errors import InvalidPayload, JobNotFound
 from outbox.ids import JobId
 from outbox.settlement import Failure, Outcome

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Inspector, Table, inspect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations.outdated_tables import newer_tables
 from outbox.drivers.database.tables import metadata
 from outbox.drivers.database.versions import LATEST, Kind, TableState
+from outbox.drivers.values import HealthIssue
 
 # One INSERT carries up to 7 million characters, which escaping can double.
 _PACKET_BYTES = 16 * 1024 * 1024

@@ -26,13 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import JobState, QueueCounts, StoredJob
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.policies import Removal
 from outbox.drivers.database.tables import PARKED, failed_jobs, jobs, pauses
+from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
 from outbox.options import check_queue
 from outbox.settlement import Outcome

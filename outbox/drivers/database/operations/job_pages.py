@@ -9,13 +9,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import JobState
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
+from outbox.drivers.values import JobState
 from outbox.options import PRIORITIES
 
 _LAST_ID = UUID(int=2**128 - 1)

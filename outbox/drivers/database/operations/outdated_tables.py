@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import HealthIssue
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.versions import LATEST, TableState, listed
+from outbox.drivers.values import HealthIssue
 from outbox.errors import OutboxError, TablesMissing
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import Outcomes, PolicyNews, StoredJob
+from outbox.drivers.base import Outcomes
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
@@ -14,6 +14,7 @@ from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving, Refusal
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
+from outbox.drivers.values import PolicyNews, StoredJob
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
 from outbox.settlement import Outcome
@@ -103,19 +104,32 @@ def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:
     return DuplicateJob(f"the failed job {job_id} stays failed: {refusal.reason}", refusal.holder)
 
 
-async def explain(database: Database, job: StoredJob) -> list[str]:
-    if job.policies is None:
-        return []
-    asked = leaving(job.id, job.policies, job.headers, Outcome.RELEASED)
+class DatabasePolicies:
+    """`PolicyStore`, in the tables of the policies."""
 
-    async def read(connection: AsyncConnection) -> list[str]:
-        return await run(registry.explain(database.dialect, asked), connection)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    return await database.read(read)
+    @property
+    def on_news(self) -> Callable[[PolicyNews], None]:
+        return self._database.on_policy_news
 
+    @on_news.setter
+    def on_news(self, hear: Callable[[PolicyNews], None]) -> None:
+        self._database.on_policy_news = hear
 
-async def upkeep(database: Database) -> float | None:
-    done = await registry.upkeep(database)
-    if done.news:
-        database.on_policy_news(done.news)
-    return done.due
+    async def explain(self, job: StoredJob) -> list[str]:
+        if job.policies is None:
+            return []
+        asked = leaving(job.id, job.policies, job.headers, Outcome.RELEASED)
+
+        async def read(connection: AsyncConnection) -> list[str]:
+            return await run(registry.explain(self._database.dialect, asked), connection)
+
+        return await self._database.read(read)
+
+    async def upkeep(self) -> float | None:
+        done = await registry.upkeep(self._database)
+        if done.news:
+            self.on_news(done.news)
+        return done.due

@@ -7,57 +7,71 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.tables import workers
 from outbox.drivers.running_jobs import dump_running, load_running
+from outbox.drivers.values import WorkerStatus
 
 _MICROSECONDS = 1_000_000
 _NAME_LENGTH, _HOST_LENGTH = 64, 255
 
 
-async def heartbeat(database: Database, worker: WorkerStatus) -> None:
-    now: ColumnElement[Any] = literal_column(database.dialect.now)
-    counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
-    counts["running_jobs"] = dump_running(worker.jobs)
-    identity = {
-        # What tells workers apart is at the end: a process id, the number under a supervisor.
-        "name": worker.name[-_NAME_LENGTH:],
-        "host": worker.host[-_HOST_LENGTH:],
-        "pid": worker.pid,
-        "queues": worker.queues,
-        "concurrency": worker.concurrency,
-    }
+class Workers:
+    """`WorkerRegistry`, in the table `queue_workers`."""
 
-    async def count(connection: AsyncConnection) -> bool:
-        known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
-        return bool(known.rowcount)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    async def count_or_appear(connection: AsyncConnection) -> None:
-        if not await count(connection):
-            await connection.execute(workers.insert().values(id=worker.id, started_at=now, **identity, **counts))
+    async def heartbeat(self, worker: WorkerStatus) -> None:
+        now: ColumnElement[Any] = literal_column(self._database.dialect.now)
+        counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
+        counts["running_jobs"] = dump_running(worker.jobs)
+        identity = {
+            # What tells workers apart is at the end: a process id, the number under a supervisor.
+            "name": worker.name[-_NAME_LENGTH:],
+            "host": worker.host[-_HOST_LENGTH:],
+            "pid": worker.pid,
+            "queues": worker.queues,
+            "concurrency": worker.concurrency,
+        }
 
-    # Every worker does this every few seconds, so it is one statement, not three.
-    if not await database.write_alone(count):
-        await database.write(count_or_appear)
+        async def count(connection: AsyncConnection) -> bool:
+            known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
+            return bool(known.rowcount)
 
+        async def count_or_appear(connection: AsyncConnection) -> None:
+            if not await count(connection):
+                await connection.execute(workers.insert().values(id=worker.id, started_at=now, **identity, **counts))
 
-async def deregister(database: Database, worker_id: bytes) -> None:
-    async def write(connection: AsyncConnection) -> None:
-        await connection.execute(delete(workers).where(workers.c.id == worker_id))
+        # Every worker does this every few seconds, so it is one statement, not three.
+        if not await self._database.write_alone(count):
+            await self._database.write(count_or_appear)
 
-    await database.write(write)
+    async def deregister(self, worker_id: bytes) -> None:
+        async def write(connection: AsyncConnection) -> None:
+            await connection.execute(delete(workers).where(workers.c.id == worker_id))
 
+        await self._database.write(write)
 
-async def list_workers(database: Database) -> list[WorkerStatus]:
-    seen: ColumnElement[Any] = literal_column(f"-({database.dialect.seconds_until('seen_at')})").label("seen")
-    query = select(*map(raw_columns.as_stored, workers.c), seen).order_by(workers.c.started_at, workers.c.id)
+    async def all(self) -> list[WorkerStatus]:
+        seen: ColumnElement[Any] = literal_column(f"-({self._database.dialect.seconds_until('seen_at')})").label("seen")
+        query = select(*map(raw_columns.as_stored, workers.c), seen).order_by(workers.c.started_at, workers.c.id)
 
-    async def read(connection: AsyncConnection) -> list[WorkerStatus]:
-        return [_status(database, row) for row in (await connection.execute(query)).mappings()]
+        async def read(connection: AsyncConnection) -> list[WorkerStatus]:
+            return [_status(self._database, row) for row in (await connection.execute(query)).mappings()]
 
-    return await database.read(read)
+        return await self._database.read(read)
+
+    async def forget(self, unseen_for: float) -> int:
+        horizon: ColumnElement[Any] = literal_column(
+            self._database.dialect.now_plus(str(-int(unseen_for * _MICROSECONDS)))
+        )
+
+        async def write(connection: AsyncConnection) -> int:
+            return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount
+
+        return await self._database.write(write)
 
 
 def _status(database: Database, row: Any) -> WorkerStatus:
@@ -67,12 +81,3 @@ def _status(database: Database, row: Any) -> WorkerStatus:
     del values["seen_at"]
     jobs = load_running(values.pop("running_jobs"))
     return WorkerStatus(**values, seen=max(0.0, raw_columns.seconds(row["seen"]) or 0.0), jobs=jobs)
-
-
-async def forget_workers(database: Database, unseen_for: float) -> int:
-    horizon: ColumnElement[Any] = literal_column(database.dialect.now_plus(str(-int(unseen_for * _MICROSECONDS))))
-
-    async def write(connection: AsyncConnection) -> int:
-        return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount
-
-    return await database.write(write)

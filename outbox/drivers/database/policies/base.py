@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope, Headers
 from outbox.ids import JobId
 from outbox.policies.base import Policies

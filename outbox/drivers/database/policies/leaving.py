@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving, Returning
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.errors import InvalidPayload
 from outbox.ids import JobId

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
@@ -21,6 +20,7 @@ from outbox.drivers.database.policies.base import (
     Upkeep,
     Verdict,
 )
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId

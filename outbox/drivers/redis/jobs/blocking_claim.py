@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim
 from outbox.drivers.redis.encoding import microseconds
 from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.pubsub import PubSub, Subscribed
 from outbox.drivers.redis.script import Call, Script
+from outbox.drivers.values import BlockingClaimRequest, Claim
 from outbox.ids import new_token
 
 _BLOCK = Script("block", returns=int)

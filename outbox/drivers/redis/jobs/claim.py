@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from outbox import clock
-from outbox.drivers.base import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import microseconds, unpack_body
 from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim, PendingClaim
@@ -17,6 +16,7 @@ from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
 from outbox.drivers.redis.keys import WORKERS, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
+from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
 from outbox.ids import new_token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from uuid import UUID
 
@@ -22,55 +22,69 @@ _ENDED = "e"
 _ENDED_AT_ONCE = 1_000
 
 
-async def insert_once(store: Store, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
-    """Store jobs that were not stored before; return those that were and have ended.
+class RelayedJobs:
+    """`RelayTarget`."""
 
-    Large jobs are stored by several scripts. After an error, repeating the call is harmless.
-    """
-    ended: set[JobId] = set()
-    for batch in batches(envelopes, _BYTES_PER_SCRIPT):
-        ended |= await _insert_once(store, batch)
-    return frozenset(ended)
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.on_relayed_end: Callable[[], None] = lambda: None
 
+    async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
+        """Store jobs that were not stored before; return those that were and have ended.
 
-async def _insert_once(store: Store, envelopes: Sequence[Envelope]) -> set[JobId]:
-    by_queue = _by_queue(envelopes)
-    # The names first: an operator could not find a job in an unknown queue.
-    await store.do(command("SADD", QUEUES, *by_queue))
-    answers = await store.persist(lambda _: _answers(store, by_queue))
-    return {
-        envelope.id
-        for jobs, states in zip(by_queue.values(), answers, strict=True)
-        for envelope, state in zip(jobs, states, strict=True)
-        if state == _ENDED
-    }
+        Large jobs are stored by several scripts. After an error, repeating the call is harmless.
+        """
+        ended: set[JobId] = set()
+        for batch in batches(envelopes, _BYTES_PER_SCRIPT):
+            ended |= await self._insert_once(batch)
+        return frozenset(ended)
 
+    async def _insert_once(self, envelopes: Sequence[Envelope]) -> set[JobId]:
+        by_queue = _by_queue(envelopes)
+        # The names first: an operator could not find a job in an unknown queue.
+        await self._store.do(command("SADD", QUEUES, *by_queue))
+        answers = await self._store.persist(lambda _: self._answers(by_queue))
+        return {
+            envelope.id
+            for jobs, states in zip(by_queue.values(), answers, strict=True)
+            for envelope, state in zip(jobs, states, strict=True)
+            if state == _ENDED
+        }
 
-async def _answers(store: Store, by_queue: Mapping[str, Sequence[Envelope]]) -> list[str]:
-    answers = await store.send_all([_insertion(queue, jobs) for queue, jobs in by_queue.items()])
-    return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
+    async def _answers(self, by_queue: Mapping[str, Sequence[Envelope]]) -> list[str]:
+        answers = await self._store.send_all([_insertion(queue, jobs) for queue, jobs in by_queue.items()])
+        return [signs(answer, len(jobs)) for jobs, answer in zip(by_queue.values(), answers, strict=True)]
 
+    async def take_ended(self) -> dict[JobId, str]:
+        """Take the relayed jobs that have ended since the last call, with their queues."""
+        queues = await self._store.queues()
+        taken = await self._store.do_all([command("LPOP", key(queue, ENDED), _ENDED_AT_ONCE) for queue in queues])
+        return {UUID(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
 
-async def take_ended(store: Store) -> dict[JobId, str]:
-    """Take the relayed jobs that have ended since the last call, with their queues."""
-    queues = await store.queues()
-    taken = await store.do_all([command("LPOP", key(queue, ENDED), _ENDED_AT_ONCE) for queue in queues])
-    return {UUID(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
+    async def outcomes(self, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
+        """How those of these jobs have ended that had policies, and were not removed by an operator."""
+        by_queue = _ids_by_queue(queues)
+        calls = [
+            command("HMGET", key(queue, OUTCOMES), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()
+        ]
+        answers = await self._store.do_all(calls)
+        return {
+            job_id: Outcome(outcome.decode())
+            for ids, found in zip(by_queue.values(), answers, strict=True)
+            for job_id, outcome in zip(ids, found, strict=True)
+            if outcome is not None
+        }
 
-
-async def outcomes(store: Store, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
-    """How those of these jobs have ended that had policies, and were not removed by an operator."""
-    by_queue = _ids_by_queue(queues)
-    calls = [
-        command("HMGET", key(queue, OUTCOMES), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()
-    ]
-    answers = await store.do_all(calls)
-    return {
-        job_id: Outcome(outcome.decode())
-        for ids, found in zip(by_queue.values(), answers, strict=True)
-        for job_id, outcome in zip(ids, found, strict=True)
-        if outcome is not None
-    }
+    async def forget_accepted(self, queues: Mapping[JobId, str]) -> None:
+        """The rows of these jobs are gone. Redis forgets them ten minutes later, for relays that are late."""
+        await self._store.do_all(
+            [
+                _FORGET_ACCEPTED(
+                    [key(queue, _RELAYED), key(queue, OUTCOMES)], b"".join(job_id.bytes for job_id in job_ids)
+                )
+                for queue, job_ids in _ids_by_queue(queues).items()
+            ]
+        )
 
 
 async def forget_relayed(store: Store, queues: Mapping[JobId, str]) -> None:
@@ -85,16 +99,6 @@ def _ids_by_queue(queues: Mapping[JobId, str]) -> dict[str, list[JobId]]:
     for job_id, queue in queues.items():
         by_queue.setdefault(queue, []).append(job_id)
     return by_queue
-
-
-async def forget_accepted(store: Store, queues: Mapping[JobId, str]) -> None:
-    """The rows of these jobs are gone. Redis forgets them ten minutes later, for relays that are late."""
-    await store.do_all(
-        [
-            _FORGET_ACCEPTED([key(queue, _RELAYED), key(queue, OUTCOMES)], b"".join(job_id.bytes for job_id in job_ids))
-            for queue, job_ids in _ids_by_queue(queues).items()
-        ]
-    )
 
 
 def _by_queue(envelopes: Sequence[Envelope]) -> dict[str, list[Envelope]]:

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from outbox.drivers.base import Settled
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import microseconds, pack_body, pack_jobs
 from outbox.drivers.redis.jobs import cross_slot
@@ -15,6 +14,7 @@ from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
 from outbox.drivers.redis.keys import ENDED, OUTCOMES, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
+from outbox.drivers.values import Settled
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from outbox.drivers.base import FailedJob
 from outbox.drivers.filters import FailedFilter, FailedGroup
+from outbox.drivers.values import FailedJob
 
 
 def passing(jobs: Iterable[FailedJob], matching: FailedFilter) -> list[FailedJob]:

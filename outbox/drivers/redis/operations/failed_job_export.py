@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from outbox.drivers.base import FailedJob, HealthIssue
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import score
 from outbox.drivers.redis.jobs.insert import insert
 from outbox.drivers.redis.jobs.relay_target import forget_relayed
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs, Place
+from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, OutboxError
 from outbox.ids import JobId
@@ -57,11 +57,11 @@ class FailedStore(Protocol):
     async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
         """The same with all that match. Those that a policy refuses stay."""
 
-    async def get_failed(self, job_id: JobId) -> FailedJob | None: ...
+    async def get(self, job_id: JobId) -> FailedJob | None: ...
 
-    async def find_failed(self, digits: str) -> list[JobId]: ...
+    async def find(self, digits: str) -> list[JobId]: ...
 
-    async def list_failed(
+    async def page(
         self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedJob]: ...
 
@@ -160,15 +160,15 @@ class HandedOver(FailedJobs):
             moving.cancel()
         await self._there.close()
 
-    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+    async def get(self, job_id: JobId) -> FailedJob | None:
         await self.hand_over()
-        return await self._there.get_failed(job_id)
+        return await self._there.get(job_id)
 
-    async def find_failed(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str) -> list[JobId]:
         await self.hand_over()
-        return await self._there.find_failed(digits)
+        return await self._there.find(digits)
 
-    async def list_failed(
+    async def page(
         self,
         queue: str | None = None,
         limit: int = 100,
@@ -176,9 +176,11 @@ class HandedOver(FailedJobs):
         matching: FailedFilter = ANY_FAILED,
     ) -> list[FailedJob]:
         await self.hand_over()
-        return await self._there.list_failed(queue, limit, before, matching)
+        return await self._there.page(queue, limit, before, matching)
 
-    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+    async def groups(
+        self, queue: str | None = None, limit: int = 100, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedGroup]:
         await self.hand_over()
         return await self._there.groups(queue, limit, matching)
 

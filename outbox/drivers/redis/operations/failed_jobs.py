@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from outbox.drivers.base import FailedJob, HealthIssue
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, microseconds, moment, number, score, text, unpack_body
@@ -15,6 +14,7 @@ from outbox.drivers.redis.keys import FAILED, FAILURES, key, queue_keys
 from outbox.drivers.redis.operations import inspection
 from outbox.drivers.redis.operations.failed_filters import Groups, passing
 from outbox.drivers.redis.script import Call, Script, command
+from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.envelope import policies_in
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
@@ -56,17 +56,17 @@ class FailedJobs:
     async def close(self) -> None:
         """Give back every resource."""
 
-    async def get_failed(self, job_id: JobId) -> FailedJob | None:
+    async def get(self, job_id: JobId) -> FailedJob | None:
         queues = await self._store.queues()
         found = await self._read([Place(0, job_id.bytes, queue) for queue in queues])
         return found[0] if found else None
 
-    async def find_failed(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str) -> list[JobId]:
         return await inspection.find_ids(
             self._store, digits, [key(queue, FAILED) for queue in await self._store.queues()]
         )
 
-    async def list_failed(
+    async def page(
         self,
         queue: str | None = None,
         limit: int = 100,
@@ -95,7 +95,9 @@ class FailedJobs:
         """The time from which on failures match."""
         return 0 if matching.since is None else await self._horizon(matching.since)
 
-    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+    async def groups(
+        self, queue: str | None = None, limit: int = 100, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedGroup]:
         groups = Groups()
         wanted = await self._store.queues() if queue is None else [queue]
         bottom = await self._since(matching)

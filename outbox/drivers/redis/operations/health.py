@@ -8,9 +8,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from outbox.drivers.base import HealthIssue
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.script import command
+from outbox.drivers.values import HealthIssue
 from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, UnsupportedServer
 
 _OLDEST = (7, 0)

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from outbox.drivers.base import JobState, QueueCounts, StoredJob
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpack_body
 from outbox.drivers.redis.keys import ENDED, PAUSED, QUEUES, key, queue_keys, zset_keys
 from outbox.drivers.redis.script import Script, command
+from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
 from outbox.options import PRIORITIES, check_queue
 

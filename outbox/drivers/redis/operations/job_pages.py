@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
-from outbox.drivers.base import StoredJob
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import moment, score
 from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.operations.inspection import CHUNK, ROW, Row, stored_jobs
 from outbox.drivers.redis.script import Script
+from outbox.drivers.values import StoredJob
 from outbox.options import PRIORITIES
 
 _PAGE = Script("page", returns=list)

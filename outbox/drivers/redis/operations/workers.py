@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from types import NoneType
 from typing import Any
 
-from outbox.drivers.base import WorkerStatus
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import microseconds, moment, text
 from outbox.drivers.redis.keys import WORKERS
 from outbox.drivers.redis.script import Script
 from outbox.drivers.running_jobs import dump_running, load_running
+from outbox.drivers.values import WorkerStatus
 
 _TEXTS = ("name", "host", "queues")
 _NUMBERS = ("pid", "concurrency", "running", "processed", "failed")
@@ -22,33 +23,38 @@ _BEAT, _WORKERS, _FORGET = (
 )
 
 
-async def heartbeat(store: Store, worker: WorkerStatus) -> None:
-    row = {
-        "name": worker.name,
-        "host": worker.host,
-        "pid": worker.pid,
-        "queues": worker.queues,
-        "concurrency": worker.concurrency,
-        "running": worker.running,
-        "processed": worker.processed,
-        "failed": worker.failed,
-    }
-    if worker.jobs:
-        row["jobs"] = dump_running(worker.jobs)
-    await store.do(_BEAT(WORKERS, worker.id, json.dumps(row)))
+class Workers:
+    """`WorkerRegistry`. ``on_heartbeat`` is awaited after each one."""
 
+    def __init__(self, store: Store, on_heartbeat: Callable[[], Awaitable[None]]) -> None:
+        self._store = store
+        self._on_heartbeat = on_heartbeat
 
-async def deregister(store: Store, worker_id: bytes) -> None:
-    await store.do(_FORGET(WORKERS, 0, worker_id))
+    async def heartbeat(self, worker: WorkerStatus) -> None:
+        row = {
+            "name": worker.name,
+            "host": worker.host,
+            "pid": worker.pid,
+            "queues": worker.queues,
+            "concurrency": worker.concurrency,
+            "running": worker.running,
+            "processed": worker.processed,
+            "failed": worker.failed,
+        }
+        if worker.jobs:
+            row["jobs"] = dump_running(worker.jobs)
+        await self._store.do(_BEAT(WORKERS, worker.id, json.dumps(row)))
+        await self._on_heartbeat()
 
+    async def deregister(self, worker_id: bytes) -> None:
+        await self._store.do(_FORGET(WORKERS, 0, worker_id))
 
-async def forget_workers(store: Store, unseen_for: float) -> int:
-    return int(await store.do(_FORGET(WORKERS, microseconds(unseen_for))))
+    async def forget(self, unseen_for: float) -> int:
+        return int(await self._store.do(_FORGET(WORKERS, microseconds(unseen_for))))
 
-
-async def list_workers(store: Store) -> list[WorkerStatus]:
-    rows = await store.do(_WORKERS(WORKERS))
-    return [_status(*row) for row in sorted(rows, key=lambda row: (row[2].partition(b"\n")[0], row[0]))]
+    async def all(self) -> list[WorkerStatus]:
+        rows = await self._store.do(_WORKERS(WORKERS))
+        return [_status(*row) for row in sorted(rows, key=lambda row: (row[2].partition(b"\n")[0], row[0]))]
 
 
 def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:

@@ -1,0 +1,113 @@
+"""Live jobs in Redis: each verb of `JobStore`, and the module that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from outbox.drivers.filters import JobFilter, JobPage, JobPlace
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.jobs import claim as claim_module
+from outbox.drivers.redis.jobs import insert as insert_module
+from outbox.drivers.redis.jobs import settle as settle_module
+from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim
+from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
+from outbox.drivers.redis.jobs.job_locator import JobLocator
+from outbox.drivers.redis.jobs.relay_target import RelayedJobs
+from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
+from outbox.drivers.redis.operations import inspection, job_pages
+from outbox.drivers.redis.operations.failed_jobs import FailedJobs
+from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue, Settled, StoredJob
+from outbox.envelope import Envelope
+from outbox.errors import OutboxError
+from outbox.ids import JobId
+from outbox.settlement import Fence, Outcome, Settlement
+
+
+class RedisJobs:
+    """`JobStore`. ``name`` is that of the connection."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        blocking_claim: BlockingClaim,
+        failed: FailedJobs,
+        relayed: RelayedJobs,
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._blocking_claim = blocking_claim
+        self._failed = failed
+        self._relayed = relayed
+        self.locator = JobLocator(store)
+        """Where the jobs are that this process holds."""
+        self._unconfirmed = Unconfirmed()
+        self.cross_slot_jobs = CrossSlotJobs(store)
+
+    async def close(self) -> None:
+        """Give back the jobs of unconfirmed claims, if Redis answers."""
+        with suppress(OutboxError):
+            await claim_module.give_back_unconfirmed(self._store, self.locator, self._unconfirmed, name=self._name)
+
+    async def insert(self, envelopes: Sequence[Envelope]) -> None:
+        await insert_module.insert(self._store, envelopes)
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        return await claim_module.claim(
+            self._store, self.locator, self._blocking_claim, self._unconfirmed, queues, limit, lease, name=self._name
+        )
+
+    async def cancel_blocking_claim(self) -> list[Claim]:
+        return await claim_module.cancel_blocking_claim(
+            self._store, self.locator, self._blocking_claim, self._unconfirmed, name=self._name
+        )
+
+    async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
+        return await claim_module.extend(self._store, self.locator, fences, lease)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        relayed = len(self.locator.relayed)
+        settled = await settle_module.settle(
+            self._store, self.locator, self._unconfirmed, self.cross_slot_jobs, self._name, settlements
+        )
+        if len(self.locator.relayed) < relayed:
+            self._relayed.on_relayed_end()
+        if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
+            self._failed.arrived()
+        return settled
+
+    async def fail_unreadable(self) -> int:
+        """Claims look at everything that there is."""
+        return 0
+
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
+        return await claim_module.next_due(self._store, self._blocking_claim, self._unconfirmed, queues, waiting)
+
+    async def get(self, job_id: JobId) -> StoredJob | None:
+        return await inspection.get(self._store, job_id)
+
+    async def find(self, digits: str) -> list[JobId]:
+        return await inspection.find(self._store, digits)
+
+    async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
+        return await inspection.list_jobs(self._store, queue, limit)
+
+    async def page(self, matching: JobFilter, limit: int = 100, after: JobPlace | None = None) -> JobPage:
+        return await job_pages.page_of_jobs(self._store, matching, limit, after)
+
+    async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await inspection.cancel(self._store, job_ids)
+
+
+class PendingClaims:
+    """`BlockingClaims`."""
+
+    def __init__(self, jobs: RedisJobs) -> None:
+        self._jobs = jobs
+
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest) -> NextDue:
+        return await self._jobs.next_due(queues, waiting)
+
+    async def cancel(self) -> list[Claim]:
+        return await self._jobs.cancel_blocking_claim()

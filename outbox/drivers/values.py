@@ -1,0 +1,193 @@
+"""What a driver returns: claims, leases, jobs and workers as an operator sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from outbox.events import Event
+from outbox.ids import JobId
+from outbox.settlement import Failure, Fence, Settlement
+
+
+class Claim(NamedTuple):
+    """A job held by this process until its lease ends."""
+
+    fence: Fence
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempt: int
+    """The number of this attempt, itself included."""
+    rescued: bool
+    """Whether an earlier claim ended without being settled: its worker died, or froze past the lease."""
+    deadline: float
+    """When the lease ends at the latest, on this process's `outbox.clock`: measured from before the claim was sent."""
+    policies: int | None = None
+    """Bits of `Policies`; None for a job without any, and then nothing more is asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Which of the held jobs got a new lease, until ``deadline`` on this process's clock, and which are lost."""
+
+    deadline: float
+    kept: frozenset[Fence]
+    lost: frozenset[Fence]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyNews:
+    """What policies did in a transaction that has been committed."""
+
+    queues: frozenset[str] = frozenset()
+    """Queues in which they made jobs claimable."""
+    events: tuple[Event, ...] = ()
+    """What operators must know."""
+
+    def __add__(self, other: PolicyNews) -> PolicyNews:
+        return PolicyNews(self.queues | other.queues, self.events + other.events)
+
+    def __bool__(self) -> bool:
+        return bool(self.queues or self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """``accepted`` were written; ``stale`` changed nothing, because their token is no longer the current one."""
+
+    accepted: tuple[Settlement, ...]
+    stale: tuple[Settlement, ...]
+    news: PolicyNews = PolicyNews()
+    """What policies made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextDue:
+    """When the next job is due, and how many workers are idle."""
+
+    due: float | None
+    """Seconds until the earliest moment at which a job may be claimable, a lease that ends included: 0.0 when one may
+    be now, None when there is none. Paused queues do not count."""
+    idle: int = 1
+    """Worker processes that have room and drain one of the queues; 1 where the store does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingClaimRequest:
+    """An idle worker with room asks its store for the next job that arrives."""
+
+    lease: float
+    """Seconds of the lease, counted from when the store claims a job for the worker."""
+    wake: Callable[[], None]
+    """Called on the worker's event loop when the store has claimed a job."""
+
+
+class JobState(StrEnum):
+    READY = "ready"
+    DELAYED = "delayed"
+    RETRYING = "retrying"
+    """It waits for its next attempt after one that failed."""
+    RESERVED = "reserved"
+    PARKED = "parked"
+    """A policy keeps it from being claimed until something else has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A live job as an operator sees it. Times are aware, in UTC, from the store's clock."""
+
+    id: JobId
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    state: JobState
+    available_at: datetime
+    reserved_until: datetime | None
+    created_at: datetime
+    last_error: str | None = None
+    """``type: message`` of the last attempt that failed and was to be repeated, at most 1,000 characters."""
+    last_error_at: datetime | None = None
+    policies: int | None = None
+    """Bits of its policies; None for a job without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    id: JobId
+    connection: str
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    failure: Failure
+    failed_at: datetime
+    policies: int | None = None
+    """Bits of its policies; None for a job without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready. ``delayed`` are
+    those that wait for another reason than ``retrying``: for their next attempt after one that failed."""
+
+    queue: str
+    ready: int
+    delayed: int
+    reserved: int
+    failed: int
+    oldest: float | None
+    paused: bool
+    retrying: int = 0
+    parked: int = 0
+
+
+class RunningJob(NamedTuple):
+    """A job that a worker runs. ``seconds`` is for how long it had been running at the worker's last heartbeat."""
+
+    id: JobId
+    name: str
+    queue: str
+    seconds: float
+
+
+RUNNING_JOBS_SHOWN = 200
+"""How many of the jobs that it runs a worker names in its heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker process. ``seen`` is seconds since its last heartbeat, by the store's clock."""
+
+    id: bytes
+    name: str
+    host: str
+    pid: int
+    queues: str
+    concurrency: int
+    running: int
+    processed: int
+    failed: int
+    started_at: datetime | None = None
+    seen: float = 0.0
+    jobs: tuple[RunningJob, ...] = ()
+    """What it runs of this connection, the longest running first: at most 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthIssue:
+    """Something about a store that an operator should know. When ``serious``, jobs cannot run as it is."""
+
+    message: str
+    advice: str
+    serious: bool = False
