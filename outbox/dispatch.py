@@ -21,12 +21,12 @@ from outbox.errors import InvalidJob, SessionUnusable
 from outbox.events import Events, JobDispatched
 from outbox.ids import JobId
 from outbox.job import Job
-from outbox.job_definition import generator_method, meant_option
+from outbox.job_definition import generator_method, meant_option, takes_session
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import RelayThreads
-from outbox.settings import DATABASE
+from outbox.settings import DATABASE, Settings
 from outbox.wakeups.announce import announce
 
 AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
@@ -115,22 +115,20 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
     checked = JobOptions.checked(**options)
     serialized = Serialized(client, [], {})
     remaining = iter(jobs)
-    kinds: set[type[Job]] = set()
+    kinds: set[tuple[type[Job], str]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):
         for job, envelope in zip(
             some, serialize_many(some, checked, payload_limit=settings.payload_limit), strict=True
         ):
-            if type(job) not in kinds:
-                _check_runnable(type(job))
-                kinds.add(type(job))
             name = checked.connection or job.connection or settings.connection
-            group = serialized.by_connection.get(name)
-            if group is None:
-                connection_settings(settings, name)
-                group = serialized.by_connection[name] = []
+            if (type(job), name) not in kinds:
+                _check_runnable(type(job))
+                _check_connection(type(job), settings, name)
+                kinds.add((type(job), name))
             if envelope.policies is not None:
                 is_relayed(settings, name)
+            group = serialized.by_connection.setdefault(name, [])
             group.append(envelope)
             serialized.ids.append(envelope.id)
     return serialized
@@ -143,6 +141,14 @@ def _check_runnable(kind: type[Job]) -> None:
     generator = generator_method(kind)
     if generator is not None:
         raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
+
+
+def _check_connection(kind: type[Job], settings: Settings, name: str) -> None:
+    if connection_settings(settings, name).driver != DATABASE and takes_session(kind):
+        raise InvalidJob(
+            f"{kind.name}: `handle` takes a session, and the connection {name!r} is not a database: dispatch it to a "
+            "connection on a database, or let `handle` open a session itself"
+        )
 
 
 def stage_all(session: AnySession, serialized: Serialized) -> None:

@@ -18,6 +18,7 @@
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
     │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
     │   ├── JobTimeout                an attempt took longer than its timeout
+    │   ├── LeaseLost                 a job's own transaction came too late to complete it
     │   └── JobFailed                 the job called ``context.fail("reason")``
     ├── JobNotFound                   no job, or no failed job, has this id
     └── BackendUnavailable            the server cannot be reached, or answers with transient errors only
@@ -98,6 +99,10 @@ class AttemptsExhausted(JobError):
 
 class JobTimeout(JobError):
     """An attempt ran longer than its timeout."""
+
+
+class LeaseLost(JobError):
+    """A transaction cannot complete its job: the lease has ended, and another worker may have the job."""
 
 
 class JobFailed(JobError):

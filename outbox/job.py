@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -137,15 +137,30 @@ def _check_names(cls: type[Job], where: str) -> None:
             raise ConfigurationError(f"{where}: an alias is 1 to 255 printable ASCII characters, not {alias!r}")
 
 
+class Completion(Protocol):
+    """Completes a job that a worker runs in a transaction of its handler."""
+
+    def complete(self, session: Any) -> Awaitable[None]: ...
+
+
 class JobContext:
     """What a running job knows of itself; its methods decide how the attempt ends once ``handle`` returns.
 
     The last decision counts. They can be called from a plain ``def handle`` in its thread as well.
     """
 
-    __slots__ = ("attempt", "connection", "decision", "job_id", "max_tries", "queue")
+    __slots__ = ("attempt", "completion", "connection", "decision", "job_id", "max_tries", "queue")
 
-    def __init__(self, *, job_id: JobId, attempt: int, max_tries: int, queue: str, connection: str) -> None:
+    def __init__(
+        self,
+        *,
+        job_id: JobId,
+        attempt: int,
+        max_tries: int,
+        queue: str,
+        connection: str,
+        completion: Completion | None = None,
+    ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         """The number of this attempt: 1 is the first."""
@@ -153,6 +168,8 @@ class JobContext:
         self.queue = queue
         self.connection = connection
         self.decision: Decision | None = None
+        self.completion = completion
+        """What a worker writes to end the job in a transaction of its handler. None outside a worker."""
 
     def release(self, delay: float = 0) -> None:
         """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""
@@ -165,6 +182,22 @@ class JobContext:
     def fail(self, error: BaseException | str) -> None:
         """End the job as failed, whatever attempts are left."""
         self.decision = Failed(JobFailed(error) if isinstance(error, str) else error)
+
+    def complete(self, session: Any) -> Awaitable[None]:
+        """Complete the job in the transaction of ``session``: what the session writes and the job's end are one commit.
+
+        The session is flushed, and the job's row is deleted. Do this last, right before the commit: the row stays
+        locked until then, and the lease cannot be renewed. ``await`` it with an ``AsyncSession``; with a ``Session`` it
+        is done on return. After a rollback the job is not completed.
+
+        Raises:
+            LeaseLost: another worker may have the job. Let it pass, so that the transaction is rolled back.
+            ConfigurationError: the job's connection is not a database.
+            SessionUnusable: the session cannot carry it, or writes to another database than the job's.
+        """
+        if self.completion is None:
+            raise RuntimeError("only a worker can complete a job: it is not being run by one")
+        return self.completion.complete(session)
 
     def delete(self) -> None:
         """End the job without success or failure: it is removed, and nothing else happens."""

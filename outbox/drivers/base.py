@@ -104,6 +104,9 @@ class PolicyStore(Protocol):
         """Repair what crashes have left in the rows of policies, and do what they do by time. Seconds until it is to be
         called again; None at the usual interval."""
 
+    async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
+        """Do what policies do after a commit, for settlements that a transaction of the application has committed."""
+
     async def explain(self, job: StoredJob) -> list[str]:
         """Lines that tell an operator what its policies do with a live job."""
 
@@ -254,6 +257,8 @@ class Driver(Protocol):
     relay_source: RelaySource | None = None
     relay_target: RelayTarget | None = None
     policies: PolicyStore | None = None
+    session_url: str | None = None
+    """Where jobs can have sessions, as SQLAlchemy takes it, with its password. None where the store is no database."""
 
     @property
     def description(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.errors import AttemptsExhausted, InvalidPayload, JobError
 from outbox.job import Job, JobContext
+from outbox.middleware.completion import Completion
 from outbox.payload import load
 from outbox.settlement import Failure
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from outbox.drivers.values import Claim
+    from outbox.middleware.job_sessions import JobSessions
     from outbox.middleware.results import Handler, HandlerResult
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
 
 
-def link(call_next: Handler, kind: type[Job], default: RetryPolicy) -> Handler:
+def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: JobSessions) -> Handler:
     of_class = default.of(kind, NO_HEADERS)
 
     def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
@@ -33,7 +35,8 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy) -> Handler:
         attempt.policy = policy = of_class if headers is NO_HEADERS else default.of(kind, headers)
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
-        attempt.job = load_job(kind, claim, attempt.connection, policy.max_tries)
+        completion = Completion(claim, attempt.connection, sessions)
+        attempt.job = load_job(kind, claim, attempt.connection, policy.max_tries, completion)
         return call_next(attempt)
 
     return prepare
@@ -48,7 +51,9 @@ def refusing(error: JobError) -> Handler:
     return refuse
 
 
-def load_job(kind: type[Job], claim: Claim, connection: str, max_tries: int) -> Job:
+def load_job(
+    kind: type[Job], claim: Claim, connection: str, max_tries: int, completion: Completion | None = None
+) -> Job:
     """
     Raises:
         InvalidPayload: no job can be made of the row, whatever the validators of its class do.
@@ -69,6 +74,7 @@ def load_job(kind: type[Job], claim: Claim, connection: str, max_tries: int) -> 
             max_tries=max_tries,
             queue=claim.queue,
             connection=connection,
+            completion=completion,
         )
     )
     return job

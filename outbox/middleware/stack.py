@@ -9,7 +9,9 @@ from outbox import registry
 from outbox.errors import JobError
 from outbox.events import Events
 from outbox.job import Job
-from outbox.middleware import cancellation, context, expiry, started, thread_call, timeouts
+from outbox.job_definition import takes_session
+from outbox.middleware import cancellation, context, expiry, started, thread_call, timeouts, transaction
+from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.results import Handler
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class HandlerStack:
         default: RetryPolicy,
         threads: thread_call.Threads,
         events: Events,
+        sessions: JobSessions,
         *,
         cancel_steps: Sequence[float],
         give_up: Callable[[Attempt], None],
@@ -32,6 +35,7 @@ class HandlerStack:
         self._default = default
         self._threads = threads
         self._events = events
+        self._sessions = sessions
         self._cancel_steps = cancel_steps
         self._give_up = give_up
         self._timeouts = timeouts.Timeouts()
@@ -50,9 +54,12 @@ class HandlerStack:
 
     def _build(self, kind: type[Job]) -> Handler:
         """Read from the bottom: the last line is the outermost link."""
-        chain = thread_call.handler(kind, self._threads)
+        if takes_session(kind):
+            chain = transaction.handler(kind, self._threads, self._sessions)
+        else:
+            chain = thread_call.handler(kind, self._threads)
         chain = timeouts.link(chain, self._timeouts)
         chain = started.link(chain, self._events)
         chain = cancellation.link(chain, self._cancel_steps, self._give_up)
-        chain = context.link(chain, kind, self._default)
+        chain = context.link(chain, kind, self._default, self._sessions)
         return expiry.link(chain)

@@ -30,7 +30,7 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
     async def call_plain(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
         assert attempt.call is not None  # noqa: S101 - for the type checker: begun
-        return HandlerResult(await _run_in_thread(threads, attempt.call, job.handle), job.context.decision)
+        return HandlerResult(await run_in_thread(threads, attempt.call, job.handle), job.context.decision)
 
     return call_coroutine if inspect.iscoroutinefunction(kind.handle) else call_plain  # type: ignore[attr-defined]
 
@@ -44,10 +44,11 @@ async def run(threads: Threads, call: HandlerCall, function: Callable[..., Any],
     """
     if inspect.iscoroutinefunction(function):
         return await function(*arguments)
-    return await _run_in_thread(threads, call, function, *arguments)
+    return await run_in_thread(threads, call, function, *arguments)
 
 
-async def _run_in_thread(threads: Threads, call: HandlerCall, function: Callable[..., Any], *arguments: Any) -> Any:
+async def run_in_thread(threads: Threads, call: HandlerCall, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a plain function in a thread, as ``call``."""
     thread = threads.call(function, *arguments)
     call.enter_thread(thread.interrupt)
     try:

@@ -3,11 +3,11 @@
 ::
 
     def upgrade() -> None:
-        migrations.upgrade(op, version=2, from_version=1)
+        migrations.upgrade(op, version=3, from_version=2)
 
 
     def downgrade() -> None:
-        migrations.downgrade(op, version=1, from_version=2)
+        migrations.downgrade(op, version=2, from_version=3)
 
 ``version`` is the version of the tables afterwards.
 """

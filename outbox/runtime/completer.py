@@ -77,6 +77,12 @@ class Completer(BackgroundLoop):
         if len(self._pending) >= MAX_BACKLOG and not self.stopping:
             self._caught_up.clear()
 
+    def committed(self, attempt: Attempt, settled: Settled) -> None:
+        """Report an attempt whose end is in the store already, with a transaction of its job."""
+        self._in_flight.discard([attempt])
+        attempt.settlement = settled.accepted[0]
+        self._report_accepted([attempt], settled.news)
+
     async def caught_up(self) -> None:
         """Return once the store takes settlements. Claiming before that could claim again what has ended here."""
         await self._caught_up.wait()
@@ -213,12 +219,15 @@ class Completer(BackgroundLoop):
             for attempt in late:
                 cancelled = attempt in removed
                 self._events.emit(attempt.event(JobCancelled) if cancelled else attempt.event(LeaseLost, _TOO_LATE))
+        self._report_accepted(accepted, settled.news)
+
+    def _report_accepted(self, accepted: Sequence[Attempt], news: PolicyNews) -> None:
         if self._events.wants(JobSettled):
             self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
         for attempt in accepted:
             self._on_accepted(attempt)
-        if settled.news:
-            self._on_policy_news(settled.news)
+        if news:
+            self._on_policy_news(news)
 
     def _refused(self, attempt: Attempt, error: Exception) -> None:
         self._in_flight.discard([attempt])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from outbox import clock
 from outbox.drivers.base import Driver
-from outbox.drivers.values import PolicyNews
+from outbox.drivers.values import PolicyNews, Settled
+from outbox.errors import OutboxError
 from outbox.events import Events, JobCancelled, LeaseLost
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import Availability
@@ -157,7 +159,10 @@ class Consumer:
     async def _run(self, attempt: Attempt) -> None:
         enter_job(attempt.task)
         try:
-            attempt.end(await self._executor.run(attempt))
+            settlement = await self._executor.run(attempt)
+            if attempt.committed is not None and attempt.claim.policies is not None:
+                await self._follow(attempt, attempt.committed)
+            attempt.end(settlement)
         except BaseException as error:  # noqa: BLE001 - an attempt without an end would be held for ever
             _log.exception("the worker itself failed on %s %s", attempt.claim.name, attempt.fence.job_id)
             attempt.end(Settlement.failed(attempt.fence, Failure.of(error)))
@@ -169,7 +174,19 @@ class Consumer:
             self._on_job_end(attempt)
             self._slots.release(self._options.rest)
 
+    async def _follow(self, attempt: Attempt, settled: Settled) -> None:
+        """What policies do after the commit of a job's own transaction. Upkeep does what is left undone."""
+        try:
+            news = await self.store.follow_commit(settled)
+        except OutboxError as error:
+            _log.warning("what follows the end of %s is left to upkeep: %s", attempt.fence.job_id, error)
+        else:
+            attempt.committed = replace(settled, news=settled.news + news)
+
     def _ended(self, attempt: Attempt) -> None:
+        if attempt.committed is not None:
+            self.completer.committed(attempt, attempt.committed)
+            return
         if attempt.overdue:
             self._slots.mark_stuck()
         if attempt.settlement is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from outbox import clock
 from outbox.drivers.base import Driver
-from outbox.drivers.values import BlockingClaimRequest, Claim, NextDue, Settled
+from outbox.drivers.values import BlockingClaimRequest, Claim, NextDue, PolicyNews, Settled
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
@@ -100,6 +100,13 @@ class StoreClient:
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         settled: Settled = await self.run(self.driver.jobs.settle, settlements)
         return settled
+
+    async def follow_commit(self, settled: Settled) -> PolicyNews:
+        """What policies do after a commit that the driver has not made itself."""
+        if self.driver.policies is None:
+            return PolicyNews()
+        news: PolicyNews = await self.run(self.driver.policies.follow_commit, settled.accepted)
+        return news
 
     async def removed(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
         """Those of the attempts whose jobs an operator has removed."""

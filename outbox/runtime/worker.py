@@ -27,6 +27,7 @@ from outbox.events import (
 )
 from outbox.ids import new_token
 from outbox.middleware.interruption import Interruption
+from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
 from outbox.runtime.availability import LOOK
 from outbox.runtime.consumer import Consumer
@@ -120,7 +121,9 @@ class Worker:
             len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop
         )
         report = PolicyReporter(events, {relay.connection: relay.wake for relay in relays})
-        executor = Executor(options, self._threads, events)
+        urls = {driver.name: driver.session_url for driver in drivers if driver.session_url is not None}
+        self._sessions = JobSessions(urls, options.concurrency)
+        executor = Executor(options, self._threads, events, sessions=self._sessions)
         isolation = Isolation()
         self._consumers = [
             Consumer(
@@ -205,6 +208,7 @@ class Worker:
             limits.append(MemoryLimit(options.memory, self.stop))
         return [
             self._threads,
+            self._sessions,
             self._stores,
             self._wakeup_service,
             drain(),  # of hooks

@@ -88,6 +88,18 @@ def application(database_url: str, backend: str, tmp_path: Path) -> Application:
     return made
 
 
+def test_a_job_is_completed_by_the_transaction_of_its_writes(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "charges"
+    application.run("-m", "outbox", "dispatch", "charges.BookOrder", '{"order_id": 41}')
+    application.run("-m", "outbox", "dispatch", "charges.BookOrderItself", '{"order_id": 42}')
+    application.run("-m", "outbox.work", "--queue", "default,later", "--stop-when-empty")
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with sql.connection(url) as connection:
+        assert sorted(connection.scalars(text("SELECT id FROM orders"))) == [41, 42]
+        assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 0
+        assert connection.scalar(text("SELECT COUNT(*) FROM queue_failed_jobs")) == 0
+
+
 def test_orders_are_placed_and_their_jobs_run(application: Application) -> None:
     application.run("orders.py")
     application.run("sync_orders.py")
@@ -114,12 +126,12 @@ def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
 def test_a_revision_upgrades_the_tables(application: Application, database_url: str) -> None:
     url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
     with operations(url) as op:
-        migrations.downgrade(op, version=1)
+        migrations.downgrade(op, version=2)
     versions = application.directory / "migrations" / "versions"
     [before] = (file.stem.partition("_")[0] for file in versions.glob("*.py"))
-    revision = (application.directory / "outbox_2.py").read_text()
-    (versions / "outbox_2.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
-    for command, expected in [("upgrade", 2), ("downgrade", 1), ("upgrade", 2)]:
+    revision = (application.directory / "outbox_3.py").read_text()
+    (versions / "outbox_3.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
+    for command, expected in [("upgrade", 3), ("downgrade", 2), ("upgrade", 3)]:
         application.run("-m", "alembic", command, "head" if command == "upgrade" else "-1")
         assert version(url) == expected
     application.run("-m", "alembic", "check")

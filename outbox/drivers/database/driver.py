@@ -56,6 +56,7 @@ class DatabaseDriver(Driver):
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)
+        self.session_url = self._database.engine.url.render_as_string(hide_password=False)
         self._server = ""
 
     @property

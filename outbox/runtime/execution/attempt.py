@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from outbox import clock
-from outbox.drivers.values import Claim
+from outbox.drivers.values import Claim, Settled
 from outbox.events import JobEvent
 from outbox.job import Job
 from outbox.middleware.cancellation import HandlerCall
@@ -23,8 +23,8 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "call", "claim", "connection", "deadline", "ended", "error", "interruption", "job", "overdue",
-        "policy", "seconds", "settlement", "started", "task", "timeout", "timer",
+        "_on_end", "call", "claim", "committed", "connection", "deadline", "ended", "error", "interruption", "job",
+        "overdue", "policy", "seconds", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -47,6 +47,8 @@ class Attempt:
         """What made the attempt fail, for the ``failed()`` hook."""
         self.settlement: Settlement | None = None
         """How it ended; None while it has not, and when nothing may be written."""
+        self.committed: Settled | None = None
+        """What the job's own transaction has committed, its end among it: then there is no settlement to write."""
         self.ended = False
         self._on_end = on_end
         self.call: HandlerCall | None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Sequence
+from contextlib import suppress
 
-from outbox.errors import AttemptsExhausted, JobTimeout
+from outbox.errors import AttemptsExhausted, JobTimeout, LeaseLost
 from outbox.events import Events, JobOverdue
 from outbox.job import Failed, Released, Snoozed
 from outbox.middleware.cancellation import CANCEL_STEPS
+from outbox.middleware.completion import Completion
 from outbox.middleware.interruption import Interruption
+from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
@@ -37,11 +40,20 @@ class Executor:
     """
 
     def __init__(
-        self, options: WorkerOptions, threads: Threads, events: Events, cancel_steps: Sequence[float] = CANCEL_STEPS
+        self,
+        options: WorkerOptions,
+        threads: Threads,
+        events: Events,
+        cancel_steps: Sequence[float] = CANCEL_STEPS,
+        sessions: JobSessions | None = None,
     ) -> None:
+        """``sessions`` are those of jobs whose ``handle`` takes one."""
         self._default = RetryPolicy.default(options)
         self._events = events
-        self._stack = HandlerStack(self._default, threads, events, cancel_steps=cancel_steps, give_up=self._give_up)
+        self._sessions = sessions or JobSessions({}, 1)
+        self._stack = HandlerStack(
+            self._default, threads, events, self._sessions, cancel_steps=cancel_steps, give_up=self._give_up
+        )
 
     async def run(self, attempt: Attempt) -> Settlement | None:
         """Make the attempt, in the current task. None means that nothing may be written.
@@ -53,10 +65,26 @@ class Executor:
             result = await self._stack.of(attempt.claim.name)(attempt)
         except BaseException as error:  # noqa: BLE001 - a job cannot end the worker, not even with SystemExit
             raised = error
+            await self._resolve(attempt)
         return self._outcome(attempt, result, raised)
 
+    async def _resolve(self, attempt: Attempt) -> None:
+        """If the COMMIT of a transaction that completes the job got no answer, its row says what became of it. If the
+        row cannot be read, the attempt has failed: a settlement is refused where the job has ended."""
+        completion = _completion(attempt)
+        if completion is not None and completion.written and completion.settled is None:
+            with suppress(Exception):
+                if await self._sessions.is_gone(attempt.connection, attempt.fence):
+                    completion.committed()
+
     def _outcome(self, attempt: Attempt, result: HandlerResult, raised: BaseException | None) -> Settlement | None:
+        completion = _completion(attempt)
+        if completion is not None and completion.settled is not None:
+            attempt.committed = completion.settled
+            return None
         policy = attempt.policy or self._default
+        if isinstance(raised, LeaseLost) and attempt.interruption is None:
+            attempt.interrupt(Interruption.LEASE_LOST)
         if attempt.interruption is not None and (raised is not None or result.settled or result.decision is None):
             return self._interrupted(attempt, policy, raised)
         if raised is not None:
@@ -104,6 +132,11 @@ class Executor:
         attempt.overdue = True
         self._events.emit(attempt.event(JobOverdue, reason))
         attempt.end(self._interrupted(attempt, attempt.policy or self._default, None))
+
+
+def _completion(attempt: Attempt) -> Completion | None:
+    completion = attempt.job.context.completion if attempt.job is not None else None
+    return completion if isinstance(completion, Completion) else None
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:

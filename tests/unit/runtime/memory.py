@@ -82,7 +82,7 @@ class MemoryDriver:
         self.closed = False
         self.jobs = self.queues = self.workers = self.failed = self
         self.short_jobs = ShortJobs(self)
-        self.blocking_claims = self.relay_source = self.relay_target = self.policies = None
+        self.blocking_claims = self.relay_source = self.relay_target = self.policies = self.session_url = None
 
     @property
     def description(self) -> str:

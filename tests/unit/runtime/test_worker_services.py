@@ -501,8 +501,8 @@ async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: 
     assert len(running.store.failed) == 1
 
 
-def with_short_timeouts(*arguments: Any) -> Executor:
-    return Executor(*arguments, (0.02, 0.02))
+def with_short_timeouts(*arguments: Any, **options: Any) -> Executor:
+    return Executor(*arguments, (0.02, 0.02), **options)
 
 
 async def test_a_rest_keeps_the_slot_for_a_while() -> None:

@@ -30,9 +30,14 @@ async def settle(database: Database, connection_name: str, settlements: Sequence
         accepted += settled.accepted
         stale += settled.stale
         news += settled.news
-        if gated := [_leaving(effect) for each in settled.accepted for effect in each.effects if _is_leaving(effect)]:
-            news += await registry.committed(database, gated)
+        news += await follow_commit(database, settled.accepted)
     return Settled(tuple(accepted), tuple(stale), news)
+
+
+async def follow_commit(database: Database, accepted: Sequence[Settlement]) -> PolicyNews:
+    """What policies do after the commit of settlements."""
+    gated = [_leaving(effect) for each in accepted for effect in each.effects if _is_leaving(effect)]
+    return await registry.committed(database, gated) if gated else PolicyNews()
 
 
 def _batches(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:

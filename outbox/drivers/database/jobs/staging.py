@@ -14,7 +14,7 @@ from typing import Any, cast
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, LargeBinary, event, literal_column, select
+from sqlalchemy import URL, Connection, Engine, LargeBinary, event, literal_column, select
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, registry
 
@@ -99,17 +99,23 @@ def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | No
 
 
 def check_database(session: Session, url: str) -> None:
-    """
+    """Check that jobs that are to be relayed are written where they are relayed from.
+
     Raises:
         SessionUnusable: what ``session`` writes is not in the database of ``url``, as far as URLs can tell.
     """
-    written, wanted = _bind(session).engine.url, read_url(url)
-    if certainly_differ(written, wanted):
+    wanted = read_url(url)
+    if writes_elsewhere(session, wanted):
         raise SessionUnusable(
-            f"this session writes to {shown_url(written)}, and jobs for another connection are moved on from "
-            f"{shown_url(wanted)} only: dispatch with a session of that database, set DATABASE_URL to the "
+            f"this session writes to {shown_url(_bind(session).engine.url)}, and jobs for another connection are moved "
+            f"on from {shown_url(wanted)} only: dispatch with a session of that database, set DATABASE_URL to the "
             "session's, or dispatch without the session"
         )
+
+
+def writes_elsewhere(session: Session, url: URL) -> bool:
+    """Whether ``session`` certainly writes to another database than that of ``url``."""
+    return certainly_differ(_bind(session).engine.url, url)
 
 
 def _add_trigger(session: Session) -> FlushTrigger:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import Outcomes
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving, Refusal
@@ -17,7 +18,7 @@ from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import PolicyNews, StoredJob
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
-from outbox.settlement import Outcome
+from outbox.settlement import Outcome, Settlement
 
 _NONE: frozenset[bytes] = frozenset()
 
@@ -127,6 +128,9 @@ class DatabasePolicies:
             return await run(registry.explain(self._database.dialect, asked), connection)
 
         return await self._database.read(read)
+
+    async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
+        return await follow_commit(self._database, accepted)
 
     async def upkeep(self) -> float | None:
         done = await registry.upkeep(self._database)

@@ -1,4 +1,4 @@
-"""outbox's tables: version 2.
+"""outbox's tables: version 3.
 
 A revision of the application's own history. It goes into migrations/versions, after the revision that was the last one.
 """
@@ -7,13 +7,13 @@ from alembic import op
 
 from outbox import migrations
 
-revision = "outbox_2"
+revision = "outbox_3"
 down_revision = None  # the id of the revision before
 
 
 def upgrade() -> None:
-    migrations.upgrade(op, version=2, from_version=1)
+    migrations.upgrade(op, version=3, from_version=2)
 
 
 def downgrade() -> None:
-    migrations.downgrade(op, version=1, from_version=2)
+    migrations.downgrade(op, version=2, from_version=3)

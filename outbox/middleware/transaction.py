@@ -1,0 +1,108 @@
+"""Calls ``handle`` with a session, and commits what it has written together with the end of its job."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
+
+from outbox.drivers.database.connection.errors import Fault, classify
+from outbox.middleware.completion import Completion
+from outbox.middleware.context import load_job
+from outbox.middleware.results import HandlerResult
+from outbox.middleware.thread_call import Threads, run_in_thread
+
+if TYPE_CHECKING:
+    from outbox.job import Job
+    from outbox.middleware.job_sessions import JobSessions
+    from outbox.middleware.results import Handler
+    from outbox.runtime.execution.attempt import Attempt
+
+_TRIES = 4
+"""How often the handler runs in one attempt while the database resolves conflicts by rolling back."""
+
+
+def handler(kind: type[Job], threads: Threads, sessions: JobSessions) -> Handler:
+    """The innermost link for a job class whose ``handle`` takes a session.
+
+    The order is: flush, the fenced DELETE of the job's row, COMMIT. The row is locked for the last moment only, so that
+    renewals of the lease do not wait for the handler. If the handler raises, or decides through its context how the
+    attempt ends, its transaction is rolled back.
+    """
+    is_coroutine = inspect.iscoroutinefunction(kind.handle)  # type: ignore[attr-defined]
+
+    async def call(attempt: Attempt) -> HandlerResult:
+        for left in reversed(range(_TRIES)):
+            try:
+                return await (
+                    _call_async(attempt, sessions) if is_coroutine else _in_thread(attempt, threads, sessions)
+                )
+            except DBAPIError as error:
+                if not left or classify(error) is not Fault.CONTENDED:
+                    raise
+            _load_again(attempt, kind, sessions)
+        raise AssertionError
+
+    return call
+
+
+async def _call_async(attempt: Attempt, sessions: JobSessions) -> HandlerResult:
+    job, completion = _parts(attempt)
+    async with sessions.open(attempt.connection) as session:
+        value = await job.handle(session)
+        if job.context.decision is None and not completion.settled:
+
+            async def finish() -> None:
+                await completion.complete(session)
+                await session.commit()
+
+            await _uninterrupted(finish)
+    return HandlerResult(value, job.context.decision)
+
+
+async def _in_thread(attempt: Attempt, threads: Threads, sessions: JobSessions) -> HandlerResult:
+    job, completion = _parts(attempt)
+
+    def call() -> Any:
+        with sessions.open_sync(attempt.connection) as session:
+            value = job.handle(session)
+            if job.context.decision is None and not completion.settled:
+                completion.write(session)
+                session.commit()
+        return value
+
+    assert attempt.call is not None  # noqa: S101 - for the type checker: begun
+    return HandlerResult(await run_in_thread(threads, attempt.call, call), job.context.decision)
+
+
+def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> None:
+    """The handler may have altered its job."""
+    completion = Completion(attempt.claim, attempt.connection, sessions)
+    max_tries = attempt.policy.max_tries if attempt.policy is not None else 1
+    attempt.job = load_job(kind, attempt.claim, attempt.connection, max_tries, completion)
+
+
+def _parts(attempt: Attempt) -> tuple[Any, Completion]:
+    job: Any = attempt.job
+    return job, job.context.completion
+
+
+async def _uninterrupted(finish: Callable[[], Awaitable[None]]) -> None:
+    """A connection whose COMMIT is cancelled does not tell what became of it, so an interruption waits for the answer.
+    It counts if nothing was committed."""
+    finishing = asyncio.ensure_future(finish())
+    interrupted: asyncio.CancelledError | None = None
+    while not finishing.done():
+        try:
+            await asyncio.wait([finishing])
+        except asyncio.CancelledError as error:
+            interrupted = error
+    try:
+        finishing.result()
+    except BaseException:
+        if interrupted is not None:
+            raise interrupted from None
+        raise
