@@ -16,7 +16,7 @@ from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.drivers.values import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.errors import OutboxError
 from outbox.ids import JobId
-from outbox.job import Job, JobContext
+from outbox.job import CallNext, Job, JobContext, Middleware
 from outbox.open_drivers import disconnect
 from outbox.operations import (
     cancel,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "CallNext",
     "FailedGroup",
     "FailedJob",
     "Failure",
@@ -51,6 +52,7 @@ __all__ = [
     "JobPage",
     "JobPlace",
     "JobState",
+    "Middleware",
     "Outbox",
     "OutboxError",
     "QueueCounts",

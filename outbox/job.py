@@ -12,7 +12,7 @@ from outbox import registry
 from outbox.backoff import MAX_DELAY
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
-from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods
+from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
 from outbox.options import OPTIONS, BackoffOption, check_class_options
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
@@ -36,6 +36,13 @@ else:
             return super().__new__(mcs, name, bases, namespace, **keywords)
 
 
+CallNext = Callable[["Job"], Awaitable[Any]]
+"""Runs what is inside a middleware; returns what ``handle`` returned, and raises what it raised."""
+
+Middleware = Callable[[Any, CallNext], Awaitable[Any]]
+"""``async def (job, call_next)``: what it raises is the failure of the attempt."""
+
+
 class Job(BaseModel, metaclass=JobClass):
     """A unit of work with typed fields, validated when it is made, when it is dispatched and when it is loaded.
 
@@ -51,6 +58,8 @@ class Job(BaseModel, metaclass=JobClass):
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
+
+    ``middleware`` lists functions ``async def (job, call_next)`` around ``handle``, the outermost first.
 
     A subclass with a method ``handle`` (``async def``, or a plain ``def``, which runs in a thread) is registered when
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
@@ -71,6 +80,7 @@ class Job(BaseModel, metaclass=JobClass):
 
     name: ClassVar[str] = "outbox.Job"
     aliases: ClassVar[Sequence[str]] = ()
+    middleware: ClassVar[Sequence[Middleware]] = ()
     queue: ClassVar[str] = OPTIONS["queue"].default
     connection: ClassVar[str | None] = OPTIONS["connection"].default
     priority: ClassVar[int] = OPTIONS["priority"].default
@@ -121,6 +131,7 @@ def _check_definition(cls: type[Job]) -> None:
     if taken:
         raise ConfigurationError(f"{where}: `{taken[0]}` is what a worker needs of a job: give yours another name")
     _check_names(cls, where)
+    check_middleware(cls.middleware, where)
     try:
         check_class_options(cls)
     except InvalidOption as error:

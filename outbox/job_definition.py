@@ -15,7 +15,7 @@ from outbox.options import CLASS_OPTIONS
 if sys.version_info >= (3, 14):
     import annotationlib
 
-CLASS_ATTRIBUTES = ("name", "aliases", *CLASS_OPTIONS)
+CLASS_ATTRIBUTES = ("name", "aliases", "middleware", *CLASS_OPTIONS)
 
 # What Celery, Dramatiq, Laravel, RQ, Huey, arq and others call the options of a job, and what is written for them.
 _ELSEWHERE = {
@@ -137,6 +137,22 @@ def _check_method(cls: type, where: str, name: str, arguments: tuple[Any, ...], 
     except TypeError as error:
         hint = "; what it needs is a field of the job" if name == "handle" else ""
         raise ConfigurationError(f"{where}: `{name}` is called {how}: {error}{hint}") from None
+
+
+def check_middleware(middleware: Any, where: str) -> None:
+    """
+    Raises:
+        ConfigurationError: it is no list, or one of its entries is not an ``async def`` of ``(job, call_next)``.
+    """
+    if not isinstance(middleware, list | tuple):
+        raise ConfigurationError(f"{where}: middleware is a list of functions, not {middleware!r}")
+    for each in middleware:
+        if not (inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(getattr(each, "__call__", None))):  # noqa: B004 - of an object
+            raise ConfigurationError(f"{where}: a middleware is an `async def` of (job, call_next), not {each!r}")
+        try:
+            inspect.signature(each).bind(None, None)
+        except TypeError as error:
+            raise ConfigurationError(f"{where}: a middleware is called with (job, call_next): {error}") from None
 
 
 @lru_cache(maxsize=1_000)

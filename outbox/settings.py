@@ -206,6 +206,9 @@ class WorkerOptions(_Layered):
     reload: bool = False
     """For development: restart when Python files change."""
 
+    middleware: Annotated[tuple[str, ...], NoDecode] = ()
+    """Middleware around the handlers of all jobs, each as ``module:function``, the outermost first."""
+
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **given: Any) -> None:
@@ -220,7 +223,7 @@ class WorkerOptions(_Layered):
         """
         return WorkerOptions.load(**{**self._given, **flags})
 
-    @field_validator("connection", "queue", "backoff", mode="before")
+    @field_validator("connection", "queue", "backoff", "middleware", mode="before")
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return _split(value) if isinstance(value, str) else (value,) if isinstance(value, int | float) else value

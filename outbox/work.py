@@ -87,6 +87,7 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--memory", type=int, metavar="MIB", help="Stop above so much memory. With several processes: replace each.")
 @_flag("--lease", type=float, metavar="SECONDS", help="How long a dead worker's jobs stay its own. Default: 30.")
 @_flag("--grace", type=float, metavar="SECONDS", help="What running jobs get to finish after TERM. Default: 30.")
+@_flag("--middleware", metavar="MODULE:FUNCTION[,…]", help="Functions around the handlers of all jobs.")
 @_flag("--once", is_flag=True, help="Look once, run the next job if there is one, and stop.")
 @_flag("--stop-when-empty", is_flag=True, help="Stop when nothing is ready, delayed or reserved.")
 @_flag("--name", metavar="NAME", help="What logs and `outbox workers` call it. Default: host:pid.")

@@ -10,11 +10,21 @@ from outbox.errors import JobError
 from outbox.events import Events
 from outbox.job import Job
 from outbox.job_definition import takes_session
-from outbox.middleware import cancellation, context, expiry, started, thread_call, timeouts, transaction
+from outbox.middleware import (
+    application,
+    cancellation,
+    context,
+    expiry,
+    started,
+    thread_call,
+    timeouts,
+    transaction,
+)
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.results import Handler
 
 if TYPE_CHECKING:
+    from outbox.job import Middleware
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
 
@@ -29,6 +39,7 @@ class HandlerStack:
         events: Events,
         sessions: JobSessions,
         *,
+        middleware: Sequence[Middleware],
         cancel_steps: Sequence[float],
         give_up: Callable[[Attempt], None],
     ) -> None:
@@ -36,6 +47,7 @@ class HandlerStack:
         self._threads = threads
         self._events = events
         self._sessions = sessions
+        self._middleware = middleware
         self._cancel_steps = cancel_steps
         self._give_up = give_up
         self._timeouts = timeouts.Timeouts()
@@ -58,6 +70,7 @@ class HandlerStack:
             chain = transaction.handler(kind, self._threads, self._sessions)
         else:
             chain = thread_call.handler(kind, self._threads)
+        chain = application.link(chain, (*self._middleware, *kind.middleware))
         chain = timeouts.link(chain, self._timeouts)
         chain = started.link(chain, self._events)
         chain = cancellation.link(chain, self._cancel_steps, self._give_up)

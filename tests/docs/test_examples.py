@@ -137,6 +137,17 @@ def test_a_revision_upgrades_the_tables(application: Application, database_url: 
     application.run("-m", "alembic", "check")
 
 
+@pytest.mark.sqlite
+def test_middleware_surrounds_jobs(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("what surrounds a handler does not depend on the database")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="middleware")
+    application.run("-m", "outbox", "dispatch", "TenantReport", '{"tenant": "acme"}')
+    said = application.run("-m", "outbox.work", "--stop-when-empty", "--middleware", "middleware:log_job")
+    assert (application.directory / "report.log").read_text() == "for acme\n"
+    assert "middleware.TenantReport attempt 1 is over\n" in said
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"

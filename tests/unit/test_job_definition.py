@@ -87,7 +87,10 @@ def injected(function: Callable[..., None]) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ({"handle": lambda self, order: None}, r"`handle` is called without arguments, or with a session: .*'order'; .* field of the job"),
+        (
+            {"handle": lambda self, order: None},
+            r"`handle` is called without arguments, or with a session: .*'order'; .* field of the job",
+        ),
         ({"handle": lambda: None}, "`handle` has no parameter for the job"),
         ({"handle": staticmethod(lambda self: None)}, "`handle` is called without arguments"),
         ({"handle": classmethod(lambda cls, order: None)}, "`handle` is called without arguments"),

@@ -23,7 +23,8 @@ def test_the_top_level_names() -> None:
         "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
-        "Backoff", "Job", "JobContext", "JobId", "Outbox", "OutboxError", "Settings", "Worker", "WorkerOptions",
+        "Backoff", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
+         "OutboxError", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "dispatch", "dispatch_many", "metadata",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_many"}

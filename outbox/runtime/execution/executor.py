@@ -9,6 +9,7 @@ from contextlib import suppress
 from outbox.errors import AttemptsExhausted, JobTimeout, LeaseLost
 from outbox.events import Events, JobOverdue
 from outbox.job import Failed, Released, Snoozed
+from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
 from outbox.middleware.completion import Completion
 from outbox.middleware.interruption import Interruption
@@ -52,7 +53,13 @@ class Executor:
         self._events = events
         self._sessions = sessions or JobSessions({}, 1)
         self._stack = HandlerStack(
-            self._default, threads, events, self._sessions, cancel_steps=cancel_steps, give_up=self._give_up
+            self._default,
+            threads,
+            events,
+            self._sessions,
+            middleware=load_middleware(options.middleware),
+            cancel_steps=cancel_steps,
+            give_up=self._give_up,
         )
 
     async def run(self, attempt: Attempt) -> Settlement | None:

@@ -1,0 +1,72 @@
+"""Middleware of applications: functions of ``(job, call_next)`` around ``handle``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from outbox.errors import ConfigurationError
+from outbox.job_definition import check_middleware
+from outbox.middleware.results import HandlerResult
+from outbox.registry import import_failure
+
+if TYPE_CHECKING:
+    from outbox.job import CallNext, Job, Middleware
+    from outbox.middleware.results import Handler
+    from outbox.runtime.execution.attempt import Attempt
+
+
+def link(call_next: Handler, middleware: Sequence[Middleware]) -> Handler:
+    """The first of ``middleware`` is the outermost. A job class without any has no link."""
+    if not middleware:
+        return call_next
+
+    async def run(attempt: Attempt) -> HandlerResult:
+        inner = HandlerResult()
+
+        async def handle(_: Job) -> Any:
+            nonlocal inner
+            inner = await call_next(attempt)
+            return inner.value
+
+        chain: CallNext = handle
+        for each in reversed(middleware):
+            chain = _around(each, chain)
+        assert attempt.job is not None  # noqa: S101 - for the type checker: made by the link of the context
+        value = await chain(attempt.job)
+        return inner._replace(value=value, decision=attempt.job.context.decision)
+
+    return run
+
+
+def _around(middleware: Middleware, call_next: CallNext) -> CallNext:
+    async def call(job: Job) -> Any:
+        return await middleware(job, call_next)
+
+    return call
+
+
+def load_middleware(references: Iterable[str]) -> tuple[Middleware, ...]:
+    """Import the middleware of a worker.
+
+    Raises:
+        ConfigurationError: a reference is not ``module:function``, cannot be imported, or names no ``async def``.
+    """
+    found = tuple(map(_load, references))
+    check_middleware(found, "--middleware")
+    return found
+
+
+def _load(reference: str) -> Any:
+    module, _, path = reference.partition(":")
+    if not module or not path:
+        raise ConfigurationError(f"--middleware {reference!r} is not MODULE:FUNCTION")
+    try:
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(f"--middleware {reference!r} cannot be imported: {import_failure(error)}") from error
+    found = getattr(imported, path, None)
+    if found is None:
+        raise ConfigurationError(f"--middleware {reference!r}: the module {module!r} has no {path!r}")
+    return found
