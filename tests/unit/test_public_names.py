@@ -24,7 +24,7 @@ def test_the_top_level_names() -> None:
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
-         "OutboxError", "Settings", "Worker", "WorkerOptions",
+        "OutboxError", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "dispatch", "dispatch_many", "metadata",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_many"}
