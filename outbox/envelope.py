@@ -18,6 +18,7 @@ from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, chec
 from outbox.payload import dump, load
 from outbox.policies.base import Declaration
 from outbox.policies.declarations import declarations
+from outbox.policies.keys import KeyHeader
 
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
@@ -40,6 +41,7 @@ class Headers(BaseModel):
     """The same as an absolute time."""
     policies: int | None = None
     """Of a job on another connection than the database: the bits of its policies."""
+    keys: KeyHeader | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -77,6 +77,15 @@ class JobSkipped(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyBlocked(Event):
+    """A job with an ordering key has failed for good. What comes after it under ``key`` waits until it is retried, or
+    until the key is unblocked."""
+
+    key: str
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class JobOverdue(JobEvent):
     """A handler was told to stop and did not; its slot stays taken until it returns."""
 

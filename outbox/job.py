@@ -55,6 +55,11 @@ class Job(BaseModel, metaclass=JobClass):
     * ``timeout``: seconds for one attempt, 0 for no limit; ``None`` takes the worker's ``--timeout``
     * ``backoff``: seconds between attempts: a number, a list (the last value repeats), a `Backoff`, or a method
       ``backoff(self, attempt) -> seconds``; ``None`` takes the worker's ``--backoff``
+    * ``concurrency_key``: a field, or a method that returns a text (None: no key). At most ``concurrency_limit`` jobs
+      of a key (1 to 65,535) run at once; ``on_full``: ``"wait"``, ``"skip"`` or ``"replace_running"``
+    * ``ordering_key``: in the same way. One job of a key at a time, in the order of dispatch; ``on_failed``:
+      ``"block"`` or ``"skip"``; ``ordering="strict"`` has dispatches of a key wait for each other
+    * ``fair_key``: in the same way. Keys take turns; one of ``fair_weight`` 2 (1 to 100) has two turns
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -88,6 +93,14 @@ class Job(BaseModel, metaclass=JobClass):
     timeout: ClassVar[float | None] = OPTIONS["timeout"].default
     # Its type stands in the value: where it is declared, pyright refuses a method of this name in a subclass.
     backoff: ClassVar = cast("BackoffOption | Callable[[Any, int], float] | None", OPTIONS["backoff"].default)
+    concurrency_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
+    concurrency_limit: ClassVar[int | None] = None
+    on_full: ClassVar[str | None] = None
+    ordering_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
+    on_failed: ClassVar[str | None] = None
+    ordering: ClassVar[str | None] = None
+    fair_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
+    fair_weight: ClassVar[int | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -20,10 +20,11 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import Flag, auto
 from operator import attrgetter
-from typing import Annotated, Any, TypedDict, Unpack, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, Unpack, get_type_hints
 
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidOption
+from outbox.policies import keys
 
 BackoffOption = float | Sequence[float] | Backoff
 DelayOption = float | timedelta | datetime
@@ -146,6 +147,14 @@ class JobOptions:
     backoff: Annotated[
         Backoff | None, Option(as_backoff, set_by=ANYWHERE, in_headers=True, load=load_backoff, may_be_method=True)
     ] = None
+    concurrency_key: Annotated[str | None, Option(keys.check_key, may_be_method=True)] = None
+    concurrency_limit: Annotated[int | None, Option(keys.check_limit)] = None
+    on_full: Annotated[str | None, Option(keys.one_of("on_full", *keys.OnFull))] = None
+    ordering_key: Annotated[str | None, Option(keys.check_key, may_be_method=True)] = None
+    on_failed: Annotated[str | None, Option(keys.one_of("on_failed", *keys.OnFailed))] = None
+    ordering: Annotated[str | None, Option(keys.one_of("ordering", "strict"))] = None
+    fair_key: Annotated[str | None, Option(keys.check_key, may_be_method=True)] = None
+    fair_weight: Annotated[int | None, Option(keys.check_weight)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -169,6 +178,14 @@ class DispatchOptions(TypedDict, total=False):
     max_tries: int | None
     timeout: float | None
     backoff: BackoffOption | None
+    concurrency_key: str | None
+    concurrency_limit: int | None
+    on_full: Literal["wait", "skip", "replace_running"] | None
+    ordering_key: str | None
+    on_failed: Literal["block", "skip"] | None
+    ordering: Literal["strict"] | None
+    fair_key: str | None
+    fair_weight: int | None
 
 
 NO_OPTIONS = JobOptions()
@@ -200,3 +217,4 @@ def check_class_options(cls: type) -> None:
         left_open = value is None and option.default is None
         if not left_open and not (option.may_be_method and callable(value)):
             option.check(value)
+    keys.check_class(cls)

@@ -6,6 +6,8 @@ job will be in over there, and how long it is to wait there: a row whose job has
 
 from __future__ import annotations
 
+from typing import Any
+
 from outbox.drivers.values import Claim
 from outbox.envelope import Envelope, Headers
 from outbox.errors import InvalidPayload
@@ -26,14 +28,16 @@ def relayed_connection(queue: str) -> str | None:
 
 def to_relay_row(envelope: Envelope, connection: str) -> Envelope:
     """``envelope`` as it waits in the database."""
-    route = {
+    route: dict[str, Any] = {
         "relayed_to": envelope.queue,
-        "relayed_delay": envelope.delay or None,
-        "relayed_until": envelope.available_at,
         "policies": envelope.policies,
     }
+    if envelope.policies is None:
+        route |= {"relayed_delay": envelope.delay or None, "relayed_until": envelope.available_at}
+        envelope = envelope._replace(delay=0.0, available_at=None)
+    # Otherwise it waits here: policies admit it when it is due.
     headers = Headers.load(envelope.headers).model_copy(update=route)
-    return envelope._replace(queue=relay_queue(connection), headers=headers.dump(), delay=0.0, available_at=None)
+    return envelope._replace(queue=relay_queue(connection), headers=headers.dump())
 
 
 def from_relay_row(claim: Claim) -> Envelope:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     BINARY,
     JSON,
+    BigInteger,
     Column,
     Connection,
     DateTime,
@@ -66,6 +67,11 @@ def _summary() -> TypeEngine[str]:
     return String(SUMMARY_LIMIT).with_variant(
         mysql.VARCHAR(SUMMARY_LIMIT, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
     )
+
+
+def _key_name() -> TypeEngine[str]:
+    """Any character, compared byte by byte."""
+    return String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
 def _long_text() -> TypeEngine[str]:
@@ -182,17 +188,46 @@ lock_slots = Table(
 )
 """Rows that dispatches lock in place of the gaps between keys. The migration writes them; they never change."""
 
-SEEDS = {
-    lock_slots.name: (
-        f"INSERT INTO {lock_slots.name} (slot) "
+key_slots = Table(
+    "queue_key_slots",
+    metadata,
+    Column("slot", _small(), primary_key=True, autoincrement=False),
+    **_INNODB,
+)
+"""Rows that claims and settlements of jobs with keys lock, and no dispatch. The migration writes them."""
+
+keyed_jobs = Table(
+    "queue_keyed_jobs",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("job_id", _binary(), nullable=False),
+    Column("kind", _small(), nullable=False),
+    Column("key_hash", _binary(), nullable=False),
+    Column("state", _small(), nullable=False),
+    # When the job becomes due: with the sequence, its place under its key.
+    Column("moment", _timestamp(), nullable=False),
+    Column("size", _small(), nullable=False),
+    Column("name", _key_name(), nullable=False),
+    Index("queue_keyed_jobs_job", "job_id", "kind", unique=True),
+    Index("queue_keyed_jobs_key", "key_hash", "state", "moment", "seq"),
+    **_INNODB,
+)
+"""A row for each key of each live job: `policies.keys`."""
+
+
+def _seed_of(table: Table) -> str:
+    return (
+        f"INSERT INTO {table.name} (slot) "
         "WITH digits AS (SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 "
         "UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9 "
         "UNION ALL SELECT 10 UNION ALL SELECT 11 UNION ALL SELECT 12 UNION ALL SELECT 13 UNION ALL SELECT 14 "
         "UNION ALL SELECT 15) "
         "SELECT high.d * 256 + middle.d * 16 + low.d FROM digits AS high, digits AS middle, digits AS low "
-        f"WHERE high.d * 256 + middle.d * 16 + low.d NOT IN (SELECT slot FROM {lock_slots.name})"
+        f"WHERE high.d * 256 + middle.d * 16 + low.d NOT IN (SELECT slot FROM {table.name})"
     )
-}
+
+
+SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots)}
 """INSERTs of the rows that tables are made with. Each adds what is missing."""
 
 
@@ -200,4 +235,5 @@ def _seed(table: Table, connection: Connection, **_: Any) -> None:
     connection.exec_driver_sql(SEEDS[table.name])
 
 
-event.listen(lock_slots, "after_create", _seed)
+for _seeded in (lock_slots, key_slots):
+    event.listen(_seeded, "after_create", _seed)

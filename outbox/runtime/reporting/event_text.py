@@ -18,6 +18,7 @@ from outbox.events import (
     JobSettled,
     JobSkipped,
     JobStarted,
+    KeyBlocked,
     LeaseLost,
     LogLinesDropped,
     LoopBlocked,
@@ -112,6 +113,16 @@ def _(event: JobCancelled) -> EventText:
 @describe.register
 def _(event: JobSkipped) -> EventText:
     return EventText(Level.NOTICE, "skipped", f"{_job(event)}: {event.reason}; it was removed")
+
+
+@describe.register
+def _(event: KeyBlocked) -> EventText:
+    return EventText(
+        Level.ERROR,
+        "blocked",
+        f"key {event.key}: the job {event.job_id} has failed, and what comes after it waits: "
+        f"`outbox unblock {event.key} --retry` or `--skip`",
+    )
 
 
 @describe.register

@@ -37,6 +37,10 @@ class Dialect(FailedJobStatements):
     """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
     """The end of a SELECT that locks its rows, and waits for other transactions."""
+    key_hint: str
+    """A hint to read `keyed_jobs` by key."""
+    keep_keyed: str
+    """The end of an INSERT into `keyed_jobs` that leaves rows alone that are there already."""
     row_list: str = ""
     """The beginning of a list of rows on the right of IN."""
     unchecked: str = ""
@@ -296,6 +300,10 @@ class Dialect(FailedJobStatements):
         moment = literal(self.timestamp(place.available_at), Text)
         values = (place.queue, place.priority, moment, place.id.bytes)
         return list(zip((jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id), values, strict=True))
+
+    @abstractmethod
+    def place(self, alias: str) -> str:
+        """A text by which rows of `keyed_jobs` are ordered: the moment, 26 characters, and the sequence, 20 digits."""
 
     @abstractmethod
     def drains(self) -> str:

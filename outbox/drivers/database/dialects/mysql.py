@@ -26,6 +26,8 @@ class MySQL(Dialect):
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
     primary_hint = "FORCE INDEX (PRIMARY)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
+    key_hint = "FORCE INDEX (queue_keyed_jobs_key)"
+    keep_keyed = "ON DUPLICATE KEY UPDATE seq = queue_keyed_jobs.seq"
     keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
     keeps_deleted = True
@@ -57,6 +59,9 @@ class MySQL(Dialect):
     def exception_text(self, key: str) -> str:
         text = f"COALESCE(JSON_UNQUOTE(JSON_EXTRACT(queue_failed_jobs.exception, '$.{key}')), 'unknown')"
         return f"(CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin)"
+
+    def place(self, alias: str) -> str:
+        return f"CONCAT({alias}.moment, LPAD({alias}.seq, 20, '0'))"
 
     def drains(self) -> str:
         return f"FIND_IN_SET({self.placeholder}, queues)"

@@ -25,6 +25,8 @@ class SQLite(Dialect):
     for_update = ""
     claim_hint = ""
     primary_hint = ""
+    key_hint = ""
+    keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "
     row_key = "rowid"
@@ -80,6 +82,9 @@ class SQLite(Dialect):
     def up_to_place(self, place: JobPlace) -> ColumnElement[bool]:
         columns, values = zip(*self._place(place), strict=True)
         return and_(tuple_(*columns[:3]) <= tuple_(*values[:3]), tuple_(*columns) <= tuple_(*values))
+
+    def place(self, alias: str) -> str:
+        return f"({alias}.moment || printf('%020d', {alias}.seq))"
 
     def drains(self) -> str:
         return f"instr(',' || queues || ',', ',' || {self.placeholder} || ',')"

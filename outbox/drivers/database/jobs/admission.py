@@ -15,6 +15,7 @@ from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, fl
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
 from outbox.drivers.values import PolicyNews
+from outbox.drivers.database.policies.leaving import removed
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
@@ -38,11 +39,13 @@ class Admitted:
     """Jobs that claims find again after so many seconds."""
     skipped: list[tuple[Candidate, str]] = field(default_factory=list)
     """Jobs that are removed, each with the reason."""
+    replaced: list[bytes] = field(default_factory=list)
+    """Running jobs that are cancelled for others."""
 
     @property
     def others(self) -> bool:
         """Whether some were found that do not run: then good jobs may be behind them."""
-        return bool(self.rejected or self.parked or self.postponed or self.skipped)
+        return bool(self.rejected or self.parked or self.postponed or self.skipped or self.replaced)
 
 
 async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admitted:
@@ -84,7 +87,8 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
     for candidate in gated:
         row = candidate.row
         match verdicts[candidate.job_id]:
-            case Run(payload):
+            case Run(payload, replaces):
+                admitted.replaced += [job_id.bytes for job_id in replaces]
                 replaced[row.id] = row if payload is None else row._replace(payload=payload)
             case Leave():
                 admitted.postponed.append((bytes(row.id), _LEFT_FOR))
@@ -107,12 +111,17 @@ def hold_back(dialect: Dialect, admitted: Admitted, connection: str) -> Plan[Pol
     for pairs in chunked(sorted(admitted.postponed)):
         delays = [value for key, seconds in pairs for value in (key, int(seconds * _MICROSECONDS))]
         yield dialect.postpone(len(pairs)), (*delays, *(key for key, _ in pairs))
+    news = PolicyNews()
+    if admitted.replaced:
+        news = yield from removed(dialect, admitted.replaced, Outcome.CANCELLED)
+        for keys in chunked(sorted(admitted.replaced)):
+            yield dialect.remove_locked(len(keys)), tuple(keys)
     if not admitted.skipped:
-        return PolicyNews()
+        return news
     for keys in chunked(sorted(bytes(each.row.id) for each, _ in admitted.skipped)):
         yield dialect.remove_locked(len(keys)), tuple(keys)
     leaving = [Leaving(each.job_id, each.row.policies, each.headers, Outcome.SKIPPED) for each, _ in admitted.skipped]
-    news = yield from registry.settled(dialect, sorted(leaving, key=lambda job: job.job_id))
+    news += yield from registry.settled(dialect, sorted(leaving, key=lambda job: job.job_id))
     events = [
         JobSkipped(each.job_id, each.row.name, each.queue, connection, each.row.attempts + 1, reason)
         for each, reason in admitted.skipped

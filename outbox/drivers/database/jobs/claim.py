@@ -117,7 +117,7 @@ class ClaimTransaction:
         if admitted.rejected:
             self.rejected = await reject(self._database, tx, self._name, admitted.rejected)
         self.held_back = bool(admitted.parked or admitted.postponed or admitted.skipped)
-        if self.held_back:
+        if self.held_back or admitted.replaced:
             self.news = await run(hold_back(self._database.dialect, admitted, self._name), tx)
 
     async def _reserve(self, tx: SqlConnection, *, in_place: bool) -> None:

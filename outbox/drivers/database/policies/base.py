@@ -65,6 +65,8 @@ class Run:
     """The job may run, with another payload if there is one."""
 
     payload: str | None = None
+    replaces: tuple[JobId, ...] = ()
+    """Running jobs, locked by this transaction, that are cancelled for it."""
 
 
 @dataclass(frozen=True, slots=True)

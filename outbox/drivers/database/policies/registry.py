@@ -21,13 +21,14 @@ from outbox.drivers.database.policies.base import (
     Verdict,
 )
 from outbox.drivers.values import PolicyNews
+from outbox.drivers.database.policies.keys import KeyRows
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 
 T = TypeVar("T")
 
-POLICIES: list[PolicyRows] = []
+POLICIES: list[PolicyRows] = [KeyRows()]
 """UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
 
 _log = logging.getLogger("outbox.drivers")

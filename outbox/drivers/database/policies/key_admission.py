@@ -1,0 +1,187 @@
+"""A claim's candidates with keys: which run, which are parked, and what is parked with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import key_statements as statements
+from outbox.drivers.database.policies.base import RUN, Candidate, Leave, Park, Run, Skip, Verdict
+from outbox.drivers.database.policies.key_release import Wanted, forget_removed, release
+from outbox.drivers.database.policies.key_statements import KeyedRow
+from outbox.ids import JobId
+from outbox.policies import keys
+from outbox.policies.keys import Facts, Kind, OnFull, State, Turn
+
+_PORTION = 2_000
+"""Jobs of keys without room that one claim parks."""
+
+
+class Admission:
+    """One claim's decisions about keys."""
+
+    def __init__(self, dialect: Dialect, candidates: Sequence[Candidate]) -> None:
+        self._dialect = dialect
+        self._by_id = {bytes(each.row.id): each for each in candidates}
+        self._verdicts: dict[bytes, Verdict] = dict.fromkeys(self._by_id, RUN)
+        self._states: dict[int, State] = {}
+        """What becomes of rows."""
+        self._limits: Mapping[bytes, int] = {}
+        self._full: list[bytes] = []
+        """Keys of which jobs were parked."""
+
+    def decide(self) -> Plan[Mapping[JobId, Verdict]]:
+        hashes = {job_id: statements.hashes_of(each.headers) for job_id, each in self._by_id.items()}
+        slots = yield from statements.lock_slots(
+            self._dialect, [key for each in hashes.values() for key in each], wait=False
+        )
+        for job_id, mine in hashes.items():
+            if not all(statements.in_slots(key, slots) for key in mine):
+                self._verdicts[job_id] = Leave()
+        rows = yield from statements.rows_of(self._dialect, [*self._running()])
+        facts = yield from statements.facts_of(self._dialect, [row.key for row in rows])
+        for kind in Kind:
+            for group in self._groups(rows, kind):
+                yield from self._decide_key(kind, group, facts[group[0].key])
+        yield from self._sweep()
+        yield from self._write(rows)
+        return {self._by_id[job_id].job_id: verdict for job_id, verdict in self._verdicts.items()}
+
+    def _running(self) -> Iterable[bytes]:
+        return [job_id for job_id, verdict in self._verdicts.items() if isinstance(verdict, Run)]
+
+    def _groups(self, rows: Sequence[KeyedRow], kind: Kind) -> list[list[KeyedRow]]:
+        """The rows of candidates that may still run, by key and in the order of places."""
+        running = set(self._running())
+        groups: dict[bytes, list[KeyedRow]] = {}
+        for row in sorted(rows, key=lambda each: each.place):
+            if row.kind is kind and row.job_id in running:
+                groups.setdefault(row.key, []).append(row)
+        return list(groups.values())
+
+    def _decide_key(self, kind: Kind, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
+        if kind is Kind.FAIR:
+            yield from self._decide_fair(rows, facts)
+        elif kind is Kind.ORDERING:
+            yield from self._decide_order(rows, facts)
+        else:
+            yield from self._decide_limit(rows, facts)
+
+    def _decide_order(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
+        turns = keys.in_order(_asked(rows), facts)
+        self._refuse(rows, turns)
+        if Turn.RUN in turns or facts.held or facts.blocked:
+            if Turn.PARK in turns:
+                self._full.append(rows[0].key)
+        elif Turn.LEAVE in turns:
+            # The first is parked, and nothing will let it in but this.
+            yield from release(self._dialect, [Wanted(rows[0].key, Kind.ORDERING, 1)], {rows[0].key: facts})
+        elif facts.first_waiting is not None:
+            first = yield from statements.jobs_at([facts.first_waiting.seq])
+            if (yield from forget_removed(self._dialect, first)):
+                self._refuse(rows, [Turn.LEAVE] * len(rows))
+
+    def _decide_limit(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
+        limit = self._limits.get(rows[0].key, rows[0].size)
+        header = self._by_id[rows[0].job_id].headers.keys
+        on_full = OnFull.WAIT if header is None or header.concurrency is None else header.concurrency.on_full
+        if on_full is OnFull.REPLACE_RUNNING:
+            yield from self._replace(rows, facts, limit)
+            return
+        turns = keys.within_limit(_asked(rows), facts, limit)
+        if on_full is OnFull.WAIT:
+            self._refuse(rows, turns)
+            if Turn.PARK in turns:
+                self._full.append(rows[0].key)
+            return
+        for row, turn in zip(rows, turns, strict=True):
+            if turn is not Turn.RUN:
+                self._verdicts[row.job_id] = Skip(f"its concurrency key {self._name(row)} is full")
+
+    def _replace(self, rows: list[KeyedRow], facts: Facts, limit: int) -> Plan[None]:
+        """The newest run. Those that run already are cancelled, the oldest first."""
+        newest = [row for row in rows if row.state is not State.HELD]
+        for row in newest[:-limit]:
+            self._verdicts[row.job_id] = Skip(f"a newer job of the concurrency key {self._name(row)} replaces it")
+        starting = newest[-limit:]
+        over = facts.held + len(starting) - limit
+        if over <= 0:
+            return
+        oldest = yield from statements.held(self._dialect, rows[0].key, over)
+        locked = yield from statements.lock_jobs(self._dialect, [each.job_id for each in oldest])
+        if len(locked) < over:
+            # They are ending at this moment, or an application has removed them.
+            yield from forget_removed(self._dialect, [each for each in oldest if each.job_id not in locked])
+            self._refuse(starting, [Turn.LEAVE] * len(starting))
+            return
+        self._verdicts[starting[-1].job_id] = Run(replaces=tuple(JobId(bytes=each) for each in locked))
+
+    def _decide_fair(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
+        """A key has a round of jobs in reach of claims; the others are parked, and let in when it is through."""
+        key, round_ = rows[0].key, rows[0].size * keys.ROUND
+        waiting = [row for row in rows if row.state is State.WAITING]
+        room = 0 if facts.first_parked else max(0, round_ - facts.let_in)
+        over = waiting[room:]
+        if over:
+            more = yield from statements.due_waiting(self._dialect, [key], len(waiting) + _PORTION + 1)
+            if len(more) > len(waiting) + _PORTION:
+                # First all of them are parked: others may be behind them.
+                self._refuse(waiting, [Turn.PARK] * len(waiting))
+                self._full.append(key)
+                return
+            self._full.append(key)
+        missing = round_ - facts.let_in + (len(rows) - len(waiting))
+        if not (over or facts.first_parked) or 2 * missing < round_:
+            self._refuse(over, [Turn.PARK] * len(over))
+            return
+        released = yield from self._release_round(key, missing, facts)
+        missing -= released
+        for row in over[:missing]:
+            self._verdicts[row.job_id] = Park(0.0)
+            self._states[row.seq] = State.LET_IN
+        self._refuse(over[missing:], [Turn.PARK] * len(over[missing:]))
+
+    def _release_round(self, key: bytes, count: int, facts: Facts) -> Plan[int]:
+        if facts.first_parked is None:
+            return 0
+        return (yield from release(self._dialect, [Wanted(key, Kind.FAIR, count)], {key: facts})).number
+
+    def _refuse(self, rows: Sequence[KeyedRow], turns: Sequence[Turn]) -> None:
+        for row, turn in zip(rows, turns, strict=True):
+            if turn is Turn.LEAVE:
+                self._verdicts[row.job_id] = Leave()
+                self._states.pop(row.seq, None)
+            elif turn is Turn.PARK:
+                self._verdicts[row.job_id] = Park()
+                self._states[row.seq] = State.PARKED
+
+    def _name(self, row: KeyedRow) -> str:
+        header = self._by_id[row.job_id].headers.keys
+        return "" if header is None or header.concurrency is None else f"`{header.concurrency.name}`"
+
+    def _sweep(self) -> Plan[None]:
+        """Park also what claims have not yet found of keys that have no room."""
+        if not self._full:
+            return
+        more = yield from statements.due_waiting(self._dialect, sorted(set(self._full)), _PORTION)
+        others = {each.job_id: each.seq for each in more if each.job_id not in self._by_id}
+        locked = yield from statements.lock_unheld(self._dialect, list(others))
+        for some in chunked(locked):
+            yield self._dialect.park(len(some)), tuple(some)
+        self._states.update((others[job_id], State.PARKED) for job_id in locked)
+
+    def _write(self, rows: Sequence[KeyedRow]) -> Plan[None]:
+        running = set(self._running())
+        ended = [row.seq for row in rows if row.job_id in running and row.kind is Kind.FAIR]
+        for row in rows:
+            if row.job_id in running and row.kind is not Kind.FAIR and row.state is not State.HELD:
+                self._states[row.seq] = State.HELD
+        for state in State:
+            yield from statements.set_state([seq for seq, new in self._states.items() if new is state], state)
+        yield from statements.delete_rows(ended)
+
+
+def _asked(rows: Sequence[KeyedRow]) -> list[keys.Candidate]:
+    return [keys.Candidate(row.place, row.state) for row in rows]

@@ -1,0 +1,277 @@
+"""Statements on the rows of keys. Rows of `keyed_jobs` are changed by their primary key, under the locks of slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.envelope import Envelope, Headers
+from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown, slot_of, slots_of
+
+_MICROSECONDS = 1_000_000
+_MOMENT = 26
+_OLDEST = "2000-01-01 00:00:00.000000"
+"""The moment of a job that is the next of its key, whatever waits."""
+
+
+class KeyedRow(NamedTuple):
+    """A row of `keyed_jobs`."""
+
+    seq: int
+    job_id: bytes
+    kind: Kind
+    key: bytes
+    state: State
+    size: int
+    place: Place
+
+
+class Parked(NamedTuple):
+    """A row of `keyed_jobs` and its job."""
+
+    seq: int
+    job_id: bytes
+
+
+class NewRow(NamedTuple):
+    """A row to be inserted for a job."""
+
+    job: Envelope
+    kind: Kind
+    key: Key
+
+    @property
+    def hashed(self) -> bytes:
+        return hash_of(self.kind, self.key)
+
+
+def lock_slots(dialect: Dialect, keys: Sequence[bytes], *, wait: bool) -> Plan[set[int]]:
+    """Lock the slots of ``keys``; return those that were locked. Without ``wait`` others are left out."""
+    locked: set[int] = set()
+    end = dialect.for_update if wait else dialect.skip_locked
+    for slots in chunked(slots_of(keys)):
+        rows = yield (
+            f"SELECT slot FROM queue_key_slots {dialect.primary_hint} "
+            f"WHERE slot IN ({', '.join(map(str, slots))}) ORDER BY slot {end}",
+            (),
+        )
+        locked.update(slot for (slot,) in rows)
+    return locked
+
+
+def lock_dispatch_slots(dialect: Dialect, keys: Sequence[bytes]) -> Plan[None]:
+    """Have transactions that dispatch jobs of a key wait for each other."""
+    for slots in chunked(slots_of(keys)):
+        yield (
+            f"SELECT slot FROM queue_lock_slots {dialect.primary_hint} "
+            f"WHERE slot IN ({', '.join(map(str, slots))}) ORDER BY slot {dialect.for_update}",
+            (),
+        )
+
+
+def insert_rows(dialect: Dialect, rows: Sequence[NewRow], *, first: bool = False) -> Plan[None]:
+    """Jobs wait under their keys from the time at which they become due; ``first``: before all others."""
+    for chunk in chunked(rows):
+        yield _insert(dialect, chunk, first=first)
+
+
+def _insert(dialect: Dialect, rows: Sequence[NewRow], *, first: bool) -> Statement:
+    mark = dialect.placeholder
+    values: list[str] = []
+    parameters: list[Any] = []
+    for job, kind, key in rows:
+        binary, more = dialect.id_list([job.id.bytes])
+        hashed, hash_parameters = dialect.id_list([hash_of(kind, key)])
+        parameters += (*more, *hash_parameters, shown(key.name))
+        moment = dialect.now
+        if first:
+            moment = f"'{_OLDEST}'"
+        elif job.available_at is not None:
+            moment = f"CASE WHEN {mark} > {dialect.now} THEN {mark} ELSE {dialect.now} END"
+            parameters += [dialect.timestamp(job.available_at)] * 2
+        elif job.delay:
+            moment = dialect.now_plus(mark)
+            parameters.append(int(job.delay * _MICROSECONDS))
+        values.append(f"({binary}, {int(kind)}, {hashed}, {int(State.WAITING)}, {int(key.size)}, {mark}, {moment})")
+    return (
+        "INSERT INTO queue_keyed_jobs (job_id, kind, key_hash, state, size, name, moment) "
+        f"VALUES {', '.join(values)} {dialect.keep_keyed}",
+        tuple(parameters),
+    )
+
+
+def rows_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[KeyedRow]]:
+    """The rows of these jobs."""
+    found: list[KeyedRow] = []
+    for some in chunked(ids):
+        listed, parameters = dialect.id_list(some)
+        rows = yield (
+            f"SELECT seq, job_id, kind, key_hash, state, size, {dialect.place('k')} FROM queue_keyed_jobs AS k "
+            f"WHERE job_id IN ({listed})",
+            parameters,
+        )
+        found += [_row(row) for row in rows]
+    return found
+
+
+def facts_of(dialect: Dialect, keys: Sequence[bytes]) -> Plan[dict[bytes, Facts]]:
+    """What is known of each key: a few entries of the index, however many jobs wait."""
+    facts: dict[bytes, Facts] = {}
+    for some in chunked(sorted(set(keys)), 200):
+        parts: list[str] = []
+        parameters: list[bytes] = []
+        for key in some:
+            listed, more = dialect.id_list([key])
+            parts.append(f"SELECT {listed} AS key_hash")
+            parameters += more
+        rows = yield (
+            f"SELECT asked.key_hash, {_count(dialect, State.HELD)}, {_count(dialect, State.LET_IN)}, "
+            f"{_count(dialect, State.BLOCKING)}, {_first(dialect, State.WAITING)}, {_first(dialect, State.PARKED)} "
+            f"FROM ({' UNION ALL '.join(parts)}) AS asked",
+            tuple(parameters),
+        )
+        for key, held, let_in, blocking, waiting, parked in rows:
+            facts[bytes(key)] = Facts(held, let_in, bool(blocking), _place(waiting), _place(parked))
+    return facts
+
+
+def _count(dialect: Dialect, state: State) -> str:
+    return (
+        f"(SELECT COUNT(*) FROM queue_keyed_jobs AS k {dialect.key_hint} "
+        f"WHERE k.key_hash = asked.key_hash AND k.state = {int(state)})"
+    )
+
+
+def _first(dialect: Dialect, state: State) -> str:
+    due = f"AND k.moment <= {dialect.now} " if state is State.WAITING else ""
+    return (
+        f"(SELECT {dialect.place('k')} FROM queue_keyed_jobs AS k {dialect.key_hint} "
+        f"WHERE k.key_hash = asked.key_hash AND k.state = {int(state)} {due}"
+        "ORDER BY k.key_hash, k.state, k.moment, k.seq LIMIT 1)"
+    )
+
+
+def jobs_at(sequences: Sequence[int]) -> Plan[list[Parked]]:
+    """The jobs of these rows."""
+    found: list[Parked] = []
+    for some in chunked(sorted(sequences)):
+        rows = yield f"SELECT seq, job_id FROM queue_keyed_jobs WHERE seq IN ({_listed(some)})", ()
+        found += [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+    return found
+
+
+def held(dialect: Dialect, key: bytes, limit: int) -> Plan[list[Parked]]:
+    """The first held jobs of a key."""
+    return _in_state(dialect, key, State.HELD, limit)
+
+
+def first_parked(dialect: Dialect, key: bytes, limit: int) -> Plan[list[Parked]]:
+    return _in_state(dialect, key, State.PARKED, limit)
+
+
+def _in_state(dialect: Dialect, key: bytes, state: State, limit: int) -> Plan[list[Parked]]:
+    listed, parameters = dialect.id_list([key])
+    rows = yield (
+        f"SELECT seq, job_id FROM queue_keyed_jobs AS k {dialect.key_hint} "
+        f"WHERE key_hash = {listed} AND state = {int(state)} "
+        f"ORDER BY key_hash, state, moment, seq LIMIT {limit}",
+        parameters,
+    )
+    return [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+
+
+def due_waiting(dialect: Dialect, keys: Sequence[bytes], limit: int) -> Plan[list[Parked]]:
+    """Jobs of these keys that claims would find."""
+    listed, parameters = dialect.id_list(keys)
+    rows = yield (
+        f"SELECT seq, job_id FROM queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash IN ({listed}) "
+        f"AND state = {int(State.WAITING)} AND moment <= {dialect.now} LIMIT {limit}",
+        parameters,
+    )
+    return [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+
+
+def lock_unheld(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[bytes]]:
+    """Lock those of these jobs that claims find now and that nothing else has locked."""
+    locked: list[bytes] = []
+    for some in chunked(sorted(ids)):
+        listed, parameters = dialect.id_list(some)
+        rows = yield (
+            f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
+            f"AND available_at <= {dialect.now} AND reserved_until IS NULL ORDER BY id {dialect.skip_locked}",
+            parameters,
+        )
+        locked += [bytes(job_id) for (job_id,) in rows]
+    return locked
+
+
+def lock_jobs(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, str]]:
+    """Lock those of these jobs that nothing else has locked; their queues."""
+    locked: dict[bytes, str] = {}
+    for some in chunked(sorted(ids)):
+        listed, parameters = dialect.id_list(some)
+        rows = yield (
+            f"SELECT id, queue FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
+            f"ORDER BY id {dialect.skip_locked}",
+            parameters,
+        )
+        locked.update((bytes(job_id), queue) for job_id, queue in rows)
+    return locked
+
+
+def present(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
+    """Those of these jobs that are live. No lock."""
+    found: set[bytes] = set()
+    for some in chunked(sorted(ids)):
+        listed, parameters = dialect.id_list(some)
+        rows = yield f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed})", parameters
+        found.update(bytes(job_id) for (job_id,) in rows)
+    return found
+
+
+def set_state(sequences: Sequence[int], state: State) -> Iterator[Statement]:
+    for some in chunked(sorted(sequences)):
+        yield f"UPDATE queue_keyed_jobs SET state = {int(state)} WHERE seq IN ({_listed(some)})", ()
+
+
+def delete_rows(sequences: Sequence[int]) -> Iterator[Statement]:
+    for some in chunked(sorted(sequences)):
+        yield f"DELETE FROM queue_keyed_jobs WHERE seq IN ({_listed(some)})", ()
+
+
+def new_rows(jobs: Sequence[tuple[Envelope, Headers]]) -> list[NewRow]:
+    return [
+        NewRow(job, kind, key)
+        for job, headers in jobs
+        if headers.keys is not None
+        for kind, key in headers.keys.kinds()
+    ]
+
+
+def hashes_of(headers: Headers) -> list[bytes]:
+    return [] if headers.keys is None else [hash_of(kind, key) for kind, key in headers.keys.kinds()]
+
+
+def in_slots(key: bytes, slots: set[int]) -> bool:
+    return slot_of(key) in slots
+
+
+def _listed(sequences: Sequence[int]) -> str:
+    return ", ".join(map(str, sequences))
+
+
+def _place(text: Any) -> Place | None:
+    if text is None:
+        return None
+    read = text.decode() if isinstance(text, bytes) else str(text)
+    return Place(read[:_MOMENT], int(read[_MOMENT:]))
+
+
+def _row(row: Any) -> KeyedRow:
+    seq, job_id, kind, key, state, size, place = row
+    known = _place(place)
+    assert known is not None  # noqa: S101 - neither of its columns is nullable
+    return KeyedRow(seq, bytes(job_id), Kind(kind), bytes(key), State(state), size, known)

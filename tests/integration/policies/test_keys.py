@@ -1,0 +1,169 @@
+"""Limits, order and turns of jobs with keys, on every database."""
+
+from __future__ import annotations
+
+import pytest
+
+from outbox import Job
+from outbox.drivers.base import Claim, JobState
+from outbox.drivers.database import DatabaseDriver
+from outbox.envelope import Envelope, serialize
+from outbox.events import KeyBlocked
+from outbox.ids import JobId
+from outbox.options import JobOptions
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, claim_one, envelope
+
+HOUR = 3600.0
+
+
+class Limited(Job):
+    concurrency_key = "customer_id"
+    concurrency_limit = 2
+    customer_id: int = 7
+
+    async def handle(self) -> None: ...
+
+
+class Ordered(Job):
+    ordering_key = "aggregate_id"
+    aggregate_id: int = 1
+
+    async def handle(self) -> None: ...
+
+
+def limited(customer: int = 7, **options: object) -> Envelope:
+    return serialize(Limited(customer_id=customer), JobOptions.checked(**options))  # type: ignore[arg-type]
+
+
+def ordered(aggregate: int = 1, **options: object) -> Envelope:
+    return serialize(Ordered(aggregate_id=aggregate), JobOptions.checked(**options))  # type: ignore[arg-type]
+
+
+def ids(claims: list[Claim]) -> list[JobId]:
+    return [claim.fence.job_id for claim in claims]
+
+
+async def claim(driver: DatabaseDriver, limit: int = 10, lease: float = 30.0) -> list[Claim]:
+    return await driver.claim(["default"], limit, lease)
+
+
+async def end(driver: DatabaseDriver, settlement: Settlement, of: Claim) -> None:
+    settled = await driver.settle([settlement.leaving(of.policies or 0, of.headers)])
+    assert len(settled.accepted) == 1
+
+
+async def complete(driver: DatabaseDriver, of: Claim) -> None:
+    await end(driver, Settlement.completed(of.fence), of)
+
+
+async def test_no_more_jobs_of_a_key_run_than_its_limit(database: DatabaseDriver) -> None:
+    jobs = [limited() for _ in range(5)]
+    await database.insert([*jobs, other := limited(8), plain := envelope()])
+    claims = await claim(database)
+    assert set(ids(claims)) == {jobs[0].id, jobs[1].id, other.id, plain.id}
+    assert await claim(database) == []
+    for number in (2, 3, 4):
+        await complete(database, next(each for each in claims if each.fence.job_id != other.id and each.policies))
+        claims = [*claims[1:], one := await claim_one(database)]
+        assert one.fence.job_id == jobs[number].id
+        assert await claim(database) == []
+
+
+async def test_ordered_jobs_run_one_at_a_time_in_the_order_of_their_dispatch(database: DatabaseDriver) -> None:
+    jobs = [ordered(), ordered(priority=0), ordered(queue="default"), ordered()]
+    for job in reversed(jobs):
+        await database.insert([job])
+    await database.insert([other := ordered(2)])
+    first = await claim(database)
+    assert set(ids(first)) == {jobs[3].id, other.id}
+    current = next(each for each in first if each.fence.job_id == jobs[3].id)
+    for job in (jobs[2], jobs[1], jobs[0]):
+        assert await claim(database) == []
+        await complete(database, current)
+        current = await claim_one(database)
+        assert current.fence.job_id == job.id
+
+
+async def test_a_retry_blocks_its_key(database: DatabaseDriver) -> None:
+    first, second = ordered(), ordered()
+    await database.insert([first, second])
+    held = await claim_one(database)
+    await end(database, Settlement.retried(held.fence, HOUR, FAILURE), held)
+    assert await claim(database) == []
+    stored = await database.get(second.id)
+    assert stored is not None
+    assert stored.state in {JobState.PARKED, JobState.READY}
+
+
+async def test_a_delayed_job_takes_its_place_when_it_is_due(database: DatabaseDriver) -> None:
+    delayed, second = ordered(delay=HOUR), ordered()
+    await database.insert([delayed, second])
+    assert ids(await claim(database)) == [second.id]
+
+
+async def test_a_failed_job_blocks_its_key_until_it_is_retried(database: DatabaseDriver) -> None:
+    first, second = ordered(), ordered()
+    await database.insert([first, second])
+    held = await claim_one(database)
+    settled = await database.settle([Settlement.failed(held.fence, FAILURE).leaving(held.policies or 0, held.headers)])
+    assert settled.news.events == (KeyBlocked("aggregate:1", first.id),)
+    assert await claim(database) == []
+    assert await database.retry([first.id]) == [first.id]
+    again = await claim_one(database)
+    assert again.fence.job_id == first.id
+    await complete(database, again)
+    assert (await claim_one(database)).fence.job_id == second.id
+
+
+async def test_a_failed_job_that_is_skipped_lets_the_next_run_and_returns_to_the_head(database: DatabaseDriver) -> None:
+    jobs = [ordered(on_failed="skip") for _ in range(3)]
+    await database.insert(jobs)
+    held = await claim_one(database)
+    await end(database, Settlement.failed(held.fence, FAILURE), held)
+    second = await claim_one(database)
+    assert second.fence.job_id == jobs[1].id
+    assert await database.retry([jobs[0].id]) == [jobs[0].id]
+    await complete(database, second)
+    assert (await claim_one(database)).fence.job_id == jobs[0].id
+
+
+@pytest.mark.parametrize("make", [limited, ordered])
+async def test_the_slot_of_a_dead_worker_is_kept_for_its_job(database: DatabaseDriver, make: object) -> None:
+    jobs = [make(concurrency_limit=1) if make is limited else ordered() for _ in range(2)]
+    await database.insert(jobs)
+    dead = await claim_one(database)
+    await claim(database)
+    await database.extend([dead.fence], 0.0)
+    rescued = await claim_one(database)
+    assert (rescued.fence.job_id, rescued.rescued) == (jobs[0].id, True)
+    assert await claim(database) == []
+    await complete(database, rescued)
+    assert (await claim_one(database)).fence.job_id == jobs[1].id
+
+
+async def test_a_full_key_skips(database: DatabaseDriver) -> None:
+    jobs = [limited(concurrency_limit=1, on_full="skip") for _ in range(3)]
+    await database.insert(jobs)
+    assert ids(await claim(database)) == [jobs[0].id]
+    assert [job.id for job in await database.list_jobs()] == [jobs[0].id]
+
+
+async def test_a_newer_job_replaces_the_running_one(database: DatabaseDriver) -> None:
+    jobs = [limited(concurrency_limit=1, on_full="replace_running") for _ in range(3)]
+    await database.insert(jobs[:1])
+    old = await claim_one(database)
+    await database.insert(jobs[1:])
+    [new] = await claim(database)
+    assert new.fence.job_id == jobs[2].id
+    assert (await database.extend([old.fence], 30)).lost == {old.fence}
+    assert [job.id for job in await database.list_jobs()] == [jobs[2].id]
+
+
+async def test_cancelling_lets_the_next_in(database: DatabaseDriver) -> None:
+    jobs = [ordered() for _ in range(3)]
+    await database.insert(jobs)
+    await claim_one(database)
+    await claim(database)
+    assert await database.cancel([jobs[0].id]) == [jobs[0].id]
+    assert (await claim_one(database)).fence.job_id == jobs[1].id
