@@ -110,6 +110,12 @@ class PolicyStore(Protocol):
     async def explain(self, job: StoredJob) -> list[str]:
         """Lines that tell an operator what its policies do with a live job."""
 
+    async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
+        """The failed jobs that block ordering keys, or the key of this name, with the names of their keys."""
+
+    async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        """Let the keys that these failed jobs block go on without them; return those that did block one."""
+
 
 class RelayTarget(Protocol):
     """What a store owes to a relay, which moves jobs to it from a database."""

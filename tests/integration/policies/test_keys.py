@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.orm import Session
 
 from outbox import Job
-from outbox.drivers.base import Claim, JobState
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.jobs.cancel import cancel_in_session
+from outbox.drivers.values import Claim, JobState
 from outbox.envelope import Envelope, serialize
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.options import JobOptions
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope
+from tests.support.orders import sync_engine
 
 HOUR = 3600.0
 
@@ -45,11 +48,11 @@ def ids(claims: list[Claim]) -> list[JobId]:
 
 
 async def claim(driver: DatabaseDriver, limit: int = 10, lease: float = 30.0) -> list[Claim]:
-    return await driver.claim(["default"], limit, lease)
+    return await driver.jobs.claim(["default"], limit, lease)
 
 
 async def end(driver: DatabaseDriver, settlement: Settlement, of: Claim) -> None:
-    settled = await driver.settle([settlement.leaving(of.policies or 0, of.headers)])
+    settled = await driver.jobs.settle([settlement.leaving(of.policies or 0, of.headers)])
     assert len(settled.accepted) == 1
 
 
@@ -59,7 +62,7 @@ async def complete(driver: DatabaseDriver, of: Claim) -> None:
 
 async def test_no_more_jobs_of_a_key_run_than_its_limit(database: DatabaseDriver) -> None:
     jobs = [limited() for _ in range(5)]
-    await database.insert([*jobs, other := limited(8), plain := envelope()])
+    await database.jobs.insert([*jobs, other := limited(8), plain := envelope()])
     claims = await claim(database)
     assert set(ids(claims)) == {jobs[0].id, jobs[1].id, other.id, plain.id}
     assert await claim(database) == []
@@ -73,8 +76,8 @@ async def test_no_more_jobs_of_a_key_run_than_its_limit(database: DatabaseDriver
 async def test_ordered_jobs_run_one_at_a_time_in_the_order_of_their_dispatch(database: DatabaseDriver) -> None:
     jobs = [ordered(), ordered(priority=0), ordered(queue="default"), ordered()]
     for job in reversed(jobs):
-        await database.insert([job])
-    await database.insert([other := ordered(2)])
+        await database.jobs.insert([job])
+    await database.jobs.insert([other := ordered(2)])
     first = await claim(database)
     assert set(ids(first)) == {jobs[3].id, other.id}
     current = next(each for each in first if each.fence.job_id == jobs[3].id)
@@ -87,29 +90,29 @@ async def test_ordered_jobs_run_one_at_a_time_in_the_order_of_their_dispatch(dat
 
 async def test_a_retry_blocks_its_key(database: DatabaseDriver) -> None:
     first, second = ordered(), ordered()
-    await database.insert([first, second])
+    await database.jobs.insert([first, second])
     held = await claim_one(database)
     await end(database, Settlement.retried(held.fence, HOUR, FAILURE), held)
     assert await claim(database) == []
-    stored = await database.get(second.id)
+    stored = await database.jobs.get(second.id)
     assert stored is not None
     assert stored.state in {JobState.PARKED, JobState.READY}
 
 
 async def test_a_delayed_job_takes_its_place_when_it_is_due(database: DatabaseDriver) -> None:
     delayed, second = ordered(delay=HOUR), ordered()
-    await database.insert([delayed, second])
+    await database.jobs.insert([delayed, second])
     assert ids(await claim(database)) == [second.id]
 
 
 async def test_a_failed_job_blocks_its_key_until_it_is_retried(database: DatabaseDriver) -> None:
     first, second = ordered(), ordered()
-    await database.insert([first, second])
+    await database.jobs.insert([first, second])
     held = await claim_one(database)
-    settled = await database.settle([Settlement.failed(held.fence, FAILURE).leaving(held.policies or 0, held.headers)])
+    settled = await database.jobs.settle([Settlement.failed(held.fence, FAILURE).leaving(held.policies or 0, held.headers)])
     assert settled.news.events == (KeyBlocked("aggregate:1", first.id),)
     assert await claim(database) == []
-    assert await database.retry([first.id]) == [first.id]
+    assert await database.failed_jobs.retry([first.id]) == [first.id]
     again = await claim_one(database)
     assert again.fence.job_id == first.id
     await complete(database, again)
@@ -118,12 +121,12 @@ async def test_a_failed_job_blocks_its_key_until_it_is_retried(database: Databas
 
 async def test_a_failed_job_that_is_skipped_lets_the_next_run_and_returns_to_the_head(database: DatabaseDriver) -> None:
     jobs = [ordered(on_failed="skip") for _ in range(3)]
-    await database.insert(jobs)
+    await database.jobs.insert(jobs)
     held = await claim_one(database)
     await end(database, Settlement.failed(held.fence, FAILURE), held)
     second = await claim_one(database)
     assert second.fence.job_id == jobs[1].id
-    assert await database.retry([jobs[0].id]) == [jobs[0].id]
+    assert await database.failed_jobs.retry([jobs[0].id]) == [jobs[0].id]
     await complete(database, second)
     assert (await claim_one(database)).fence.job_id == jobs[0].id
 
@@ -131,10 +134,10 @@ async def test_a_failed_job_that_is_skipped_lets_the_next_run_and_returns_to_the
 @pytest.mark.parametrize("make", [limited, ordered])
 async def test_the_slot_of_a_dead_worker_is_kept_for_its_job(database: DatabaseDriver, make: object) -> None:
     jobs = [make(concurrency_limit=1) if make is limited else ordered() for _ in range(2)]
-    await database.insert(jobs)
+    await database.jobs.insert(jobs)
     dead = await claim_one(database)
     await claim(database)
-    await database.extend([dead.fence], 0.0)
+    await database.jobs.extend([dead.fence], 0.0)
     rescued = await claim_one(database)
     assert (rescued.fence.job_id, rescued.rescued) == (jobs[0].id, True)
     assert await claim(database) == []
@@ -144,26 +147,94 @@ async def test_the_slot_of_a_dead_worker_is_kept_for_its_job(database: DatabaseD
 
 async def test_a_full_key_skips(database: DatabaseDriver) -> None:
     jobs = [limited(concurrency_limit=1, on_full="skip") for _ in range(3)]
-    await database.insert(jobs)
+    await database.jobs.insert(jobs)
     assert ids(await claim(database)) == [jobs[0].id]
-    assert [job.id for job in await database.list_jobs()] == [jobs[0].id]
+    assert [job.id for job in await database.jobs.list_jobs()] == [jobs[0].id]
 
 
 async def test_a_newer_job_replaces_the_running_one(database: DatabaseDriver) -> None:
     jobs = [limited(concurrency_limit=1, on_full="replace_running") for _ in range(3)]
-    await database.insert(jobs[:1])
+    await database.jobs.insert(jobs[:1])
     old = await claim_one(database)
-    await database.insert(jobs[1:])
+    await database.jobs.insert(jobs[1:])
     [new] = await claim(database)
     assert new.fence.job_id == jobs[2].id
-    assert (await database.extend([old.fence], 30)).lost == {old.fence}
-    assert [job.id for job in await database.list_jobs()] == [jobs[2].id]
+    assert (await database.jobs.extend([old.fence], 30)).lost == {old.fence}
+    assert [job.id for job in await database.jobs.list_jobs()] == [jobs[2].id]
 
 
 async def test_cancelling_lets_the_next_in(database: DatabaseDriver) -> None:
     jobs = [ordered() for _ in range(3)]
-    await database.insert(jobs)
+    await database.jobs.insert(jobs)
     await claim_one(database)
     await claim(database)
-    assert await database.cancel([jobs[0].id]) == [jobs[0].id]
+    assert await database.jobs.cancel([jobs[0].id]) == [jobs[0].id]
     assert (await claim_one(database)).fence.job_id == jobs[1].id
+
+
+async def test_an_operator_skips_a_failed_job(database: DatabaseDriver) -> None:
+    jobs = [ordered() for _ in range(2)]
+    await database.jobs.insert(jobs)
+    held = await claim_one(database)
+    await claim(database)
+    await end(database, Settlement.failed(held.fence, FAILURE), held)
+    assert await claim(database) == []
+    assert await database.policies.blocked_keys("aggregate:2") == {}
+    assert await database.policies.blocked_keys() == {jobs[0].id: "aggregate:1"}
+    assert await database.policies.skip_failed(list(await database.policies.blocked_keys("aggregate:1"))) == [jobs[0].id]
+    assert (await claim_one(database)).fence.job_id == jobs[1].id
+    assert await database.failed_jobs.get(jobs[0].id) is not None
+
+
+async def test_a_forgotten_job_blocks_no_more(database: DatabaseDriver) -> None:
+    jobs = [ordered() for _ in range(2)]
+    await database.jobs.insert(jobs)
+    held = await claim_one(database)
+    await claim(database)
+    await end(database, Settlement.failed(held.fence, FAILURE), held)
+    await database.failed_jobs.forget([jobs[0].id])
+    assert (await claim_one(database)).fence.job_id == jobs[1].id
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_what_a_session_cancels_is_forgotten_by_upkeep(
+    database: DatabaseDriver, migrated_url: str, running: bool
+) -> None:
+    jobs = [ordered() for _ in range(3)]
+    await database.jobs.insert(jobs)
+    held = await claim_one(database)
+    await claim(database)
+    if not running:
+        await complete(database, held)
+    gone = jobs[0] if running else jobs[1]
+    engine = sync_engine(migrated_url)
+    with Session(engine) as session, session.begin():
+        assert cancel_in_session(session, gone.id)
+    engine.dispose()
+    assert await claim(database) == []
+    await database.policies.upkeep()
+    assert (await claim_one(database)).fence.job_id == jobs[1 if running else 2].id
+
+
+async def test_a_head_that_is_gone_is_passed_by_the_next_claim(database: DatabaseDriver, migrated_url: str) -> None:
+    first, second = ordered(), ordered()
+    await database.jobs.insert([first, second])
+    engine = sync_engine(migrated_url)
+    with Session(engine) as session, session.begin():
+        assert cancel_in_session(session, first.id)
+    engine.dispose()
+    await claim(database)
+    due = (await database.jobs.next_due(["default"])).due
+    assert due is not None
+    assert due <= 0.25
+
+
+async def test_operators_see_why_a_job_is_parked(database: DatabaseDriver) -> None:
+    jobs = [limited(), limited(), limited(), limited(), ordered(), ordered()]
+    await database.jobs.insert(jobs)
+    await claim(database)
+    stored = [await database.jobs.get(job.id) for job in jobs]
+    lines = [await database.policies.explain(job) for job in stored if job is not None]
+    assert lines[0] == ["concurrency key `customer:7`, 2 of 2 held, 0 ahead"]
+    assert lines[3] == ["parked: key `customer:7` is full, 1 ahead"]
+    assert lines[5] == ["parked: key `aggregate:1` runs one job at a time, 0 ahead"]

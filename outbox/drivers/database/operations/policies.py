@@ -11,7 +11,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
-from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies import key_operations, registry
 from outbox.drivers.database.policies.base import Leaving, Refusal
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
@@ -137,3 +137,9 @@ class DatabasePolicies:
         if done.news:
             self.on_news(done.news)
         return done.due
+
+    async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
+        return await key_operations.blocked(self._database, key)
+
+    async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        return await key_operations.skip(self._database, job_ids)

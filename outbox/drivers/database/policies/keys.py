@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from outbox.drivers.values import PolicyNews
+from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import key_operations
 from outbox.drivers.database.policies import key_statements as statements
-from outbox.drivers.database.policies.base import Candidate, Leaving, PolicyRows, Refusal, Returning, Verdict
+from outbox.drivers.database.policies.base import Candidate, Leaving, PolicyRows, Refusal, Returning, Upkeep, Verdict
 from outbox.drivers.database.policies.key_admission import Admission
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow, NewRow
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope, Headers
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
@@ -86,6 +88,13 @@ class KeyRows(PolicyRows):
         yield from statements.insert_rows(dialect, [row for row in missing if row.kind is Kind.ORDERING], first=True)
         yield from statements.insert_rows(dialect, [row for row in missing if row.kind is not Kind.ORDERING])
         return {}
+
+    def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
+        keys = [] if job.headers.keys is None else job.headers.keys.kinds()
+        return (yield from key_operations.lines(dialect, job.job_id, keys))
+
+    async def upkeep(self, database: Database) -> Upkeep:
+        return Upkeep(await key_operations.repair(database))
 
 
 def _name(job: Leaving) -> str:

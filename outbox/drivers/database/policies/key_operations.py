@@ -1,0 +1,130 @@
+"""What operators see of keys and do to them, and what workers repair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.base import PolicyNews
+from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import key_statements as statements
+from outbox.drivers.database.policies.key_release import let_in
+from outbox.drivers.database.policies.key_statements import KeyedRow
+from outbox.ids import JobId
+from outbox.policies.keys import Facts, Key, Kind, State
+
+_REPAIRED_AT_ONCE = 500
+
+
+def lines(dialect: Dialect, job_id: JobId, keys: Sequence[tuple[Kind, Key]]) -> Plan[list[str]]:
+    """What keys do with a job."""
+    rows = yield from statements.rows_of(dialect, [job_id.bytes])
+    by_kind = {row.kind: row for row in rows}
+    facts = yield from statements.facts_of(dialect, [row.key for row in rows])
+    found: list[str] = []
+    for kind, key in keys:
+        row = by_kind.get(kind)
+        if row is not None:
+            ahead = yield from _ahead(dialect, row)
+            found.append(_line(kind, key.name, row, facts[row.key], ahead))
+    return found
+
+
+def _line(kind: Kind, name: str, row: KeyedRow, facts: Facts, ahead: int) -> str:
+    if row.state is not State.PARKED:
+        held = f", {facts.held:,} of {row.size:,} held" if kind is Kind.CONCURRENCY else ""
+        return f"{kind.name.lower()} key `{name}`{held}, {ahead:,} ahead"
+    if kind is Kind.CONCURRENCY:
+        return f"parked: key `{name}` is full, {ahead:,} ahead"
+    if kind is Kind.FAIR:
+        return f"parked: other keys have their turn before `{name}`, {ahead:,} ahead"
+    if facts.blocked:
+        return f"parked: key `{name}` is blocked by a failed job, {ahead:,} ahead: `outbox unblock {name} --retry`"
+    return f"parked: key `{name}` runs one job at a time, {ahead:,} ahead"
+
+
+def _ahead(dialect: Dialect, row: KeyedRow) -> Plan[int]:
+    """How many jobs of the key wait before this one."""
+    listed, parameters = dialect.id_list([row.key])
+    mark = dialect.placeholder
+    rows = yield (
+        f"SELECT COUNT(*) FROM queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash = {listed} "
+        f"AND state IN ({int(State.WAITING)}, {int(State.PARKED)}, {int(State.LET_IN)}) "
+        f"AND (moment < {mark} OR (moment = {mark} AND seq < {row.seq}))",
+        (*parameters, *([row.place.moment] * 2)),
+    )
+    return next(int(count) for (count,) in rows)
+
+
+async def blocked(database: Database, key: str | None) -> dict[JobId, str]:
+    """The failed jobs that block keys, or this key, and the names of their keys."""
+    chosen = "" if key is None else f"AND k.name = {database.dialect.placeholder} "
+
+    async def read(connection: SqlConnection) -> dict[JobId, str]:
+        rows = await connection.exec_driver_sql(
+            "SELECT f.id, k.name FROM queue_failed_jobs AS f JOIN queue_keyed_jobs AS k ON k.job_id = f.id "
+            f"WHERE k.kind = {int(Kind.ORDERING)} AND k.state = {int(State.BLOCKING)} {chosen}ORDER BY f.id",
+            () if key is None else (key,),
+        )
+        return {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows}
+
+    return await database.read_plain(read)
+
+
+async def skip(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
+    """Let the keys that these failed jobs block go on without them; return those that did block one."""
+    skipped: list[JobId] = []
+    for some in chunked(sorted(job_ids)):
+        ids = [job_id.bytes for job_id in some]
+
+        async def write(connection: SqlConnection, ids: list[bytes] = ids) -> tuple[list[JobId], frozenset[str]]:
+            return await run(_skip(database.dialect, ids), connection)
+
+        done, queues = await database.write_plain(write)
+        skipped += done
+        if queues:
+            database.on_policy_news(PolicyNews(queues))
+    return skipped
+
+
+def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[list[JobId], frozenset[str]]]:
+    rows = yield from statements.rows_of(dialect, ids)
+    yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
+    rows = [row for row in (yield from statements.rows_of(dialect, ids)) if row.state is State.BLOCKING]
+    yield from statements.delete_rows([row.seq for row in rows])
+    queues = yield from let_in(dialect, rows, {})
+    return [JobId(bytes=row.job_id) for row in rows], queues
+
+
+async def repair(database: Database) -> PolicyNews:
+    """Forget jobs that applications have removed, and let in the next of keys that nothing else will let in."""
+    dialect = database.dialect
+
+    async def look(connection: SqlConnection) -> list[bytes]:
+        rows = await connection.exec_driver_sql(
+            f"SELECT k.job_id FROM queue_keyed_jobs AS k WHERE k.state <> {int(State.BLOCKING)} "
+            f"AND (NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = k.job_id) OR (k.state = {int(State.PARKED)} "
+            "AND NOT EXISTS (SELECT 1 FROM queue_keyed_jobs AS o WHERE o.key_hash = k.key_hash AND "
+            f"(o.state IN ({int(State.HELD)}, {int(State.BLOCKING)}, {int(State.LET_IN)}) "
+            f"OR (o.state = {int(State.WAITING)} AND o.moment <= {dialect.now}))))) LIMIT {_REPAIRED_AT_ONCE}",
+            (),
+        )
+        return [bytes(job_id) for (job_id,) in rows]
+
+    ids = await database.read_plain(look)
+    if not ids:
+        return PolicyNews()
+    return PolicyNews(await database.write_plain(lambda connection: run(_repair(dialect, ids), connection)))
+
+
+def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:
+    rows = yield from statements.rows_of(dialect, ids)
+    yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
+    rows = yield from statements.rows_of(dialect, ids)
+    there = yield from statements.present(dialect, [row.job_id for row in rows])
+    gone = [row.seq for row in rows if row.job_id not in there and row.state is not State.BLOCKING]
+    yield from statements.delete_rows(gone)
+    return (yield from let_in(dialect, rows, {}))
