@@ -56,7 +56,7 @@ class Job(BaseModel, metaclass=JobClass):
     * ``backoff``: seconds between attempts: a number, a list (the last value repeats), a `Backoff`, or a method
       ``backoff(self, attempt) -> seconds``; ``None`` takes the worker's ``--backoff``
     * ``concurrency_key``: a field, or a method that returns a text (None: no key). At most ``concurrency_limit`` jobs
-      of a key (1 to 65,535) run at once; ``on_full``: ``"wait"``, ``"skip"`` or ``"replace_running"``
+      of a key (1 to 65,535, default 1) run at once; ``on_full``: ``"wait"``, ``"skip"`` or ``"replace_running"``
     * ``ordering_key``: in the same way. One job of a key at a time, in the order of dispatch; ``on_failed``:
       ``"block"`` or ``"skip"``; ``ordering="strict"`` has dispatches of a key wait for each other
     * ``fair_key``: in the same way. Keys take turns; one of ``fair_weight`` 2 (1 to 100) has two turns

@@ -231,27 +231,13 @@ def one_of(name: str, *values: str) -> Callable[[object], str]:
 def check_class(kind: type) -> None:
     """
     Raises:
-        InvalidOption: a key is no field of the job, or options do not go together.
+        InvalidOption: a key is no field of the job.
     """
     fields = getattr(kind, "model_fields", {})
     for name in ("concurrency_key", "ordering_key", "fair_key"):
         key = getattr(kind, name)
         if isinstance(key, str) and key not in fields:
             raise InvalidOption(f"{name} = {key!r}: the job has no such field")
-    for needs, key in _NEEDED.items():
-        if getattr(kind, needs) is not None and getattr(kind, key) is None:
-            raise InvalidOption(f"`{needs}` says how a `{key}` is used: the job has none")
-    if kind.concurrency_key is not None and kind.concurrency_limit is None:  # type: ignore[attr-defined]
-        raise InvalidOption("a concurrency_key needs a concurrency_limit")
-
-
-_NEEDED = {
-    "concurrency_limit": "concurrency_key",
-    "on_full": "concurrency_key",
-    "on_failed": "ordering_key",
-    "ordering": "ordering_key",
-    "fair_weight": "fair_key",
-}
 
 
 def declare(kind: type, options: Any) -> Declaration | None:
@@ -263,9 +249,7 @@ def declare(kind: type, options: Any) -> Declaration | None:
     fair = chosen(kind, options, "fair_key")
     if concurrency is None and ordering is None and fair is None:
         return None
-    limit = chosen(kind, options, "concurrency_limit")
-    if concurrency is not None and limit is None:
-        raise InvalidOption("a concurrency_key needs a concurrency_limit")
+    limit = chosen(kind, options, "concurrency_limit") or 1
     on_full = OnFull(chosen(kind, options, "on_full") or OnFull.WAIT)
     blocks = int(chosen(kind, options, "on_failed") != OnFailed.SKIP)
     strict = chosen(kind, options, "ordering") == "strict"
@@ -279,7 +263,7 @@ def declare(kind: type, options: Any) -> Declaration | None:
 
         ordered, limited, turns = (
             key(ordering, "ordering_key", blocks),
-            key(concurrency, "concurrency_key", limit or 1),
+            key(concurrency, "concurrency_key", limit),
             key(fair, "fair_key", weight),
         )
         return KeyHeader(

@@ -41,8 +41,18 @@ GIVEN: dict[str, Any] = {
     "max_tries": 7,
     "timeout": 8.5,
     "backoff": Backoff([9, 10], jitter=0.5),
+    "concurrency_key": "customer_id",
+    "concurrency_limit": 3,
+    "on_full": "skip",
+    "ordering_key": "customer_id",
+    "on_failed": "skip",
+    "ordering": "strict",
+    "fair_key": "customer_id",
+    "fair_weight": 2,
 }
 """A value other than the default, for each option."""
+KEYS = {"concurrency_key", "ordering_key", "fair_key"}
+FIELD = {"__annotations__": {"customer_id": int}}
 
 
 class Ping(Job):
@@ -56,7 +66,7 @@ def test_there_is_a_value_for_each_option_in_these_tests() -> None:
 @pytest.mark.parametrize("name", CLASS_OPTIONS)
 def test_a_class_has_each_option_with_its_default_and_checks_it(name: str) -> None:
     assert getattr(Job, name) == OPTIONS[name].default
-    assert getattr(type("Right", (Job,), {"__module__": __name__, name: GIVEN[name]}), name) == GIVEN[name]
+    assert getattr(type("Right", (Job,), {"__module__": __name__, name: GIVEN[name], **FIELD}), name) == GIVEN[name]
     with pytest.raises(ConfigurationError, match="Wrong"):
         type("Wrong", (Job,), {"__module__": __name__, name: WRONG})
 
@@ -92,7 +102,7 @@ def test_headers_carry_each_option_that_the_worker_reads(name: str) -> None:
     assert Headers.load(text) == Headers(options=options)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS)))
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS) - KEYS))
 def test_the_other_options_are_not_in_the_headers(name: str) -> None:
     assert serialize(Ping(), replace(JobOptions(), **{name: GIVEN[name]})).headers == "{}"
 

@@ -15,6 +15,8 @@ OPERATING = {
     "resume", "retry", "retry_all", "workers",
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
+OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]
+OPTIONS += ["fair_weight"]
 
 
 def test_the_top_level_names() -> None:

@@ -109,10 +109,12 @@ async def test_a_failed_job_blocks_its_key_until_it_is_retried(database: Databas
     first, second = ordered(), ordered()
     await database.jobs.insert([first, second])
     held = await claim_one(database)
-    settled = await database.jobs.settle([Settlement.failed(held.fence, FAILURE).leaving(held.policies or 0, held.headers)])
+    settled = await database.jobs.settle(
+        [Settlement.failed(held.fence, FAILURE).leaving(held.policies or 0, held.headers)]
+    )
     assert settled.news.events == (KeyBlocked("aggregate:1", first.id),)
     assert await claim(database) == []
-    assert await database.failed_jobs.retry([first.id]) == [first.id]
+    assert await database.failed.retry([first.id]) == [first.id]
     again = await claim_one(database)
     assert again.fence.job_id == first.id
     await complete(database, again)
@@ -126,7 +128,7 @@ async def test_a_failed_job_that_is_skipped_lets_the_next_run_and_returns_to_the
     await end(database, Settlement.failed(held.fence, FAILURE), held)
     second = await claim_one(database)
     assert second.fence.job_id == jobs[1].id
-    assert await database.failed_jobs.retry([jobs[0].id]) == [jobs[0].id]
+    assert await database.failed.retry([jobs[0].id]) == [jobs[0].id]
     await complete(database, second)
     assert (await claim_one(database)).fence.job_id == jobs[0].id
 
@@ -181,9 +183,11 @@ async def test_an_operator_skips_a_failed_job(database: DatabaseDriver) -> None:
     assert await claim(database) == []
     assert await database.policies.blocked_keys("aggregate:2") == {}
     assert await database.policies.blocked_keys() == {jobs[0].id: "aggregate:1"}
-    assert await database.policies.skip_failed(list(await database.policies.blocked_keys("aggregate:1"))) == [jobs[0].id]
+    assert await database.policies.skip_failed(list(await database.policies.blocked_keys("aggregate:1"))) == [
+        jobs[0].id
+    ]
     assert (await claim_one(database)).fence.job_id == jobs[1].id
-    assert await database.failed_jobs.get(jobs[0].id) is not None
+    assert await database.failed.get(jobs[0].id) is not None
 
 
 async def test_a_forgotten_job_blocks_no_more(database: DatabaseDriver) -> None:
@@ -192,7 +196,7 @@ async def test_a_forgotten_job_blocks_no_more(database: DatabaseDriver) -> None:
     held = await claim_one(database)
     await claim(database)
     await end(database, Settlement.failed(held.fence, FAILURE), held)
-    await database.failed_jobs.forget([jobs[0].id])
+    await database.failed.forget([jobs[0].id])
     assert (await claim_one(database)).fence.job_id == jobs[1].id
 
 

@@ -14,8 +14,8 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
-from outbox.drivers.values import PolicyNews
 from outbox.drivers.database.policies.leaving import removed
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped

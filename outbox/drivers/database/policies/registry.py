@@ -20,8 +20,8 @@ from outbox.drivers.database.policies.base import (
     Upkeep,
     Verdict,
 )
-from outbox.drivers.values import PolicyNews
 from outbox.drivers.database.policies.keys import KeyRows
+from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
