@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outbox.drivers.base import PolicyNews
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
@@ -13,6 +12,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
+from outbox.drivers.values import PolicyNews
 from outbox.ids import JobId
 from outbox.policies.keys import Facts, Key, Kind, State
 
