@@ -169,19 +169,6 @@ def within_limit(candidates: Sequence[Candidate], facts: Facts, limit: int) -> l
     return turns
 
 
-def by_rounds(candidates: Sequence[Candidate], facts: Facts, weight: int) -> list[Turn]:
-    """The jobs of a fair key whose turn it is: those that were let in, or the first of a key of which none waits."""
-    room = 0 if facts.first_parked is not None else weight * ROUND - facts.let_in
-    turns = []
-    for candidate in candidates:
-        if candidate.state is State.WAITING and room <= 0:
-            turns.append(Turn.PARK)
-        else:
-            room -= candidate.state is State.WAITING
-            turns.append(Turn.RUN)
-    return turns
-
-
 def to_let_in(kind: Kind, facts: Facts, size: int) -> int:
     """How many parked jobs of the key claims may find again. ``facts`` are those after what this transaction does."""
     if facts.first_parked is None:

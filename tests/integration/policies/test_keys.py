@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 from sqlalchemy.orm import Session
 
@@ -13,6 +16,7 @@ from outbox.envelope import Envelope, serialize
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.options import JobOptions
+from outbox.policies.keys import ROUND
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope
 from tests.support.orders import sync_engine
@@ -242,3 +246,80 @@ async def test_operators_see_why_a_job_is_parked(database: DatabaseDriver) -> No
     assert lines[0] == ["concurrency key `customer:7`, 2 of 2 held, 0 ahead"]
     assert lines[3] == ["parked: key `customer:7` is full, 1 ahead"]
     assert lines[5] == ["parked: key `aggregate:1` runs one job at a time, 0 ahead"]
+
+
+class Import(Job):
+    fair_key = "tenant_id"
+    tenant_id: str
+
+    async def handle(self) -> None: ...
+
+
+def turn(tenant: str, **options: object) -> Envelope:
+    return serialize(Import(tenant_id=tenant), JobOptions.checked(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 50])
+async def test_the_job_of_one_tenant_waits_at_most_two_rounds_for_those_of_another(
+    database: DatabaseDriver, at_once: int
+) -> None:
+    many = [turn("a") for _ in range(3_000)]
+    await database.jobs.insert(many)
+    assert await claim(database, at_once)
+    await database.jobs.insert([one := turn("b")])
+    before = 0
+    while one.id not in ids(claims := await claim(database, at_once)):
+        before += len(claims)
+        assert before <= 2 * ROUND
+        for each in claims:
+            await complete(database, each)
+
+
+async def test_turns_lose_no_job_and_follow_weights(database: DatabaseDriver) -> None:
+    jobs = [turn("a") for _ in range(120)] + [turn("b", fair_weight=2) for _ in range(120)] + [turn("c")]
+    tenants = {job.id: job.payload for job in jobs}
+    await database.jobs.insert(jobs)
+    order: list[JobId] = []
+    while claims := await claim(database, 30):
+        order += ids(claims)
+        for each in claims:
+            await complete(database, each)
+    assert len(set(order)) == len(order) == len(jobs)
+    early = [tenants[job_id] for job_id in order[:120]]
+    assert early.count('{"tenant_id":"b"}') >= 1.3 * early.count('{"tenant_id":"a"}')
+    assert early.count('{"tenant_id":"c"}') == 1
+
+
+@pytest.mark.parametrize("kind", ["limited", "ordered"])
+async def test_many_workers_at_once_end_all_jobs_of_keys(
+    database: DatabaseDriver, migrated_url: str, kind: str
+) -> None:
+    make = limited if kind == "limited" else ordered
+    most = {"limited": 2, "ordered": 1}[kind]
+    jobs = [make(number % 3) for number in range(60)]
+    await database.jobs.insert(jobs)
+    key_of = {job.id: json.loads(job.payload) for job in jobs}
+    running: dict[str, int] = {}
+    ended: list[JobId] = []
+
+    async def work(driver: DatabaseDriver) -> None:
+        while len(ended) < len(jobs):
+            for each in await driver.jobs.claim(["default"], 3, 30):
+                key = str(key_of[each.fence.job_id])
+                running[key] = running.get(key, 0) + 1
+                assert running[key] <= most
+                await asyncio.sleep(0)
+                running[key] -= 1
+                await complete(driver, each)
+                ended.append(each.fence.job_id)
+
+    drivers = [DatabaseDriver(migrated_url) for _ in range(3)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work(driver) for driver in drivers))
+    for driver in drivers:
+        await driver.close()
+    assert len(set(ended)) == len(jobs)
+    if kind == "ordered":
+        for number in range(3):
+            mine = [job.id for job in jobs[number::3]]
+            assert [job_id for job_id in ended if job_id in mine] == mine

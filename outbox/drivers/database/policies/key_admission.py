@@ -45,7 +45,7 @@ class Admission:
         for kind in Kind:
             for group in self._groups(rows, kind):
                 yield from self._decide_key(kind, group, facts[group[0].key])
-        yield from self._sweep()
+        yield from self._sweep(sorted(set(self._full)))
         yield from self._write(rows)
         return {self._by_id[job_id].job_id: verdict for job_id, verdict in self._verdicts.items()}
 
@@ -124,28 +124,28 @@ class Admission:
         waiting = [row for row in rows if row.state is State.WAITING]
         room = 0 if facts.first_parked else max(0, round_ - facts.let_in)
         over = waiting[room:]
-        if over:
-            more = yield from statements.due_waiting(self._dialect, [key], len(waiting) + _PORTION + 1)
-            if len(more) > len(waiting) + _PORTION:
-                # First all of them are parked: others may be behind them.
-                self._refuse(waiting, [Turn.PARK] * len(waiting))
-                self._full.append(key)
-                return
-            self._full.append(key)
+        crowded = bool(over)
+        if not over and facts.first_parked is None:
+            some = yield from statements.due_waiting(self._dialect, [key], len(waiting) + round_ + 1)
+            crowded = len(some) > len(waiting) + round_
+        if crowded and (yield from self._sweep([key])) > _PORTION:
+            # First all of them are parked: jobs of other keys may be behind them.
+            self._refuse(waiting, [Turn.PARK] * len(waiting))
+            return
         missing = round_ - facts.let_in + (len(rows) - len(waiting))
-        if not (over or facts.first_parked) or 2 * missing < round_:
+        if not (crowded or facts.first_parked) or 2 * missing < round_:
             self._refuse(over, [Turn.PARK] * len(over))
             return
-        released = yield from self._release_round(key, missing, facts)
-        missing -= released
+        if facts.first_parked is not None:
+            missing -= yield from self._release_round(key, missing, facts)
         for row in over[:missing]:
             self._verdicts[row.job_id] = Park(0.0)
             self._states[row.seq] = State.LET_IN
         self._refuse(over[missing:], [Turn.PARK] * len(over[missing:]))
+        if facts.first_parked is None and missing > len(over):
+            yield from self._release_round(key, missing - len(over), facts)
 
     def _release_round(self, key: bytes, count: int, facts: Facts) -> Plan[int]:
-        if facts.first_parked is None:
-            return 0
         return (yield from release(self._dialect, [Wanted(key, Kind.FAIR, count)], {key: facts})).number
 
     def _refuse(self, rows: Sequence[KeyedRow], turns: Sequence[Turn]) -> None:
@@ -161,16 +161,18 @@ class Admission:
         header = self._by_id[row.job_id].headers.keys
         return "" if header is None or header.concurrency is None else f"`{header.concurrency.name}`"
 
-    def _sweep(self) -> Plan[None]:
-        """Park also what claims have not yet found of keys that have no room."""
-        if not self._full:
-            return
-        more = yield from statements.due_waiting(self._dialect, sorted(set(self._full)), _PORTION)
+    def _sweep(self, full: Sequence[bytes]) -> Plan[int]:
+        """Park also what claims have not yet found of keys that have no room. Returns how many there were, at most one
+        more than it parks."""
+        if not full:
+            return 0
+        more = yield from statements.due_waiting(self._dialect, full, _PORTION + len(self._by_id) + 1)
         others = {each.job_id: each.seq for each in more if each.job_id not in self._by_id}
-        locked = yield from statements.lock_unheld(self._dialect, list(others))
+        locked = yield from statements.lock_unheld(self._dialect, list(others)[:_PORTION])
         for some in chunked(locked):
             yield self._dialect.park(len(some)), tuple(some)
-        self._states.update((others[job_id], State.PARKED) for job_id in locked)
+        yield from statements.set_state([others[job_id] for job_id in locked], State.PARKED)
+        return len(others)
 
     def _write(self, rows: Sequence[KeyedRow]) -> Plan[None]:
         running = set(self._running())
