@@ -57,7 +57,9 @@ async def has(driver: DatabaseDriver, jobs: int) -> None:
 async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) -> tuple[set[JobId], Exception]:
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
     takings = [
-        ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], jobs, 60)
+        ClaimTransaction(
+            driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], jobs, 60
+        )
         for driver in (one, other)
     ]
     async with RawConnection(one.database.engine) as first:

@@ -15,7 +15,7 @@ from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.operations import health, inspection, outdated_tables
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
-from outbox.drivers.database.operations.failed_job_store import FailedJobs
+from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
@@ -48,10 +48,11 @@ class DatabaseDriver(Driver):
         """With ``inserts_directly`` an INSERT goes over a connection that is kept for nothing else, in autocommit: for
         those who only dispatch. Others have a connection for their transactions anyway."""
         self.name = name
-        self._database = Database(parse_url(url), pool_size, FailedJobScope(but=frozenset(keeps_failed_of)), note)
+        self._database = Database(parse_url(url), pool_size, note)
+        scope = FailedJobScope(but=frozenset(keeps_failed_of))
         self.jobs: DatabaseJobs = DatabaseJobs(self._database, name, inserts_directly=inserts_directly)
-        self.failed: FailedJobs = FailedJobs(self._database)
-        self.queues: Queues = Queues(self._database)
+        self.failed: FailedJobs = FailedJobs(self._database, scope)
+        self.queues: Queues = Queues(self._database, scope)
         self.workers: Workers = Workers(self._database)
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)

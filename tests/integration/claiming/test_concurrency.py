@@ -88,7 +88,14 @@ async def test_application_transactions_never_wait_for_claimers(
         from outbox.drivers.database.jobs.claim import ClaimTransaction
 
         taking = ClaimTransaction(
-            driver.database, driver.jobs.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
+            driver.database,
+            driver.jobs.unconfirmed,
+            driver.jobs.claim_scan,
+            "database",
+            ["default"],
+            BATCH,
+            60,
+            short_jobs=short_jobs,
         )
         async with driver.database.engine.connect() as connection:
             assert len(await taking.run(connection)) == BATCH

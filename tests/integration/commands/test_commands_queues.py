@@ -93,7 +93,9 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.jobs.insert(envelopes(1_120))
-    taking = ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], 1_105, 30)
+    taking = ClaimTransaction(
+        driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], 1_105, 30
+    )
     async with driver.database.engine.connect() as connection:
         claims = await taking.run(connection)
         async with asyncio.timeout(20):
@@ -174,7 +176,9 @@ async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backe
     if backend == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await driver.jobs.insert(envelopes(20))
-    taking = ClaimTransaction(driver.database, driver.jobs.claim_scan, "database", ["default"], 5, 30)
+    taking = ClaimTransaction(
+        driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], 5, 30
+    )
     async with driver.database.engine.connect() as connection:
         busy = {claim.fence.job_id for claim in await taking.run(connection)}
         mine = [job.id for job in await driver.jobs.list_jobs() if job.id not in busy]

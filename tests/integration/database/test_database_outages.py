@@ -104,7 +104,7 @@ async def test_the_next_claim_has_the_jobs_of_one_in_doubt(
     assert await driver.jobs.claim(["default"], 3, 30) == []
     settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
     assert len(settled.accepted) == 3
-    assert not driver.database.unconfirmed.claims
+    assert not driver.jobs.unconfirmed.claims
 
 
 async def test_a_claim_in_doubt_whose_lease_has_ended_still_costs_no_attempt(
@@ -129,7 +129,7 @@ async def test_a_claim_in_doubt_takes_nothing_from_its_next_owner(
         await asyncio.sleep(0.05)
     outage.end()
     assert await driver.jobs.claim(["default"], 1, 30) == []
-    assert not driver.database.unconfirmed.claims
+    assert not driver.jobs.unconfirmed.claims
     assert len((await other.jobs.settle([Settlement.completed(claims[0].fence)])).accepted) == 1
 
 
@@ -218,7 +218,7 @@ async def test_what_was_not_carried_out_waits_for_nobody_and_is_forgotten(
         await forgotten.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), {"id": job.id.bytes})
         async with asyncio.timeout(10):
             assert await driver.jobs.claim(["default"], 1, 30) == []
-            while driver.database.unconfirmed.claims:
+            while driver.jobs.unconfirmed.claims:
                 await asyncio.sleep(0.05)
                 await driver.jobs.claim(["default"], 1, 30)
     await engine.dispose()
@@ -275,7 +275,7 @@ async def test_settlements_in_doubt_are_accepted_and_written_once(driver: Databa
     assert len(await driver.jobs.claim(["next"], 2, 30)) == 1
     assert [failed.attempts for failed in await driver.failed.page()] == [1]
     assert sorted(await attempts(driver)) == [0, 1, 1, 1]
-    assert not driver.database.unconfirmed.ends
+    assert not driver.jobs.unconfirmed.ends
     assert (await driver.jobs.settle(ends)).accepted == ()
 
 

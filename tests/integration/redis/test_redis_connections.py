@@ -92,7 +92,7 @@ async def test_the_database_leaves_the_failed_jobs_of_every_redis_alone(nowhere:
     for name in ("database", "other"):
         driver = open_driver(settings, name)
         assert isinstance(driver, DatabaseDriver)
-        names[name] = driver.database.origin.but
+        names[name] = driver.failed.scope.but
         await driver.close()
     assert names == {"database": {"redis", "fast"}, "other": frozenset()}
 

@@ -24,8 +24,6 @@ from outbox.drivers.database.connection.opened_connections import OpenedConnecti
 from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
 from outbox.drivers.database.dialects import Statement, dialect_for
-from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
-from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.values import PolicyNews
 from outbox.errors import BackendUnavailable, RequestRefused
 
@@ -42,17 +40,14 @@ _TRANSACTION_SECONDS = 60.0
 _MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
 """Proxies answer for servers that they have lost."""
 
-_ALL = FailedJobScope()
-
 
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5, origin: FailedJobScope = _ALL, note: str = "") -> None:
+    def __init__(self, url: URL, pool_size: int = 5, note: str = "") -> None:
         """``note`` is said after the address, wherever that is said."""
         self.url = url
         self._note = note and f" ({note})"
-        self.origin = origin
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
         self._opened = OpenedConnections(self.engine, self._reader)
@@ -63,7 +58,6 @@ class Database:
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
         )
         self.dialect = dialect_for(self.engine.dialect)
-        self.unconfirmed = UnconfirmedWrites()
         self.on_policy_news: Callable[[PolicyNews], None] = lambda _: None
         """Called after a commit in which policies made jobs claimable, or that they report."""
         self._proven = False

@@ -14,6 +14,7 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.admission import Admitted, admit, hold_back
 from outbox.drivers.database.jobs.lease import find_again, holders
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.jobs.unreadable import reject
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.ids import new_token
@@ -26,6 +27,7 @@ _ROUNDS = 20
 
 async def claim(
     database: Database,
+    unconfirmed: UnconfirmedWrites,
     scan: ClaimScan,
     name: str,
     queues: Sequence[str],
@@ -40,12 +42,12 @@ async def claim(
     Raises:
         BackendUnavailable: the next call finds out whether this one was committed.
     """
-    if database.unconfirmed.claims and (found := await find_again(database, limit, lease, queues)):
+    if unconfirmed.claims and (found := await find_again(database, unconfirmed, limit, lease, queues)):
         return found
     rounds = 0
     while True:
-        transaction = ClaimTransaction(database, scan, name, queues, limit, lease, short_jobs=short_jobs)
-        claims = await _commit(database, scan, transaction)
+        transaction = ClaimTransaction(database, unconfirmed, scan, name, queues, limit, lease, short_jobs=short_jobs)
+        claims = await _commit(database, unconfirmed, scan, transaction)
         if transaction.news:
             database.on_policy_news(transaction.news)
         rounds += 1
@@ -54,12 +56,14 @@ async def claim(
             return claims
 
 
-async def _commit(database: Database, scan: ClaimScan, transaction: ClaimTransaction) -> list[Claim]:
+async def _commit(
+    database: Database, unconfirmed: UnconfirmedWrites, scan: ClaimScan, transaction: ClaimTransaction
+) -> list[Claim]:
     begun = clock.now()
     claims = await database.write_plain(
         transaction.run, confirm=transaction.recover, on_unconfirmed=transaction.remember
     )
-    database.unconfirmed.forget(claims)
+    unconfirmed.forget(claims)
     scan.committed(transaction.found, Timings(transaction.update_seconds, clock.now() - begun))
     return claims
 
@@ -71,6 +75,7 @@ class ClaimTransaction:
     def __init__(
         self,
         database: Database,
+        unconfirmed: UnconfirmedWrites,
         scan: ClaimScan,
         name: str,
         queues: Sequence[str],
@@ -80,6 +85,7 @@ class ClaimTransaction:
         short_jobs: bool = False,
     ) -> None:
         self._database = database
+        self._unconfirmed = unconfirmed
         self._scan = scan
         self._name = name
         self._queues = queues
@@ -145,7 +151,7 @@ class ClaimTransaction:
 
     def remember(self) -> None:
         """The answer to the COMMIT of the last try was lost."""
-        self._database.unconfirmed.add(self._claims)
+        self._unconfirmed.add(self._claims)
 
     async def recover(self, tx: SqlConnection) -> list[Claim] | None:
         """The jobs of the last try if it was committed, else None."""

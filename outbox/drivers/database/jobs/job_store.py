@@ -10,6 +10,7 @@ from outbox.drivers.database.jobs import claim as claim_module
 from outbox.drivers.database.jobs import direct_insert, next_due, unreadable
 from outbox.drivers.database.jobs import lease as lease_module
 from outbox.drivers.database.jobs import settle as settle_module
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.operations import inspection, job_pages
 from outbox.drivers.filters import JobFilter, JobPage, JobPlace
 from outbox.drivers.values import Claim, Lease, NextDue, Settled, StoredJob
@@ -23,6 +24,7 @@ class DatabaseJobs:
 
     def __init__(self, database: Database, name: str, *, inserts_directly: bool) -> None:
         self._database = database
+        self.unconfirmed = UnconfirmedWrites()
         self.claim_scan = scan_for(database)
         """Where claims search, and what they have learnt."""
         self._name = name
@@ -30,24 +32,26 @@ class DatabaseJobs:
 
     async def close(self) -> None:
         """Give back the jobs of unconfirmed claims, if the database answers."""
-        await lease_module.give_back(self._database)
+        await lease_module.give_back(self._database, self.unconfirmed)
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
-        return await claim_module.claim(self._database, self.claim_scan, self._name, queues, limit, lease)
+        return await claim_module.claim(
+            self._database, self.unconfirmed, self.claim_scan, self._name, queues, limit, lease
+        )
 
     async def claim_short_jobs(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         return await claim_module.claim(
-            self._database, self.claim_scan, self._name, queues, limit, lease, short_jobs=True
+            self._database, self.unconfirmed, self.claim_scan, self._name, queues, limit, lease, short_jobs=True
         )
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await lease_module.extend(self._database, fences, lease)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        return await settle_module.settle(self._database, self._name, settlements)
+        return await settle_module.settle(self._database, self.unconfirmed, self._name, settlements)
 
     async def fail_unreadable(self) -> int:
         return await unreadable.fail_unreadable(self._database, self._name)

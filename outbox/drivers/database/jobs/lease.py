@@ -13,6 +13,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.values import Claim, Lease
 from outbox.errors import OutboxError
 from outbox.settlement import Fence
@@ -27,14 +28,16 @@ async def extend(database: Database, fences: Sequence[Fence], lease: float) -> L
     return await database.write_plain(lambda connection: _renew(database, connection, fences, lease))
 
 
-async def find_again(database: Database, limit: int, lease: float, queues: Sequence[str] | None = None) -> list[Claim]:
+async def find_again(
+    database: Database, unconfirmed: UnconfirmedWrites, limit: int, lease: float, queues: Sequence[str] | None = None
+) -> list[Claim]:
     """What claims in doubt have taken, of some queues or of all: up to ``limit`` jobs, with a new lease. More are given
     back, without an attempt counted. It does not matter how long ago that was, as long as nobody else has taken them.
 
     Raises:
         BackendUnavailable: the next call has to find out.
     """
-    doubtful = database.unconfirmed.take(queues)
+    doubtful = unconfirmed.take(queues)
 
     async def find(connection: SqlConnection) -> tuple[list[Claim], list[Claim]]:
         asked = clock.now()
@@ -53,15 +56,15 @@ async def find_again(database: Database, limit: int, lease: float, queues: Seque
     try:
         claims, unknown = await database.write_plain(find)
     finally:
-        database.unconfirmed.add(unknown)
+        unconfirmed.add(unknown)
     return claims
 
 
-async def give_back(database: Database) -> None:
+async def give_back(database: Database, unconfirmed: UnconfirmedWrites) -> None:
     """What claims in doubt have taken, if the database answers. Nobody is going to run it here."""
-    if database.unconfirmed.claims:
+    if unconfirmed.claims:
         with suppress(OutboxError):
-            await find_again(database, 0, _MOMENT)
+            await find_again(database, unconfirmed, 0, _MOMENT)
 
 
 async def _renew(database: Database, connection: SqlConnection, fences: Sequence[Fence], lease: float) -> Lease:

@@ -12,6 +12,7 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.database.policies.leaving import leaving
@@ -19,14 +20,16 @@ from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import Effect, LeavePolicies, Settlement
 
 
-async def settle(database: Database, connection_name: str, settlements: Sequence[Settlement]) -> Settled:
+async def settle(
+    database: Database, unconfirmed: UnconfirmedWrites, connection_name: str, settlements: Sequence[Settlement]
+) -> Settled:
     accepted: list[Settlement] = []
     stale: list[Settlement] = []
     news = PolicyNews()
     for batch in _batches(settlements):
-        settling = _Settling(database, SettlementPlan(database.dialect, connection_name, batch))
+        settling = _Settling(database, unconfirmed, SettlementPlan(database.dialect, connection_name, batch))
         settled = await database.write_plain(settling.write, confirm=settling.recover, on_unconfirmed=settling.remember)
-        database.unconfirmed.settled(batch)
+        unconfirmed.settled(batch)
         accepted += settled.accepted
         stale += settled.stale
         news += settled.news
@@ -60,8 +63,9 @@ def _leaving(effect: Effect) -> Leaving:
 class _Settling:
     """One batch, its retries included."""
 
-    def __init__(self, database: Database, plan: SettlementPlan) -> None:
+    def __init__(self, database: Database, unconfirmed: UnconfirmedWrites, plan: SettlementPlan) -> None:
         self._database = database
+        self._unconfirmed = unconfirmed
         self._plan = plan
         self._decided = Settled((), ())
 
@@ -72,13 +76,13 @@ class _Settling:
             if settled is None:
                 await connection.rollback()
         if settled is None:
-            settled = await run(self._plan.lock_and_settle(self._database.unconfirmed.ends), connection)
+            settled = await run(self._plan.lock_and_settle(self._unconfirmed.ends), connection)
         self._decided = settled
         return settled
 
     def remember(self) -> None:
         """Keep the fences of a transaction whose COMMIT got no answer."""
-        self._database.unconfirmed.ends = frozenset(settlement.fence for settlement in self._decided.accepted)
+        self._unconfirmed.ends = frozenset(settlement.fence for settlement in self._decided.accepted)
 
     async def recover(self, connection: SqlConnection) -> Settled | None:
         """The result if the COMMIT that got no answer was done. It did all or nothing: one row that is still held tells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, func, literal_column, or_, select, type_coerce
@@ -18,7 +19,7 @@ _MICROSECONDS = 1_000_000
 
 async def conditions(database: Database, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
     """SQL conditions for the rows that match. The age is measured once, by the database's clock."""
-    found = [database.origin.condition]
+    found: list[ColumnElement[bool]] = []
     if queue is not None:
         found.append(failed_jobs.c.queue == queue)
     if matching.name is not None:
@@ -50,7 +51,7 @@ async def time_from_now(database: Database, seconds: float) -> Any:
     return await database.read(read)
 
 
-async def groups(database: Database, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
+async def groups(database: Database, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[FailedGroup]:
     """Reads every failed job that matches once: the type is in no index."""
     kind = _text(database.dialect, "type").label("kind")
     count = func.count().label("number")
@@ -63,7 +64,7 @@ async def groups(database: Database, queue: str | None, limit: int, matching: Fa
             type_coerce(func.min(failed_jobs.c.failed_at), Text).label("first"),
             type_coerce(func.max(failed_jobs.c.failed_at), Text).label("last"),
         )
-        .where(*await conditions(database, queue, matching))
+        .where(*conditions)
         .group_by(failed_jobs.c.connection, failed_jobs.c.name, kind)
         .order_by(count.desc(), failed_jobs.c.name, kind)
         .limit(limit)

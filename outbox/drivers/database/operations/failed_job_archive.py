@@ -15,10 +15,10 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX
-from outbox.drivers.database.operations import failed_filters, health
-from outbox.drivers.database.operations import failed_jobs as failed_jobs_module
+from outbox.drivers.database.operations import health
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.operations.policies import Removal, Return
 from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.database.tables import failed_jobs
@@ -44,7 +44,9 @@ class FailedJobArchive:
     """
 
     def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
-        self._database = Database(parse_url(url), pool_size, FailedJobScope(only=of))
+        self._database = Database(parse_url(url), pool_size)
+        self._scope = FailedJobScope(only=of)
+        self._rows = FailedJobs(self._database, self._scope)
         self._of = of
 
     @property
@@ -75,7 +77,7 @@ class FailedJobArchive:
         async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
             return await self._removal(keys, also, *conditions).run()
 
-        return await failed_jobs_module.sweep(self._database, queue, older_than or 0.0, matching, take)
+        return await self._rows.sweep(queue, older_than or 0.0, matching, take)
 
     async def retry(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
         """`take`, for jobs that become live again. Those with policies become rows that wait for the relay: it moves
@@ -96,20 +98,20 @@ class FailedJobArchive:
             returning = Return(self._database, strict=False)
             return await self._removal(keys, also, *conditions, returning=returning).run()
 
-        return await failed_jobs_module.sweep(self._database, queue, 0.0, matching, take)
+        return await self._rows.sweep(queue, 0.0, matching, take)
 
     def _removal(
         self, keys: Sequence[bytes], also: Also, *conditions: Any, returning: Return | None = None
     ) -> BatchDelete:
         async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
-            jobs = await failed_jobs_module.locked_jobs(self._database, connection, locked)
+            jobs = await self._rows.locked(connection, locked)
             gated = [job for job in jobs if job.policies is not None]
             if returning is not None and gated:
                 rows = [_relay_row(job, self._of) for job in gated]
                 await run(own_insert_statements(self._database.dialect, rows), connection)
             await also(jobs)
 
-        mine = self._database.origin.condition
+        mine = self._scope.condition
         gate = (
             returning.ask
             if returning is not None
@@ -118,22 +120,22 @@ class FailedJobArchive:
         return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows, gated=gate)
 
     async def get(self, job_id: JobId) -> FailedJob | None:
-        return await failed_jobs_module.get_failed(self._database, job_id)
+        return await self._rows.get(job_id)
 
     async def find(self, digits: str) -> list[JobId]:
-        return await failed_jobs_module.find_failed(self._database, digits)
+        return await self._rows.find(digits)
 
     async def page(
         self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedJob]:
-        return await failed_jobs_module.list_failed(self._database, queue, limit, before, matching)
+        return await self._rows.page(queue, limit, before, matching=matching)
 
     async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
-        return await failed_filters.groups(self._database, queue, limit, matching)
+        return await self._rows.groups(queue, limit, matching=matching)
 
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""
-        mine = self._database.origin.condition
+        mine = self._scope.condition
         query = select(failed_jobs.c.queue, func.count().label("number")).where(mine).group_by(failed_jobs.c.queue)
 
         async def read(connection: AsyncConnection) -> dict[str, int]:

@@ -30,6 +30,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
+from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.policies import Removal
 from outbox.drivers.database.tables import PARKED, failed_jobs, jobs, pauses
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
@@ -120,7 +121,7 @@ async def find_ids(database: Database, table: Table, digits: str, *conditions: C
     return await database.read(read)
 
 
-async def counts(database: Database) -> list[QueueCounts]:
+async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
     """One statement, so that a job that moves meanwhile is counted in one place, not in two or none.
 
     It reads every live row once: which of them are reserved is in no index, because a claim is to touch none.
@@ -132,7 +133,7 @@ async def counts(database: Database) -> list[QueueCounts]:
             jobs.c.queue, _state(dialect).label("state"), func.count().label("number"), waiting.label("waiting")
         ).group_by(jobs.c.queue, "state"),
         select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null())
-        .where(database.origin.condition)
+        .where(scope.condition)
         .group_by(failed_jobs.c.queue),
         select(pauses.c.queue, literal_column(f"'{_PAUSED}'"), literal_column("1"), null()),
     )
