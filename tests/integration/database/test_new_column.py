@@ -34,7 +34,8 @@ from outbox.settlement import Failure, Settlement
 
 
 class Envelope(SimpleNamespace):
-    queue, name, priority, payload, headers, delay, available_at = "default", "n", 5, "{}", "{}", 0, None
+    queue, name, priority, payload, headers, delay = "default", "n", 5, "{}", "{}", 0
+    available_at = policies = None
 
 
 async def main(url):
