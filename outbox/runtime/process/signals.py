@@ -11,6 +11,7 @@ HUP that was ignored when the process started (``nohup``) stays ignored.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 import signal
@@ -87,11 +88,13 @@ class Signals:
 
         To be called in the main thread. A handler that the application installed for USR1, ALRM, … stays.
         """
+        # `signal` makes enumerations of all numbers and handlers, which is most of the time of a look. This is for
+        # every batch of jobs that end.
         guarded = [number for number in GUARDED if number in self._handlers]
-        changed = [number for number in guarded if signal.getsignal(number) is not self._handlers[number]]
+        changed = [number for number in guarded if _signal.getsignal(number) is not self._handlers[number]]
         for number in changed:
             signal.signal(number, self._handlers[number])
-        blocked = set(guarded) & signal.pthread_sigmask(signal.SIG_UNBLOCK, guarded)
+        blocked = _signal.pthread_sigmask(signal.SIG_UNBLOCK, guarded).intersection(guarded)
         return [signal.Signals(number).name for number in sorted({*changed, *blocked})]
 
     def _handle_stop(self, number: int, _frame: FrameType | None) -> None:

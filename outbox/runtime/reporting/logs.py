@@ -154,7 +154,7 @@ def _loggers() -> list[logging.Logger]:
     return [
         logger
         for name, logger in list(known.items())
-        if isinstance(logger, logging.Logger) and (name == _ROOT or name.startswith(f"{_ROOT}."))
+        if name.startswith(_ROOT) and isinstance(logger, logging.Logger) and f"{name}.".startswith(f"{_ROOT}.")
     ]
 
 
