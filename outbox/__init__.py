@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outbox.backoff import Backoff
+from outbox.chains import dispatch_chain
 from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
@@ -68,6 +69,7 @@ __all__ = [
     "counts",
     "disconnect",
     "dispatch",
+    "dispatch_chain",
     "dispatch_many",
     "failed_groups",
     "failed_jobs",

@@ -8,6 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from outbox.chains import dispatch_chain
 from outbox.client_state import ClientState, enter_client, leave_client
 from outbox.dispatch import AnySession, dispatch, dispatch_many, with_options
 from outbox.events import Event, Listener
@@ -70,6 +71,19 @@ class Outbox:
         """As `outbox.dispatch_many`."""
         with self.use():
             return await dispatch_many(jobs, session=session, **options)
+
+    @with_options
+    async def dispatch_chain(
+        self,
+        jobs: Iterable[Job],
+        *,
+        catch: Job | None = None,
+        session: AnySession | None = None,
+        **options: Unpack[DispatchOptions],
+    ) -> JobId:
+        """As `outbox.dispatch_chain`."""
+        with self.use():
+            return await dispatch_chain(jobs, catch=catch, session=session, **options)
 
     def worker(self, **options: Any) -> Worker:
         """A worker for the connections of this client. ``options`` are those of `outbox.Worker`."""

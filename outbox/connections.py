@@ -94,6 +94,15 @@ def is_default(settings: Settings, name: str) -> bool:
     return name == DATABASE and name not in settings.connections and not has_database(settings)
 
 
+def is_relayed_to(settings: Settings, name: str) -> bool:
+    """Whether jobs can be relayed to the connection ``name``: it is Redis.
+
+    Raises:
+        ConfigurationError: there is no such connection.
+    """
+    return spec_of(settings, name).is_relayed_to
+
+
 def is_relayed(settings: Settings, name: str) -> bool:
     """Whether jobs for the connection ``name`` that are dispatched in a session, or have policies, are relayed to it.
 

@@ -17,6 +17,7 @@ from outbox.job_definition import other_handler
 from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
 from outbox.payload import dump, load
 from outbox.policies.base import Declaration
+from outbox.policies.chain import ChainHeader, Link
 from outbox.policies.declarations import declarations
 from outbox.policies.keys import KeyHeader
 
@@ -42,6 +43,7 @@ class Headers(BaseModel):
     policies: int | None = None
     """Of a job on another connection than the database: the bits of its policies."""
     keys: KeyHeader | None = None
+    chain: ChainHeader | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +106,26 @@ class Envelope(NamedTuple):
     available_at: datetime | None = None
     policies: int | None = None
     """Bits of `Policies`; None for a job without any."""
+
+
+def with_headers(envelope: Envelope, **values: Any) -> Envelope:
+    """``envelope`` with more of the fields of `Headers`."""
+    return envelope._replace(headers=Headers.load(envelope.headers).model_copy(update=values).dump())
+
+
+def link_of(envelope: Envelope) -> Link:
+    return Link(
+        queue=envelope.queue,
+        name=envelope.name,
+        priority=envelope.priority,
+        payload=envelope.payload,
+        headers=envelope.headers,
+        bits=envelope.policies,
+    )
+
+
+def from_link(link: Link, job_id: JobId) -> Envelope:
+    return Envelope(job_id, link.queue, link.name, link.priority, link.payload, link.headers, policies=link.bits)
 
 
 def serialize(job: Job, options: JobOptions = NO_OPTIONS, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT) -> Envelope:

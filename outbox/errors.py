@@ -17,6 +17,7 @@
     │   ├── UnknownJob                no registered class has the row's name
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
     │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
+    │   ├── InvalidResult             the next job of a chain cannot be given what ``handle`` returned
     │   ├── JobTimeout                an attempt took longer than its timeout
     │   ├── LeaseLost                 a job's own transaction came too late to complete it
     │   └── JobFailed                 the job called ``context.fail("reason")``
@@ -95,6 +96,10 @@ class InvalidPayload(JobError):
 
 class AttemptsExhausted(JobError):
     """No attempts are left."""
+
+
+class InvalidResult(JobError):
+    """What ``handle`` returned is no JSON, or over 64 KB, so that the next job of the chain cannot be given it."""
 
 
 class JobTimeout(JobError):

@@ -15,6 +15,9 @@ from outbox.ids import JobId
 from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
 from outbox.options import OPTIONS, BackoffOption, check_class_options
 
+if TYPE_CHECKING:
+    from outbox.policies.chain import ChainContext
+
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _MEMBERS = ("context", "run_in", "_context")
 _RESERVED = (*CLASS_ATTRIBUTES, *_MEMBERS)
@@ -173,7 +176,9 @@ class JobContext:
     The last decision counts. They can be called from a plain ``def handle`` in its thread as well.
     """
 
-    __slots__ = ("attempt", "completion", "connection", "decision", "job_id", "max_tries", "queue")
+    __slots__ = (
+        "_chain", "attempt", "completion", "connection", "decision", "job_id", "max_tries", "previous", "queue",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -184,6 +189,7 @@ class JobContext:
         queue: str,
         connection: str,
         completion: Completion | None = None,
+        chain: ChainContext | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -194,6 +200,21 @@ class JobContext:
         self.decision: Decision | None = None
         self.completion = completion
         """What a worker writes to end the job in a transaction of its handler. None outside a worker."""
+        self._chain = chain
+        self.previous: Any = None if chain is None else chain.previous
+        """What ``handle`` of the job before returned, in a chain. For the ``catch`` of a chain, which job failed:
+        ``{"job_id": …, "name": …, "error": …}``. Else None."""
+
+    @property
+    def chain(self) -> ChainContext:
+        """The chain that the job is in.
+
+        Raises:
+            RuntimeError: it is in none.
+        """
+        if self._chain is None:
+            raise RuntimeError("this job is in no chain: it was not dispatched by dispatch_chain")
+        return self._chain
 
     def release(self, delay: float = 0) -> None:
         """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""

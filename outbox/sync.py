@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from outbox import operations
+from outbox.chains import serialize_chain
 from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, with_options
 from outbox.ids import JobId
@@ -25,6 +26,7 @@ __all__ = [
     "counts",
     "disconnect",
     "dispatch",
+    "dispatch_chain",
     "dispatch_many",
     "failed_groups",
     "failed_jobs",
@@ -67,6 +69,23 @@ def dispatch_many(
     else:
         serialized.client.part(SyncLoops).run(lambda: store_all(serialized))
     return serialized.ids
+
+
+@with_options
+def dispatch_chain(
+    jobs: Iterable[Job],
+    *,
+    catch: Job | None = None,
+    session: AnySession | None = None,
+    **options: Unpack[DispatchOptions],
+) -> JobId:
+    """`outbox.dispatch_chain`, for code with a sync ``Session`` or none."""
+    serialized = serialize_chain(jobs, catch, options)
+    if session is not None:
+        stage_all(session, serialized)
+    else:
+        serialized.client.part(SyncLoops).run(lambda: store_all(serialized))
+    return serialized.ids[0]
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:

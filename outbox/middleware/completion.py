@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 class Completion:
     """The end of one claim, to be written by `complete` in the job's own transaction."""
 
-    __slots__ = ("_claim", "_connection", "_sessions", "settled", "written")
+    __slots__ = ("_claim", "_connection", "_sessions", "follow_up", "settled", "written")
 
     def __init__(self, claim: Claim, connection: str, sessions: JobSessions) -> None:
         self._claim = claim
         self._connection = connection
         self._sessions = sessions
+        self.follow_up: Callable[[Settlement], Settlement] | None = None
+        """Adds the next job of a chain."""
         self.written = False
         """The job's row was deleted in a transaction. Whether that was committed, only `settled` says."""
         self.settled: Settled | None = None
@@ -76,6 +78,8 @@ class Completion:
 
     def settlement(self) -> Settlement:
         completed = Settlement.completed(self._claim.fence)
+        if self.follow_up is not None:
+            completed = self.follow_up(completed)
         policies = self._claim.policies
         return completed if policies is None else completed.leaving(policies, self._claim.headers)
 

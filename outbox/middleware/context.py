@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.errors import AttemptsExhausted, InvalidPayload, JobError
 from outbox.job import Job, JobContext
+from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.completion import Completion
+from outbox.middleware.next_jobs import with_next_jobs
 from outbox.payload import load
 from outbox.settlement import Failure
 
@@ -36,7 +39,10 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
         completion = Completion(claim, attempt.connection, sessions)
-        attempt.job = load_job(kind, claim, attempt.connection, policy.max_tries, completion)
+        if headers.chain is not None:
+            attempt.chain = ChainSteps(headers.chain, attempt.connection)
+            completion.follow_up = partial(with_next_jobs, attempt)
+        attempt.job = load_job(kind, attempt, policy.max_tries, completion)
         return call_next(attempt)
 
     return prepare
@@ -51,13 +57,12 @@ def refusing(error: JobError) -> Handler:
     return refuse
 
 
-def load_job(
-    kind: type[Job], claim: Claim, connection: str, max_tries: int, completion: Completion | None = None
-) -> Job:
+def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Completion | None = None) -> Job:
     """
     Raises:
         InvalidPayload: no job can be made of the row, whatever the validators of its class do.
     """
+    claim = attempt.claim
     try:
         job = load(kind, claim.name, claim.payload)
     except JobError:
@@ -73,8 +78,9 @@ def load_job(
             attempt=claim.attempt,
             max_tries=max_tries,
             queue=claim.queue,
-            connection=connection,
+            connection=attempt.connection,
             completion=completion,
+            chain=attempt.chain,
         )
     )
     return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.middleware.completion import Completion
 from outbox.middleware.context import load_job
+from outbox.middleware.next_jobs import keep_result, with_next_jobs
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.thread_call import Threads, run_in_thread
 
@@ -54,6 +56,7 @@ async def _call_async(attempt: Attempt, sessions: JobSessions) -> HandlerResult:
     async with sessions.open(attempt.connection) as session:
         value = await job.handle(session)
         if job.context.decision is None and not completion.settled:
+            keep_result(attempt, value)
 
             async def finish() -> None:
                 await completion.complete(session)
@@ -70,6 +73,7 @@ async def _in_thread(attempt: Attempt, threads: Threads, sessions: JobSessions) 
         with sessions.open_sync(attempt.connection) as session:
             value = job.handle(session)
             if job.context.decision is None and not completion.settled:
+                keep_result(attempt, value)
                 completion.write(session)
                 session.commit()
         return value
@@ -82,7 +86,10 @@ def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> Non
     """The handler may have altered its job."""
     completion = Completion(attempt.claim, attempt.connection, sessions)
     max_tries = attempt.policy.max_tries if attempt.policy is not None else 1
-    attempt.job = load_job(kind, attempt.claim, attempt.connection, max_tries, completion)
+    if attempt.chain is not None:
+        attempt.chain.undo()
+        completion.follow_up = partial(with_next_jobs, attempt)
+    attempt.job = load_job(kind, attempt, max_tries, completion)
 
 
 def _parts(attempt: Attempt) -> tuple[Any, Completion]:

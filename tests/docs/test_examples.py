@@ -148,6 +148,13 @@ def test_middleware_surrounds_jobs(migrated_url: str, backend: str, tmp_path: Pa
     assert "middleware.TenantReport attempt 1 is over\n" in said
 
 
+def test_a_chain_hands_on_its_results(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "chains"
+    application.run("chains.py")
+    shown = application.run("-m", "outbox.work", "--stop-when-empty")
+    assert shown.index("2 prices need a look") < shown.index("stored ['coffee', 'tea']")
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"

@@ -27,9 +27,9 @@ def test_the_top_level_names() -> None:
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
         "OutboxError", "Settings", "Worker", "WorkerOptions",
-        "configure", "disconnect", "dispatch", "dispatch_many", "metadata",
+        "configure", "disconnect", "dispatch", "dispatch_chain", "dispatch_many", "metadata",
     }  # fmt: skip
-    assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_many"}
+    assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_chain", "dispatch_many"}
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 
 

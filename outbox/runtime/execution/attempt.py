@@ -11,7 +11,9 @@ from outbox.drivers.values import Claim, Settled
 from outbox.events import JobEvent
 from outbox.job import Job
 from outbox.middleware.cancellation import HandlerCall
+from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
+from outbox.middleware.next_jobs import with_next_jobs
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settlement import Fence, Settlement
@@ -23,8 +25,8 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "call", "claim", "committed", "connection", "deadline", "ended", "error", "interruption", "job",
-        "overdue", "policy", "seconds", "settlement", "started", "task", "timeout", "timer",
+        "_on_end", "call", "chain", "claim", "committed", "connection", "deadline", "ended", "error", "interruption",
+        "job", "overdue", "policy", "result", "seconds", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -43,8 +45,12 @@ class Attempt:
         self.interruption: Interruption | None = None
         self.overdue = False
         """It was given up, and may still be running."""
+        self.chain: ChainSteps | None = None
+        """Of a job that is in one."""
         self.error: BaseException | None = None
         """What made the attempt fail, for the ``failed()`` hook."""
+        self.result: str | None = None
+        """What the handler returned, as JSON, where a next job is to have it."""
         self.settlement: Settlement | None = None
         """How it ended; None while it has not, and when nothing may be written."""
         self.committed: Settled | None = None
@@ -90,6 +96,8 @@ class Attempt:
         if self.ended:
             return
         self.ended = True
+        if settlement is not None and self.claim.headers != "{}":
+            settlement = with_next_jobs(self, settlement)
         if settlement is not None and self.claim.policies is not None:
             settlement = settlement.leaving(self.claim.policies, self.claim.headers)
         self.settlement = settlement

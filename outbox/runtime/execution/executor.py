@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import suppress
 
-from outbox.errors import AttemptsExhausted, JobTimeout, LeaseLost
+from outbox.errors import AttemptsExhausted, InvalidResult, JobTimeout, LeaseLost
 from outbox.events import Events, JobOverdue
 from outbox.job import Failed, Released, Snoozed
 from outbox.middleware.application import load_middleware
@@ -14,6 +14,7 @@ from outbox.middleware.cancellation import CANCEL_STEPS
 from outbox.middleware.completion import Completion
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
+from outbox.middleware.next_jobs import keep_result
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
@@ -98,7 +99,7 @@ class Executor:
             return self._raised(attempt, policy, raised)
         decision = result.decision
         if decision is None:
-            return Settlement.completed(attempt.fence)
+            return _completed(attempt, result.value)
         if isinstance(decision, Failed):
             return _failed(attempt, decision.error)
         if isinstance(decision, Snoozed):
@@ -108,7 +109,8 @@ class Executor:
         return Settlement.cancelled(attempt.fence)
 
     def _raised(self, attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
-        if attempt.started is None:
+        if attempt.started is None or isinstance(error, InvalidResult):
+            # An invalid result would be the same again.
             return _failed(attempt, error)
         decision = attempt.job.context.decision if attempt.job is not None else None
         if isinstance(decision, Failed):
@@ -144,6 +146,15 @@ class Executor:
 def _completion(attempt: Attempt) -> Completion | None:
     completion = attempt.job.context.completion if attempt.job is not None else None
     return completion if isinstance(completion, Completion) else None
+
+
+def _completed(attempt: Attempt, value: object) -> Settlement:
+    """The value is kept where a next job is to have it."""
+    try:
+        keep_result(attempt, value)
+    except InvalidResult as error:
+        return _failed(attempt, error)
+    return Settlement.completed(attempt.fence)
 
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:

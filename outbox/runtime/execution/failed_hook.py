@@ -82,7 +82,7 @@ class FailedHooks:
         try:
             policy = self._default.of(kind, Headers.load(attempt.claim.headers))
             # Not loaded yet where attempts were used up before this one.
-            job = attempt.job or load_job(kind, attempt.claim, attempt.connection, policy.max_tries)
+            job = attempt.job or load_job(kind, attempt, policy.max_tries)
             if policy.timeout > 0:
                 timer = asyncio.get_running_loop().call_later(policy.timeout, call.stop)
             await run(self._threads, call, job.failed, attempt.error)  # type: ignore[attr-defined]

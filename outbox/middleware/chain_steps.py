@@ -1,0 +1,48 @@
+"""The chain that a running job sees."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from outbox.chains import chain_links
+from outbox.policies.chain import ChainHeader, Link
+
+
+class ChainSteps:
+    """`ChainContext`, from the headers of the job."""
+
+    __slots__ = ("_connection", "_header", "rest")
+
+    def __init__(self, header: ChainHeader, connection: str) -> None:
+        self._header = header
+        self._connection = connection
+        self.rest: tuple[Link, ...] = header.rest
+
+    def undo(self) -> None:
+        """The handler runs again in the same attempt: what it added is no longer wanted."""
+        self.rest = self._header.rest
+
+    @property
+    def id(self) -> UUID:
+        return self._header.id
+
+    @property
+    def number(self) -> int:
+        return self._header.number
+
+    @property
+    def remaining(self) -> int:
+        return len(self.rest)
+
+    @property
+    def previous(self) -> Any:
+        return None if self._header.previous is None else from_json(self._header.previous)
+
+    def prepend(self, *jobs: Any) -> None:
+        self.rest = chain_links(jobs, self._connection, after=self.rest, options={"connection": self._connection})
+
+    def append(self, *jobs: Any) -> None:
+        self.rest = chain_links(jobs, self._connection, before=self.rest, options={"connection": self._connection})

@@ -1,0 +1,84 @@
+"""What follows the end of a job: the next one of its chain, in the same settlement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from outbox.envelope import Envelope, Headers, from_link, with_headers
+from outbox.errors import InvalidPayload, InvalidResult
+from outbox.ids import new_job_id
+from outbox.policies.chain import RESULT_LIMIT, ChainHeader
+from outbox.settlement import InsertJobs, Outcome, Settlement
+
+if TYPE_CHECKING:
+    from outbox.runtime.execution.attempt import Attempt
+
+
+def keep_result(attempt: Attempt, value: object) -> None:
+    """Keep what the handler returned, where a next job is to have it.
+
+    Raises:
+        InvalidResult: it is no JSON, or over the limit.
+    """
+    if attempt.chain is None or not attempt.chain.rest:
+        return
+    name = attempt.claim.name
+    try:
+        result = to_json(value)
+    except Exception as error:
+        raise InvalidResult(
+            f"{name}: what `handle` returned is no JSON, and the next job of the chain is to have it: {error}"
+        ) from error
+    if len(result) > RESULT_LIMIT:
+        raise InvalidResult(
+            f"{name}: what `handle` returned is {len(result):,} bytes, the limit {RESULT_LIMIT:,}: store it, and "
+            "return its key"
+        )
+    attempt.result = result.decode()
+
+
+def with_next_jobs(attempt: Attempt, settlement: Settlement) -> Settlement:
+    """``settlement`` with the job that it inserts, if the attempt at a job of a chain ends for good."""
+    if settlement.outcome is Outcome.COMPLETED:
+        inserted = _next(attempt)
+    elif settlement.outcome is Outcome.FAILED:
+        inserted = _catch(attempt, settlement)
+    else:
+        return settlement
+    if inserted is None:
+        return settlement
+    return settlement._replace(effects=(*settlement.effects, InsertJobs((inserted,))))
+
+
+def _next(attempt: Attempt) -> Envelope | None:
+    header, chain = _header(attempt), attempt.chain
+    if header is None or chain is None or not chain.rest:
+        return None
+    changed = {"number": header.number + 1, "rest": chain.rest[1:], "previous": attempt.result}
+    return with_headers(from_link(chain.rest[0], new_job_id()), chain=header.model_copy(update=changed))
+
+
+def _catch(attempt: Attempt, settlement: Settlement) -> Envelope | None:
+    header = _header(attempt)
+    if header is None or header.catch is None:
+        return None
+    claim = attempt.claim
+    failed = {
+        "job_id": str(claim.fence.job_id),
+        "name": claim.name,
+        "error": settlement.failure.summary if settlement.failure else "unknown",
+    }
+    chain = ChainHeader(id=header.id, number=header.number, previous=to_json(failed).decode())
+    return with_headers(from_link(header.catch, new_job_id()), chain=chain)
+
+
+def _header(attempt: Attempt) -> ChainHeader | None:
+    """From the headers and not from the job: a job whose class is unknown has none."""
+    if '"chain"' not in attempt.claim.headers:
+        return None
+    try:
+        return Headers.load(attempt.claim.headers).chain
+    except InvalidPayload:
+        return None

@@ -1,0 +1,71 @@
+"""Chains: jobs that run one after the other. What is left of a chain travels in the headers of its next job."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+MOST_LINKS = 1_000
+RESULT_LIMIT = 64 * 1024
+"""Bytes of the result of a job, as JSON."""
+
+
+class Link(BaseModel):
+    """A job that is not in its queue yet: an envelope without an id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str = "{}"
+    bits: int | None = None
+    """Of its policies."""
+
+
+class ChainHeader(BaseModel):
+    """What a job of a chain knows of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    """The id of its first job."""
+    number: int = 1
+    """The place of this job, from 1."""
+    rest: tuple[Link, ...] = ()
+    catch: Link | None = None
+    previous: str | None = None
+    """The result of the job before, as JSON text: a JSON column bounds how deep its own values may be."""
+
+
+class ChainContext(Protocol):
+    """The rest of the chain that a running job is in. What it adds counts if this attempt succeeds."""
+
+    @property
+    def id(self) -> UUID:
+        """The id of the first job of the chain."""
+
+    @property
+    def number(self) -> int:
+        """The place of this job, from 1."""
+
+    @property
+    def remaining(self) -> int:
+        """How many jobs come after this one."""
+
+    @property
+    def previous(self) -> Any:
+        """`JobContext.previous`."""
+
+    def prepend(self, *jobs: Any) -> None:
+        """Add ``jobs`` right after this one, in their order.
+
+        Raises:
+            DispatchError: as `outbox.dispatch_chain`.
+        """
+
+    def append(self, *jobs: Any) -> None:
+        """Add ``jobs`` at the end of the chain, with the same errors."""
