@@ -202,6 +202,9 @@ class Consumer:
         self._counters.count(attempt)
         settlement = attempt.settlement
         if settlement is None:
+            if attempt.chain is not None:
+                # The job's own transaction may have inserted the next one.
+                self.wakeups.wake()
             return
         if settlement.outcome is Outcome.FAILED:
             self._failed_hooks.call(attempt)
