@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outbox import schedules
 from outbox.backoff import Backoff
 from outbox.chains import dispatch_chain
 from outbox.client import Outbox
@@ -35,6 +36,7 @@ from outbox.operations import (
     retry_all,
     workers,
 )
+from outbox.schedule_declarations import schedule
 from outbox.settings import Settings, WorkerOptions
 from outbox.settlement import Failure
 
@@ -82,6 +84,8 @@ __all__ = [
     "resume",
     "retry",
     "retry_all",
+    "schedule",
+    "schedules",
     "workers",
 ]
 

@@ -20,6 +20,7 @@ from outbox.policies.base import Declaration
 from outbox.policies.chain import ChainHeader, Link
 from outbox.policies.declarations import declarations
 from outbox.policies.keys import KeyHeader
+from outbox.policies.schedule import Tick
 
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
@@ -40,6 +41,8 @@ class Headers(BaseModel):
     """On such a row: seconds after its INSERT until which the job waits on the other connection."""
     relayed_until: AwareDatetime | None = None
     """The same as an absolute time."""
+    tick: Tick | None = None
+    """Of a job of a schedule."""
     policies: int | None = None
     """Of a job on another connection than the database: the bits of its policies."""
     keys: KeyHeader | None = None

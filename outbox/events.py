@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from outbox.ids import JobId
@@ -83,6 +84,24 @@ class KeyBlocked(Event):
 
     key: str
     job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleTicked(Event):
+    """A tick of a schedule became a job. ``tick`` is the planned time, in UTC."""
+
+    schedule: str
+    tick: datetime
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSkipped(Event):
+    """A tick of a schedule became no job: it was missed, or the job of an earlier one is not finished."""
+
+    schedule: str
+    tick: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

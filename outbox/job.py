@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
@@ -14,6 +15,7 @@ from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
 from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
 from outbox.options import OPTIONS, BackoffOption, check_class_options
+from outbox.policies.schedule import Tick
 
 if TYPE_CHECKING:
     from outbox.policies.chain import ChainContext
@@ -177,7 +179,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_chain", "attempt", "completion", "connection", "decision", "job_id", "max_tries", "previous", "queue",
+        "_chain", "_tick", "attempt", "completion", "connection", "decision", "job_id", "max_tries", "previous",
+        "queue",
     )  # fmt: skip
 
     def __init__(
@@ -190,6 +193,7 @@ class JobContext:
         connection: str,
         completion: Completion | None = None,
         chain: ChainContext | None = None,
+        tick: Tick | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -201,6 +205,7 @@ class JobContext:
         self.completion = completion
         """What a worker writes to end the job in a transaction of its handler. None outside a worker."""
         self._chain = chain
+        self._tick = tick
         self.previous: Any = None if chain is None else chain.previous
         """What ``handle`` of the job before returned, in a chain. For the ``catch`` of a chain, which job failed:
         ``{"job_id": …, "name": …, "error": …}``. Else None."""
@@ -215,6 +220,16 @@ class JobContext:
         if self._chain is None:
             raise RuntimeError("this job is in no chain: it was not dispatched by dispatch_chain")
         return self._chain
+
+    @property
+    def tick(self) -> datetime | None:
+        """When the schedule of this job ticked, in UTC: the planned time, however late it runs. None for other jobs."""
+        return None if self._tick is None else self._tick.at
+
+    @property
+    def previous_tick(self) -> datetime | None:
+        """The tick of the schedule before this one that became a job; None for the first, and for other jobs."""
+        return None if self._tick is None else self._tick.previous
 
     def release(self, delay: float = 0) -> None:
         """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""

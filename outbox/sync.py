@@ -11,10 +11,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
 from outbox import operations
+from outbox import schedules as _schedules
 from outbox.chains import serialize_chain
 from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, with_options
+from outbox.errors import SessionUnusable
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.open_drivers import OpenDrivers
@@ -38,6 +42,7 @@ __all__ = [
     "resume",
     "retry",
     "retry_all",
+    "schedules",
     "workers",
 ]
 
@@ -101,6 +106,30 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return call
 
 
+def _here_in_session(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """`_blocking`, but with a ``session`` in the caller's thread, to which that belongs."""
+    blocking = _blocking(function)
+
+    @functools.wraps(blocking)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        session = kwargs.get("session")
+        if isinstance(session, AsyncSession | async_scoped_session):
+            raise SessionUnusable("outbox.sync takes a Session, not an AsyncSession: that is for outbox.schedules")
+        return blocking(*args, **kwargs) if session is None else _step(function(*args, **kwargs))
+
+    return call
+
+
+def _step(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what awaits nothing: with a sync session, all is done in place."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("it has awaited something")
+
+
 clear = _blocking(operations.clear)
 counts = _blocking(operations.counts)
 failed_groups = _blocking(operations.failed_groups)
@@ -121,6 +150,15 @@ def cancel(job_id: JobId | str, *, session: AnySession | None = None, connection
     if session is not None:
         return operations.cancel_in(session, job_id, connection)
     return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, connection=connection))
+
+
+class schedules:  # noqa: N801 - it stands for the module `outbox.schedules`
+    """`outbox.schedules`, for code with a sync ``Session`` or none."""
+
+    add = staticmethod(_here_in_session(_schedules.add))
+    remove = staticmethod(_here_in_session(_schedules.remove))
+    pause = staticmethod(_here_in_session(_schedules.pause))
+    resume = staticmethod(_here_in_session(_schedules.resume))
 
 
 def disconnect() -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.schedules import ScheduleStore
 from outbox.drivers.values import (
     BlockingClaimRequest,
     Claim,
@@ -265,6 +266,7 @@ class Driver(Protocol):
     policies: PolicyStore | None = None
     session_url: str | None = None
     """Where jobs can have sessions, as SQLAlchemy takes it, with its password. None where the store is no database."""
+    schedules: ScheduleStore | None = None
 
     @property
     def description(self) -> str:

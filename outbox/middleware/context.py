@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from outbox.drivers.values import Claim
     from outbox.middleware.job_sessions import JobSessions
     from outbox.middleware.results import Handler, HandlerResult
+    from outbox.policies.schedule import Tick
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
 
@@ -42,7 +43,7 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
         if headers.chain is not None:
             attempt.chain = ChainSteps(headers.chain, attempt.connection)
             completion.follow_up = partial(with_next_jobs, attempt)
-        attempt.job = load_job(kind, attempt, policy.max_tries, completion)
+        attempt.job = load_job(kind, attempt, policy.max_tries, completion, headers.tick)
         return call_next(attempt)
 
     return prepare
@@ -57,7 +58,13 @@ def refusing(error: JobError) -> Handler:
     return refuse
 
 
-def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Completion | None = None) -> Job:
+def load_job(
+    kind: type[Job],
+    attempt: Attempt,
+    max_tries: int,
+    completion: Completion | None = None,
+    tick: Tick | None = None,
+) -> Job:
     """
     Raises:
         InvalidPayload: no job can be made of the row, whatever the validators of its class do.
@@ -81,6 +88,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
             connection=attempt.connection,
             completion=completion,
             chain=attempt.chain,
+            tick=tick,
         )
     )
     return job

@@ -48,6 +48,7 @@ class RelayLoop(BackgroundLoop):
         self.queue = self._relay.queue
         self.policies = self._source.policies
         """The policies of the jobs that it moves."""
+        self.schedules = self._source.schedules
         self.description = f"relay to {connection}, from {self._source.description}"
 
     async def run(self) -> None:

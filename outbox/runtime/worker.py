@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from outbox import clock
+from outbox.client_state import current_settings
 from outbox.drivers.base import Driver
 from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
@@ -49,11 +50,13 @@ from outbox.runtime.process.stop_request import StopRequest
 from outbox.runtime.process.watchdog import HARD_GRACE, Watchdog
 from outbox.runtime.relay_loop import RelayLoop
 from outbox.runtime.reporting.counters import Counters
+from outbox.runtime.scheduler import Scheduler
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_thread import StoreThread
 from outbox.runtime.unreadable_rows import UnreadableRows
 from outbox.runtime.wakeup_service import WakeupService
+from outbox.schedules import declared_schedules
 from outbox.settings import DATABASE, WorkerOptions
 from outbox.settlement import Failure
 from outbox.wakeups.polling import Polling
@@ -152,6 +155,7 @@ class Worker:
             options.queue,
             {consumer.connection: consumer.wakeups for consumer in self._consumers},
         )
+        self._schedulers = self._make_schedulers()
         for relay in relays:
             relay.alone = not drivers
             if relay.policies is not None:
@@ -237,6 +241,7 @@ class Worker:
         return [
             *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
             *self._upkeep(),
+            *self._schedulers,
             *self._relays,
             watchdog,
         ]
@@ -251,6 +256,25 @@ class Worker:
         for relay in self._relays[:1]:
             if not found and relay.policies is not None:
                 found.append(PolicyUpkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
+        return found
+
+    def _make_schedulers(self) -> list[Scheduler]:
+        """For the schedules of each database that this worker drains, or relays from."""
+        settings = current_settings()
+        found = [
+            Scheduler(
+                schedules,
+                declared_schedules(settings, consumer.connection),
+                ready=partial(_checked, consumer),
+                idle_workers=partial(_idle_workers, consumer),
+            )
+            for consumer in self._consumers
+            if (schedules := consumer.store.driver.schedules) is not None
+        ]
+        for relay in self._relays[:1]:
+            if not found and relay.schedules is not None:
+                declared, idle_workers = declared_schedules(settings, DATABASE), partial(_idle_relays, relay)
+                found.append(Scheduler(relay.schedules, declared, ready=lambda: True, idle_workers=idle_workers))
         return found
 
     def _heartbeat(self, consumer: Consumer) -> list[BackgroundLoop]:
@@ -390,3 +414,7 @@ def _checked(consumer: Consumer) -> bool:
 
 def _idle_workers(consumer: Consumer) -> int:
     return consumer.claimer.idle_workers
+
+
+def _idle_relays(relay: RelayLoop) -> int:
+    return relay.idle_workers()

@@ -27,9 +27,10 @@ def test_the_top_level_names() -> None:
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
         "OutboxError", "Settings", "Worker", "WorkerOptions",
-        "configure", "disconnect", "dispatch", "dispatch_chain", "dispatch_many", "metadata",
+        "configure", "disconnect", "dispatch", "dispatch_chain", "dispatch_many", "metadata", "schedule", "schedules",
     }  # fmt: skip
-    assert set(outbox.sync.__all__) == OPERATING | {"disconnect", "dispatch", "dispatch_chain", "dispatch_many"}
+    extra = {"disconnect", "dispatch", "dispatch_chain", "dispatch_many", "schedules"}
+    assert set(outbox.sync.__all__) == OPERATING | extra
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 
 
@@ -43,6 +44,15 @@ def test_what_operators_do_takes_the_same_arguments_without_async(name: str) -> 
     assert parameters["connection"].kind is inspect.Parameter.KEYWORD_ONLY
     assert with_async.__doc__
     assert without.__doc__
+
+
+def test_schedules_take_the_same_arguments_without_async() -> None:
+    for name in outbox.schedules.__all__:
+        with_async, without = getattr(outbox.schedules, name), getattr(outbox.sync.schedules, name)
+        assert inspect.iscoroutinefunction(with_async)
+        assert not inspect.iscoroutinefunction(without)
+        assert list(inspect.signature(without).parameters) == list(inspect.signature(with_async).parameters)
+        assert without.__doc__
 
 
 def test_the_arguments_of_dispatch() -> None:

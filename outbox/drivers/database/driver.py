@@ -19,6 +19,7 @@ from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
+from outbox.drivers.database.schedules.store import DatabaseSchedules
 from outbox.drivers.database.tables import metadata
 from outbox.drivers.registry import OpenOptions
 from outbox.drivers.values import Claim, HealthIssue
@@ -55,6 +56,7 @@ class DatabaseDriver(Driver):
         self.queues: Queues = Queues(self._database, scope)
         self.workers: Workers = Workers(self._database)
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
+        self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)
         self.session_url = self._database.engine.url.render_as_string(hide_password=False)

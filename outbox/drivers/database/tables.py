@@ -42,23 +42,23 @@ PARKED = "9999-12-31 00:00:00.000000"
 CLAIM_INDEX = "queue_jobs_claim"
 
 
-def _binary() -> TypeEngine[bytes]:
-    return LargeBinary(16).with_variant(BINARY(16), "mysql", "mariadb")
+def binary(length: int = 16) -> TypeEngine[bytes]:
+    return LargeBinary(length).with_variant(BINARY(length), "mysql", "mariadb")
 
 
-def _ascii(length: int) -> TypeEngine[str]:
+def ascii_text(length: int) -> TypeEngine[str]:
     """Names are ASCII and compared byte by byte: shorter index entries, and no collation to take one for another."""
     return String(length).with_variant(
         mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
     )
 
 
-def _timestamp() -> TypeEngine[datetime]:
+def timestamp() -> TypeEngine[datetime]:
     """UTC with microseconds, without a zone, as ``UTC_TIMESTAMP(6)`` returns it."""
     return DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
-def _small() -> TypeEngine[int]:
+def small() -> TypeEngine[int]:
     return SmallInteger().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb")
 
 
@@ -74,12 +74,12 @@ def _key_name() -> TypeEngine[str]:
     return String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
-def _long_text() -> TypeEngine[str]:
+def long_text() -> TypeEngine[str]:
     """Text, not JSON: a failed job keeps a payload that is broken JSON byte for byte."""
     return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
-_INNODB: dict[str, Any] = {
+INNODB: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mariadb_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -103,43 +103,43 @@ _CLAIM = {"use": Use.CLAIM}
 jobs = Table(
     "queue_jobs",
     metadata,
-    Column("id", _binary(), primary_key=True, info=_CLAIM),
-    Column("queue", _ascii(64), nullable=False, info=_ENVELOPE),
-    Column("name", _ascii(255), nullable=False, info=_BOTH),
-    Column("priority", _small(), nullable=False, info=_BOTH),
+    Column("id", binary(), primary_key=True, info=_CLAIM),
+    Column("queue", ascii_text(64), nullable=False, info=_ENVELOPE),
+    Column("name", ascii_text(255), nullable=False, info=_BOTH),
+    Column("priority", small(), nullable=False, info=_BOTH),
     Column("payload", JSON(), nullable=False, info=_BOTH),
     Column("headers", JSON(), nullable=False, info=_BOTH),
-    Column("attempts", _small(), nullable=False, info=_CLAIM),
-    Column("available_at", _timestamp(), nullable=False, info=_CLAIM),
-    Column("reserved_by", _binary()),
-    Column("reserved_until", _timestamp()),
-    Column("created_at", _timestamp(), nullable=False),
+    Column("attempts", small(), nullable=False, info=_CLAIM),
+    Column("available_at", timestamp(), nullable=False, info=_CLAIM),
+    Column("reserved_by", binary()),
+    Column("reserved_until", timestamp()),
+    Column("created_at", timestamp(), nullable=False),
     # In no index: a failed attempt writes them, and nothing looks for them.
     Column("last_error", _summary()),
-    Column("last_error_at", _timestamp()),
+    Column("last_error_at", timestamp()),
     # Bits of `Policies`. An INSERT names it only for jobs that have one.
-    Column("policies", _small(), info=_CLAIM),
+    Column("policies", small(), info=_CLAIM),
     Index(CLAIM_INDEX, "queue", "priority", "available_at"),
-    **_INNODB,
+    **INNODB,
 )
 
 failed_jobs = Table(
     "queue_failed_jobs",
     metadata,
-    Column("id", _binary(), primary_key=True),
-    Column("connection", _ascii(64), nullable=False),
-    Column("queue", _ascii(64), nullable=False),
-    Column("name", _ascii(255), nullable=False),
-    Column("priority", _small(), nullable=False),
-    Column("payload", _long_text(), nullable=False),
-    Column("headers", _long_text(), nullable=False),
-    Column("attempts", _small(), nullable=False),
+    Column("id", binary(), primary_key=True),
+    Column("connection", ascii_text(64), nullable=False),
+    Column("queue", ascii_text(64), nullable=False),
+    Column("name", ascii_text(255), nullable=False),
+    Column("priority", small(), nullable=False),
+    Column("payload", long_text(), nullable=False),
+    Column("headers", long_text(), nullable=False),
+    Column("attempts", small(), nullable=False),
     Column("exception", JSON(), nullable=False),
-    Column("failed_at", _timestamp(), nullable=False),
-    Column("policies", _small()),
+    Column("failed_at", timestamp(), nullable=False),
+    Column("policies", small()),
     Index("queue_failed_jobs_failed_at", "failed_at"),
     Index("queue_failed_jobs_queue", "queue", "failed_at"),
-    **_INNODB,
+    **INNODB,
 )
 
 
@@ -155,27 +155,27 @@ KEPT = tuple(column.name for column in jobs.c if column.name in failed_jobs.c)
 workers = Table(
     "queue_workers",
     metadata,
-    Column("id", _binary(), primary_key=True),
-    Column("name", _ascii(64), nullable=False),
-    Column("host", _ascii(255), nullable=False),
+    Column("id", binary(), primary_key=True),
+    Column("name", ascii_text(64), nullable=False),
+    Column("host", ascii_text(255), nullable=False),
     Column("pid", Integer(), nullable=False),
-    Column("queues", _long_text(), nullable=False),
+    Column("queues", long_text(), nullable=False),
     Column("concurrency", Integer(), nullable=False),
     Column("running", Integer(), nullable=False),
     Column("processed", Integer(), nullable=False),
     Column("failed", Integer(), nullable=False),
-    Column("started_at", _timestamp(), nullable=False),
-    Column("seen_at", _timestamp(), nullable=False),
-    Column("running_jobs", _long_text()),
-    **_INNODB,
+    Column("started_at", timestamp(), nullable=False),
+    Column("seen_at", timestamp(), nullable=False),
+    Column("running_jobs", long_text()),
+    **INNODB,
 )
 
 pauses = Table(
     "queue_pauses",
     metadata,
-    Column("queue", _ascii(64), primary_key=True),
-    Column("paused_at", _timestamp(), nullable=False),
-    **_INNODB,
+    Column("queue", ascii_text(64), primary_key=True),
+    Column("paused_at", timestamp(), nullable=False),
+    **INNODB,
 )
 
 LOCK_SLOTS = 4_096
@@ -183,16 +183,16 @@ LOCK_SLOTS = 4_096
 lock_slots = Table(
     "queue_lock_slots",
     metadata,
-    Column("slot", _small(), primary_key=True, autoincrement=False),
-    **_INNODB,
+    Column("slot", small(), primary_key=True, autoincrement=False),
+    **INNODB,
 )
 """Rows that dispatches lock in place of the gaps between keys. The migration writes them; they never change."""
 
 key_slots = Table(
     "queue_key_slots",
     metadata,
-    Column("slot", _small(), primary_key=True, autoincrement=False),
-    **_INNODB,
+    Column("slot", small(), primary_key=True, autoincrement=False),
+    **INNODB,
 )
 """Rows that claims and settlements of jobs with keys lock, and no dispatch. The migration writes them."""
 
@@ -200,17 +200,17 @@ keyed_jobs = Table(
     "queue_keyed_jobs",
     metadata,
     Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    Column("job_id", _binary(), nullable=False),
-    Column("kind", _small(), nullable=False),
-    Column("key_hash", _binary(), nullable=False),
-    Column("state", _small(), nullable=False),
+    Column("job_id", binary(), nullable=False),
+    Column("kind", small(), nullable=False),
+    Column("key_hash", binary(), nullable=False),
+    Column("state", small(), nullable=False),
     # When the job becomes due: with the sequence, its place under its key.
-    Column("moment", _timestamp(), nullable=False),
-    Column("size", _small(), nullable=False),
+    Column("moment", timestamp(), nullable=False),
+    Column("size", small(), nullable=False),
     Column("name", _key_name(), nullable=False),
     Index("queue_keyed_jobs_job", "job_id", "kind", unique=True),
     Index("queue_keyed_jobs_key", "key_hash", "state", "moment", "seq"),
-    **_INNODB,
+    **INNODB,
 )
 """A row for each key of each live job: `policies.keys`."""
 

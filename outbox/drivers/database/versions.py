@@ -35,7 +35,13 @@ VERSIONS = (
     Version(tables=("queue_failed_jobs", "queue_jobs", "queue_pauses", "queue_workers")),
     Version(columns={"queue_jobs": ("last_error", "last_error_at"), "queue_workers": ("running_jobs",)}),
     Version(
-        tables=("queue_key_slots", "queue_keyed_jobs", "queue_lock_slots"),
+        tables=(
+            "queue_key_slots",
+            "queue_keyed_jobs",
+            "queue_lock_slots",
+            "queue_schedule_ticks",
+            "queue_schedules",
+        ),
         columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
         rows={"queue_key_slots": LOCK_SLOTS, "queue_lock_slots": LOCK_SLOTS},
     ),

@@ -25,6 +25,8 @@ from outbox.events import (
     ProcessAltered,
     ProcessEnded,
     ProcessStarted,
+    ScheduleSkipped,
+    ScheduleTicked,
     SettlementPostponed,
     SettlementRefused,
     SettlementsAbandoned,
@@ -271,6 +273,18 @@ def _(event: WakeupsHeard) -> EventText:
 @describe.register
 def _(event: ProcessStarted) -> EventText:
     return EventText(Level.NOTICE, "process", f"{event.index} started (pid {event.pid})")
+
+
+@describe.register
+def _(event: ScheduleTicked) -> EventText:
+    text = f"{event.schedule} of {event.tick:%Y-%m-%d %H:%M:%S} UTC: job {event.job_id}"
+    return EventText(Level.QUIET, "tick", one_line(text))
+
+
+@describe.register
+def _(event: ScheduleSkipped) -> EventText:
+    text = f"{event.schedule} of {event.tick:%Y-%m-%d %H:%M:%S} UTC became no job: {event.reason}"
+    return EventText(Level.NOTICE, "no tick", one_line(text))
 
 
 @describe.register

@@ -250,6 +250,8 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):

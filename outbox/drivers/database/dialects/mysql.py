@@ -50,6 +50,9 @@ class MySQL(Dialect):
     def now_plus(self, microseconds: str) -> str:
         return f"{self.now} + INTERVAL {microseconds} MICROSECOND"
 
+    def update_existing(self, key: str) -> str:  # noqa: ARG002
+        return "ON DUPLICATE KEY UPDATE"
+
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 

@@ -58,6 +58,9 @@ class SQLite(Dialect):
     def now_plus(self, microseconds: str) -> str:
         return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', (({microseconds}) / 1000000.0) || ' seconds') || '000')"
 
+    def update_existing(self, key: str) -> str:
+        return f"ON CONFLICT ({key}) DO UPDATE SET"
+
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 

@@ -33,6 +33,10 @@ class Syntax(ABC):
         """The time ``microseconds`` from now. Both are SQL expressions."""
 
     @abstractmethod
+    def update_existing(self, key: str) -> str:
+        """Between the values of an INSERT and the assignments for a row whose ``key`` is there already."""
+
+    @abstractmethod
     def timestamp(self, when: datetime) -> Any:
         """An aware datetime as a parameter."""
 

@@ -21,6 +21,7 @@ from outbox.drivers.database.policies.base import (
     Verdict,
 )
 from outbox.drivers.database.policies.keys import KeyRows
+from outbox.drivers.database.policies.schedules import ScheduleRows
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
@@ -28,7 +29,7 @@ from outbox.ids import JobId
 
 T = TypeVar("T")
 
-POLICIES: list[PolicyRows] = [KeyRows()]
+POLICIES: list[PolicyRows] = [KeyRows(), ScheduleRows()]
 """UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
 
 _log = logging.getLogger("outbox.drivers")

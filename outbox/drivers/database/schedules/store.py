@@ -1,0 +1,92 @@
+"""The schedules of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.schedules import rows, ticking
+from outbox.drivers.database.schedules.ticking import Ticked
+from outbox.drivers.schedules import Declared, DueSchedule, StoredSchedule, Templates
+from outbox.drivers.values import PolicyNews
+from outbox.ids import JobId
+from outbox.policies.schedule import Definition
+
+T = TypeVar("T")
+
+
+class DatabaseSchedules:
+    """`ScheduleStore` in a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def _read(self, plan: Callable[[], Plan[T]]) -> T:
+        async def work(connection: SqlConnection) -> T:
+            return await run(plan(), connection)
+
+        return await self._database.read_plain(work)
+
+    async def _write(self, plan: Callable[[], Plan[T]]) -> T:
+        async def work(connection: SqlConnection) -> T:
+            return await run(plan(), connection)
+
+        return await self._database.write_plain(work)
+
+    async def next_due(self, known: Collection[str]) -> list[DueSchedule]:
+        return await self._read(lambda: ticking.next_due(self._database.dialect, known))
+
+    async def tick(self, name: str, templates: Templates) -> bool:
+        done = await self._write(lambda: ticking.tick(self._database.dialect, name, templates))
+        self._report(done)
+        return done is not None
+
+    def _report(self, done: Ticked | None) -> None:
+        if done is None:
+            return
+        hear = self._database.on_policy_news
+        for news in (done.news, PolicyNews(events=tuple(done.ticked)), PolicyNews(events=tuple(done.skipped))):
+            if news:
+                hear(news)
+
+    async def sync(self, declared: Sequence[Declared]) -> list[str]:
+        if not declared:
+            return []
+        changed = await self._read(lambda: rows.to_sync(self._database.dialect, declared))
+        return [each.name for each in changed if not await self._sync(each)]
+
+    async def _sync(self, declared: Declared) -> bool:
+        return await self._write(lambda: rows.sync(self._database.dialect, declared))
+
+    async def put(self, name: str, definition: Definition) -> bool:
+        return await self._write(lambda: rows.put(self._database.dialect, name, definition))
+
+    async def remove(self, name: str) -> bool:
+        return await self._write(lambda: rows.remove(self._database.dialect, name))
+
+    async def pause(self, name: str) -> bool:
+        return await self._write(lambda: rows.pause(self._database.dialect, name))
+
+    async def resume(self, name: str) -> bool:
+        return await self._write(lambda: rows.resume(self._database.dialect, name))
+
+    async def get(self, name: str) -> StoredSchedule | None:
+        found = await self._read(lambda: rows.stored(self._database.dialect, name))
+        return found[0] if found else None
+
+    async def list(self) -> list[StoredSchedule]:
+        return await self._read(lambda: rows.stored(self._database.dialect))
+
+    async def run(self, name: str, templates: Templates) -> JobId | None:
+        done = await self._write(lambda: ticking.run_now(self._database.dialect, name, templates))
+        self._report(done)
+        return None if done is None or not done.jobs else done.jobs[0][1]
+
+    async def backfill(self, name: str, ticks: Sequence[datetime], templates: Templates) -> Sequence[datetime]:
+        done = await self._write(lambda: ticking.backfill(self._database.dialect, name, ticks, templates))
+        self._report(done)
+        return [] if done is None else [tick for tick, _ in done.jobs]
