@@ -15,7 +15,7 @@ from tests.support.python_process import run_python
 
 ROOT = Path(__file__).parents[3]
 FIRST = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
-OURS = FIRST | {"queue_key_slots", "queue_keyed_jobs", "queue_lock_slots"}
+OURS = FIRST | {"queue_key_slots", "queue_keyed_jobs", "queue_lock_slots", "queue_schedule_ticks", "queue_schedules"}
 
 
 def alembic(url: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
