@@ -50,7 +50,7 @@ async def put_due(driver: DatabaseDriver, url: str, name: str = "digest", ago: f
 
 async def ticks(driver: DatabaseDriver) -> list[Tick]:
     """Those of the live jobs, in their order."""
-    found = [Headers.load(job.headers).tick for job in await driver.list_jobs()]
+    found = [Headers.load(job.headers).tick for job in await driver.jobs.list_jobs()]
     return sorted((tick for tick in found if tick is not None), key=lambda tick: (tick.schedule, tick.at))
 
 

@@ -123,7 +123,7 @@ async def test_a_tick_makes_its_job_with_the_defaults_of_now(database: DatabaseD
         return mine.template().model_copy(update={"payload": '{"tenant":8}'})
 
     await database.schedules.tick("digest", {"digest": template})
-    [job] = await database.list_jobs()
+    [job] = await database.jobs.list_jobs()
     assert job.payload.replace(" ", "") == '{"tenant":8}'
     assert len(await ticks(database)) == 1
 

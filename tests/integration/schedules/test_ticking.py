@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 import outbox
-from outbox.drivers.base import Claim, JobState, PolicyNews, StoredJob
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import Claim, JobState, PolicyNews, StoredJob
 from outbox.events import ScheduleSkipped, ScheduleTicked
 from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import claim_one
@@ -36,7 +36,7 @@ async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 @pytest.fixture
 def news(database: DatabaseDriver) -> list[PolicyNews]:
     heard: list[PolicyNews] = []
-    database.on_policy_news = heard.append
+    database.policies.on_news = heard.append
     return heard
 
 
@@ -52,12 +52,12 @@ async def test_a_tick_inserts_its_job_and_moves_the_schedule(
     assert (found.schedule, found.at, found.previous) == ("digest", tick, None)
     schedule = await stored(database)
     assert (schedule.next_at, schedule.last_tick) == (tick + timedelta(seconds=90), tick)
-    [job] = await database.list_jobs()
+    [job] = await database.jobs.list_jobs()
     assert (job.payload.replace(" ", ""), job.queue, job.state) == ('{"tenant":7}', "default", JobState.READY)
     assert [each.queues for each in news if each.queues] == [{"default"}]
     assert [event for each in news for event in each.events] == [ScheduleTicked("digest", tick, job.id)]
     assert await database.schedules.tick("digest", {}), "nothing is due"
-    assert len(await database.list_jobs()) == 1
+    assert len(await database.jobs.list_jobs()) == 1
 
 
 async def test_the_next_job_knows_the_tick_before(database: DatabaseDriver, migrated_url: str) -> None:
@@ -105,7 +105,7 @@ async def test_two_workers_at_one_tick(database: DatabaseDriver, other: Database
     second = asyncio.create_task(other.schedules.tick("digest", {}))
     if "sqlite" not in migrated_url:
         assert await second is False
-        assert await other.list_jobs() == []
+        assert await other.jobs.list_jobs() == []
     go_on.set()
     assert await first is True
     await second
@@ -169,12 +169,12 @@ async def test_a_tick_is_skipped_while_the_job_before_is_not_finished(
     skipped = [event for each in news for event in each.events if isinstance(event, ScheduleSkipped)]
     assert [event.reason for event in skipped] == ["the job of an earlier tick is not finished"] * 2
     assert claim is not None
-    claim = with_headers(claim, await database.list_jobs())
-    await database.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
+    claim = with_headers(claim, await database.jobs.list_jobs())
+    await database.jobs.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
     set_next(database, migrated_url, "digest", first.at)
     await database.schedules.tick("digest", {})
     assert len(await ticks(database)) == 1
-    assert (await database.list_jobs())[0].id != claim.fence.job_id
+    assert (await database.jobs.list_jobs())[0].id != claim.fence.job_id
 
 
 def make_room(driver: DatabaseDriver, url: str, hours: int) -> None:
@@ -218,11 +218,13 @@ async def test_one_job_waits_for_the_end_of_the_running_one(
         set_next(database, migrated_url, "digest", tick)
         await database.schedules.tick("digest", {})
         assert len(await ticks(database)) == 2, hours
-    assert await database.claim(["default"], 10, 30) == [], "parked"
-    parked = [job for job in await database.list_jobs() if job.state is JobState.PARKED]
+    assert await database.jobs.claim(["default"], 10, 30) == [], "parked"
+    parked = [job for job in await database.jobs.list_jobs() if job.state is JobState.PARKED]
     assert len(parked) == 1
-    claim = with_headers(claim, await database.list_jobs())
-    settled = await database.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
+    claim = with_headers(claim, await database.jobs.list_jobs())
+    settled = await database.jobs.settle(
+        [Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)]
+    )
     assert settled.news.queues == {"default"}
     assert (await claim_one(database)).fence.job_id == parked[0].id
 
@@ -233,11 +235,11 @@ async def test_a_job_between_two_attempts_is_not_finished(database: DatabaseDriv
     claim = await claim_one(database)
     failure = Failure("ValueError", "no", "")
     retried = Settlement.retried(claim.fence, 0.0, failure).leaving(claim.policies or 0, claim.headers)
-    await database.settle([retried])
+    await database.jobs.settle([retried])
     make_room(database, migrated_url, 1)
     set_next(database, migrated_url, "digest", tick)
     await database.schedules.tick("digest", {})
-    states = sorted(job.state for job in await database.list_jobs())
+    states = sorted(job.state for job in await database.jobs.list_jobs())
     assert states == sorted([JobState.PARKED, JobState.READY])
 
 
@@ -253,8 +255,8 @@ async def test_what_an_applications_transaction_has_removed_is_found_by_upkeep(
     with sql.connection(migrated_url) as connection:
         connection.execute(text("DELETE FROM queue_jobs WHERE id = :id"), {"id": claim.fence.job_id.bytes})
         connection.commit()
-    assert await database.claim(["default"], 10, 30) == []
-    assert await database.policy_upkeep() is None
+    assert await database.jobs.claim(["default"], 10, 30) == []
+    assert await database.policies.upkeep() is None
     assert (await claim_one(database)).fence.job_id != claim.fence.job_id
 
 
@@ -264,7 +266,7 @@ async def test_ticks_are_forgotten_a_week_after_the_end_of_their_jobs(
     await put_due(database, migrated_url, ago=3600, misfire="all")
     await database.schedules.tick("digest", {})
     first, second = await claim_one(database), await claim_one(database)
-    await database.settle(
+    await database.jobs.settle(
         [Settlement.completed(each.fence).leaving(each.policies or 0, each.headers) for each in (first, second)]
     )
     old = database.database.dialect.timestamp(await database.now() - timedelta(days=8))
@@ -272,7 +274,7 @@ async def test_ticks_are_forgotten_a_week_after_the_end_of_their_jobs(
         values = {"old": old, "job": first.fence.job_id.bytes}
         connection.execute(text("UPDATE queue_schedule_ticks SET ended_at = :old WHERE job_id = :job"), values)
         connection.commit()
-    await database.policy_upkeep()
+    await database.policies.upkeep()
     with sql.connection(migrated_url) as connection:
         assert connection.execute(text("SELECT job_id FROM queue_schedule_ticks")).scalars().all() == [
             second.fence.job_id.bytes
@@ -286,9 +288,9 @@ async def test_a_tick_removes_the_jobs_before(database: DatabaseDriver, migrated
     make_room(database, migrated_url, 1)
     set_next(database, migrated_url, "digest", tick)
     await database.schedules.tick("digest", {})
-    [job] = await database.list_jobs()
+    [job] = await database.jobs.list_jobs()
     assert job.id != claim.fence.job_id
-    assert (await database.extend([claim.fence], 30)).lost == {claim.fence}, "its worker stops it"
+    assert (await database.jobs.extend([claim.fence], 30)).lost == {claim.fence}, "its worker stops it"
     with sql.connection(migrated_url) as connection:
         ended = "SELECT COUNT(*) FROM queue_schedule_ticks WHERE ended_at IS NOT NULL"
         assert connection.execute(text(ended)).scalar() in (0, 1)
@@ -299,18 +301,18 @@ async def test_a_failed_job_is_finished_until_it_is_retried(database: DatabaseDr
     await database.schedules.tick("digest", {})
     claim = await claim_one(database)
     failed = Settlement.failed(claim.fence, Failure("ValueError", "no", ""))
-    await database.settle([failed.leaving(claim.policies or 0, claim.headers)])
-    await database.retry([claim.fence.job_id])
+    await database.jobs.settle([failed.leaving(claim.policies or 0, claim.headers)])
+    await database.failed.retry([claim.fence.job_id])
     make_room(database, migrated_url, 1)
     set_next(database, migrated_url, "digest", tick)
     await database.schedules.tick("digest", {})
-    assert [job.id for job in await database.list_jobs()] == [claim.fence.job_id], "it lives again"
+    assert [job.id for job in await database.jobs.list_jobs()] == [claim.fence.job_id], "it lives again"
 
 
 async def test_jitter_delays_the_job_and_not_the_tick(database: DatabaseDriver, migrated_url: str) -> None:
     tick = await put_due(database, migrated_url, jitter=86_400)
     await database.schedules.tick("digest", {})
-    [job] = await database.list_jobs()
+    [job] = await database.jobs.list_jobs()
     assert tick <= job.available_at <= tick + timedelta(days=1)
     assert job.state is JobState.DELAYED or job.available_at <= await database.now()
     assert (await stored(database)).next_at == tick + timedelta(hours=1)
@@ -322,7 +324,7 @@ async def test_a_paused_schedule_does_not_tick(database: DatabaseDriver, migrate
     assert not await database.schedules.pause("digest")
     assert await database.schedules.next_due([]) == []
     await database.schedules.tick("digest", {})
-    assert await database.list_jobs() == []
+    assert await database.jobs.list_jobs() == []
     await database.schedules.put("digest", definition("2h"))
     assert (await stored(database)).next_at is None, "a change does not resume it"
     assert await database.schedules.resume("digest")
