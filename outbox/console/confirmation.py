@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 
-def confirm(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool, what: str = "this removes jobs for good") -> None:
     """Ask ``question``, unless ``yes``.
 
     Raises:
@@ -22,9 +22,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            "this removes jobs for good, and there is no terminal to ask on: add --yes if it is meant"
-        )
+        raise click.UsageError(f"{what}, and there is no terminal to ask on: add --yes if it is meant")
     if not _answer_is_yes(question):
         raise click.Abort
 

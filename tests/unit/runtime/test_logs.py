@@ -40,7 +40,8 @@ SAMPLES: dict[str, Any] = {
     "processed": 3, "failed": 1, "handed_back": 1, "exit_code": 13, "index": 1, "restart_in": 0.5,
     "job_ids": (JOB[0],), "paths": ("a.py",), "wakeups": ("binlog",), "source": "binlog",
     "signal": "USR1", "what": "changed the working directory", "action": "it was restored",
-    "count": 7, "in_session": True, "key": "customer:7", "schedule": "digest:7", "suspects": ("app.SendReceipt x",), "tick": datetime(2026, 3, 2, 7, tzinfo=UTC),
+    "count": 7, "in_session": True, "key": "customer:7", "schedule": "digest:7",
+    "suspects": ("app.SendReceipt x",), "tick": datetime(2026, 3, 2, 7, tzinfo=UTC),
 }  # fmt: skip
 
 
