@@ -49,12 +49,13 @@ async def jobs(
     found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
     places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
     place = next(iter(places.values()), None)
+    reasons = await _reasons(stores, found)
     if output.as_json:
-        listed = [json_views.live_job(*each) for each in found]
+        listed = [json_views.live_job(*each) | {"parked": reasons.get(each[1].id)} for each in found]
         output.document(stores.document(jobs=listed, next=place))
     elif found:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
-        output.print(tables.jobs(found, now, several=stores.several))
+        output.print(tables.jobs(found, now, reasons, several=stores.several))
     else:
         output.print("No jobs." if matching == JobFilter() else "No such jobs.")
     if place is not None:
@@ -64,6 +65,22 @@ async def jobs(
         for problem in (await unknown_name(stores, name), await unknown_queue(stores, queue)):
             if problem is not None:
                 output.note(problem)
+
+
+async def _reasons(stores: Stores, found: Sequence[tuple[str, StoredJob]]) -> dict[JobId, str]:
+    """Why jobs are parked."""
+    parked = [each for each in found if each[1].state is JobState.PARKED]
+    reasons: dict[JobId, str] = {}
+
+    async def read(driver: Driver) -> None:
+        for connection, job in parked:
+            if connection == driver.name and driver.policies is not None:
+                told = [each for each in await driver.policies.explain(job) if each.startswith("parked")]
+                reasons.update({job.id: told[0]} if told else {})
+
+    if parked:
+        await stores.ask(read)
+    return reasons
 
 
 async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | None) -> dict[str, JobPage]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
 from outbox.drivers.values import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
+from outbox.ids import JobId
 
 SILENT_SECONDS = 60.0
 """A worker without a heartbeat for this long is probably gone. It writes several in this time."""
@@ -71,8 +72,11 @@ def failed_groups(groups: Sequence[FailedGroup], now: datetime, *, several: bool
     return table
 
 
-def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool = False) -> FittingTable:
-    """Pairs of a connection and a live job. Ids are whole, because looking up a part reads all jobs."""
+def jobs(
+    found: Sequence[tuple[str, StoredJob]], now: datetime, reasons: Mapping[JobId, str], *, several: bool = False
+) -> FittingTable:
+    """Pairs of a connection and a live job. Ids are whole, because looking up a part reads all jobs. ``reasons`` say
+    why jobs are parked."""
     table = _table(
         several,
         Column("ID", 0),
@@ -81,6 +85,7 @@ def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool
         Column("Job", 2, whole=False),
         Column("Tries", 5, number=True),
         Column("Due", 4),
+        *([Column("Why", 4, whole=False)] if reasons else []),
         Column("Last error", 6, whole=False),
         Column("Payload", 7, whole=False),
     )
@@ -93,6 +98,7 @@ def jobs(found: Sequence[tuple[str, StoredJob]], now: datetime, *, several: bool
             job.name,
             str(job.attempts),
             "" if job.state is JobState.PARKED else due(job.available_at, now),
+            *([reasons.get(job.id, "")] if reasons else []),
             job.last_error or "",
             job.payload,
         )

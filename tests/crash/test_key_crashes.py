@@ -28,7 +28,7 @@ async def test_ordered_jobs_stay_in_order_whatever_workers_die(harness: Database
     harness.workers.modules = "tests.crash.keyed"
     jobs = [Event(aggregate_id=key, number=number) for number in range(PER_KEY) for key in range(KEYS)]
     await harness.driver.jobs.insert(serialize_many(jobs))
-    chance = random.Random(7)  # noqa: S311 - chooses victims, guards nothing
+    chance = random.Random(7)
     workers = [await harness.workers.started("--concurrency", "4", *FLAGS) for _ in range(3)]
     for death in range(1, KEYS * PER_KEY // ENDS_PER_DEATH):
         await harness.oracle.wait("end", death * ENDS_PER_DEATH)

@@ -155,6 +155,18 @@ def test_a_chain_hands_on_its_results(application: Application) -> None:
     assert shown.index("2 prices need a look") < shown.index("stored ['coffee', 'tea']")
 
 
+def test_jobs_with_keys_run_in_order(database_url: str, backend: str, tmp_path: Path) -> None:
+    url = "sqlite+aiosqlite:///shop.db" if backend == "sqlite" else database_url
+    application = Application(tmp_path, url, OUTBOX_JOBS="keyed_jobs")
+    application.migrate()
+    application.run("keyed_jobs.py")
+    application.run("-m", "outbox.work", "--stop-when-empty", "--sleep", "0.2")
+    lines = (application.directory / "keyed.log").read_text().splitlines()
+    assert len(lines) == 35
+    assert [line for line in lines if line.startswith("7 ")] == ["7 placed", "7 paid", "7 sent"]
+    assert lines.index("imported b.csv") < lines.index("imported 29.csv")
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"

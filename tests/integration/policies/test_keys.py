@@ -6,20 +6,28 @@ import asyncio
 import json
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.cancel import cancel_in_session
+from outbox.drivers.database.jobs.insert import own_insert_statements
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.leaving import leaving
+from outbox.drivers.database.tables import LOCK_SLOTS, SEEDS
 from outbox.drivers.values import Claim, JobState
 from outbox.envelope import Envelope, serialize
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.options import JobOptions
 from outbox.policies.keys import ROUND
-from outbox.settlement import Settlement
+from outbox.settlement import Outcome, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope
+from tests.servers import sql
 from tests.support.orders import sync_engine
+from tests.support.row_locks import arrivals
 
 HOUR = 3600.0
 
@@ -323,3 +331,84 @@ async def test_many_workers_at_once_end_all_jobs_of_keys(
         for number in range(3):
             mine = [job.id for job in jobs[number::3]]
             assert [job_id for job_id in ended if job_id in mine] == mine
+
+
+@pytest.mark.parametrize("options", [{}, {"ordering": "strict"}])
+async def test_tables_of_autogenerate_get_their_rows(
+    database: DatabaseDriver, migrated_url: str, options: dict[str, str]
+) -> None:
+    with sql.connection(migrated_url) as connection:
+        for table in ("queue_key_slots", "queue_lock_slots"):
+            connection.execute(text(f"DELETE FROM {table}"))
+    try:
+        await database.jobs.insert([job := ordered(**options)])
+        assert ids(await claim(database)) == [job.id]
+    finally:
+        with sql.connection(migrated_url) as connection:
+            counts = []
+            for table in ("queue_key_slots", "queue_lock_slots"):
+                counts.append(connection.scalar(text(f"SELECT COUNT(*) FROM {table}")))
+                connection.execute(text(SEEDS[table]))
+    assert counts == [LOCK_SLOTS, LOCK_SLOTS if options else 0]
+
+
+async def test_a_strict_dispatch_waits_for_the_one_before(
+    database: DatabaseDriver, migrated_url: str, backend: str
+) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    first, second, other = (ordered(key, ordering="strict") for key in (1, 1, 2))
+    waiter = DatabaseDriver(migrated_url)
+    async with database.database.engine.connect() as one:
+        await run(own_insert_statements(database.database.dialect, [first]), one)
+        await asyncio.wait_for(database.jobs.insert([other]), 10)
+        with arrivals(waiter) as seen:
+            waiting = asyncio.create_task(waiter.jobs.insert([second]))
+            await seen.wait_for(1)
+        await one.commit()
+        await waiting
+    await waiter.close()
+    assert set(ids(await claim(database))) == {first.id, other.id}
+
+
+async def test_claims_do_not_wait_for_a_settlement_of_the_key(
+    database: DatabaseDriver, migrated_url: str, backend: str
+) -> None:
+    """The settlement holds the slot of the key: a claim leaves its jobs, takes others, and finds them soon after."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    first, second, other = ordered(), ordered(), ordered(2)
+    await database.jobs.insert([first])
+    held = await claim_one(database)
+    await database.jobs.insert([second, other])
+    end_of = leaving(held.fence.job_id, held.policies or 0, held.headers, Outcome.COMPLETED)
+    claimer = DatabaseDriver(migrated_url)
+    async with database.database.engine.connect() as settling:
+        await run(registry.settled(database.database.dialect, [end_of]), settling)
+        claims = await asyncio.wait_for(claim(claimer), 10)
+        assert ids(claims) == [other.id]
+        await settling.execute(text("DELETE FROM queue_jobs WHERE id = :id"), {"id": first.id.bytes})
+        await settling.commit()
+    async with asyncio.timeout(10):
+        while not (claims := await claim(claimer)):
+            due = (await claimer.jobs.next_due(["default"])).due
+            assert due is not None
+            assert due <= 0.25
+            await asyncio.sleep(due)
+    assert ids(claims) == [second.id]
+    await claimer.close()
+
+
+async def test_a_dispatch_waits_for_no_worker(database: DatabaseDriver, migrated_url: str, backend: str) -> None:
+    if backend == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    await database.jobs.insert([first := ordered(), ordered(), limited()])
+    held = await claim_one(database)
+    end_of = leaving(held.fence.job_id, held.policies or 0, held.headers, Outcome.COMPLETED)
+    application = DatabaseDriver(migrated_url)
+    async with database.database.engine.connect() as settling:
+        await run(registry.settled(database.database.dialect, [end_of]), settling)
+        await asyncio.wait_for(application.jobs.insert([ordered(), limited(), ordered(2)]), 10)
+        await settling.rollback()
+    await application.close()
+    assert held.fence.job_id == first.id

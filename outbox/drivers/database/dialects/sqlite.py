@@ -26,6 +26,7 @@ class SQLite(Dialect):
     claim_hint = ""
     primary_hint = ""
     key_hint = ""
+    insert_missing = "INSERT OR IGNORE INTO"
     keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "
