@@ -189,6 +189,9 @@ class WorkerOptions(_Layered):
     """A pause after each job, in its slot."""
     memory: int = Field(default=0, ge=0)
     """Stop when the process holds more than so many MiB; 0 for no limit. With several processes, each is replaced."""
+    aging: float = Field(default=0, ge=0)
+    """One claim in ten takes jobs of the lowest priority whose first job has waited for longer; 0: none does. For
+    jobs in a database."""
     lease: float = Field(default=30, ge=1, le=86_400)
     """How long a claim holds without renewal; it is renewed at a third of it."""
     grace: float = Field(default=30, ge=0)

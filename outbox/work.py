@@ -85,6 +85,7 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--wake", type=click.Choice(["auto", "poll", "redis", "binlog"]), help="What tells of new jobs. Default: auto.")
 @_flag("--rest", type=float, metavar="SECONDS", help="Pause after each job, in its slot.")
 @_flag("--memory", type=int, metavar="MIB", help="Stop above so much memory. With several processes: replace each.")
+@_flag("--aging", type=float, metavar="SECONDS", help="Claim low priorities too that wait for longer. Default: never.")
 @_flag("--lease", type=float, metavar="SECONDS", help="How long a dead worker's jobs stay its own. Default: 30.")
 @_flag("--grace", type=float, metavar="SECONDS", help="What running jobs get to finish after TERM. Default: 30.")
 @_flag("--middleware", metavar="MODULE:FUNCTION[,…]", help="Functions around the handlers of all jobs.")

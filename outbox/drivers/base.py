@@ -66,6 +66,14 @@ class ShortJobClaims(Protocol):
         """As `JobClaims.claim`, for a caller that settles or extends all of these jobs within about a second."""
 
 
+class AgingClaims(Protocol):
+    """A store that can claim from the lowest priority whose jobs have waited for long."""
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, waited: float) -> list[Claim]:
+        """As `JobClaims.claim`, for one priority of one queue: the lowest whose first job has been claimable for more
+        than ``waited`` seconds. Nothing where there is none."""
+
+
 class BlockingClaims(Protocol):
     """A store that claims the next job for an idle worker as soon as it arrives."""
 
@@ -260,6 +268,7 @@ class Driver(Protocol):
     queues: QueueControl
     workers: WorkerRegistry
     short_jobs: ShortJobClaims | None = None
+    aging: AgingClaims | None = None
     blocking_claims: BlockingClaims | None = None
     relay_source: RelaySource | None = None
     relay_target: RelayTarget | None = None

@@ -22,6 +22,9 @@ SHORT_SECONDS, _LASTING_AT_MOST = 0.2, 0.125
 """In a backlog, the next jobs are taken for short ones if at most an eighth of the slots has been held for so long.
 A job that takes longer after all costs one more renewal."""
 
+_AGED = 10
+"""One claim of so many asks for jobs of a low priority that have waited for long."""
+
 _log = logging.getLogger("outbox.runtime")
 
 
@@ -55,6 +58,7 @@ class StoreClient:
         self.run = run
         self.checked = False
         """Whether the store was reached and found in order."""
+        self._claims = 0
         self._options = options
         self._on_end = on_end
 
@@ -80,10 +84,20 @@ class StoreClient:
             _log.exception("the search for rows that no worker can read failed")
 
     async def claim(self, limit: int, backlog: bool = False) -> list[Attempt]:
+        if self._options.aging and (aged := await self._claim_aged(limit)):
+            return self._hold(aged, short_jobs=False)
         short_jobs = backlog and self._jobs_are_short()
         claims = self.driver.short_jobs if short_jobs else None
         taken = await (claims or self.driver.jobs).claim(self._options.queue, limit, self._options.lease)
         return self._hold(taken, short_jobs=short_jobs)
+
+    async def _claim_aged(self, limit: int) -> list[Claim]:
+        """One claim in ten takes jobs of the lowest priority that has waited for longer than ``aging``."""
+        self._claims += 1
+        aging = self.driver.aging
+        if aging is None or self._claims % _AGED != 0:
+            return []
+        return await aging.claim(self._options.queue, limit, self._options.lease, self._options.aging)
 
     async def cancel_blocking_claim(self) -> list[Attempt]:
         """Returns the jobs that it has claimed already."""

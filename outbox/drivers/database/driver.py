@@ -9,8 +9,10 @@ from sqlalchemy import false
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Driver
+from outbox.drivers.database.claim_scan.aging import AgingScan
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
+from outbox.drivers.database.jobs import claim
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.operations import health, inspection, outdated_tables
@@ -58,6 +60,7 @@ class DatabaseDriver(Driver):
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
+        self.aging: Aging = Aging(self._database, name)
         self.relay_source: RelayRows = RelayRows(self._database)
         self.session_url = self._database.engine.url.render_as_string(hide_password=False)
         self._server = ""
@@ -104,6 +107,18 @@ class DatabaseDriver(Driver):
 
     def drop(self) -> None:
         self._database.drop()
+
+
+class Aging:
+    """`AgingClaims`."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float, waited: float) -> list[Claim]:
+        scan = AgingScan(self._database.dialect, waited)
+        return await claim.claim(self._database, scan, self._name, queues, limit, lease)
 
 
 class ShortJobs:

@@ -18,7 +18,7 @@ from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import PolicyNews, StoredJob
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
-from outbox.settlement import Outcome, Settlement
+from outbox.settlement import LeavePolicies, Outcome, Settlement
 
 _NONE: frozenset[bytes] = frozenset()
 
@@ -130,7 +130,10 @@ class DatabasePolicies:
         return await self._database.read(read)
 
     async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
-        return await follow_commit(self._database, accepted)
+        """After the commit of a job's own transaction, whose snapshot may be older than jobs that wait for its key."""
+        news = await follow_commit(self._database, accepted)
+        gated = [leaving(*each) for end in accepted for each in end.effects if isinstance(each, LeavePolicies)]
+        return news + await key_operations.let_in_next(self._database, [job.headers for job in gated])
 
     async def upkeep(self) -> float | None:
         done = await registry.upkeep(self._database)

@@ -13,8 +13,9 @@ from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.drivers.values import PolicyNews
+from outbox.envelope import Headers
 from outbox.ids import JobId
-from outbox.policies.keys import Facts, Key, Kind, State
+from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of
 
 _REPAIRED_AT_ONCE = 500
 
@@ -97,6 +98,24 @@ def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[list[JobId], fro
     yield from statements.delete_rows([row.seq for row in rows])
     queues = yield from let_in(dialect, rows, {})
     return [JobId(bytes=row.job_id) for row in rows], queues
+
+
+async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNews:
+    """Let in the next jobs of the keys of jobs with these headers."""
+    rows = [
+        KeyedRow(0, b"", kind, hash_of(kind, key), State.HELD, key.size, Place("", 0))
+        for headers in ended
+        if headers.keys is not None
+        for kind, key in headers.keys.kinds()
+    ]
+    if not rows:
+        return PolicyNews()
+
+    def plan() -> Plan[frozenset[str]]:
+        yield from statements.lock_slots(database.dialect, [row.key for row in rows], wait=True)
+        return (yield from let_in(database.dialect, rows, {}))
+
+    return PolicyNews(await database.write_plain(lambda connection: run(plan(), connection)))
 
 
 async def repair(database: Database) -> PolicyNews:
