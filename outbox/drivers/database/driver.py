@@ -9,10 +9,8 @@ from sqlalchemy import false
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Driver
-from outbox.drivers.database.claim_scan.aging import AgingScan
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
-from outbox.drivers.database.jobs import claim
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.operations import health, inspection, outdated_tables
@@ -60,7 +58,7 @@ class DatabaseDriver(Driver):
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
-        self.aging: Aging = Aging(self._database, name)
+        self.aging: Aging = Aging(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)
         self.session_url = self._database.engine.url.render_as_string(hide_password=False)
         self._server = ""
@@ -112,13 +110,11 @@ class DatabaseDriver(Driver):
 class Aging:
     """`AgingClaims`."""
 
-    def __init__(self, database: Database, name: str) -> None:
-        self._database = database
-        self._name = name
+    def __init__(self, jobs: DatabaseJobs) -> None:
+        self._jobs = jobs
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float, waited: float) -> list[Claim]:
-        scan = AgingScan(self._database.dialect, waited)
-        return await claim.claim(self._database, scan, self._name, queues, limit, lease)
+        return await self._jobs.claim_aged(queues, limit, lease, waited)
 
 
 class ShortJobs:

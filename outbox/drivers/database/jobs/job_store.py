@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outbox.drivers.database.claim_scan.aging import AgingScan
 from outbox.drivers.database.claim_scan.cursor_scan import scan_for
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.jobs import claim as claim_module
@@ -41,6 +42,10 @@ class DatabaseJobs:
         return await claim_module.claim(
             self._database, self.unconfirmed, self.claim_scan, self._name, queues, limit, lease
         )
+
+    async def claim_aged(self, queues: Sequence[str], limit: int, lease: float, waited: float) -> list[Claim]:
+        scan = AgingScan(self._database.dialect, waited)
+        return await claim_module.claim(self._database, self.unconfirmed, scan, self._name, queues, limit, lease)
 
     async def claim_short_jobs(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
         return await claim_module.claim(

@@ -1,0 +1,76 @@
+"""`outbox unblock`, and what `outbox jobs` and `outbox show` say of keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from outbox import Job
+from outbox.drivers.database import DatabaseDriver
+from outbox.envelope import serialize
+from outbox.ids import JobId
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE, claim_one
+from tests.support.commands import run
+
+
+class Step(Job):
+    ordering_key = "aggregate_id"
+    aggregate_id: int
+
+    async def handle(self) -> None: ...
+
+
+@pytest.fixture
+async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
+    monkeypatch.chdir(tmp_path)  # away from this project's own settings
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+async def blocked(driver: DatabaseDriver, aggregate: int) -> tuple[JobId, JobId]:
+    """The job that has failed, and one that waits."""
+    jobs = [serialize(Step(aggregate_id=aggregate)) for _ in range(2)]
+    await driver.jobs.insert(jobs)
+    claim = await claim_one(driver)
+    await driver.jobs.settle([Settlement.failed(claim.fence, FAILURE).leaving(claim.policies or 0, claim.headers)])
+    assert await driver.jobs.claim(["default"], 10, 30) == []
+    return jobs[0].id, jobs[1].id
+
+
+async def test_operators_see_why_jobs_are_parked(driver: DatabaseDriver, migrated_url: str) -> None:
+    failed, waits = await blocked(driver, 7)
+    reason = "parked: key `aggregate:7` is blocked by a failed job, 0 ahead"
+    listed = await run(migrated_url, "jobs", "--state", "parked")
+    assert "parked: key" in listed.out
+    document = (await run(migrated_url, "jobs", "--state", "parked", "--json")).document
+    assert [job["id"] for job in document["jobs"]] == [str(waits)]
+    assert document["jobs"][0]["parked"].startswith(reason)
+    assert reason in (await run(migrated_url, "show", str(waits))).out
+    shown = await run(migrated_url, "unblock", "--all", "--skip", "--json")
+    assert shown.document["job_ids"] == [str(failed)]
+
+
+@pytest.mark.parametrize("mode", ["--retry", "--skip", "--all"])
+async def test_an_operator_unblocks_a_key(driver: DatabaseDriver, migrated_url: str, mode: str) -> None:
+    failed, waits = await blocked(driver, 7)
+    other, _ = await blocked(driver, 8)
+    listed = await run(migrated_url, "unblock", "aggregate:7", "--json")
+    assert listed.document["blocked"] == {str(failed): "aggregate:7"}
+    done = await run(migrated_url, "unblock", "aggregate:7", mode, "--json")
+    assert (done.code, done.document["unblocked"]) == (0, ["aggregate:7"])
+    assert (await claim_one(driver)).fence.job_id == (failed if mode == "--retry" else waits)
+    again = await run(migrated_url, "unblock", "aggregate:7", mode)
+    assert again.code == 1
+    assert "no failed job blocks the key aggregate:7" in again.out
+    assert list(await driver.policies.blocked_keys()) == [other]
+
+
+async def test_unblock_says_what_it_needs(driver: DatabaseDriver, migrated_url: str) -> None:
+    for flags in (["--retry"], ["--all"], ["x", "--retry", "--skip"]):
+        assert (await run(migrated_url, "unblock", *flags)).code == 2
+    nothing = await run(migrated_url, "unblock")
+    assert (nothing.code, nothing.out) == (0, "Nothing to do: no key is blocked.\n")
