@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from outbox import clock
 from outbox.drivers.schedules import Declared, DueSchedule, ScheduleStore
-from outbox.errors import OutboxError
+from outbox.errors import BackendUnavailable, OutboxError
 from outbox.runtime.service import BackgroundLoop
 
 LOOK_EVERY = 15.0
@@ -60,9 +60,11 @@ class Scheduler(BackgroundLoop):
         try:
             await self._sync()
             return await self._tick_what_is_due()
-        except OutboxError as error:
+        except BackendUnavailable as error:
             # Claims say so if it lasts; the next look comes.
             _log.debug("schedules were not looked at: %s", error)
+        except OutboxError as error:
+            _log.warning("schedules do not tick: %s", error)
         except Exception:  # noqa: BLE001 - what is wrong with schedules must stop no worker
             _log.exception("schedules could not be looked at")
         return self._usual()

@@ -112,6 +112,17 @@ def test_orders_are_placed_and_their_jobs_run(application: Application) -> None:
     application.run("-m", "outbox.work", "workers.reports", "--stop-when-empty")
 
 
+def test_schedules_are_added_and_declared(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "receipts,schedules"
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with operations(url) as op:
+        migrations.upgrade(op, version=3)
+    application.run("schedules.py")
+    assert application.run("-m", "outbox", "schedule", "list") == "No schedules.\n"
+    application.run("-m", "outbox.work", "--max-time", "3")
+    assert "schedules.CheckStock" in application.run("-m", "outbox", "schedule", "list")
+
+
 @pytest.mark.sqlite
 def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
     application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", OUTBOX_JOBS="logging_jobs,receipts")
