@@ -89,7 +89,7 @@ async def _stored(store: JobWriter, job: Job, ledger: Ledger) -> bool:
     # Sealed here and not by `dispatch`, which cannot say the id of a job whose fate is unknown.
     envelope = serialize(job)
     try:
-        await store.insert([envelope])
+        await store.jobs.insert([envelope])
     except BackendUnavailable:
         ledger.unknown.add(envelope.id)
         return False

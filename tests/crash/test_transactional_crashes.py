@@ -27,12 +27,12 @@ async def test_each_effect_and_each_follow_up_happens_once(migrated_url: str, tm
             connection.execute(text(f"CREATE TABLE {table} (number INTEGER NOT NULL)"))
     jobs: list[Job] = [(Effect if number % 3 else EffectInThread)(number=number) for number in range(JOBS)]
     driver = DatabaseDriver(migrated_url)
-    await driver.insert(serialize_many(jobs))
+    await driver.jobs.insert(serialize_many(jobs))
     workers = Workers(migrated_url, tmp_path, "tests.crash.transactional")
     try:
         await asyncio.gather(*(until_nothing_is_left(workers) for _ in range(2)))
-        assert await driver.list_failed(limit=10) == []
-        assert await driver.list_jobs() == []
+        assert await driver.failed.page(limit=10) == []
+        assert await driver.jobs.list_jobs() == []
     finally:
         await workers.close()
         await driver.close()

@@ -88,13 +88,17 @@ class Embedded:
         return str(wakeups)
 
     async def idle(self) -> None:
-        """Until each of its claimers sleeps for longer than a moment."""
+        """Until each of its claimers sleeps for longer than a moment: the short naps after a claim are over."""
         async with asyncio.timeout(TIMEOUT):
-            for consumer in self.worker._consumers:
-                while not getattr(consumer.wakeups, "_waiter", None):
-                    await asyncio.sleep(0.005)
-        # The short naps after a claim are over.
-        await asyncio.sleep(0.05)
+            before: list[object] = []
+            while not before or before != self._waiters():
+                before = self._waiters()
+                await asyncio.sleep(0.06)
+
+    def _waiters(self) -> list[object]:
+        """What claimers sleep on, or nothing while one of them does not."""
+        found = [getattr(consumer.wakeups, "_waiter", None) for consumer in self.worker._consumers]
+        return found if all(found) else []
 
 
 @asynccontextmanager

@@ -198,9 +198,11 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
         {"failed", "retry", "forget", "flush", "prune"},
         {"clear", "pause", "resume", "cancel", "jobs", "show"},
     )
+    policies = {"unblock", "schedule"}
     without_store = {"ddl"}
-    assert commands == failed | live | without_store | {"stats", "monitor", "workers", "check", "dispatch"}
-    for command in commands - without_store:
+    assert commands == failed | live | without_store | policies | {"stats", "monitor", "workers", "check", "dispatch"}
+    groups = {"schedule"}
+    for command in commands - without_store - groups:
         shown = await run("", command, "--help")
         assert "--json" in shown.out
         assert "--connection" in shown.out

@@ -16,8 +16,9 @@ from outbox.ids import new_job_id
 
 source = Path(outbox.__file__).parent / "drivers/database/tables.py"
 text = source.read_text()
-live = '    Column("tenant", _ascii(64), info=_BOTH),\\n    Column("priority", _small(), nullable=False, info=_BOTH),'
-kept = '    Column("tenant", _ascii(64)),\\n    Column("priority", _small(), nullable=False),'
+live = '    Column("tenant", ascii_text(64), info=_BOTH),\\n'
+live += '    Column("priority", small(), nullable=False, info=_BOTH),'
+kept = '    Column("tenant", ascii_text(64)),\\n    Column("priority", small(), nullable=False),'
 for column in (live, kept):
     without = column.partition("\\n")[2]
     assert text.count(without) == 1
