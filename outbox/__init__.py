@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from outbox import schedules
 from outbox.backoff import Backoff
+from outbox.batching import Batch, add_to_batch, batch, batches, cancel_batch, dispatch_batch, retry_batch
 from outbox.chains import dispatch_chain
 from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
-from outbox.drivers.values import FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.values import BatchStatus, FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.job import CallNext, Job, JobContext, Middleware
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "Batch",
+    "BatchStatus",
     "CallNext",
     "FailedGroup",
     "FailedJob",
@@ -65,12 +68,17 @@ __all__ = [
     "Worker",
     "WorkerOptions",
     "WorkerStatus",
+    "add_to_batch",
+    "batch",
+    "batches",
     "cancel",
+    "cancel_batch",
     "clear",
     "configure",
     "counts",
     "disconnect",
     "dispatch",
+    "dispatch_batch",
     "dispatch_chain",
     "dispatch_many",
     "failed_groups",
@@ -84,6 +92,7 @@ __all__ = [
     "resume",
     "retry",
     "retry_all",
+    "retry_batch",
     "schedule",
     "schedules",
     "workers",

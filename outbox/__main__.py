@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from outbox.console import check, ddl, dispatch, failed_jobs, jobs, keys, monitor, queues, schedules, workers
+from outbox.console import batches, check, ddl, dispatch, failed_jobs, jobs, keys, monitor, queues, schedules, workers
 from outbox.console.command import Commands
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
@@ -44,6 +44,7 @@ for command in (
     queues.cancel,
     queues.stats,
     keys.unblock,
+    batches.batches,
     monitor.monitor,
     workers.workers,
     schedules.schedule,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from outbox import registry
 from outbox.client_state import ClientState, current_client
-from outbox.connections import connection_settings, is_relayed
+from outbox.connections import connection_settings, is_relayed, is_relayed_to
 from outbox.drivers.database.jobs.staging import check_database, stage
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
@@ -180,6 +180,28 @@ async def store_all(serialized: Serialized) -> None:
             envelopes = [envelope for envelope in envelopes if envelope.policies is None]
         if envelopes:
             await client.part(OpenDrivers).get(name).jobs.insert(envelopes)
+            announce(client, {envelope.queue for envelope in envelopes}, name)
+    if client.events is not None:
+        _emit(client.events, serialized, in_session=False)
+
+
+async def store_together(serialized: Serialized) -> None:
+    """Store jobs that one database keeps, all or none. Those for Redis are relayed from there."""
+    client = serialized.client
+    settings = client.settings()
+    rows: list[Envelope] = []
+    database = DATABASE
+    for name, envelopes in serialized.by_connection.items():
+        if is_relayed_to(settings, name):
+            rows += [to_relay_row(envelope, name) for envelope in envelopes]
+        else:
+            database = name
+            rows += envelopes
+    await client.part(OpenDrivers).get(database).jobs.insert(rows)
+    for name, envelopes in serialized.by_connection.items():
+        if is_relayed_to(settings, name):
+            client.part(RelayThreads).wake(name)
+        else:
             announce(client, {envelope.queue for envelope in envelopes}, name)
     if client.events is not None:
         _emit(client.events, serialized, in_session=False)

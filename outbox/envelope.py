@@ -17,6 +17,7 @@ from outbox.job_definition import other_handler
 from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
 from outbox.payload import dump, load
 from outbox.policies.base import Declaration
+from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
 from outbox.policies.declarations import declarations
 from outbox.policies.keys import KeyHeader
@@ -47,6 +48,7 @@ class Headers(BaseModel):
     """Of a job on another connection than the database: the bits of its policies."""
     keys: KeyHeader | None = None
     chain: ChainHeader | None = None
+    batch: BatchHeader | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@
     │   ├── InvalidJob                a field does not validate, or would not reach a worker as it is
     │   ├── InvalidOption             an option is of a wrong type, or out of its range
     │   ├── PayloadTooLarge           the serialised job is over the limit
+    │   ├── BatchClosed               jobs are added to a batch that has ended, or was cancelled
     │   ├── DuplicateJob              a unique job of the same key waits, or has the key
     │   └── SessionUnusable           the session cannot carry a job
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
@@ -68,6 +69,10 @@ class InvalidOption(DispatchError):
 
 class PayloadTooLarge(DispatchError):
     """The serialised job is larger than ``OUTBOX_PAYLOAD_LIMIT`` bytes."""
+
+
+class BatchClosed(DispatchError):
+    """The batch has ended, was cancelled, or is not known: no job can be added to it."""
 
 
 class DuplicateJob(DispatchError):

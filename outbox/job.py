@@ -18,6 +18,7 @@ from outbox.options import OPTIONS, BackoffOption, check_class_options
 from outbox.policies.schedule import Tick
 
 if TYPE_CHECKING:
+    from outbox.policies.batch import BatchContext
     from outbox.policies.chain import ChainContext
 
 _JOB_NAME = re.compile(r"[\x21-\x7e]{1,255}")
@@ -179,7 +180,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_chain", "_tick", "attempt", "completion", "connection", "decision", "job_id", "max_tries", "previous",
+        "_batch", "_chain", "_tick", "attempt", "completion", "connection", "decision", "job_id", "max_tries",
+        "previous",
         "queue",
     )  # fmt: skip
 
@@ -194,6 +196,7 @@ class JobContext:
         completion: Completion | None = None,
         chain: ChainContext | None = None,
         tick: Tick | None = None,
+        batch: BatchContext | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -206,9 +209,21 @@ class JobContext:
         """What a worker writes to end the job in a transaction of its handler. None outside a worker."""
         self._chain = chain
         self._tick = tick
+        self._batch = batch
         self.previous: Any = None if chain is None else chain.previous
         """What ``handle`` of the job before returned, in a chain. For the ``catch`` of a chain, which job failed:
         ``{"job_id": …, "name": …, "error": …}``. Else None."""
+
+    @property
+    def batch(self) -> BatchContext:
+        """The batch that the job is a member of.
+
+        Raises:
+            RuntimeError: it is a member of none.
+        """
+        if self._batch is None:
+            raise RuntimeError("this job is in no batch: it was not dispatched by dispatch_batch")
+        return self._batch
 
     @property
     def chain(self) -> ChainContext:

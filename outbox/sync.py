@@ -13,23 +13,30 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-from outbox import operations
+from outbox import batching, operations
 from outbox import schedules as _schedules
+from outbox.batching import Batch, BatchId, serialize_addition, serialize_batch, stage_now
 from outbox.chains import serialize_chain
 from outbox.client_state import ClientPart, ClientState, current_client
-from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, with_options
+from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, store_together, with_options
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DispatchOptions
+from outbox.policies.batch import AllowedFailures
 
 __all__ = [
+    "add_to_batch",
+    "batch",
+    "batches",
     "cancel",
+    "cancel_batch",
     "clear",
     "counts",
     "disconnect",
     "dispatch",
+    "dispatch_batch",
     "dispatch_chain",
     "dispatch_many",
     "failed_groups",
@@ -42,6 +49,7 @@ __all__ = [
     "resume",
     "retry",
     "retry_all",
+    "retry_batch",
     "schedules",
     "workers",
 ]
@@ -93,6 +101,45 @@ def dispatch_chain(
     return serialized.ids[0]
 
 
+@with_options
+def dispatch_batch(
+    jobs: Iterable[Job | Batch],
+    *,
+    name: str = "",
+    then: Job | None = None,
+    catch: Job | None = None,
+    finally_: Job | None = None,
+    allow_failures: AllowedFailures = False,
+    session: AnySession | None = None,
+    **options: Unpack[DispatchOptions],
+) -> BatchId:
+    """`outbox.dispatch_batch`, for code with a sync ``Session`` or none."""
+    batch = Batch(jobs, name=name, then=then, catch=catch, finally_=finally_, allow_failures=allow_failures)
+    batch_id, serialized = serialize_batch(batch, options)
+    if session is not None:
+        stage_all(session, serialized)
+    else:
+        serialized.client.part(SyncLoops).run(lambda: store_together(serialized))
+    return batch_id
+
+
+@with_options
+def add_to_batch(
+    batch_id: BatchId,
+    jobs: Iterable[Job],
+    *,
+    session: AnySession | None = None,
+    **options: Unpack[DispatchOptions],
+) -> list[JobId]:
+    """`outbox.add_to_batch`, for code with a sync ``Session`` or none."""
+    serialized = serialize_addition(batch_id, jobs, options)
+    if session is not None:
+        stage_now(session, serialized)
+    else:
+        serialized.client.part(SyncLoops).run(lambda: store_together(serialized))
+    return serialized.ids
+
+
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """The same function for code that is not async: it blocks until the answer is there."""
 
@@ -130,6 +177,10 @@ def _step(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("it has awaited something")
 
 
+batch = _blocking(batching.batch)
+batches = _blocking(batching.batches)
+cancel_batch = _blocking(batching.cancel_batch)
+retry_batch = _blocking(batching.retry_batch)
 clear = _blocking(operations.clear)
 counts = _blocking(operations.counts)
 failed_groups = _blocking(operations.failed_groups)

@@ -13,6 +13,7 @@ from typing import Protocol
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.drivers.schedules import ScheduleStore
 from outbox.drivers.values import (
+    BatchStatus,
     BlockingClaimRequest,
     Claim,
     FailedJob,
@@ -118,6 +119,21 @@ class PolicyStore(Protocol):
 
     async def explain(self, job: StoredJob) -> list[str]:
         """Lines that tell an operator what its policies do with a live job."""
+
+    async def batch(self, batch_id: JobId) -> BatchStatus | None:
+        """How far a batch is; None where it is not known."""
+
+    async def batches(self, limit: int) -> list[BatchStatus]:
+        """The latest batches, the newest first."""
+
+    async def batch_members(self, batch_id: JobId, *, failed: bool = False, after: JobId | None = None) -> list[JobId]:
+        """Up to 1,000 members that have not ended, or that have failed, by id; ``after`` goes on."""
+
+    async def mark_cancelled(self, batch_id: JobId) -> bool:
+        """Cancel an open batch, whose members stay; False where there is none."""
+
+    async def end_batch(self, batch_id: JobId) -> None:
+        """End the batch if it has no member left."""
 
     async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
         """The failed jobs that block ordering keys, or the key of this name, with the names of their keys."""

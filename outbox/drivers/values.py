@@ -161,6 +161,24 @@ class RunningJob(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """A batch as an operator sees it. Times are aware, in UTC, from the database's clock."""
+
+    id: JobId
+    name: str
+    state: str
+    """``"open"``, ``"finished"``, ``"failed"`` (more members have failed than it allows) or ``"cancelled"``."""
+    total: int
+    failed: int
+    outstanding: int
+    """Members that have not ended, counted up to 1,000."""
+    allow_failures: str
+    parent: JobId | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
 RUNNING_JOBS_SHOWN = 200
 """How many of the jobs that it runs a worker names in its heartbeat."""
 

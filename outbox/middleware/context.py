@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.errors import AttemptsExhausted, InvalidPayload, JobError
 from outbox.job import Job, JobContext
+from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.completion import Completion
 from outbox.middleware.next_jobs import with_next_jobs
@@ -42,6 +43,9 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
         completion = Completion(claim, attempt.connection, sessions)
         if headers.chain is not None:
             attempt.chain = ChainSteps(headers.chain, attempt.connection)
+        if headers.batch is not None:
+            attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
+        if attempt.chain is not None or attempt.batch is not None:
             completion.follow_up = partial(with_next_jobs, attempt)
         attempt.job = load_job(kind, attempt, policy.max_tries, completion, headers.tick)
         return call_next(attempt)
@@ -89,6 +93,7 @@ def load_job(
             completion=completion,
             chain=attempt.chain,
             tick=tick,
+            batch=attempt.batch,
         )
     )
     return job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
@@ -42,28 +43,32 @@ def keep_result(attempt: Attempt, value: object) -> None:
 def with_next_jobs(attempt: Attempt, settlement: Settlement) -> Settlement:
     """``settlement`` with the job that it inserts, if the attempt at a job of a chain ends for good."""
     if settlement.outcome is Outcome.COMPLETED:
-        inserted = _next(attempt)
+        inserted: Sequence[Envelope] = [*_next(attempt), *_added(attempt)]
     elif settlement.outcome is Outcome.FAILED:
         inserted = _catch(attempt, settlement)
     else:
         return settlement
-    if inserted is None:
+    if not inserted:
         return settlement
-    return settlement._replace(effects=(*settlement.effects, InsertJobs((inserted,))))
+    return settlement._replace(effects=(*settlement.effects, InsertJobs(tuple(inserted))))
 
 
-def _next(attempt: Attempt) -> Envelope | None:
+def _added(attempt: Attempt) -> Sequence[Envelope]:
+    return () if attempt.batch is None else attempt.batch.added
+
+
+def _next(attempt: Attempt) -> Sequence[Envelope]:
     header, chain = _header(attempt), attempt.chain
     if header is None or chain is None or not chain.rest:
-        return None
+        return ()
     changed = {"number": header.number + 1, "rest": chain.rest[1:], "previous": attempt.result}
-    return with_headers(from_link(chain.rest[0], new_job_id()), chain=header.model_copy(update=changed))
+    return [with_headers(from_link(chain.rest[0], new_job_id()), chain=header.model_copy(update=changed))]
 
 
-def _catch(attempt: Attempt, settlement: Settlement) -> Envelope | None:
+def _catch(attempt: Attempt, settlement: Settlement) -> Sequence[Envelope]:
     header = _header(attempt)
     if header is None or header.catch is None:
-        return None
+        return ()
     claim = attempt.claim
     failed = {
         "job_id": str(claim.fence.job_id),
@@ -71,7 +76,7 @@ def _catch(attempt: Attempt, settlement: Settlement) -> Envelope | None:
         "error": settlement.failure.summary if settlement.failure else "unknown",
     }
     chain = ChainHeader(id=header.id, number=header.number, previous=to_json(failed).decode())
-    return with_headers(from_link(header.catch, new_job_id()), chain=chain)
+    return [with_headers(from_link(header.catch, new_job_id()), chain=chain)]
 
 
 def _header(attempt: Attempt) -> ChainHeader | None:

@@ -89,6 +89,9 @@ def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> Non
     max_tries = attempt.policy.max_tries if attempt.policy is not None else 1
     if attempt.chain is not None:
         attempt.chain.undo()
+    if attempt.batch is not None:
+        attempt.batch.added.clear()
+    if attempt.chain is not None or attempt.batch is not None:
         completion.follow_up = partial(with_next_jobs, attempt)
     attempt.job = load_job(kind, attempt, max_tries, completion, Headers.load(attempt.claim.headers).tick)
 

@@ -202,7 +202,7 @@ class Consumer:
         self._counters.count(attempt)
         settlement = attempt.settlement
         if settlement is None:
-            if attempt.chain is not None:
+            if attempt.chain is not None or attempt.batch is not None:
                 # The job's own transaction may have inserted the next one.
                 self.wakeups.wake()
             return

@@ -178,6 +178,15 @@ def test_jobs_with_keys_run_in_order(database_url: str, backend: str, tmp_path: 
     assert lines.index("imported b.csv") < lines.index("imported 29.csv")
 
 
+def test_a_batch_ends_when_its_jobs_have(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "batches"
+    application.run("batches.py")
+    shown = application.run("-m", "outbox.work", "--stop-when-empty")
+    assert "the price list is complete" in shown
+    assert "cleaned up" in shown
+    assert "finished   2 jobs, 0 left, 0 failed  prices" in application.run("-m", "outbox", "batches", "list")
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"

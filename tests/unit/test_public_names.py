@@ -25,12 +25,16 @@ def test_the_top_level_names() -> None:
         "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
-        "Backoff", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
+        "Backoff", "Batch", "BatchStatus", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
         "OutboxError", "Settings", "Worker", "WorkerOptions",
-        "configure", "disconnect", "dispatch", "dispatch_chain", "dispatch_many", "metadata", "schedule", "schedules",
+        "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
+        "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "metadata", "retry_batch",
+        "schedule", "schedules",
     }  # fmt: skip
-    extra = {"disconnect", "dispatch", "dispatch_chain", "dispatch_many", "schedules"}
-    assert set(outbox.sync.__all__) == OPERATING | extra
+    assert set(outbox.sync.__all__) == OPERATING | {
+        "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",
+        "dispatch_chain", "dispatch_many", "retry_batch", "schedules",
+    }  # fmt: skip
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 
 

@@ -237,3 +237,39 @@ def _seed(table: Table, connection: Connection, **_: Any) -> None:
 
 for _seeded in (lock_slots, key_slots):
     event.listen(_seeded, "after_create", _seed)
+
+batches = Table(
+    "queue_batches",
+    metadata,
+    Column("id", binary(), primary_key=True),
+    Column("name", ascii_text(100), nullable=False),
+    # What was dispatched with it. Later additions have rows of their own.
+    Column("total", Integer(), nullable=False),
+    Column("plan", long_text(), nullable=False),
+    Column("ran", small(), nullable=False),
+    Column("created_at", timestamp(), nullable=False),
+    Column("cancelled_at", timestamp()),
+    Column("finished_at", timestamp()),
+    Index("queue_batches_finished_at", "finished_at"),
+    **INNODB,
+)
+"""``plan`` is a `BatchPlan`, ``ran`` holds bits of `Ran`."""
+
+
+def _of_batch(name: str, *more: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("batch_id", binary(), primary_key=True),
+        Column("member_id", binary(), primary_key=True),
+        *more,
+        **INNODB,
+    )
+
+
+batch_members = _of_batch("queue_batch_members")
+"""Members that have not ended: ids of jobs, and of batches."""
+batch_failures = _of_batch("queue_batch_failures")
+"""Members that have failed for good."""
+batch_additions = _of_batch("queue_batch_additions", Column("members", Integer(), nullable=False))
+"""How many members each later dispatch has added."""

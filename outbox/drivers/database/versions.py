@@ -36,6 +36,10 @@ VERSIONS = (
     Version(columns={"queue_jobs": ("last_error", "last_error_at"), "queue_workers": ("running_jobs",)}),
     Version(
         tables=(
+            "queue_batch_additions",
+            "queue_batch_failures",
+            "queue_batch_members",
+            "queue_batches",
             "queue_key_slots",
             "queue_keyed_jobs",
             "queue_lock_slots",

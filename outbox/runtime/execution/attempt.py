@@ -10,6 +10,7 @@ from outbox import clock
 from outbox.drivers.values import Claim, Settled
 from outbox.events import JobEvent
 from outbox.job import Job
+from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.cancellation import HandlerCall
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
@@ -25,8 +26,9 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "call", "chain", "claim", "committed", "connection", "deadline", "ended", "error", "interruption",
-        "job", "overdue", "policy", "result", "seconds", "settlement", "started", "task", "timeout", "timer",
+        "_on_end", "batch", "call", "chain", "claim", "committed", "connection", "deadline", "ended", "error",
+        "interruption", "job", "overdue", "policy", "result", "seconds", "settlement", "started", "task", "timeout",
+        "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -47,6 +49,8 @@ class Attempt:
         """It was given up, and may still be running."""
         self.chain: ChainSteps | None = None
         """Of a job that is in one."""
+        self.batch: BatchAdditions | None = None
+        """The same."""
         self.error: BaseException | None = None
         """What made the attempt fail, for the ``failed()`` hook."""
         self.result: str | None = None

@@ -15,7 +15,10 @@ from tests.support.python_process import run_python
 
 ROOT = Path(__file__).parents[3]
 FIRST = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
-OURS = FIRST | {"queue_key_slots", "queue_keyed_jobs", "queue_lock_slots", "queue_schedule_ticks", "queue_schedules"}
+OURS = FIRST | {
+    "queue_batch_additions", "queue_batch_failures", "queue_batch_members", "queue_batches", "queue_key_slots",
+    "queue_keyed_jobs", "queue_lock_slots", "queue_schedule_ticks", "queue_schedules",
+}  # fmt: skip
 
 
 def alembic(url: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -11,11 +11,12 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
-from outbox.drivers.database.policies import key_operations, registry
+from outbox.drivers.database.policies import batch_operations, key_operations, registry
 from outbox.drivers.database.policies.base import Leaving, Refusal
+from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
-from outbox.drivers.values import PolicyNews, StoredJob
+from outbox.drivers.values import BatchStatus, PolicyNews, StoredJob
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
 from outbox.settlement import LeavePolicies, Outcome, Settlement
@@ -146,3 +147,19 @@ class DatabasePolicies:
 
     async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await key_operations.skip(self._database, job_ids)
+
+    async def batch(self, batch_id: JobId) -> BatchStatus | None:
+        return next(iter(await batch_operations.statuses(self._database, [batch_id])), None)
+
+    async def batches(self, limit: int) -> list[BatchStatus]:
+        return await batch_operations.latest(self._database, limit)
+
+    async def batch_members(self, batch_id: JobId, *, failed: bool = False, after: JobId | None = None) -> list[JobId]:
+        return await batch_operations.members(self._database, batch_id, failed=failed, after=after)
+
+    async def mark_cancelled(self, batch_id: JobId) -> bool:
+        return await batch_operations.mark_cancelled(self._database, batch_id)
+
+    async def end_batch(self, batch_id: JobId) -> None:
+        if news := await end(self._database, [batch_id]):
+            self.on_news(news)

@@ -20,6 +20,7 @@ from outbox.drivers.database.policies.base import (
     Upkeep,
     Verdict,
 )
+from outbox.drivers.database.policies.batches import BatchRows
 from outbox.drivers.database.policies.keys import KeyRows
 from outbox.drivers.database.policies.schedules import ScheduleRows
 from outbox.drivers.values import PolicyNews
@@ -29,7 +30,7 @@ from outbox.ids import JobId
 
 T = TypeVar("T")
 
-POLICIES: list[PolicyRows] = [KeyRows(), ScheduleRows()]
+POLICIES: list[PolicyRows] = [KeyRows(), BatchRows(), ScheduleRows()]
 """UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
 
 _log = logging.getLogger("outbox.drivers")

@@ -1,0 +1,97 @@
+"""``batches``: list, show, cancel and retry batches."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+from outbox.batching import cancel_on, policies_of, retry_on
+from outbox.console.command import on_connection
+from outbox.console.formatting import counted, line
+from outbox.console.output import Output
+from outbox.drivers.base import Driver
+from outbox.drivers.values import BatchStatus
+from outbox.errors import JobNotFound
+
+
+@click.group()
+def batches() -> None:
+    """Look at batches, cancel them, or retry their failures."""
+
+
+@batches.command("list")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
+@on_connection
+async def list_batches(driver: Driver, output: Output, limit: int) -> None:
+    """The latest batches, the newest first."""
+    found = await policies_of(driver).batches(limit)
+    text = "\n".join(map(_line, found)) or "No batches."
+    output.result({"connection": driver.name, "batches": [_document(each) for each in found]}, text)
+
+
+@batches.command()
+@click.argument("batch_id", metavar="ID", type=click.UUID)
+@on_connection
+async def show(driver: Driver, output: Output, batch_id: UUID) -> None:
+    """How far the batch ID is."""
+    status = await _found(driver, batch_id)
+    document = _document(status)
+    text = "\n".join(f"{name:<15}{line(str(value))}" for name, value in document.items() if value is not None)
+    output.result({"connection": driver.name, **document}, text)
+
+
+@batches.command()
+@click.argument("batch_id", metavar="ID", type=click.UUID)
+@on_connection
+async def cancel(driver: Driver, output: Output, batch_id: UUID) -> int:
+    """Cancel the batch ID: remove its jobs, and dispatch its `finally_`."""
+    await _found(driver, batch_id)
+    cancelled = await cancel_on(driver, batch_id)
+    text = "Cancelled." if cancelled else "It has ended, or was cancelled already."
+    output.result({"connection": driver.name, "cancelled": cancelled}, text)
+    return 0 if cancelled else 1
+
+
+@batches.command()
+@click.argument("batch_id", metavar="ID", type=click.UUID)
+@on_connection
+async def retry(driver: Driver, output: Output, batch_id: UUID) -> None:
+    """Put the failed jobs of the batch ID back, which opens it again."""
+    await _found(driver, batch_id)
+    retried = await retry_on(driver, batch_id)
+    output.result({"connection": driver.name, "retried": retried}, f"Retried {counted(retried, 'failed job')}.")
+
+
+async def _found(driver: Driver, batch_id: UUID) -> BatchStatus:
+    status = await policies_of(driver).batch(batch_id)
+    if status is None:
+        raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
+    return status
+
+
+def _document(status: BatchStatus) -> dict[str, Any]:
+    return {
+        "id": str(status.id),
+        "name": status.name,
+        "state": status.state,
+        "total": status.total,
+        "failed": status.failed,
+        "outstanding": status.outstanding,
+        "allow_failures": status.allow_failures,
+        "parent": None if status.parent is None else str(status.parent),
+        "created_at": status.created_at.isoformat(),
+        "finished_at": _moment(status.finished_at),
+    }
+
+
+def _moment(when: datetime | None) -> str | None:
+    return None if when is None else when.isoformat()
+
+
+def _line(status: BatchStatus) -> str:
+    left = "1,000 or more" if status.outstanding >= 1_000 else str(status.outstanding)
+    counts = f"{status.total:,} jobs, {left} left, {status.failed:,} failed"
+    return f"{status.id}  {status.state:<9}  {counts}  {status.name}"

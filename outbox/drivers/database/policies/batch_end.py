@@ -1,0 +1,83 @@
+"""The end of a batch: a short transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import batch_statements as statements
+from outbox.drivers.database.policies.batch_statements import FAILURES, MEMBERS, BatchRow
+from outbox.drivers.values import PolicyNews
+from outbox.envelope import Envelope, from_link
+from outbox.ids import JobId
+from outbox.policies.batch import Ran, is_over
+
+
+async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
+    """End those of these batches that have no member left, and then those that they were the last members of."""
+    news = PolicyNews()
+    waiting = set(batch_ids)
+    while waiting:
+        empty = await _empty(database, sorted(waiting))
+        waiting = set()
+        for batch_id in empty:
+            queues, parent = await _finish(database, batch_id)
+            news += PolicyNews(queues)
+            if parent is not None:
+                waiting.add(parent)
+    return news
+
+
+async def _empty(database: Database, batch_ids: list[JobId]) -> list[JobId]:
+    dialect = database.dialect
+
+    async def look(connection: SqlConnection) -> list[JobId]:
+        return [each for each in batch_ids if not await run(statements.a_member(dialect, each), connection)]
+
+    return await database.read_plain(look)
+
+
+async def _finish(database: Database, batch_id: JobId) -> tuple[frozenset[str], JobId | None]:
+    dialect = database.dialect
+    return await database.write_plain(lambda connection: run(_finish_plan(dialect, batch_id), connection))
+
+
+def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[frozenset[str], JobId | None]]:
+    """Returns the queues that got jobs, and the batch that this one was a member of."""
+    # Locked by another: it ends the batch, or adds to it. What it leaves undone is left to upkeep.
+    row = yield from statements.lock_batch(dialect, batch_id, dialect.skip_locked)
+    if row is None or row.finished or (yield from statements.a_member(dialect, batch_id, dialect.for_update)):
+        return frozenset(), None
+    failed, added, _ = yield from statements.counted(dialect, batch_id, bound=1)
+    failing = is_over(failed, row.total + added, row.plan.allow_failures)
+    jobs, ran = _follow_ups(row, failing=failing)
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    yield (
+        f"UPDATE queue_batches SET finished_at = {dialect.now}, ran = {int(row.ran | ran)} WHERE id = {listed}",
+        parameters,
+    )
+    parent = row.plan.parent
+    if parent is not None:
+        yield from statements.delete_pairs(dialect, MEMBERS, [(parent, batch_id)])
+        if failing and not row.cancelled:
+            yield from statements.insert_pairs(dialect, FAILURES, [(parent, batch_id)])
+    if jobs:
+        # Which imports the registry of policies, and that imports this.
+        from outbox.drivers.database.jobs.insert import own_insert_statements
+
+        yield from own_insert_statements(dialect, jobs)
+    return frozenset(job.queue for job in jobs), parent
+
+
+def _follow_ups(row: BatchRow, *, failing: bool) -> tuple[list[Envelope], Ran]:
+    """The jobs to insert, and which they are: none that was inserted at an earlier end."""
+    plan = row.plan
+    wanted = [(Ran.FINALLY, plan.finally_)]
+    if not row.cancelled:
+        wanted.insert(0, (Ran.CATCH, plan.catch) if failing else (Ran.THEN, plan.then))
+    chosen = [(bit, each) for bit, each in wanted if each is not None and not row.ran & bit]
+    ran = Ran(sum(bit for bit, _ in chosen))
+    return [from_link(each.job, each.id) for _, each in chosen], ran

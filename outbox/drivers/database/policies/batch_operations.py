@@ -1,0 +1,89 @@
+"""What operators see of batches and do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.policies import batch_statements as statements
+from outbox.drivers.values import BatchStatus
+from outbox.ids import JobId
+from outbox.policies.batch import is_over
+
+_PORTION = 1_000
+
+
+async def latest(database: Database, limit: int) -> list[BatchStatus]:
+    async def look(connection: SqlConnection) -> list[JobId]:
+        rows = await connection.exec_driver_sql(f"SELECT id FROM queue_batches ORDER BY id DESC LIMIT {int(limit)}", ())
+        return [JobId(bytes=bytes(batch_id)) for (batch_id,) in rows]
+
+    return await statuses(database, await database.read_plain(look))
+
+
+async def statuses(database: Database, batch_ids: Sequence[JobId]) -> list[BatchStatus]:
+    async def look(connection: SqlConnection) -> list[BatchStatus]:
+        found = [await _status(database, connection, each) for each in batch_ids]
+        return [each for each in found if each is not None]
+
+    return await database.read_plain(look)
+
+
+async def _status(database: Database, connection: SqlConnection, batch_id: JobId) -> BatchStatus | None:
+    dialect = database.dialect
+    row = await run(statements.lock_batch(dialect, batch_id, ""), connection)
+    if row is None:
+        return None
+    failed, added, outstanding = await run(statements.counted(dialect, batch_id), connection)
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    times = await connection.exec_driver_sql(
+        f"SELECT created_at, finished_at FROM queue_batches WHERE id = {listed}", parameters
+    )
+    [(created, finished)] = list(times)
+    total = row.total + added
+    over = is_over(failed, total, row.plan.allow_failures)
+    state = "cancelled" if row.cancelled else "open" if not row.finished else "failed" if over else "finished"
+    return BatchStatus(
+        batch_id,
+        row.plan.name,
+        state,
+        total,
+        failed,
+        outstanding,
+        row.plan.allow_failures,
+        row.plan.parent,
+        dialect.parse_timestamp(created),
+        None if finished is None else dialect.parse_timestamp(finished),
+    )
+
+
+async def members(database: Database, batch_id: JobId, *, failed: bool, after: JobId | None) -> list[JobId]:
+    table = statements.FAILURES if failed else statements.MEMBERS
+    listed, parameters = database.dialect.id_list([batch_id.bytes])
+    last, more = database.dialect.id_list([after.bytes if after is not None else bytes(16)])
+
+    async def look(connection: SqlConnection) -> list[JobId]:
+        rows = await connection.exec_driver_sql(
+            f"SELECT member_id FROM {table} WHERE batch_id = {listed} AND member_id > {last} "
+            f"ORDER BY member_id LIMIT {_PORTION}",
+            (*parameters, *more),
+        )
+        return [JobId(bytes=bytes(member)) for (member,) in rows]
+
+    return await database.read_plain(look)
+
+
+async def mark_cancelled(database: Database, batch_id: JobId) -> bool:
+    listed, parameters = database.dialect.id_list([batch_id.bytes])
+
+    async def write(connection: SqlConnection) -> bool:
+        result = await connection.exec_driver_sql(
+            f"UPDATE queue_batches SET cancelled_at = {database.dialect.now} "
+            f"WHERE id = {listed} AND cancelled_at IS NULL AND finished_at IS NULL",
+            parameters,
+        )
+        return bool(result.rowcount)
+
+    return await database.write_plain(write)

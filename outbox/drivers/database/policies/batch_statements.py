@@ -1,0 +1,129 @@
+"""Statements on the rows of batches, each by primary key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.ids import JobId
+from outbox.policies.batch import BatchPlan, Ran
+
+MEMBERS, FAILURES, ADDITIONS = "queue_batch_members", "queue_batch_failures", "queue_batch_additions"
+
+Pair = tuple[JobId, JobId]
+"""A batch, and a member of it."""
+
+
+class BatchRow(NamedTuple):
+    id: JobId
+    total: int
+    plan: BatchPlan
+    ran: Ran
+    cancelled: bool
+    finished: bool
+
+
+def insert_batches(dialect: Dialect, plans: Mapping[JobId, BatchPlan]) -> Plan[None]:
+    mark = dialect.placeholder
+    for batch_id, plan in plans.items():
+        listed, parameters = dialect.id_list([batch_id.bytes])
+        yield (
+            "INSERT INTO queue_batches (id, name, total, plan, ran, created_at) "
+            f"VALUES ({listed}, {mark}, {plan.total}, {mark}, 0, {dialect.now}) "
+            f"{keep_existing(dialect, 'queue_batches', 'id')}",
+            (*parameters, plan.name, plan.model_dump_json()),
+        )
+
+
+def keep_existing(dialect: Dialect, table: str, *columns: str) -> str:
+    """The end of an INSERT that leaves rows alone that are there already."""
+    if dialect.for_update:
+        return f"ON DUPLICATE KEY UPDATE {columns[0]} = {table}.{columns[0]}"
+    return f"ON CONFLICT ({', '.join(columns)}) DO NOTHING"
+
+
+def insert_pairs(dialect: Dialect, table: str, pairs: Iterable[Pair]) -> Plan[None]:
+    for some in chunked(sorted(pairs)):
+        rows: list[str] = []
+        parameters: list[Any] = []
+        for pair in some:
+            listed, values = dialect.id_list([each.bytes for each in pair])
+            rows.append(f"({listed})")
+            parameters += values
+        yield (
+            f"INSERT INTO {table} (batch_id, member_id) VALUES {', '.join(rows)} "
+            f"{keep_existing(dialect, table, 'batch_id', 'member_id')}",
+            tuple(parameters),
+        )
+
+
+def add_to_total(dialect: Dialect, batch_id: JobId, first: JobId, count: int) -> Plan[None]:
+    listed, parameters = dialect.id_list([batch_id.bytes, first.bytes])
+    yield (
+        f"INSERT INTO {ADDITIONS} (batch_id, member_id, members) VALUES ({listed}, {count}) "
+        f"{keep_existing(dialect, ADDITIONS, 'batch_id', 'member_id')}",
+        parameters,
+    )
+
+
+def delete_pairs(dialect: Dialect, table: str, pairs: Iterable[Pair]) -> Plan[None]:
+    target = f"DELETE {table} FROM {table} {dialect.primary_hint}" if dialect.primary_hint else f"DELETE FROM {table}"
+    for batch_id, members in _grouped(pairs):
+        batch, batch_parameters = dialect.id_list([batch_id.bytes])
+        for some in chunked(members):
+            listed, parameters = dialect.id_list([each.bytes for each in some])
+            yield f"{target} WHERE batch_id = {batch} AND member_id IN ({listed})", (*batch_parameters, *parameters)
+
+
+def _grouped(pairs: Iterable[Pair]) -> Iterator[tuple[JobId, Sequence[JobId]]]:
+    groups: dict[JobId, list[JobId]] = {}
+    for batch_id, member in sorted(pairs):
+        groups.setdefault(batch_id, []).append(member)
+    yield from groups.items()
+
+
+def lock_batch(dialect: Dialect, batch_id: JobId, end: str) -> Plan[BatchRow | None]:
+    """The row of a batch, read with the locking clause ``end``; None where there is none, or it is skipped."""
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    rows = yield (
+        "SELECT total, plan, ran, cancelled_at IS NOT NULL, finished_at IS NOT NULL FROM queue_batches "
+        f"WHERE id = {listed} {end}",
+        parameters,
+    )
+    for total, plan, ran, cancelled, finished in rows:
+        return BatchRow(
+            batch_id, int(total), BatchPlan.model_validate_json(plan), Ran(ran), bool(cancelled), bool(finished)
+        )
+    return None
+
+
+def share(dialect: Dialect) -> str:
+    """The end of a SELECT whose rows stay as they are until this transaction ends."""
+    return "LOCK IN SHARE MODE" if dialect.for_update else ""
+
+
+def a_member(dialect: Dialect, batch_id: JobId, end: str = "") -> Plan[bool]:
+    """Whether a member has not ended. The last one first: members usually end in the order of their ids, and entries of
+    those that have ended may still be there for older readers."""
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    rows = yield (
+        f"SELECT member_id FROM {MEMBERS} WHERE batch_id = {listed} ORDER BY member_id DESC LIMIT 1 {end}",
+        parameters,
+    )
+    return any(True for _ in rows)
+
+
+def counted(dialect: Dialect, batch_id: JobId, bound: int = 1_000) -> Plan[tuple[int, int, int]]:
+    """Failed members, members that were added later, and members that have not ended, up to ``bound``."""
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    rows = yield (
+        f"SELECT (SELECT COUNT(*) FROM {FAILURES} WHERE batch_id = {listed}), "
+        f"(SELECT COALESCE(SUM(members), 0) FROM {ADDITIONS} WHERE batch_id = {listed}), "
+        f"(SELECT COUNT(*) FROM (SELECT 1 FROM {MEMBERS} WHERE batch_id = {listed} LIMIT {bound}) AS some)",
+        parameters * 3,
+    )
+    [(failed, added, outstanding)] = list(rows)
+    return int(failed), int(added), int(outstanding)

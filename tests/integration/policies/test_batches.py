@@ -1,0 +1,312 @@
+"""Batches: when all members have ended, what follows is dispatched, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+import outbox
+import outbox.sync
+from outbox import Batch, Job, add_to_batch, dispatch_batch
+from outbox.client_state import default_client
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.policies import batch_end
+from outbox.drivers.redis import RedisDriver
+from outbox.errors import BatchClosed, InvalidJob, InvalidOption, PayloadTooLarge
+from outbox.events import JobSettled
+from outbox.relay.relay import Relay
+from outbox.relay.thread import RelayThreads
+from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE
+from tests.servers import sql
+from tests.support.embedded_worker import working
+from tests.support.orders import async_engine, sync_engine
+
+ran: list[str] = []
+healed: set[str] = set()
+
+
+class Part(Job):
+    name = "tests.batches.Part"
+    max_tries = 1
+
+    label: str = "part"
+    fails: bool = False
+    adds: tuple[str, ...] = ()
+
+    async def handle(self) -> None:
+        ran.append(self.label)
+        if self.adds:
+            self.context.batch.add([Part(label=label) for label in self.adds])
+        if self.fails and self.label not in healed:
+            raise ValueError("no luck")
+
+
+class After(Job):
+    name = "tests.batches.After"
+
+    label: str
+
+    async def handle(self) -> None:
+        ran.append(self.label)
+
+
+FOLLOW_UPS: dict[str, Any] = {
+    "then": After(label="then"),
+    "catch": After(label="catch"),
+    "finally_": After(label="finally"),
+}
+
+
+@pytest.fixture(autouse=True)
+async def _environment(monkeypatch: pytest.MonkeyPatch, migrated_url: str) -> AsyncIterator[None]:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    ran.clear()
+    healed.clear()
+    yield
+    await outbox.disconnect()
+    await asyncio.to_thread(outbox.sync.disconnect)
+    await default_client.part(RelayThreads).close()
+
+
+def count(url: str, table: str = "queue_jobs") -> int:
+    with sql.connection(url) as connection:
+        return int(connection.scalar(text(f"SELECT COUNT(*) FROM {table}")) or 0)
+
+
+async def test_then_and_finally_follow_the_last_member(migrated_url: str) -> None:
+    engine = async_engine(migrated_url)
+    async with working(migrated_url) as worker:
+        async with AsyncSession(engine) as session:
+            batch_id = await dispatch_batch(
+                [Part(label=str(number)) for number in range(20)], name="import", session=session, **FOLLOW_UPS
+            )
+            await session.commit()
+        await worker.event(JobSettled, 22)
+    await engine.dispose()
+    assert sorted(ran[:20]) == sorted(map(str, range(20)))
+    assert sorted(ran[20:]) == ["finally", "then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.name, status.state, status.total, status.failed, status.outstanding) == (
+        "import", "finished", 20, 0, 0,
+    )  # fmt: skip
+    assert status.finished_at is not None
+    assert [each.id for each in await outbox.batches()] == [batch_id]
+
+
+@pytest.mark.parametrize(
+    ("failures", "allowed", "follows"),
+    [(1, False, "catch"), (1, "5%", "then"), (2, "5%", "catch"), (2, 2, "then"), (20, True, "then")],
+)
+async def test_failures_up_to_what_is_allowed(migrated_url: str, failures: int, allowed: Any, follows: str) -> None:
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch(
+            [Part(fails=number < failures) for number in range(20)], allow_failures=allowed, **FOLLOW_UPS
+        )
+        await worker.event(JobSettled, 22)
+    assert sorted(ran[20:]) == sorted(["finally", follows])
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.failed) == ("failed" if follows == "catch" else "finished", failures)
+
+
+async def test_a_rollback_leaves_nothing(migrated_url: str) -> None:
+    engine = sync_engine(migrated_url)
+    with Session(engine) as session:
+        outbox.sync.dispatch_batch([Part(), Batch([Part()])], session=session)
+        session.flush()
+        session.rollback()
+        session.commit()
+    engine.dispose()
+    for table in ("queue_jobs", "queue_batches", "queue_batch_members"):
+        assert count(migrated_url, table) == 0
+
+
+async def test_two_last_members_end_it_once(database: DatabaseDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both settlements commit before either looks."""
+    await dispatch_batch([Part(), Part()], then=After(label="then"))
+    claims = await database.jobs.claim(["default"], 2, 30)
+    both = asyncio.Barrier(2)
+    look = batch_end._empty
+
+    async def look_together(*arguments: Any) -> Any:
+        await both.wait()
+        found = await look(*arguments)
+        await both.wait()
+        return found
+
+    monkeypatch.setattr(batch_end, "_empty", look_together)
+    other = DatabaseDriver(database.database.url.render_as_string(hide_password=False))
+    await asyncio.gather(
+        *(
+            driver.jobs.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
+            for driver, claim in zip((database, other), claims, strict=True)
+        )
+    )
+    await other.close()
+    assert [job.name for job in await database.jobs.list_jobs()] == [After.name]
+
+
+async def test_a_settlement_that_is_not_committed_keeps_it_open(database: DatabaseDriver, migrated_url: str) -> None:
+    """The other last member looks while the deletion of the first is not committed: the first looks after it."""
+    batch_id = await dispatch_batch([Part(), Part()], then=After(label="then"))
+    first, second = await database.jobs.claim(["default"], 2, 30)
+    if "sqlite" in migrated_url:
+        pytest.skip("SQLite has one writer")
+    engine = sync_engine(migrated_url)
+    with engine.begin() as held:
+        keys = {"batch": batch_id.bytes, "member": first.fence.job_id.bytes}
+        held.execute(text("DELETE FROM queue_batch_members WHERE batch_id = :batch AND member_id = :member"), keys)
+        await database.jobs.settle([Settlement.completed(second.fence).leaving(second.policies or 0, second.headers)])
+        assert [job.name for job in await database.jobs.list_jobs()] == [Part.name]
+        held.rollback()
+    engine.dispose()
+    await database.jobs.settle([Settlement.completed(first.fence).leaving(first.policies or 0, first.headers)])
+    assert [job.name for job in await database.jobs.list_jobs()] == [After.name]
+
+
+async def test_upkeep_ends_what_a_crash_left(
+    database: DatabaseDriver, monkeypatch: pytest.MonkeyPatch, migrated_url: str
+) -> None:
+    batch_id = await dispatch_batch([Part(), Part(fails=True)], **FOLLOW_UPS)
+    claims = await database.jobs.claim(["default"], 2, 30)
+
+    async def crash(*_: Any) -> Any:
+        raise outbox.OutboxError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_end, "_empty", crash)
+        ends = [Settlement.completed(claims[0].fence), Settlement.failed(claims[1].fence, FAILURE)]
+        await database.jobs.settle(
+            [end.leaving(claim.policies or 0, claim.headers) for end, claim in zip(ends, claims, strict=True)]
+        )
+    assert await database.jobs.list_jobs() == []
+    for _ in range(2):
+        await database.policies.upkeep()
+        assert len(await database.jobs.list_jobs()) == 2, "catch and finally"
+    with sql.connection(migrated_url) as connection:
+        connection.execute(text("UPDATE queue_batches SET finished_at = '2020-01-01'"))
+    await database.policies.upkeep()
+    assert await outbox.batch(batch_id) is None
+    assert count(migrated_url, "queue_batch_failures") == 0
+
+
+async def test_members_add_members(migrated_url: str) -> None:
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch([Part(label="a", adds=("b", "c"))], **FOLLOW_UPS)
+        await worker.event(JobSettled, 5)
+    assert sorted(ran[1:3]) == ["b", "c"]
+    assert sorted(ran[3:]) == ["finally", "then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert status.total == 3
+
+
+async def test_jobs_are_added_from_outside_while_it_is_open(migrated_url: str, database: DatabaseDriver) -> None:
+    batch_id = await dispatch_batch([Part()], then=After(label="then"))
+    engine = async_engine(migrated_url)
+    async with AsyncSession(engine) as session:
+        await add_to_batch(batch_id, [Part(label="b")], session=session)
+        await session.commit()
+    await asyncio.to_thread(outbox.sync.add_to_batch, batch_id, [Part(label="c")])
+    async with working(migrated_url) as worker:
+        await worker.event(JobSettled, 4)
+    assert ran[-1] == "then"
+    with pytest.raises(BatchClosed, match="has ended"):
+        await add_to_batch(batch_id, [Part()])
+    async with AsyncSession(engine) as session:
+        with pytest.raises(BatchClosed, match="has ended"):
+            await add_to_batch(batch_id, [Part()], session=session)
+        await session.rollback()
+        await session.commit()
+    await engine.dispose()
+    with pytest.raises(BatchClosed, match="is not known"):
+        await add_to_batch(outbox.JobId(int=7), [Part()])
+    assert count(migrated_url) == count(migrated_url, "queue_batch_members") == 0
+
+
+async def test_a_nested_batch_is_one_member(migrated_url: str) -> None:
+    inner = Batch([Part(label="b"), Part(label="c", fails=True)], then=After(label="inner then"), allow_failures=1)
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch([Part(label="a"), inner], **FOLLOW_UPS)
+        await worker.event(JobSettled, 6)
+    assert sorted(ran[:3]) == ["a", "b", "c"]
+    assert sorted(ran[3:]) == ["finally", "inner then", "then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.total, status.failed) == (2, 0)
+
+
+async def test_a_retry_of_failures_reopens_it(migrated_url: str) -> None:
+    async with working(migrated_url) as worker:
+        inner = Batch([Part(label="x", fails=True)], name="inner")
+        batch_id = await dispatch_batch([Part(label="a"), inner], **FOLLOW_UPS)
+        await worker.event(JobSettled, 4)
+        assert sorted(ran[2:]) == ["catch", "finally"]
+        status = await outbox.batch(batch_id)
+        assert status is not None
+        assert (status.state, status.failed) == ("failed", 1)
+        healed.add("x")
+        assert await outbox.retry_batch(batch_id) == 1
+        await worker.event(JobSettled, 6)
+    assert ran[4:] == ["x", "then"], "neither catch nor finally a second time"
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.failed, status.outstanding) == ("finished", 0, 0)
+
+
+async def test_cancelling(migrated_url: str) -> None:
+    batch_id = await dispatch_batch([Part(), Batch([Part(), Part()])], **FOLLOW_UPS)
+    assert await outbox.cancel_batch(batch_id)
+    assert not await outbox.cancel_batch(batch_id)
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.outstanding) == ("cancelled", 0)
+    with pytest.raises(BatchClosed, match="was cancelled"):
+        await add_to_batch(batch_id, [Part()])
+    async with working(migrated_url) as worker:
+        await worker.event(JobSettled)
+    assert ran == ["finally"]
+
+
+async def test_bad_batches_write_nothing(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidJob, match="at least one"):
+        await dispatch_batch([])
+    with pytest.raises(InvalidJob, match="at least one"):
+        await dispatch_batch([Part(), Batch([])])
+    with pytest.raises(InvalidJob, match="dispatch takes a Job"):
+        await dispatch_batch([Part()], then="done")  # type: ignore[arg-type]
+    for wrong in (-1, "5", "x%", "101%", 0.5):
+        with pytest.raises(InvalidOption, match="allow_failures"):
+            await dispatch_batch([Part()], allow_failures=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="name of a batch"):
+        await dispatch_batch([Part()], name="ü")
+    monkeypatch.setenv("OUTBOX_PAYLOAD_LIMIT", "2000")
+    with pytest.raises(PayloadTooLarge):
+        await dispatch_batch([Part(), Part(label="x" * 2_000)])
+    for table in ("queue_jobs", "queue_batches", "queue_batch_members"):
+        assert count(migrated_url, table) == 0
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("backend", [pytest.param("mysql", marks=pytest.mark.mysql)], indirect=True)
+async def test_members_on_redis(database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+    redis = RedisDriver(redis_url)
+    relay = Relay(database, redis, "redis")
+    await dispatch_batch([Part() for _ in range(3)], connection="redis", **FOLLOW_UPS)
+    assert await relay.move() == 3
+    claims = await redis.jobs.claim(["default"], 3, 30)
+    for number, claim in enumerate(claims, 1):
+        await redis.jobs.settle([Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)])
+        assert await relay.remove_ended() == 1
+        assert len(await database.jobs.list_jobs()) == (2 if number == 3 else 3 - number)
+    await redis.close()
