@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outbox import schedules
+from outbox import limits, schedules
 from outbox.backoff import Backoff
 from outbox.batching import Batch, add_to_batch, batch, batches, cancel_batch, dispatch_batch, retry_batch
 from outbox.chains import dispatch_chain
@@ -37,6 +37,7 @@ from outbox.operations import (
     retry_all,
     workers,
 )
+from outbox.policies.rate_limits import RateLimit
 from outbox.schedule_declarations import schedule
 from outbox.settings import Settings, WorkerOptions
 from outbox.settlement import Failure
@@ -62,6 +63,7 @@ __all__ = [
     "Outbox",
     "OutboxError",
     "QueueCounts",
+    "RateLimit",
     "RunningJob",
     "Settings",
     "StoredJob",
@@ -87,6 +89,7 @@ __all__ = [
     "forget",
     "forget_all",
     "jobs",
+    "limits",
     "metadata",
     "pause",
     "resume",

@@ -11,7 +11,20 @@ from typing import NoReturn
 
 import click
 
-from outbox.console import batches, check, ddl, dispatch, failed_jobs, jobs, keys, monitor, queues, schedules, workers
+from outbox.console import (
+    batches,
+    check,
+    ddl,
+    dispatch,
+    failed_jobs,
+    jobs,
+    keys,
+    limits,
+    monitor,
+    queues,
+    schedules,
+    workers,
+)
 from outbox.console.command import Commands
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
@@ -45,6 +58,7 @@ for command in (
     queues.stats,
     keys.unblock,
     batches.batches,
+    limits.limits,
     monitor.monitor,
     workers.workers,
     schedules.schedule,

@@ -21,6 +21,7 @@ from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
 from outbox.policies.declarations import declarations
 from outbox.policies.keys import KeyHeader
+from outbox.policies.rate_limits import RateHeader
 from outbox.policies.schedule import Tick
 
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
@@ -49,6 +50,7 @@ class Headers(BaseModel):
     keys: KeyHeader | None = None
     chain: ChainHeader | None = None
     batch: BatchHeader | None = None
+    rates: RateHeader | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
 from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
 from outbox.options import OPTIONS, BackoffOption, check_class_options
+from outbox.policies.rate_limits import RateLimit
 from outbox.policies.schedule import Tick
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Job(BaseModel, metaclass=JobClass):
     * ``ordering_key``: in the same way. One job of a key at a time, in the order of dispatch; ``on_failed``:
       ``"block"`` or ``"skip"``; ``ordering="strict"`` has dispatches of a key wait for each other
     * ``fair_key``: in the same way. Keys take turns; one of ``fair_weight`` 2 (1 to 100) has two turns
+    * ``rate``: ``"100/m"``, an `outbox.RateLimit` that classes share, or a list; ``burst``: starts at once, 1 or more,
+      default 1; ``rate_key``: a field, or a method that returns a text (None: no key), each value with a limit of its
+      own; ``cost``: 1 or more, or a method; ``align``: ``"minute"`` to count by the minutes of the clock
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -107,6 +111,11 @@ class Job(BaseModel, metaclass=JobClass):
     ordering: ClassVar[str | None] = None
     fair_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
     fair_weight: ClassVar[int | None] = None
+    rate: ClassVar[str | RateLimit | Sequence[str | RateLimit] | None] = None
+    burst: ClassVar[int | None] = None
+    rate_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
+    cost: ClassVar = cast("int | Callable[[Any], int] | None", None)
+    align: ClassVar[str | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -254,6 +263,12 @@ class JobContext:
         """Put the job back for ``delay`` seconds without counting this attempt."""
         self.decision = Snoozed(_check_delay(delay))
 
+    def rate_limited(self, retry_after: float) -> None:
+        """A service has refused because of its rate limit (429). The job's rate limits admit no job, in the whole
+        fleet, for ``retry_after`` seconds. The job is put back for as long, and the attempt does not count. A job
+        without a ``rate`` is only put back."""
+        self.decision = RateLimited(_check_delay(retry_after))
+
     def fail(self, error: BaseException | str) -> None:
         """End the job as failed, whatever attempts are left."""
         self.decision = Failed(JobFailed(error) if isinstance(error, str) else error)
@@ -293,6 +308,10 @@ class Released:
 
 
 class Snoozed(Released):
+    __slots__ = ()
+
+
+class RateLimited(Snoozed):
     __slots__ = ()
 
 

@@ -24,7 +24,8 @@ from typing import Annotated, Any, Literal, TypedDict, Unpack, get_type_hints
 
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidOption
-from outbox.policies import keys
+from outbox.policies import keys, rate_limits
+from outbox.policies.rate_limits import RateLimit
 
 BackoffOption = float | Sequence[float] | Backoff
 DelayOption = float | timedelta | datetime
@@ -155,6 +156,11 @@ class JobOptions:
     ordering: Annotated[str | None, Option(keys.one_of("ordering", "strict"))] = None
     fair_key: Annotated[str | None, Option(keys.check_key, may_be_method=True)] = None
     fair_weight: Annotated[int | None, Option(keys.check_weight)] = None
+    rate: Annotated[str | RateLimit | Sequence[str | RateLimit] | None, Option(rate_limits.check_rate)] = None
+    burst: Annotated[int | None, Option(rate_limits.check_burst)] = None
+    rate_key: Annotated[str | None, Option(rate_limits.check_key, may_be_method=True)] = None
+    cost: Annotated[int | None, Option(rate_limits.check_cost, may_be_method=True)] = None
+    align: Annotated[str | None, Option(rate_limits.check_align)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -186,6 +192,11 @@ class DispatchOptions(TypedDict, total=False):
     ordering: Literal["strict"] | None
     fair_key: str | None
     fair_weight: int | None
+    rate: str | RateLimit | Sequence[str | RateLimit] | None
+    burst: int | None
+    rate_key: str | None
+    cost: int | None
+    align: Literal["second", "minute", "hour", "day"] | None
 
 
 NO_OPTIONS = JobOptions()
@@ -218,3 +229,4 @@ def check_class_options(cls: type) -> None:
         if not left_open and not (option.may_be_method and callable(value)):
             option.check(value)
     keys.check_class(cls)
+    rate_limits.check_class(cls)

@@ -95,7 +95,14 @@ class LeavePolicies(NamedTuple):
     """Seconds until the job may be claimed again, if it is put back."""
 
 
-Effect = InsertJobs | LeavePolicies
+class MoveRates(NamedTuple):
+    """A service has refused a job: its rate limits admit no job for some seconds."""
+
+    headers: str
+    seconds: float
+
+
+Effect = InsertJobs | LeavePolicies | MoveRates
 """What the transaction of a settlement writes besides the end of the attempt. Each driver has a registry that says how
 each kind is written."""
 

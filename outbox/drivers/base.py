@@ -19,6 +19,7 @@ from outbox.drivers.values import (
     FailedJob,
     HealthIssue,
     Lease,
+    LimitStatus,
     NextDue,
     PolicyNews,
     QueueCounts,
@@ -28,6 +29,7 @@ from outbox.drivers.values import (
 )
 from outbox.envelope import Envelope
 from outbox.ids import JobId
+from outbox.policies.rate_limits import Terms
 from outbox.settlement import Fence, Outcome, Settlement
 
 
@@ -140,6 +142,26 @@ class PolicyStore(Protocol):
 
     async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Let the keys that these failed jobs block go on without them; return those that did block one."""
+
+
+class LimitStore(Protocol):
+    """A store that keeps limits."""
+
+    async def list(self) -> Sequence[LimitStatus]:
+        """Limits that an operator has set or that jobs have used, by name and key."""
+
+    async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:
+        """Change a rate for all workers, or how many jobs of a class run at once."""
+
+    async def reset(self, name: str) -> bool:
+        """Have a limit be again as the jobs declare it; False where none was set."""
+
+    async def terms(self, name: str) -> Terms | None:
+        """The rate of this name that an operator has set, or that jobs have used without a key."""
+
+    async def take(self, terms: Terms, cost: int, key: str | None) -> float:
+        """Take ``cost`` from a rate: 0.0, or, where nothing was taken, seconds until it would be. What an operator has
+        set goes before ``terms``."""
 
 
 class RelayTarget(Protocol):
@@ -292,6 +314,7 @@ class Driver(Protocol):
     session_url: str | None = None
     """Where jobs can have sessions, as SQLAlchemy takes it, with its password. None where the store is no database."""
     schedules: ScheduleStore | None = None
+    limits: LimitStore | None = None
 
     @property
     def description(self) -> str:

@@ -209,3 +209,25 @@ class HealthIssue:
     message: str
     advice: str
     serious: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """A limit, and how much of it is left."""
+
+    name: str
+    """Of a limit of jobs of a class: the job's name."""
+    key: str | None = None
+    rate: str | None = None
+    burst: int | None = None
+    align: str | None = None
+    left: int | None = None
+    """How many of cost 1 may start now."""
+    waiting: int = 0
+    """Jobs that wait for it."""
+    next_in: float | None = None
+    """Seconds until the next of them may start."""
+    concurrency: int | None = None
+    """How many jobs of the class run at once under one key; None: as it is declared."""
+    is_set: bool = False
+    """Whether an operator has set it."""

@@ -49,9 +49,15 @@ GIVEN: dict[str, Any] = {
     "ordering": "strict",
     "fair_key": "customer_id",
     "fair_weight": 2,
+    "rate": "100/m",
+    "burst": 20,
+    "rate_key": "customer_id",
+    "cost": 3,
+    "align": "minute",
 }
 """A value other than the default, for each option."""
 KEYS = {"concurrency_key", "ordering_key", "fair_key"}
+RATES = {"rate", "burst", "rate_key", "cost", "align"}
 FIELD = {"__annotations__": {"customer_id": int}}
 
 
@@ -66,7 +72,9 @@ def test_there_is_a_value_for_each_option_in_these_tests() -> None:
 @pytest.mark.parametrize("name", CLASS_OPTIONS)
 def test_a_class_has_each_option_with_its_default_and_checks_it(name: str) -> None:
     assert getattr(Job, name) == OPTIONS[name].default
-    assert getattr(type("Right", (Job,), {"__module__": __name__, name: GIVEN[name], **FIELD}), name) == GIVEN[name]
+    others = {"rate": GIVEN["rate"]} if name in RATES else {}
+    right = type("Right", (Job,), {"__module__": __name__, **others, name: GIVEN[name], **FIELD})
+    assert getattr(right, name) == GIVEN[name]
     with pytest.raises(ConfigurationError, match="Wrong"):
         type("Wrong", (Job,), {"__module__": __name__, name: WRONG})
 
@@ -102,7 +110,7 @@ def test_headers_carry_each_option_that_the_worker_reads(name: str) -> None:
     assert Headers.load(text) == Headers(options=options)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS) - KEYS))
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS) - KEYS - RATES))
 def test_the_other_options_are_not_in_the_headers(name: str) -> None:
     assert serialize(Ping(), replace(JobOptions(), **{name: GIVEN[name]})).headers == "{}"
 

@@ -16,7 +16,7 @@ OPERATING = {
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]
-OPTIONS += ["fair_weight"]
+OPTIONS += ["fair_weight", "rate", "burst", "rate_key", "cost", "align"]
 
 
 def test_the_top_level_names() -> None:
@@ -26,10 +26,10 @@ def test_the_top_level_names() -> None:
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "Batch", "BatchStatus", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
-        "OutboxError", "Settings", "Worker", "WorkerOptions",
+        "OutboxError", "RateLimit", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
         "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "metadata", "retry_batch",
-        "schedule", "schedules",
+        "limits", "schedule", "schedules",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",

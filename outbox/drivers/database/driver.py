@@ -16,6 +16,7 @@ from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.operations import health, inspection, outdated_tables
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
+from outbox.drivers.database.operations.limits import Limits
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
@@ -57,6 +58,7 @@ class DatabaseDriver(Driver):
         self.workers: Workers = Workers(self._database)
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
+        self.limits: Limits = Limits(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.aging: Aging = Aging(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)

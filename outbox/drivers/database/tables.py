@@ -214,6 +214,59 @@ keyed_jobs = Table(
 )
 """A row for each key of each live job: `policies.keys`."""
 
+rate_slots = Table(
+    "queue_rate_slots",
+    metadata,
+    Column("slot", small(), primary_key=True, autoincrement=False),
+    **INNODB,
+)
+"""Rows that claims lock before they take from a rate limit. The migration writes them; they never change."""
+
+limits = Table(
+    "queue_limits",
+    metadata,
+    Column("name", ascii_text(255), primary_key=True),
+    # NULL: as the jobs have declared it.
+    Column("rate", ascii_text(32)),
+    Column("burst", Integer()),
+    Column("align", ascii_text(8)),
+    Column("concurrency", Integer()),
+    Column("set_at", timestamp(), nullable=False),
+    **INNODB,
+)
+"""Limits that an operator has set: of rates by their names, and of jobs of a class that run at once by the job's."""
+
+rates = Table(
+    "queue_rates",
+    metadata,
+    Column("id", binary(), primary_key=True),
+    Column("name", ascii_text(255), nullable=False),
+    Column("key_name", _key_name()),
+    Column("rate", ascii_text(32), nullable=False),
+    Column("burst", Integer()),
+    Column("align", ascii_text(8)),
+    # Nanoseconds since 1970: the theoretical arrival time, or the start of a window.
+    Column("arrival", BigInteger(), nullable=False),
+    Column("used", BigInteger(), nullable=False),
+    **INNODB,
+)
+"""The state of each limit and key: `policies.rate.State`."""
+
+rate_waits = Table(
+    "queue_rate_waits",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("job_id", binary(), nullable=False),
+    Column("rate_id", binary(), nullable=False),
+    # 0 parked; 1 let in: the job has the time at which it may start.
+    Column("state", small(), nullable=False),
+    Column("cost", Integer(), nullable=False),
+    Index("queue_rate_waits_job", "job_id", unique=True),
+    Index("queue_rate_waits_rate", "rate_id", "state", "seq"),
+    **INNODB,
+)
+"""Jobs that wait for a rate limit, in the order in which they came."""
+
 
 def _seed_of(table: Table) -> str:
     return (
@@ -227,7 +280,7 @@ def _seed_of(table: Table) -> str:
     )
 
 
-SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots)}
+SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots, rate_slots)}
 """INSERTs of the rows that tables are made with. Each adds what is missing."""
 
 
@@ -235,7 +288,7 @@ def _seed(table: Table, connection: Connection, **_: Any) -> None:
     connection.exec_driver_sql(SEEDS[table.name])
 
 
-for _seeded in (lock_slots, key_slots):
+for _seeded in (lock_slots, key_slots, rate_slots):
     event.listen(_seeded, "after_create", _seed)
 
 batches = Table(

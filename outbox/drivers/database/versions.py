@@ -42,12 +42,16 @@ VERSIONS = (
             "queue_batches",
             "queue_key_slots",
             "queue_keyed_jobs",
+            "queue_limits",
             "queue_lock_slots",
+            "queue_rate_slots",
+            "queue_rate_waits",
+            "queue_rates",
             "queue_schedule_ticks",
             "queue_schedules",
         ),
         columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
-        rows={"queue_key_slots": LOCK_SLOTS, "queue_lock_slots": LOCK_SLOTS},
+        rows={"queue_key_slots": LOCK_SLOTS, "queue_lock_slots": LOCK_SLOTS, "queue_rate_slots": LOCK_SLOTS},
     ),
 )
 LATEST = len(VERSIONS)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from outbox.errors import AttemptsExhausted, InvalidResult, JobTimeout, LeaseLost
 from outbox.events import Events, JobOverdue
-from outbox.job import Failed, Released, Snoozed
+from outbox.job import Failed, RateLimited, Released, Snoozed
 from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
 from outbox.middleware.completion import Completion
@@ -18,11 +18,12 @@ from outbox.middleware.next_jobs import keep_result
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
+from outbox.policies.base import Policies
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.isolation import is_suspect
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, Settlement
+from outbox.settlement import Failure, MoveRates, Settlement
 
 OVERDUE_DELAY = 5.0
 """Seconds for which a job stays unclaimable that is handed back while its handler still runs, so that this process has
@@ -102,6 +103,8 @@ class Executor:
             return _completed(attempt, result.value)
         if isinstance(decision, Failed):
             return _failed(attempt, decision.error)
+        if isinstance(decision, RateLimited):
+            return _rate_limited(attempt, decision.delay)
         if isinstance(decision, Snoozed):
             return Settlement.snoozed(attempt.fence, decision.delay)
         if isinstance(decision, Released):
@@ -160,6 +163,13 @@ def _completed(attempt: Attempt, value: object) -> Settlement:
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:
     attempt.error = error
     return Settlement.failed(attempt.fence, Failure.of(error))
+
+
+def _rate_limited(attempt: Attempt, delay: float) -> Settlement:
+    put_back = Settlement.snoozed(attempt.fence, delay)
+    if not (attempt.claim.policies or 0) & Policies.RATE:
+        return put_back
+    return put_back._replace(effects=(MoveRates(attempt.claim.headers, delay),))
 
 
 def _retried(attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:

@@ -25,6 +25,7 @@ class MySQL(Dialect):
     for_update = "FOR UPDATE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
     primary_hint = "FORCE INDEX (PRIMARY)"
+    wait_hint = "FORCE INDEX (queue_rate_waits_rate)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"
     insert_missing = "INSERT IGNORE INTO"
@@ -53,6 +54,9 @@ class MySQL(Dialect):
 
     def update_existing(self, key: str) -> str:  # noqa: ARG002
         return "ON DUPLICATE KEY UPDATE"
+
+    def microseconds(self, moment: str) -> str:
+        return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {moment})"
 
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -28,6 +28,7 @@ class SQLite(Dialect):
     key_hint = ""
     insert_missing = "INSERT OR IGNORE INTO"
     keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
+    wait_hint = ""
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "
     row_key = "rowid"
@@ -61,6 +62,9 @@ class SQLite(Dialect):
 
     def update_existing(self, key: str) -> str:
         return f"ON CONFLICT ({key}) DO UPDATE SET"
+
+    def microseconds(self, moment: str) -> str:
+        return f"(CAST(strftime('%s', {moment}) AS INTEGER) * 1000000 + CAST(substr({moment}, 21, 6) AS INTEGER))"
 
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")

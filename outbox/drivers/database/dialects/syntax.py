@@ -23,6 +23,8 @@ class Syntax(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. Without them the optimizer scans all of a nearly empty table, and
     locks or waits for rows that the statement does not need."""
+    wait_hint: str
+    """A hint to read ``queue_rate_waits`` by rate."""
     keep_existing: str
     """The end of an INSERT that leaves rows alone whose id is there already."""
     row_key: str = "id"
@@ -35,6 +37,10 @@ class Syntax(ABC):
     @abstractmethod
     def update_existing(self, key: str) -> str:
         """Between the values of an INSERT and the assignments for a row whose ``key`` is there already."""
+
+    @abstractmethod
+    def microseconds(self, moment: str) -> str:
+        """Whole microseconds from 1970 to the time ``moment``, as SQL expressions."""
 
     @abstractmethod
     def timestamp(self, when: datetime) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import own_insert_statements
-from outbox.drivers.database.policies import registry
-from outbox.drivers.database.policies.leaving import leaving
+from outbox.drivers.database.policies import rates, registry
+from outbox.drivers.database.policies.leaving import headers_of, leaving
 from outbox.drivers.values import PolicyNews
-from outbox.settlement import Effect, InsertJobs, LeavePolicies, Settlement
+from outbox.settlement import Effect, InsertJobs, LeavePolicies, MoveRates, Settlement
 
 
 def _insert_jobs(dialect: Dialect, effects: Sequence[InsertJobs]) -> Plan[PolicyNews]:
@@ -25,8 +25,13 @@ def _leave_policies(dialect: Dialect, effects: Sequence[LeavePolicies]) -> Plan[
     return registry.settled(dialect, sorted(jobs, key=lambda job: job.job_id))
 
 
+def _move_rates(dialect: Dialect, effects: Sequence[MoveRates]) -> Plan[PolicyNews]:
+    yield from rates.move(dialect, [(headers_of(effect.headers), effect.seconds) for effect in effects])
+    return PolicyNews()
+
+
 _APPLIERS: Mapping[type[Effect], Callable[[Dialect, Sequence[Any]], Plan[PolicyNews]]] = MappingProxyType(
-    {InsertJobs: _insert_jobs, LeavePolicies: _leave_policies}
+    {InsertJobs: _insert_jobs, LeavePolicies: _leave_policies, MoveRates: _move_rates}
 )
 """How each kind is written, all effects of a kind at once."""
 _ORDER = list(_APPLIERS)

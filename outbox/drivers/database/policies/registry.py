@@ -22,6 +22,7 @@ from outbox.drivers.database.policies.base import (
 )
 from outbox.drivers.database.policies.batches import BatchRows
 from outbox.drivers.database.policies.keys import KeyRows
+from outbox.drivers.database.policies.rates import RateRows
 from outbox.drivers.database.policies.schedules import ScheduleRows
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
@@ -30,7 +31,7 @@ from outbox.ids import JobId
 
 T = TypeVar("T")
 
-POLICIES: list[PolicyRows] = [KeyRows(), BatchRows(), ScheduleRows()]
+POLICIES: list[PolicyRows] = [KeyRows(), RateRows(), BatchRows(), ScheduleRows()]
 """UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
 
 _log = logging.getLogger("outbox.drivers")

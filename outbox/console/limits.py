@@ -1,0 +1,120 @@
+"""``limits``: rates and numbers of running jobs, and their change at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from outbox.console.command import on_connection
+from outbox.console.fitting_table import Column, FittingTable
+from outbox.console.formatting import age, line
+from outbox.console.output import Output
+from outbox.drivers.base import Driver, LimitStore
+from outbox.drivers.values import LimitStatus
+from outbox.errors import ConfigurationError, InvalidOption
+from outbox.policies.rate_limits import Terms, check_name, check_terms
+
+_MOST_RUNNING = 65_535
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def limits(context: click.Context) -> None:
+    """Show limits, and change them for all workers. Without a command: list."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_limits)
+
+
+@limits.command("list")
+@on_connection
+async def list_limits(driver: Driver, output: Output) -> None:
+    """Show what is left of each rate, and how many jobs wait for it."""
+    found = await _store(driver).list()
+    if output.as_json:
+        output.document({"connection": driver.name, "limits": [asdict(limit) for limit in found]})
+    elif found:
+        output.print(_table(found))
+    else:
+        output.print("No limits.")
+
+
+@limits.command("set")
+@click.argument("name")
+@click.argument("value", metavar="RATE|N")
+@click.option("--burst", type=int, help="Starts at once, 1 or more. Default: 1.")
+@click.option("--align", type=click.Choice(["second", "minute", "hour", "day"]), help="Count by the clock.")
+@on_connection
+async def set_limit(
+    driver: Driver, output: Output, name: str, value: str, burst: int | None, align: str | None
+) -> None:
+    """Change the limit NAME for all workers, until `outbox limits reset NAME`.
+
+    A rate such as 100/m is that of a named limit, or of a job by its name. A number N lets so many jobs of a class run
+    at once under one concurrency key; NAME is the job's.
+    """
+    store, name = _store(driver), check_name(name)
+    if value.isdigit():
+        if burst is not None or align is not None:
+            raise click.UsageError("--burst and --align belong to a rate such as 100/m")
+        number = int(value)
+        if not 1 <= number <= _MOST_RUNNING:
+            raise click.BadParameter(f"a number of jobs is from 1 to {_MOST_RUNNING:,}, not {value}")
+        await store.set(name, concurrency=number)
+        document = {"connection": driver.name, "name": name, "concurrency": number}
+        output.result(document, f"At most {number:,} jobs of {line(name)} run at once.")
+        return
+    try:
+        terms = check_terms(Terms.model_construct(name=name, rate=value, burst=burst, align=align))
+    except InvalidOption as error:
+        raise click.BadParameter(str(error)) from error
+    await store.set(name, terms)
+    document = {"connection": driver.name, "name": name, "rate": value, "burst": burst, "align": align}
+    output.result(document, f"{line(name)} is {value}.")
+
+
+@limits.command("reset")
+@click.argument("name")
+@on_connection
+async def reset_limit(driver: Driver, output: Output, name: str) -> int:
+    """Have the limit NAME be again as the jobs declare it."""
+    known = await _store(driver).reset(name)
+    text = f"{line(name)} is as its jobs declare it." if known else f"{line(name)} was not set."
+    output.result({"connection": driver.name, "name": name, "reset": known}, text)
+    return 0 if known else 1
+
+
+def _store(driver: Driver) -> LimitStore:
+    if driver.limits is None:
+        raise ConfigurationError(f"limits are kept by a database, not by the connection {driver.name}")
+    return driver.limits
+
+
+def _table(found: Sequence[LimitStatus]) -> FittingTable:
+    table = FittingTable(
+        [
+            Column("Limit", 0, whole=False),
+            Column("Key", 1, whole=False),
+            Column("Rate", 1),
+            Column("Burst", 4, number=True),
+            Column("Left", 0, number=True),
+            Column("Waiting", 0, number=True),
+            Column("Next in", 2, number=True),
+            Column("At once", 3, number=True),
+            Column("Set", 5),
+        ]
+    )
+    for limit in found:
+        table.add(
+            limit.name,
+            limit.key or "",
+            " ".join(part for part in (limit.rate, limit.align and f"by the {limit.align}") if part),
+            "" if limit.rate is None or limit.align else str(limit.burst or 1),
+            "" if limit.left is None else f"{limit.left:,}",
+            f"{limit.waiting:,}",
+            "" if limit.next_in is None else age(limit.next_in),
+            "" if limit.concurrency is None else f"{limit.concurrency:,}",
+            "by hand" if limit.is_set or limit.concurrency else "",
+        )
+    return table

@@ -1,0 +1,53 @@
+"""Limits, for operators, and for applications that take from a rate themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.policies import rate_operations as plans
+from outbox.drivers.values import LimitStatus, PolicyNews
+from outbox.policies.rate_limits import Terms
+
+
+class Limits:
+    """`LimitStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self) -> Sequence[LimitStatus]:
+        return await self._database.read_plain(
+            lambda connection: run(plans.list_limits(self._database.dialect), connection)
+        )
+
+    async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:
+        dialect = self._database.dialect
+        queues = await self._database.write_plain(
+            lambda connection: run(plans.set_limit(dialect, name, terms, concurrency), connection)
+        )
+        self._report(queues)
+
+    async def reset(self, name: str) -> bool:
+        dialect = self._database.dialect
+        known, queues = await self._database.write_plain(
+            lambda connection: run(plans.reset_limit(dialect, name), connection)
+        )
+        self._report(queues)
+        return known
+
+    async def terms(self, name: str) -> Terms | None:
+        return await self._database.read_plain(
+            lambda connection: run(plans.terms_of(self._database.dialect, name), connection)
+        )
+
+    async def take(self, terms: Terms, cost: int, key: str | None) -> float:
+        dialect = self._database.dialect
+        return await self._database.write_plain(
+            lambda connection: run(plans.take(dialect, terms, cost, key), connection)
+        )
+
+    def _report(self, queues: frozenset[str]) -> None:
+        if queues:
+            self._database.on_policy_news(PolicyNews(queues))

@@ -1,0 +1,83 @@
+"""Which parked jobs of a limit get the time at which they may start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import rate_statements as statements
+from outbox.drivers.database.policies.rate_statements import RateFacts, Wait
+from outbox.policies.rate import SECOND, State
+from outbox.policies.rate_limits import Terms
+
+_AT_ONCE = 32
+"""Parked jobs that are let in together, where a limit admits several now."""
+_ROUNDS = 3
+"""How often it looks on behind jobs that an application has removed."""
+_CLOCK_STEP = 0.001
+"""Seconds. The clock of SQLite has milliseconds: a job is looked at when its time has come, not just before."""
+
+
+class Released(NamedTuple):
+    queues: frozenset[str]
+    """Queues in which jobs may start now."""
+    delays: Mapping[bytes, float]
+    """Seconds until each of the jobs that were let in may start."""
+
+
+def release(
+    dialect: Dialect, facts: Mapping[bytes, RateFacts], states: Mapping[bytes, State] | None = None
+) -> Plan[Released]:
+    """Let in the first jobs of limits where nothing is let in. The slots are locked."""
+    queues: frozenset[str] = frozenset()
+    delays: dict[bytes, float] = {}
+    waiting = {rate: each for rate, each in facts.items() if each.parked and not each.let_in}
+    names = {each.stored.name for each in waiting.values() if each.stored is not None}
+    changed = (yield from statements.terms_set(dialect, names)) if names else {}
+    for rate, each in waiting.items():
+        if each.stored is None:
+            continue
+        terms = changed.get(each.stored.name, each.stored)
+        state = each.state if states is None else states.get(rate, each.state)
+        rows, found = yield from _first(dialect, rate)
+        times = _times(rows, terms, state, each.now)
+        if not times:
+            continue
+        pairs = sorted(times.items())
+        values = [value for job_id, delay in pairs for value in (job_id, int(delay * 1_000_000))]
+        yield dialect.postpone(len(pairs)), (*values, *(job_id for job_id, _ in pairs))
+        yield from statements.set_state([row.seq for row in rows if row.job_id in times], statements.LET_IN)
+        delays |= times
+        queues |= {found[job_id] for job_id, delay in times.items() if not delay}
+    return Released(queues, delays)
+
+
+def _first(dialect: Dialect, rate: bytes) -> Plan[tuple[list[Wait], dict[bytes, str]]]:
+    """The first parked jobs whose rows could be locked, and their queues. Rows of jobs that are no more go."""
+    for _ in range(_ROUNDS):
+        rows = yield from statements.first_parked(dialect, rate, _AT_ONCE)
+        if not rows:
+            break
+        found = yield from statements.lock_jobs(dialect, [row.job_id for row in rows])
+        missed = [row.job_id for row in rows if row.job_id not in found]
+        if missed:
+            there = yield from statements.live(dialect, missed)
+            gone = [row.seq for row in rows if row.job_id not in found and row.job_id not in there]
+            yield from statements.delete_waits(gone)
+        if found:
+            return [row for row in rows if row.job_id in found], found
+    return [], {}
+
+
+def _times(rows: list[Wait], terms: Terms, state: State, now: int) -> dict[bytes, float]:
+    """Those that the limit admits now, and the first that it refuses, with seconds until their time."""
+    times: dict[bytes, float] = {}
+    for row in rows:
+        taken = terms.limit.take(state, now, row.cost)
+        if not taken.admitted:
+            times[row.job_id] = (taken.retry_at - now) / SECOND + _CLOCK_STEP
+            break
+        times[row.job_id], state = 0.0, taken.state
+    return times

@@ -1,0 +1,213 @@
+"""Statements on the rows of rate limits. What they change is under the locks of slots."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.policies.rate import State
+from outbox.policies.rate_limits import Terms, shown, slot_of
+
+PARKED, LET_IN = 0, 1
+_RATES_AT_ONCE = 200
+
+
+class Wait(NamedTuple):
+    """A row of `rate_waits`."""
+
+    seq: int
+    job_id: bytes
+    rate: bytes
+    state: int
+    cost: int
+
+
+class RateFacts(NamedTuple):
+    """What is stored about a limit and a key."""
+
+    stored: Terms | None
+    """None where it has no row yet."""
+    state: State
+    parked: bool
+    """Whether jobs are parked."""
+    let_in: int
+    """Live jobs that have a time. When the last of them starts, the next ones get theirs."""
+    now: int
+    """Nanoseconds since 1970."""
+
+    @property
+    def waited_for(self) -> bool:
+        return self.parked or self.let_in > 0
+
+
+class NewWait(NamedTuple):
+    job_id: bytes
+    rate: bytes
+    cost: int
+
+
+def lock_slots(dialect: Dialect, rates: Iterable[bytes], *, wait: bool) -> Plan[set[int]]:
+    """Lock the slots of ``rates``; return those that were locked. Without ``wait``, those of others are left out."""
+    locked: set[int] = set()
+    end = dialect.for_update if wait else dialect.skip_locked
+    for slots in chunked(sorted({slot_of(rate) for rate in rates})):
+        rows = yield (
+            f"SELECT slot FROM queue_rate_slots {dialect.primary_hint} "
+            f"WHERE slot IN ({', '.join(map(str, slots))}) ORDER BY slot {end}",
+            (),
+        )
+        locked.update(slot for (slot,) in rows)
+    return locked
+
+
+def facts_of(dialect: Dialect, rates: Iterable[bytes]) -> Plan[dict[bytes, RateFacts]]:
+    facts: dict[bytes, RateFacts] = {}
+    for some in chunked(sorted(set(rates)), _RATES_AT_ONCE):
+        parts: list[str] = []
+        parameters: list[bytes] = []
+        for rate in some:
+            listed, more = dialect.id_list([rate])
+            parts.append(f"SELECT {listed} AS id")
+            parameters += more
+        waits = f"FROM queue_rate_waits AS w {dialect.wait_hint}"
+        rows = yield (
+            f"SELECT asked.id, r.name, r.rate, r.burst, r.align, r.arrival, r.used, "
+            f"{dialect.microseconds(dialect.now)}, "
+            f"EXISTS (SELECT 1 {waits} WHERE w.rate_id = asked.id AND w.state = {PARKED}), "
+            f"(SELECT COUNT(*) {waits} JOIN queue_jobs AS j ON j.id = w.job_id "
+            f"WHERE w.rate_id = asked.id AND w.state = {LET_IN}) "
+            f"FROM ({' UNION ALL '.join(parts)}) AS asked LEFT JOIN queue_rates AS r ON r.id = asked.id",
+            tuple(parameters),
+        )
+        for rate, name, text, burst, align, arrival, used, microseconds, parked, let_in in rows:
+            stored = None
+            if arrival is not None:
+                stored = Terms.model_construct(name=name, rate=text, burst=burst, align=align)
+            state = State() if arrival is None else State(int(arrival), int(used))
+            facts[bytes(rate)] = RateFacts(stored, state, bool(parked), int(let_in), int(microseconds) * 1000)
+    return facts
+
+
+def terms_set(dialect: Dialect, names: Iterable[str]) -> Plan[dict[str, Terms]]:
+    """The rates that an operator has set."""
+    found: dict[str, Terms] = {}
+    for some in chunked(sorted(set(names))):
+        rows = yield (
+            "SELECT name, rate, burst, align FROM queue_limits "
+            f"WHERE rate IS NOT NULL AND name IN ({dialect.placeholders(len(some))})",
+            tuple(some),
+        )
+        for name, rate, burst, align in rows:
+            found[name] = Terms.model_construct(name=name, rate=rate, burst=burst, align=align)
+    return found
+
+
+def write_states(
+    dialect: Dialect,
+    states: Mapping[bytes, State],
+    terms: Mapping[bytes, Terms],
+    keys: Mapping[bytes, str | None],
+    facts: Mapping[bytes, RateFacts],
+) -> Plan[None]:
+    """Write the states that have changed, and the terms by which they were reached."""
+    mark = dialect.placeholders(5)
+    for rate in sorted(states):
+        state, stored, by = states[rate], facts[rate].stored, terms[rate]
+        listed, parameters = dialect.id_list([rate])
+        if stored == by and state == facts[rate].state:
+            continue
+        if stored is None:
+            yield (
+                "INSERT INTO queue_rates (id, name, key_name, rate, burst, align, arrival, used) "
+                f"VALUES ({listed}, {mark}, {state.at}, {state.used})",
+                (*parameters, by.name, shown(keys[rate]), by.rate, by.burst, by.align),
+            )
+            continue
+        changed = ""
+        values: tuple[str | int | None, ...] = ()
+        if stored != by:
+            one = dialect.placeholder
+            changed, values = f", rate = {one}, burst = {one}, align = {one}", (by.rate, by.burst, by.align)
+        yield (
+            f"UPDATE queue_rates SET arrival = {state.at}, used = {state.used}{changed} WHERE id = {listed}",
+            (*values, *parameters),
+        )
+
+
+def waits_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, Wait]]:
+    """The rows of these jobs."""
+    found: dict[bytes, Wait] = {}
+    for some in chunked(sorted(ids)):
+        listed, parameters = dialect.id_list(some)
+        rows = yield (
+            f"SELECT seq, job_id, rate_id, state, cost FROM queue_rate_waits WHERE job_id IN ({listed})",
+            parameters,
+        )
+        found.update((wait.job_id, wait) for wait in map(_wait, rows))
+    return found
+
+
+def first_parked(dialect: Dialect, rate: bytes, limit: int) -> Plan[list[Wait]]:
+    listed, parameters = dialect.id_list([rate])
+    rows = yield (
+        f"SELECT seq, job_id, rate_id, state, cost FROM queue_rate_waits {dialect.wait_hint} "
+        f"WHERE rate_id = {listed} AND state = {PARKED} ORDER BY rate_id, state, seq LIMIT {limit}",
+        parameters,
+    )
+    return list(map(_wait, rows))
+
+
+def insert_waits(dialect: Dialect, waits: Sequence[NewWait]) -> Plan[None]:
+    for some in chunked(waits):
+        rows: list[str] = []
+        parameters: list[bytes] = []
+        for wait in some:
+            listed, more = dialect.id_list([wait.job_id, wait.rate])
+            rows.append(f"({listed}, {PARKED}, {wait.cost})")
+            parameters += more
+        yield (
+            f"INSERT INTO queue_rate_waits (job_id, rate_id, state, cost) VALUES {', '.join(rows)}",
+            tuple(parameters),
+        )
+
+
+def set_state(sequences: Collection[int], state: int) -> Plan[None]:
+    for some in chunked(sorted(sequences)):
+        yield f"UPDATE queue_rate_waits SET state = {state} WHERE seq IN ({', '.join(map(str, some))})", ()
+
+
+def wait_for(dialect: Dialect, sequence: int, rate: bytes) -> Plan[None]:
+    """The job of this row waits for another limit."""
+    listed, parameters = dialect.id_list([rate])
+    yield f"UPDATE queue_rate_waits SET rate_id = {listed}, state = {PARKED} WHERE seq = {sequence}", parameters
+
+
+def delete_waits(sequences: Collection[int]) -> Plan[None]:
+    for some in chunked(sorted(sequences)):
+        yield f"DELETE FROM queue_rate_waits WHERE seq IN ({', '.join(map(str, some))})", ()
+
+
+def lock_jobs(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, str]]:
+    """Lock those of these jobs that nothing else has locked; return their queues."""
+    listed, parameters = dialect.id_list(sorted(ids))
+    rows = yield (
+        f"SELECT id, queue FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
+        f"ORDER BY id {dialect.skip_locked}",
+        parameters,
+    )
+    return {bytes(job_id): queue for job_id, queue in rows}
+
+
+def live(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
+    """Those of these jobs that are live. It takes no lock."""
+    listed, parameters = dialect.id_list(sorted(ids))
+    rows = yield f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed})", parameters
+    return {bytes(job_id) for (job_id,) in rows}
+
+
+def _wait(row: Sequence[object]) -> Wait:
+    seq, job_id, rate, state, cost = row
+    return Wait(int(seq), bytes(job_id), bytes(rate), int(state), int(cost))  # type: ignore[call-overload]

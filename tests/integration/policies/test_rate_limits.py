@@ -1,0 +1,234 @@
+"""Rate limits on each database: what starts when, what waits, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from sqlalchemy import text
+
+from outbox import RateLimit
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import Claim, JobState
+from outbox.envelope import Envelope, serialize_many
+from outbox.job import Job
+from outbox.options import JobOptions
+from outbox.policies.rate_limits import Terms
+from outbox.settlement import MoveRates, Settlement
+from tests.conformance.jobs import FAILURE, envelope
+from tests.servers import sql
+
+MAIL = RateLimit("tests.mail", "2/h", burst=2)
+SMS = RateLimit("tests.sms", "1/h")
+
+
+class Hourly(Job):
+    rate = "3/h"
+    burst = 3
+    number: int = 0
+
+    async def handle(self) -> None: ...
+
+
+class ByKey(Job):
+    rate = "1/h"
+    rate_key = "tenant"
+    tenant: str
+
+    async def handle(self) -> None: ...
+
+
+class Heavy(Job):
+    rate = MAIL
+    weight: int
+
+    def cost(self) -> int:
+        return self.weight
+
+    async def handle(self) -> None: ...
+
+
+class Light(Job):
+    rate = MAIL
+
+    async def handle(self) -> None: ...
+
+
+class Both(Job):
+    rate: ClassVar[Any] = [SMS, MAIL]
+
+    async def handle(self) -> None: ...
+
+
+class Soon(Job):
+    rate = "5/s"
+
+    async def handle(self) -> None: ...
+
+
+async def insert(driver: DatabaseDriver, *jobs: Job, **options: Any) -> list[Envelope]:
+    envelopes = serialize_many(jobs, JobOptions.checked(**options))
+    await driver.jobs.insert(envelopes)
+    return envelopes
+
+
+async def started(driver: DatabaseDriver, limit: int = 50) -> list[Claim]:
+    return await driver.jobs.claim(["default"], limit, 7_200)
+
+
+async def ids(driver: DatabaseDriver, limit: int = 50) -> list[Any]:
+    return [claim.fence.job_id for claim in await started(driver, limit)]
+
+
+async def test_a_burst_starts_and_the_others_wait(database: DatabaseDriver) -> None:
+    jobs = await insert(database, *(Hourly(number=number) for number in range(10)))
+    plain = envelope()
+    await database.jobs.insert([plain])
+    assert sorted(await ids(database)) == sorted([*(job.id for job in jobs[:3]), plain.id])
+    states = [job.state for job in await database.jobs.list_jobs()]
+    assert (states.count(JobState.PARKED), states.count(JobState.DELAYED)) == (6, 1)
+    assert all(job.attempts == 0 for job in await database.jobs.list_jobs() if job.state is not JobState.RESERVED)
+    due = (await database.jobs.next_due(["default"])).due
+    assert due is not None
+    assert 1190 < due <= 1200.1
+
+
+async def test_waiting_jobs_start_one_by_one_in_the_order_in_which_they_came(database: DatabaseDriver) -> None:
+    jobs = await insert(database, *(Soon() for _ in range(5)))
+    found: list[Any] = []
+    probes = 0
+    while len(found) < 5:
+        claimed = await ids(database)
+        probes += 1
+        assert len(claimed) <= 1
+        found += claimed
+        due = (await database.jobs.next_due(["default"])).due
+        await asyncio.sleep(min(due or 0, 1))
+    assert found == [job.id for job in jobs]
+    assert probes <= 7
+
+
+async def test_each_key_has_a_limit_of_its_own(database: DatabaseDriver) -> None:
+    jobs = await insert(database, *(ByKey(tenant=tenant) for tenant in "aabbc"))
+    assert sorted(await ids(database)) == sorted([jobs[0].id, jobs[2].id, jobs[4].id])
+
+
+async def test_classes_share_a_named_limit_and_cost_counts(database: DatabaseDriver) -> None:
+    first, second = await insert(database, Heavy(weight=2), Light())
+    assert await ids(database) == [first.id]
+    stored = await database.jobs.get(second.id)
+    assert stored is not None
+    [line] = await database.policies.explain(stored)
+    assert line.startswith("parked: rate tests.mail (2/h), next at ")
+    assert line.endswith(" UTC, 0 ahead")
+
+
+async def test_all_of_several_limits_have_to_admit(database: DatabaseDriver) -> None:
+    first, _, third = await insert(database, Both(), Both(), Light())
+    assert sorted(await ids(database)) == sorted([first.id, third.id])
+    by_name = {limit.name: limit for limit in await database.limits.list()}
+    assert (by_name["tests.sms"].left, by_name["tests.sms"].waiting) == (0, 1)
+    assert (by_name["tests.mail"].left, by_name["tests.mail"].waiting) == (0, 0)
+
+
+async def test_a_new_job_does_not_overtake_those_that_wait(database: DatabaseDriver) -> None:
+    jobs = await insert(database, Light(), Heavy(weight=2), Light())
+    assert await ids(database) == [jobs[0].id]
+    [late] = await insert(database, Light())
+    assert await ids(database) == []
+    stored = await database.jobs.get(late.id)
+    assert stored is not None
+    assert stored.state is JobState.PARKED
+
+
+async def test_a_changed_limit_counts_at_once_and_is_reset(database: DatabaseDriver) -> None:
+    jobs = await insert(database, *(Light() for _ in range(6)))
+    assert len(await ids(database)) == 2
+    await database.limits.set("tests.mail", Terms(name="tests.mail", rate="1000/s", burst=100))
+    await asyncio.sleep(0.2)
+    found = [*await ids(database), *await ids(database)]
+    assert sorted(found) == sorted(job.id for job in jobs[2:])
+    [status] = await database.limits.list()
+    assert (status.rate, status.is_set) == ("1000/s", True)
+    assert await database.limits.reset("tests.mail")
+    assert not await database.limits.reset("tests.mail")
+
+
+async def test_after_a_429_the_limit_admits_nothing_and_the_attempt_is_given_back(database: DatabaseDriver) -> None:
+    await insert(database, Hourly(), Hourly())
+    [claim] = await started(database, 1)
+    put_back = Settlement.snoozed(claim.fence, 30)._replace(effects=(MoveRates(claim.headers, 30.0),))
+    await database.jobs.settle([put_back.leaving(claim.policies or 0, claim.headers)])
+    assert await ids(database) == []
+    stored = await database.jobs.get(claim.fence.job_id)
+    assert stored is not None
+    assert stored.attempts == 0
+    due = (await database.jobs.next_due(["default"])).due
+    assert due is not None
+    assert 25 < due <= 30.1
+
+
+async def test_the_next_one_gets_its_time_when_the_first_is_removed(database: DatabaseDriver) -> None:
+    jobs = await insert(database, *(ByKey(tenant="a") for _ in range(3)))
+    assert await ids(database) == [jobs[0].id]
+    await database.jobs.cancel([jobs[1].id])
+    stored = await database.jobs.get(jobs[2].id)
+    assert stored is not None
+    assert stored.state is JobState.DELAYED
+
+
+async def test_upkeep_finds_that_an_application_has_removed_the_first(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    jobs = await insert(database, *(ByKey(tenant="a") for _ in range(3)))
+    await ids(database)
+    with sql.connection(migrated_url) as connection:
+        connection.execute(text("DELETE FROM queue_jobs WHERE id = :id"), {"id": jobs[1].id.bytes})
+    await database.policies.upkeep()
+    stored = await database.jobs.get(jobs[2].id)
+    assert stored is not None
+    assert stored.state is JobState.DELAYED
+
+
+async def test_an_attempt_that_fails_and_its_retry_both_count(database: DatabaseDriver) -> None:
+    await insert(database, Light())
+    for _ in range(2):
+        [claim] = await started(database)
+        end = Settlement.retried(claim.fence, 0.0, FAILURE)
+        await database.jobs.settle([end.leaving(claim.policies or 0, claim.headers)])
+        await asyncio.sleep(0.01)
+    assert await started(database) == []
+
+
+async def test_what_waits_costs_claims_nothing(database: DatabaseDriver, migrated_url: str) -> None:
+    await insert(database, *(ByKey(tenant="a") for _ in range(2_000)))
+    while await ids(database, 100) or (await database.jobs.next_due(["default"])).due == 0.0:
+        pass
+    with sql.connection(migrated_url) as connection:
+        due = connection.execute(text("SELECT COUNT(*) FROM queue_jobs WHERE available_at < '9999-01-01'")).scalar()
+    assert due == 2, "the one that runs, and the next"
+    [plain] = await insert(database, Hourly())
+    assert await ids(database) == [plain.id]
+
+
+async def test_claimers_that_meet_never_exceed_a_limit(database: DatabaseDriver, migrated_url: str) -> None:
+    await insert(database, *(Hourly() for _ in range(40)))
+    drivers = [DatabaseDriver(migrated_url) for _ in range(6)]
+    try:
+        found = await asyncio.gather(*(driver.jobs.claim(["default"], 3, 30) for driver in drivers))
+    finally:
+        for driver in drivers:
+            await driver.close()
+    assert sum(map(len, found)) <= 3
+    await asyncio.sleep(0.3)
+    more = [len(await ids(database)) for _ in range(3)]
+    assert sum(map(len, found)) + sum(more) == 3
+
+
+async def test_taking_outside_jobs(database: DatabaseDriver) -> None:
+    terms = MAIL.terms
+    assert [await database.limits.take(terms, 1, None) for _ in range(2)] == [0.0, 0.0]
+    assert await database.limits.take(terms, 1, None) > 1700
+    assert await database.limits.take(terms, 1, "other key") == 0.0
+    await insert(database, Light())
+    assert await ids(database) == []
