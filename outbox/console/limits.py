@@ -1,4 +1,4 @@
-"""``limits``: rates and numbers of running jobs, and their change at run time."""
+"""``limits``: rates, and their change at run time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from outbox.drivers.base import Driver, LimitStore
 from outbox.drivers.values import LimitStatus
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.policies.rate_limits import Terms, check_name, check_terms
-
-_MOST_RUNNING = 65_535
 
 
 @click.group(invoke_without_command=True)
@@ -42,7 +40,7 @@ async def list_limits(driver: Driver, output: Output) -> None:
 
 @limits.command("set")
 @click.argument("name")
-@click.argument("value", metavar="RATE|N")
+@click.argument("value", metavar="RATE")
 @click.option("--burst", type=int, help="Starts at once, 1 or more. Default: 1.")
 @click.option("--align", type=click.Choice(["second", "minute", "hour", "day"]), help="Count by the clock.")
 @on_connection
@@ -51,20 +49,9 @@ async def set_limit(
 ) -> None:
     """Change the limit NAME for all workers, until `outbox limits reset NAME`.
 
-    A rate such as 100/m is that of a named limit, or of a job by its name. A number N lets so many jobs of a class run
-    at once under one concurrency key; NAME is the job's.
+    RATE is such as 100/m. NAME is that of a RateLimit, or that of a job whose class has a rate of its own.
     """
     store, name = _store(driver), check_name(name)
-    if value.isdigit():
-        if burst is not None or align is not None:
-            raise click.UsageError("--burst and --align belong to a rate such as 100/m")
-        number = int(value)
-        if not 1 <= number <= _MOST_RUNNING:
-            raise click.BadParameter(f"a number of jobs is from 1 to {_MOST_RUNNING:,}, not {value}")
-        await store.set(name, concurrency=number)
-        document = {"connection": driver.name, "name": name, "concurrency": number}
-        output.result(document, f"At most {number:,} jobs of {line(name)} run at once.")
-        return
     try:
         terms = check_terms(Terms.model_construct(name=name, rate=value, burst=burst, align=align))
     except InvalidOption as error:
@@ -101,7 +88,6 @@ def _table(found: Sequence[LimitStatus]) -> FittingTable:
             Column("Left", 0, number=True),
             Column("Waiting", 0, number=True),
             Column("Next in", 2, number=True),
-            Column("At once", 3, number=True),
             Column("Set", 5),
         ]
     )
@@ -114,7 +100,6 @@ def _table(found: Sequence[LimitStatus]) -> FittingTable:
             "" if limit.left is None else f"{limit.left:,}",
             f"{limit.waiting:,}",
             "" if limit.next_in is None else age(limit.next_in),
-            "" if limit.concurrency is None else f"{limit.concurrency:,}",
-            "by hand" if limit.is_set or limit.concurrency else "",
+            "by hand" if limit.is_set else "",
         )
     return table

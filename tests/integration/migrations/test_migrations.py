@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[3]
 FIRST = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
 OURS = FIRST | {
     "queue_batch_additions", "queue_batch_failures", "queue_batch_members", "queue_batches", "queue_key_slots",
-    "queue_keyed_jobs", "queue_lock_slots", "queue_schedule_ticks", "queue_schedules",
+    "queue_keyed_jobs", "queue_limits", "queue_lock_slots", "queue_rate_slots",
+    "queue_rate_waits", "queue_rates", "queue_schedule_ticks", "queue_schedules",
 }  # fmt: skip
 
 
