@@ -7,11 +7,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, MetaData, inspect, make_url, text
+from sqlalchemy import URL, Connection, MetaData, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.tables import SEEDS
@@ -63,7 +63,7 @@ def create_tables(url: str, metadata: MetaData) -> None:
     metadata.create_all(database)
     if database.name != "sqlite":
         with database.connect() as connected:
-            _created[url] = _definitions(connected)
+            _created[url] = _definitions(connected, _table_names(connected))
     database.dispose()
 
 
@@ -76,30 +76,36 @@ def restore(url: str, metadata: MetaData) -> None:
 
     :raises ConnectionLeakError: somebody was still connected. The tables are emptied all the same.
     """
-    try:
-        refuse_leaks(url)
-    finally:
-        with connection(url) as database:
-            _disconnect(database, make_url(url).database or "")
-            database.execute(text("SET SESSION foreign_key_checks = 0"))
-            altered = _definitions(database, among=metadata) != _created[url]
-            for table in inspect(database).get_table_names():
-                keep = table in metadata.tables and not altered
-                if keep and table in SEEDS:
-                    continue
-                database.execute(text(f"DELETE FROM `{table}`" if keep else f"DROP TABLE `{table}`"))
-            if altered:
-                metadata.create_all(database)
+    name = make_url(url).database or ""
+    with connection(url) as database:
+        try:
+            _refuse_leaks(database, name)
+        finally:
+            _disconnect(database, name)
+            _empty(database, metadata, _created[url])
 
 
-def _definitions(database: Connection, among: MetaData | None = None) -> dict[str, str]:
+def _empty(database: Connection, metadata: MetaData, created: dict[str, str]) -> None:
+    database.execute(text("SET SESSION foreign_key_checks = 0"))
+    names = _table_names(database)
+    altered = _definitions(database, [name for name in names if name in metadata.tables]) != created
+    for name in names:
+        keep = name in metadata.tables and not altered
+        if keep and name in SEEDS:
+            continue
+        database.execute(text(f"DELETE FROM `{name}`" if keep else f"DROP TABLE `{name}`"))
+    if altered:
+        metadata.create_all(database)
+
+
+def _table_names(database: Connection) -> list[str]:
+    rows = database.execute(text("SHOW FULL TABLES")).all()
+    return [str(name) for name, kind in rows if kind == "BASE TABLE"]
+
+
+def _definitions(database: Connection, names: Iterable[str]) -> dict[str, str]:
     """What the server says of how each table was made, without the counter of AUTO_INCREMENT, which rows move."""
-    names = inspect(database).get_table_names()
-    made = {
-        name: database.execute(text(f"SHOW CREATE TABLE `{name}`")).one()[1]
-        for name in names
-        if among is None or name in among.tables
-    }
+    made = {name: database.execute(text(f"SHOW CREATE TABLE `{name}`")).one()[1] for name in names}
     return {name: re.sub(r" AUTO_INCREMENT=\d+", "", definition) for name, definition in made.items()}
 
 
@@ -109,14 +115,17 @@ def refuse_leaks(url: str) -> None:
     :raises ConnectionLeakError: somebody is, and has been for two seconds. The server takes a moment to see that a
         client has gone.
     """
-    name = make_url(url).database or ""
-    deadline = time.monotonic() + LEAK_SECONDS
     with connection(url) as database:
-        while others := _others(database, name):
-            if time.monotonic() > deadline:
-                count = f"{len(others)} connection{'s' if len(others) > 1 else ''}"
-                raise ConnectionLeakError(f"{count} to {name} still open: the test must dispose of its engines")
-            time.sleep(0.01)
+        _refuse_leaks(database, make_url(url).database or "")
+
+
+def _refuse_leaks(database: Connection, name: str) -> None:
+    deadline = time.monotonic() + LEAK_SECONDS
+    while others := _others(database, name):
+        if time.monotonic() > deadline:
+            count = f"{len(others)} connection{'s' if len(others) > 1 else ''}"
+            raise ConnectionLeakError(f"{count} to {name} still open: the test must dispose of its engines")
+        time.sleep(0.01)
 
 
 def _others(database: Connection, name: str) -> list[int]:
