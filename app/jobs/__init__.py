@@ -1,7 +1,8 @@
 """The application's jobs. Importing this package registers all of them: `OUTBOX_JOBS=app.jobs`."""
 
 from app.jobs.generate_report import GenerateReport
+from app.jobs.monthly_reports import MonthlyReports
 from app.jobs.process_reading import ProcessReading
 from app.jobs.send_receipt import SendReceipt
 
-__all__ = ["GenerateReport", "ProcessReading", "SendReceipt"]
+__all__ = ["GenerateReport", "MonthlyReports", "ProcessReading", "SendReceipt"]
