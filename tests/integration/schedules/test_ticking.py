@@ -360,3 +360,41 @@ async def test_summer_time_in_a_database(database: DatabaseDriver, migrated_url:
         await database.schedules.put("digest", definition("30 2 * * *", tz="Europe/Berlin"))
         set_next(database, migrated_url, "digest", following)
         assert (await stored(database)).next_at == following
+
+
+@pytest.mark.parametrize("first", ["tick", "settlement"])
+async def test_a_tick_beside_the_end_of_the_running_job(
+    database: DatabaseDriver, other: DatabaseDriver, migrated_url: str, first: str
+) -> None:
+    """Whichever commits first, the next job runs: it never waits for one that has ended."""
+    tick = await put_due(database, migrated_url, overlap="queue_one")
+    await database.schedules.tick("digest", {})
+    claim = await claim_one(database)
+    make_room(database, migrated_url, 1)
+    claim = with_headers(claim, await database.jobs.list_jobs())
+    set_next(database, migrated_url, "digest", tick)
+    done, go_on = asyncio.Event(), asyncio.Event()
+    stopped = database if first == "tick" else other
+    write_plain = stopped.database.write_plain
+
+    async def stopping(work, **options):
+        async def stop(connection):
+            result = await work(connection)
+            done.set()
+            await go_on.wait()
+            return result
+
+        return await write_plain(stop, **options)
+
+    stopped.database.write_plain = stopping  # type: ignore[method-assign, assignment]
+    completed = Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers)
+    works = [database.schedules.tick("digest", {}), other.jobs.settle([completed])]
+    if first == "settlement":
+        works.reverse()
+    one = asyncio.create_task(works[0])
+    await done.wait()
+    two = asyncio.create_task(works[1])
+    await asyncio.wait([two], timeout=0.3)
+    go_on.set()
+    await asyncio.gather(one, two)
+    assert (await claim_one(other)).fence.job_id != claim.fence.job_id
