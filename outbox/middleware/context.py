@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from outbox.drivers.values import Claim
     from outbox.middleware.job_sessions import JobSessions
     from outbox.middleware.results import Handler, HandlerResult
-    from outbox.policies.schedule import Tick
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
 
@@ -47,7 +46,7 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
             attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
         if attempt.chain is not None or attempt.batch is not None:
             completion.follow_up = partial(with_next_jobs, attempt)
-        attempt.job = load_job(kind, attempt, policy.max_tries, completion, headers.tick)
+        attempt.job = load_job(kind, attempt, policy.max_tries, completion)
         return call_next(attempt)
 
     return prepare
@@ -62,13 +61,7 @@ def refusing(error: JobError) -> Handler:
     return refuse
 
 
-def load_job(
-    kind: type[Job],
-    attempt: Attempt,
-    max_tries: int,
-    completion: Completion | None = None,
-    tick: Tick | None = None,
-) -> Job:
+def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Completion | None = None) -> Job:
     """
     Raises:
         InvalidPayload: no job can be made of the row, whatever the validators of its class do.
@@ -92,8 +85,8 @@ def load_job(
             connection=attempt.connection,
             completion=completion,
             chain=attempt.chain,
-            tick=tick,
             batch=attempt.batch,
+            tick=None if claim.policies is None else Headers.load(claim.headers).tick,
         )
     )
     return job
