@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database.connection.errors import Fault, classify
-from outbox.envelope import Headers
 from outbox.middleware.completion import Completion
 from outbox.middleware.context import load_job
 from outbox.middleware.next_jobs import keep_result, with_next_jobs
@@ -93,7 +92,7 @@ def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> Non
         attempt.batch.added.clear()
     if attempt.chain is not None or attempt.batch is not None:
         completion.follow_up = partial(with_next_jobs, attempt)
-    attempt.job = load_job(kind, attempt, max_tries, completion, Headers.load(attempt.claim.headers).tick)
+    attempt.job = load_job(kind, attempt, max_tries, completion)
 
 
 def _parts(attempt: Attempt) -> tuple[Any, Completion]:
