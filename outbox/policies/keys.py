@@ -71,6 +71,8 @@ class Key(BaseModel):
 
 class Concurrency(Key):
     on_full: OnFull = OnFull.WAIT
+    job: str = ""
+    """The job's name, by which an operator sets another limit."""
 
 
 class Ordering(Key):
@@ -255,7 +257,7 @@ def declare(kind: type, options: Any) -> Declaration | None:
         )
         return KeyHeader(
             ordering=None if ordered is None else Ordering(strict=strict, **ordered),
-            concurrency=None if limited is None else Concurrency(on_full=on_full, **limited),
+            concurrency=None if limited is None else Concurrency(on_full=on_full, job=job.name, **limited),
             fair=None if turns is None else Key(**turns),
         )
 

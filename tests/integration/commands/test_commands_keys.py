@@ -74,3 +74,11 @@ async def test_unblock_says_what_it_needs(driver: DatabaseDriver, migrated_url: 
         assert (await run(migrated_url, "unblock", *flags)).code == 2
     nothing = await run(migrated_url, "unblock")
     assert (nothing.code, nothing.out) == (0, "Nothing to do: no key is blocked.\n")
+
+
+async def test_an_operator_sets_how_many_run_at_once(driver: DatabaseDriver, migrated_url: str) -> None:
+    done = await run(migrated_url, "limits", "set", "shop.Charge", "5")
+    assert (done.code, done.out) == (0, "At most 5 jobs of shop.Charge run at once.\n")
+    [limit] = await driver.limits.list()
+    assert (limit.name, limit.concurrency) == ("shop.Charge", 5)
+    assert (await run(migrated_url, "limits", "set", "shop.Charge", "0")).code == 2

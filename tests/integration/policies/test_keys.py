@@ -412,3 +412,17 @@ async def test_a_dispatch_waits_for_no_worker(database: DatabaseDriver, migrated
         await settling.rollback()
     await application.close()
     assert held.fence.job_id == first.id
+
+
+async def test_an_operator_changes_a_limit_while_jobs_wait(database: DatabaseDriver) -> None:
+    jobs = [limited() for _ in range(8)]
+    await database.jobs.insert(jobs)
+    first, second = await claim(database)
+    assert await claim(database) == []
+    await database.limits.set(Limited.name, concurrency=4)
+    await complete(database, first)
+    assert len(await claim(database)) == 3
+    await complete(database, second)
+    assert len(await claim(database)) == 1
+    await database.limits.set(Limited.name, concurrency=1)
+    assert await claim(database) == []

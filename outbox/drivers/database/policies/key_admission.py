@@ -42,6 +42,7 @@ class Admission:
                 self._verdicts[job_id] = Leave()
         rows = yield from statements.rows_of(self._dialect, [*self._running()])
         facts = yield from statements.facts_of(self._dialect, [row.key for row in rows])
+        self._limits = yield from statements.limits_of(self._dialect, [each.headers for each in self._by_id.values()])
         for kind in Kind:
             for group in self._groups(rows, kind):
                 yield from self._decide_key(kind, group, facts[group[0].key])

@@ -113,7 +113,8 @@ async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNew
 
     def plan() -> Plan[frozenset[str]]:
         yield from statements.lock_slots(database.dialect, [row.key for row in rows], wait=True)
-        return (yield from let_in(database.dialect, rows, {}))
+        limits = yield from statements.limits_of(database.dialect, ended)
+        return (yield from let_in(database.dialect, rows, limits))
 
     return PolicyNews(await database.write_plain(lambda connection: run(plan(), connection)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from outbox.drivers.database.chunks import chunked
@@ -240,6 +240,27 @@ def present(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
         rows = yield f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed})", parameters
         found.update(bytes(job_id) for (job_id,) in rows)
     return found
+
+
+def limits_of(dialect: Dialect, ended: Iterable[Headers]) -> Plan[dict[bytes, int]]:
+    """The limits of concurrency keys that an operator has set, by the names of jobs."""
+    keys = {
+        hash_of(Kind.CONCURRENCY, limited): limited.job
+        for headers in ended
+        if headers.keys is not None and (limited := headers.keys.concurrency) is not None
+    }
+    names = sorted({name for name in keys.values() if name})
+    if not names:
+        return {}
+    found: dict[str, int] = {}
+    for some in chunked(names):
+        marks = ", ".join([dialect.placeholder] * len(some))
+        rows = yield (
+            f"SELECT name, concurrency FROM queue_limits WHERE concurrency IS NOT NULL AND name IN ({marks})",
+            tuple(some),
+        )
+        found.update((str(name), int(limit)) for name, limit in rows)
+    return {key: found[name] for key, name in keys.items() if name in found}
 
 
 def set_state(sequences: Sequence[int], state: State) -> Iterator[Statement]:
