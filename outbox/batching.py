@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
@@ -25,7 +24,7 @@ from outbox.policies.batch import AllowedFailures, BatchHeader, BatchPlan, Follo
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
 
-BatchId = UUID
+BatchId = JobId
 
 
 class Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,15 +15,17 @@ from sqlalchemy.orm import Session, scoped_session
 from outbox import registry
 from outbox.client_state import ClientState, current_client
 from outbox.connections import connection_settings, is_relayed, is_relayed_to
-from outbox.drivers.database.jobs.staging import check_database, stage
+from outbox.drivers.database.jobs.staging import check_database, reserve_keys, stage
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
 from outbox.events import Events, JobDispatched
 from outbox.ids import JobId
+from outbox.ids import met as receipt_of_met
 from outbox.job import Job
 from outbox.job_definition import generator_method, meant_option, takes_session
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
+from outbox.policies.base import Policies
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import RelayThreads
 from outbox.settings import DATABASE, Settings
@@ -53,12 +55,16 @@ async def dispatch(job: Job, *, session: AnySession | None = None, **options: Un
     """Dispatch ``job`` and return its id.
 
     With a ``session`` the job is written by the session's own transaction when it flushes: it exists if and only if
-    that transaction commits. Nothing is awaited and no connection is opened. Without one the job is stored before this
-    returns, in a transaction of its own.
+    that transaction commits. Nothing is awaited and no connection is opened, except for a unique job: its key is taken
+    now. Without one the job is stored before this returns, in a transaction of its own.
+
+    ``created`` of the id tells whether this made a job. It is False where a unique job has met one of the same key that
+    waits: the id is that one's.
 
     Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``, at most
     ten years ahead; the first two count from the write, by the database's clock. ``priority`` is 0 (first) to 9,
     ``max_tries`` 1 or more, ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
+    `Job` describes ``unique``, ``unique_until``, ``on_conflict``, ``when_running``, ``debounce`` and ``max_wait``.
 
     Raises:
         InvalidJob: a field does not validate, or would not reach a worker as it is; the message names it. Or no worker
@@ -66,6 +72,7 @@ async def dispatch(job: Job, *, session: AnySession | None = None, **options: Un
         InvalidOption: an option is of a wrong type or out of its range.
         PayloadTooLarge: the serialised job is over ``OUTBOX_PAYLOAD_LIMIT`` bytes.
         SessionUnusable: the session cannot carry a job; the message says why.
+        DuplicateJob: a job of the same key waits, and ``on_conflict`` is ``"raise"``; nothing was written.
         ConfigurationError: there is no such connection, or it is not set up.
         BackendUnavailable: without a session: the store does not answer, and the job may or may not be stored.
     """
@@ -82,25 +89,46 @@ async def dispatch_many(
     Without a session, jobs of one connection are stored in one transaction, and connections one after the other: where
     one does not answer, the jobs of those before it are stored.
     """
-    serialized = serialize_all(jobs, options)
-    if session is not None:
-        stage_all(session, serialized)
-    else:
+    serialized = serialize_all(jobs, options, takes_keys=True)
+    if session is None:
         await store_all(serialized)
+    elif serialized.unique:
+        await _stage_unique(session, serialized)
+    else:
+        stage_all(session, serialized)
     return serialized.ids
 
 
-@dataclass(frozen=True, slots=True)
+async def _stage_unique(session: AnySession, serialized: Serialized) -> None:
+    """As `stage_all`, which asks the database here."""
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if isinstance(session, AsyncSession):
+        await session.run_sync(stage_all, serialized)
+    else:
+        stage_all(session, serialized)
+
+
+@dataclass(slots=True)
 class Serialized:
     """What one dispatch writes."""
 
     client: ClientState
     ids: list[JobId]
     by_connection: dict[str, list[Envelope]]
+    unique: bool = False
+    """Whether one of the jobs is unique, so that the database is asked before it is written."""
+
+    def meet(self, met: Mapping[JobId, JobId]) -> None:
+        """Leave out jobs that have met others of their keys."""
+        if met:
+            self.ids = [receipt_of_met(met[job_id]) if job_id in met else job_id for job_id in self.ids]
+            for name, envelopes in self.by_connection.items():
+                self.by_connection[name] = [envelope for envelope in envelopes if envelope.id not in met]
 
 
-def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
-    """Check the options and every job before anything is written.
+def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: bool = False) -> Serialized:
+    """Check the options and every job before anything is written. Without ``takes_keys``, unique jobs meet no others.
 
     Raises:
         TypeError: there is no such option.
@@ -128,6 +156,7 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
                 kinds.add((type(job), name))
             if envelope.policies is not None:
                 is_relayed(settings, name)
+                serialized.unique = serialized.unique or (takes_keys and bool(envelope.policies & Policies.UNIQUE))
             group = serialized.by_connection.setdefault(name, [])
             group.append(envelope)
             serialized.ids.append(envelope.id)
@@ -164,6 +193,10 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
             rows += [to_relay_row(envelope, name) for envelope in envelopes]
         else:
             rows += envelopes
+    if serialized.unique:
+        met = reserve_keys(target, rows)
+        serialized.meet(met)
+        rows = [row for row in rows if row.id not in met]
     if rows:
         stage(target, rows, partial(_committed, client))
     if client.events is not None:
@@ -173,14 +206,16 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
 async def store_all(serialized: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
     client = serialized.client
-    for name, envelopes in serialized.by_connection.items():
+    for name, envelopes in list(serialized.by_connection.items()):
         gated = [envelope for envelope in envelopes if envelope.policies is not None]
         if gated and is_relayed(client.settings(), name):
-            await _store_relayed(client, gated, name)
-            envelopes = [envelope for envelope in envelopes if envelope.policies is None]
-        if envelopes:
-            await client.part(OpenDrivers).get(name).jobs.insert(envelopes)
-            announce(client, {envelope.queue for envelope in envelopes}, name)
+            await _store(serialized, DATABASE, [to_relay_row(envelope, name) for envelope in gated])
+            client.part(RelayThreads).wake(name)
+            await _store(serialized, name, [envelope for envelope in envelopes if envelope.policies is None])
+        else:
+            await _store(serialized, name, envelopes)
+        if left := {envelope.queue for envelope in serialized.by_connection[name]}:
+            announce(client, left, name)
     if client.events is not None:
         _emit(client.events, serialized, in_session=False)
 
@@ -207,10 +242,14 @@ async def store_together(serialized: Serialized) -> None:
         _emit(client.events, serialized, in_session=False)
 
 
-async def _store_relayed(client: ClientState, envelopes: Sequence[Envelope], name: str) -> None:
-    """Jobs with policies for another connection: the database decides when they may run, and relays them then."""
-    await client.part(OpenDrivers).get(DATABASE).jobs.insert([to_relay_row(envelope, name) for envelope in envelopes])
-    client.part(RelayThreads).wake(name)
+async def _store(serialized: Serialized, name: str, envelopes: Sequence[Envelope]) -> None:
+    if not envelopes:
+        return
+    driver = serialized.client.part(OpenDrivers).get(name)
+    if serialized.unique and driver.policies is not None:
+        serialized.meet(await driver.policies.insert_unique(envelopes))
+    else:
+        await driver.jobs.insert(envelopes)
 
 
 def _emit(events: Events, serialized: Serialized, *, in_session: bool) -> None:

@@ -23,7 +23,9 @@ from outbox.policies.declarations import declarations
 from outbox.policies.keys import KeyHeader
 from outbox.policies.rate_limits import RateHeader
 from outbox.policies.schedule import Tick
+from outbox.policies.unique import UniqueHeaders
 
+_NONE: int | None = None
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
 
@@ -45,6 +47,7 @@ class Headers(BaseModel):
     """The same as an absolute time."""
     tick: Tick | None = None
     """Of a job of a schedule."""
+    unique: UniqueHeaders | None = None
     policies: int | None = None
     """Of a job on another connection than the database: the bits of its policies."""
     keys: KeyHeader | None = None
@@ -153,9 +156,8 @@ def serialize_many(
         PayloadTooLarge: the payload is larger than the limit.
     """
     queue, priority, plain_headers = options.queue, options.priority, headers_of(options)
-    headers = plain_headers
     delay, available_at = _delay(options)
-    policies: int | None = None
+    headers, policies, put_off = plain_headers, _NONE, delay
     known: type | None = None
     declared: Sequence[Declaration] = ()
     envelopes: list[Envelope] = []
@@ -164,7 +166,9 @@ def serialize_many(
             _check_kind(job)
             known = type(job)
             declared = declarations(known, options)
-            headers, policies = plain_headers, None
+            headers, policies, put_off = plain_headers, _NONE, delay
+            if declared and available_at is None and not delay:
+                put_off = max(each.delay or 0.0 for each in declared)
         payload = dump(job)
         if len(payload) > payload_limit:
             raise PayloadTooLarge(
@@ -181,7 +185,7 @@ def serialize_many(
                 job.priority if priority is None else priority,
                 payload.decode(),
                 headers,
-                delay,
+                put_off,
                 available_at,
                 policies,
             )

@@ -5,10 +5,42 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Any, ClassVar
 from uuid import UUID
 
-JobId = UUID
-"""What ``dispatch`` returns: known before anything is written, the same on every connection."""
+from pydantic_core import core_schema
+
+
+class JobId(UUID):
+    """Known before anything is written, the same on every connection."""
+
+    __slots__ = ()
+    created: ClassVar[bool] = True
+    """Of what a dispatch returns: whether it has made the job. False where a unique job has met one of the same key:
+    the id is that of the other."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """A field of this type takes what a field of type ``UUID`` takes."""
+        return core_schema.no_info_after_validator_function(_of_uuid, handler(UUID))
+
+
+def _of_uuid(value: UUID) -> JobId:
+    return value if isinstance(value, JobId) else JobId(int=value.int)
+
+
+class _MetJobId(JobId):
+    __slots__ = ()
+    created: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        return f"JobId({str(self)!r})"
+
+
+def met(job_id: UUID) -> JobId:
+    """The id that a dispatch returns which has met the job ``job_id``."""
+    return _MetJobId(int=job_id.int)
+
 
 _COUNTER_BITS = 74
 _COUNTER_MAX = (1 << _COUNTER_BITS) - 1
@@ -31,7 +63,7 @@ class _Sequence:
         """After a fork: start anew, with a lock that nobody holds."""
         self.__init__()  # type: ignore[misc]
 
-    def take(self, count: int) -> list[UUID]:
+    def take(self, count: int) -> list[JobId]:
         # A random step keeps two processes with the same seed apart and the next id hard to guess.
         steps = memoryview(os.urandom(4 * count)).cast("I")
         numbers: list[int] = []
@@ -49,7 +81,7 @@ class _Sequence:
                     millisecond << 80 | 0x7 << 76 | counter >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | counter & _LOW_MASK
                 )
             self._millisecond, self._counter = millisecond, counter
-        return [UUID(int=number) for number in numbers]
+        return [JobId(int=number) for number in numbers]
 
 
 _sequence = _Sequence()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -14,7 +14,8 @@ from outbox.backoff import MAX_DELAY
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
 from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
-from outbox.options import OPTIONS, BackoffOption, check_class_options
+from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, check_class_options
+from outbox.policies.declarations import declarations
 from outbox.policies.rate_limits import RateLimit
 from outbox.policies.schedule import Tick
 
@@ -70,6 +71,13 @@ class Job(BaseModel, metaclass=JobClass):
     * ``rate``: ``"100/m"``, an `outbox.RateLimit` that classes share, or a list; ``burst``: starts at once, 1 or more,
       default 1; ``rate_key``: a field, or a method that returns a text (None: no key), each value with a limit of its
       own; ``cost``: 1 or more, or a method; ``align``: ``"minute"`` to count by the minutes of the clock
+    * ``unique``: ``True``, or the names of the fields by which a job is the same as one that waits. Or a method
+      ``unique_key(self) -> str``
+    * ``unique_until``: ``"start"``, ``"end"``, or seconds from the dispatch, default ``"start"``
+    * ``on_conflict``: ``"ignore"``, ``"raise"`` or ``"replace"``, default ``"ignore"``
+    * ``when_running``: ``"queue_one"`` or ``"skip"``, for ``unique_until = "end"``, default ``"queue_one"``
+    * ``debounce``: seconds for which each dispatch puts a waiting job off, at most until ``max_wait`` seconds after
+      the first
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -116,6 +124,12 @@ class Job(BaseModel, metaclass=JobClass):
     rate_key: ClassVar = cast("str | Callable[[Any], str | None] | None", None)
     cost: ClassVar = cast("int | Callable[[Any], int] | None", None)
     align: ClassVar[str | None] = None
+    unique: ClassVar[bool | Sequence[str] | None] = OPTIONS["unique"].default
+    unique_until: ClassVar[UntilOption | None] = OPTIONS["unique_until"].default
+    on_conflict: ClassVar[Literal["ignore", "raise", "replace"] | None] = OPTIONS["on_conflict"].default
+    when_running: ClassVar[Literal["queue_one", "skip"] | None] = OPTIONS["when_running"].default
+    debounce: ClassVar[float | timedelta | None] = OPTIONS["debounce"].default
+    max_wait: ClassVar[float | timedelta | None] = OPTIONS["max_wait"].default
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -162,6 +176,7 @@ def _check_definition(cls: type[Job]) -> None:
     check_middleware(cls.middleware, where)
     try:
         check_class_options(cls)
+        declarations(cls, NO_OPTIONS)
     except InvalidOption as error:
         raise ConfigurationError(f"{where}: {error}") from None
 

@@ -112,6 +112,9 @@ def check_methods(cls: type, where: str) -> None:
     else:
         _check_session_handler(cls, where)
     _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
+    _check_method(cls, where, "unique_key", (), "without arguments")
+    if inspect.iscoroutinefunction(getattr(cls, "unique_key", None)):
+        raise ConfigurationError(f"{where}: `unique_key` is called and not awaited: make it a plain `def`")
     if callable(getattr(cls, "backoff", None)):
         _check_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
         if inspect.iscoroutinefunction(getattr(cls, "backoff", None)):

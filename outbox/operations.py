@@ -26,7 +26,7 @@ from outbox.options import check_queue
 
 MOST_PER_PAGE = 10_000
 
-AnyId = JobId | str
+AnyId = UUID | str
 Duration = float | timedelta
 
 
@@ -35,10 +35,10 @@ def _driver(connection: str | None) -> Driver:
 
 
 def _id(job_id: AnyId) -> JobId:
-    if isinstance(job_id, UUID):
+    if isinstance(job_id, JobId):
         return job_id
     try:
-        return UUID(job_id)
+        return JobId(str(job_id) if isinstance(job_id, UUID) else job_id)
     except (ValueError, AttributeError, TypeError):
         raise InvalidOption(f"a job's id is a UUID, not {job_id!r}") from None
 

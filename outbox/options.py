@@ -26,9 +26,18 @@ from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidOption
 from outbox.policies import keys, rate_limits
 from outbox.policies.rate_limits import RateLimit
+from outbox.policies.unique import (
+    OnConflict,
+    check_on_conflict,
+    check_seconds,
+    check_unique,
+    check_unique_until,
+    check_when_running,
+)
 
 BackoffOption = float | Sequence[float] | Backoff
 DelayOption = float | timedelta | datetime
+UntilOption = Literal["start", "end"] | float | timedelta
 
 QUEUE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
 PRIORITIES = range(10)
@@ -161,6 +170,12 @@ class JobOptions:
     rate_key: Annotated[str | None, Option(rate_limits.check_key, may_be_method=True)] = None
     cost: Annotated[int | None, Option(rate_limits.check_cost, may_be_method=True)] = None
     align: Annotated[str | None, Option(rate_limits.check_align)] = None
+    unique: Annotated[bool | tuple[str, ...] | None, Option(check_unique)] = None
+    unique_until: Annotated[str | float | None, Option(check_unique_until)] = None
+    on_conflict: Annotated[OnConflict | None, Option(check_on_conflict)] = None
+    when_running: Annotated[str | None, Option(check_when_running)] = None
+    debounce: Annotated[float | None, Option(check_seconds)] = None
+    max_wait: Annotated[float | None, Option(check_seconds)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -197,6 +212,12 @@ class DispatchOptions(TypedDict, total=False):
     rate_key: str | None
     cost: int | None
     align: Literal["second", "minute", "hour", "day"] | None
+    unique: bool | Sequence[str] | None
+    unique_until: UntilOption | None
+    on_conflict: Literal["ignore", "raise", "replace"] | None
+    when_running: Literal["queue_one", "skip"] | None
+    debounce: float | timedelta | None
+    max_wait: float | timedelta | None
 
 
 NO_OPTIONS = JobOptions()

@@ -76,7 +76,7 @@ def dispatch_many(
     thread, over connections that are kept for the next call from any thread.
     """
     # Here, not on the loop: a generator of jobs may use what belongs to its thread, or dispatch some itself.
-    serialized = serialize_all(jobs, options)
+    serialized = serialize_all(jobs, options, takes_keys=True)
     if session is not None:
         stage_all(session, serialized)
     else:
@@ -196,7 +196,7 @@ retry_all = _blocking(operations.retry_all)
 workers = _blocking(operations.workers)
 
 
-def cancel(job_id: JobId | str, *, session: AnySession | None = None, connection: str | None = None) -> bool:
+def cancel(job_id: operations.AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
         return operations.cancel_in(session, job_id, connection)

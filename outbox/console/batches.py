@@ -15,6 +15,7 @@ from outbox.console.output import Output
 from outbox.drivers.base import Driver
 from outbox.drivers.values import BatchStatus
 from outbox.errors import JobNotFound
+from outbox.ids import JobId
 
 
 @click.group()
@@ -49,7 +50,7 @@ async def show(driver: Driver, output: Output, batch_id: UUID) -> None:
 async def cancel(driver: Driver, output: Output, batch_id: UUID) -> int:
     """Cancel the batch ID: remove its jobs, and dispatch its `finally_`."""
     await _found(driver, batch_id)
-    cancelled = await cancel_on(driver, batch_id)
+    cancelled = await cancel_on(driver, JobId(int=batch_id.int))
     text = "Cancelled." if cancelled else "It has ended, or was cancelled already."
     output.result({"connection": driver.name, "cancelled": cancelled}, text)
     return 0 if cancelled else 1
@@ -61,12 +62,12 @@ async def cancel(driver: Driver, output: Output, batch_id: UUID) -> int:
 async def retry(driver: Driver, output: Output, batch_id: UUID) -> None:
     """Put the failed jobs of the batch ID back, which opens it again."""
     await _found(driver, batch_id)
-    retried = await retry_on(driver, batch_id)
+    retried = await retry_on(driver, JobId(int=batch_id.int))
     output.result({"connection": driver.name, "retried": retried}, f"Retried {counted(retried, 'failed job')}.")
 
 
 async def _found(driver: Driver, batch_id: UUID) -> BatchStatus:
-    status = await policies_of(driver).batch(batch_id)
+    status = await policies_of(driver).batch(JobId(int=batch_id.int))
     if status is None:
         raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
     return status

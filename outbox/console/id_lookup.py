@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import click
 
@@ -41,7 +40,7 @@ async def look_up(typed: Sequence[str], find: Find) -> FoundIds:
         digits = one.strip().replace("-", "").replace("…", "").lower()
         if not _DIGITS.fullmatch(digits):
             raise click.UsageError(f"{one!r} is not a job's id, nor 8 or more characters of its beginning or end")
-        found = [UUID(hex=digits)] if len(digits) == _WHOLE_ID else await find(digits)
+        found = [JobId(hex=digits)] if len(digits) == _WHOLE_ID else await find(digits)
         if len(found) > 1:
             raise click.UsageError(f"{one} may mean any of: {', '.join(map(str, found))}")
         if found:

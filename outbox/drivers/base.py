@@ -112,6 +112,14 @@ class PolicyStore(Protocol):
     """Called when policies have made jobs claimable, or report something, through another verb than `settle`. It must
     be quick, and raises nothing."""
 
+    async def insert_unique(self, envelopes: Sequence[Envelope]) -> Mapping[JobId, JobId]:
+        """Store jobs as `JobWriter.insert` does, but those unique ones that meet a job of their key. Returns them, each
+        with the id of the job that it met.
+
+        Raises:
+            DuplicateJob: one of them must not meet another. Nothing was stored.
+        """
+
     async def upkeep(self) -> float | None:
         """Repair what crashes have left in the rows of policies, and do what they do by time. Seconds until it is to be
         called again; None at the usual interval."""

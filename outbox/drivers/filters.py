@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
@@ -56,7 +55,7 @@ class JobPlace(NamedTuple):
         try:
             queue, priority, microseconds, job_id = text.split(":", _PARTS - 1)
             available_at = _EPOCH + timedelta(microseconds=int(microseconds))
-            return cls(queue, int(priority), available_at, UUID(job_id))
+            return cls(queue, int(priority), available_at, JobId(job_id))
         except (ValueError, OverflowError):
             raise InvalidOption(f"{text!r} is no place at which a page of jobs ended") from None
 

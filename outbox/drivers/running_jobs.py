@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from uuid import UUID
 
 from outbox.drivers.values import RunningJob
+from outbox.ids import JobId
 
 
 def dump_running(jobs: Sequence[RunningJob]) -> str | None:
@@ -19,6 +19,6 @@ def load_running(text: str | None) -> tuple[RunningJob, ...]:
     """What is not as `dump_running` writes it is left out: other tools may write rows as well."""
     try:
         rows = json.loads(text) if text else []
-        return tuple(RunningJob(UUID(hex=row[0]), str(row[1]), str(row[2]), float(row[3])) for row in rows)
+        return tuple(RunningJob(JobId(hex=row[0]), str(row[1]), str(row[2]), float(row[3])) for row in rows)
     except (ValueError, TypeError, LookupError, AttributeError):
         return ()

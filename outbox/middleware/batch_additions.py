@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, cast
-from uuid import UUID
 
 from outbox.batching import add_members
 from outbox.client_state import current_client
@@ -12,6 +11,7 @@ from outbox.connections import is_relayed_to
 from outbox.dispatch import Serialized
 from outbox.envelope import Envelope
 from outbox.errors import InvalidOption
+from outbox.ids import JobId
 from outbox.options import DispatchOptions
 from outbox.policies.batch import BatchHeader
 from outbox.relay.route import to_relay_row
@@ -22,7 +22,7 @@ class BatchAdditions:
 
     __slots__ = ("_connection", "_on_redis", "added", "id")
 
-    def __init__(self, batch_id: UUID, connection: str, *, on_redis: bool) -> None:
+    def __init__(self, batch_id: JobId, connection: str, *, on_redis: bool) -> None:
         self.id = batch_id
         self.added: list[Envelope] = []
         self._connection = connection

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from pydantic_core import from_json
 
 from outbox.chains import chain_links
+from outbox.ids import JobId
 from outbox.policies.chain import ChainHeader, Link
 
 
@@ -26,7 +26,7 @@ class ChainSteps:
         self.rest = self._header.rest
 
     @property
-    def id(self) -> UUID:
+    def id(self) -> JobId:
         return self._header.id
 
     @property

@@ -28,6 +28,8 @@ class Declaration(NamedTuple):
     """The field of `Headers` that keeps what the policy needs to know of a job."""
     value: Callable[[Any, bytes], BaseModel]
     """Makes the header of one job from the job and its payload."""
+    delay: float | None = None
+    """Seconds for which the job waits where its dispatch says nothing else."""
 
 
 def chosen(kind: type, options: Any, name: str) -> Any:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from enum import IntFlag
 from typing import Any, Protocol
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from outbox.errors import InvalidOption
+from outbox.ids import JobId
 from outbox.policies.chain import Link
 
 LONGEST_NAME = 100
@@ -23,7 +23,7 @@ class FollowUp(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: UUID
+    id: JobId
     job: Link
 
 
@@ -47,7 +47,7 @@ class BatchPlan(BaseModel):
     then: FollowUp | None = None
     catch: FollowUp | None = None
     finally_: FollowUp | None = None
-    parent: UUID | None = None
+    parent: JobId | None = None
     """The batch that this one is a member of."""
 
 
@@ -56,7 +56,7 @@ class BatchHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: UUID
+    id: JobId
     plans: dict[str, BatchPlan] | None = None
     """With the first job of a dispatch: the batches that are made with it, by id."""
     inside: bool = False
@@ -104,7 +104,7 @@ class BatchContext(Protocol):
     """The batch that a running job is in. What it adds enters the batch if this attempt succeeds."""
 
     @property
-    def id(self) -> UUID:
+    def id(self) -> JobId:
         """The id of the batch."""
 
     def add(self, jobs: Iterable[Any], **options: Any) -> None:

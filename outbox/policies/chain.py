@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+from outbox.ids import JobId
 
 MOST_LINKS = 1_000
 RESULT_LIMIT = 64 * 1024
@@ -31,7 +32,7 @@ class ChainHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: UUID
+    id: JobId
     """The id of its first job."""
     number: int = 1
     """The place of this job, from 1."""
@@ -45,7 +46,7 @@ class ChainContext(Protocol):
     """The rest of the chain that a running job is in. What it adds counts if this attempt succeeds."""
 
     @property
-    def id(self) -> UUID:
+    def id(self) -> JobId:
         """The id of the first job of the chain."""
 
     @property

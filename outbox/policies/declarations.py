@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from outbox.policies import keys, rate_limits
+from outbox.policies import keys, rate_limits, unique
 from outbox.policies.base import Declaration
 
-DECLARE: list[Callable[[type, Any], Declaration | None]] = [keys.declare, rate_limits.declare]
+DECLARE: list[Callable[[type, Any], Declaration | None]] = [unique.declare, keys.declare, rate_limits.declare]
 """For each policy a function of a job class and the options of a dispatch. None: the job does not have it."""
 
 

@@ -192,6 +192,14 @@ def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("retry_failed.py") == "0 jobs will run again\n"
 
 
+def test_unique_jobs_meet(application: Application) -> None:
+    shown = application.run("unique_jobs.py")
+    assert shown.splitlines() == ["made one job", "met one job", "it waits already: True"]
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with sql.connection(url) as connection:
+        assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 6
+
+
 @pytest.mark.sqlite
 def test_a_worker_runs_in_an_applications_process(migrated_url: str, backend: str, tmp_path: Path) -> None:
     if backend != "sqlite":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar, assert_type
-from uuid import UUID
 
 from pydantic import BaseModel, Field
 from sqlalchemy import MetaData
@@ -37,7 +36,7 @@ class SendReceipt(Job):
 
     async def handle(self) -> None:
         assert_type(self.context, JobContext)
-        assert_type(self.context.job_id, UUID)
+        assert_type(self.context.job_id, JobId)
         assert_type(self.context.attempt, int)
         assert_type(self.context.queue, str)
         self.context.release(5)
@@ -183,6 +182,7 @@ async def in_async_code(
 ) -> None:
     async with new_session() as session, session.begin():
         assert_type(await dispatch(receipt, session=session), JobId)
+        assert_type((await dispatch(receipt, session=session, unique=["order_id"], debounce=5)).created, bool)
         assert_type(await dispatch_many(receipts, session=session), list[JobId])
     await dispatch(receipt, session=async_scoped)
     await dispatch(receipt, session=sync_session)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from outbox import ids
-from outbox.ids import new_job_id, new_job_ids, new_token
+from outbox.ids import JobId, met, new_job_id, new_job_ids, new_token
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front() -> None:
@@ -72,3 +75,21 @@ def test_tokens_are_sixteen_bytes_and_not_repeated() -> None:
     tokens = {new_token() for _ in range(1_000)}
     assert len(tokens) == 1_000
     assert {len(token) for token in tokens} == {16}
+
+
+def test_an_id_is_a_uuid_wherever_one_is_wanted() -> None:
+    class Holder(BaseModel):
+        job_id: JobId
+
+    job_id = new_job_id()
+    plain = UUID(int=job_id.int)
+    assert (job_id.created, job_id == plain, hash(job_id) == hash(plain)) == (True, True, True)
+    for given in (job_id, plain, str(job_id)):
+        held = Holder.model_validate({"job_id": given})
+        assert type(held.job_id) is JobId
+        assert Holder.model_validate_json(held.model_dump_json()) == held
+    assert Holder.model_json_schema()["properties"]["job_id"]["format"] == "uuid"
+    other = met(plain)
+    assert (other.created, other == job_id, repr(other)) == (False, True, f"JobId('{job_id}')")
+    copied = pickle.loads(pickle.dumps(other))
+    assert (copied, copied.created) == (job_id, False)

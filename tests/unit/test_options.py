@@ -54,11 +54,21 @@ GIVEN: dict[str, Any] = {
     "rate_key": "customer_id",
     "cost": 3,
     "align": "minute",
+    "unique": True,
+    "unique_until": "end",
+    "on_conflict": "replace",
+    "when_running": "skip",
+    "debounce": 5.0,
+    "max_wait": 60.0,
 }
 """A value other than the default, for each option."""
 KEYS = {"concurrency_key", "ordering_key", "fair_key"}
 RATES = {"rate", "burst", "rate_key", "cost", "align"}
 FIELD = {"__annotations__": {"customer_id": int}}
+
+UNIQUE = {name: {"unique": True} for name in ("unique", "unique_until", "on_conflict", "debounce")}
+UNIQUE |= {"when_running": UNIQUE["unique"] | {"unique_until": "end"}, "max_wait": UNIQUE["unique"] | {"debounce": 5.0}}
+"""Options of unique jobs, and what each of them needs beside it."""
 
 
 class Ping(Job):
@@ -72,11 +82,11 @@ def test_there_is_a_value_for_each_option_in_these_tests() -> None:
 @pytest.mark.parametrize("name", CLASS_OPTIONS)
 def test_a_class_has_each_option_with_its_default_and_checks_it(name: str) -> None:
     assert getattr(Job, name) == OPTIONS[name].default
-    others = {"rate": GIVEN["rate"]} if name in RATES else {}
-    right = type("Right", (Job,), {"__module__": __name__, **others, name: GIVEN[name], **FIELD})
-    assert getattr(right, name) == GIVEN[name]
+    others = {"rate": GIVEN["rate"]} if name in RATES else UNIQUE.get(name, {})
+    right = {"__module__": __name__, **FIELD, **others, name: GIVEN[name]}
+    assert getattr(type("Right", (Job,), right), name) == GIVEN[name]
     with pytest.raises(ConfigurationError, match="Wrong"):
-        type("Wrong", (Job,), {"__module__": __name__, name: WRONG})
+        type("Wrong", (Job,), {**right, name: WRONG})
 
 
 @pytest.mark.filterwarnings("ignore:Field name")
@@ -110,7 +120,14 @@ def test_headers_carry_each_option_that_the_worker_reads(name: str) -> None:
     assert Headers.load(text) == Headers(options=options)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS) - KEYS - RATES))
+@pytest.mark.parametrize("name", UNIQUE)
+def test_headers_carry_what_makes_a_job_unique(name: str) -> None:
+    options = replace(JobOptions(), **UNIQUE[name], **{name: GIVEN[name]}) if name not in UNIQUE[name] else None
+    text = serialize(Ping(), options or replace(JobOptions(), unique=True)).headers
+    assert list(json.loads(text)) == ["unique"]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - set(HEADER_OPTIONS) - KEYS - RATES - UNIQUE.keys()))
 def test_the_other_options_are_not_in_the_headers(name: str) -> None:
     assert serialize(Ping(), replace(JobOptions(), **{name: GIVEN[name]})).headers == "{}"
 

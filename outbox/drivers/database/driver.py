@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import false
+from sqlalchemy import false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Driver
@@ -21,7 +21,8 @@ from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
 from outbox.drivers.database.schedules.store import DatabaseSchedules
-from outbox.drivers.database.tables import metadata
+from outbox.drivers.database.tables import SEEDS, metadata
+from outbox.drivers.database.versions import LATEST, rows_of
 from outbox.drivers.registry import OpenOptions
 from outbox.drivers.values import Claim, HealthIssue
 from outbox.errors import TablesMissing
@@ -82,7 +83,11 @@ class DatabaseDriver(Driver):
             return version
 
         async def write_nothing(connection: AsyncConnection) -> None:
-            """The server checks the rights to write, although no row matches."""
+            """The server checks the rights to write, although no row matches. Tables get the rows that they are made
+            with, if they lack some."""
+            for name, count in rows_of(LATEST).items():
+                if await connection.scalar(select(func.count()).select_from(metadata.tables[name])) != count:
+                    await connection.exec_driver_sql(SEEDS[name])
             for table in metadata.sorted_tables:
                 nothing = table.select().where(false())
                 await connection.execute(table.insert().from_select(table.columns.keys(), nothing))

@@ -9,7 +9,6 @@ from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, DateTime, Integer, LargeBinary, Table, Text, literal, type_coerce
 
@@ -72,7 +71,7 @@ def value_as_stored(value: Any) -> ColumnElement[Any]:
 def job_id(value: Any) -> JobId | None:
     """None for what is no id: no command could name its row."""
     is_id = isinstance(value, bytes | bytearray) and len(value) == _ID_BYTES
-    return UUID(bytes=bytes(value)) if is_id else None
+    return JobId(bytes=bytes(value)) if is_id else None
 
 
 def text(value: Any) -> str:

@@ -284,12 +284,17 @@ SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots, rate_s
 """INSERTs of the rows that tables are made with. Each adds what is missing."""
 
 
-def _seed(table: Table, connection: Connection, **_: Any) -> None:
-    connection.exec_driver_sql(SEEDS[table.name])
+def _seed(table: Table, connection: Connection | None, *, _ddl_runner: Any = None, **_: Any) -> None:
+    if table.name not in SEEDS:
+        return
+    if getattr(_ddl_runner, "as_sql", False):
+        _ddl_runner.execute(SEEDS[table.name])
+    elif isinstance(connection, Connection):
+        connection.exec_driver_sql(SEEDS[table.name])
 
 
-for _seeded in (lock_slots, key_slots, rate_slots):
-    event.listen(_seeded, "after_create", _seed)
+# Of any table: a revision that autogenerate has written makes one of its own.
+event.listen(Table, "after_create", _seed)
 
 batches = Table(
     "queue_batches",

@@ -49,6 +49,9 @@ VERSIONS = (
             "queue_rates",
             "queue_schedule_ticks",
             "queue_schedules",
+            "queue_unique",
+            "queue_unique_jobs",
+            "queue_unique_running",
         ),
         columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
         rows={"queue_key_slots": LOCK_SLOTS, "queue_lock_slots": LOCK_SLOTS, "queue_rate_slots": LOCK_SLOTS},
@@ -103,10 +106,11 @@ def elements_of(version: int) -> frozenset[Element]:
             (str(index.name) for index in table.indexes),
         )
     }
-    return frozenset(structure | {Element(name, Kind.ROWS, name) for name in _rows_of(version)})
+    return frozenset(structure | {Element(name, Kind.ROWS, name) for name in rows_of(version)})
 
 
-def _rows_of(version: int) -> dict[str, int]:
+def rows_of(version: int) -> dict[str, int]:
+    """The tables that are made with rows in ``version``, and how many."""
     return {name: count for each in VERSIONS[:version] for name, count in each.rows.items()}
 
 
@@ -137,7 +141,7 @@ class TableState:
                 (str(index["name"]) for index in inspector.get_indexes(name)),
             )
         }
-        for name, count in _rows_of(LATEST).items():
+        for name, count in rows_of(LATEST).items():
             if name in present:
                 rows = connection.scalar(select(func.count()).select_from(metadata.tables[name]))
                 found |= {Element(name, Kind.ROWS, name)} if rows == count else set()

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
-from uuid import UUID
 
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -54,7 +53,7 @@ def number(digits_of_number: bytes, otherwise: int = 0) -> int:
 
 def as_job_id(member: bytes) -> JobId | None:
     """None if it is not an id: no command could name the job."""
-    return UUID(bytes=member) if len(member) == _ID_BYTES else None
+    return JobId(bytes=member) if len(member) == _ID_BYTES else None
 
 
 def score(when: datetime) -> int:

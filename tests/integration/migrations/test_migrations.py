@@ -19,6 +19,7 @@ OURS = FIRST | {
     "queue_batch_additions", "queue_batch_failures", "queue_batch_members", "queue_batches", "queue_key_slots",
     "queue_keyed_jobs", "queue_limits", "queue_lock_slots", "queue_rate_slots",
     "queue_rate_waits", "queue_rates", "queue_schedule_ticks", "queue_schedules",
+    "queue_unique", "queue_unique_jobs", "queue_unique_running",
 }  # fmt: skip
 
 

@@ -151,7 +151,8 @@ async def test_all_policies_have_to_admit_and_learn_who_starts(
     key, rate = key_and_rate
     both = Policies.KEY | Policies.RATE
     free, limited, full = gated(both), gated(both), gated(both)
-    key.verdicts, rate.verdicts = {full.id: Park()}, {limited.id: Park(60.0)}
+    key.verdicts, rate.verdicts = {full.id: Park(), free.id: Run('{"number": 7}')}, {limited.id: Park(60.0)}
+    rate.verdicts[free.id] = Run()
     await database.jobs.insert([free, limited, full])
     assert [claim.fence.job_id for claim in await database.jobs.claim(["default"], 10, 30)] == [free.id]
     assert key.starts[0] == ([free.id], [limited.id])

@@ -262,6 +262,13 @@ class Dialect(FailedJobStatements):
             f"WHERE id IN ({self.placeholders(count)})"
         )
 
+    def replace_payload(self) -> str:
+        """Parameters: payload, id."""
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET payload = {self.placeholder} "
+            f"WHERE id = {self.placeholder}"
+        )
+
     def unpark(self, count: int) -> str:
         """Make parked rows claimable. Parameters: ids."""
         return (

@@ -115,6 +115,36 @@ class MySQL(Dialect):
         # NO_BACKSLASH_ESCAPES is set, too.
         return ", ".join([f"x'{key.hex()}'" for key in ids]), ()
 
+    def keep_existing_by(self, table: str, column: str) -> str:
+        return f"ON DUPLICATE KEY UPDATE {column} = {table}.{column}"
+
+    def select_by_key(
+        self, columns: str, table: str, column: str, keys: Sequence[bytes], *, also: str = "", lock: str = ""
+    ) -> Statement:
+        if len(keys) == 1:
+            where = f"{table}.{column} = x'{keys[0].hex()}'"
+            return (
+                f"SELECT {columns} FROM {table} {self.primary_hint} WHERE {where}{also and f' AND {also}'} {lock}",
+                (),
+            )
+        listed = ", ".join(f'"{key.hex()}"' for key in keys)
+        # Within a SELECT of its own: MySQL refuses to lock a JSON_TABLE.
+        table_of_keys = f"JSON_TABLE('[{listed}]', '$[*]' COLUMNS (hex CHAR({2 * len(keys[0])}) PATH '$'))"
+        picked = f"(SELECT hex FROM {table_of_keys} AS listed) AS picked"
+        joined = f"{picked} STRAIGHT_JOIN {table} {self.primary_hint} ON {table}.{column} = UNHEX(picked.hex)"
+        return f"SELECT {columns} FROM {joined}{also and f' WHERE {also}'} {lock}", ()
+
+    def lock_slots(self, slots: Sequence[int]) -> Statement:
+        if len(slots) == 1:
+            return f"SELECT slot FROM queue_lock_slots WHERE slot = {slots[0]:d} FOR UPDATE", ()
+        listed = ", ".join(map(str, slots))
+        return (
+            f"SELECT slot FROM (SELECT number FROM JSON_TABLE('[{listed}]', '$[*]' COLUMNS (number INT PATH '$')) "
+            "AS listed) AS picked "
+            f"STRAIGHT_JOIN queue_lock_slots {self.primary_hint} ON slot = picked.number FOR UPDATE",
+            (),
+        )
+
     def remove_held(self, ids: str) -> str:
         return (
             f"DELETE queue_jobs FROM queue_jobs {self.primary_hint} "

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, tuple_
 
-from outbox.drivers.database.dialects.base import Dialect
+from outbox.drivers.database.dialects.base import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.filters import JobPlace
 from outbox.options import PRIORITIES
@@ -155,6 +155,22 @@ class SQLite(Dialect):
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
         return tuple(queues)
+
+    def keep_existing_by(self, table: str, column: str) -> str:  # noqa: ARG002
+        return f"ON CONFLICT ({column}) DO NOTHING"
+
+    def select_by_key(
+        self, columns: str, table: str, column: str, keys: Sequence[bytes], *, also: str = "", lock: str = ""
+    ) -> Statement:
+        where = f"{table}.{column} IN ({self.placeholders(len(keys))}){also and f' AND {also}'}"
+        return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {column} {lock}", tuple(keys)
+
+    def lock_slots(self, slots: Sequence[int]) -> Statement:
+        # A SELECT would not begin a transaction that writes.
+        return (
+            f"UPDATE queue_lock_slots SET slot = slot WHERE slot IN ({self.placeholders(len(slots))}) RETURNING slot",
+            tuple(slots),
+        )
 
     def remove_held(self, ids: str) -> str:
         return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,21 @@ class Syntax(ABC):
     @abstractmethod
     def seconds_until(self, moment: str) -> str:
         """Seconds from now to the time ``moment``, as a float. Both are SQL expressions."""
+
+    @abstractmethod
+    def keep_existing_by(self, table: str, column: str) -> str:
+        """The end of an INSERT into ``table`` that leaves rows alone whose key, of one ``column``, is there already."""
+
+    @abstractmethod
+    def select_by_key(
+        self, columns: str, table: str, column: str, keys: Sequence[bytes], *, also: str = "", lock: str = ""
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Read ``columns`` of those rows of ``table`` whose primary key, of one ``column``, is among ``keys``, in their
+        order, and that meet ``also``. It reads, and locks, no other row: see `for_update` and `skip_locked`."""
+
+    @abstractmethod
+    def lock_slots(self, slots: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
+        """Lock these rows of ``queue_lock_slots``, in their order. Returns a row for each that is there."""
 
     def parse_timestamp(self, value: Any) -> datetime:
         """The aware datetime of a value that a driver returned; 1970 where it is no time."""

@@ -42,10 +42,18 @@ class Admitted:
     replaced: list[bytes] = field(default_factory=list)
     """Running jobs that are cancelled for others."""
 
+    payloads: list[tuple[bytes, str]] = field(default_factory=list)
+    """Jobs that run with another payload than that of their row."""
+
     @property
-    def others(self) -> bool:
-        """Whether some were found that do not run: then good jobs may be behind them."""
-        return bool(self.rejected or self.parked or self.postponed or self.skipped or self.replaced)
+    def held_back(self) -> bool:
+        """Whether policies have not admitted some: then good jobs may be behind them."""
+        return bool(self.parked or self.postponed or self.skipped)
+
+    @property
+    def verdicts(self) -> bool:
+        """Whether there is something to write of what policies have decided."""
+        return self.held_back or bool(self.replaced or self.payloads)
 
 
 async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admitted:
@@ -89,7 +97,10 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
         match verdicts[candidate.job_id]:
             case Run(payload, replaces):
                 admitted.replaced += [job_id.bytes for job_id in replaces]
-                replaced[row.id] = row if payload is None else row._replace(payload=payload)
+                replaced[row.id] = row
+                if payload is not None:
+                    replaced[row.id] = row._replace(payload=payload)
+                    admitted.payloads.append((bytes(row.id), payload))
             case Leave():
                 admitted.postponed.append((bytes(row.id), _LEFT_FOR))
             case Park(None):
@@ -104,8 +115,10 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
     ]
 
 
-def hold_back(dialect: Dialect, admitted: Admitted, connection: str) -> Plan[PolicyNews]:
-    """Write what becomes of the jobs that policies have not admitted."""
+def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Plan[PolicyNews]:
+    """Write what becomes of the jobs that policies have not admitted, and the payloads that they have given."""
+    for key, payload in sorted(admitted.payloads):
+        yield dialect.replace_payload(), (payload, key)
     for keys in chunked(sorted(admitted.parked)):
         yield dialect.park(len(keys)), tuple(keys)
     for pairs in chunked(sorted(admitted.postponed)):

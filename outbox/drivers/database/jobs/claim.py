@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.database.chunks import chunked
@@ -12,12 +11,12 @@ from outbox.drivers.database.claim_scan.base import Candidates, ClaimScan, Timin
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.jobs.admission import Admitted, admit, hold_back
+from outbox.drivers.database.jobs.admission import admit, write_verdicts
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.jobs.unreadable import reject
 from outbox.drivers.values import Claim, PolicyNews
-from outbox.ids import new_token
+from outbox.ids import JobId, new_token
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -115,16 +114,12 @@ class ClaimTransaction:
             await self._reserve(tx, in_place=self._scan.holds_in_place(found))
         self.update_seconds = clock.now() - begun
         self.rejected, self.held_back, self.news = 0, False, PolicyNews()
-        if admitted.others:
-            await self._hold_back(tx, admitted)
-        return self._claims
-
-    async def _hold_back(self, tx: SqlConnection, admitted: Admitted) -> None:
         if admitted.rejected:
             self.rejected = await reject(self._database, tx, self._name, admitted.rejected)
-        self.held_back = bool(admitted.parked or admitted.postponed or admitted.skipped)
-        if self.held_back or admitted.replaced:
-            self.news = await run(hold_back(self._database.dialect, admitted, self._name), tx)
+        self.held_back = admitted.held_back
+        if admitted.verdicts:
+            self.news = await run(write_verdicts(self._database.dialect, admitted, self._name), tx)
+        return self._claims
 
     async def _reserve(self, tx: SqlConnection, *, in_place: bool) -> None:
         dialect = self._database.dialect
@@ -137,7 +132,7 @@ class ClaimTransaction:
 
     def _claim(self, queue: str, row: Any, deadline: float) -> Claim:
         return Claim(
-            Fence(UUID(bytes=bytes(row.id)), self._token),
+            Fence(JobId(bytes=bytes(row.id)), self._token),
             queue,
             row.name,
             row.priority,

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
+from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.envelope import Envelope
+from outbox.ids import JobId
+
+
+async def insert_unique(database: Database, envelopes: Sequence[Envelope]) -> Mapping[JobId, JobId]:
+    """Insert all ``envelopes`` but those that meet a job of their key, in one transaction. Returns those, each with the
+    id of the job that it met.
+
+    Raises:
+        DuplicateJob: one of them must not meet another. Nothing was inserted.
+        BackendUnavailable, TablesMissing, ConfigurationError: as `insert`.
+    """
+
+    def plan() -> Plan[Mapping[JobId, JobId]]:
+        met = yield from reserve(database.dialect, envelopes)
+        yield from own_insert_statements(database.dialect, [each for each in envelopes if each.id not in met])
+        return met
+
+    return await database.write_plain(lambda connection: run(plan(), connection))
 
 
 async def insert(database: Database, envelopes: Sequence[Envelope], *, directly: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,7 +32,7 @@ class RelayRows:
             found: dict[JobId, datetime] = {}
             for some in chunked(keys):
                 rows = await connection.execute(dialect.by_ids(query, jobs, some))
-                found.update((UUID(bytes=bytes(row.id)), dialect.parse_timestamp(row.created_at)) for row in rows)
+                found.update((JobId(bytes=bytes(row.id)), dialect.parse_timestamp(row.created_at)) for row in rows)
             return found
 
         return await self._database.read(read)

@@ -8,7 +8,7 @@ with jobs also has a `FlushTrigger` pending in the session. Jobs do not depend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
@@ -17,14 +17,18 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import URL, Connection, Engine, LargeBinary, event, literal_column, select
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, registry
+from sqlalchemy.util.concurrency import in_greenlet
 
 from outbox.drivers.database.connection.engine import certainly_differ, read_url, shown_url
+from outbox.drivers.database.connection.plans import run_in_session
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.jobs.joined_connections import joined_connection
 from outbox.drivers.database.jobs.staged_jobs import StagedJobs, autocommits, write_jobs
+from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.drivers.database.tables import jobs
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, SessionUnusable
+from outbox.ids import JobId
 from outbox.wakeups.after_commit import after_commit
 from outbox.wakeups.base import Announce
 from outbox.wakeups.local_hub import local_hub
@@ -67,6 +71,25 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
     if staged is None or not staged.envelopes or staged.trigger not in session:
         staged = _begin_staging(session, announce, staged)
     staged.envelopes.extend(envelopes)
+
+
+def reserve_keys(session: Session, envelopes: Sequence[Envelope]) -> Mapping[JobId, JobId]:
+    """Take the keys of unique jobs in the transaction of ``session``, before they are staged. Returns those that are
+    not to be staged, each with the id of the job that it met.
+
+    Raises:
+        DuplicateJob: one of them must not meet another. Nothing was written.
+        SessionUnusable: as `stage`; or an async session has no ``await`` here.
+        OutboxError, DBAPIError: as `run_in_session`.
+    """
+    connection_of = check_transaction(session)
+    if _bind(session).dialect.is_async and not in_greenlet():
+        raise SessionUnusable(
+            "a unique job asks the database when it is dispatched, and this code cannot await an async session: "
+            "use `await outbox.dispatch(…)`"
+        )
+    connection = connection_of()
+    return run_in_session(connection, reserve(dialect_for(connection.dialect), envelopes))
 
 
 def check_transaction(session: Session) -> Callable[[], Connection]:

@@ -17,7 +17,7 @@ from outbox.drivers.values import HealthIssue
 # One INSERT carries up to 7 million characters, which escaping can double.
 _PACKET_BYTES = 16 * 1024 * 1024
 _MIGRATE = "run `alembic upgrade head`"
-_SEED = f"call outbox.migrations.upgrade(op, version={LATEST}) in a revision: autogenerate makes tables without rows"
+_SEED = f"start a worker, which writes them, or call outbox.migrations.upgrade(op, version={LATEST}) in a revision"
 
 
 async def health_issues(database: Database) -> list[HealthIssue]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,9 +15,10 @@ from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.values import JobState
+from outbox.ids import JobId
 from outbox.options import PRIORITIES
 
-_LAST_ID = UUID(int=2**128 - 1)
+_LAST_ID = JobId(int=2**128 - 1)
 _ORDER = (jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id)
 
 

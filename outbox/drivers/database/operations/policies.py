@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.jobs import direct_insert
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.policies import batch_operations, key_operations, registry
@@ -17,6 +18,7 @@ from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import BatchStatus, PolicyNews, StoredJob
+from outbox.envelope import Envelope
 from outbox.errors import DuplicateJob
 from outbox.ids import JobId
 from outbox.settlement import LeavePolicies, Outcome, Settlement
@@ -119,6 +121,9 @@ class DatabasePolicies:
     @on_news.setter
     def on_news(self, hear: Callable[[PolicyNews], None]) -> None:
         self._database.on_policy_news = hear
+
+    async def insert_unique(self, envelopes: Sequence[Envelope]) -> Mapping[JobId, JobId]:
+        return await direct_insert.insert_unique(self._database, envelopes)
 
     async def explain(self, job: StoredJob) -> list[str]:
         if job.policies is None:

@@ -24,6 +24,7 @@ from outbox.drivers.database.policies.batches import BatchRows
 from outbox.drivers.database.policies.keys import KeyRows
 from outbox.drivers.database.policies.rates import RateRows
 from outbox.drivers.database.policies.schedules import ScheduleRows
+from outbox.drivers.database.policies.unique import UniqueRows
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
@@ -31,7 +32,7 @@ from outbox.ids import JobId
 
 T = TypeVar("T")
 
-POLICIES: list[PolicyRows] = [KeyRows(), RateRows(), BatchRows(), ScheduleRows()]
+POLICIES: list[PolicyRows] = [UniqueRows(), KeyRows(), RateRows(), BatchRows(), ScheduleRows()]
 """UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
 
 _log = logging.getLogger("outbox.drivers")
@@ -65,7 +66,8 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
         if not mine:
             continue
         found = yield from policy.admit(dialect, mine)
-        verdicts.update(found)
+        for job_id, verdict in found.items():
+            verdicts[job_id] = _after(verdicts[job_id], verdict)
         admitted.append((policy, [each for each in mine if isinstance(verdicts[each.job_id], Run)]))
         left = [each for each in left if isinstance(verdicts[each.job_id], Run)]
     running = {each.job_id for each in left}
@@ -75,6 +77,14 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
             held_back = [each for each in mine if each.job_id not in running]
             yield from policy.started(dialect, starting, held_back)
     return verdicts
+
+
+def _after(before: Verdict, verdict: Verdict) -> Verdict:
+    """The verdict of a policy on a job that the policies before it have admitted."""
+    if not (isinstance(before, Run) and isinstance(verdict, Run)):
+        return verdict
+    payload = before.payload if verdict.payload is None else verdict.payload
+    return Run(payload, before.replaces + verdict.replaces)
 
 
 def settled(dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any
-from uuid import UUID
 
 from outbox import clock
 from outbox.drivers.redis.connection.store import Store
@@ -19,7 +18,7 @@ from outbox.drivers.redis.script import Call, Script, signs
 from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
-from outbox.ids import new_token
+from outbox.ids import JobId, new_token
 from outbox.settlement import Fence
 
 _CLAIM, _EXTEND = Script("claim", "common/claims", returns=(list, NoneType)), Script("extend", returns=bytes)
@@ -219,7 +218,7 @@ def _claims(
     for job_id, priority, attempts, rescued, length in _RECORD.iter_unpack(records):
         start, end = end, end + length
         _, name, headers, payload, relayed = unpack_body(jobs[start:end])
-        fence = Fence(UUID(bytes=job_id), token)
+        fence = Fence(JobId(bytes=job_id), token)
         # Only a database admits jobs with policies.
         policies = policies_in(headers) if relayed else None
         claims.append(

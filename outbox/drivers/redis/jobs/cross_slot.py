@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from uuid import UUID
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import moment, pack_body, text
@@ -33,7 +32,9 @@ def pack(envelope: Envelope) -> bytes:
 
 def _unpack(job_id: bytes, raw: bytes) -> Envelope:
     available_at, _, queue, priority, name, headers, payload = text(raw).split("\n", 6)
-    return Envelope(UUID(bytes=job_id), queue, name, int(priority), payload, headers, available_at=moment(available_at))
+    return Envelope(
+        JobId(bytes=job_id), queue, name, int(priority), payload, headers, available_at=moment(available_at)
+    )
 
 
 class CrossSlotJobs:

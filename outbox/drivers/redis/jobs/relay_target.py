@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from uuid import UUID
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import batches, pack_body, pack_jobs
@@ -59,7 +58,7 @@ class RelayedJobs:
         """Take the relayed jobs that have ended since the last call, with their queues."""
         queues = await self._store.queues()
         taken = await self._store.do_all([command("LPOP", key(queue, ENDED), _ENDED_AT_ONCE) for queue in queues])
-        return {UUID(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
+        return {JobId(bytes=raw): queue for queue, ids in zip(queues, taken, strict=True) for raw in ids or ()}
 
     async def outcomes(self, queues: Mapping[JobId, str]) -> dict[JobId, Outcome]:
         """How those of these jobs have ended that had policies, and were not removed by an operator."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
@@ -122,7 +121,7 @@ class FailedJobs:
         calls = [command("ZSCORE", key(place.queue, FAILED), place.job_id) for place in places]
         scores = await self._store.do_all(calls)
         return {
-            UUID(bytes=place.job_id)
+            JobId(bytes=place.job_id)
             for place, score in zip(places, scores, strict=True)
             if score is not None and int(score) == place.failed_at
         }

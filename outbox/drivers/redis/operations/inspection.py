@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpack_body
@@ -117,7 +116,7 @@ async def find_ids(store: Store, digits: str, zsets: Iterable[str]) -> list[JobI
             continue
         if digits_of_member.startswith(digits) or digits_of_member.endswith(digits):
             found.add(member)
-    return [UUID(bytes=member) for member in sorted(found)[:_MATCHES]]
+    return [JobId(bytes=member) for member in sorted(found)[:_MATCHES]]
 
 
 async def _members(store: Store, zsets: Iterable[str]) -> AsyncIterator[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
-from uuid import UUID
 
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.redis.connection.store import Store
@@ -13,6 +12,7 @@ from outbox.drivers.redis.keys import queue_keys
 from outbox.drivers.redis.operations.inspection import CHUNK, ROW, Row, stored_jobs
 from outbox.drivers.redis.script import Script
 from outbox.drivers.values import StoredJob
+from outbox.ids import JobId
 from outbox.options import PRIORITIES
 
 _PAGE = Script("page", returns=list)
@@ -42,7 +42,7 @@ async def page_of_jobs(store: Store, matching: JobFilter, limit: int, after: Job
             jobs += part.jobs
             room -= part.looked_at
             if len(jobs) == limit or room == 0:
-                return JobPage(jobs, JobPlace(queue, priority, moment(part.last[0]), UUID(bytes=part.last[1])))
+                return JobPage(jobs, JobPlace(queue, priority, moment(part.last[0]), JobId(bytes=part.last[1])))
             if part.looked_at < asked:
                 break
             begin = part.last
