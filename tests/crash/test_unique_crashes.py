@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from outbox import dispatch
 from tests.crash.harness import FLAGS, LEASE, DatabaseHarness, now
 from tests.support.orders import async_engine
-from tests.support.recorded_jobs import VERSIONS_OF_A_KEY, Newest
+from tests.support.recorded_unique_jobs import VERSIONS_OF_A_KEY, Newest
 from tests.support.worker_processes import Run, WorkerProcess
 
 KEYS, KILLS = 4, 6
@@ -33,6 +33,7 @@ class Event:
 @pytest.fixture
 async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
     harness = DatabaseHarness(migrated_url, tmp_path)
+    harness.workers.modules = "tests.support.recorded_unique_jobs"
     yield harness
     await harness.close()
 

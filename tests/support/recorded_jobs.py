@@ -53,19 +53,6 @@ class High(Counted):
     queue = "high"
 
 
-VERSIONS_OF_A_KEY = 100_000
-
-
-class Newest(Counted):
-    """One at a time for each key, with the newest version: ``number`` is key * VERSIONS_OF_A_KEY + version."""
-
-    unique_until = "end"
-    on_conflict = "replace"
-
-    def unique_key(self) -> str:
-        return str(self.number // VERSIONS_OF_A_KEY)
-
-
 class InThread(Job):
     number: int = 0
     seconds: float = 0.0

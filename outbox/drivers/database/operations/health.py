@@ -11,13 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations.outdated_tables import newer_tables
 from outbox.drivers.database.tables import metadata
-from outbox.drivers.database.versions import LATEST, Kind, TableState
 from outbox.drivers.values import HealthIssue
 
 # One INSERT carries up to 7 million characters, which escaping can double.
 _PACKET_BYTES = 16 * 1024 * 1024
 _MIGRATE = "run `alembic upgrade head`"
-_SEED = f"start a worker, which writes them, or call outbox.migrations.upgrade(op, version={LATEST}) in a revision"
 
 
 async def health_issues(database: Database) -> list[HealthIssue]:
@@ -78,13 +76,7 @@ def _sqlite(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
 def _tables(connection: Connection) -> list[HealthIssue]:
     inspector = inspect(connection)
     made = [concern for table in metadata.sorted_tables for concern in _table(inspector, table)]
-    return [*made, *_seeds(connection), *newer_tables(connection)]
-
-
-def _seeds(connection: Connection) -> Iterator[HealthIssue]:
-    missing = TableState.read(connection).missing
-    for element in sorted(element for element in missing if element.kind is Kind.ROWS):
-        yield HealthIssue(f"{element.table} lacks its rows, without which jobs cannot be unique", _SEED, serious=True)
+    return [*made, *newer_tables(connection)]
 
 
 def _table(inspector: Inspector, table: Table) -> Iterator[HealthIssue]:
