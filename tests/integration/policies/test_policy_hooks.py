@@ -154,7 +154,8 @@ async def test_all_policies_have_to_admit_and_learn_who_starts(
     key.verdicts, rate.verdicts = {full.id: Park(), free.id: Run('{"number": 7}')}, {limited.id: Park(60.0)}
     rate.verdicts[free.id] = Run()
     await database.jobs.insert([free, limited, full])
-    assert [claim.fence.job_id for claim in await database.jobs.claim(["default"], 10, 30)] == [free.id]
+    [claim] = await database.jobs.claim(["default"], 10, 30)
+    assert (claim.fence.job_id, claim.payload) == (free.id, '{"number": 7}')
     assert key.starts[0] == ([free.id], [limited.id])
     assert rate.starts[0] == ([free.id], [])
 

@@ -20,6 +20,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
+from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.values import Claim
 from outbox.settlement import Settlement
 from tests.integration.policies.unique_job_classes import Latest, Sync
@@ -95,7 +96,9 @@ class Transaction:
 @asynccontextmanager
 async def open_claim(database: DatabaseDriver) -> AsyncIterator[list[Claim]]:
     """A claim whose worker is frozen before its COMMIT, for as long as this lasts."""
-    transaction = ClaimTransaction(database.database, database.jobs.claim_scan, "database", ["default"], 10, 30.0)
+    transaction = ClaimTransaction(
+        database.database, UnconfirmedWrites(), database.jobs.claim_scan, "database", ["default"], 10, 30.0
+    )
     async with database.database.engine.connect() as connection:
         yield await transaction.run(connection)
         await connection.commit()
