@@ -16,6 +16,8 @@ from outbox.drivers.values import LimitStatus
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.policies.rate_limits import Terms, check_name, check_terms
 
+_MOST_RUNNING = 65_535
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -40,7 +42,7 @@ async def list_limits(driver: Driver, output: Output) -> None:
 
 @limits.command("set")
 @click.argument("name")
-@click.argument("value", metavar="RATE")
+@click.argument("value", metavar="RATE|N")
 @click.option("--burst", type=int, help="Starts at once, 1 or more. Default: 1.")
 @click.option("--align", type=click.Choice(["second", "minute", "hour", "day"]), help="Count by the clock.")
 @on_connection
@@ -49,9 +51,20 @@ async def set_limit(
 ) -> None:
     """Change the limit NAME for all workers, until `outbox limits reset NAME`.
 
-    RATE is such as 100/m. NAME is that of a RateLimit, or that of a job whose class has a rate of its own.
+    RATE is such as 100/m. NAME is that of a RateLimit, or that of a job whose class has a rate of its own. A number N
+    lets so many jobs of the class NAME run at once under one concurrency key.
     """
     store, name = _store(driver), check_name(name)
+    if value.isdigit():
+        if burst is not None or align is not None:
+            raise click.UsageError("--burst and --align belong to a rate such as 100/m")
+        number = int(value)
+        if not 1 <= number <= _MOST_RUNNING:
+            raise click.BadParameter(f"a number of jobs is from 1 to {_MOST_RUNNING:,}, not {value}")
+        await store.set(name, concurrency=number)
+        document = {"connection": driver.name, "name": name, "concurrency": number}
+        output.result(document, f"At most {number:,} jobs of {line(name)} run at once.")
+        return
     try:
         terms = check_terms(Terms.model_construct(name=name, rate=value, burst=burst, align=align))
     except InvalidOption as error:
@@ -88,6 +101,7 @@ def _table(found: Sequence[LimitStatus]) -> FittingTable:
             Column("Left", 0, number=True),
             Column("Waiting", 0, number=True),
             Column("Next in", 2, number=True),
+            Column("At once", 3, number=True),
             Column("Set", 5),
         ]
     )
@@ -100,6 +114,7 @@ def _table(found: Sequence[LimitStatus]) -> FittingTable:
             "" if limit.left is None else f"{limit.left:,}",
             f"{limit.waiting:,}",
             "" if limit.next_in is None else age(limit.next_in),
-            "by hand" if limit.is_set else "",
+            "" if limit.concurrency is None else f"{limit.concurrency:,}",
+            "by hand" if limit.is_set or limit.concurrency else "",
         )
     return table

@@ -187,6 +187,17 @@ def test_a_batch_ends_when_its_jobs_have(application: Application) -> None:
     assert "finished   2 jobs, 0 left, 0 failed  prices" in application.run("-m", "outbox", "batches", "list")
 
 
+def test_a_rate_spaces_starts_and_moves_after_a_429(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "rates"
+    assert application.run("rates.py") == "taken\n"
+    application.run("-m", "outbox.work", "--stop-when-empty", "--sleep", "0.2")
+    lines = (application.directory / "rates.log").read_text().splitlines()
+    calls = [line for line in lines if "mail" not in line and "with" not in line]
+    assert [line.split()[0] for line in calls] == ["refused", "answered", "answered", "answered"]
+    assert len(lines) == 9
+    assert "mailgun" in application.run("-m", "outbox", "limits")
+
+
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"

@@ -232,3 +232,26 @@ async def test_taking_outside_jobs(database: DatabaseDriver) -> None:
     assert await database.limits.take(terms, 1, "other key") == 0.0
     await insert(database, Light())
     assert await ids(database) == []
+
+
+class Crowd(Job):
+    concurrency_key = "tenant"
+    concurrency_limit = 1
+    tenant: str = "a"
+
+    async def handle(self) -> None: ...
+
+
+async def test_a_limit_of_running_jobs_is_changed_at_run_time(database: DatabaseDriver) -> None:
+    await insert(database, *(Crowd() for _ in range(8)))
+    [first] = await started(database)
+    await database.limits.set(Crowd.name, concurrency=3)
+    await database.jobs.settle([Settlement.completed(first.fence).leaving(first.policies or 0, first.headers)])
+    running = await started(database)
+    assert len(running) == 3
+    await database.limits.set(Crowd.name, concurrency=2)
+    ends = [Settlement.completed(each.fence).leaving(each.policies or 0, each.headers) for each in running]
+    await database.jobs.settle(ends)
+    assert len(await started(database)) == 2
+    [status] = await database.limits.list()
+    assert (status.name, status.concurrency) == (Crowd.name, 2)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
-from outbox.drivers.database.tables import SEEDS, key_slots
+from outbox.drivers.database.policies.slot_locks import lock_rows
+from outbox.drivers.database.tables import key_slots
 from outbox.drivers.database.tables import lock_slots as lock_slots_table
 from outbox.envelope import Envelope, Headers
 from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown, slot_of, slots_of
@@ -53,33 +54,12 @@ class NewRow(NamedTuple):
 def lock_slots(dialect: Dialect, keys: Sequence[bytes], *, wait: bool) -> Plan[set[int]]:
     """Lock the slots of ``keys``; return those that were locked. Without ``wait`` others are left out."""
     end = dialect.for_update if wait else dialect.skip_locked
-    return (yield from _lock(dialect, key_slots.name, slots_of(keys), end))
+    return (yield from lock_rows(dialect, key_slots.name, slots_of(keys), end))
 
 
 def lock_dispatch_slots(dialect: Dialect, keys: Sequence[bytes]) -> Plan[None]:
     """Have transactions that dispatch jobs of a key wait for each other."""
-    yield from _lock(dialect, lock_slots_table.name, slots_of(keys), dialect.for_update)
-
-
-def _lock(dialect: Dialect, table: str, slots: Sequence[int], end: str) -> Plan[set[int]]:
-    locked: set[int] = set()
-    for some in chunked(slots):
-        statement = (
-            f"SELECT slot FROM {table} {dialect.primary_hint} WHERE slot IN ({_listed(some)}) ORDER BY slot {end}",
-            (),
-        )
-        rows = [slot for (slot,) in (yield statement)]
-        if not rows and not (yield from _are_there(table, some)):
-            # Alembic's autogenerate makes tables without the rows that they begin with.
-            yield SEEDS[table].replace("INSERT INTO", dialect.insert_missing, 1), ()
-            rows = [slot for (slot,) in (yield statement)]
-        locked.update(rows)
-    return locked
-
-
-def _are_there(table: str, slots: Sequence[int]) -> Plan[bool]:
-    rows = yield f"SELECT COUNT(*) FROM {table} WHERE slot IN ({_listed(slots)})", ()
-    return next(int(count) for (count,) in rows) > 0
+    yield from lock_rows(dialect, lock_slots_table.name, slots_of(keys), dialect.for_update)
 
 
 def insert_rows(dialect: Dialect, rows: Sequence[NewRow], *, first: bool = False) -> Plan[None]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies.slot_locks import lock_rows
+from outbox.drivers.database.tables import rate_slots
 from outbox.policies.rate import State
 from outbox.policies.rate_limits import Terms, shown, slot_of
 
@@ -51,16 +53,8 @@ class NewWait(NamedTuple):
 
 def lock_slots(dialect: Dialect, rates: Iterable[bytes], *, wait: bool) -> Plan[set[int]]:
     """Lock the slots of ``rates``; return those that were locked. Without ``wait``, those of others are left out."""
-    locked: set[int] = set()
     end = dialect.for_update if wait else dialect.skip_locked
-    for slots in chunked(sorted({slot_of(rate) for rate in rates})):
-        rows = yield (
-            f"SELECT slot FROM queue_rate_slots {dialect.primary_hint} "
-            f"WHERE slot IN ({', '.join(map(str, slots))}) ORDER BY slot {end}",
-            (),
-        )
-        locked.update(slot for (slot,) in rows)
-    return locked
+    return (yield from lock_rows(dialect, rate_slots.name, sorted({slot_of(rate) for rate in rates}), end))
 
 
 def facts_of(dialect: Dialect, rates: Iterable[bytes]) -> Plan[dict[bytes, RateFacts]]:
