@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
+import pytest
 from sqlalchemy import text
 
-from outbox import RateLimit
+from outbox import RateLimit, Worker, clock
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.redis import RedisDriver
 from outbox.drivers.values import Claim, JobState
 from outbox.envelope import Envelope, serialize_many
 from outbox.job import Job
 from outbox.options import JobOptions
-from outbox.policies.rate_limits import Terms
+from outbox.policies.rate_limits import Terms, rate_id, slot_of
+from outbox.relay.relay import Relay
+from outbox.relay.route import to_relay_row
 from outbox.settlement import MoveRates, Settlement
 from tests.conformance.jobs import FAILURE, envelope
 from tests.servers import sql
@@ -255,3 +259,72 @@ async def test_a_limit_of_running_jobs_is_changed_at_run_time(database: Database
     assert len(await started(database)) == 2
     [status] = await database.limits.list()
     assert (status.name, status.concurrency) == (Crowd.name, 2)
+
+
+async def test_a_claim_leaves_what_another_one_is_deciding_about(database: DatabaseDriver, migrated_url: str) -> None:
+    """The other claim has taken the limit, and has not committed yet."""
+    if migrated_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    [job] = await insert(database, ByKey(tenant="a"))
+    slot = slot_of(rate_id(ByKey.name, "a"))
+    other = DatabaseDriver(migrated_url)
+    try:
+        async with other.database.engine.connect() as connection:
+            await connection.execute(text("SELECT slot FROM queue_rate_slots WHERE slot = :s FOR UPDATE"), {"s": slot})
+            async with asyncio.timeout(5):
+                assert await ids(database) == []
+            stored = await database.jobs.get(job.id)
+            assert stored is not None
+            assert (stored.state, stored.attempts) == (JobState.DELAYED, 0)
+            await connection.rollback()
+    finally:
+        await other.close()
+    await asyncio.sleep(0.26)
+    assert await ids(database) == [job.id]
+
+
+class Refused(Job):
+    rate = "50/s"
+    max_tries = 1
+    seen: ClassVar[list[tuple[int, float]]] = []
+    all_seen: ClassVar[asyncio.Event]
+
+    async def handle(self) -> None:
+        Refused.seen.append((self.context.attempt, clock.now()))
+        if len(Refused.seen) == 1:
+            self.context.rate_limited(retry_after=1.0)
+        if len(Refused.seen) == 4:
+            Refused.all_seen.set()
+
+
+async def test_a_worker_moves_the_limit_after_a_429_and_uses_no_attempt(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    Refused.seen, Refused.all_seen = [], asyncio.Event()
+    await insert(database, *(Refused() for _ in range(3)))
+    async with asyncio.timeout(30), Worker(queue="default", concurrency=1):
+        await Refused.all_seen.wait()
+    assert [attempt for attempt, _ in Refused.seen] == [1] * 4
+    assert Refused.seen[1][1] - Refused.seen[0][1] >= 0.99
+
+
+@pytest.mark.redis
+async def test_jobs_reach_redis_when_their_limit_admits_them(database: DatabaseDriver, redis_url: str) -> None:
+    redis = RedisDriver(redis_url)
+    try:
+        relay = Relay(database, redis, "redis")
+        sent = [to_relay_row(each, "redis") for each in serialize_many([Hourly() for _ in range(5)])]
+        await database.jobs.insert(sent)
+        assert await relay.move() == 3
+        assert await relay.move() == 0
+        running = await redis.jobs.claim(["default"], 10, 30)
+        assert {claim.fence.job_id for claim in running} == {envelope.id for envelope in sent[:3]}
+        ends = [Settlement.completed(each.fence).leaving(each.policies or 0, each.headers) for each in running]
+        await redis.jobs.settle(ends)
+        await relay.remove_ended()
+        waiting = await database.jobs.list_jobs()
+        assert sorted(job.id for job in waiting) == sorted(envelope.id for envelope in sent[3:])
+        assert all(job.attempts == 0 for job in waiting)
+    finally:
+        await redis.close()
