@@ -7,6 +7,10 @@ import aiosmtplib
 
 from app.models import Order
 from app.settings import settings
+from outbox import RateLimit
+
+server = RateLimit("mail-server", "200/s", burst=200)
+"""What the mail server takes of all workers together."""
 
 
 class Refused(Exception):

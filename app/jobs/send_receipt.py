@@ -23,6 +23,7 @@ class SendReceipt(Job):
     max_tries = 5
     timeout = 60
     backoff = Backoff([1, 5, 30], jitter=0.1)
+    rate = mail.server
 
     order_id: int
 
