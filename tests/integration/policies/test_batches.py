@@ -134,7 +134,7 @@ async def test_two_last_members_end_it_once(database: DatabaseDriver, monkeypatc
     await dispatch_batch([Part(), Part()], then=After(label="then"))
     claims = await database.jobs.claim(["default"], 2, 30)
     both = asyncio.Barrier(2)
-    look = batch_end._empty
+    look = batch_end.batches_without_members
 
     async def look_together(*arguments: Any) -> Any:
         await both.wait()
@@ -142,7 +142,7 @@ async def test_two_last_members_end_it_once(database: DatabaseDriver, monkeypatc
         await both.wait()
         return found
 
-    monkeypatch.setattr(batch_end, "_empty", look_together)
+    monkeypatch.setattr(batch_end, "batches_without_members", look_together)
     other = DatabaseDriver(database.database.url.render_as_string(hide_password=False))
     await asyncio.gather(
         *(
@@ -182,7 +182,7 @@ async def test_upkeep_ends_what_a_crash_left(
         raise outbox.OutboxError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(batch_end, "_empty", crash)
+        patched.setattr(batch_end, "batches_without_members", crash)
         ends = [Settlement.completed(claims[0].fence), Settlement.failed(claims[1].fence, FAILURE)]
         await database.jobs.settle(
             [end.leaving(claim.policies or 0, claim.headers) for end, claim in zip(ends, claims, strict=True)]

@@ -21,7 +21,7 @@ async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
     news = PolicyNews()
     waiting = set(batch_ids)
     while waiting:
-        empty = await _empty(database, sorted(waiting))
+        empty = await batches_without_members(database, sorted(waiting))
         waiting = set()
         for batch_id in empty:
             queues, parent = await _finish(database, batch_id)
@@ -31,7 +31,8 @@ async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
     return news
 
 
-async def _empty(database: Database, batch_ids: list[JobId]) -> list[JobId]:
+async def batches_without_members(database: Database, batch_ids: list[JobId]) -> list[JobId]:
+    """Those of these batches whose members have all ended, as far as is committed."""
     dialect = database.dialect
 
     async def look(connection: SqlConnection) -> list[JobId]:
