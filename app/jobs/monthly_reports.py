@@ -8,15 +8,17 @@ from sqlalchemy import select
 from app import runlog
 from app.db import transaction
 from app.jobs.generate_report import GenerateReport
+from app.jobs.index_reports import IndexReports
 from app.models import SensorDay
-from outbox import Job, dispatch_many, schedule
+from outbox import Job, dispatch_batch, schedule
 
 SEATTLE = "America/Los_Angeles"
 
 
 @schedule("0 6 1 * *", tz=SEATTLE, misfire="once", grace=86_400, overlap="skip")
 class MonthlyReports(Job):
-    """Dispatches the report of the month before its tick, for each sensor: all of them, or none.
+    """Dispatches the report of the month before its tick, for each sensor: all of them, or none. They are a batch: when
+    all have been drawn, or nine out of ten, a page lists them.
 
     Whenever the job runs, a day late or a second time, the tick says which month is meant.
     """
@@ -36,4 +38,7 @@ class MonthlyReports(Job):
                     select(SensorDay.sensor).where(SensorDay.day >= first, SensorDay.day <= month).distinct()
                 )
                 jobs = [GenerateReport(sensor=each, year=month.year, month=month.month) for each in sensors]
-                await dispatch_many(jobs, session=session)
+                if jobs:
+                    index = IndexReports(year=month.year, month=month.month)
+                    name = f"reports {month:%Y-%m}"
+                    await dispatch_batch(jobs, name=name, then=index, allow_failures="10%", session=session)

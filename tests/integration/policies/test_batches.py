@@ -172,6 +172,35 @@ async def test_a_settlement_that_is_not_committed_keeps_it_open(database: Databa
     assert [job.name for job in await database.jobs.list_jobs()] == [After.name]
 
 
+@pytest.mark.parametrize("commits", [True, False])
+async def test_nothing_waits_for_a_transaction_that_adds(
+    database: DatabaseDriver, migrated_url: str, commits: bool
+) -> None:
+    if "sqlite" in migrated_url:
+        pytest.skip("SQLite has one writer")
+    batch_id = await dispatch_batch([Part()], then=After(label="then"))
+    engine = async_engine(migrated_url)
+    async with AsyncSession(engine) as session:
+        await add_to_batch(batch_id, [Part(label="b")], session=session)
+        async with asyncio.timeout(5):
+            await complete_all(database)
+        assert await database.jobs.list_jobs() == [], "it may still get a member"
+        await (session.commit() if commits else session.rollback())
+    await engine.dispose()
+    if commits:
+        await complete_all(database)
+    else:
+        await database.policies.upkeep()
+    assert [job.name for job in await database.jobs.list_jobs()] == [After.name]
+
+
+async def complete_all(database: DatabaseDriver) -> None:
+    claims = await database.jobs.claim(["default"], 10, 30)
+    await database.jobs.settle(
+        [Settlement.completed(claim.fence).leaving(claim.policies or 0, claim.headers) for claim in claims]
+    )
+
+
 async def test_upkeep_ends_what_a_crash_left(
     database: DatabaseDriver, monkeypatch: pytest.MonkeyPatch, migrated_url: str
 ) -> None:
