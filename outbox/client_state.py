@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from outbox.at_exit import at_exit
+from outbox.envelope import Envelope
 from outbox.events import Events
 from outbox.settings import Settings
 
@@ -50,6 +52,17 @@ class ClientPart:
 Part = TypeVar("Part", bound=ClientPart)
 
 
+class DispatchRecorder(Protocol):
+    """What a test puts in place of the stores."""
+
+    def record(self, by_connection: Mapping[str, Sequence[Envelope]], session: Any | None) -> None:
+        """Jobs were dispatched, in the sync ``Session`` ``session`` or without one.
+
+        Raises:
+            SessionUnusable: the session cannot carry a job.
+        """
+
+
 class ClientState:
     """The settings and the parts of one client. Thread-safe.
 
@@ -59,6 +72,8 @@ class ClientState:
     def __init__(self, settings: Settings | None = None) -> None:
         self.events: Events | None = None
         """What listeners of this client hear; None while there is none, so that a dispatch has one comparison."""
+        self.recorder: DispatchRecorder | None = None
+        """What dispatched jobs are handed to in a test, instead of being written."""
         self._fixed = settings
         self._given: dict[str, Any] = {}
         self._settings: Settings | None = None

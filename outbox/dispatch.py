@@ -193,7 +193,10 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
             rows += [to_relay_row(envelope, name) for envelope in envelopes]
         else:
             rows += envelopes
-    if serialized.unique:
+    if client.recorder is not None:
+        client.recorder.record(serialized.by_connection, target)
+        rows = []
+    elif serialized.unique:
         met = reserve_keys(target, rows)
         serialized.meet(met)
         rows = [row for row in rows if row.id not in met]
@@ -206,6 +209,16 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
 async def store_all(serialized: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
     client = serialized.client
+    if client.recorder is not None:
+        client.recorder.record(serialized.by_connection, None)
+    else:
+        await _store_each(serialized)
+    if client.events is not None:
+        _emit(client.events, serialized, in_session=False)
+
+
+async def _store_each(serialized: Serialized) -> None:
+    client = serialized.client
     for name, envelopes in list(serialized.by_connection.items()):
         gated = [envelope for envelope in envelopes if envelope.policies is not None]
         if gated and is_relayed(client.settings(), name):
@@ -216,8 +229,6 @@ async def store_all(serialized: Serialized) -> None:
             await _store(serialized, name, envelopes)
         if left := {envelope.queue for envelope in serialized.by_connection[name]}:
             announce(client, left, name)
-    if client.events is not None:
-        _emit(client.events, serialized, in_session=False)
 
 
 async def store_together(serialized: Serialized) -> None:

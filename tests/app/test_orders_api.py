@@ -9,8 +9,10 @@ from httpx import ASGITransport, AsyncClient
 
 from app import db
 from app.api import app
+from app.jobs import GenerateReport
 from app.orders import NewOrder, place
 from app.payments import DECLINED, CardDeclined
+from outbox.testing import Fake
 from tests.app.rows import Queued, orders, queued
 
 ORDER = {"customer": "ada@example.com", "item": "lamp", "quantity": 2, "unit_cents": 5900, "card": "card-1"}
@@ -76,12 +78,13 @@ async def test_an_order_that_is_not_there_is_404(client: AsyncClient) -> None:
     assert (await client.get("/orders/4711")).status_code == 404
 
 
-async def test_a_report_is_dispatched_with_its_delay(client: AsyncClient) -> None:
+async def test_a_report_is_dispatched_with_its_delay(client: AsyncClient, outbox_fake: Fake) -> None:
     response = await client.post("/reports", json={"sensor": "roof", "year": 2010, "month": 7, "delay": 3600})
 
     assert response.status_code == 202
-    payload = {"sensor": "roof", "year": 2010, "month": 7}
-    assert await queued() == [Queued("app.GenerateReport", "reports", payload)]
+    report = outbox_fake.assert_dispatched(GenerateReport, sensor="roof", year=2010, month=7)
+    assert report is not None
+    assert (report.queue, report.delay) == ("reports", 3600)
 
 
 async def test_health_asks_the_database(client: AsyncClient) -> None:

@@ -12,13 +12,14 @@ from app.jobs import SendReceipt
 from app.mail import Refused, message_id
 from app.models import Order
 from app.settings import settings
-from tests.app.rows import orders, running, stored_order
+from outbox.testing import perform
+from tests.app.rows import orders, stored_order
 
 
 async def test_a_receipt_reaches_the_mailbox_and_marks_the_order(mailbox: Mailbox) -> None:
     order = await stored_order()
 
-    await running(SendReceipt(order_id=order.id)).handle()
+    assert (await perform(SendReceipt(order_id=order.id))).completed
 
     assert mailbox.copies == {message_id(order.id): 1}
     assert mailbox.recipients == {"ada@example.com"}
@@ -29,7 +30,7 @@ async def test_a_second_run_sends_nothing(mailbox: Mailbox) -> None:
     order = await stored_order()
 
     for _ in range(2):
-        await running(SendReceipt(order_id=order.id)).handle()
+        assert (await perform(SendReceipt(order_id=order.id))).completed
 
     assert mailbox.copies == {message_id(order.id): 1}
 
@@ -44,9 +45,8 @@ async def test_a_run_cut_off_after_sending_repeats_the_same_message_id(
 
     with monkeypatch.context() as patch:
         patch.setattr("app.jobs.send_receipt._update", die)
-        with pytest.raises(ConnectionError):
-            await running(SendReceipt(order_id=order.id)).handle()
-    await running(SendReceipt(order_id=order.id)).handle()
+        assert isinstance((await perform(SendReceipt(order_id=order.id))).error, ConnectionError)
+    assert (await perform(SendReceipt(order_id=order.id))).completed
 
     assert mailbox.copies == {message_id(order.id): 2}
 
@@ -57,11 +57,12 @@ async def test_a_busy_server_makes_the_job_fail_so_that_it_is_tried_again(
     monkeypatch.setattr(demo, "BUSY_EVERY", 1)
     order = await stored_order()
 
-    with pytest.raises(aiosmtplib.SMTPDataError):
-        await running(SendReceipt(order_id=order.id)).handle()
+    busy = await perform(SendReceipt(order_id=order.id))
+    assert busy.retried
+    assert isinstance(busy.error, aiosmtplib.SMTPDataError)
     assert (await only_order()).receipted_at is None
 
-    await running(SendReceipt(order_id=order.id)).handle()
+    assert (await perform(SendReceipt(order_id=order.id))).completed
     assert (await only_order()).receipted_at is not None
 
 
@@ -72,8 +73,9 @@ async def test_a_server_that_is_away_makes_the_job_fail(mailbox: Mailbox, monkey
     monkeypatch.setenv("APP_SMTP_PORT", str(port))
     settings.cache_clear()
 
-    with pytest.raises((aiosmtplib.SMTPConnectError, OSError)):
-        await running(SendReceipt(order_id=order.id)).handle()
+    away = await perform(SendReceipt(order_id=order.id))
+    assert away.retried
+    assert isinstance(away.error, aiosmtplib.SMTPConnectError | OSError)
 
 
 class NoSuchUser:
@@ -87,16 +89,15 @@ class NoSuchUser:
 
 async def test_an_address_refused_for_good_is_not_tried_again(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order = await stored_order()
-    job = running(SendReceipt(order_id=order.id))
 
     async with serve(NoSuchUser()) as port:
         monkeypatch.setenv("APP_SMTP_PORT", str(port))
         settings.cache_clear()
-        await job.handle()
+        ended = await perform(SendReceipt(order_id=order.id))
 
-    error = getattr(job.context.decision, "error", None)
-    assert isinstance(error, Refused)
-    assert "no such user" in str(error)
+    assert ended.failed
+    assert isinstance(ended.error, Refused)
+    assert "no such user" in str(ended.error)
 
 
 async def test_the_order_tells_why_there_is_no_receipt(shop: str) -> None:
@@ -111,7 +112,7 @@ async def test_the_order_tells_why_there_is_no_receipt(shop: str) -> None:
 
 
 async def test_an_order_that_is_gone_sends_nothing(mailbox: Mailbox) -> None:
-    await running(SendReceipt(order_id=4711)).handle()
+    assert (await perform(SendReceipt(order_id=4711))).completed
 
     assert not mailbox.copies
 

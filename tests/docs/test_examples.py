@@ -211,6 +211,11 @@ def test_unique_jobs_meet(application: Application) -> None:
         assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 6
 
 
+def test_an_applications_tests_pass(application: Application) -> None:
+    ran = application.run("-m", "pytest", "-q", "--asyncio-mode", "auto", "-p", "no:cacheprovider", "test_checkout.py")
+    assert "6 passed" in ran
+
+
 @pytest.mark.sqlite
 def test_a_worker_runs_in_an_applications_process(migrated_url: str, backend: str, tmp_path: Path) -> None:
     if backend != "sqlite":

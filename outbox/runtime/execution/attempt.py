@@ -52,7 +52,7 @@ class Attempt:
         self.batch: BatchAdditions | None = None
         """The same."""
         self.error: BaseException | None = None
-        """What made the attempt fail, for the ``failed()`` hook."""
+        """What made the attempt fail: for the ``failed()`` hook after the last one, and for tests."""
         self.result: str | None = None
         """What the handler returned, as JSON, where a next job is to have it."""
         self.settlement: Settlement | None = None

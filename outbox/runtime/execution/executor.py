@@ -176,6 +176,7 @@ def _retried(attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Set
     claim = attempt.claim
     if claim.attempt >= policy.max_tries or attempt.job is None:
         return _failed(attempt, error)
+    attempt.error = error
     return Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), Failure.of(error))
 
 

@@ -17,10 +17,12 @@ from outbox.drivers.database.tables import CLAIM_INDEX
 from outbox.envelope import Envelope
 from outbox.options import PRIORITIES
 
+_CLOCK = "UTC_TIMESTAMP(6)"
+
 
 class MySQL(Dialect):
     placeholder = "%s"
-    now = "UTC_TIMESTAMP(6)"
+    now = _CLOCK
     skip_locked = "FOR UPDATE SKIP LOCKED"
     for_update = "FOR UPDATE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
@@ -48,6 +50,9 @@ class MySQL(Dialect):
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', "
         "'binlog_format', 'read_only', 'super_read_only', 'max_allowed_packet')"
     )
+
+    def now_ahead(self, microseconds: int) -> str:
+        return f"({_CLOCK} + INTERVAL {microseconds} MICROSECOND)" if microseconds else _CLOCK
 
     def now_plus(self, microseconds: str) -> str:
         return f"{self.now} + INTERVAL {microseconds} MICROSECOND"

@@ -17,10 +17,14 @@ from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.filters import JobPlace
 from outbox.options import PRIORITIES
 
+_AT = "strftime('%Y-%m-%d %H:%M:%f'"
+_CLOCK = "'now'"
+
 
 class SQLite(Dialect):
     placeholder = "?"
-    now = "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+    now = f"({_AT}, {_CLOCK}) || '000')"
+    _clock = _CLOCK
     skip_locked = ""
     for_update = ""
     claim_hint = ""
@@ -57,8 +61,12 @@ class SQLite(Dialect):
         "UNION ALL SELECT 'file', file FROM pragma_database_list WHERE name = 'main'"
     )
 
+    def now_ahead(self, microseconds: int) -> str:
+        self._clock = f"{_CLOCK}, '{microseconds / 1_000_000:f} seconds'" if microseconds else _CLOCK
+        return f"({_AT}, {self._clock}) || '000')"
+
     def now_plus(self, microseconds: str) -> str:
-        return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', (({microseconds}) / 1000000.0) || ' seconds') || '000')"
+        return f"({_AT}, {self._clock}, (({microseconds}) / 1000000.0) || ' seconds') || '000')"
 
     def update_existing(self, key: str) -> str:
         return f"ON CONFLICT ({key}) DO UPDATE SET"

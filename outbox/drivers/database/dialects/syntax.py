@@ -32,6 +32,16 @@ class Syntax(ABC):
     """The key of a row of ``queue_jobs`` that is unique even where other columns hold wrong values."""
 
     @abstractmethod
+    def now_ahead(self, microseconds: int) -> str:
+        """`now`, so many microseconds ahead of the database's clock."""
+
+    def travel(self, microseconds: int) -> None:
+        """Put `now` ahead of the database's clock, for tests: in this process, until the next call."""
+        self.now = self.now_ahead(microseconds)
+        # What was put together with the old one.
+        vars(self).pop("_around_available_at", None)
+
+    @abstractmethod
     def now_plus(self, microseconds: str) -> str:
         """The time ``microseconds`` from now. Both are SQL expressions."""
 

@@ -109,6 +109,21 @@ def check_transaction(session: Session) -> Callable[[], Connection]:
     return connection
 
 
+def begin_boundary(session: Session) -> SessionTransaction:
+    """The boundary whose fate a job shares that is dispatched now. It begins if the session is in none.
+
+    Raises:
+        SessionUnusable: as `stage`.
+    """
+    boundary = _boundary(session)
+    if boundary is None or not getattr(session, "_flushing", False):
+        _check(session)
+    if boundary is None:
+        session.expunge(_add_trigger(session))
+        boundary = cast("SessionTransaction", _boundary(session))
+    return boundary
+
+
 def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | None) -> StagedJobs:
     bind = _check(session)
     trigger = _add_trigger(session)

@@ -1,0 +1,123 @@
+"""All jobs that are due, one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from outbox.client_state import ClientState, current_client
+from outbox.connections import NOT_SET, connection_settings, is_default
+from outbox.dispatch import AnySession
+from outbox.drivers.base import Driver
+from outbox.errors import ConfigurationError
+from outbox.events import Event, HookFailed
+from outbox.open_drivers import OpenDrivers
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.execution.failed_hook import FailedHooks
+from outbox.runtime.slots import Slots
+from outbox.settings import DATABASE
+from outbox.settlement import Outcome
+from outbox.testing.performing import Performed, Runner
+from outbox.testing.session_database import driver_in_session
+
+_LEASE = 3600.0
+_MOST = 1_000
+
+_log = logging.getLogger("outbox.testing")
+
+
+async def drain(
+    *,
+    session: AnySession | None = None,
+    connection: str | None = None,
+    queue: str | Sequence[str] | None = None,
+    at_most: int = _MOST,
+) -> list[Performed]:
+    """Run the jobs that are due, until none is, and return how each attempt ended, in order. ``failed()`` is called
+    after a last attempt. A job whose retry is due later stays: see `travel`.
+
+    Without a session these are the stored jobs of ``connection``, or of the default one, of all its queues or those in
+    ``queue``. With one, they are those that its connection sees: the session must be on a connection whose transaction
+    the test has begun and will roll back (``join_transaction_mode="create_savepoint"``), and so must the sessions that
+    the jobs use. What was dispatched in it is flushed before.
+
+    Raises:
+        ConfigurationError: no database is configured, or the session is on no connection in a transaction.
+        AssertionError: more than ``at_most`` attempts were made, and jobs are due still.
+        BackendUnavailable, TablesMissing: as their names say.
+    """
+    client = current_client()
+    if client.recorder is not None:
+        raise ConfigurationError("a fake is in use, which stores nothing that could be drained: leave it before")
+    driver = await _driver(client, session, connection)
+    queues = (queue,) if isinstance(queue, str) else queue
+    ended: list[Performed] = []
+    async with Runner() as runner:
+        hooks = _Hooks(runner)
+        while (claims := await driver.claim(queues or await _queues(driver), 1, _LEASE)) or await _unparked(driver):
+            for claim in claims:
+                if len(ended) >= at_most:
+                    raise AssertionError(
+                        f"{at_most:,} jobs were run, and {claim.name} is due: does a job dispatch itself, or put "
+                        f"itself back without a delay? The last: {ended[-1]!r}"
+                    )
+                attempt, settlement = await runner.run(claim, driver.name)
+                if settlement is not None:
+                    settled = await driver.settle([settlement])
+                    if settled.accepted and settlement.outcome is Outcome.FAILED:
+                        await hooks.call(attempt)
+                ended.append(Performed(attempt, settlement))
+    return ended
+
+
+async def _driver(client: ClientState, session: AnySession | None, connection: str | None) -> Driver:
+    settings = client.settings()
+    if session is not None:
+        if connection is not None:
+            raise ConfigurationError("a session has its connection: drain(session=…) takes no connection")
+        return await driver_in_session(session)
+    name = connection or settings.connection
+    connection_settings(settings, name)
+    if name == DATABASE and is_default(settings, name):
+        raise ConfigurationError(
+            f"{NOT_SET}: set DATABASE_URL to that of the test's database, as with monkeypatch.setenv, or call "
+            "outbox.configure(database_url=…) in a fixture; or drain(session=…) the test's own transaction"
+        )
+    return client.part(OpenDrivers).get(name)
+
+
+async def _queues(driver: Driver) -> Sequence[str]:
+    return [each.queue for each in await driver.counts() if not each.queue.startswith(">")] or ["default"]
+
+
+async def _unparked(driver: Driver) -> bool:
+    """Whether policies made a job claimable that nothing else would have."""
+    upkeep = getattr(driver, "policy_upkeep", None)
+    if upkeep is None:
+        return False
+    heard: set[str] = set()
+    before = driver.on_policy_news  # type: ignore[attr-defined]
+    driver.on_policy_news = lambda news: heard.update(news.queues)  # type: ignore[attr-defined]
+    try:
+        await upkeep()
+    finally:
+        driver.on_policy_news = before  # type: ignore[attr-defined]
+    return bool(heard)
+
+
+class _Hooks:
+    """Calls ``failed()``, and waits for its end."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._slots = Slots(1)
+        self._hooks = FailedHooks(runner.options, self._slots, runner.threads, runner.events)
+        runner.events.listen(_log_failure, HookFailed)
+
+    async def call(self, attempt: Attempt) -> None:
+        self._hooks.call(attempt)
+        self._slots.use(await self._slots.reserve(), 0)
+
+
+def _log_failure(event: Event) -> None:
+    assert isinstance(event, HookFailed)  # noqa: S101 - for the type checker: listens for nothing else
+    _log.error("failed() of %s raised %s\n%s", event.name, event.failure.summary, event.failure.traceback)

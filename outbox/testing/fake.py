@@ -1,0 +1,224 @@
+"""In place of the stores: what was dispatched, to be asserted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.orm import Session
+
+from outbox.client_state import ClientState, Part, current_client, enter_client, leave_client
+from outbox.envelope import Envelope, deserialize
+from outbox.events import Events
+from outbox.ids import JobId
+from outbox.job import Job
+from outbox.settings import Settings
+from outbox.testing.boundaries import Fate, follow
+
+J = TypeVar("J", bound=Job)
+
+_ONCE = "a fake is in use here already: use that one, or enter the second after the first has ended"
+
+
+@dataclass(eq=False, slots=True)
+class Dispatched(Generic[J]):
+    """One dispatched job. ``job`` was made of what would have been stored, as a worker makes it."""
+
+    job: J
+    id: JobId
+    queue: str
+    connection: str
+    priority: int
+    delay: float
+    """Seconds; 0 where ``available_at`` was given."""
+    available_at: datetime | None
+    in_session: bool
+    fate: Fate = field(default=Fate.STORED, repr=False)
+
+    def __str__(self) -> str:
+        later = f", after {self.delay:g} s" if self.delay else ""
+        later = f", at {self.available_at:%Y-%m-%d %H:%M:%S%z}" if self.available_at else later
+        return f"{self.job!r} to the queue {self.queue!r} of {self.connection!r}{later}: {self.fate.value}"
+
+
+class Fake:
+    """Records dispatches. They are validated as ever; nothing is stored, and no database is needed.
+
+    A job in a session counts from its dispatch on, unless its transaction or savepoint is rolled back, or closed
+    without a commit.
+    """
+
+    def __init__(self) -> None:
+        self._recorded: list[Dispatched[Any]] = []
+
+    def record(self, by_connection: Mapping[str, Sequence[Envelope]], session: Session | None) -> None:
+        recorded = [
+            _dispatched(envelope, connection, in_session=session is not None)
+            for connection, envelopes in by_connection.items()
+            for envelope in envelopes
+        ]
+        if session is not None and recorded:
+            follow(session, recorded)
+        self._recorded += sorted(recorded, key=lambda each: each.id.bytes)
+
+    @property
+    def dispatches(self) -> list[Dispatched[Any]]:
+        """What was dispatched and not rolled back, in the order of dispatch."""
+        return [each for each in self._recorded if each.fate is not Fate.ROLLED_BACK]
+
+    def dispatched(
+        self, kind: type[J], *, where: Callable[[J], object] | None = None, **fields: Any
+    ) -> list[Dispatched[J]]:
+        """Those of the class ``kind`` with these values of ``fields``, for which ``where(job)`` is true.
+
+        Raises:
+            TypeError: the class has no such field.
+        """
+        for name in fields:
+            if name not in kind.model_fields:
+                known = ", ".join(kind.model_fields) or "none"
+                raise TypeError(f"{kind.__name__} has no field {name!r}; its fields: {known}")
+        return [
+            each
+            for each in self.dispatches
+            if isinstance(each.job, kind)
+            and all(getattr(each.job, name) == value for name, value in fields.items())
+            and (where is None or where(each.job))
+        ]
+
+    def assert_dispatched(
+        self,
+        kind: type[J],
+        *,
+        times: int | None = None,
+        where: Callable[[J], object] | None = None,
+        **fields: Any,
+    ) -> Dispatched[J] | None:
+        """Assert that `dispatched` finds one, or exactly so many ``times``. Return the first.
+
+        Raises:
+            AssertionError: it does not; the message lists what was dispatched.
+            TypeError: the class has no such field.
+        """
+        __tracebackhide__ = True
+        found = self.dispatched(kind, where=where, **fields)
+        if times is None and not found:
+            self._fail(f"{_wanted(kind, where, fields)} was not dispatched")
+        if times is not None and len(found) != times:
+            self._fail(f"{_wanted(kind, where, fields)} was dispatched {_times(len(found))}, not {_times(times)}")
+        return found[0] if found else None
+
+    def assert_not_dispatched(
+        self, kind: type[J], *, where: Callable[[J], object] | None = None, **fields: Any
+    ) -> None:
+        """Assert that `dispatched` finds none.
+
+        Raises:
+            AssertionError, TypeError: as `assert_dispatched`.
+        """
+        __tracebackhide__ = True
+        found = self.dispatched(kind, where=where, **fields)
+        if found:
+            self._fail(f"{_wanted(kind, where, fields)} was dispatched {_times(len(found))}")
+
+    def assert_nothing_dispatched(self) -> None:
+        """Assert that nothing was dispatched, or all of it was rolled back.
+
+        Raises:
+            AssertionError: as `assert_dispatched`.
+        """
+        __tracebackhide__ = True
+        if count := len(self.dispatches):
+            self._fail(f"{count} job{'s were' if count > 1 else ' was'} dispatched")
+
+    def _fail(self, what: str) -> None:
+        __tracebackhide__ = True
+        shown = "".join(f"\n  {each}" for each in self._recorded)
+        raise AssertionError(f"{what}. Dispatched were:{shown}" if shown else f"{what}. Nothing was dispatched.")
+
+
+def _dispatched(envelope: Envelope, connection: str, *, in_session: bool) -> Dispatched[Any]:
+    return Dispatched(
+        deserialize(envelope.name, envelope.payload),
+        envelope.id,
+        envelope.queue,
+        connection,
+        envelope.priority,
+        envelope.delay,
+        envelope.available_at,
+        in_session,
+        Fate.IN_TRANSACTION if in_session else Fate.STORED,
+    )
+
+
+def _wanted(kind: type[Job], where: object, fields: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    return f"{kind.__name__}({shown}){' where that holds' if where is not None else ''}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+class _FakedClient(ClientState):
+    """The client around the fake, except that its dispatches are recorded."""
+
+    def __init__(self, around: ClientState, recorder: Fake) -> None:
+        super().__init__()
+        self._around = around
+        self.recorder = recorder
+
+    @property
+    def events(self) -> Events | None:
+        return self._around.events
+
+    @events.setter
+    def events(self, events: Events | None) -> None:
+        """Listeners are the client's own."""
+
+    def settings(self) -> Settings:
+        return self._around.settings()
+
+    def configure(self, given: dict[str, Any]) -> Settings:
+        return self._around.configure(given)
+
+    def part(self, kind: type[Part]) -> Part:
+        return self._around.part(kind)
+
+
+@contextmanager
+def fake() -> Iterator[Fake]:
+    """In the block, dispatches are recorded instead of stored: in this task, and in tasks and threads that it starts.
+
+    Raises:
+        RuntimeError: a fake is in use here already.
+    """
+    around = current_client()
+    if around.recorder is not None:
+        raise RuntimeError(_ONCE)
+    recorder = Fake()
+    token = enter_client(_FakedClient(around, recorder))
+    try:
+        yield recorder
+    finally:
+        leave_client(token)
+
+
+@contextmanager
+def fake_for_all_tasks() -> Iterator[Fake]:
+    """`fake` for every task that uses the current client. A fixture and its test may run in different tasks.
+
+    Raises:
+        RuntimeError: as `fake`.
+    """
+    client = current_client()
+    if client.recorder is not None:
+        raise RuntimeError(_ONCE)
+    client.recorder = recorder = Fake()
+    try:
+        yield recorder
+    finally:
+        client.recorder = None

@@ -1,0 +1,243 @@
+"""What a drain runs, in a store and in a transaction of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+import outbox
+from outbox import Job, Outbox
+from outbox.errors import ConfigurationError
+from outbox.testing import drain, fake, sync, travel
+from tests.servers import sql
+
+RAN: list[str] = []
+
+
+class Step(Job):
+    name = "drain.Step"
+    queue = "steps"
+    max_tries = 2
+    backoff = 60
+
+    label: str
+    then: str = ""
+    breaks: bool = False
+
+    async def handle(self) -> None:
+        RAN.append(self.label)
+        if self.breaks:
+            raise ValueError(self.label)
+        if self.then:
+            await outbox.dispatch(Step(label=self.then), queue="later")
+
+    async def failed(self, error: BaseException) -> None:
+        RAN.append(f"failed {error}")
+
+
+class Endless(Job):
+    name = "drain.Endless"
+
+    async def handle(self) -> None:
+        self.context.snooze(0)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    RAN.clear()
+
+
+@pytest.fixture
+async def client(migrated_url: str) -> AsyncIterator[Outbox]:
+    async with Outbox(database_url=migrated_url) as client:
+        yield client
+
+
+def rows(url: str) -> int:
+    with sql.connection(url) as connection:
+        return int(connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) or 0)
+
+
+async def test_all_that_is_due_runs_and_what_it_dispatches(migrated_url: str) -> None:
+    async with Outbox(database_url=migrated_url):
+        await outbox.dispatch(Step(label="second"), priority=9)
+        await outbox.dispatch(Step(label="first", then="third"), priority=0)
+        await outbox.dispatch(Step(label="not yet"), delay=600)
+        ended = await drain()
+        assert RAN == ["first", "third", "second"]
+        assert [each.completed for each in ended] == [True] * 3
+        assert await drain() == []
+    assert rows(migrated_url) == 1
+
+
+async def test_a_job_that_fails_is_kept_and_its_hook_is_called(migrated_url: str) -> None:
+    async with Outbox(database_url=migrated_url):
+        job_id = await outbox.dispatch(Step(label="broken", breaks=True))
+        [first] = await drain()
+        assert first.retried(60)
+        with travel(seconds=61):
+            [last] = await drain()
+        assert last.failed
+        assert RAN == ["broken", "broken", "failed broken"]
+        [kept] = await outbox.failed_jobs()
+        assert (kept.id, kept.failure.message) == (job_id, "broken")
+
+
+async def test_a_drain_of_some_queues_leaves_the_others(migrated_url: str) -> None:
+    async with Outbox(database_url=migrated_url):
+        await outbox.dispatch_many([Step(label="a"), Step(label="b")])
+        await outbox.dispatch(Step(label="c"), queue="other")
+        assert len(await drain(queue="other")) == 1
+        assert len(await drain(queue=["other", "steps"])) == 2
+        assert RAN == ["c", "a", "b"]
+
+
+async def test_a_drain_without_an_end_says_so(client: Outbox) -> None:
+    await outbox.dispatch(Endless())
+    with pytest.raises(AssertionError, match=r"5 jobs were run, and drain.Endless is due"):
+        await drain(at_most=5)
+
+
+def test_a_test_that_is_not_async_drains_too(migrated_url: str) -> None:
+    client = Outbox(database_url=migrated_url)
+    with client.use():
+        outbox.sync.dispatch(Step(label="sync"))
+        assert [each.completed for each in sync.drain()] == [True]
+        outbox.sync.disconnect()
+    assert RAN == ["sync"]
+    assert rows(migrated_url) == 0
+
+
+def begin_immediately(engine: AsyncEngine) -> AsyncEngine:
+    """What an application does on SQLite, by SQLAlchemy's documentation, so that savepoints work."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
+
+
+@pytest.fixture
+async def connection(migrated_url: str) -> AsyncIterator[AsyncConnection]:
+    """In a transaction that the test rolls back."""
+    engine = begin_immediately(create_async_engine(migrated_url))
+    async with engine.connect() as connection:
+        outer = await connection.begin()
+        yield connection
+        await outer.rollback()
+    await engine.dispose()
+
+
+class InTransaction(Job):
+    """Its sessions are on the test's connection, as an application's are in a test."""
+
+    name = "drain.InTransaction"
+    max_tries = 1
+
+    breaks: bool = False
+    follows: bool = False
+
+    async def handle(self) -> None:
+        async with session_on(CONNECTIONS[-1]) as session:
+            await outbox.dispatch(Step(label="follower"), session=session, delay=0 if self.follows else 600)
+            if self.breaks:
+                raise ValueError("broken")
+            await session.commit()
+
+
+CONNECTIONS: list[AsyncConnection] = []
+
+
+def session_on(connection: AsyncConnection) -> AsyncSession:
+    return AsyncSession(connection, join_transaction_mode="create_savepoint")
+
+
+async def count(connection: AsyncConnection, table: str) -> int:
+    return int(await connection.scalar(text(f"SELECT COUNT(*) FROM {table}")) or 0)
+
+
+async def test_jobs_run_inside_the_tests_transaction(connection: AsyncConnection, migrated_url: str) -> None:
+    CONNECTIONS.append(connection)
+    async with session_on(connection) as session:
+        await outbox.dispatch(InTransaction(follows=True), session=session)
+        ended = await drain(session=session)
+        await session.commit()
+    assert [(each.name, each.completed) for each in ended] == [("drain.InTransaction", True), ("drain.Step", True)]
+    assert RAN == ["follower"]
+    assert await count(connection, "queue_jobs") == 0
+    assert rows(migrated_url) == 0
+
+
+async def test_a_failure_in_the_tests_transaction_undoes_the_jobs_part(connection: AsyncConnection) -> None:
+    CONNECTIONS.append(connection)
+    async with session_on(connection) as session:
+        await outbox.dispatch(InTransaction(breaks=True), session=session)
+        await session.commit()
+        [ended] = await drain(session=session)
+    assert ended.failed
+    assert await count(connection, "queue_jobs") == 0
+    assert await count(connection, "queue_failed_jobs") == 1
+
+
+async def test_nothing_is_left_after_the_tests_transaction(migrated_url: str) -> None:
+    engine = begin_immediately(create_async_engine(migrated_url))
+    async with engine.connect() as connection:
+        CONNECTIONS.append(connection)
+        outer = await connection.begin()
+        async with session_on(connection) as session:
+            await outbox.dispatch(InTransaction(breaks=True), session=session)
+            await outbox.dispatch(InTransaction(), session=session)
+            await session.commit()
+            assert len(await drain(session=session)) == 2
+        assert await count(connection, "queue_jobs") == 1
+        assert await count(connection, "queue_failed_jobs") == 1
+        await outer.rollback()
+        assert await count(connection, "queue_jobs") == 0
+        assert await count(connection, "queue_failed_jobs") == 0
+    await engine.dispose()
+
+
+def test_a_sync_session_is_drained_on_its_own_connection(migrated_url: str) -> None:
+    url = make_url(migrated_url)
+    driver = "pysqlite" if url.get_backend_name() == "sqlite" else "pymysql"
+    engine = create_engine(url.set(drivername=f"{url.get_backend_name()}+{driver}"))
+    if driver == "pysqlite":
+        event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+    with engine.connect() as connection, connection.begin() as outer:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            outbox.sync.dispatch_many([Step(label="a"), Step(label="b", breaks=True)], session=session)
+            session.commit()
+            ended = sync.drain(session=session)
+            session.commit()
+        assert [(each.completed, bool(each.retried)) for each in ended] == [(True, False), (False, True)]
+        assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 1
+        outer.rollback()
+    assert RAN == ["a", "b"]
+    assert rows(migrated_url) == 0
+    engine.dispose()
+
+
+async def test_a_session_outside_a_transaction_of_the_test_is_refused(migrated_url: str) -> None:
+    engine = create_async_engine(migrated_url)
+    async with AsyncSession(engine) as session:
+        with pytest.raises(ConfigurationError, match="join_transaction_mode"):
+            await drain(session=session)
+    await engine.dispose()
+
+
+async def test_a_drain_without_a_database_says_what_to_do(tmp_path: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"set DATABASE_URL to that of the test's database"):
+        await drain()
+
+
+async def test_a_drain_in_a_fake_is_refused(client: Outbox) -> None:
+    with fake(), pytest.raises(ConfigurationError, match="a fake is in use"):
+        await drain()
