@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from outbox.client_state import ClientState, current_client
 from outbox.connections import NOT_SET, connection_settings, is_default
 from outbox.dispatch import AnySession
-from outbox.drivers.base import Driver
+from outbox.drivers.values import Claim
 from outbox.errors import ConfigurationError
 from outbox.events import Event, HookFailed
 from outbox.open_drivers import OpenDrivers
@@ -18,7 +18,8 @@ from outbox.runtime.slots import Slots
 from outbox.settings import DATABASE
 from outbox.settlement import Outcome
 from outbox.testing.performing import Performed, Runner
-from outbox.testing.session_database import driver_in_session
+from outbox.testing.session_database import store_in_session
+from outbox.testing.store import Store
 
 _LEASE = 3600.0
 _MOST = 1_000
@@ -49,33 +50,42 @@ async def drain(
     client = current_client()
     if client.recorder is not None:
         raise ConfigurationError("a fake is in use, which stores nothing that could be drained: leave it before")
-    driver = await _driver(client, session, connection)
+    store = await _store(client, session, connection)
     queues = (queue,) if isinstance(queue, str) else queue
     ended: list[Performed] = []
-    async with Runner() as runner:
+    async with Runner(store.sessions) as runner:
         hooks = _Hooks(runner)
-        while (claims := await driver.claim(queues or await _queues(driver), 1, _LEASE)) or await _unparked(driver):
+        while True:
+            claims = await store.jobs.claim(queues or await _queues(store), 1, _LEASE)
+            if not claims and not await _unparked(store):
+                return ended
             for claim in claims:
                 if len(ended) >= at_most:
                     raise AssertionError(
                         f"{at_most:,} jobs were run, and {claim.name} is due: does a job dispatch itself, or put "
                         f"itself back without a delay? The last: {ended[-1]!r}"
                     )
-                attempt, settlement = await runner.run(claim, driver.name)
-                if settlement is not None:
-                    settled = await driver.settle([settlement])
-                    if settled.accepted and settlement.outcome is Outcome.FAILED:
-                        await hooks.call(attempt)
-                ended.append(Performed(attempt, settlement))
-    return ended
+                ended.append(await _run(store, runner, hooks, claim))
 
 
-async def _driver(client: ClientState, session: AnySession | None, connection: str | None) -> Driver:
+async def _run(store: Store, runner: Runner, hooks: _Hooks, claim: Claim) -> Performed:
+    attempt = await runner.run(claim, store.name)
+    settlement = attempt.settlement
+    if settlement is not None:
+        settled = await store.jobs.settle([settlement])
+        if settled.accepted and settlement.outcome is Outcome.FAILED:
+            await hooks.call(attempt)
+    elif attempt.committed is not None and claim.policies is not None and store.policies is not None:
+        await store.policies.follow_commit(attempt.committed.accepted)
+    return Performed(attempt)
+
+
+async def _store(client: ClientState, session: AnySession | None, connection: str | None) -> Store:
     settings = client.settings()
     if session is not None:
         if connection is not None:
             raise ConfigurationError("a session has its connection: drain(session=…) takes no connection")
-        return await driver_in_session(session)
+        return await store_in_session(session)
     name = connection or settings.connection
     connection_settings(settings, name)
     if name == DATABASE and is_default(settings, name):
@@ -83,25 +93,24 @@ async def _driver(client: ClientState, session: AnySession | None, connection: s
             f"{NOT_SET}: set DATABASE_URL to that of the test's database, as with monkeypatch.setenv, or call "
             "outbox.configure(database_url=…) in a fixture; or drain(session=…) the test's own transaction"
         )
-    return client.part(OpenDrivers).get(name)
+    return Store.of(client.part(OpenDrivers).get(name))
 
 
-async def _queues(driver: Driver) -> Sequence[str]:
-    return [each.queue for each in await driver.counts() if not each.queue.startswith(">")] or ["default"]
+async def _queues(store: Store) -> Sequence[str]:
+    return [each.queue for each in await store.queues.counts() if not each.queue.startswith(">")] or ["default"]
 
 
-async def _unparked(driver: Driver) -> bool:
+async def _unparked(store: Store) -> bool:
     """Whether policies made a job claimable that nothing else would have."""
-    upkeep = getattr(driver, "policy_upkeep", None)
-    if upkeep is None:
+    if store.policies is None:
         return False
     heard: set[str] = set()
-    before = driver.on_policy_news  # type: ignore[attr-defined]
-    driver.on_policy_news = lambda news: heard.update(news.queues)  # type: ignore[attr-defined]
+    before = store.policies.on_news
+    store.policies.on_news = lambda news: heard.update(news.queues)
     try:
-        await upkeep()
+        await store.policies.upkeep()
     finally:
-        driver.on_policy_news = before  # type: ignore[attr-defined]
+        store.policies.on_news = before
     return bool(heard)
 
 

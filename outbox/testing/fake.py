@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from sqlalchemy.orm import Session
 
 from outbox.client_state import ClientState, Part, current_client, enter_client, leave_client
-from outbox.envelope import Envelope, deserialize
+from outbox.envelope import Envelope, Headers, deserialize
 from outbox.events import Events
 from outbox.ids import JobId
 from outbox.job import Job
@@ -36,12 +36,18 @@ class Dispatched(Generic[J]):
     """Seconds; 0 where ``available_at`` was given."""
     available_at: datetime | None
     in_session: bool
+    then: tuple[Job, ...] | None = None
+    """The jobs that come after it, if it is the first of a chain; None if it is in none."""
+    catch: Job | None = None
+    """The job for a chain that fails."""
     fate: Fate = field(default=Fate.STORED, repr=False)
 
     def __str__(self) -> str:
         later = f", after {self.delay:g} s" if self.delay else ""
         later = f", at {self.available_at:%Y-%m-%d %H:%M:%S%z}" if self.available_at else later
-        return f"{self.job!r} to the queue {self.queue!r} of {self.connection!r}{later}: {self.fate.value}"
+        chain = "".join(f", then {job!r}" for job in self.then or ())
+        chain += f", catch {self.catch!r}" if self.catch is not None else ""
+        return f"{self.job!r}{chain} to the queue {self.queue!r} of {self.connection!r}{later}: {self.fate.value}"
 
 
 class Fake:
@@ -124,6 +130,25 @@ class Fake:
         if found:
             self._fail(f"{_wanted(kind, where, fields)} was dispatched {_times(len(found))}")
 
+    def assert_chain_dispatched(
+        self, jobs: Sequence[Job | type[Job]], *, catch: Job | type[Job] | None = None
+    ) -> Dispatched[Any]:
+        """Assert that a chain of just these jobs was dispatched, and return its first. A class stands for any job of
+        it, a job for an equal one. Without ``catch``, any will do.
+
+        Raises:
+            AssertionError: as `assert_dispatched`.
+        """
+        __tracebackhide__ = True
+        for each in self.dispatches:
+            if each.then is None:
+                continue
+            steps = (each.job, *each.then)
+            if len(steps) == len(jobs) and all(map(_is, steps, jobs)) and (catch is None or _is(each.catch, catch)):
+                return each
+        wanted = ", then ".join(map(_named, jobs)) + (f", catch {_named(catch)}" if catch is not None else "")
+        return self._fail(f"the chain {wanted} was not dispatched")
+
     def assert_nothing_dispatched(self) -> None:
         """Assert that nothing was dispatched, or all of it was rolled back.
 
@@ -134,13 +159,14 @@ class Fake:
         if count := len(self.dispatches):
             self._fail(f"{count} job{'s were' if count > 1 else ' was'} dispatched")
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         __tracebackhide__ = True
         shown = "".join(f"\n  {each}" for each in self._recorded)
         raise AssertionError(f"{what}. Dispatched were:{shown}" if shown else f"{what}. Nothing was dispatched.")
 
 
 def _dispatched(envelope: Envelope, connection: str, *, in_session: bool) -> Dispatched[Any]:
+    chain = Headers.load(envelope.headers).chain
     return Dispatched(
         deserialize(envelope.name, envelope.payload),
         envelope.id,
@@ -150,8 +176,18 @@ def _dispatched(envelope: Envelope, connection: str, *, in_session: bool) -> Dis
         envelope.delay,
         envelope.available_at,
         in_session,
+        None if chain is None else tuple(deserialize(link.name, link.payload) for link in chain.rest),
+        None if chain is None or chain.catch is None else deserialize(chain.catch.name, chain.catch.payload),
         Fate.IN_TRANSACTION if in_session else Fate.STORED,
     )
+
+
+def _is(job: Job | None, wanted: Job | type[Job]) -> bool:
+    return isinstance(job, wanted) if isinstance(wanted, type) else job == wanted
+
+
+def _named(wanted: Job | type[Job]) -> str:
+    return wanted.__name__ if isinstance(wanted, type) else repr(wanted)
 
 
 def _wanted(kind: type[Job], where: object, fields: Mapping[str, Any]) -> str:

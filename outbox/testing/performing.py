@@ -6,17 +6,20 @@ import math
 from typing import Self, Unpack
 
 from outbox.dispatch import serialize_all
-from outbox.drivers.base import Claim
+from outbox.drivers.values import Claim
+from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.ids import new_token
 from outbox.job import Job
+from outbox.job_definition import takes_session
+from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
 from outbox.options import DispatchOptions
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.protected_task import enter_job, protected_task
 from outbox.settings import WorkerOptions
-from outbox.settlement import Fence, Outcome, Settlement
+from outbox.settlement import Fence, Outcome
 
 
 class PutBack:
@@ -41,8 +44,11 @@ class PutBack:
 class Performed:
     """How one attempt ended."""
 
-    def __init__(self, attempt: Attempt, settlement: Settlement | None) -> None:
+    def __init__(self, attempt: Attempt) -> None:
+        settlement = attempt.settlement
         outcome = settlement.outcome if settlement is not None else None
+        if attempt.committed is not None:
+            outcome = Outcome.COMPLETED
         delay = settlement.delay if settlement is not None else 0.0
         self.name = attempt.claim.name
         self.job = attempt.job
@@ -73,8 +79,14 @@ async def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptio
 
     Raises:
         DispatchError: it could not be dispatched.
+        ConfigurationError: its ``handle`` takes a session.
     """
     serialized = serialize_all((job,), options)
+    if takes_session(type(job)):
+        raise ConfigurationError(
+            f"{job.name}: `handle` takes a session, which commits the end of the job, and perform() has no store: "
+            "dispatch the job in a session of the test, and drain(session=…)"
+        )
     [(connection, [envelope])] = serialized.by_connection.items()
     claim = Claim(
         Fence(envelope.id, new_token()),
@@ -88,25 +100,27 @@ async def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptio
         deadline=math.inf,
     )
     async with Runner() as runner:
-        return Performed(*await runner.run(claim, connection))
+        return Performed(await runner.run(claim, connection))
 
 
 class Runner:
     """The executor of a worker, by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: JobSessions | None = None) -> None:
         self.options = WorkerOptions.load()
         self.threads = Threads()
         self.events = Events()
-        self._executor = Executor(self.options, self.threads, self.events)
+        self._sessions = sessions or JobSessions({}, 1)
+        self._executor = Executor(self.options, self.threads, self.events, sessions=self._sessions)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._sessions.stop()
         await self.threads.stop()
 
-    async def run(self, claim: Claim, connection: str) -> tuple[Attempt, Settlement | None]:
+    async def run(self, claim: Claim, connection: str) -> Attempt:
         attempt = Attempt(claim, connection, lambda _: None)
         attempt.task = protected_task(self._run(attempt), name=claim.name)
         try:
@@ -114,7 +128,7 @@ class Runner:
         except BaseException:
             attempt.task.interrupt()
             raise
-        return attempt, attempt.settlement
+        return attempt
 
     async def _run(self, attempt: Attempt) -> None:
         enter_job(attempt.task)

@@ -1,27 +1,33 @@
-"""A driver on the connection of a test's session, so that jobs run inside the test's own transaction."""
+"""The parts of a driver on the connection of a test's session, so that jobs run inside the test's own transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, NestedTransaction
+from sqlalchemy import URL, Connection, NestedTransaction
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from outbox.dispatch import AnySession, sync_session
-from outbox.drivers.base import Driver, PolicyNews
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import dialect_for
-from outbox.drivers.database.driver import DatabaseDriver
-from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.policies import DatabasePolicies
+from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.tables import jobs
+from outbox.drivers.values import PolicyNews
 from outbox.errors import ConfigurationError
+from outbox.middleware.job_sessions import JobSessions
+from outbox.settings import DATABASE
+from outbox.testing.store import Store
 
 T = TypeVar("T")
 
 
-async def driver_in_session(session: AnySession) -> Driver:
+async def store_in_session(session: AnySession) -> Store:
     """
     Raises:
         ConfigurationError: the session is on no connection in a transaction.
@@ -37,7 +43,13 @@ async def driver_in_session(session: AnySession) -> Driver:
         )
     await _call(connection, target.flush)
     database = SessionDatabase(connection)
-    return DatabaseDriver(str(connection.engine.url), database=database)
+    return Store(
+        DATABASE,
+        DatabaseJobs(database, DATABASE, inserts_directly=False),
+        Queues(database, FailedJobScope()),
+        DatabasePolicies(database),
+        SessionsInTransaction(connection),
+    )
 
 
 async def _call(connection: Connection, function: Callable[..., T], *arguments: Any) -> T:
@@ -53,9 +65,7 @@ class SessionDatabase(Database):
     def __init__(self, connection: Connection) -> None:
         # Not that of the base class: it makes engines.
         self.url = connection.engine.url
-        self.origin = FailedJobScope()
         self.dialect = dialect_for(connection.dialect)
-        self.unconfirmed = UnconfirmedWrites()
         self.on_policy_news: Callable[[PolicyNews], None] = lambda _: None
         self._connection = connection
 
@@ -100,3 +110,31 @@ class _Savepoint:
 
     async def scalar(self, statement: Any, parameters: Any = None) -> Any:
         return await _call(self._connection, self._connection.scalar, statement, parameters)
+
+
+class SessionsInTransaction(JobSessions):
+    """The sessions of jobs whose ``handle`` takes one: on the same connection, so that each commits a savepoint."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__({}, 1)
+        self._connection = connection
+
+    def open(self, connection: str) -> AsyncSession:  # noqa: ARG002 - there is one
+        session = AsyncSession(expire_on_commit=False, join_transaction_mode="create_savepoint")
+        session.sync_session.bind = self._connection
+        return session
+
+    def open_sync(self, connection: str) -> Session:
+        """
+        Raises:
+            ConfigurationError: the driver of the test's connection is an async one, which no thread can use.
+        """
+        if self._connection.dialect.is_async:
+            raise ConfigurationError(
+                f"a plain `def handle(self, session)` of {connection!r} cannot use the async connection of the test: "
+                "drain(session=…) with a sync Session, or drain() what is committed"
+            )
+        return Session(self._connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+
+    def url(self, connection: str) -> URL:  # noqa: ARG002 - there is one
+        return self._connection.engine.url

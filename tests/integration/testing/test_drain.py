@@ -46,6 +46,43 @@ class Endless(Job):
         self.context.snooze(0)
 
 
+class Linked(Job):
+    """A step of a chain. It returns what the one before it returned, and more."""
+
+    name = "drain.Linked"
+
+    breaks: bool = False
+
+    async def handle(self) -> list[str]:
+        if self.breaks:
+            self.context.fail("broken")
+        RAN.append(f"after {self.context.previous}")
+        return [*(self.context.previous or []), "x"]
+
+
+class Transactional(Job):
+    """What it dispatches, and its own end, are one transaction."""
+
+    name = "drain.Transactional"
+    max_tries = 1
+
+    breaks: bool = False
+
+    async def handle(self, session: AsyncSession) -> None:
+        await outbox.dispatch(Step(label="from a transaction"), session=session)
+        await session.flush()
+        if self.breaks:
+            raise ValueError("broken")
+
+
+class SyncTransactional(Job):
+    name = "drain.SyncTransactional"
+    max_tries = 1
+
+    def handle(self, session: Session) -> None:
+        outbox.sync.dispatch(Step(label="from a thread"), session=session)
+
+
 @pytest.fixture(autouse=True)
 def forget() -> None:
     RAN.clear()
@@ -241,3 +278,54 @@ async def test_a_drain_without_a_database_says_what_to_do(tmp_path: object) -> N
 async def test_a_drain_in_a_fake_is_refused(client: Outbox) -> None:
     with fake(), pytest.raises(ConfigurationError, match="a fake is in use"):
         await drain()
+
+
+async def test_a_chain_is_drained_to_its_end(client: Outbox) -> None:
+    await outbox.dispatch_chain([Linked(), Linked(), Linked()])
+    assert [each.completed for each in await drain()] == [True] * 3
+    assert RAN == ["after None", "after ['x']", "after ['x', 'x']"]
+
+    await outbox.dispatch_chain([Linked(breaks=True), Linked()], catch=Step(label="caught"))
+    assert [each.failed for each in await drain()] == [True, False]
+    assert RAN[-1] == "caught"
+
+
+async def test_a_chain_is_drained_in_the_tests_transaction(connection: AsyncConnection) -> None:
+    async with session_on(connection) as session:
+        await outbox.dispatch_chain([Linked(), Linked()], session=session)
+        assert [each.completed for each in await drain(session=session)] == [True, True]
+    assert RAN == ["after None", "after ['x']"]
+
+
+async def test_a_job_that_takes_a_session_commits_its_own_end(migrated_url: str) -> None:
+    async with Outbox(database_url=migrated_url):
+        await outbox.dispatch_many([Transactional(), SyncTransactional()])
+        assert [each.completed for each in await drain()] == [True] * 4
+        assert sorted(RAN) == ["from a thread", "from a transaction"]
+        assert await drain() == []
+    assert rows(migrated_url) == 0
+
+
+async def test_a_job_that_takes_a_session_gets_one_of_the_tests_transaction(
+    connection: AsyncConnection, migrated_url: str
+) -> None:
+    async with session_on(connection) as session:
+        await outbox.dispatch(Transactional(breaks=True), session=session)
+        [ended] = await drain(session=session)
+        assert ended.failed
+        assert RAN == []
+
+        await outbox.dispatch(Transactional(), session=session)
+        await session.commit()
+        assert [each.completed for each in await drain(session=session)] == [True, True]
+    assert RAN == ["from a transaction"]
+    assert await count(connection, "queue_jobs") == 0
+    assert rows(migrated_url) == 0
+
+
+async def test_a_plain_function_with_a_session_needs_a_sync_one_of_the_test(connection: AsyncConnection) -> None:
+    async with session_on(connection) as session:
+        await outbox.dispatch(SyncTransactional(), session=session)
+        [ended] = await drain(session=session)
+    assert isinstance(ended.error, ConfigurationError)
+    assert "with a sync Session" in str(ended.error)

@@ -203,3 +203,24 @@ async def test_listeners_hear_of_what_is_recorded(database_url: str) -> None:
 def test_a_fake_in_a_fake_is_refused(faked: Fake) -> None:
     with pytest.raises(RuntimeError, match="a fake is in use here already"), fake():
         pass
+
+
+async def test_a_chain_is_found_by_its_jobs(faked: Fake) -> None:
+    await outbox.dispatch_chain([Ship(order_id=1), Bill(order_id=1)], catch=Bill(order_id=1, note="refund"))
+    await outbox.dispatch(Ship(order_id=2))
+
+    chain = faked.assert_chain_dispatched([Ship(order_id=1), Bill], catch=Bill(order_id=1, note="refund"))
+    assert chain.then == (Bill(order_id=1),)
+    faked.assert_dispatched(Ship, times=2)
+    faked.assert_not_dispatched(Bill)
+    for wrong in ([Ship], [Ship, Ship], [Ship(order_id=2), Bill], [Ship, Bill, Bill]):
+        with pytest.raises(AssertionError, match="^the chain Ship.* was not dispatched. Dispatched were:"):
+            faked.assert_chain_dispatched(wrong)
+    with pytest.raises(AssertionError) as failed:
+        faked.assert_chain_dispatched([Ship, Bill], catch=Ship)
+    assert str(failed.value).splitlines() == [
+        "the chain Ship, then Bill, catch Ship was not dispatched. Dispatched were:",
+        "  Ship(order_id=1), then Bill(order_id=1, note=''), catch Bill(order_id=1, note='refund') to the queue 'post' "
+        "of 'database': stored",
+        "  Ship(order_id=2) to the queue 'post' of 'database': stored",
+    ]

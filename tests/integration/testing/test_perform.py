@@ -7,9 +7,10 @@ import threading
 
 import pytest
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import Backoff, Job
-from outbox.errors import AttemptsExhausted, InvalidJob, JobFailed, JobTimeout
+from outbox.errors import AttemptsExhausted, ConfigurationError, InvalidJob, JobFailed, JobTimeout
 from outbox.testing import perform, sync
 
 
@@ -39,6 +40,12 @@ class Decide(Job):
                 raise ValueError("broken")
             case "hang":
                 await asyncio.Event().wait()
+
+
+class Transactional(Job):
+    name = "perform.Transactional"
+
+    async def handle(self, session: AsyncSession) -> None: ...
 
 
 class InThread(Job):
@@ -108,3 +115,8 @@ def test_a_test_that_is_not_async_performs_too() -> None:
     assert ended.completed
     assert isinstance(ended.job, InThread)
     assert ended.job.seen == ["outbox-job-1"]
+
+
+async def test_a_job_that_takes_a_session_is_for_a_drain() -> None:
+    with pytest.raises(ConfigurationError, match=r"perform.Transactional: .* drain\(session=…\)"):
+        await perform(Transactional())

@@ -48,7 +48,7 @@ async def test_leases_run_out(migrated_url: str) -> None:
     async with Outbox(database_url=migrated_url):
         await outbox.dispatch(Later())
         driver = DatabaseDriver(migrated_url)
-        [claim] = await driver.claim(["default"], 1, 30)
+        [claim] = await driver.jobs.claim(["default"], 1, 30)
         assert await drain() == []
         with travel(seconds=31):
             [ended] = await drain()
