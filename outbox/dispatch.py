@@ -234,23 +234,30 @@ async def _store_each(serialized: Serialized) -> None:
 async def store_together(serialized: Serialized) -> None:
     """Store jobs that one database keeps, all or none. Those for Redis are relayed from there."""
     client = serialized.client
+    if client.recorder is not None:
+        client.recorder.record(serialized.by_connection, None)
+    else:
+        await _store_rows(client, serialized.by_connection)
+    if client.events is not None:
+        _emit(client.events, serialized, in_session=False)
+
+
+async def _store_rows(client: ClientState, by_connection: Mapping[str, Sequence[Envelope]]) -> None:
     settings = client.settings()
     rows: list[Envelope] = []
     database = DATABASE
-    for name, envelopes in serialized.by_connection.items():
+    for name, envelopes in by_connection.items():
         if is_relayed_to(settings, name):
             rows += [to_relay_row(envelope, name) for envelope in envelopes]
         else:
             database = name
             rows += envelopes
     await client.part(OpenDrivers).get(database).jobs.insert(rows)
-    for name, envelopes in serialized.by_connection.items():
+    for name, envelopes in by_connection.items():
         if is_relayed_to(settings, name):
             client.part(RelayThreads).wake(name)
         else:
             announce(client, {envelope.queue for envelope in envelopes}, name)
-    if client.events is not None:
-        _emit(client.events, serialized, in_session=False)
 
 
 async def _store(serialized: Serialized, name: str, envelopes: Sequence[Envelope]) -> None:

@@ -6,8 +6,9 @@ are not async, and pytest finds the fixtures ``outbox_fake``, ``outbox_drain`` a
 """
 
 from outbox.testing import sync
+from outbox.testing.dispatched import Dispatched
 from outbox.testing.draining import drain
-from outbox.testing.fake import Dispatched, Fake, fake
+from outbox.testing.fake import Fake, fake
 from outbox.testing.performing import Performed, PutBack, perform
 from outbox.testing.sync import Drain
 from outbox.testing.travel import Clock, travel

@@ -4,50 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from outbox.client_state import ClientState, Part, current_client, enter_client, leave_client
-from outbox.envelope import Envelope, Headers, deserialize
+from outbox.envelope import Envelope
 from outbox.events import Events
-from outbox.ids import JobId
 from outbox.job import Job
 from outbox.settings import Settings
 from outbox.testing.boundaries import Fate, follow
+from outbox.testing.dispatched import Dispatched, J, dispatched_of, job_of
 
-J = TypeVar("J", bound=Job)
-
+_FOLLOW_UPS = ("then", "catch", "finally_")
 _ONCE = "a fake is in use here already: use that one, or enter the second after the first has ended"
-
-
-@dataclass(eq=False, slots=True)
-class Dispatched(Generic[J]):
-    """One dispatched job. ``job`` was made of what would have been stored, as a worker makes it."""
-
-    job: J
-    id: JobId
-    queue: str
-    connection: str
-    priority: int
-    delay: float
-    """Seconds; 0 where ``available_at`` was given."""
-    available_at: datetime | None
-    in_session: bool
-    then: tuple[Job, ...] | None = None
-    """The jobs that come after it, if it is the first of a chain; None if it is in none."""
-    catch: Job | None = None
-    """The job for a chain that fails."""
-    fate: Fate = field(default=Fate.STORED, repr=False)
-
-    def __str__(self) -> str:
-        later = f", after {self.delay:g} s" if self.delay else ""
-        later = f", at {self.available_at:%Y-%m-%d %H:%M:%S%z}" if self.available_at else later
-        chain = "".join(f", then {job!r}" for job in self.then or ())
-        chain += f", catch {self.catch!r}" if self.catch is not None else ""
-        return f"{self.job!r}{chain} to the queue {self.queue!r} of {self.connection!r}{later}: {self.fate.value}"
 
 
 class Fake:
@@ -62,7 +33,7 @@ class Fake:
 
     def record(self, by_connection: Mapping[str, Sequence[Envelope]], session: Session | None) -> None:
         recorded = [
-            _dispatched(envelope, connection, in_session=session is not None)
+            dispatched_of(envelope, connection, in_session=session is not None)
             for connection, envelopes in by_connection.items()
             for envelope in envelopes
         ]
@@ -149,6 +120,34 @@ class Fake:
         wanted = ", then ".join(map(_named, jobs)) + (f", catch {_named(catch)}" if catch is not None else "")
         return self._fail(f"the chain {wanted} was not dispatched")
 
+    def assert_batch_dispatched(
+        self, jobs: Sequence[Job | type[Job]], *, name: str | None = None, **follow_ups: Job | type[Job]
+    ) -> UUID:
+        """Assert that a batch of just these jobs was dispatched, in this order, and return its id. ``follow_ups`` are
+        ``then``, ``catch`` and ``finally_``; one that is left out may be any. A batch inside another is asserted by
+        itself. A class stands for any job of it, a job for an equal one.
+
+        Raises:
+            AssertionError: as `assert_dispatched`.
+            TypeError: there is no such follow-up.
+        """
+        __tracebackhide__ = True
+        for wrong in follow_ups.keys() - _FOLLOW_UPS:
+            raise TypeError(f"a batch has no {wrong!r}; there are: {', '.join(_FOLLOW_UPS)}")
+        found = self.dispatches
+        for batch_id, plan in [each for first in found for each in first.plans.items()]:
+            members = [each.job for each in found if str(each.batch_id) == batch_id]
+            ends = {each: getattr(plan, each) for each in follow_ups}
+            if (
+                len(members) == len(jobs)
+                and all(map(_is, members, jobs))
+                and name in (None, plan.name)
+                and all(end is not None and _is(job_of(end.job), follow_ups[each]) for each, end in ends.items())
+            ):
+                return UUID(batch_id)
+        wanted = ", ".join([*map(_named, jobs), *(f"{each} {_named(job)}" for each, job in follow_ups.items())])
+        return self._fail(f"the batch {f'{name!r} ' if name is not None else ''}of {wanted} was not dispatched")
+
     def assert_nothing_dispatched(self) -> None:
         """Assert that nothing was dispatched, or all of it was rolled back.
 
@@ -163,23 +162,6 @@ class Fake:
         __tracebackhide__ = True
         shown = "".join(f"\n  {each}" for each in self._recorded)
         raise AssertionError(f"{what}. Dispatched were:{shown}" if shown else f"{what}. Nothing was dispatched.")
-
-
-def _dispatched(envelope: Envelope, connection: str, *, in_session: bool) -> Dispatched[Any]:
-    chain = Headers.load(envelope.headers).chain
-    return Dispatched(
-        deserialize(envelope.name, envelope.payload),
-        envelope.id,
-        envelope.queue,
-        connection,
-        envelope.priority,
-        envelope.delay,
-        envelope.available_at,
-        in_session,
-        None if chain is None else tuple(deserialize(link.name, link.payload) for link in chain.rest),
-        None if chain is None or chain.catch is None else deserialize(chain.catch.name, chain.catch.payload),
-        Fate.IN_TRANSACTION if in_session else Fate.STORED,
-    )
 
 
 def _is(job: Job | None, wanted: Job | type[Job]) -> bool:

@@ -329,3 +329,19 @@ async def test_a_plain_function_with_a_session_needs_a_sync_one_of_the_test(conn
         [ended] = await drain(session=session)
     assert isinstance(ended.error, ConfigurationError)
     assert "with a sync Session" in str(ended.error)
+
+
+async def test_a_batch_is_drained_with_what_follows_it(client: Outbox) -> None:
+    await outbox.dispatch_batch([Step(label="a"), Step(label="b")], then=Step(label="then"))
+    assert [each.completed for each in await drain()] == [True] * 3
+    assert RAN[-1] == "then"
+    assert sorted(RAN) == ["a", "b", "then"]
+
+
+async def test_a_batch_is_drained_in_the_tests_transaction(connection: AsyncConnection, migrated_url: str) -> None:
+    async with session_on(connection) as session:
+        await outbox.dispatch_batch([Step(label="a"), Step(label="b")], then=Step(label="then"), session=session)
+        await session.commit()
+        assert [each.completed for each in await drain(session=session)] == [True] * 3
+    assert RAN[-1] == "then"
+    assert rows(migrated_url) == 0

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import outbox
-from outbox import Job, Outbox, sync
+from outbox import Batch, Job, Outbox, sync
 from outbox.errors import InvalidJob, InvalidOption, SessionUnusable
 from outbox.events import JobDispatched
 from outbox.testing import Fake, fake
@@ -224,3 +224,30 @@ async def test_a_chain_is_found_by_its_jobs(faked: Fake) -> None:
         "of 'database': stored",
         "  Ship(order_id=2) to the queue 'post' of 'database': stored",
     ]
+
+
+@pytest.mark.parametrize("in_session", [True, False])
+async def test_a_batch_is_found_by_its_jobs_and_is_not_stored(
+    faked: Fake, session: AsyncSession, in_session: bool
+) -> None:
+    """The database has no tables: what is written is an error."""
+    inner = Batch([Bill(order_id=3)], name="inner")
+    batch_id = await outbox.dispatch_batch(
+        [Ship(order_id=1), Ship(order_id=2), inner],
+        name="outer",
+        then=Bill(order_id=9, note="all"),
+        session=session if in_session else None,
+    )
+    await outbox.dispatch(Ship(order_id=4))
+
+    assert faked.assert_batch_dispatched([Ship, Ship(order_id=2)], name="outer", then=Bill) == batch_id
+    assert faked.assert_batch_dispatched([Bill]) != batch_id
+    faked.assert_dispatched(Ship, times=3)
+    for wrong, more in [([Ship], {}), ([Ship, Ship], {"name": "inner"}), ([Ship, Ship], {"catch": Bill})]:
+        with pytest.raises(AssertionError, match=r"^the batch .*of Ship.* was not dispatched. Dispatched were:"):
+            faked.assert_batch_dispatched(wrong, **more)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a batch has no 'finally'; there are: then, catch, finally_"):
+        faked.assert_batch_dispatched([Ship], **{"finally": Bill})
+    if in_session:
+        await session.rollback()
+        faked.assert_not_dispatched(Bill)
