@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Mapping
 
 from outbox.client_state import current_client
@@ -60,13 +59,10 @@ class PolicyUpkeep(BackgroundLoop):
             if await self.pause(_UNTIL_READY):
                 return
         due: float | None = None
-        while not await self.pause(self._pause_before(due)):
+        while not await self.pause_in_turn(
+            _INTERVAL, self._idle_workers, at_most=None if due is None else max(_SOONEST, due)
+        ):
             due = await self._once()
-
-    def _pause_before(self, due: float | None) -> float:
-        # Not all workers of a fleet at the same moment.
-        usual = _INTERVAL * max(1, self._idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return usual if due is None else min(usual, max(_SOONEST, due))
 
     async def _once(self) -> float | None:
         try:

@@ -11,7 +11,7 @@ from outbox.drivers.schedules import Declared, DueSchedule, ScheduleStore
 from outbox.errors import BackendUnavailable, OutboxError
 from outbox.runtime.service import BackgroundLoop
 
-LOOK_EVERY = 15.0
+LOOK_EVERY = 20.0
 """Seconds between two looks of the whole fleet for schedules that were added meanwhile."""
 
 SYNC_EVERY = 60.0
@@ -52,11 +52,11 @@ class Scheduler(BackgroundLoop):
         while not self._ready():
             if await self.pause(_UNTIL_READY):
                 return
-        while not await self.pause(await self._look()):
+        while not await self.pause_in_turn(LOOK_EVERY, self._idle_workers, at_most=await self._look()):
             pass
 
-    async def _look(self) -> float:
-        """Do what is due. Seconds until the next look."""
+    async def _look(self) -> float | None:
+        """Do what is due. Seconds until the next look; None for when it is this worker's turn."""
         try:
             await self._sync()
             return await self._tick_what_is_due()
@@ -67,7 +67,7 @@ class Scheduler(BackgroundLoop):
             _log.warning("schedules do not tick: %s", error)
         except Exception:  # noqa: BLE001 - what is wrong with schedules must stop no worker
             _log.exception("schedules could not be looked at")
-        return self._usual()
+        return None
 
     async def _sync(self) -> None:
         now = clock.now()
@@ -81,7 +81,7 @@ class Scheduler(BackgroundLoop):
             )
         self._synced = now
 
-    async def _tick_what_is_due(self) -> float:
+    async def _tick_what_is_due(self) -> float | None:
         busy = False
         now = clock.now()
         found = [each for each in await self._store.next_due(self._known) if self._broken.get(each.name, now) <= now]
@@ -107,12 +107,8 @@ class Scheduler(BackgroundLoop):
             self._broken[name] = clock.now() + _AFTER_ERROR
             return True
 
-    def _usual(self) -> float:
-        # Not all workers of a fleet at the same moment.
-        return LOOK_EVERY * max(1, self._idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
-
-    def _until(self, found: Sequence[DueSchedule]) -> float:
+    def _until(self, found: Sequence[DueSchedule]) -> float | None:
         if not found:
-            return self._usual()
-        spread = min(_SPREAD_AT_MOST, _SPREAD_PER_WORKER * (self._idle_workers() - 1))
-        return min(self._usual(), max(_SOONEST, found[0].seconds) + random.uniform(0.0, max(0.0, spread)))  # noqa: S311 - spreads load, guards nothing
+            return None
+        spread = max(0.0, min(_SPREAD_AT_MOST, _SPREAD_PER_WORKER * (self._idle_workers() - 1)))
+        return max(_SOONEST, found[0].seconds) + random.uniform(0.0, spread)  # noqa: S311 - spreads load, guards nothing

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from outbox import clock
 from outbox.runtime.execution.protected_task import protected_task
 
 _log = logging.getLogger("outbox.runtime")
@@ -89,6 +91,18 @@ class BackgroundLoop(ABC):
                 async with asyncio.timeout(seconds):
                     await self._asked.wait()
         return self.stopping
+
+    async def pause_in_turn(self, interval: float, workers: Callable[[], int], *, at_most: float | None = None) -> bool:
+        """Sleep for about ``interval`` seconds for each of ``workers``, which share what comes after it: not all of
+        them at the same moment, and counting those that appear meanwhile. Returns as `pause` does."""
+        begun, part = clock.now(), random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        while True:
+            whole = interval * part * max(1, workers())
+            left = begun + (whole if at_most is None else min(whole, at_most)) - clock.now()
+            if left <= 0:
+                return self.stopping
+            if await self.pause(left):
+                return True
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = (None if self.stopping else Cancelled()) if task.cancelled() else task.exception()

@@ -14,7 +14,7 @@ HARD_GRACE = 1.0
 
 def install() -> None:
     for service in (Executor, FailedHooks):
-        service.__init__.__defaults__ = (CANCEL_STEPS,)  # type: ignore[misc]
+        service.__init__.__kwdefaults__["cancel_steps"] = CANCEL_STEPS  # type: ignore[index, misc]
     Watchdog.__init__.__kwdefaults__["hard_grace"] = HARD_GRACE  # type: ignore[index, misc]
 
 

@@ -47,8 +47,9 @@ class Executor:
         options: WorkerOptions,
         threads: Threads,
         events: Events,
-        cancel_steps: Sequence[float] = CANCEL_STEPS,
+        *,
         sessions: JobSessions | None = None,
+        cancel_steps: Sequence[float] = CANCEL_STEPS,
     ) -> None:
         """``sessions`` are those of jobs whose ``handle`` takes one."""
         self._default = RetryPolicy.default(options)

@@ -38,6 +38,7 @@ class FailedHooks:
         slots: Slots,
         threads: Threads,
         events: Events,
+        *,
         cancel_steps: Sequence[float] = CANCEL_STEPS,
     ) -> None:
         self._default = RetryPolicy.default(options)

@@ -198,10 +198,10 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
         {"failed", "retry", "forget", "flush", "prune"},
         {"clear", "pause", "resume", "cancel", "jobs", "show"},
     )
-    policies = {"unblock", "schedule"}
+    policies = {"unblock", "schedule", "limits", "batches"}
     without_store = {"ddl"}
     assert commands == failed | live | without_store | policies | {"stats", "monitor", "workers", "check", "dispatch"}
-    groups = {"schedule"}
+    groups = {"schedule", "limits", "batches"}
     for command in commands - without_store - groups:
         shown = await run("", command, "--help")
         assert "--json" in shown.out

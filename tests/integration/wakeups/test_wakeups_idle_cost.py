@@ -16,7 +16,7 @@ from tests.support.embedded_worker import Arrival, Embedded, put, working
 
 pytestmark = pytest.mark.alone_on_its_server("idle cost")
 
-WATCHED = 10.0
+WATCHED = 30.0
 """Seconds."""
 
 FLEET = 50

@@ -42,7 +42,10 @@ class Bench:
     def __init__(self, threads: Threads) -> None:
         self.recorder = Recorder()
         self.executor = Executor(
-            WorkerOptions(max_tries=3, timeout=30, backoff=(7.0,)), threads, self.recorder.events, CANCEL_STEPS
+            WorkerOptions(max_tries=3, timeout=30, backoff=(7.0,)),
+            threads,
+            self.recorder.events,
+            cancel_steps=CANCEL_STEPS,
         )
         self.ended: list[Attempt] = []
 

@@ -41,7 +41,7 @@ class Bench:
         self.slots = Slots(5)
         self.recorder = Recorder()
         self.failed_hooks = FailedHooks(
-            WorkerOptions(timeout=0.05), self.slots, self.threads, self.recorder.events, (0.02, 0.02)
+            WorkerOptions(timeout=0.05), self.slots, self.threads, self.recorder.events, cancel_steps=(0.02, 0.02)
         )
 
     def call(self, job: Job, *, loaded: bool = True) -> ValueError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from outbox import clock
 from outbox.drivers.schedules import DueSchedule
 from outbox.errors import BackendUnavailable
 from outbox.runtime.scheduler import LOOK_EVERY, Scheduler
@@ -38,19 +39,29 @@ class Schedules:
 
 
 class Watched(Scheduler):
+    """Sleeps by a clock of its own, and notes for how long."""
+
     def __init__(self, store: Schedules, looks: int, workers: int = 1) -> None:
-        super().__init__(store, [], ready=lambda: True, idle_workers=lambda: workers)  # type: ignore[arg-type]
+        super().__init__(store, [], ready=lambda: True, idle_workers=lambda: self.workers)  # type: ignore[arg-type]
+        self.workers = workers
+        self.moment = 0.0
         self.pauses: list[float] = []
         self._looks_left = looks
 
     async def pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)
+        self.moment += seconds
         self._looks_left -= 1
         return self._looks_left < 0
 
+    async def run(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clock, "now", lambda: self.moment)
+            await super().run()
+
 
 @pytest.mark.parametrize("workers", [1, 50])
-async def test_without_schedules_a_look_is_one_statement_in_15_seconds_of_the_fleet(workers: int) -> None:
+async def test_without_schedules_a_look_is_one_statement_in_20_seconds_of_the_fleet(workers: int) -> None:
     store = Schedules([])
     scheduler = Watched(store, 20, workers)
     await scheduler.run()
@@ -81,12 +92,12 @@ async def test_what_another_worker_is_at_is_left_alone_for_a_moment() -> None:
     store.free = False
     scheduler = Watched(store, 3)
     await scheduler.run()
-    assert scheduler.pauses == [0.1] * 4
+    assert scheduler.pauses == pytest.approx([0.1] * 4)
 
 
 async def test_a_schedule_that_cannot_tick_here_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     store = Schedules([DueSchedule("broken", -5.0), DueSchedule("digest", 0.0)], [DueSchedule("broken", -6.0)])
-    scheduler = Watched(store, 3)
+    scheduler = Watched(store, 2)
     await scheduler.run()
     assert store.ticked == ["broken", "digest"]
     assert scheduler.pauses[-1] > 10, "and it is left to other workers for a while"
@@ -98,3 +109,19 @@ async def test_a_database_that_is_away_is_looked_at_again() -> None:
     scheduler = Watched(store, 2)
     await scheduler.run()
     assert store.ticked == ["digest"]
+
+
+async def test_workers_that_appear_meanwhile_share_the_looks() -> None:
+    """A fleet that is started together would look together, each as if it were alone."""
+
+    class Joined(Watched):
+        async def pause(self, seconds: float) -> bool:
+            self.workers = 50
+            return await super().pause(seconds)
+
+    store = Schedules([])
+    scheduler = Joined(store, 2)
+    await scheduler.run()
+    assert store.looks == 2
+    assert scheduler.pauses[0] <= LOOK_EVERY
+    assert 0.7 * LOOK_EVERY * 50 <= scheduler.pauses[0] + scheduler.pauses[1] <= LOOK_EVERY * 50

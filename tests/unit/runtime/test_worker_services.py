@@ -502,7 +502,7 @@ async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: 
 
 
 def with_short_timeouts(*arguments: Any, **options: Any) -> Executor:
-    return Executor(*arguments, (0.02, 0.02), **options)
+    return Executor(*arguments, cancel_steps=(0.02, 0.02), **options)
 
 
 async def test_a_rest_keeps_the_slot_for_a_while() -> None:

@@ -112,6 +112,9 @@ class PolicyRows:
 
     policy: Policies
 
+    tables: tuple[str, ...] = ()
+    """Those whose rows `upkeep` looks at: it is not called while they are empty. Without any it always is."""
+
     def dispatched(self, dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:  # noqa: ARG002
         """After the INSERT of ``jobs``, in the same transaction: the application's, or one of outbox's own."""
         return done(None)
@@ -156,7 +159,5 @@ class PolicyRows:
         return PolicyNews()
 
     async def upkeep(self, database: Database) -> Upkeep:  # noqa: ARG002
-        """Called by workers now and then: repair what a crash has left, remove what is over, do what is due by time.
-
-        Where the policy is not in use, it costs one statement that reads no row."""
+        """Called by workers now and then: repair what a crash has left, remove what is over, do what is due by time."""
         return Upkeep()

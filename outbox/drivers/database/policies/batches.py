@@ -41,6 +41,7 @@ _PORTION = 500
 
 class BatchRows(PolicyRows):
     policy = Policies.BATCH
+    tables = ("queue_batches",)
 
     def dispatched(self, dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:
         """

@@ -30,6 +30,7 @@ _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
 class KeyRows(PolicyRows):
     policy = Policies.KEY
+    tables = ("queue_keyed_jobs",)
 
     def dispatched(self, dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:
         rows = statements.new_rows([(job, Headers.load(job.headers)) for job in jobs])

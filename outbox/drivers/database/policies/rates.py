@@ -30,6 +30,7 @@ _PERHAPS_WAITED = {Outcome.CANCELLED, Outcome.SKIPPED, Outcome.FAILED}
 
 class RateRows(PolicyRows):
     policy = Policies.RATE
+    tables = ("queue_rate_waits", "queue_rates")
 
     def admit(self, dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[Mapping[JobId, Verdict]]:
         return Admission(dialect, candidates).decide()

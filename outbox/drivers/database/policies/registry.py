@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies.base import (
     RUN,
@@ -129,14 +130,22 @@ async def committed(database: Database, jobs: Sequence[Leaving]) -> PolicyNews:
 
 
 async def upkeep(database: Database) -> Upkeep:
-    """The upkeep of all policies, and when the first of them wants the next."""
+    """The upkeep of all policies that have rows, and when the first of them wants the next."""
     news = PolicyNews()
     due: float | None = None
-    for policy in POLICIES:
+    for policy in await database.read_plain(_in_use):
         each = await policy.upkeep(database)
         news += each.news
         due = _earliest((due, each.due))
     return Upkeep(news, due)
+
+
+async def _in_use(connection: SqlConnection) -> list[PolicyRows]:
+    """One statement, since nearly all databases use few policies."""
+    parts = [" OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in each.tables) or "1" for each in POLICIES]
+    rows = await connection.exec_driver_sql(f"SELECT {', '.join(parts)}", ())
+    (used,) = rows
+    return [policy for policy, is_used in zip(POLICIES, used, strict=True) if is_used]
 
 
 def _earliest(moments: Iterable[float | None]) -> float | None:

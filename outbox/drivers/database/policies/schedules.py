@@ -84,6 +84,7 @@ def _end(dialect: Dialect, name: str, tick: datetime, job_id: bytes) -> Plan[Non
 
 class ScheduleRows(PolicyRows):
     policy = Policies.SCHEDULE
+    tables = ("queue_schedule_ticks",)
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
         ended = [(job.headers.tick, job.job_id) for job in jobs if job.outcome in _ENDS]

@@ -62,6 +62,7 @@ class _Row(NamedTuple):
 
 class UniqueRows(PolicyRows):
     policy = Policies.UNIQUE
+    tables = ("queue_unique_jobs", "queue_unique_running")
 
     def admit(self, dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[Mapping[JobId, Verdict]]:
         rows, busy = yield from _read(dialect, [each.job_id.bytes for each in candidates])
