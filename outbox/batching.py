@@ -10,7 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from outbox.client_state import current_client
 from outbox.connections import is_relayed, is_relayed_to
-from outbox.dispatch import AnySession, Serialized, serialize_all, stage_all, store_together, sync_session, with_options
+from outbox.dispatch import (
+    AnySession,
+    Serialized,
+    serialize_all,
+    stage_all,
+    store_together,
+    sync_session,
+    wanted_jobs,
+    with_options,
+)
 from outbox.drivers.base import Driver, PolicyStore
 from outbox.drivers.values import BatchStatus
 from outbox.envelope import Envelope, Headers, link_of, with_headers
@@ -113,21 +122,23 @@ class _Making:
     def add(self, batch: Batch, parent: BatchId | None) -> BatchId:
         if not batch.members:
             raise InvalidJob("a batch has at least one job")
+        jobs = wanted_jobs((each for each in batch.members if not isinstance(each, Batch)), self.options)
+        batches = [each for each in batch.members if isinstance(each, Batch)]
+        if not jobs and not batches:
+            raise InvalidJob("a batch has at least one job, and `dispatch_if` leaves out all of this one")
         batch_id = new_job_id()
         self.plans[batch_id] = BatchPlan(
             name=batch.name,
-            total=len(batch.members),
+            total=len(jobs) + len(batches),
             allow_failures=batch.allow_failures,
             then=_follow_up(batch.then),
             catch=_follow_up(batch.catch),
             finally_=_follow_up(batch.finally_),
             parent=parent,
         )
-        jobs = [member for member in batch.members if not isinstance(member, Batch)]
-        add_members(self.serialized, jobs, BatchHeader(id=batch_id), self.options)
-        for member in batch.members:
-            if isinstance(member, Batch):
-                self.add(member, batch_id)
+        add_members(self.serialized, jobs, BatchHeader(id=batch_id), {**self.options, "dispatch_if": True})
+        for member in batches:
+            self.add(member, batch_id)
         return batch_id
 
 
@@ -149,9 +160,9 @@ def _member(envelope: Envelope, header: BatchHeader) -> Envelope:
 
 
 def _follow_up(job: Job | None) -> FollowUp | None:
-    if job is None:
+    if job is None or not wanted_jobs([job], {}):
         return None
-    serialized = serialize_all([job], {})
+    serialized = serialize_all([job], {"dispatch_if": True})
     name, [envelope] = next(iter(serialized.by_connection.items()))
     if is_relayed(serialized.client.settings(), name):
         envelope = to_relay_row(envelope, name)

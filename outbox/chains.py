@@ -7,7 +7,16 @@ from typing import Any, Unpack
 
 from outbox.client_state import current_client
 from outbox.connections import is_relayed_to
-from outbox.dispatch import AnySession, Serialized, serialize_all, stage_all, store_all, with_options
+from outbox.dispatch import (
+    AnySession,
+    Serialized,
+    nothing_dispatched,
+    serialize_all,
+    stage_all,
+    store_all,
+    wanted_jobs,
+    with_options,
+)
 from outbox.envelope import Envelope, link_of, with_headers
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge
 from outbox.ids import JobId
@@ -29,6 +38,8 @@ async def dispatch_chain(
 
     A chain goes on where a job completes. Where one fails for good, ``catch`` is dispatched, and the rest waits: to
     retry the failed job goes on with the chain. Where one is cancelled, or deletes itself, the chain ends.
+
+    Jobs whose ``dispatch_if`` says no are left out: where that are all, ``created`` of the id is False.
 
     Options hold for all jobs, and ``delay`` for the first. All jobs are for one connection. The rest of a chain is
     stored with its next job: at most 1,000 jobs, and ``OUTBOX_PAYLOAD_LIMIT`` bytes in all.
@@ -52,6 +63,12 @@ def serialize_chain(jobs: Iterable[Job], catch: Job | None, options: DispatchOpt
     steps = list(jobs)
     if not steps:
         raise InvalidJob("a chain has at least one job")
+    steps = wanted_jobs(steps, options)
+    if not steps:
+        return nothing_dispatched()
+    if catch is not None and not wanted_jobs([catch], options):
+        catch = None
+    options = {**options, "dispatch_if": True}
     rest = options.copy()
     rest.pop("delay", None)
     serialized = serialize_all(steps[:1], options)

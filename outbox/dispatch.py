@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -19,12 +19,13 @@ from outbox.drivers.database.jobs.staging import check_database, reserve_keys, s
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
 from outbox.events import Events, JobDispatched
-from outbox.ids import JobId
+from outbox.ids import JobId, new_job_id
 from outbox.ids import met as receipt_of_met
 from outbox.job import Job
 from outbox.job_definition import generator_method, meant_option, takes_session
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
+from outbox.policies.attempt_limits import check_dispatch_if
 from outbox.policies.base import Policies
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import RelayThreads
@@ -59,12 +60,12 @@ async def dispatch(job: Job, *, session: AnySession | None = None, **options: Un
     now. Without one the job is stored before this returns, in a transaction of its own.
 
     ``created`` of the id tells whether this made a job. It is False where a unique job has met one of the same key that
-    waits: the id is that one's.
+    waits: the id is that one's. It is False, too, where ``dispatch_if`` has left the job out: no job has the id.
 
     Every option left out is the job class's. ``delay`` is seconds, a ``timedelta`` or an aware ``datetime``, at most
     ten years ahead; the first two count from the write, by the database's clock. ``priority`` is 0 (first) to 9,
     ``max_tries`` 1 or more, ``timeout`` seconds per attempt (0: no limit), ``backoff`` seconds between attempts.
-    `Job` describes ``unique``, ``unique_until``, ``on_conflict``, ``when_running``, ``debounce`` and ``max_wait``.
+    `Job` describes the others.
 
     Raises:
         InvalidJob: a field does not validate, or would not reach a worker as it is; the message names it. Or no worker
@@ -146,8 +147,10 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
     kinds: set[tuple[type[Job], str]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):
+        allowed = _allowed(some, checked)
+        wanted = some if allowed is None else list(compress(some, allowed))
         for job, envelope in zip(
-            some, serialize_many(some, checked, payload_limit=settings.payload_limit), strict=True
+            wanted, serialize_many(wanted, checked, payload_limit=settings.payload_limit), strict=True
         ):
             name = checked.connection or job.connection or settings.connection
             if (type(job), name) not in kinds:
@@ -160,7 +163,47 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
             group = serialized.by_connection.setdefault(name, [])
             group.append(envelope)
             serialized.ids.append(envelope.id)
+        if allowed is not None:
+            _mark_left_out(serialized.ids, allowed)
     return serialized
+
+
+def wanted_jobs(jobs: Iterable[Job], options: DispatchOptions) -> list[Job]:
+    """Those of ``jobs`` whose ``dispatch_if``, or that of ``options``, does not leave them out.
+
+    Raises:
+        InvalidOption: it is not True or False.
+    """
+    some = list(jobs)
+    allowed = _allowed(some, JobOptions.checked(dispatch_if=options.get("dispatch_if")))
+    return some if allowed is None else list(compress(some, allowed))
+
+
+def _allowed(jobs: Sequence[Job], options: JobOptions) -> list[bool] | None:
+    """For each job whether it is to be dispatched. None if all are."""
+    if options.dispatch_if is not None:
+        return None if options.dispatch_if else [False] * len(jobs)
+    if all(getattr(job, "dispatch_if", None) is None for job in jobs):
+        return None
+    return [_allows(job) for job in jobs]
+
+
+def _allows(job: Any) -> bool:
+    declared = getattr(type(job), "dispatch_if", None)
+    return check_dispatch_if(job.dispatch_if()) if callable(declared) else declared is not False
+
+
+def _mark_left_out(ids: list[JobId], allowed: Sequence[bool]) -> None:
+    """Give jobs that are left out ids that say so. ``ids`` end with those of the others."""
+    first = len(ids) - sum(allowed)
+    for position, is_allowed in enumerate(allowed):
+        if not is_allowed:
+            ids.insert(first + position, receipt_of_met(new_job_id()))
+
+
+def nothing_dispatched() -> Serialized:
+    """Of a dispatch all of whose jobs are left out."""
+    return Serialized(current_client(), [receipt_of_met(new_job_id())], {})
 
 
 def _check_runnable(kind: type[Job]) -> None:
@@ -252,7 +295,8 @@ async def _store_rows(client: ClientState, by_connection: Mapping[str, Sequence[
         else:
             database = name
             rows += envelopes
-    await client.part(OpenDrivers).get(database).jobs.insert(rows)
+    if rows:
+        await client.part(OpenDrivers).get(database).jobs.insert(rows)
     for name, envelopes in by_connection.items():
         if is_relayed_to(settings, name):
             client.part(RelayThreads).wake(name)

@@ -16,6 +16,8 @@ from outbox.job import Job
 from outbox.job_definition import other_handler
 from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
 from outbox.payload import dump, load
+from outbox.policies import attempt_limits
+from outbox.policies.attempt_limits import AttemptCounts
 from outbox.policies.base import Declaration
 from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
@@ -54,6 +56,8 @@ class Headers(BaseModel):
     chain: ChainHeader | None = None
     batch: BatchHeader | None = None
     rates: RateHeader | None = None
+    counts: AttemptCounts | None = None
+    """Exceptions and snoozes of a job that limits them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +170,8 @@ def serialize_many(
             _check_kind(job)
             known = type(job)
             declared = declarations(known, options)
+            if options.delay is not None:
+                attempt_limits.check_delay(known, options)
             headers, policies, put_off = plain_headers, _NONE, delay
             if declared and available_at is None and not delay:
                 put_off = max(each.delay or 0.0 for each in declared)

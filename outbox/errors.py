@@ -18,6 +18,7 @@
     │   ├── UnknownJob                no registered class has the row's name
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
     │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
+    │   ├── JobExpired                no attempt had begun when the job expired
     │   ├── InvalidResult             the next job of a chain cannot be given what ``handle`` returned
     │   ├── JobTimeout                an attempt took longer than its timeout
     │   ├── LeaseLost                 a job's own transaction came too late to complete it
@@ -100,7 +101,11 @@ class InvalidPayload(JobError):
 
 
 class AttemptsExhausted(JobError):
-    """No attempts are left."""
+    """No attempts are left, or no snoozes."""
+
+
+class JobExpired(JobError):
+    """The job's ``expires_after`` had passed before an attempt began."""
 
 
 class InvalidResult(JobError):

@@ -17,7 +17,7 @@ class JobId(UUID):
     __slots__ = ()
     created: ClassVar[bool] = True
     """Of what a dispatch returns: whether it has made the job. False where a unique job has met one of the same key:
-    the id is that of the other."""
+    the id is that of the other. False as well where ``dispatch_if`` has kept it from being made: no job has the id."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

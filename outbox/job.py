@@ -15,6 +15,7 @@ from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
 from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
 from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, check_class_options
+from outbox.policies.attempt_limits import OnExpired
 from outbox.policies.declarations import declarations
 from outbox.policies.rate_limits import RateLimit
 from outbox.policies.schedule import Tick
@@ -78,6 +79,14 @@ class Job(BaseModel, metaclass=JobClass):
     * ``when_running``: ``"queue_one"`` or ``"skip"``, for ``unique_until = "end"``, default ``"queue_one"``
     * ``debounce``: seconds for which each dispatch puts a waiting job off, at most until ``max_wait`` seconds after
       the first
+    * ``retry_until``: seconds from the dispatch (a dispatch may give an aware ``datetime``) after which no further
+      attempt begins. Without ``max_tries`` of the class or the dispatch, only this bounds the attempts
+    * ``max_exceptions``: 1 to 65,535; the job fails with this exception, or timeout, even if attempts are left
+    * ``fail_on_timeout``: ``True`` has the job fail when an attempt times out
+    * ``max_snoozes``: 1 to 65,535; a further ``snooze`` fails the job
+    * ``expires_after``: seconds from the dispatch after which no attempt begins; ``on_expired``: ``"fail"`` or
+      ``"drop"``, default ``"fail"``
+    * ``dispatch_if``: ``False``, or a method that returns it, has a dispatch make no job
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -130,6 +139,13 @@ class Job(BaseModel, metaclass=JobClass):
     when_running: ClassVar[Literal["queue_one", "skip"] | None] = OPTIONS["when_running"].default
     debounce: ClassVar[float | timedelta | None] = OPTIONS["debounce"].default
     max_wait: ClassVar[float | timedelta | None] = OPTIONS["max_wait"].default
+    retry_until: ClassVar[float | timedelta | None] = None
+    max_exceptions: ClassVar[int | None] = None
+    fail_on_timeout: ClassVar[bool | None] = None
+    max_snoozes: ClassVar[int | None] = None
+    expires_after: ClassVar[float | timedelta | None] = None
+    on_expired: ClassVar[OnExpired | None] = None
+    dispatch_if: ClassVar = cast("bool | Callable[[Any], bool] | None", None)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -115,6 +115,10 @@ def check_methods(cls: type, where: str) -> None:
     _check_method(cls, where, "unique_key", (), "without arguments")
     if inspect.iscoroutinefunction(getattr(cls, "unique_key", None)):
         raise ConfigurationError(f"{where}: `unique_key` is called and not awaited: make it a plain `def`")
+    if callable(getattr(cls, "dispatch_if", None)):
+        _check_method(cls, where, "dispatch_if", (), "without arguments")
+        if inspect.iscoroutinefunction(getattr(cls, "dispatch_if", None)):
+            raise ConfigurationError(f"{where}: `dispatch_if` is called and not awaited: make it a plain `def`")
     if callable(getattr(cls, "backoff", None)):
         _check_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
         if inspect.iscoroutinefunction(getattr(cls, "backoff", None)):

@@ -24,7 +24,8 @@ from typing import Annotated, Any, Literal, TypedDict, Unpack, get_type_hints
 
 from outbox.backoff import MAX_DELAY, Backoff
 from outbox.errors import InvalidOption
-from outbox.policies import keys, rate_limits
+from outbox.policies import attempt_limits, keys, rate_limits
+from outbox.policies.attempt_limits import OnExpired, RetryUntil
 from outbox.policies.rate_limits import RateLimit
 from outbox.policies.unique import (
     OnConflict,
@@ -176,6 +177,16 @@ class JobOptions:
     when_running: Annotated[str | None, Option(check_when_running)] = None
     debounce: Annotated[float | None, Option(check_seconds)] = None
     max_wait: Annotated[float | None, Option(check_seconds)] = None
+    retry_until: Annotated[
+        float | datetime | None,
+        Option(attempt_limits.check_retry_until, in_headers=True, load=attempt_limits.load_retry_until),
+    ] = None
+    max_exceptions: Annotated[int | None, Option(attempt_limits.check_max_exceptions, in_headers=True)] = None
+    fail_on_timeout: Annotated[bool | None, Option(attempt_limits.check_fail_on_timeout, in_headers=True)] = None
+    max_snoozes: Annotated[int | None, Option(attempt_limits.check_max_snoozes, in_headers=True)] = None
+    expires_after: Annotated[float | None, Option(attempt_limits.check_expires_after, in_headers=True)] = None
+    on_expired: Annotated[str | None, Option(attempt_limits.check_on_expired, in_headers=True)] = None
+    dispatch_if: Annotated[bool | None, Option(attempt_limits.check_dispatch_if, may_be_method=True)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -218,6 +229,13 @@ class DispatchOptions(TypedDict, total=False):
     when_running: Literal["queue_one", "skip"] | None
     debounce: float | timedelta | None
     max_wait: float | timedelta | None
+    retry_until: RetryUntil | None
+    max_exceptions: int | None
+    fail_on_timeout: bool | None
+    max_snoozes: int | None
+    expires_after: float | timedelta | None
+    on_expired: OnExpired | None
+    dispatch_if: bool | None
 
 
 NO_OPTIONS = JobOptions()
@@ -251,3 +269,4 @@ def check_class_options(cls: type) -> None:
             option.check(value)
     keys.check_class(cls)
     rate_limits.check_class(cls)
+    attempt_limits.check_class(cls)

@@ -102,7 +102,14 @@ class MoveRates(NamedTuple):
     seconds: float
 
 
-Effect = InsertJobs | LeavePolicies | MoveRates
+class ReplaceHeaders(NamedTuple):
+    """The job gets these headers before its end is written, so that a failed job has them too."""
+
+    job_id: JobId
+    headers: str
+
+
+Effect = InsertJobs | LeavePolicies | MoveRates | ReplaceHeaders
 """What the transaction of a settlement writes besides the end of the attempt. Each driver has a registry that says how
 each kind is written."""
 
@@ -122,6 +129,11 @@ class Settlement(NamedTuple):
         if not self.effects:
             return ()
         return [job for effect in self.effects if isinstance(effect, InsertJobs) for job in effect.envelopes]
+
+    @property
+    def headers(self) -> str | None:
+        """The headers that the job gets; None where it keeps those that it has."""
+        return next((effect.headers for effect in self.effects if isinstance(effect, ReplaceHeaders)), None)
 
     def leaving(self, policies: int, headers: str) -> Settlement:
         """The same for a job with ``policies``, which learn of it in the same transaction."""

@@ -57,7 +57,10 @@ def dispatch(name: str, payload: str, as_json: bool, **options: Any) -> None:
     job = _make(kind, sys.stdin.read() if payload == "-" else payload)
     job_id = asyncio.run(_dispatch(job, options))
     output = Output(as_json)
-    output.result({"job_id": str(job_id), "name": kind.name}, str(job_id))
+    document = {"job_id": str(job_id), "name": kind.name}
+    output.result(document if job_id.created else document | {"created": False}, str(job_id))
+    if not job_id.created:
+        output.note("outbox: no job was made: its `dispatch_if` says no, or a job of its unique key waits")
 
 
 async def _dispatch(job: Job, options: dict[str, Any]) -> JobId:

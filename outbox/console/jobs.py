@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import click
 
+from outbox import registry
+from outbox.client_state import current_settings
 from outbox.console import json_views, tables
 from outbox.console.command import queue as queue_type
 from outbox.console.connections import Stores, on_connections
@@ -18,8 +21,11 @@ from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.values import JobState, RunningJob, StoredJob, WorkerStatus
-from outbox.errors import InvalidOption, JobNotFound
+from outbox.envelope import Headers
+from outbox.errors import ConfigurationError, InvalidOption, InvalidPayload, JobError, JobNotFound
 from outbox.ids import JobId
+from outbox.job import Job
+from outbox.policies.attempt_limits import NO_COUNTS, described, limits_of
 
 _LONGEST_PAGE = 10_000
 
@@ -141,7 +147,9 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
         if driver.name != connection:
             return None
         job = await driver.jobs.get(job_id)
-        told = await driver.policies.explain(job) if job is not None and driver.policies is not None else []
+        told = _limits(job) if job is not None else []
+        if job is not None and driver.policies is not None:
+            told += await driver.policies.explain(job)
         return job, await driver.workers.all(), await driver.now(), told
 
     live = (await stores.ask(read)).get(connection)
@@ -164,6 +172,19 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
         output.print(described_failure(failed, ago(failed.failed_at, now)))
     return True
+
+
+def _limits(job: StoredJob) -> list[str]:
+    """Lines about the limits of its attempts. Those of its class are left out where that cannot be imported."""
+    kind: type[Job] | None = None
+    with suppress(ConfigurationError, JobError):
+        registry.import_jobs(current_settings().jobs)
+        kind = registry.resolve(job.name)
+    try:
+        headers = Headers.load(job.headers)
+    except InvalidPayload:
+        return []
+    return described(limits_of(kind, headers.options), headers.counts or NO_COUNTS)
 
 
 Run = tuple[WorkerStatus, RunningJob]

@@ -12,21 +12,30 @@ from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.completion import Completion
 from outbox.middleware.next_jobs import with_next_jobs
+from outbox.options import NO_OPTIONS
 from outbox.payload import load
+from outbox.policies.attempt_limits import limits_of
 from outbox.settlement import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from outbox.drivers.values import Claim
     from outbox.middleware.job_sessions import JobSessions
     from outbox.middleware.results import Handler, HandlerResult
+    from outbox.policies.attempt_limits import AttemptLimits
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
 
 
-def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: JobSessions) -> Handler:
-    of_class = default.of(kind, NO_HEADERS)
+def link(
+    call_next: Handler,
+    kind: type[Job],
+    default: RetryPolicy,
+    sessions: JobSessions,
+    check_deadlines: Callable[[Attempt, AttemptLimits, Handler], Awaitable[HandlerResult]],
+) -> Handler:
+    of_class, limits_of_class = default.of(kind, NO_HEADERS), limits_of(kind, NO_OPTIONS)
 
     def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
         """
@@ -37,6 +46,8 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
         claim = attempt.claim
         headers = Headers.load(claim.headers)
         attempt.policy = policy = of_class if headers is NO_HEADERS else default.of(kind, headers)
+        attempt.limits = limits = limits_of_class if headers is NO_HEADERS else limits_of(kind, headers.options)
+        attempt.counts = headers.counts
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
         completion = Completion(claim, attempt.connection, sessions)
@@ -47,6 +58,8 @@ def link(call_next: Handler, kind: type[Job], default: RetryPolicy, sessions: Jo
         if attempt.chain is not None or attempt.batch is not None:
             completion.follow_up = partial(with_next_jobs, attempt)
         attempt.job = load_job(kind, attempt, policy.max_tries, completion)
+        if limits is not None and limits.timed:
+            return check_deadlines(attempt, limits, call_next)
         return call_next(attempt)
 
     return prepare

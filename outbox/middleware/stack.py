@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from outbox import registry
@@ -14,6 +15,7 @@ from outbox.middleware import (
     application,
     cancellation,
     context,
+    deadlines,
     expiry,
     started,
     thread_call,
@@ -42,6 +44,7 @@ class HandlerStack:
         middleware: Sequence[Middleware],
         cancel_steps: Sequence[float],
         give_up: Callable[[Attempt], None],
+        times: deadlines.JobTimes,
     ) -> None:
         self._default = default
         self._threads = threads
@@ -50,6 +53,7 @@ class HandlerStack:
         self._middleware = middleware
         self._cancel_steps = cancel_steps
         self._give_up = give_up
+        self._check_deadlines = partial(deadlines.check, times=times, events=events)
         self._timeouts = timeouts.Timeouts()
         self._chains: dict[type[Job], Handler] = {}
 
@@ -74,5 +78,5 @@ class HandlerStack:
         chain = timeouts.link(chain, self._timeouts)
         chain = started.link(chain, self._events)
         chain = cancellation.link(chain, self._cancel_steps, self._give_up)
-        chain = context.link(chain, kind, self._default, self._sessions)
+        chain = context.link(chain, kind, self._default, self._sessions, self._check_deadlines)
         return expiry.link(chain)

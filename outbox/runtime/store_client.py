@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from outbox import clock
 from outbox.drivers.base import Driver
 from outbox.drivers.values import BlockingClaimRequest, Claim, NextDue, PolicyNews, Settled
 from outbox.errors import BackendUnavailable, ConfigurationError
+from outbox.ids import JobId
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.removal import removed
@@ -126,6 +128,15 @@ class StoreClient:
         """Those of the attempts whose jobs an operator has removed."""
         gone: frozenset[Attempt] = await self.run(removed, self.driver.jobs, attempts)
         return gone
+
+    async def times(self, job_id: JobId) -> tuple[datetime, datetime] | None:
+        """When a live job was dispatched, and now, by the clock of the store."""
+        found: tuple[datetime, datetime] | None = await self.run(self._times, job_id)
+        return found
+
+    async def _times(self, job_id: JobId) -> tuple[datetime, datetime] | None:
+        job = await self.driver.jobs.get(job_id)
+        return None if job is None else (job.created_at, await self.driver.now())
 
     async def is_empty(self) -> bool:
         """Whether the queues of this worker hold no job."""

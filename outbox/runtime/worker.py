@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from outbox import clock
@@ -26,7 +27,7 @@ from outbox.events import (
     WorkerStopped,
     WorkerStopping,
 )
-from outbox.ids import new_token
+from outbox.ids import JobId, new_token
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
@@ -126,7 +127,7 @@ class Worker:
         report = PolicyReporter(events, {relay.connection: relay.wake for relay in relays})
         urls = {driver.name: driver.session_url for driver in drivers if driver.session_url is not None}
         self._sessions = JobSessions(urls, options.concurrency)
-        executor = Executor(options, self._threads, events, sessions=self._sessions)
+        executor = Executor(options, self._threads, events, sessions=self._sessions, times=self._times)
         isolation = Isolation()
         self._consumers = [
             Consumer(
@@ -304,6 +305,10 @@ class Worker:
                 removed=partial(removed, driver.jobs),
             ),
         ]
+
+    async def _times(self, connection: str, job_id: JobId) -> tuple[datetime, datetime] | None:
+        stores = (consumer.store for consumer in self._consumers if consumer.connection == connection)
+        return await next(stores).times(job_id)
 
     def _tell(self, hear: Callable[..., None], *arguments: object) -> None:
         """From another thread."""

@@ -81,7 +81,7 @@ async def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptio
         DispatchError: it could not be dispatched.
         ConfigurationError: its ``handle`` takes a session.
     """
-    serialized = serialize_all((job,), options)
+    serialized = serialize_all((job,), {**options, "dispatch_if": True})
     if takes_session(type(job)):
         raise ConfigurationError(
             f"{job.name}: `handle` takes a session, which commits the end of the job, and perform() has no store: "

@@ -211,6 +211,18 @@ def test_unique_jobs_meet(application: Application) -> None:
         assert connection.scalar(text("SELECT COUNT(*) FROM queue_jobs")) == 6
 
 
+@pytest.mark.sqlite
+def test_attempts_are_limited(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("tests/integration/worker/test_limited_attempts.py has every store")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="attempt_limits")
+    assert application.run("attempt_limits.py") == "left out\n"
+    said = application.run("-m", "outbox.work", "--stop-when-empty")
+    assert ("code 4711" in said, "order 1" in said) == (True, True)
+    failed = application.run("-m", "outbox", "failed", "--json")
+    assert ("the warehouse does not answer" in failed, "its max_snoozes" in failed) == (True, True)
+
+
 def test_an_applications_tests_pass(application: Application) -> None:
     ran = application.run("-m", "pytest", "-q", "--asyncio-mode", "auto", "-p", "no:cacheprovider", "test_checkout.py")
     assert "6 passed" in ran

@@ -60,6 +60,13 @@ GIVEN: dict[str, Any] = {
     "when_running": "skip",
     "debounce": 5.0,
     "max_wait": 60.0,
+    "retry_until": 3600.0,
+    "max_exceptions": 3,
+    "fail_on_timeout": True,
+    "max_snoozes": 4,
+    "expires_after": 90.0,
+    "on_expired": "drop",
+    "dispatch_if": False,
 }
 """A value other than the default, for each option."""
 KEYS = {"concurrency_key", "ordering_key", "fair_key"}
@@ -69,6 +76,7 @@ FIELD = {"__annotations__": {"customer_id": int}}
 UNIQUE = {name: {"unique": True} for name in ("unique", "unique_until", "on_conflict", "debounce")}
 UNIQUE |= {"when_running": UNIQUE["unique"] | {"unique_until": "end"}, "max_wait": UNIQUE["unique"] | {"debounce": 5.0}}
 """Options of unique jobs, and what each of them needs beside it."""
+EXPIRES = {"on_expired": {"expires_after": 90.0}}
 
 
 class Ping(Job):
@@ -82,7 +90,7 @@ def test_there_is_a_value_for_each_option_in_these_tests() -> None:
 @pytest.mark.parametrize("name", CLASS_OPTIONS)
 def test_a_class_has_each_option_with_its_default_and_checks_it(name: str) -> None:
     assert getattr(Job, name) == OPTIONS[name].default
-    others = {"rate": GIVEN["rate"]} if name in RATES else UNIQUE.get(name, {})
+    others = {"rate": GIVEN["rate"]} if name in RATES else {**UNIQUE, **EXPIRES}.get(name, {})
     right = {"__module__": __name__, **FIELD, **others, name: GIVEN[name]}
     assert getattr(type("Right", (Job,), right), name) == GIVEN[name]
     with pytest.raises(ConfigurationError, match="Wrong"):

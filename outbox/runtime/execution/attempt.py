@@ -15,6 +15,7 @@ from outbox.middleware.cancellation import HandlerCall
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.next_jobs import with_next_jobs
+from outbox.policies.attempt_limits import AttemptCounts, AttemptLimits
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settlement import Fence, Settlement
@@ -26,9 +27,9 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "batch", "call", "chain", "claim", "committed", "connection", "deadline", "ended", "error",
-        "interruption", "job", "overdue", "policy", "result", "seconds", "settlement", "started", "task", "timeout",
-        "timer",
+        "_on_end", "batch", "call", "chain", "claim", "committed", "connection", "counts", "deadline", "ended", "error",
+        "interruption", "job", "limits", "overdue", "policy", "result", "retry_deadline", "seconds", "settlement",
+        "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -47,6 +48,12 @@ class Attempt:
         self.interruption: Interruption | None = None
         self.overdue = False
         """It was given up, and may still be running."""
+        self.limits: AttemptLimits | None = None
+        """Of a job that has some."""
+        self.counts: AttemptCounts | None = None
+        """What it has counted before this attempt."""
+        self.retry_deadline: float | None = None
+        """When its retries must have begun, on `outbox.clock`."""
         self.chain: ChainSteps | None = None
         """Of a job that is in one."""
         self.batch: BatchAdditions | None = None

@@ -12,6 +12,7 @@ from outbox.job import Failed, RateLimited, Released, Snoozed
 from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
 from outbox.middleware.completion import Completion
+from outbox.middleware.deadlines import JobTimes, no_times
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.next_jobs import keep_result
@@ -19,6 +20,7 @@ from outbox.middleware.results import HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
 from outbox.policies.base import Policies
+from outbox.runtime.execution import limited_attempts
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.isolation import is_suspect
 from outbox.runtime.execution.retry_policy import RetryPolicy
@@ -50,8 +52,9 @@ class Executor:
         *,
         sessions: JobSessions | None = None,
         cancel_steps: Sequence[float] = CANCEL_STEPS,
+        times: JobTimes = no_times,
     ) -> None:
-        """``sessions`` are those of jobs whose ``handle`` takes one."""
+        """``sessions`` are those of jobs whose ``handle`` takes one; ``times`` tells those with deadlines their age."""
         self._default = RetryPolicy.default(options)
         self._events = events
         self._sessions = sessions or JobSessions({}, 1)
@@ -63,6 +66,7 @@ class Executor:
             middleware=load_middleware(options.middleware),
             cancel_steps=cancel_steps,
             give_up=self._give_up,
+            times=times,
         )
 
     async def run(self, attempt: Attempt) -> Settlement | None:
@@ -107,7 +111,7 @@ class Executor:
         if isinstance(decision, RateLimited):
             return _rate_limited(attempt, decision.delay)
         if isinstance(decision, Snoozed):
-            return Settlement.snoozed(attempt.fence, decision.delay)
+            return limited_attempts.snoozed(attempt, Settlement.snoozed(attempt.fence, decision.delay), _failed)
         if isinstance(decision, Released):
             return _released(attempt, policy, decision.delay)
         return Settlement.cancelled(attempt.fence)
@@ -133,6 +137,8 @@ class Executor:
                 )
                 # Where the handler was, for the traceback that is stored.
                 error.__cause__ = raised
+                if attempt.limits is not None and attempt.limits.fail_on_timeout:
+                    return _failed(attempt, error)
                 return _retried(attempt, policy, error)
             case Interruption.SHUTDOWN | Interruption.UNREACHABLE:
                 put_back = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
@@ -163,7 +169,7 @@ def _completed(attempt: Attempt, value: object) -> Settlement:
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:
     attempt.error = error
-    return Settlement.failed(attempt.fence, Failure.of(error))
+    return limited_attempts.failed(attempt, Settlement.failed(attempt.fence, Failure.of(error)))
 
 
 def _rate_limited(attempt: Attempt, delay: float) -> Settlement:
@@ -178,7 +184,8 @@ def _retried(attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Set
     if claim.attempt >= policy.max_tries or attempt.job is None:
         return _failed(attempt, error)
     attempt.error = error
-    return Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), Failure.of(error))
+    again = Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), Failure.of(error))
+    return limited_attempts.retried(attempt, again, error, _failed)
 
 
 def _released(attempt: Attempt, policy: RetryPolicy, delay: float) -> Settlement:

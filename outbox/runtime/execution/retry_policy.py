@@ -11,6 +11,7 @@ from outbox.backoff import MAX_DELAY, Backoff
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.job import Job
 from outbox.options import WORKER_OPTIONS, BackoffOption, as_backoff, worker_options_of
+from outbox.policies.attempt_limits import MOST_TRIES, limits_of
 from outbox.settings import WorkerOptions
 
 _log = logging.getLogger("outbox.runtime")
@@ -38,13 +39,19 @@ class RetryPolicy(NamedTuple):
     def of(self, kind: type[Job], headers: Headers) -> RetryPolicy:
         """What ``kind`` and the headers of one dispatch say, with this policy for what they leave open."""
         of_class = worker_options_of(kind)
-        if headers is NO_HEADERS and of_class == _ALL_LEFT_OPEN:
+        if headers is NO_HEADERS and of_class == _ALL_LEFT_OPEN and kind.retry_until is None:
             return self
         values = [
             dispatched if dispatched is not None else of_kind if of_kind is not None else of_worker
             for dispatched, of_kind, of_worker in zip(worker_options_of(headers.options), of_class, self, strict=False)
         ]
-        return RetryPolicy._make((*values, self.fallback))
+        policy = RetryPolicy._make((*values, self.fallback))
+        if headers.options.max_tries is None and kind.max_tries is None:
+            # The worker's own number of tries is for jobs that name no time.
+            limits = limits_of(kind, headers.options)
+            if limits is not None and limits.retry_until is not None:
+                return policy._replace(max_tries=MOST_TRIES)
+        return policy
 
     def delay(self, job: Job, attempt: int) -> float:
         """Seconds until the attempt that follows number ``attempt``."""

@@ -26,6 +26,11 @@ class Nightly(Job):
     name = "reports.Nightly"
 
     async def handle(self) -> None: ...
+
+class Off(Job):
+    dispatch_if = False
+
+    async def handle(self) -> None: ...
 """
 
 
@@ -88,4 +93,11 @@ async def test_what_cannot_be_a_job_is_refused_and_nothing_is_stored(
     assert (ran.code, ran.out) == (code, "")
     assert said in ran.err
     assert "Traceback" not in ran.err
+    assert await driver.jobs.list_jobs() == []
+
+
+async def test_a_job_that_is_left_out_is_said(driver: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:
+    ran = await dispatch(tmp_path, migrated_url, "Off", "--json")
+    assert (ran.code, json.loads(ran.out)["created"]) == (0, False)
+    assert "no job was made: its `dispatch_if` says no" in ran.err
     assert await driver.jobs.list_jobs() == []

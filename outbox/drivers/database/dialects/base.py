@@ -269,6 +269,13 @@ class Dialect(FailedJobStatements):
             f"WHERE id = {self.placeholder}"
         )
 
+    def replace_headers(self) -> str:
+        """Parameters: headers, id."""
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET headers = {self.placeholder} "
+            f"WHERE id = {self.placeholder}"
+        )
+
     def unpark(self, count: int) -> str:
         """Make parked rows claimable. Parameters: ids."""
         return (

@@ -12,7 +12,7 @@ from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies import rates, registry
 from outbox.drivers.database.policies.leaving import headers_of, leaving
 from outbox.drivers.values import PolicyNews
-from outbox.settlement import Effect, InsertJobs, LeavePolicies, MoveRates, Settlement
+from outbox.settlement import Effect, InsertJobs, LeavePolicies, MoveRates, ReplaceHeaders, Settlement
 
 
 def _insert_jobs(dialect: Dialect, effects: Sequence[InsertJobs]) -> Plan[PolicyNews]:
@@ -43,6 +43,9 @@ def apply_effects(dialect: Dialect, settlements: Iterable[Settlement]) -> Plan[P
     by_kind: dict[type[Effect], list[Effect]] = {}
     for settlement in settlements:
         for effect in settlement.effects:
+            if isinstance(effect, ReplaceHeaders):
+                # Written before the end of the attempt.
+                continue
             by_kind.setdefault(type(effect), []).append(effect)
     news = PolicyNews()
     for kind in sorted(by_kind, key=_ORDER.index):

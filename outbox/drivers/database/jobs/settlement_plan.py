@@ -63,6 +63,7 @@ class SettlementPlan:
             current = tokens.get(settlement.fence.job_id.bytes)
             (accepted if current == settlement.fence.token else stale).append(settlement)
         written = yield from self._written_before(unconfirmed, accepted, stale, tokens)
+        yield from self._replace_headers([s for s in accepted if s.effects])
         yield from self._write_failed([s for s in accepted if s.outcome is Outcome.FAILED])
         yield from self._put_back([s for s in accepted if s.outcome in _PUT_BACK])
         yield from self._defer([s for s in accepted if s.outcome is Outcome.DEFERRED])
@@ -101,6 +102,11 @@ class SettlementPlan:
             parameters = [value for pair in chunk for value in pair]
             ids = sorted(job_id for job_id, _ in chunk)
             yield self._dialect.copy_to_failed(len(chunk)), (self._connection_name, *parameters, *ids)
+
+    def _replace_headers(self, settlements: Sequence[Settlement]) -> Plan[None]:
+        for settlement in settlements:
+            if (headers := settlement.headers) is not None:
+                yield self._dialect.replace_headers(), (headers, settlement.fence.job_id.bytes)
 
     def _put_back(self, put_back: Sequence[Settlement]) -> Plan[None]:
         if not put_back:

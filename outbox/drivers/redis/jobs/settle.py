@@ -35,6 +35,7 @@ _ENDS = {_REMOVE, _FAIL}
 _WITH_POLICIES = {Outcome.COMPLETED: b"k", Outcome.FAILED: b"l", Outcome.CANCELLED: b"x"}
 """The kinds of ends of relayed jobs with policies, whose outcome the script notes as well."""
 _OWNER = struct.Struct(">I")
+_HEADERS = struct.Struct(">II")
 _WRITTEN = "1"
 # After a lost answer, a job that is gone, or was put back under this token, was most likely settled by the first try.
 # If an operator has cancelled it meanwhile, accepting the settlement changes nothing in Redis.
@@ -138,7 +139,17 @@ class _Batch:
         if len(queues) > 1:
             keys.append(QUEUES)
         names = ",".join(queues[1:])
-        return _SETTLE(keys, self.connection, bytes(records), owners, *pack_jobs(follow_ups), names, *extras)
+        headers = self._headers()
+        return _SETTLE(keys, self.connection, bytes(records), owners, *pack_jobs(follow_ups), names, headers, *extras)
+
+    def _headers(self) -> bytes:
+        """New headers of jobs, each with the position of its settlement."""
+        packed = bytearray()
+        for position, settlement in enumerate(self.settlements, 1):
+            if settlement.effects and (headers := settlement.headers) is not None:
+                text = headers.replace("\n", " ").encode()
+                packed += _HEADERS.pack(position, len(text)) + text
+        return bytes(packed)
 
     def _follow_ups(self) -> tuple[list[str], bytes, list[tuple[Envelope, int, bytes]]]:
         """The queues whose keys the script gets, the positions of the owning settlements, and the follow-ups."""

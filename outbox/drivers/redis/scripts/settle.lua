@@ -13,7 +13,8 @@
 --       3 the settlements that have follow-ups: position of the settlement, from 1 (4), one per follow-up
 --       4, 5 the follow-ups, records and bodies as in common/base.lua; queue number 0 parks the follow-up
 --       6 the names of the queues of follow-ups, separated by commas
---       7 … for each "F" the exception, for each "P", "S" and "D" the delay in microseconds, for each "R" the delay and the
+--       7 new headers of jobs: position of the settlement, from 1 (4), length (4), headers
+--       8 … for each "F" the exception, for each "P", "S" and "D" the delay in microseconds, for each "R" the delay and the
 --         error, in the order of the records
 --
 -- Returns one character per record: "1" written, "0" somebody else holds the job, "g" it is gone, "b" it was put back
@@ -22,7 +23,7 @@
 local RECORD_OF_SETTLEMENT = 33
 local connection, records, owners = ARGV[1], ARGV[2], ARGV[3]
 local moment = now()
-local next_extra = 7
+local next_extra = 8
 local answers, removed, released, held_on = {}, {}, {}, {}
 local leaving, returning, tried, retrying = lists(), lists(), {}, {}
 local failed_ids, failed_heads = {}, {}
@@ -130,6 +131,25 @@ for position, hold in ipairs(read('HMGET', KEYS[HELD], ids)) do
   end
 end
 
+-- Before a failed job is copied: it has them too.
+local function replace_headers(packed)
+  local at, bodies = 1, {}
+  while at <= #packed do
+    local position, length = struct.unpack('>I4I4', packed, at)
+    local body = answers[position] == '1' and redis.call('HGET', KEYS[JOBS], ids[position])
+    if body then
+      local before, payload = string.match(body, '^([^\n]*\n[^\n]*\n)[^\n]*(\n.*)$')
+      if before then
+        bodies[#bodies + 1] = ids[position]
+        bodies[#bodies + 1] = before .. string.sub(packed, at + 8, at + 7 + length) .. payload
+      end
+    end
+    at = at + 8 + length
+  end
+  write('HSET', KEYS[JOBS], bodies)
+end
+
+replace_headers(ARGV[7])
 write_failed()
 for key, list in pairs(leaving) do
   write('ZREM', key, list)
