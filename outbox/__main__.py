@@ -22,6 +22,7 @@ from outbox.console import (
     limits,
     monitor,
     queues,
+    rekey,
     schedules,
     workers,
 )
@@ -62,6 +63,7 @@ for command in (
     monitor.monitor,
     workers.workers,
     schedules.schedule,
+    rekey.rekey,
     check.check,
     ddl.ddl,
 ):

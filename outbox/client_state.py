@@ -15,13 +15,14 @@ from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from outbox.at_exit import at_exit
+from outbox.encryption import Keyring, keyring
 from outbox.envelope import Envelope
 from outbox.events import Events
 from outbox.settings import Settings
 
 # What a dispatch depends on. Settings are read again when one of these changes, and not at every dispatch: that takes a
 # millisecond.
-_FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT")
+_FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT", "OUTBOX_ENCRYPTION_KEYS")
 _FOLLOWED_KEYS = tuple(map(os.environ.encodekey, _FOLLOWED))
 
 
@@ -151,6 +152,15 @@ def current_settings() -> Settings:
         ConfigurationError: a value is wrong.
     """
     return current_client().settings()
+
+
+def current_keys() -> Keyring:
+    """The keys of encrypted jobs.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
+    return keyring(current_settings().encryption_keys)
 
 
 def _after_fork() -> None:

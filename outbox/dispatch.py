@@ -16,6 +16,7 @@ from outbox import registry
 from outbox.client_state import ClientState, current_client
 from outbox.connections import connection_settings, is_relayed, is_relayed_to
 from outbox.drivers.database.jobs.staging import check_database, reserve_keys, stage
+from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
 from outbox.events import Events, JobDispatched
@@ -29,6 +30,7 @@ from outbox.policies.attempt_limits import check_dispatch_if
 from outbox.policies.base import Policies
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import RelayThreads
+from outbox.sealing import seal
 from outbox.settings import DATABASE, Settings
 from outbox.wakeups.announce import announce
 
@@ -74,7 +76,7 @@ async def dispatch(job: Job, *, session: AnySession | None = None, **options: Un
         PayloadTooLarge: the serialised job is over ``OUTBOX_PAYLOAD_LIMIT`` bytes.
         SessionUnusable: the session cannot carry a job; the message says why.
         DuplicateJob: a job of the same key waits, and ``on_conflict`` is ``"raise"``; nothing was written.
-        ConfigurationError: there is no such connection, or it is not set up.
+        ConfigurationError: there is no such connection, or it is not set up; or there is no key to encrypt with.
         BackendUnavailable: without a session: the store does not answer, and the job may or may not be stored.
     """
     return (await dispatch_many((job,), session=session, **options))[0]
@@ -157,6 +159,8 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
                 _check_runnable(type(job))
                 _check_connection(type(job), settings, name)
                 kinds.add((type(job), name))
+            if job.encrypt if checked.encrypt is None else checked.encrypt:
+                envelope = _encrypted(client, envelope, name)
             if envelope.policies is not None:
                 is_relayed(settings, name)
                 serialized.unique = serialized.unique or (takes_keys and bool(envelope.policies & Policies.UNIQUE))
@@ -204,6 +208,13 @@ def _mark_left_out(ids: list[JobId], allowed: Sequence[bool]) -> None:
 def nothing_dispatched() -> Serialized:
     """Of a dispatch all of whose jobs are left out."""
     return Serialized(current_client(), [receipt_of_met(new_job_id())], {})
+
+
+def _encrypted(client: ClientState, envelope: Envelope, connection: str) -> Envelope:
+    if client.recorder is not None:
+        # A fake stores nothing, and a test needs no key for it.
+        return envelope
+    return seal(envelope, keyring(client.settings().encryption_keys), connection)
 
 
 def _check_runnable(kind: type[Job]) -> None:

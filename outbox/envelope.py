@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -58,6 +58,8 @@ class Headers(BaseModel):
     rates: RateHeader | None = None
     counts: AttemptCounts | None = None
     """Exceptions and snoozes of a job that limits them."""
+    encrypted: bool | None = None
+    """Of a job whose payload is encrypted: `sealing`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +122,8 @@ class Envelope(NamedTuple):
     available_at: datetime | None = None
     policies: int | None = None
     """Bits of `Policies`; None for a job without any."""
+    sealed_for: Callable[[JobId | str], str] | None = None
+    """Of an encrypted job: its payload, encrypted for a job of another id."""
 
 
 def with_headers(envelope: Envelope, **values: Any) -> Envelope:
@@ -129,6 +133,7 @@ def with_headers(envelope: Envelope, **values: Any) -> Envelope:
 
 def link_of(envelope: Envelope) -> Link:
     return Link(
+        id=None if envelope.sealed_for is None else envelope.id,
         queue=envelope.queue,
         name=envelope.name,
         priority=envelope.priority,
@@ -139,7 +144,9 @@ def link_of(envelope: Envelope) -> Link:
 
 
 def from_link(link: Link, job_id: JobId) -> Envelope:
-    return Envelope(job_id, link.queue, link.name, link.priority, link.payload, link.headers, policies=link.bits)
+    """The job of ``link``, with the id ``job_id`` unless it was encrypted for one."""
+    made = link.id or job_id
+    return Envelope(made, link.queue, link.name, link.priority, link.payload, link.headers, policies=link.bits)
 
 
 def serialize(job: Job, options: JobOptions = NO_OPTIONS, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT) -> Envelope:

@@ -17,6 +17,7 @@
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
     │   ├── UnknownJob                no registered class has the row's name
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
+    │   ├── DecryptionFailed          what is stored of an encrypted job cannot be decrypted
     │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
     │   ├── JobExpired                no attempt had begun when the job expired
     │   ├── InvalidResult             the next job of a chain cannot be given what ``handle`` returned
@@ -98,6 +99,10 @@ class UnknownJob(JobError):
 
 class InvalidPayload(JobError):
     """The payload is not JSON, or does not validate against the job class."""
+
+
+class DecryptionFailed(JobError):
+    """What is stored of an encrypted job cannot be decrypted: its key is unknown, or it was changed or moved."""
 
 
 class AttemptsExhausted(JobError):

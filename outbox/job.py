@@ -87,6 +87,7 @@ class Job(BaseModel, metaclass=JobClass):
     * ``expires_after``: seconds from the dispatch after which no attempt begins; ``on_expired``: ``"fail"`` or
       ``"drop"``, default ``"fail"``
     * ``dispatch_if``: ``False``, or a method that returns it, has a dispatch make no job
+    * ``encrypt``: whether the payload, the result and the errors are stored encrypted, default ``False``
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -146,6 +147,7 @@ class Job(BaseModel, metaclass=JobClass):
     expires_after: ClassVar[float | timedelta | None] = None
     on_expired: ClassVar[OnExpired | None] = None
     dispatch_if: ClassVar = cast("bool | Callable[[Any], bool] | None", None)
+    encrypt: ClassVar[bool] = OPTIONS["encrypt"].default
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

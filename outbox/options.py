@@ -105,6 +105,12 @@ def check_timeout(timeout: object) -> float:
     return float(timeout)
 
 
+def check_encrypt(encrypt: object) -> bool:
+    if not isinstance(encrypt, bool):
+        raise InvalidOption(f"encrypt is True or False, not {encrypt!r}")
+    return encrypt
+
+
 def as_backoff(backoff: BackoffOption) -> Backoff:
     """
     Raises:
@@ -187,6 +193,7 @@ class JobOptions:
     expires_after: Annotated[float | None, Option(attempt_limits.check_expires_after, in_headers=True)] = None
     on_expired: Annotated[str | None, Option(attempt_limits.check_on_expired, in_headers=True)] = None
     dispatch_if: Annotated[bool | None, Option(attempt_limits.check_dispatch_if, may_be_method=True)] = None
+    encrypt: Annotated[bool | None, Option(check_encrypt, default=False)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -236,6 +243,7 @@ class DispatchOptions(TypedDict, total=False):
     expires_after: float | timedelta | None
     on_expired: OnExpired | None
     dispatch_if: bool | None
+    encrypt: bool | None
 
 
 NO_OPTIONS = JobOptions()

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from outbox.backoff import Backoff
+from outbox.encryption import check_key
 from outbox.envelope import DEFAULT_PAYLOAD_LIMIT
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.options import check_queue
@@ -26,7 +27,8 @@ from outbox.settings_files import ENV_FILE, check_env_file, pyproject_table
 DATABASE = "database"
 
 _VARIABLE = "OUTBOX_"
-_HAS_URLS = {"DATABASE_URL", "REDIS_URL", "OUTBOX_CONNECTIONS", "database_url", "redis_url", "connections", "url"}
+_SECRET = {"DATABASE_URL", "REDIS_URL", "OUTBOX_CONNECTIONS", "database_url", "redis_url", "connections", "url"}
+_SECRET |= {"encryption_keys", "OUTBOX_ENCRYPTION_KEYS"}
 _ALIKE = 0.75
 """How much a name has in common with that of a setting, of 1, to be taken for a slip in writing it."""
 
@@ -95,7 +97,7 @@ def _problem(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     # A URL has a password in it, and so may anything that was meant to be one.
-    got = "" if _HAS_URLS & set(problem["loc"]) else f" (got {problem['input']!r})"
+    got = "" if _SECRET & set(problem["loc"]) else f" (got {problem['input']!r})"
     return f"{where}: {message}{got}"
 
 
@@ -150,9 +152,18 @@ class Settings(_Layered):
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL", repr=False)
     jobs: Annotated[tuple[str, ...], NoDecode] = ()
     payload_limit: int = Field(default=DEFAULT_PAYLOAD_LIMIT, ge=1)
+    encryption_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    """Of encrypted jobs, in base64. The first one writes, all read."""
     connections: dict[str, ConnectionSettings] = Field(default_factory=dict)
 
-    _split_jobs = field_validator("jobs", mode="before")(_split)
+    _split_lists = field_validator("jobs", "encryption_keys", mode="before")(_split)
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            check_key(key)
+        return keys
 
 
 class WorkerOptions(_Layered):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from outbox.encryption import MARK
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
 _MESSAGE_LIMIT = 8_000
 _TRACEBACK_LIMIT = 64_000
 SUMMARY_LIMIT = 1_000
+ENCRYPTED = "encrypted"
+"""In place of the message of an exception whose texts are encrypted."""
 
 
 class Fence(NamedTuple):
@@ -39,7 +42,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception as it is stored: type, message and traceback as text."""
+    """An exception as it is stored: type, message and traceback as text. Of an encrypted job, ``traceback`` holds both
+    texts encrypted."""
 
     type: str
     message: str
@@ -49,6 +53,11 @@ class Failure:
     def summary(self) -> str:
         """``type: message``, at most 1,000 characters: what a job keeps of its last error between two attempts."""
         return (f"{self.type}: {self.message}" if self.message else self.type)[:SUMMARY_LIMIT]
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether only the type can be read."""
+        return self.message == ENCRYPTED and self.traceback.startswith(MARK)
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:

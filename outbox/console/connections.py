@@ -28,7 +28,7 @@ class Stores:
     def __init__(self, settings: Settings, names: list[str]) -> None:
         self.names = names
         self.errors: dict[str, OutboxError] = {}
-        self._settings = settings
+        self.settings = settings
         self._drivers: dict[str, Driver] = {}
 
     @classmethod
@@ -62,7 +62,7 @@ class Stores:
 
     def _driver(self, name: str) -> Driver:
         if name not in self._drivers:
-            self._drivers[name] = open_driver(self._settings, name)
+            self._drivers[name] = open_driver(self.settings, name)
         return self._drivers[name]
 
     def forget_errors(self) -> None:

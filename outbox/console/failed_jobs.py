@@ -12,6 +12,7 @@ from outbox.console.command import Finite, on_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.confirmation import confirm, yes_option
 from outbox.console.connections import Stores, on_connections
+from outbox.console.decryption import decrypt_option, decrypted_failed_job, indented_payload
 from outbox.console.failed_options import filter_options, which_failed
 from outbox.console.formatting import ago, block, counted, indented_json, line
 from outbox.console.formatting import queue_name as readable_queue
@@ -45,6 +46,7 @@ hours_range = Finite(min=0, max=10 * 365 * 24)
 )
 @click.option("--groups", is_flag=True, help="Count by job and exception, with the first and the last failure.")
 @click.option("--full", is_flag=True, help="With an ID: outbox's own frames in the traceback as well.")
+@decrypt_option
 @on_connections
 async def failed(
     stores: Stores,
@@ -55,10 +57,11 @@ async def failed(
     limit: int,
     groups: bool,
     full: bool,
+    decrypt: bool,
 ) -> int:
     """List failed jobs. With an ID: all details of one job, with its traceback, payload and headers."""
     if job_id is not None:
-        return await _show_one(stores, output, job_id, full=full)
+        return await _show_one(stores, output, job_id, full=full, decrypt=decrypt)
     if groups:
         return await _show_groups(stores, output, queue, matching, limit)
     answers = await stores.ask(lambda driver: driver.failed.page(queue, limit, matching=matching))
@@ -111,7 +114,7 @@ async def _show_groups(stores: Stores, output: Output, queue: str | None, matchi
     return 0
 
 
-async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool) -> int:
+async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool, decrypt: bool) -> int:
     async def find(driver: Driver) -> FailedJob | None:
         chosen = await look_up([typed], driver.failed.find)
         return await driver.failed.get(chosen.ids[0]) if chosen.ids else None
@@ -119,6 +122,8 @@ async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool) -
     job = next((job for job in (await stores.ask(find)).values() if job is not None), None)
     if job is None:
         raise JobNotFound(f"no failed job {typed}: `outbox failed` lists failed jobs")
+    if decrypt:
+        job = decrypted_failed_job(stores.settings, job)
     if output.as_json:
         output.document(stores.document(failed_job=json_views.failed_job(job)))
     else:
@@ -137,11 +142,12 @@ def described_failure(job: FailedJob, since: str, *, full: bool = False) -> str:
         "error": f"{job.failure.type}: {job.failure.message}",
     }
     texts = {
-        "Payload": indented_json(job.payload),
+        "Payload": indented_payload(job.payload),
         "Headers": "" if job.headers == "{}" else indented_json(job.headers),
     }
     lines = [f"Failed job {job.id}", *(f"  {name:<11} {block(value)}" for name, value in facts.items())]
-    traceback, hidden = (job.failure.traceback, 0) if full else without_own_frames(job.failure.traceback)
+    trace = "" if job.failure.encrypted else job.failure.traceback
+    traceback, hidden = (trace, 0) if full else without_own_frames(trace)
     if traceback:
         lines += ["", block(traceback.rstrip("\n"))]
     if hidden:

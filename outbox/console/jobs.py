@@ -13,6 +13,7 @@ from outbox.client_state import current_settings
 from outbox.console import json_views, tables
 from outbox.console.command import queue as queue_type
 from outbox.console.connections import Stores, on_connections
+from outbox.console.decryption import decrypt_option, decrypted_failed_job, decrypted_job, indented_payload
 from outbox.console.failed_jobs import described_failure
 from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
 from outbox.console.id_lookup import look_up
@@ -125,12 +126,13 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
 
 @click.command()
 @click.argument("job_id", metavar="ID")
+@decrypt_option
 @on_connections
-async def show(stores: Stores, output: Output, job_id: str) -> None:
+async def show(stores: Stores, output: Output, job_id: str, decrypt: bool) -> None:
     """Show all details of one job, live or failed."""
     for connection, found in (await stores.ask(lambda driver: _ids(driver, job_id))).items():
         for one in found:
-            if await _show(stores, output, connection, one):
+            if await _show(stores, output, connection, one, decrypt=decrypt):
                 return
     raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
 
@@ -140,7 +142,7 @@ async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
     return live.ids or (await look_up([typed], driver.failed.find)).ids
 
 
-async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) -> bool:
+async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, *, decrypt: bool) -> bool:
     async def read(
         driver: Driver,
     ) -> tuple[StoredJob | None, list[WorkerStatus], datetime, list[str]] | None:
@@ -155,6 +157,8 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
     live = (await stores.ask(read)).get(connection)
     if live is not None and live[0] is not None:
         job, workers, now, told = live[0], live[1], live[2], live[3]
+        if decrypt:
+            job = decrypted_job(stores.settings, connection, job)
         run = next(((worker, each) for worker in workers for each in worker.jobs if each.id == job_id), None)
         if output.as_json:
             output.document(stores.document(job=_document(connection, job, run, now) | {"policies": told}))
@@ -165,6 +169,8 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId) 
     failed = (await stores.ask(lambda driver: driver.failed.get(job_id))).get(connection)
     if failed is None:
         return False
+    if decrypt:
+        failed = decrypted_failed_job(stores.settings, failed)
     if output.as_json:
         document = json_views.failed_job(failed)
         output.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))
@@ -242,7 +248,7 @@ def _described(connection: str, job: StoredJob, run: Run | None, now: datetime, 
     if told:
         facts["policies"] = "\n".join(told)
     lines = [f"Job {job.id}", *(f"  {name:<11} {block(value)}" for name, value in facts.items())]
-    lines += ["", "Payload", block(indented_json(job.payload))]
+    lines += ["", "Payload", block(indented_payload(job.payload))]
     if job.headers.strip() not in {"", "{}"}:
         lines += ["", "Headers", block(indented_json(job.headers))]
     return "\n".join(lines)

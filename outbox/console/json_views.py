@@ -11,6 +11,7 @@ from typing import Any
 from outbox.drivers.filters import FailedGroup
 from outbox.drivers.values import FailedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.relay.route import relayed_connection
+from outbox.sealing import token_of
 
 Document = dict[str, Any]
 
@@ -34,6 +35,7 @@ def failed_job(job: FailedJob) -> Document:
             "traceback": job.failure.traceback,
         },
         "payload": job.payload,
+        "encrypted": token_of(job.payload) is not None,
         "headers": job.headers,
     }
 
@@ -65,6 +67,7 @@ def live_job(connection: str, job: StoredJob) -> Document:
         "last_error": job.last_error,
         "last_error_at": timestamp(job.last_error_at),
         "payload": job.payload,
+        "encrypted": token_of(job.payload) is not None,
         "headers": job.headers,
     }
 

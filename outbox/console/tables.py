@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
@@ -46,7 +47,7 @@ def failed_jobs(jobs: Sequence[FailedJob], now: datetime, *, several: bool = Fal
             queue_name(job.queue),
             job.name,
             f"{job.failure.type.rpartition('.')[2]}: {job.failure.message}",
-            job.payload,
+            short_payload(job.payload),
         )
     return table
 
@@ -100,7 +101,7 @@ def jobs(
             "" if job.state is JobState.PARKED else due(job.available_at, now),
             *([reasons.get(job.id, "")] if reasons else []),
             job.last_error or "",
-            job.payload,
+            short_payload(job.payload),
         )
     return table
 

@@ -23,6 +23,7 @@ from outbox.drivers.values import (
     NextDue,
     PolicyNews,
     QueueCounts,
+    RewrittenTexts,
     Settled,
     StoredJob,
     WorkerStatus,
@@ -193,6 +194,14 @@ class RelayTarget(Protocol):
         """These jobs are not sent again."""
 
 
+class EncryptedTexts(Protocol):
+    """A store that can hold encrypted jobs."""
+
+    async def rewrite(self, rewrite: Callable[[str], str]) -> RewrittenTexts:
+        """Give every text that holds something encrypted to ``rewrite``, and store what that returns in its place, in
+        short transactions. It waits for no other transaction: a text that another one holds is left."""
+
+
 class WorkerRegistry(Protocol):
     """Which worker processes there are."""
 
@@ -323,6 +332,7 @@ class Driver(Protocol):
     """Where jobs can have sessions, as SQLAlchemy takes it, with its password. None where the store is no database."""
     schedules: ScheduleStore | None = None
     limits: LimitStore | None = None
+    encrypted_texts: EncryptedTexts | None = None
 
     @property
     def description(self) -> str:

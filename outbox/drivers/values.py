@@ -203,6 +203,17 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RewrittenTexts:
+    """``rewritten`` rows have other texts now; ``busy`` ones were held by another transaction, or have changed."""
+
+    rewritten: int = 0
+    busy: int = 0
+
+    def __add__(self, other: RewrittenTexts) -> RewrittenTexts:
+        return RewrittenTexts(self.rewritten + other.rewritten, self.busy + other.busy)
+
+
+@dataclass(frozen=True, slots=True)
 class HealthIssue:
     """Something about a store that an operator should know. When ``serious``, jobs cannot run as it is."""
 

@@ -7,8 +7,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from outbox.chains import chain_links
+from outbox.client_state import current_keys
+from outbox.encryption import MARK
 from outbox.ids import JobId
 from outbox.policies.chain import ChainHeader, Link
+from outbox.sealing import open_result
 
 
 class ChainSteps:
@@ -39,7 +42,16 @@ class ChainSteps:
 
     @property
     def previous(self) -> Any:
-        return None if self._header.previous is None else from_json(self._header.previous)
+        """
+        Raises:
+            DecryptionFailed: it is encrypted, and cannot be decrypted.
+        """
+        result = self._header.previous
+        if result is None:
+            return None
+        if result.startswith(MARK):
+            result = open_result(current_keys(), result, self.id, self.number - 1)
+        return from_json(result)
 
     def prepend(self, *jobs: Any) -> None:
         self.rest = chain_links(jobs, self._connection, after=self.rest, options={"connection": self._connection})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from outbox.client_state import current_keys
 from outbox.envelope import NO_HEADERS, Headers
-from outbox.errors import AttemptsExhausted, InvalidPayload, JobError
+from outbox.errors import AttemptsExhausted, DecryptionFailed, InvalidPayload, JobError
 from outbox.job import Job, JobContext
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.chain_steps import ChainSteps
@@ -15,6 +16,7 @@ from outbox.middleware.next_jobs import with_next_jobs
 from outbox.options import NO_OPTIONS
 from outbox.payload import load
 from outbox.policies.attempt_limits import limits_of
+from outbox.sealing import JobCipher, open_payload, token_of
 from outbox.settlement import Failure
 
 if TYPE_CHECKING:
@@ -78,10 +80,12 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
     """
     Raises:
         InvalidPayload: no job can be made of the row, whatever the validators of its class do.
+        DecryptionFailed: the payload is encrypted, and cannot be decrypted.
     """
     claim = attempt.claim
+    payload = claim.payload if claim.headers == "{}" else _decrypted(attempt)
     try:
-        job = load(kind, claim.name, claim.payload)
+        job = load(kind, claim.name, payload)
     except JobError:
         raise
     except BaseException as error:
@@ -103,6 +107,20 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
         )
     )
     return job
+
+
+def _decrypted(attempt: Attempt) -> str:
+    """The payload of a job that has headers. Whatever the attempt at an encrypted one leaves behind is encrypted."""
+    claim = attempt.claim
+    if token_of(claim.payload) is None:
+        return claim.payload
+    keys, job_id = current_keys(), claim.fence.job_id
+    try:
+        payload = open_payload(keys, claim.payload, claim.headers, claim.name, job_id, attempt.connection)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{claim.name}: {error}") from None
+    attempt.cipher = JobCipher(keys, claim.name, job_id)
+    return payload
 
 
 def _exhausted(claim: Claim, policy: RetryPolicy) -> AttemptsExhausted:

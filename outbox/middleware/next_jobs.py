@@ -38,6 +38,8 @@ def keep_result(attempt: Attempt, value: object) -> None:
             "return its key"
         )
     attempt.result = result.decode()
+    if attempt.cipher is not None:
+        attempt.result = attempt.cipher.result(attempt.result, attempt.chain.id, attempt.chain.number)
 
 
 def with_next_jobs(attempt: Attempt, settlement: Settlement) -> Settlement:

@@ -25,6 +25,8 @@ class Link(BaseModel):
     headers: str = "{}"
     bits: int | None = None
     """Of its policies."""
+    id: JobId | None = None
+    """Of an encrypted job, whose payload belongs to this id."""
 
 
 class ChainHeader(BaseModel):
@@ -39,7 +41,7 @@ class ChainHeader(BaseModel):
     rest: tuple[Link, ...] = ()
     catch: Link | None = None
     previous: str | None = None
-    """The result of the job before, as JSON text: a JSON column bounds how deep its own values may be."""
+    """The result of the job before, as JSON text, or encrypted: a JSON column bounds how deep its own values may be."""
 
 
 class ChainContext(Protocol):

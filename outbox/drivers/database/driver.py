@@ -14,6 +14,7 @@ from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.operations import health, inspection, outdated_tables
+from outbox.drivers.database.operations.encrypted_rows import EncryptedRows
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.operations.limits import Limits
@@ -60,6 +61,7 @@ class DatabaseDriver(Driver):
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.limits: Limits = Limits(self._database)
+        self.encrypted_texts: EncryptedRows = EncryptedRows(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.aging: Aging = Aging(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)

@@ -10,6 +10,7 @@ from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim
 from outbox.drivers.redis.jobs.job_store import PendingClaims, RedisJobs
 from outbox.drivers.redis.jobs.relay_target import RelayedJobs
 from outbox.drivers.redis.operations import health, inspection
+from outbox.drivers.redis.operations.encrypted_hashes import EncryptedHashes
 from outbox.drivers.redis.operations.failed_job_export import FailedStore, HandedOver
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.redis.operations.queues import Queues
@@ -47,6 +48,7 @@ class RedisDriver(Driver):
         )
         self.queues: Queues = Queues(self._store, self.failed)
         self.workers: Workers = Workers(self._store, self._finish_what_others_left)
+        self.encrypted_texts: EncryptedHashes = EncryptedHashes(self._store)
         self.blocking_claims: PendingClaims = PendingClaims(self.jobs)
         self._server = ""
 

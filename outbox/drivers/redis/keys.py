@@ -18,8 +18,8 @@ ENDED = "ended"
 OUTCOMES = "outcomes"
 """The hash of how relayed jobs with policies have ended, until their rows are gone."""
 
-PAUSED, FAILED, FAILURES, HELD, PARKED = "paused", "failed", "failures", "held", "parked"
-_SUFFIXES = (PAUSED, "jobs", HELD, "tries", FAILED, FAILURES, PARKED, "standing", "retrying", *map(str, PRIORITIES))
+PAUSED, JOBS, FAILED, FAILURES, HELD, PARKED = "paused", "jobs", "failed", "failures", "held", "parked"
+_SUFFIXES = (PAUSED, JOBS, HELD, "tries", FAILED, FAILURES, PARKED, "standing", "retrying", *map(str, PRIORITIES))
 
 
 def key(queue: str, suffix: str) -> str:

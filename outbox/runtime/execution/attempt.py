@@ -18,7 +18,8 @@ from outbox.middleware.next_jobs import with_next_jobs
 from outbox.policies.attempt_limits import AttemptCounts, AttemptLimits
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.execution.retry_policy import RetryPolicy
-from outbox.settlement import Fence, Settlement
+from outbox.sealing import JobCipher
+from outbox.settlement import Failure, Fence, Settlement
 
 _E = TypeVar("_E", bound=JobEvent)
 
@@ -27,9 +28,9 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "batch", "call", "chain", "claim", "committed", "connection", "counts", "deadline", "ended", "error",
-        "interruption", "job", "limits", "overdue", "policy", "result", "retry_deadline", "seconds", "settlement",
-        "started", "task", "timeout", "timer",
+        "_on_end", "batch", "call", "chain", "cipher", "claim", "committed", "connection", "counts", "deadline",
+        "ended", "error", "interruption", "job", "limits", "overdue", "policy", "result", "retry_deadline", "seconds",
+        "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
@@ -58,6 +59,8 @@ class Attempt:
         """Of a job that is in one."""
         self.batch: BatchAdditions | None = None
         """The same."""
+        self.cipher: JobCipher | None = None
+        """Of a job whose payload was decrypted."""
         self.error: BaseException | None = None
         """What made the attempt fail: for the ``failed()`` hook after the last one, and for tests."""
         self.result: str | None = None
@@ -120,6 +123,10 @@ class Attempt:
         if self.started is not None:
             self.seconds = clock.now() - self.started
         self._on_end(self)
+
+    def failure(self, error: BaseException) -> Failure:
+        """``error`` as it is stored and logged."""
+        return Failure.of(error) if self.cipher is None else self.cipher.failure(error)
 
     def event(self, kind: type[_E], *arguments: Any) -> _E:
         """An event about this attempt."""

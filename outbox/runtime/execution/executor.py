@@ -25,7 +25,7 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.isolation import is_suspect
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, MoveRates, Settlement
+from outbox.settlement import MoveRates, Settlement
 
 OVERDUE_DELAY = 5.0
 """Seconds for which a job stays unclaimable that is handed back while its handler still runs, so that this process has
@@ -169,7 +169,7 @@ def _completed(attempt: Attempt, value: object) -> Settlement:
 
 def _failed(attempt: Attempt, error: BaseException) -> Settlement:
     attempt.error = error
-    return limited_attempts.failed(attempt, Settlement.failed(attempt.fence, Failure.of(error)))
+    return limited_attempts.failed(attempt, Settlement.failed(attempt.fence, attempt.failure(error)))
 
 
 def _rate_limited(attempt: Attempt, delay: float) -> Settlement:
@@ -184,7 +184,7 @@ def _retried(attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Set
     if claim.attempt >= policy.max_tries or attempt.job is None:
         return _failed(attempt, error)
     attempt.error = error
-    again = Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), Failure.of(error))
+    again = Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), attempt.failure(error))
     return limited_attempts.retried(attempt, again, error, _failed)
 
 

@@ -19,7 +19,6 @@ from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, pr
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure
 
 
 class FailedHooks:
@@ -99,7 +98,7 @@ class FailedHooks:
                 self._slots.unmark_stuck()
 
     def _report(self, attempt: Attempt, error: BaseException) -> None:
-        self._events.emit(attempt.event(HookFailed, Failure.of(error)))
+        self._events.emit(attempt.event(HookFailed, attempt.failure(error)))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -178,16 +178,11 @@ def test_an_upgrade_that_was_interrupted_gets_on(database_url: str, start: int) 
         migrations.downgrade(op, version=0)
         for number in range(1, start + 1):
             migrations.upgrade(op, version=number)
-        for statements in itertools.count():
-            try:
+        while missing(database_url):
+            with suppress(StopError):
                 migrations.upgrade(Interrupted(op, 1), version=migrations.LATEST)
-            except StopError:
-                assert missing(database_url)
-            else:
-                break
+        migrations.upgrade(Interrupted(op, 0), version=migrations.LATEST)
     assert describe(database_url) == upgraded
-    assert not missing(database_url)
-    assert statements > 1
 
 
 def missing(url: str) -> set[object]:

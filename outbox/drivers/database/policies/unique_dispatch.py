@@ -8,7 +8,7 @@ gap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ class Wanted(NamedTuple):
     payload: str
     delay: float = 0.0
     available_at: datetime | None = None
+    sealed_for: Callable[[JobId | str], str] | None = None
 
     @classmethod
     def of(cls, envelope: Envelope) -> Wanted:
@@ -48,7 +49,8 @@ class Wanted(NamedTuple):
         terms = headers.unique
         assert terms is not None  # noqa: S101 - for the type checker: the job has the bit
         delay = headers.relayed_delay or envelope.delay
-        return cls(envelope.id, terms, envelope.payload, delay, headers.relayed_until or envelope.available_at)
+        available_at = headers.relayed_until or envelope.available_at
+        return cls(envelope.id, terms, envelope.payload, delay, available_at, envelope.sealed_for)
 
 
 class Taken(NamedTuple):
@@ -177,7 +179,8 @@ def _held_until(terms: UniqueHeaders, now: datetime) -> datetime | None:
 def _join(job: _Job, wanted: Wanted, now: datetime, *, replace: bool) -> None:
     terms = wanted.terms
     if replace:
-        job.payload, job.changed = wanted.payload, True
+        job.payload = wanted.payload if wanted.sealed_for is None else wanted.sealed_for(job.job_id)
+        job.changed = True
     if terms.debounce is not None and job.waits:
         due_at = debounced_until(job.first_at, now, terms.debounce, terms.max_wait)
         if due_at > job.due_at and job.state is not State.PARKED:
