@@ -16,6 +16,7 @@ from outbox import registry
 from outbox.client_state import ClientState, current_client
 from outbox.connections import connection_settings, is_relayed, is_relayed_to
 from outbox.drivers.database.jobs.staging import check_database, reserve_keys, stage
+from outbox.encrypted_jobs import encrypt_job
 from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
@@ -30,7 +31,6 @@ from outbox.policies.attempt_limits import check_dispatch_if
 from outbox.policies.base import Policies
 from outbox.relay.route import relayed_connection, to_relay_row
 from outbox.relay.thread import RelayThreads
-from outbox.sealing import seal
 from outbox.settings import DATABASE, Settings
 from outbox.wakeups.announce import announce
 
@@ -214,7 +214,7 @@ def _encrypted(client: ClientState, envelope: Envelope, connection: str) -> Enve
     if client.recorder is not None:
         # A fake stores nothing, and a test needs no key for it.
         return envelope
-    return seal(envelope, keyring(client.settings().encryption_keys), connection)
+    return encrypt_job(envelope, keyring(client.settings().encryption_keys), connection)
 
 
 def _check_runnable(kind: type[Job]) -> None:

@@ -75,15 +75,15 @@ class Keyring:
         except ImportError:
             raise ConfigurationError(f"{job} is to be encrypted: {_INSTALL}") from None
 
-    def seal(self, text: str, *context: str) -> str:
+    def encrypt(self, text: str, *context: str) -> str:
         """``text`` as a token under the first key."""
         assert self._first is not None  # noqa: S101 - checked before
         words = urlsafe_b64encode(json.dumps(context, separators=(",", ":")).encode()).rstrip(b"=").decode()
         head = f"{MARK}{self._first}.{words}"
         salt = os.urandom(_SALT_BYTES)
         cipher, nonce = _derived(self._keys[self._first], salt)
-        sealed = cipher.encrypt(nonce, text.encode(), head.encode())
-        return f"{head}.{urlsafe_b64encode(salt + sealed).rstrip(b'=').decode()}"
+        encrypted = cipher.encrypt(nonce, text.encode(), head.encode())
+        return f"{head}.{urlsafe_b64encode(salt + encrypted).rstrip(b'=').decode()}"
 
     def open(self, token: str, *context: str) -> str:
         """
@@ -102,7 +102,7 @@ class Keyring:
         found = TOKEN.fullmatch(token)
         return found is not None and found[1] == self._first
 
-    def reseal(self, token: str) -> str:
+    def encrypt_again(self, token: str) -> str:
         """The same text in the same context under the first key.
 
         Raises:
@@ -111,7 +111,7 @@ class Keyring:
         found = TOKEN.fullmatch(token)
         if found is None:
             raise DecryptionFailed("the encrypted text is damaged")
-        return self.seal(self._open(found), *_context(found[2]))
+        return self.encrypt(self._open(found), *_context(found[2]))
 
     def _open(self, found: re.Match[str]) -> str:
         key = self._keys.get(found[1])

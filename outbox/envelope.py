@@ -59,7 +59,7 @@ class Headers(BaseModel):
     counts: AttemptCounts | None = None
     """Exceptions and snoozes of a job that limits them."""
     encrypted: bool | None = None
-    """Of a job whose payload is encrypted: `sealing`."""
+    """Of a job whose payload is encrypted: `encrypted_jobs`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -122,7 +122,7 @@ class Envelope(NamedTuple):
     available_at: datetime | None = None
     policies: int | None = None
     """Bits of `Policies`; None for a job without any."""
-    sealed_for: Callable[[JobId | str], str] | None = None
+    encrypted_for: Callable[[JobId | str], str] | None = None
     """Of an encrypted job: its payload, encrypted for a job of another id."""
 
 
@@ -133,7 +133,7 @@ def with_headers(envelope: Envelope, **values: Any) -> Envelope:
 
 def link_of(envelope: Envelope) -> Link:
     return Link(
-        id=None if envelope.sealed_for is None else envelope.id,
+        id=None if envelope.encrypted_for is None else envelope.id,
         queue=envelope.queue,
         name=envelope.name,
         priority=envelope.priority,

@@ -21,6 +21,7 @@ from outbox.drivers.base import Driver
 from outbox.drivers.database.jobs.staging import check_database
 from outbox.drivers.database.schedules import in_session
 from outbox.drivers.schedules import Declared, ScheduleStore
+from outbox.encrypted_jobs import SCHEDULED
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.job import Job
@@ -30,7 +31,6 @@ from outbox.policies.base import Policies
 from outbox.policies.schedule import Definition, JobTemplate, Overlap, check_definition, check_name
 from outbox.relay.route import to_relay_row
 from outbox.schedule_declarations import Declaration, declarations
-from outbox.sealing import SCHEDULED
 from outbox.settings import DATABASE, Settings
 
 __all__ = ["add", "pause", "remove", "resume"]
@@ -175,8 +175,8 @@ def definition_of_job(job: Job, definition: Definition, options: DispatchOptions
 def _template(envelope: Envelope, connection: str, relayed: bool) -> JobTemplate:
     policies = (envelope.policies or 0) | Policies.SCHEDULE
     row = envelope._replace(policies=policies)
-    if row.sealed_for is not None:
-        row = row._replace(payload=row.sealed_for(SCHEDULED))
+    if row.encrypted_for is not None:
+        row = row._replace(payload=row.encrypted_for(SCHEDULED))
     if relayed:
         row = to_relay_row(row, connection)
     return JobTemplate(

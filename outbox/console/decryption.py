@@ -10,9 +10,9 @@ import click
 
 from outbox.console.formatting import indented_json
 from outbox.drivers.values import FailedJob, StoredJob
+from outbox.encrypted_jobs import open_failure, open_payload, token_of
 from outbox.encryption import Keyring, keyring
 from outbox.relay.route import relayed_connection
-from outbox.sealing import open_failure, open_payload, token_of
 from outbox.settings import Settings
 
 _ENCRYPTED = "encrypted"

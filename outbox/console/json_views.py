@@ -10,8 +10,8 @@ from typing import Any
 
 from outbox.drivers.filters import FailedGroup
 from outbox.drivers.values import FailedJob, QueueCounts, StoredJob, WorkerStatus
+from outbox.encrypted_jobs import token_of
 from outbox.relay.route import relayed_connection
-from outbox.sealing import token_of
 
 Document = dict[str, Any]
 

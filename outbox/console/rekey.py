@@ -11,8 +11,8 @@ from outbox.console.formatting import counted
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
 from outbox.drivers.values import RewrittenTexts
+from outbox.encrypted_jobs import Rekeying
 from outbox.encryption import keyring
-from outbox.sealing import Rekeying
 
 _MOST_PASSES = 20
 _PAUSE = 0.2
@@ -47,7 +47,7 @@ async def rekey(stores: Stores, output: Output) -> int:
     for reason, count in left.items():
         output.note(f"outbox: {counted(count, 'text')} left as they are: {reason}")
     if busy:
-        output.note(f"outbox: {counted(busy, 'row')} were in use: run `outbox rekey` again")
+        output.note(f"outbox: {counted(busy, 'row')} in use by other transactions: run `outbox rekey` again")
     return 1 if left or busy else 0
 
 

@@ -8,10 +8,10 @@ from pydantic_core import from_json
 
 from outbox.chains import chain_links
 from outbox.client_state import current_keys
+from outbox.encrypted_jobs import open_result
 from outbox.encryption import MARK
 from outbox.ids import JobId
 from outbox.policies.chain import ChainHeader, Link
-from outbox.sealing import open_result
 
 
 class ChainSteps:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from outbox.client_state import current_keys
+from outbox.encrypted_jobs import JobCipher, open_payload, token_of
 from outbox.envelope import NO_HEADERS, Headers
 from outbox.errors import AttemptsExhausted, DecryptionFailed, InvalidPayload, JobError
 from outbox.job import Job, JobContext
@@ -16,7 +17,6 @@ from outbox.middleware.next_jobs import with_next_jobs
 from outbox.options import NO_OPTIONS
 from outbox.payload import load
 from outbox.policies.attempt_limits import limits_of
-from outbox.sealing import JobCipher, open_payload, token_of
 from outbox.settlement import Failure
 
 if TYPE_CHECKING:

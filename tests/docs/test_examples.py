@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -221,6 +222,23 @@ def test_attempts_are_limited(migrated_url: str, backend: str, tmp_path: Path) -
     assert ("code 4711" in said, "order 1" in said) == (True, True)
     failed = application.run("-m", "outbox", "failed", "--json")
     assert ("the warehouse does not answer" in failed, "its max_snoozes" in failed) == (True, True)
+
+
+def test_encrypted_jobs_are_read_by_workers_only(application: Application) -> None:
+    key = base64.b64encode(bytes(range(32))).decode()
+    application.environment |= {"OUTBOX_JOBS": "encrypted_jobs", "OUTBOX_ENCRYPTION_KEYS": key}
+    application.run("encrypted_jobs.py")
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with sql.connection(url) as connection:
+        payloads = list(connection.scalars(text("SELECT payload FROM queue_jobs")))
+    assert len(payloads) == 3
+    assert not any("4111" in str(payload) or "Ada" in str(payload) for payload in payloads)
+    shown = application.run("-m", "outbox.work", "--stop-when-empty")
+    assert "charged 20 to the card that ends with 1111" in shown
+    assert "hello Ada" in shown
+    assert "ValueError: encrypted" in shown
+    assert "4111" not in shown
+    assert application.run("-m", "outbox", "rekey") == "Encrypted 0 rows with the first key.\n"
 
 
 def test_an_applications_tests_pass(application: Application) -> None:

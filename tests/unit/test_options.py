@@ -67,6 +67,7 @@ GIVEN: dict[str, Any] = {
     "expires_after": 90.0,
     "on_expired": "drop",
     "dispatch_if": False,
+    "encrypt": True,
 }
 """A value other than the default, for each option."""
 KEYS = {"concurrency_key", "ordering_key", "fair_key"}

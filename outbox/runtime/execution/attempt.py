@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from outbox import clock
 from outbox.drivers.values import Claim, Settled
+from outbox.encrypted_jobs import JobCipher
 from outbox.events import JobEvent
 from outbox.job import Job
 from outbox.middleware.batch_additions import BatchAdditions
@@ -18,7 +19,6 @@ from outbox.middleware.next_jobs import with_next_jobs
 from outbox.policies.attempt_limits import AttemptCounts, AttemptLimits
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.execution.retry_policy import RetryPolicy
-from outbox.sealing import JobCipher
 from outbox.settlement import Failure, Fence, Settlement
 
 _E = TypeVar("_E", bound=JobEvent)

@@ -41,7 +41,7 @@ class Wanted(NamedTuple):
     payload: str
     delay: float = 0.0
     available_at: datetime | None = None
-    sealed_for: Callable[[JobId | str], str] | None = None
+    encrypted_for: Callable[[JobId | str], str] | None = None
 
     @classmethod
     def of(cls, envelope: Envelope) -> Wanted:
@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
         assert terms is not None  # noqa: S101 - for the type checker: the job has the bit
         delay = headers.relayed_delay or envelope.delay
         available_at = headers.relayed_until or envelope.available_at
-        return cls(envelope.id, terms, envelope.payload, delay, available_at, envelope.sealed_for)
+        return cls(envelope.id, terms, envelope.payload, delay, available_at, envelope.encrypted_for)
 
 
 class Taken(NamedTuple):
@@ -179,7 +179,7 @@ def _held_until(terms: UniqueHeaders, now: datetime) -> datetime | None:
 def _join(job: _Job, wanted: Wanted, now: datetime, *, replace: bool) -> None:
     terms = wanted.terms
     if replace:
-        job.payload = wanted.payload if wanted.sealed_for is None else wanted.sealed_for(job.job_id)
+        job.payload = wanted.payload if wanted.encrypted_for is None else wanted.encrypted_for(job.job_id)
         job.changed = True
     if terms.debounce is not None and job.waits:
         due_at = debounced_until(job.first_at, now, terms.debounce, terms.max_wait)

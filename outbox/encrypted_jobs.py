@@ -15,10 +15,10 @@ from outbox.settlement import ENCRYPTED, Failure
 SCHEDULED = "a schedule"
 """In place of the id of a job whose id is not known when it is encrypted: each tick makes one."""
 
-_SEALED = re.compile(rf'\s*\{{\s*"encrypted"\s*:\s*"({TOKEN.pattern})"\s*\}}\s*')
+_ENCRYPTED = re.compile(rf'\s*\{{\s*"encrypted"\s*:\s*"({TOKEN.pattern})"\s*\}}\s*')
 
 
-def seal(envelope: Envelope, keys: Keyring, connection: str) -> Envelope:
+def encrypt_job(envelope: Envelope, keys: Keyring, connection: str) -> Envelope:
     """``envelope`` with its payload encrypted, and a key that only holders of the secret can find.
 
     Raises:
@@ -27,8 +27,8 @@ def seal(envelope: Envelope, keys: Keyring, connection: str) -> Envelope:
     keys.check(envelope.name)
     plain, name = envelope.payload, envelope.name
 
-    def sealed_for(subject: JobId | str) -> str:
-        token = keys.seal(plain, "payload", name, str(subject), connection)
+    def encrypted_for(subject: JobId | str) -> str:
+        token = keys.encrypt(plain, "payload", name, str(subject), connection)
         return json.dumps({"encrypted": token}, separators=(",", ":"))
 
     headers = Headers.load(envelope.headers)
@@ -36,12 +36,12 @@ def seal(envelope: Envelope, keys: Keyring, connection: str) -> Envelope:
     if unique is not None:
         unique = unique.model_copy(update={"key": keys.hash(unique.key_bytes).hex()})
     headers = headers.model_copy(update={"encrypted": True, "unique": unique})
-    return envelope._replace(payload=sealed_for(envelope.id), headers=headers.dump(), sealed_for=sealed_for)
+    return envelope._replace(payload=encrypted_for(envelope.id), headers=headers.dump(), encrypted_for=encrypted_for)
 
 
 def token_of(payload: str) -> str | None:
     """The encrypted text in a payload; None where it is not encrypted."""
-    found = _SEALED.fullmatch(payload)
+    found = _ENCRYPTED.fullmatch(payload)
     return None if found is None else found[1]
 
 
@@ -72,11 +72,11 @@ class JobCipher:
         """Only the type of ``error`` stays readable."""
         failure = Failure.of(error)
         text = json.dumps([failure.message, failure.traceback])
-        token = self._keys.seal(text, "failure", self._name, str(self._job_id))
+        token = self._keys.encrypt(text, "failure", self._name, str(self._job_id))
         return Failure(failure.type, ENCRYPTED, token)
 
     def result(self, text: str, chain: JobId, number: int) -> str:
-        return self._keys.seal(text, "result", str(chain), str(number))
+        return self._keys.encrypt(text, "result", str(chain), str(number))
 
 
 def open_failure(keys: Keyring, failure: Failure, name: str, job_id: JobId) -> Failure:
@@ -122,7 +122,7 @@ class Rekeying:
             self.current += 1
             return token
         try:
-            return self._keys.reseal(token)
+            return self._keys.encrypt_again(token)
         except DecryptionFailed as error:
             self.left[str(error)] = self.left.get(str(error), 0) + 1
             return token
