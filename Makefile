@@ -75,12 +75,12 @@ clean: ## remove everything that make has made here
 # Installed again whenever pyproject.toml has changed. What `dev` installs is enough for `demo`, so it counts for both.
 $(VENV)/.dev: pyproject.toml $(BIN)/pip
 	@echo 'installing outbox and its development tools in $(VENV)'
-	@$(INSTALL) --editable '.[mysql,redis,reload,uvloop]' --group dev
+	@$(INSTALL) --editable '.[mysql,redis,reload,uvloop,web]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: pyproject.toml $(BIN)/pip
 	@echo 'installing outbox and what the demo needs in $(VENV)'
-	@$(INSTALL) --editable '.[mysql,redis,uvloop]' --group demo
+	@$(INSTALL) --editable '.[mysql,redis,uvloop,web]' --group demo
 	@touch $@
 
 # Debian's python3 comes without ensurepip, and then venv makes an environment that has no pip: better none at all.

@@ -29,6 +29,7 @@ from outbox.console import (
 from outbox.console.command import Commands
 from outbox.settings_files import working_directory
 from outbox.standard_streams import open_closed_streams
+from outbox.web import command as web_command
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
 """What a full disk, a lost terminal, a reader that has gone, or a closed stream says."""
@@ -66,6 +67,7 @@ for command in (
     rekey.rekey,
     check.check,
     ddl.ddl,
+    web_command.web,
 ):
     cli.add_command(command)
 

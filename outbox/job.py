@@ -13,7 +13,14 @@ from outbox import registry
 from outbox.backoff import MAX_DELAY
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed
 from outbox.ids import JobId
-from outbox.job_definition import CLASS_ATTRIBUTES, check_attributes, check_keywords, check_methods, check_middleware
+from outbox.job_definition import (
+    CLASS_ATTRIBUTES,
+    check_attributes,
+    check_keywords,
+    check_methods,
+    check_middleware,
+    check_redact,
+)
 from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, check_class_options
 from outbox.policies.attempt_limits import OnExpired
 from outbox.policies.declarations import declarations
@@ -94,6 +101,8 @@ class Job(BaseModel, metaclass=JobClass):
 
     ``middleware`` lists functions ``async def (job, call_next)`` around ``handle``, the outermost first.
 
+    ``redact`` lists fields whose values the dashboard hides, in payloads and in the text of errors.
+
     A subclass with a method ``handle`` (``async def``, or a plain ``def``, which runs in a thread) is registered when
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
 
@@ -114,6 +123,7 @@ class Job(BaseModel, metaclass=JobClass):
     name: ClassVar[str] = "outbox.Job"
     aliases: ClassVar[Sequence[str]] = ()
     middleware: ClassVar[Sequence[Middleware]] = ()
+    redact: ClassVar[Sequence[str]] = ()
     queue: ClassVar[str] = OPTIONS["queue"].default
     connection: ClassVar[str | None] = OPTIONS["connection"].default
     priority: ClassVar[int] = OPTIONS["priority"].default
@@ -192,6 +202,7 @@ def _check_definition(cls: type[Job]) -> None:
         raise ConfigurationError(f"{where}: `{taken[0]}` is what a worker needs of a job: give yours another name")
     _check_names(cls, where)
     check_middleware(cls.middleware, where)
+    check_redact(cls.redact, where)
     try:
         check_class_options(cls)
         declarations(cls, NO_OPTIONS)

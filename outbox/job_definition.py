@@ -15,7 +15,7 @@ from outbox.options import CLASS_OPTIONS
 if sys.version_info >= (3, 14):
     import annotationlib
 
-CLASS_ATTRIBUTES = ("name", "aliases", "middleware", *CLASS_OPTIONS)
+CLASS_ATTRIBUTES = ("name", "aliases", "middleware", "redact", *CLASS_OPTIONS)
 
 # What Celery, Dramatiq, Laravel, RQ, Huey, arq and others call the options of a job, and what is written for them.
 _ELSEWHERE = {
@@ -160,6 +160,15 @@ def check_middleware(middleware: Any, where: str) -> None:
             inspect.signature(each).bind(None, None)
         except TypeError as error:
             raise ConfigurationError(f"{where}: a middleware is called with (job, call_next): {error}") from None
+
+
+def check_redact(redact: Any, where: str) -> None:
+    """
+    Raises:
+        ConfigurationError: it is no list of names of fields.
+    """
+    if not isinstance(redact, list | tuple) or not all(isinstance(each, str) and each for each in redact):
+        raise ConfigurationError(f"{where}: redact is a list of names of fields, such as ['email'], not {redact!r}")
 
 
 @lru_cache(maxsize=1_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -25,10 +25,11 @@ _JOBS_CHECKED = 500
 """Live jobs whose names are compared with the registered ones."""
 
 
-async def run_checks(connection: str | None) -> AsyncGenerator[Finding, None]:
-    """Yield the findings. Of the connections, check only ``connection`` if it is given."""
+async def run_checks(connection: str | None, given: Settings | None = None) -> AsyncGenerator[Finding, None]:
+    """Yield the findings. Of the connections, check only ``connection`` if it is given. The settings are those
+    ``given``, or those of the environment."""
     try:
-        settings = Settings.load()
+        settings = given or Settings.load()
         WorkerOptions.load()
     except ConfigurationError as error:
         yield Finding.problem("settings", str(error))
@@ -91,7 +92,9 @@ async def _check_connection(settings: Settings, name: str) -> AsyncGenerator[Fin
             yield make(name, issue.message, issue.advice)
         counts = await driver.queues.counts()
         workers = await driver.workers.all()
-        for finding in (*_check_queues(name, counts, workers), *_check_workers(name, workers)):
+        for finding in (*_count_jobs(name, counts), *check_queues(name, counts, workers)):
+            yield finding
+        for finding in check_workers(name, workers):
             yield finding
         for finding in (*await _check_names(driver), *await _check_retries(driver, counts)):
             yield finding
@@ -114,7 +117,7 @@ async def _compare_clocks(driver: Driver) -> Finding:
     )
 
 
-def _check_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStatus]) -> Iterator[Finding]:
+def _count_jobs(name: str, counts: Sequence[QueueCounts]) -> Iterator[Finding]:
     ready, failed = sum(queue.ready for queue in counts), sum(queue.failed for queue in counts)
     waits = [queue.oldest for queue in counts if queue.oldest is not None]
     waiting = f", the first for {age(max(waits))}" if waits else ""
@@ -128,6 +131,10 @@ def _check_queues(name: str, counts: list[QueueCounts], workers: list[WorkerStat
         yield Finding.warning(
             name, counted(failed, "failed job"), "see `outbox failed`; then `outbox retry` or `outbox forget`"
         )
+
+
+def check_queues(name: str, counts: Sequence[QueueCounts], workers: Sequence[WorkerStatus]) -> Iterator[Finding]:
+    """Queues that are paused or that no worker drains, although jobs are ready."""
     drained = {queue for worker in workers if not _silent(worker) for queue in worker.queues.split(",")}
     for queue in counts:
         target = relayed_connection(queue.queue)
@@ -157,7 +164,8 @@ def _silent(worker: WorkerStatus) -> bool:
     return worker.seen > SILENT_SECONDS
 
 
-def _check_workers(name: str, workers: list[WorkerStatus]) -> Iterator[Finding]:
+def check_workers(name: str, workers: Sequence[WorkerStatus]) -> Iterator[Finding]:
+    """How many workers are alive, and those that are silent."""
     alive = [worker for worker in workers if not _silent(worker)]
     if alive:
         yield Finding.info(name, f"{counted(len(alive), 'worker')} alive")

@@ -1,0 +1,28 @@
+"""The pages, and the rights that they demand."""
+
+from __future__ import annotations
+
+from outbox.web.pages import batches, failures, health, jobs, keys, overview, queues, schedules, workers
+from outbox.web.rights import Right
+from outbox.web.routes import DashboardRoute, Guard, Show
+
+_PAGES: tuple[tuple[str, Show, tuple[str, ...]], ...] = (
+    ("/", overview.show, ()),
+    ("/queues", queues.show_all, ()),
+    ("/queues/{queue}", queues.show_one, ("connection",)),
+    ("/jobs", jobs.show_all, jobs.FILTERS),
+    ("/jobs/{id}", jobs.show_one, ()),
+    ("/failures", failures.show_groups, failures.GROUP_FILTERS),
+    ("/failures/jobs", failures.show_jobs, failures.FILTERS),
+    ("/workers", workers.show_all, ()),
+    ("/schedules", schedules.show_all, ()),
+    ("/schedules/one", schedules.show_one, ("connection", "name")),
+    ("/keys", keys.show_all, ()),
+    ("/batches", batches.show_all, ("limit",)),
+    ("/batches/{id}", batches.show_one, ("connection",)),
+    ("/health", health.show, ()),
+)
+
+
+def page_routes(guard: Guard) -> list[DashboardRoute]:
+    return [DashboardRoute(guard, path, show, right=Right.SEE, parameters=names) for path, show, names in _PAGES]

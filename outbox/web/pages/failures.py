@@ -1,0 +1,53 @@
+"""Failed jobs: groups of one cause, and the jobs of a group."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from outbox.drivers.filters import FailedFilter
+from outbox.web.pages.queues import queue_of
+from outbox.web.view import View
+
+GROUP_FILTERS = ("queue", "name", "error", "since", "limit")
+FILTERS = (*GROUP_FILTERS, "connection", "before")
+
+
+def matching_of(view: View) -> FailedFilter:
+    parameters = view.parameters
+    return FailedFilter(parameters.text("name"), parameters.text("error"), parameters.span("since"))
+
+
+def _queue(view: View) -> str | None:
+    text = view.parameters.text("queue")
+    return None if text is None else queue_of(text)
+
+
+async def show_groups(view: View) -> Response:
+    answers = await view.readings.failed_groups(matching_of(view), _queue(view), view.parameters.size)
+    return view.page(
+        "failures.html",
+        "Failures",
+        groups=answers.found,
+        errors=answers.errors,
+        now=await view.readings.now(view.readings.connections[0]) if answers.found else None,
+        given=view.parameters.given(),
+        several=len(view.readings.connections) > 1,
+    )
+
+
+async def show_jobs(view: View) -> Response:
+    connection = view.connection()
+    page = await view.readings.failed_jobs(
+        connection, matching_of(view), _queue(view), view.parameters.size, view.parameters.job_id("before")
+    )
+    return view.page(
+        "failed_jobs.html",
+        "Failed jobs",
+        page=page,
+        connection=connection,
+        connections=view.readings.connections,
+        now=await view.readings.now(connection),
+        given=view.parameters.given(),
+        is_filtered=not matching_of(view).is_any or _queue(view) is not None,
+        message=lambda job: view.error(job.name, job.payload, job.failure.message),
+    )

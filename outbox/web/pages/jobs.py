@@ -1,0 +1,139 @@
+"""Live jobs by pages, and all of one job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from starlette.responses import RedirectResponse, Response
+
+from outbox.console.formatting import indented_json
+from outbox.drivers.filters import JobFilter, JobPlace
+from outbox.drivers.values import FailedJob, JobState
+from outbox.envelope import Headers
+from outbox.errors import InvalidOption, InvalidPayload
+from outbox.web.pages.queues import queue_of
+from outbox.web.parameters import parse_id
+from outbox.web.readings import LiveJob
+from outbox.web.rendering import segment
+from outbox.web.view import View
+
+FILTERS = ("connection", "queue", "name", "state", "limit", "after", "id")
+
+
+async def show_all(view: View) -> Response:
+    parameters = view.parameters
+    if (wanted := parameters.text("id")) is not None:
+        return RedirectResponse(f"{view.base}/jobs/{segment(str(parse_id(wanted.strip())))}", status_code=303)
+    connection = view.connection()
+    matching = JobFilter(_queue(parameters.text("queue")), parameters.text("name"), _state(parameters.text("state")))
+    after = parameters.text("after")
+    found = await view.readings.jobs(
+        connection, matching, parameters.size, None if after is None else JobPlace.parse(after)
+    )
+    return view.page(
+        "jobs.html",
+        "Jobs",
+        found=found,
+        connection=connection,
+        connections=view.readings.connections,
+        given=parameters.given(),
+        states=list(JobState),
+        is_filtered=matching != JobFilter(),
+    )
+
+
+def _queue(text: str | None) -> str | None:
+    return None if text is None else queue_of(text)
+
+
+def _state(text: str | None) -> JobState | None:
+    try:
+        return None if text is None else JobState(text)
+    except ValueError:
+        raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {text!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step in the life of a job. ``status`` is ``"done"``, ``"now"`` or ``"next"``."""
+
+    title: str
+    status: str
+    when: datetime | None = None
+    detail: str = ""
+
+
+async def show_one(view: View) -> Response:
+    job_id = parse_id(view.request.path_params["id"])
+    found = await view.readings.job(job_id)
+    if isinstance(found, FailedJob):
+        return await _show_failed(view, found)
+    job = found.job
+    return view.page(
+        "job.html",
+        f"Job {job.id}",
+        found=found,
+        job=job,
+        life=_life(view, found),
+        payload=view.payload(job.name, job.payload),
+        headers=_headers(view, job.headers),
+        links=_links(job.headers),
+    )
+
+
+async def _show_failed(view: View, job: FailedJob) -> Response:
+    failure = job.failure
+    return view.page(
+        "failed_job.html",
+        f"Failed job {job.id}",
+        job=job,
+        now=await view.readings.now(_answering(view, job.connection)),
+        message=view.error(job.name, job.payload, failure.message),
+        traceback=view.error(job.name, job.payload, failure.traceback),
+        payload=view.payload(job.name, job.payload),
+        headers=_headers(view, job.headers),
+        links=_links(job.headers),
+    )
+
+
+def _answering(view: View, connection: str) -> str:
+    """A connection to ask for the time. Failed jobs of Redis are kept by the database, which knows more connections."""
+    return connection if connection in view.readings.connections else view.connection()
+
+
+def _headers(view: View, text: str) -> str:
+    """Headers hold payloads of later jobs of a chain, and keys: they need the right to see payloads."""
+    return indented_json(text) if view.sees_payloads else ""
+
+
+def _links(headers: str) -> dict[str, str]:
+    """Paths of the batch and of the first job of the chain, by what they are called."""
+    try:
+        read = Headers.load(headers)
+    except InvalidPayload:
+        return {}
+    links = {}
+    if read.batch is not None:
+        links["batch"] = f"/batches/{read.batch.id}"
+    if read.chain is not None:
+        links[f"job 1 of its chain, of which it is job {read.chain.number}"] = f"/jobs/{read.chain.id}"
+    return links
+
+
+def _life(view: View, found: LiveJob) -> list[Step]:
+    job = found.job
+    steps = [Step("dispatched", "done", job.created_at)]
+    if job.last_error is not None:
+        error = view.error(job.name, job.payload, job.last_error)
+        steps.append(Step("an attempt failed", "done", job.last_error_at, error))
+    if job.state is JobState.RESERVED:
+        where = f"on {found.worker.name}" if found.worker is not None else "its worker has not reported it yet"
+        steps.append(Step(f"attempt {job.attempts} runs", "now", None, where))
+    elif job.state is JobState.PARKED:
+        steps.append(Step("parked", "now", None, "; ".join(found.policies)))
+    else:
+        title = {JobState.READY: "ready", JobState.DELAYED: "delayed until", JobState.RETRYING: "retried"}[job.state]
+        steps.append(Step(title, "now", job.available_at))
+        steps.append(Step(f"attempt {job.attempts + 1}", "next"))
+    return [*steps, Step("completed, or failed for good", "next")]

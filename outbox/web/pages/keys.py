@@ -1,0 +1,20 @@
+"""Keys that a failed job blocks, and what is left of each limit."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from outbox.web.redaction import HIDDEN
+from outbox.web.view import View
+
+
+async def show_all(view: View) -> Response:
+    blocked, limits = await view.readings.blocked_keys(), await view.readings.limits()
+    return view.page(
+        "keys.html",
+        "Keys and limits",
+        blocked=blocked.found,
+        limits=limits.found,
+        errors=blocked.errors | limits.errors,
+        key=lambda text: text if view.sees_payloads else HIDDEN,
+    )

@@ -1,0 +1,44 @@
+"""All queues, and one of them."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from outbox.drivers.filters import JobFilter
+from outbox.errors import InvalidOption
+from outbox.options import check_queue
+from outbox.relay.route import relayed_connection
+from outbox.web.view import View
+
+_FIRST_JOBS = 20
+
+
+async def show_all(view: View) -> Response:
+    answers = await view.readings.queues()
+    return view.page(
+        "queues.html",
+        "Queues",
+        queues=answers.found,
+        errors=answers.errors,
+        several=len(view.readings.connections) > 1,
+    )
+
+
+def queue_of(text: str) -> str:
+    """
+    Raises:
+        InvalidOption: no queue can have this name.
+    """
+    if relayed_connection(text) is not None and len(text) <= 65:
+        return text
+    try:
+        return check_queue(text)
+    except InvalidOption:
+        raise InvalidOption(f"a queue's name is 1 to 64 of a-z 0-9 . _ -, not {text[:70]!r}") from None
+
+
+async def show_one(view: View) -> Response:
+    connection, name = view.connection(), queue_of(view.request.path_params["queue"])
+    queue = await view.readings.queue(connection, name)
+    first = await view.readings.jobs(connection, JobFilter(queue=name), _FIRST_JOBS, None)
+    return view.page("queue.html", f"Queue {name}", queue=queue, first=first, connection=connection)

@@ -1,0 +1,91 @@
+"""Who looks at the dashboard, and what a viewer may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from outbox.errors import InvalidOption
+
+_LONGEST_NAME = 200
+
+
+class Right(StrEnum):
+    """A named right. Each route of the dashboard demands one."""
+
+    SEE = "see"
+    """Open the pages."""
+    SEE_PAYLOADS = "see-payloads"
+    """See payloads, headers, keys and the text of errors."""
+    PAUSE_QUEUES = "pause-queues"
+    CLEAR_QUEUES = "clear-queues"
+    CANCEL_JOBS = "cancel-jobs"
+    RETRY_FAILED = "retry-failed"
+    FORGET_FAILED = "forget-failed"
+    EDIT_FAILED = "edit-failed"
+    """Change the payload of a failed job and put it back."""
+    DISPATCH = "dispatch"
+    """Dispatch a copy of a job."""
+    UNBLOCK_KEYS = "unblock-keys"
+    RUN_SCHEDULES = "run-schedules"
+    """Pause, resume and run schedules, and dispatch ticks of the past."""
+    MANAGE_BATCHES = "manage-batches"
+    """Cancel batches, and retry their failures."""
+
+
+READ_ONLY = frozenset({Right.SEE, Right.SEE_PAYLOADS})
+"""What a viewer keeps with ``read_only=True``."""
+VIEWER = READ_ONLY
+OPERATOR = VIEWER | {
+    Right.PAUSE_QUEUES,
+    Right.CANCEL_JOBS,
+    Right.RETRY_FAILED,
+    Right.UNBLOCK_KEYS,
+    Right.RUN_SCHEDULES,
+    Right.MANAGE_BATCHES,
+}
+ADMIN = frozenset(Right)
+
+_PRESETS = {"viewer": VIEWER, "operator": OPERATOR, "admin": ADMIN}
+
+
+class Viewer:
+    """A person who is signed in.
+
+    ``name`` stands in the page and in the audit log, up to 200 characters. ``may`` is ``"viewer"``, ``"operator"`` or
+    ``"admin"``, or some of the rights by name: ``{"see", "retry-failed"}``. Default: ``"viewer"``.
+
+    Raises:
+        InvalidOption: the name is empty or too long, or there is no such right.
+    """
+
+    __slots__ = ("may", "name")
+
+    def __init__(self, name: str, may: str | Iterable[Right | str] = "viewer") -> None:
+        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME:
+            raise InvalidOption(f"the name of a viewer is 1 to {_LONGEST_NAME} characters, not {name!r}")
+        self.name = name
+        self.may = rights(may)
+
+    def __repr__(self) -> str:
+        return f"Viewer({self.name!r}, may={sorted(self.may)!r})"
+
+    def limited_to(self, may: frozenset[Right]) -> Viewer:
+        """The viewer with no right beside ``may``."""
+        return Viewer(self.name, self.may & may)
+
+
+def rights(may: str | Iterable[Right | str]) -> frozenset[Right]:
+    """
+    Raises:
+        InvalidOption: there is no such preset or right.
+    """
+    if isinstance(may, str):
+        preset = _PRESETS.get(may)
+        if preset is None:
+            raise InvalidOption(f"there is no preset {may!r} of rights: {', '.join(_PRESETS)}, or a set of rights")
+        return preset
+    try:
+        return frozenset(Right(each) for each in may)
+    except (ValueError, TypeError) as error:
+        raise InvalidOption(f"there is no such right ({error}); there are: {', '.join(Right)}") from None

@@ -1,0 +1,129 @@
+"""The drivers of the dashboard: a small pool of its own for each connection, and a limit on how long a page waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from outbox.client_state import current_settings
+from outbox.connections import all_connections, connection_settings, open_driver
+from outbox.drivers.base import Driver
+from outbox.errors import BackendUnavailable, ConfigurationError, InvalidOption, OutboxError
+from outbox.loop_cleanup import before_loop_ends
+from outbox.settings import Settings
+
+T = TypeVar("T")
+
+POOL_SIZE = 2
+
+
+class _Opened:
+    """The drivers of one event loop."""
+
+    def __init__(self) -> None:
+        self.drivers: dict[tuple[str, str], Driver] = {}
+        self.closes_at_end: AsyncGenerator[None, None] | None = None
+
+    async def close(self) -> None:
+        drivers, self.drivers = self.drivers, {}
+        for driver in drivers.values():
+            await driver.close()
+
+
+class WebStores:
+    """Asks the connections of the settings, or only those of ``connections``.
+
+    A call that takes longer than ``time_limit`` seconds is left to itself and not cancelled: the page says so, and the
+    connection stays usable.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, connections: Sequence[str] | None = None, time_limit: float = 5.0
+    ) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._time_limit = time_limit
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
+        self._left: set[asyncio.Task[object]] = set()
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings or current_settings()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._connections or all_connections(self.settings))
+
+    def chosen(self, name: str | None) -> str:
+        """The connection called ``name``; without a name, the first.
+
+        Raises:
+            InvalidOption: the dashboard does not show it.
+        """
+        if name is None:
+            return self.names[0]
+        if name not in self.names:
+            raise InvalidOption(f"there is no connection {name[:64]!r} here; there are: {', '.join(self.names)}")
+        return name
+
+    async def ask(self, name: str, question: Callable[[Driver], Awaitable[T]]) -> T:
+        """Ask one connection.
+
+        Raises:
+            BackendUnavailable: it does not answer in time.
+            OutboxError: as the question.
+        """
+        task = asyncio.ensure_future(_asked(question, self._driver(name)))
+        self._left.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait([task], timeout=self._time_limit)
+        if not done:
+            raise BackendUnavailable(f"the connection {name} did not answer within {self._time_limit:g} s")
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._left.discard(task)
+        # The error of a call that was left to itself is no news: the page has said that it took too long.
+        if not task.cancelled():
+            task.exception()
+
+    async def ask_all(self, question: Callable[[Driver], Awaitable[T]]) -> tuple[dict[str, T], dict[str, OutboxError]]:
+        """Ask every connection: the answers, and the errors of those that do not answer, by name.
+
+        Raises:
+            OutboxError: none of them answered. It is the error of the first.
+        """
+        answers: dict[str, T] = {}
+        errors: dict[str, OutboxError] = {}
+        for name in self.names:
+            try:
+                answers[name] = await self.ask(name, question)
+            except (BackendUnavailable, ConfigurationError) as error:
+                errors[name] = error
+        if errors and not answers:
+            raise next(iter(errors.values()))
+        return answers, errors
+
+    def _driver(self, name: str) -> Driver:
+        loop = asyncio.get_running_loop()
+        opened = self._loops.get(loop)
+        if opened is None:
+            opened = self._loops[loop] = _Opened()
+            opened.closes_at_end = before_loop_ends(opened.close)
+        settings = self.settings
+        key = (name, connection_settings(settings, name).url)
+        if key not in opened.drivers:
+            opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE)
+        return opened.drivers[key]
+
+    async def close(self) -> None:
+        """Close the drivers of the running loop. They are opened again when needed."""
+        opened = self._loops.get(asyncio.get_running_loop())
+        if opened is not None:
+            await opened.close()
+
+
+async def _asked(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
+    return await question(driver)

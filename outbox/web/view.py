@@ -1,0 +1,97 @@
+"""What the function of a page is given: the request, its viewer, and the ways to read and to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from outbox.drivers.values import StoredJob
+from outbox.ids import JobId
+from outbox.web.parameters import Parameters
+from outbox.web.readings import Readings
+from outbox.web.redaction import HIDDEN, Redaction
+from outbox.web.rendering import templates
+from outbox.web.rights import Right, Viewer
+from outbox.web.security import nonce_of
+
+NAVIGATION = (
+    ("/", "Overview", "gauge"),
+    ("/queues", "Queues", "layers"),
+    ("/jobs", "Jobs", "list"),
+    ("/failures", "Failures", "bug"),
+    ("/workers", "Workers", "server"),
+    ("/schedules", "Schedules", "calendar-clock"),
+    ("/keys", "Keys and limits", "key-round"),
+    ("/batches", "Batches", "boxes"),
+    ("/health", "Health", "heart-pulse"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    request: Request
+    viewer: Viewer
+    readings: Readings
+    redaction: Redaction
+    parameters: Parameters
+
+    @property
+    def base(self) -> str:
+        return base_of(self.request)
+
+    @property
+    def sees_payloads(self) -> bool:
+        return Right.SEE_PAYLOADS in self.viewer.may
+
+    def connection(self) -> str:
+        """The connection that the page is about.
+
+        Raises:
+            InvalidOption: the dashboard does not show it.
+        """
+        return self.readings.stores.chosen(self.parameters.text("connection"))
+
+    def payload(self, name: str, text: str) -> str:
+        """The payload of a job as this viewer may see it."""
+        return self.redaction.payload(name, text) if self.sees_payloads else HIDDEN
+
+    def error(self, name: str, payload: str, text: str) -> str:
+        """The text of an error as this viewer may see it."""
+        return self.redaction.error(name, payload, text) if self.sees_payloads else HIDDEN
+
+    def shown_reason(self, job: StoredJob, reasons: Mapping[JobId, str]) -> str:
+        """Why a job is parked, or its last error."""
+        reason = reasons.get(job.id)
+        if reason is not None:
+            return reason if self.sees_payloads else HIDDEN
+        return "" if job.last_error is None else self.error(job.name, job.payload, job.last_error)
+
+    def page(self, template: str, title: str, /, **values: Any) -> HTMLResponse:
+        return render(self.request, template, title, self.viewer, view=self, **values)
+
+
+def base_of(request: Request) -> str:
+    """The path at which the dashboard is mounted, without a slash at its end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def render(
+    request: Request, template: str, title: str, viewer: Viewer | None, /, status: int = 200, **values: Any
+) -> HTMLResponse:
+    """A page; ``viewer`` is None where nobody is signed in."""
+    path = request.scope["path"].removeprefix(base_of(request)) or "/"
+    text = templates.get_template(template).render(
+        title=title,
+        viewer=viewer,
+        base=base_of(request),
+        here=path,
+        url=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        nonce=nonce_of(request),
+        navigation=NAVIGATION,
+        **values,
+    )
+    return HTMLResponse(text, status_code=status)

@@ -1,0 +1,281 @@
+"""What the pages say, on every store, with jobs and without, and whatever they are asked."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.redis import RedisDriver
+from outbox.ids import new_job_id
+from outbox.settings import Settings
+from outbox.web import Viewer, dashboard
+from tests.conformance.jobs import envelope, envelopes
+from tests.support.commands import execute, fail
+from tests.support.dashboards import BASE, MARKUP, Letter, browser, fill, mounted, signed_in, told, worker
+
+PAGES = (
+    "/",
+    "/queues",
+    "/jobs",
+    "/failures",
+    "/failures/jobs",
+    "/workers",
+    "/schedules",
+    "/keys",
+    "/batches",
+    "/health",
+)
+
+
+async def read(client: httpx.AsyncClient, path: str, status: int = 200) -> httpx.Response:
+    response = await client.get(BASE + path)
+    assert response.status_code == status, f"{path}: {told(response)}"
+    assert "Traceback (most" not in response.text
+    return response
+
+
+# --- what they say
+
+
+async def test_empty_pages_say_what_to_do_next(admin: httpx.AsyncClient) -> None:
+    for path in PAGES:
+        await read(admin, path)
+    assert "Dispatch one" in told(await read(admin, "/"))
+    assert "python -m outbox.work" in told(await read(admin, "/workers"))
+    assert "after their last attempt" in told(await read(admin, "/failures"))
+    assert "@schedule" in told(await read(admin, "/schedules"))
+    assert "dispatch_batch" in told(await read(admin, "/batches"))
+    assert 'rate = "100/m"' in told(await read(admin, "/keys"))
+
+
+async def test_the_pages_show_what_is_there(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    jobs = await fill(driver)
+    overview = told(await read(admin, "/"))
+    assert "Ready 1" in overview
+    assert "Running 1" in overview
+    assert "Failed in the last hour 1" in overview
+    assert "mail" in told(await read(admin, "/queues"))
+    queue = told(await read(admin, "/queues/mail"))
+    assert "sorter" in queue
+    assert str(jobs.ready) in queue
+    listed = told(await read(admin, "/jobs"))
+    assert all(str(each) in listed for each in (jobs.ready, jobs.delayed, jobs.running, jobs.retrying))
+    assert str(jobs.failed) not in listed
+    assert "SMTPError" in told(await read(admin, "/failures"))
+    assert str(jobs.failed) in told(await read(admin, "/failures/jobs?name=tests.Letter&error=SMTPError"))
+    workers = told(await read(admin, "/workers"))
+    assert "sorter" in workers
+    assert str(jobs.running) in workers
+
+
+async def test_the_life_of_a_job(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    jobs = await fill(driver)
+    assert "attempt 1 runs on sorter" in told(await read(admin, f"/jobs/{jobs.running}"))
+    assert "an attempt failed" in told(await read(admin, f"/jobs/{jobs.retrying}"))
+    assert "delayed until in 59m" in told(await read(admin, f"/jobs/{jobs.delayed}"))
+    failed = told(await read(admin, f"/jobs/{jobs.failed}"))
+    assert "SMTPError" in failed
+    assert "no such address" in failed
+
+
+async def test_a_job_is_found_by_its_id(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    jobs = await fill(driver)
+    response = await admin.get(f"{BASE}/jobs?id={jobs.ready}")
+    assert response.status_code == 303
+    assert response.headers["location"] == f"{BASE}/jobs/{jobs.ready}"
+
+
+async def test_what_needs_attention(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    assert "Nothing needs attention" in told(await read(admin, "/"))
+    await driver.jobs.insert([envelope(queue="mail"), envelope(queue="other")])
+    await driver.queues.pause("mail")
+    await driver.workers.heartbeat(worker())
+    await execute(driver, "UPDATE queue_workers SET seen_at = started_at, started_at = seen_at")
+    said = told(await read(admin, "/"))
+    assert "the queue mail is paused" in said
+    assert "no worker drains the queue other" in said
+
+
+async def test_several_connections_on_one_page(migrated_url: str, redis_url: str, driver: DatabaseDriver) -> None:
+    redis = RedisDriver(redis_url)
+    await redis.jobs.insert([envelope(queue="fast")])
+    await driver.jobs.insert([envelope(queue="slow")])
+    settings = Settings(database_url=migrated_url, redis_url=redis_url)
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as client:
+        queues = told(await read(client, "/queues"))
+        assert "fast" in queues
+        assert "slow" in queues
+        assert "fast" in told(await read(client, "/jobs?connection=redis"))
+        for path in PAGES:
+            await read(client, path)
+        assert "there is no connection" in told(await read(client, "/jobs?connection=other", 400))
+    await redis.close()
+
+
+async def test_one_connection_that_does_not_answer_hides_no_other(migrated_url: str, driver: DatabaseDriver) -> None:
+    await driver.jobs.insert([envelope(queue="slow")])
+    settings = Settings(database_url=migrated_url, redis_url="redis://127.0.0.1:1/0")
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=2))) as client:
+        said = told(await read(client, "/"))
+        assert "slow" in said
+        assert "redis" in said
+        assert "is left out" in told(await read(client, "/queues"))
+        await read(client, "/jobs?connection=redis", 503)
+
+
+# --- pages
+
+
+async def test_pages_go_on_by_keys_and_show_each_job_once(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    expected = envelopes(25, queue="mail") + envelopes(25, queue="other")
+    await driver.jobs.insert(expected)
+    seen = await _walk(admin, f"{BASE}/jobs?limit=10")
+    assert sorted(seen) == sorted(str(job.id) for job in expected)
+
+
+async def test_pages_of_failed_jobs_show_each_once(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    claims = await fail(driver, *envelopes(25))
+    seen = await _walk(admin, f"{BASE}/failures/jobs?limit=10")
+    assert sorted(seen) == sorted(str(claim.fence.job_id) for claim in claims)
+
+
+async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
+    seen: list[str] = []
+    following: str | None = address
+    while following is not None:
+        response = await client.get(following)
+        assert response.status_code == 200
+        seen += re.findall(r'<th scope="row">\s*<a class="id" href="[^"]*/jobs/([0-9a-f-]{36})">', response.text)
+        link = re.search(r'<a rel="next" href="([^"]*)"', response.text)
+        following = None if link is None else link[1].replace("&amp;", "&")
+    return seen
+
+
+# --- bad input
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/jobs/not-an-id", 400, "is no id"),
+        ("/jobs?id=not-an-id", 400, "is no id"),
+        (f"/jobs/{new_job_id()}", 404, "there is no job"),
+        ("/jobs?state=asleep", 400, "a state is one of ready"),
+        ("/jobs?colour=red", 400, "there is no filter 'colour'"),
+        ("/jobs?queue=a&queue=b", 400, "given twice"),
+        ("/jobs?queue=UPPER", 400, "a queue's name"),
+        ("/jobs?limit=0", 400, "a whole number from 1 to 200"),
+        ("/jobs?limit=201", 400, "a whole number from 1 to 200"),
+        ("/jobs?limit=1e9", 400, "a whole number from 1 to 200"),
+        ("/jobs?limit=\N{ARABIC-INDIC DIGIT ONE}", 400, "a whole number"),
+        ("/jobs?after=nowhere", 400, "is no place"),
+        (f"/jobs?after=mail:5:99999999999999999999999999:{new_job_id()}", 400, "is no place"),
+        (f"/jobs?after=mail:5:{253402300799000000}:{new_job_id()}", 200, "No jobs"),
+        ("/jobs?name=" + "x" * 501, 400, "at most 500"),
+        ("/jobs?name=" + "x" * 5_000, 400, "at most 4,096"),
+        ("/jobs?name=%ff", 400, "cannot be read"),
+        ("/jobs?" + urlencode([(f"x{n}", "1") for n in range(30)]), 400, "more than 20"),
+        ("/jobs?connection=elsewhere", 400, "there is no connection"),
+        ("/failures?since=soon", 400, "a time such as 30m"),
+        ("/failures?since=99999w", 400, "a time such as 30m"),
+        (f"/failures/jobs?before={new_job_id()}", 404, "begin again with the first page"),
+        ("/queues/UPPER", 400, "a queue's name"),
+        ("/queues/nobody-uses-it", 200, "No worker drains this queue"),
+        ("/schedules/one", 400, "name is missing"),
+        ("/schedules/one?name=none", 404, "there is no schedule"),
+        ("/batches/1", 400, "is no id"),
+        (f"/batches/{new_job_id()}", 404, "there is no batch"),
+        ("/nothing", 404, "There is no such page"),
+        ("/static/1/../../app.py", 404, "no such"),
+        ("/static/1/app.py", 404, "no such"),
+    ],
+)
+async def test_bad_input_gets_a_page_that_says_what_is_wrong(
+    admin: httpx.AsyncClient, path: str, status: int, says: str
+) -> None:
+    response = await admin.get(BASE + path)
+    assert response.status_code == status
+    assert says in (told(response) if "<main" in response.text else response.text)
+    assert "Traceback" not in response.text
+
+
+async def test_a_database_that_is_away_is_a_page(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(database_url="mysql+asyncmy://ada:hunter2@127.0.0.1:1/shop")
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=0.2))) as client:
+        for path in (*PAGES[:-1], f"/jobs/{new_job_id()}", "/queues/mail"):
+            response = await client.get(BASE + path)
+            assert response.status_code == 503, path
+            assert "does not answer" in told(response)
+            assert "hunter2" not in response.text
+        assert "problem" in told(await read(client, "/health"))
+
+
+async def test_tables_that_are_missing_are_a_page(database_url: str) -> None:
+    settings = Settings(database_url=database_url)
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as client:
+        assert "alembic upgrade head" in told(await read(client, "/queues", 503))
+
+
+# --- what an attacker writes
+
+
+async def test_markup_stays_text_wherever_it_comes_from(driver: DatabaseDriver, settings: Settings) -> None:
+    jobs = await fill(driver, text=MARKUP, error=MARKUP)
+    await driver.workers.heartbeat(worker(jobs.running, name="<i>name</i>"))
+    await execute(driver, "UPDATE queue_workers SET host = :host, queues = :host", host="<b onclick=x>")
+    app = mounted(dashboard(lambda _: Viewer(MARKUP), settings=settings, time_limit=30))
+    filters = urlencode({"name": MARKUP[:50], "queue": ""})
+    async with browser(app) as client:
+        pages = [f"/jobs/{each}" for each in (jobs.ready, jobs.running, jobs.retrying, jobs.failed)]
+        for path in (*PAGES, *pages, "/queues/mail", f"/jobs?{filters}", f"/failures?{filters}"):
+            response = await read(client, path)
+            _assert_inert(response.text, path)
+        assert "alert(1)" in told(await read(client, f"/jobs/{jobs.failed}")), "it is shown as text"
+        for path in (f"/jobs?{urlencode({'state': MARKUP})}", f"/jobs?{urlencode({MARKUP: 1})}", f"/{MARKUP[:20]}"):
+            _assert_inert((await client.get(BASE + path)).text, path)
+
+
+def _assert_inert(page: str, path: str) -> None:
+    assert "<script>alert" not in page, path
+    assert "<img" not in page, path
+    assert "<b onclick" not in page, path
+    assert "<i>" not in page, path
+    assert page.count("</title>") == 1 + page.count("<svg><title>"), path
+    assert "49" not in page or "{{7*7}}" in page or "7*7" not in page, path
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page, path
+
+
+# --- what is hidden
+
+
+async def test_redacted_fields_are_in_no_page(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    jobs = await fill(driver)
+    for path in (*PAGES, *(f"/jobs/{each}" for each in (jobs.ready, jobs.retrying, jobs.failed)), "/queues/mail"):
+        assert "secret@example.org" not in (await read(admin, path)).text, path
+    assert "[redacted]" in told(await read(admin, f"/jobs/{jobs.failed}"))
+
+
+async def test_a_viewer_without_the_right_sees_no_payload(driver: DatabaseDriver, settings: Settings) -> None:
+    jobs = await fill(driver, text="a private word", error="a private reason")
+    app = mounted(dashboard(lambda _: Viewer("Ada", {"see"}), settings=settings, time_limit=30))
+    async with browser(app) as client:
+        for path in (*PAGES, *(f"/jobs/{each}" for each in (jobs.ready, jobs.retrying, jobs.failed)), "/queues/mail"):
+            assert "a private" not in (await read(client, path)).text, path
+
+
+async def test_the_hook_of_the_application_changes_what_is_shown(driver: DatabaseDriver, settings: Settings) -> None:
+    def hide(name: str, payload: object) -> object:
+        assert name == Letter.name
+        return {"text": "hidden by the hook"}
+
+    jobs = await fill(driver, text="a private word")
+    async with browser(mounted(dashboard(signed_in(), redact=hide, settings=settings, time_limit=30))) as client:
+        said = told(await read(client, f"/jobs/{jobs.ready}"))
+        assert "hidden by the hook" in said
+        assert "a private word" not in said
