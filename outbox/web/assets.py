@@ -9,8 +9,6 @@ from outbox.web.rendering import STATIC
 
 _FILES = {
     "dashboard.css": "text/css",
-    "live.js": "text/javascript",
-    "htmx.min.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }
 

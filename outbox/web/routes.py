@@ -80,6 +80,10 @@ class DashboardRoute(Route):
         """The page, or a page that says what is wrong: never an exception."""
         viewer: Viewer | None = None
         try:
+            host = refused_host(request.headers, self._guard.allowed_hosts)
+            if host is not None:
+                message = f"The dashboard does not answer for the host {host[:100]!r}: add it to allowed_hosts."
+                return error_page(request, None, 400, "An unknown host", message)
             if (entered := self._guard.sign_in.enter(request)) is not None:
                 return entered
             viewer = await self._guard.viewer(request)
@@ -99,10 +103,6 @@ class DashboardRoute(Route):
             return error_page(request, viewer, 500, "An error", message)
 
     def _refusal(self, request: Request, viewer: Viewer | None) -> Response | None:
-        host = refused_host(request.headers, self._guard.allowed_hosts)
-        if host is not None:
-            message = f"The dashboard does not answer for the host {host[:100]!r}: add it to allowed_hosts."
-            return error_page(request, None, 400, "An unknown host", message)
         if viewer is None:
             page = error_page(request, None, 401, "Not signed in", "Sign in to the application, then open this page.")
             return self._guard.sign_in.challenge(page)

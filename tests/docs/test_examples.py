@@ -256,6 +256,30 @@ def test_a_worker_runs_in_an_applications_process(migrated_url: str, backend: st
     assert application.receipts() == 1
 
 
+@pytest.mark.sqlite
+def test_the_dashboard_of_an_application_is_closed_and_redacts(tmp_path: Path) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", SHOP_SESSION="s3cret")
+    application.migrate()
+    application.run("-c", LOOK)
+
+
+LOOK = """
+import asyncio
+import httpx, outbox
+from admin import Welcome, app
+
+async def look():
+    job_id = await outbox.dispatch(Welcome(email="ada@example.org"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        assert (await client.get("/outbox/")).status_code == 401
+        client.cookies["session"] = "s3cret"
+        page = await client.get(f"/outbox/jobs/{job_id}")
+    assert page.status_code == 200, page.text
+    assert "[redacted]" in page.text and "ada@example.org" not in page.text
+
+asyncio.run(look())
+"""
+
 SERVE = """
 import asyncio, pathlib
 from lifespan import app

@@ -10,7 +10,7 @@ import pytest
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.ids import new_job_id
+from outbox.ids import JobId
 from outbox.settings import Settings
 from outbox.web import Viewer, dashboard
 from tests.conformance.jobs import envelope, envelopes
@@ -29,6 +29,9 @@ PAGES = (
     "/batches",
     "/health",
 )
+
+
+NO_JOB = JobId("01a20bf1-7bb8-748b-ae11-e81956fc3160")
 
 
 async def read(client: httpx.AsyncClient, path: str, status: int = 200) -> httpx.Response:
@@ -165,7 +168,7 @@ async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
     [
         ("/jobs/not-an-id", 400, "is no id"),
         ("/jobs?id=not-an-id", 400, "is no id"),
-        (f"/jobs/{new_job_id()}", 404, "there is no job"),
+        (f"/jobs/{NO_JOB}", 404, "there is no job"),
         ("/jobs?state=asleep", 400, "a state is one of ready"),
         ("/jobs?colour=red", 400, "there is no filter 'colour'"),
         ("/jobs?queue=a&queue=b", 400, "given twice"),
@@ -175,8 +178,8 @@ async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
         ("/jobs?limit=1e9", 400, "a whole number from 1 to 200"),
         ("/jobs?limit=\N{ARABIC-INDIC DIGIT ONE}", 400, "a whole number"),
         ("/jobs?after=nowhere", 400, "is no place"),
-        (f"/jobs?after=mail:5:99999999999999999999999999:{new_job_id()}", 400, "is no place"),
-        (f"/jobs?after=mail:5:{253402300799000000}:{new_job_id()}", 200, "No jobs"),
+        (f"/jobs?after=mail:5:99999999999999999999999999:{NO_JOB}", 400, "is no place"),
+        (f"/jobs?after=mail:5:{253402300799000000}:{NO_JOB}", 200, "No jobs"),
         ("/jobs?name=" + "x" * 501, 400, "at most 500"),
         ("/jobs?name=" + "x" * 5_000, 400, "at most 4,096"),
         ("/jobs?name=%ff", 400, "cannot be read"),
@@ -184,13 +187,13 @@ async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
         ("/jobs?connection=elsewhere", 400, "there is no connection"),
         ("/failures?since=soon", 400, "a time such as 30m"),
         ("/failures?since=99999w", 400, "a time such as 30m"),
-        (f"/failures/jobs?before={new_job_id()}", 404, "begin again with the first page"),
+        (f"/failures/jobs?before={NO_JOB}", 404, "begin again with the first page"),
         ("/queues/UPPER", 400, "a queue's name"),
         ("/queues/nobody-uses-it", 200, "No worker drains this queue"),
         ("/schedules/one", 400, "name is missing"),
         ("/schedules/one?name=none", 404, "there is no schedule"),
         ("/batches/1", 400, "is no id"),
-        (f"/batches/{new_job_id()}", 404, "there is no batch"),
+        (f"/batches/{NO_JOB}", 404, "there is no batch"),
         ("/nothing", 404, "There is no such page"),
         ("/static/1/../../app.py", 404, "no such"),
         ("/static/1/app.py", 404, "no such"),
@@ -208,7 +211,7 @@ async def test_bad_input_gets_a_page_that_says_what_is_wrong(
 async def test_a_database_that_is_away_is_a_page(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(database_url="mysql+asyncmy://ada:hunter2@127.0.0.1:1/shop")
     async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=0.2))) as client:
-        for path in (*PAGES[:-1], f"/jobs/{new_job_id()}", "/queues/mail"):
+        for path in (*PAGES[:-1], f"/jobs/{NO_JOB}", "/queues/mail"):
             response = await client.get(BASE + path)
             assert response.status_code == 503, path
             assert "does not answer" in told(response)
