@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.settings import Settings
+from outbox.web.actions import action_routes
 from outbox.web.assets import asset
 from outbox.web.authentication import ApplicationAuth, Auth, Password, SignIn
 from outbox.web.pages import page_routes
@@ -88,7 +89,7 @@ def build(guard: Guard) -> Starlette:
         return error_page(request, viewer, 404, "Not found", "There is no such page. Go on from the overview.")
 
     return Starlette(
-        routes=[Route("/static/{version}/{name}", asset, methods=["GET"]), *page_routes(guard)],
+        routes=[Route("/static/{version}/{name}", asset, methods=["GET"]), *page_routes(guard), *action_routes(guard)],
         middleware=[Middleware(SecurityHeaders)],
         exception_handlers={HTTPException: missing},
     )

@@ -302,7 +302,8 @@ class Readings:
     def _declared(self) -> frozenset[str] | None:
         """Names of the schedules that this process declares; None where its declarations cannot be read."""
         try:
-            return frozenset(each.name for each in declared_schedules(self.stores.settings))
+            with self.stores.as_client():
+                return frozenset(each.name for each in declared_schedules(self.stores.settings))
         except OutboxError:
             return None
 

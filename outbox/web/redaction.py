@@ -26,6 +26,10 @@ class Redaction:
     def __init__(self, hook: Hook | None = None) -> None:
         self._hook = hook
 
+    @property
+    def has_hook(self) -> bool:
+        return self._hook is not None
+
     def payload(self, name: str, text: str) -> str:
         """The payload of a job as it may be shown: JSON over several lines, or as it is stored where it is no JSON."""
         fields = fields_of(name)

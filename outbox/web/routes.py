@@ -14,12 +14,12 @@ from outbox.errors import (
     BackendUnavailable,
     ConfigurationError,
     DispatchError,
-    InvalidPayload,
+    JobError,
     JobNotFound,
     OutboxError,
 )
 from outbox.web.authentication import SignIn
-from outbox.web.parameters import Parameters
+from outbox.web.parameters import LONGEST_VALUE, Parameters
 from outbox.web.readings import Readings
 from outbox.web.redaction import Redaction
 from outbox.web.rights import Right, Viewer
@@ -35,7 +35,7 @@ _STATUS: tuple[tuple[type[OutboxError], int, str], ...] = (
     (BackendUnavailable, 503, "A store does not answer"),
     (ConfigurationError, 503, "Something is not set up"),
     (DispatchError, 400, "This cannot be done"),
-    (InvalidPayload, 400, "This cannot be done"),
+    (JobError, 400, "This cannot be done"),
 )
 
 
@@ -67,13 +67,16 @@ class DashboardRoute(Route):
         right: Right,
         parameters: Collection[str] = (),
         fields: Collection[str] | None = None,
+        longest: int = LONGEST_VALUE,
     ) -> None:
-        """``parameters`` are those of the URL. ``fields`` are those of a form, and make the route one for POST."""
+        """``parameters`` are those of the URL. ``fields`` are those of a form, each of up to ``longest`` characters,
+        and make the route one for POST."""
         self.right = right
         self._guard = guard
         self._show = show
         self._parameters = parameters
         self._fields = fields
+        self._longest = longest
         super().__init__(path, self._answer, methods=["GET"] if fields is None else ["POST"])
 
     async def _answer(self, request: Request) -> Response:
@@ -118,7 +121,7 @@ class DashboardRoute(Route):
         if self._fields is None:
             return Parameters.of_url(request, self._parameters)
         body = await read_body(request)
-        return None if body is None else Parameters.of_form(body, self._fields)
+        return None if body is None else Parameters.of_form(body, self._fields, self._longest)
 
 
 def outbox_error_page(request: Request, viewer: Viewer | None, error: OutboxError) -> Response:

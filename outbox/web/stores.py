@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
-from outbox.client_state import current_settings
+from outbox.client_state import ClientState, current_settings, enter_client, leave_client
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.drivers.base import Driver
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidOption, OutboxError
@@ -17,6 +18,7 @@ from outbox.settings import Settings
 T = TypeVar("T")
 
 POOL_SIZE = 2
+_numbers = count()
 
 
 class _Opened:
@@ -42,15 +44,28 @@ class WebStores:
     def __init__(
         self, settings: Settings | None = None, connections: Sequence[str] | None = None, time_limit: float = 5.0
     ) -> None:
-        self._settings = settings
+        self._client = None if settings is None else ClientState(settings)
         self._connections = connections
         self._time_limit = time_limit
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
+        # Kept with each event loop, so that the drivers are open until it ends.
+        self._attribute = f"_outbox_web_{next(_numbers)}"
         self._left: set[asyncio.Task[object]] = set()
 
     @property
     def settings(self) -> Settings:
-        return self._settings or current_settings()
+        return current_settings() if self._client is None else self._client.settings()
+
+    @contextmanager
+    def as_client(self) -> Iterator[None]:
+        """In the block, functions of `outbox` go by the settings of the dashboard."""
+        if self._client is None:
+            yield
+            return
+        token = enter_client(self._client)
+        try:
+            yield
+        finally:
+            leave_client(token)
 
     @property
     def names(self) -> list[str]:
@@ -75,13 +90,25 @@ class WebStores:
             BackendUnavailable: it does not answer in time.
             OutboxError: as the question.
         """
-        task = asyncio.ensure_future(_asked(question, self._driver(name)))
-        self._left.add(task)
-        task.add_done_callback(self._ended)
+        task = self._begin(name, question)
         done, _ = await asyncio.wait([task], timeout=self._time_limit)
         if not done:
             raise BackendUnavailable(f"the connection {name} did not answer within {self._time_limit:g} s")
         return task.result()
+
+    async def change(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Change something in one connection, however long it takes. It goes on when the browser has gone.
+
+        Raises:
+            OutboxError: as the work.
+        """
+        return await asyncio.shield(self._begin(name, work))
+
+    def _begin(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(_asked(work, self._driver(name)))
+        self._left.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._left.discard(task)
@@ -108,21 +135,16 @@ class WebStores:
 
     def _driver(self, name: str) -> Driver:
         loop = asyncio.get_running_loop()
-        opened = self._loops.get(loop)
+        opened: _Opened | None = getattr(loop, self._attribute, None)
         if opened is None:
-            opened = self._loops[loop] = _Opened()
+            opened = _Opened()
+            setattr(loop, self._attribute, opened)
             opened.closes_at_end = before_loop_ends(opened.close)
         settings = self.settings
         key = (name, connection_settings(settings, name).url)
         if key not in opened.drivers:
             opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE)
         return opened.drivers[key]
-
-    async def close(self) -> None:
-        """Close the drivers of the running loop. They are opened again when needed."""
-        opened = self._loops.get(asyncio.get_running_loop())
-        if opened is not None:
-            await opened.close()
 
 
 async def _asked(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:

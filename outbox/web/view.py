@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from outbox.console.formatting import line
+from outbox.drivers.base import Driver
 from outbox.drivers.values import StoredJob
 from outbox.ids import JobId
 from outbox.web.parameters import Parameters
@@ -17,6 +22,14 @@ from outbox.web.redaction import HIDDEN, Redaction
 from outbox.web.rendering import templates
 from outbox.web.rights import Right, Viewer
 from outbox.web.security import nonce_of
+
+T = TypeVar("T")
+
+_log = logging.getLogger("outbox.web")
+
+SAID = "outbox_said"
+"""The cookie with what an action has done, for the page that follows it."""
+_LONGEST_MESSAGE = 500
 
 NAVIGATION = (
     ("/", "Overview", "gauge"),
@@ -55,6 +68,24 @@ class View:
         """
         return self.readings.stores.chosen(self.parameters.text("connection"))
 
+    def may(self, right: str) -> bool:
+        return right in self.viewer.may
+
+    async def change(self, connection: str, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Change something in a connection."""
+        return await self.readings.stores.change(connection, work)
+
+    def done(self, message: str, place: str) -> Response:
+        """Log what was done, and go on at ``place``, a path below the dashboard, with ``message`` above the page."""
+        given = {name: value for name, value in self.parameters.given().items() if value and name != "payload"}
+        which = " ".join(f"{name}={value}" for name, value in given.items())
+        action = self.request.url.path.removeprefix(self.base)
+        _log.info("%s", line(f"{self.viewer.name}: {action} {which}: {message}", limit=None))
+        response = RedirectResponse(self.base + place, status_code=303)
+        encoded = base64.urlsafe_b64encode(message[:_LONGEST_MESSAGE].encode("utf-8", "replace")).decode()
+        response.set_cookie(SAID, encoded, max_age=60, path=self.base or "/", httponly=True, samesite="strict")
+        return response
+
     def payload(self, name: str, text: str) -> str:
         """The payload of a job as this viewer may see it."""
         return self.redaction.payload(name, text) if self.sees_payloads else HIDDEN
@@ -83,6 +114,7 @@ def render(
     request: Request, template: str, title: str, viewer: Viewer | None, /, status: int = 200, **values: Any
 ) -> HTMLResponse:
     """A page; ``viewer`` is None where nobody is signed in."""
+    said = _said(request)
     path = request.scope["path"].removeprefix(base_of(request)) or "/"
     text = templates.get_template(template).render(
         title=title,
@@ -92,6 +124,21 @@ def render(
         url=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         nonce=nonce_of(request),
         navigation=NAVIGATION,
+        said=said,
         **values,
     )
-    return HTMLResponse(text, status_code=status)
+    response = HTMLResponse(text, status_code=status)
+    if said is not None:
+        response.delete_cookie(SAID, path=base_of(request) or "/")
+    return response
+
+
+def _said(request: Request) -> str | None:
+    """What the action before this page has done."""
+    encoded = request.cookies.get(SAID)
+    if encoded is None:
+        return None
+    try:
+        return base64.urlsafe_b64decode(encoded).decode("utf-8", "replace")[:_LONGEST_MESSAGE]
+    except (binascii.Error, ValueError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outbox.web.actions.jobs import show_copy
 from outbox.web.pages import batches, failures, health, jobs, keys, overview, queues, schedules, workers
 from outbox.web.rights import Right
 from outbox.web.routes import DashboardRoute, Guard, Show
@@ -25,4 +26,5 @@ _PAGES: tuple[tuple[str, Show, tuple[str, ...]], ...] = (
 
 
 def page_routes(guard: Guard) -> list[DashboardRoute]:
-    return [DashboardRoute(guard, path, show, right=Right.SEE, parameters=names) for path, show, names in _PAGES]
+    pages = [DashboardRoute(guard, path, show, right=Right.SEE, parameters=names) for path, show, names in _PAGES]
+    return [*pages, DashboardRoute(guard, "/jobs/{id}/copy", show_copy, right=Right.DISPATCH)]

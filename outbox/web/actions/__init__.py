@@ -1,0 +1,43 @@
+"""What the dashboard changes: one route for each action, with its right and the fields of its form."""
+
+from __future__ import annotations
+
+from outbox.web.actions import batches, failures, jobs, keys, queues, schedules
+from outbox.web.rights import Right
+from outbox.web.routes import DashboardRoute, Guard, Show
+
+_CONNECTION = ("connection",)
+
+_ACTIONS: tuple[tuple[str, Show, Right, tuple[str, ...]], ...] = (
+    ("/queues/{queue}/pause", queues.pause, Right.PAUSE_QUEUES, _CONNECTION),
+    ("/queues/{queue}/resume", queues.resume, Right.PAUSE_QUEUES, _CONNECTION),
+    ("/queues/{queue}/clear", queues.clear, Right.CLEAR_QUEUES, _CONNECTION),
+    ("/jobs/{id}/cancel", jobs.cancel, Right.CANCEL_JOBS, _CONNECTION),
+    ("/failures/retry", failures.retry_all, Right.RETRY_FAILED, failures.FIELDS),
+    ("/failures/forget", failures.forget_all, Right.FORGET_FAILED, failures.FIELDS),
+    ("/failures/{id}/retry", failures.retry, Right.RETRY_FAILED, _CONNECTION),
+    ("/failures/{id}/forget", failures.forget, Right.FORGET_FAILED, _CONNECTION),
+    ("/keys/retry", keys.retry, Right.UNBLOCK_KEYS, ("connection", "id")),
+    ("/keys/skip", keys.skip, Right.UNBLOCK_KEYS, ("connection", "id")),
+    ("/limits/set", keys.set_limit, Right.SET_LIMITS, ("connection", "name", "value")),
+    ("/limits/reset", keys.reset_limit, Right.SET_LIMITS, ("connection", "name")),
+    ("/schedules/pause", schedules.pause, Right.RUN_SCHEDULES, schedules.FIELDS),
+    ("/schedules/resume", schedules.resume, Right.RUN_SCHEDULES, schedules.FIELDS),
+    ("/schedules/run", schedules.run, Right.RUN_SCHEDULES, schedules.FIELDS),
+    ("/schedules/backfill", schedules.backfill, Right.RUN_SCHEDULES, (*schedules.FIELDS, "from", "until")),
+    ("/batches/{id}/cancel", batches.cancel, Right.MANAGE_BATCHES, _CONNECTION),
+    ("/batches/{id}/retry", batches.retry, Right.MANAGE_BATCHES, _CONNECTION),
+)
+
+
+def action_routes(guard: Guard) -> list[DashboardRoute]:
+    actions = [DashboardRoute(guard, path, act, right=right, fields=names) for path, act, right, names in _ACTIONS]
+    copy = DashboardRoute(
+        guard,
+        "/jobs/{id}/copy",
+        jobs.copy,
+        right=Right.DISPATCH,
+        fields=jobs.COPY_FIELDS,
+        longest=jobs.LONGEST_PAYLOAD,
+    )
+    return [*actions, copy]

@@ -1,0 +1,114 @@
+"""Cancel a live job, and dispatch a copy of a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from outbox.console.formatting import indented_json
+from outbox.dispatch import dispatch
+from outbox.drivers.values import FailedJob, StoredJob
+from outbox.envelope import Headers, deserialize
+from outbox.errors import DispatchError, InvalidOption, JobError, JobNotFound
+from outbox.ids import JobId
+from outbox.relay.route import relayed_connection
+from outbox.web.parameters import parse_id
+from outbox.web.redaction import fields_of
+from outbox.web.rights import Right
+from outbox.web.view import View
+
+LONGEST_PAYLOAD = 1024 * 1024
+COPY_FIELDS = ("connection", "payload", "queue", "priority", "delay", "forget")
+_HEADERS = ("max_tries", "timeout", "backoff")
+"""Options of the dispatch that a copy keeps."""
+
+
+async def cancel(view: View) -> Response:
+    job_id = parse_id(view.request.path_params["id"])
+    if not await view.change(view.connection(), lambda driver: driver.jobs.cancel([job_id])):
+        raise JobNotFound(f"there is no live job {job_id} any more: it has ended, or failed")
+    return view.done(f"Cancelled the job {job_id}.", "/jobs")
+
+
+async def show_copy(view: View) -> Response:
+    """The form of a copy, with the payload of the job. A payload with hidden parts is copied as it is."""
+    connection, job = await _found(view)
+    return _form(view, connection, job, payload=indented_json(job.payload))
+
+
+def _form(view: View, connection: str, job: StoredJob | FailedJob, payload: str, problem: str = "") -> Response:
+    return view.page(
+        "copy.html",
+        f"Copy of {job.name}",
+        id=job.id,
+        name=job.name,
+        connection=connection,
+        queue=job.queue,
+        priority=job.priority,
+        payload="" if _hidden(view, job) else payload,
+        hidden=_hidden(view, job),
+        problem=problem,
+        failed=isinstance(job, FailedJob),
+    )
+
+
+def _hidden(view: View, job: StoredJob | FailedJob) -> str:
+    """Why the payload cannot be edited; empty where it can."""
+    if not view.sees_payloads:
+        return "You may not see payloads: the copy has the payload of the job."
+    if fields_of(job.name) or view.redaction.has_hook:
+        return "Parts of the payload are redacted: the copy has the payload of the job, which cannot be edited here."
+    return ""
+
+
+async def _found(view: View) -> tuple[str, StoredJob | FailedJob]:
+    found = await view.readings.job(parse_id(view.request.path_params["id"]))
+    if isinstance(found, FailedJob):
+        return found.connection, found
+    return found.connection, found.job
+
+
+async def copy(view: View) -> Response:
+    connection, job = await _found(view)
+    given = view.parameters.text("payload")
+    payload = job.payload if given is None or _hidden(view, job) else given
+    try:
+        job_id = await _dispatch(view, connection, job, payload)
+    except (DispatchError, JobError) as error:
+        return _form(view, connection, job, payload, str(error))
+    message = f"Dispatched {job_id}."
+    if isinstance(job, FailedJob) and view.parameters.text("forget") and view.may(Right.FORGET_FAILED):
+        gone = await view.change(connection, lambda driver: driver.failed.forget([job.id]))
+        message += " The failed job is forgotten." if gone else ""
+    return view.done(message, f"/jobs/{job_id}")
+
+
+async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, payload: str) -> JobId:
+    """
+    Raises:
+        DispatchError, JobError: the class refuses the payload, or an option is wrong.
+    """
+    if relayed_connection(job.queue) is not None:
+        raise InvalidOption("the job is on its way to another connection: copy it from there")
+    options = Headers.load(job.headers).options
+    kept: dict[str, Any] = {name: getattr(options, name) for name in _HEADERS}
+    made = deserialize(job.name, payload)
+    with view.readings.stores.as_client():
+        return await dispatch(
+            made,
+            connection=connection,
+            queue=view.parameters.text("queue") or job.queue,
+            priority=_priority(view, job),
+            delay=view.parameters.span("delay"),
+            **kept,
+        )
+
+
+def _priority(view: View, job: StoredJob | FailedJob) -> int:
+    text = view.parameters.text("priority")
+    if text is None:
+        return job.priority
+    if len(text) != 1 or not text.isascii() or not text.isdigit():
+        raise InvalidOption(f"a priority is a whole number from 0 (first) to 9, not {text[:20]!r}")
+    return int(text)

@@ -1,0 +1,65 @@
+"""Let blocked keys go on, and change limits."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from outbox.console.formatting import line
+from outbox.drivers.base import Driver, LimitStore, PolicyStore
+from outbox.errors import ConfigurationError, InvalidOption, JobNotFound
+from outbox.policies.keys import MAX_LIMIT
+from outbox.policies.rate_limits import Terms, check_name, check_terms
+from outbox.web.parameters import parse_id
+from outbox.web.view import View
+
+
+def _policies(driver: Driver) -> PolicyStore:
+    if driver.policies is None:
+        raise ConfigurationError(f"keys are kept by a database, not by the connection {driver.name}")
+    return driver.policies
+
+
+async def retry(view: View) -> Response:
+    job_id = parse_id(view.parameters.required("id"))
+    if not await view.change(view.connection(), lambda driver: driver.failed.retry([job_id])):
+        raise JobNotFound(f"there is no failed job {job_id} any more: it was retried or forgotten")
+    return view.done("The failed job was put back, as the next of its key.", "/keys")
+
+
+async def skip(view: View) -> Response:
+    job_id = parse_id(view.parameters.required("id"))
+    if not await view.change(view.connection(), lambda driver: _policies(driver).skip_failed([job_id])):
+        raise JobNotFound(f"the job {job_id} blocks no key any more")
+    return view.done("The key goes on without the failed job.", "/keys")
+
+
+def _limits(driver: Driver) -> LimitStore:
+    if driver.limits is None:
+        raise ConfigurationError(f"limits are kept by a database, not by the connection {driver.name}")
+    return driver.limits
+
+
+async def set_limit(view: View) -> Response:
+    name, value = _name(view), view.parameters.required("value").strip()
+    if value.isascii() and value.isdigit():
+        number = int(value)
+        if not 1 <= number <= MAX_LIMIT:
+            raise InvalidOption(f"a number of jobs is from 1 to {MAX_LIMIT:,}, not {value}")
+        await view.change(view.connection(), lambda driver: _limits(driver).set(name, concurrency=number))
+        return view.done(f"At most {number:,} jobs of {line(name)} run at once.", "/keys")
+    terms = check_terms(Terms.model_construct(name=name, rate=value, burst=None, align=None))
+    await view.change(view.connection(), lambda driver: _limits(driver).set(name, terms))
+    return view.done(f"{line(name)} is {value}.", "/keys")
+
+
+async def reset_limit(view: View) -> Response:
+    name = _name(view)
+    known = await view.change(view.connection(), lambda driver: _limits(driver).reset(name))
+    return view.done(f"{line(name)} is as its jobs declare it." if known else f"{line(name)} was not set.", "/keys")
+
+
+def _name(view: View) -> str:
+    try:
+        return check_name(view.parameters.required("name"))
+    except ConfigurationError as error:
+        raise InvalidOption(str(error)) from error
