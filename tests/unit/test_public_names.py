@@ -17,8 +17,9 @@ OPERATING = {
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]
 OPTIONS += ["fair_weight", "rate", "burst", "rate_key", "cost", "align"]
+OPTIONS += ["unique", "unique_until", "on_conflict", "when_running", "debounce", "max_wait"]
 OPTIONS += ["retry_until", "max_exceptions", "fail_on_timeout", "max_snoozes", "expires_after", "on_expired"]
-OPTIONS += ["dispatch_if", "unique", "unique_until", "on_conflict", "when_running", "debounce", "max_wait", "encrypt"]
+OPTIONS += ["dispatch_if", "encrypt"]
 
 
 def test_the_top_level_names() -> None:
