@@ -1,7 +1,7 @@
 """Readings from MQTT into the database: `python -m app.consumer`.
 
 Each message becomes a row and a job in one transaction, and is acknowledged after the commit. Dying in
-between means that the broker delivers it again, and the reading's own key then tells it apart.
+between means that the broker delivers it again: outbox's inbox then knows it.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import logging
 import signal
 import time
 from collections import Counter
+from datetime import UTC
 from enum import StrEnum
 
 import aiomqtt
@@ -19,7 +20,7 @@ from app import db
 from app.mqtt import Client
 from app.readings import Measurement, NewReading, record
 from app.settings import Settings, settings
-from outbox import Backoff
+from outbox import Backoff, inbox
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ async def take(topic: str, payload: bytes) -> Outcome:
     try:
         return await _store(reading)
     except IntegrityError:
-        return await _store(reading)  # another consumer was storing the same; now it shows
+        return await _store(reading)  # it came another way at the same moment; now it shows
 
 
 def parse(topic: str, payload: bytes) -> NewReading:
@@ -69,8 +70,11 @@ def parse(topic: str, payload: bytes) -> NewReading:
 
 
 async def _store(reading: NewReading) -> Outcome:
-    async with db.transaction() as session:
-        return Outcome.STORED if await record(session, [reading]) else Outcome.KNOWN
+    # Not MQTT's own number of the message: the broker uses it again.
+    message_id = f"{reading.sensor} {reading.measured_at.astimezone(UTC).isoformat()}"
+    async with db.transaction() as session, inbox(session, message_id, source="mqtt") as fresh:
+        # A reading may have come another way, and is then no message that was received.
+        return Outcome.STORED if fresh and await record(session, [reading]) else Outcome.KNOWN
 
 
 class Consumer:

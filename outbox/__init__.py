@@ -19,6 +19,7 @@ from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.drivers.values import BatchStatus, FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
 from outbox.errors import OutboxError
 from outbox.ids import JobId
+from outbox.inbox import inbox, receive
 from outbox.job import CallNext, Job, JobContext, Middleware
 from outbox.open_drivers import disconnect
 from outbox.operations import (
@@ -88,10 +89,12 @@ __all__ = [
     "find",
     "forget",
     "forget_all",
+    "inbox",
     "jobs",
     "limits",
     "metadata",
     "pause",
+    "receive",
     "resume",
     "retry",
     "retry_all",

@@ -22,7 +22,10 @@ from outbox.settings import Settings
 
 # What a dispatch depends on. Settings are read again when one of these changes, and not at every dispatch: that takes a
 # millisecond.
-_FOLLOWED = ("DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT", "OUTBOX_ENCRYPTION_KEYS")
+_FOLLOWED = (
+    "DATABASE_URL", "QUEUE_CONNECTION", "REDIS_URL", "OUTBOX_PAYLOAD_LIMIT", "OUTBOX_ENCRYPTION_KEYS",
+    "OUTBOX_INBOX_KEEP",
+)  # fmt: skip
 _FOLLOWED_KEYS = tuple(map(os.environ.encodekey, _FOLLOWED))
 
 

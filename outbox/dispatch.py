@@ -95,15 +95,16 @@ async def dispatch_many(
     serialized = serialize_all(jobs, options, takes_keys=True)
     if session is None:
         await store_all(serialized)
-    elif serialized.unique:
-        await _stage_unique(session, serialized)
     else:
-        stage_all(session, serialized)
+        await stage_in(session, serialized)
     return serialized.ids
 
 
-async def _stage_unique(session: AnySession, serialized: Serialized) -> None:
-    """As `stage_all`, which asks the database here."""
+async def stage_in(session: AnySession, serialized: Serialized) -> None:
+    """`stage_all`, which asks the database if a job is unique."""
+    if not serialized.unique:
+        stage_all(session, serialized)
+        return
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):

@@ -154,6 +154,8 @@ class Settings(_Layered):
     payload_limit: int = Field(default=DEFAULT_PAYLOAD_LIMIT, ge=1)
     encryption_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """Of encrypted jobs, in base64. The first one writes, all read."""
+    inbox_keep: float = Field(default=7 * 86_400, ge=1, le=3_650 * 86_400)
+    """Seconds for which a received message is known again."""
     connections: dict[str, ConnectionSettings] = Field(default_factory=dict)
 
     _split_lists = field_validator("jobs", "encryption_keys", mode="before")(_split)

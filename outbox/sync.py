@@ -21,10 +21,12 @@ from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.dispatch import AnySession, serialize_all, stage_all, store_all, store_together, with_options
 from outbox.errors import SessionUnusable
 from outbox.ids import JobId
+from outbox.inbox import inbox
 from outbox.job import Job
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DispatchOptions
 from outbox.policies.batch import AllowedFailures
+from outbox.policies.inbox import MessageId
 
 __all__ = [
     "add_to_batch",
@@ -44,8 +46,10 @@ __all__ = [
     "find",
     "forget",
     "forget_all",
+    "inbox",
     "jobs",
     "pause",
+    "receive",
     "resume",
     "retry",
     "retry_all",
@@ -138,6 +142,19 @@ def add_to_batch(
     else:
         serialized.client.part(SyncLoops).run(lambda: store_together(serialized))
     return serialized.ids
+
+
+@with_options
+def receive(
+    session: AnySession, message_id: MessageId, job: Job, *, source: str = "default", **options: Unpack[DispatchOptions]
+) -> JobId | None:
+    """`outbox.receive`, for code with a sync ``Session``."""
+    serialized = serialize_all([job], options, takes_keys=True)
+    with inbox(session, message_id, source=source) as fresh:
+        if not fresh:
+            return None
+        stage_all(session, serialized)
+    return serialized.ids[0]
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:

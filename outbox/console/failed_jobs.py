@@ -277,10 +277,14 @@ async def flush(
 @click.option("--hours", type=hours_range, default=24, show_default=True, help="How long failed jobs are kept.")
 @on_connection
 async def prune(driver: Driver, output: Output, hours: float) -> None:
-    """Remove old failed jobs, and rows of workers without a heartbeat for an hour. Made for cron: it does not ask."""
+    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and received messages whose time is
+    over. Made for cron: it does not ask."""
     removed = await driver.failed.flush(older_than=hours * _HOUR)
     workers = await driver.workers.forget(_WORKERS_UNSEEN)
+    messages = 0 if driver.inbox is None else await driver.inbox.prune()
+    lines = [f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}."]
+    if messages:
+        lines.append(f"Forgot {counted(messages, 'received message')}.")
     output.result(
-        {"connection": driver.name, "failed_jobs": removed, "workers": workers},
-        f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}.",
+        {"connection": driver.name, "failed_jobs": removed, "workers": workers, "messages": messages}, "\n".join(lines)
     )

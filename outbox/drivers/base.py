@@ -202,6 +202,13 @@ class EncryptedTexts(Protocol):
         short transactions. It waits for no other transaction: a text that another one holds is left."""
 
 
+class MessageStore(Protocol):
+    """A store that keeps which messages were received."""
+
+    async def prune(self) -> int:
+        """Forget the messages whose time is over; return how many."""
+
+
 class WorkerRegistry(Protocol):
     """Which worker processes there are."""
 
@@ -333,6 +340,7 @@ class Driver(Protocol):
     schedules: ScheduleStore | None = None
     limits: LimitStore | None = None
     encrypted_texts: EncryptedTexts | None = None
+    inbox: MessageStore | None = None
 
     @property
     def description(self) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiomqtt
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from app import consumer
+from app import consumer, db
 from app.consumer import Consumer, Outcome
 from app.settings import settings
 from outbox import Backoff
@@ -93,6 +96,39 @@ async def test_what_was_not_committed_is_delivered_again(broker: LocalServer, mo
     assert len(tries) == 2
     assert tries[0] == tries[1]
     assert len(await queued()) == 1
+
+
+DIES = """
+import asyncio, os, signal
+from app import consumer, mqtt
+
+def die(client, message):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+mqtt.Client.acknowledge = die
+asyncio.run(consumer.main())
+"""
+
+
+async def test_a_message_comes_again_after_a_consumer_was_killed_before_it_acknowledged(broker: LocalServer) -> None:
+    """Its transaction has committed: nothing is stored twice, although the broker delivers the message again."""
+    with broker:
+        async with consuming():
+            pass  # subscribes, so that the broker keeps what is published
+        await publish(1)
+        dying = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES)
+        assert await asyncio.wait_for(dying.wait(), 30) == -signal.SIGKILL
+        assert len(await queued()) == 1
+        async with consuming() as one:
+            await until(lambda: one.counts.total() == 1)
+            await publish(1)  # as a sensor does that has not heard of the broker
+            await until(lambda: one.counts.total() == 2)
+
+    assert one.counts == {Outcome.KNOWN: 2}
+    assert len(await rows.readings()) == 1
+    assert len(await queued()) == 1
+    async with db.snapshot() as session:
+        assert (await session.execute(text("SELECT source FROM queue_inbox"))).scalars().all() == ["mqtt"]
 
 
 async def test_the_broker_keeps_what_comes_while_the_consumer_is_away(broker: LocalServer) -> None:

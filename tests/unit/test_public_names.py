@@ -32,11 +32,11 @@ def test_the_top_level_names() -> None:
         "OutboxError", "RateLimit", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
         "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "metadata", "retry_batch",
-        "limits", "schedule", "schedules",
+        "inbox", "limits", "receive", "schedule", "schedules",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",
-        "dispatch_chain", "dispatch_many", "retry_batch", "schedules",
+        "dispatch_chain", "dispatch_many", "inbox", "receive", "retry_batch", "schedules",
     }  # fmt: skip
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 

@@ -21,6 +21,7 @@ from outbox.drivers.database.operations.limits import Limits
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
+from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.schedules.store import DatabaseSchedules
 from outbox.drivers.database.tables import SEEDS, metadata
 from outbox.drivers.database.versions import LATEST, rows_of
@@ -62,6 +63,7 @@ class DatabaseDriver(Driver):
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.limits: Limits = Limits(self._database)
         self.encrypted_texts: EncryptedRows = EncryptedRows(self._database)
+        self.inbox: ReceivedMessages = ReceivedMessages(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.aging: Aging = Aging(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)

@@ -196,6 +196,15 @@ key_slots = Table(
 )
 """Rows that claims and settlements of jobs with keys lock, and no dispatch. The migration writes them."""
 
+inbox_slots = Table(
+    "queue_inbox_slots",
+    metadata,
+    Column("slot", small(), primary_key=True, autoincrement=False),
+    **INNODB,
+)
+"""Rows that consumers of messages lock. Slots of their own: a consumer holds one while it dispatches unique jobs. The
+migration writes them; they never change."""
+
 keyed_jobs = Table(
     "queue_keyed_jobs",
     metadata,
@@ -280,7 +289,7 @@ def _seed_of(table: Table) -> str:
     )
 
 
-SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots, rate_slots)}
+SEEDS = {table.name: _seed_of(table) for table in (lock_slots, key_slots, rate_slots, inbox_slots)}
 """INSERTs of the rows that tables are made with. Each adds what is missing."""
 
 

@@ -40,6 +40,8 @@ VERSIONS = (
             "queue_batch_failures",
             "queue_batch_members",
             "queue_batches",
+            "queue_inbox",
+            "queue_inbox_slots",
             "queue_key_slots",
             "queue_keyed_jobs",
             "queue_limits",
@@ -54,7 +56,9 @@ VERSIONS = (
             "queue_unique_running",
         ),
         columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
-        rows={"queue_key_slots": LOCK_SLOTS, "queue_lock_slots": LOCK_SLOTS, "queue_rate_slots": LOCK_SLOTS},
+        rows=dict.fromkeys(
+            ("queue_inbox_slots", "queue_key_slots", "queue_lock_slots", "queue_rate_slots"), LOCK_SLOTS
+        ),
     ),
 )
 LATEST = len(VERSIONS)

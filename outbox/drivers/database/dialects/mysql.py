@@ -139,14 +139,14 @@ class MySQL(Dialect):
         joined = f"{picked} STRAIGHT_JOIN {table} {self.primary_hint} ON {table}.{column} = UNHEX(picked.hex)"
         return f"SELECT {columns} FROM {joined}{also and f' WHERE {also}'} {lock}", ()
 
-    def lock_slots(self, slots: Sequence[int]) -> Statement:
+    def lock_slots(self, slots: Sequence[int], table: str = "queue_lock_slots") -> Statement:
         if len(slots) == 1:
-            return f"SELECT slot FROM queue_lock_slots WHERE slot = {slots[0]:d} FOR UPDATE", ()
+            return f"SELECT slot FROM {table} WHERE slot = {slots[0]:d} FOR UPDATE", ()
         listed = ", ".join(map(str, slots))
         return (
             f"SELECT slot FROM (SELECT number FROM JSON_TABLE('[{listed}]', '$[*]' COLUMNS (number INT PATH '$')) "
             "AS listed) AS picked "
-            f"STRAIGHT_JOIN queue_lock_slots {self.primary_hint} ON slot = picked.number FOR UPDATE",
+            f"STRAIGHT_JOIN {table} {self.primary_hint} ON slot = picked.number FOR UPDATE",
             (),
         )
 

@@ -173,10 +173,10 @@ class SQLite(Dialect):
         where = f"{table}.{column} IN ({self.placeholders(len(keys))}){also and f' AND {also}'}"
         return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {column} {lock}", tuple(keys)
 
-    def lock_slots(self, slots: Sequence[int]) -> Statement:
+    def lock_slots(self, slots: Sequence[int], table: str = "queue_lock_slots") -> Statement:
         # A SELECT would not begin a transaction that writes.
         return (
-            f"UPDATE queue_lock_slots SET slot = slot WHERE slot IN ({self.placeholders(len(slots))}) RETURNING slot",
+            f"UPDATE {table} SET slot = slot WHERE slot IN ({self.placeholders(len(slots))}) RETURNING slot",
             tuple(slots),
         )
 

@@ -73,8 +73,8 @@ class Syntax(ABC):
         order, and that meet ``also``. It reads, and locks, no other row: see `for_update` and `skip_locked`."""
 
     @abstractmethod
-    def lock_slots(self, slots: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
-        """Lock these rows of ``queue_lock_slots``, in their order. Returns a row for each that is there."""
+    def lock_slots(self, slots: Sequence[int], table: str = "queue_lock_slots") -> tuple[str, tuple[Any, ...]]:
+        """Lock these rows of a table of slots, in their order. Returns a row for each that is there."""
 
     def parse_timestamp(self, value: Any) -> datetime:
         """The aware datetime of a value that a driver returned; 1970 where it is no time."""

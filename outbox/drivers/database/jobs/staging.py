@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session, SessionTransaction, registry
 from sqlalchemy.util.concurrency import in_greenlet
 
 from outbox.drivers.database.connection.engine import certainly_differ, read_url, shown_url
-from outbox.drivers.database.connection.plans import run_in_session
-from outbox.drivers.database.dialects import dialect_for
+from outbox.drivers.database.connection.plans import Plan, run_in_session
+from outbox.drivers.database.dialects import Dialect, dialect_for
 from outbox.drivers.database.jobs.joined_connections import joined_connection
 from outbox.drivers.database.jobs.staged_jobs import StagedJobs, autocommits, write_jobs
 from outbox.drivers.database.policies.unique_dispatch import reserve
@@ -32,6 +32,8 @@ from outbox.ids import JobId
 from outbox.wakeups.after_commit import after_commit
 from outbox.wakeups.base import Announce
 from outbox.wakeups.local_hub import local_hub
+
+T = TypeVar("T")
 
 
 class FlushTrigger:
@@ -82,14 +84,30 @@ def reserve_keys(session: Session, envelopes: Sequence[Envelope]) -> Mapping[Job
         SessionUnusable: as `stage`; or an async session has no ``await`` here.
         OutboxError, DBAPIError: as `run_in_session`.
     """
+    instead = "a unique job asks the database when it is dispatched: use `await outbox.dispatch(…)`"
+    return ask(session, lambda dialect: reserve(dialect, envelopes), instead)
+
+
+def ask(session: Session, plan: Callable[[Dialect], Plan[T]], instead: str) -> T:
+    """Send a plan in the transaction of ``session``, at once. ``instead`` says why, and what an application does where
+    it cannot await an async session.
+
+    Raises:
+        SessionUnusable: as `stage`; or an async session has no ``await`` here.
+        OutboxError, DBAPIError: as `run_in_session`.
+    """
     connection_of = check_transaction(session)
     if _bind(session).dialect.is_async and not in_greenlet():
-        raise SessionUnusable(
-            "a unique job asks the database when it is dispatched, and this code cannot await an async session: "
-            "use `await outbox.dispatch(…)`"
-        )
+        raise SessionUnusable(f"this code cannot await an async session, and {instead}")
     connection = connection_of()
-    return run_in_session(connection, reserve(dialect_for(connection.dialect), envelopes))
+    return run_in_session(connection, plan(dialect_for(connection.dialect)))
+
+
+def give_up(session: Session) -> None:
+    """Roll back to the last savepoint, or the whole transaction, as a failed flush does. Until the application calls
+    ``rollback()``, the session neither begins another nor commits what is left of this one."""
+    subtransaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
+    subtransaction.rollback(_capture_exception=True)
 
 
 def check_transaction(session: Session) -> Callable[[], Connection]:
@@ -275,9 +293,7 @@ def _insert(session: Session, envelopes: Sequence[Envelope], announce: Announce)
     try:
         write_jobs(session.connection(bind_arguments=_BIND), envelopes)
     except BaseException:
-        # As a failed flush: the server may have undone the whole transaction, a deadlock does. Until the application
-        # calls rollback(), the session must neither begin another nor commit what is left of this one.
-        subtransaction = session._autobegin_t()._begin()  # noqa: SLF001 - what a flush begins has no public name
-        subtransaction.rollback(_capture_exception=True)
+        # The server may have undone the whole transaction, a deadlock does.
+        give_up(session)
         raise
     after_commit(session, partial(announce, {envelope.queue for envelope in envelopes}))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
+from outbox.drivers.database import received_messages
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs import direct_insert
@@ -142,6 +143,7 @@ class DatabasePolicies:
         return news + await key_operations.let_in_next(self._database, [job.headers for job in gated])
 
     async def upkeep(self) -> float | None:
+        await received_messages.prune(self._database)
         done = await registry.upkeep(self._database)
         if done.news:
             self.on_news(done.news)
