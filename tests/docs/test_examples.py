@@ -241,6 +241,10 @@ def test_encrypted_jobs_are_read_by_workers_only(application: Application) -> No
     assert application.run("-m", "outbox", "rekey") == "Encrypted 0 rows with the first key.\n"
 
 
+def test_messages_are_received_once(application: Application) -> None:
+    assert application.run("inbox.py").splitlines() == ["stored", "known", "dispatched", "known"]
+
+
 def test_an_applications_tests_pass(application: Application) -> None:
     ran = application.run("-m", "pytest", "-q", "--asyncio-mode", "auto", "-p", "no:cacheprovider", "test_checkout.py")
     assert "6 passed" in ran
