@@ -73,7 +73,8 @@ def live_job(connection: str, job: StoredJob) -> Document:
 
 
 def queue(connection: str, counts: QueueCounts) -> Document:
-    return {
+    """``counted_seconds_ago`` and ``at_least`` are there only where numbers are not exact."""
+    document = {
         "connection": connection,
         "queue": counts.queue,
         "on_its_way_to": relayed_connection(counts.queue),
@@ -86,6 +87,11 @@ def queue(connection: str, counts: QueueCounts) -> Document:
         "oldest_seconds": None if counts.oldest is None else round(counts.oldest, 3),
         "paused": counts.paused,
     }
+    if counts.age is not None:
+        document["counted_seconds_ago"] = round(counts.age, 3)
+    if counts.at_least:
+        document["at_least"] = True
+    return document
 
 
 def worker(connection: str, status: WorkerStatus) -> Document:

@@ -125,7 +125,7 @@ def queues(
     )
     for connection, queue in counts:
         is_long = (connection, queue.queue) in long
-        states = ["paused"] * queue.paused + ["long"] * is_long
+        states = ["paused"] * queue.paused + ["long"] * is_long + _certainty(queue)
         table.add(
             *_prefix(several, connection),
             queue_name(queue.queue),
@@ -140,6 +140,13 @@ def queues(
             style="bold red" if is_long else None,
         )
     return table
+
+
+def _certainty(counts: QueueCounts) -> list[str]:
+    """What is to be known of numbers that are not exact."""
+    if counts.age is not None:
+        return [f"counted {age(counts.age)} ago"]
+    return ["at least"] if counts.at_least else []
 
 
 def workers(statuses: Sequence[tuple[str, WorkerStatus]], now: datetime, *, several: bool = False) -> FittingTable:

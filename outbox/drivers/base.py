@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.metrics import MetricStore
 from outbox.drivers.schedules import ScheduleStore
 from outbox.drivers.values import (
     BatchStatus,
@@ -341,6 +342,7 @@ class Driver(Protocol):
     limits: LimitStore | None = None
     encrypted_texts: EncryptedTexts | None = None
     inbox: MessageStore | None = None
+    metrics: MetricStore | None = None
 
     @property
     def description(self) -> str:

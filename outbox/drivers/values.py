@@ -30,6 +30,8 @@ class Claim(NamedTuple):
     """When the lease ends at the latest, on this process's `outbox.clock`: measured from before the claim was sent."""
     policies: int | None = None
     """Bits of `Policies`; None for a job without any, and then nothing more is asked of it."""
+    waited: float | None = None
+    """Seconds for which it could have been claimed, by the store's clock; None where the store does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,11 @@ class FailedJob:
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
     """``oldest`` is how many seconds the first ready job has been waiting, None when none is ready. ``delayed`` are
-    those that wait for another reason than ``retrying``: for their next attempt after one that failed."""
+    those that wait for another reason than ``retrying``: for their next attempt after one that failed.
+
+    Numbers below 10,000 are exact, as far as 12,000 jobs in all are looked at. Greater ones may be of the last count of
+    all jobs, which workers make now and then.
+    """
 
     queue: str
     ready: int
@@ -150,6 +156,10 @@ class QueueCounts:
     paused: bool
     retrying: int = 0
     parked: int = 0
+    age: float | None = None
+    """Seconds since the count that some of the numbers are of. None: all of them are exact, or lower bounds."""
+    at_least: bool = False
+    """Some of the numbers are lower bounds: there are more jobs, and no worker has counted them yet."""
 
 
 class RunningJob(NamedTuple):

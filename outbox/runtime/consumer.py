@@ -25,6 +25,7 @@ from outbox.runtime.execution.isolation import Isolation, is_suspect
 from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.leases.expiry import margin
 from outbox.runtime.process.pause_request import PauseRequest
+from outbox.runtime.reporting.activities import Activities
 from outbox.runtime.reporting.counters import Counters
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_client import StoreClient
@@ -82,6 +83,8 @@ class Consumer:
         self._on_the_way = on_the_way
         self._on_empty = on_empty
         self._on_job_end = on_job_end
+        self.activities = Activities(options.lease) if driver.metrics is not None else None
+        """What to keep as metrics; None where the store keeps none."""
         # The event loop holds tasks weakly, and an attempt that was given up is held by nobody else.
         self._running: set[Attempt] = set()
         self.completer = Completer(
@@ -200,6 +203,8 @@ class Consumer:
 
     def _accepted(self, attempt: Attempt) -> None:
         self._counters.count(attempt)
+        if self.activities is not None:
+            self.activities.count(attempt)
         settlement = attempt.settlement
         if settlement is None:
             if attempt.chain is not None or attempt.batch is not None:

@@ -1,12 +1,12 @@
-"""Policies in a worker: their upkeep, and what they report."""
+"""The upkeep of policies and of metrics in a worker, and what policies report."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from outbox.client_state import current_client
-from outbox.drivers.base import PolicyStore
 from outbox.drivers.values import PolicyNews
 from outbox.errors import OutboxError
 from outbox.events import Events
@@ -45,10 +45,17 @@ class PolicyReporter:
             announce(self._client, ordinary, connection)
 
 
-class PolicyUpkeep(BackgroundLoop):
-    """Has the policies of one database repair what crashes have left, and do what they do by time."""
+class NeedsUpkeep(Protocol):
+    """`PolicyStore` and `MetricStore`."""
 
-    def __init__(self, store: PolicyStore, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
+    async def upkeep(self) -> float | None: ...
+
+
+class Upkeep(BackgroundLoop):
+    """Has the policies of one database repair what crashes have left, and do what they do by time; or has its metrics
+    counted and merged."""
+
+    def __init__(self, store: NeedsUpkeep, *, ready: Callable[[], bool], idle_workers: Callable[[], int]) -> None:
         super().__init__()
         self._store = store
         self._ready = ready
@@ -71,5 +78,5 @@ class PolicyUpkeep(BackgroundLoop):
             # Claims say so if it lasts; the next round comes.
             return None
         except Exception:  # noqa: BLE001 - upkeep must stop no worker
-            _log.exception("the upkeep of policies failed")
+            _log.exception("the upkeep of %s failed", type(self._store).__name__)
             return None

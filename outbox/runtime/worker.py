@@ -41,7 +41,8 @@ from outbox.runtime.heartbeat import Heartbeat, running_jobs
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
-from outbox.runtime.policy_upkeep import PolicyReporter, PolicyUpkeep
+from outbox.runtime.metrics import Metrics
+from outbox.runtime.policy_upkeep import PolicyReporter, Upkeep
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
 from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit
@@ -241,6 +242,7 @@ class Worker:
         )
         return [
             *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
+            *self._metrics(),
             *self._upkeep(),
             *self._schedulers,
             *self._relays,
@@ -248,16 +250,25 @@ class Worker:
         ]
 
     def _upkeep(self) -> list[BackgroundLoop]:
-        """For the policies of each database that this worker drains, or relays from."""
+        """For the policies and the metrics of each database that this worker drains, and the policies of one that it
+        relays from."""
         found: list[BackgroundLoop] = [
-            PolicyUpkeep(policies, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
+            Upkeep(store, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
             for consumer in self._consumers
-            if (policies := consumer.store.driver.policies) is not None
+            for store in (consumer.store.driver.policies, consumer.store.driver.metrics)
+            if store is not None
         ]
         for relay in self._relays[:1]:
             if not found and relay.policies is not None:
-                found.append(PolicyUpkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
+                found.append(Upkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
         return found
+
+    def _metrics(self) -> list[BackgroundLoop]:
+        return [
+            Metrics(store, consumer.activities, ready=partial(_checked, consumer))
+            for consumer in self._consumers
+            if (store := consumer.store.driver.metrics) is not None and consumer.activities is not None
+        ]
 
     def _make_schedulers(self) -> list[Scheduler]:
         """For the schedules of each database that this worker drains, or relays from."""

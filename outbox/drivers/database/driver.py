@@ -13,6 +13,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
+from outbox.drivers.database.metrics.store import DatabaseMetrics
 from outbox.drivers.database.operations import health, inspection, outdated_tables
 from outbox.drivers.database.operations.encrypted_rows import EncryptedRows
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -61,6 +62,7 @@ class DatabaseDriver(Driver):
         self.workers: Workers = Workers(self._database)
         self.policies: DatabasePolicies = DatabasePolicies(self._database)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
+        self.metrics: DatabaseMetrics = DatabaseMetrics(self._database, scope)
         self.limits: Limits = Limits(self._database)
         self.encrypted_texts: EncryptedRows = EncryptedRows(self._database)
         self.inbox: ReceivedMessages = ReceivedMessages(self._database)

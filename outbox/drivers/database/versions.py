@@ -46,6 +46,7 @@ VERSIONS = (
             "queue_keyed_jobs",
             "queue_limits",
             "queue_lock_slots",
+            "queue_metrics",
             "queue_rate_slots",
             "queue_rate_waits",
             "queue_rates",

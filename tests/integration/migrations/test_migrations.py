@@ -16,12 +16,26 @@ from tests.support.python_process import run_python
 ROOT = Path(__file__).parents[3]
 FIRST = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
 OURS = FIRST | {
-    "queue_batch_additions", "queue_batch_failures", "queue_batch_members", "queue_batches", "queue_inbox",
-    "queue_inbox_slots", "queue_key_slots",
-    "queue_keyed_jobs", "queue_limits", "queue_lock_slots", "queue_rate_slots",
-    "queue_rate_waits", "queue_rates", "queue_schedule_ticks", "queue_schedules",
-    "queue_unique", "queue_unique_jobs", "queue_unique_running",
-}  # fmt: skip
+    "queue_batch_additions",
+    "queue_batch_failures",
+    "queue_batch_members",
+    "queue_batches",
+    "queue_inbox",
+    "queue_inbox_slots",
+    "queue_key_slots",
+    "queue_keyed_jobs",
+    "queue_limits",
+    "queue_lock_slots",
+    "queue_metrics",
+    "queue_rate_slots",
+    "queue_rate_waits",
+    "queue_rates",
+    "queue_schedule_ticks",
+    "queue_schedules",
+    "queue_unique",
+    "queue_unique_jobs",
+    "queue_unique_running",
+}
 
 
 def alembic(url: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

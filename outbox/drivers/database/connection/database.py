@@ -9,17 +9,21 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.drivers.database.connection.direct_connections import DirectConnections, W
 from outbox.drivers.database.connection.engine import (
+    INSPECTION_SECONDS,
     LEFT_AFTER,
     RECYCLE_SECONDS,
     create_engine,
+    create_inspector,
     create_reader,
     shown_url,
 )
-from outbox.drivers.database.connection.errors import Fault, RetryBudget, classify, translate
+from outbox.drivers.database.connection.error_codes import TOO_LONG
+from outbox.drivers.database.connection.errors import Fault, RetryBudget, classify, code_of, translate
 from outbox.drivers.database.connection.opened_connections import OpenedConnections
 from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
@@ -50,7 +54,9 @@ class Database:
         self._note = note and f" ({note})"
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
-        self._opened = OpenedConnections(self.engine, self._reader)
+        self.inspector = create_inspector(self.engine)
+        """For what operators read: see `inspect`."""
+        self._opened = OpenedConnections(self.engine, self._reader, self.inspector)
         self._direct = DirectConnections(
             self._reader, RawConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
         )
@@ -84,6 +90,27 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
         return await self._read(AsyncEngine.connect, work)
+
+    async def inspect(self, work: Work[T]) -> T:
+        """Run ``work`` for an operator: in a transaction that cannot write, over a connection of a small pool that
+        nothing else uses. Retries and errors are those of `write`.
+
+        Raises:
+            RequestRefused: a statement took longer than `INSPECTION_SECONDS`, which servers watch.
+        """
+
+        async def limited(connection: AsyncConnection) -> T:
+            try:
+                return await work(connection)
+            except DBAPIError as error:
+                if code_of(error) not in TOO_LONG:
+                    raise
+                raise RequestRefused(
+                    f"{self.address}: a reading took longer than {INSPECTION_SECONDS} s and was stopped: ask for less, "
+                    "or when the server is less busy"
+                ) from error
+
+        return await self._read(AsyncEngine.connect, limited, self.inspector)
 
     async def write_alone(self, work: Work[T]) -> T:
         """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
@@ -161,16 +188,16 @@ class Database:
                         on_unconfirmed()
                 await self._pause_or_raise(error, budget)
 
-    async def _read(self, connect: Connect, work: AnyWork[T]) -> T:
+    async def _read(self, connect: Connect, work: AnyWork[T], engine: AsyncEngine | None = None) -> T:
         budget = RetryBudget()
         while True:
             try:
-                return await self._once(connect, work)
+                return await self._once(connect, work, engine)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
                 await self._pause_or_raise(error, budget)
 
-    async def _once(self, connect: Connect, work: AnyWork[T]) -> T:
-        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self._reader) as connection:
+    async def _once(self, connect: Connect, work: AnyWork[T], engine: AsyncEngine | None = None) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(engine or self._reader) as connection:
             return await work(connection)
 
     async def _pause_or_raise(self, error: Exception, budget: RetryBudget) -> None:
@@ -187,13 +214,14 @@ class Database:
 
     def drop(self) -> None:
         """Close every connection without its event loop, which is closed."""
-        for engine in (self.engine, self._reader):
+        for engine in (self.engine, self._reader, self.inspector):
             engine.sync_engine.dispose(close=False)
         self._opened.drop()
 
     async def close(self) -> None:
         await self._direct.close()
         await self._direct_sqlite.close()
+        await self.inspector.dispose()
         await self._reader.dispose()
         await self.engine.dispose()
 

@@ -38,6 +38,15 @@ _SESSION = (
 """An administrator may have made others the default for all sessions, with which outbox's statements cannot work: a new
 transaction or the end of the connection after each COMMIT, limits on rows, no writes. MariaDB does not read the first
 comment, MySQL not the second."""
+INSPECTION_SECONDS = 2
+"""For which a server carries out one statement of an operator."""
+_INSPECTORS = 2
+"""Connections for operators: more of them at once wait for one."""
+_INSPECTION = (
+    _SESSION.replace("read_only = 0", "read_only = 1")
+    + f" /*!80000 , max_execution_time = {INSPECTION_SECONDS * 1000} */"
+    + f" /*M! , max_statement_time = {INSPECTION_SECONDS} */"
+)
 _IDLE_SINCE = "outbox.idle_since"
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
 _EXAMPLE = "mysql+asyncmy://user:password@host/shop"
@@ -143,6 +152,14 @@ def _check_options(engine: AsyncEngine) -> None:
             raise ConfigurationError(f"{shown_url(engine.url)}: {engine.dialect.driver} has no option {option!r}")
 
 
+def create_inspector(engine: AsyncEngine, url: URL | None = None) -> AsyncEngine:
+    """An engine for what operators read: each connection is one transaction that cannot write and sees one state of the
+    tables. Of servers it has few connections, and a statement ends after `INSPECTION_SECONDS`."""
+    if engine.dialect.name == "sqlite":
+        return create_reader(engine, 0)
+    return _server_engine(engine.url if url is None else url, "REPEATABLE READ", _INSPECTORS, 0, _INSPECTION)
+
+
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
     """An engine for statements that are each a transaction of their own, with nothing sent before or after."""
     if engine.dialect.name == "sqlite":
@@ -162,7 +179,9 @@ def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
     return reader
 
 
-def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow: int) -> AsyncEngine:
+def _server_engine(
+    url: URL, isolation_level: str, pool_size: int, max_overflow: int, session: str = _SESSION
+) -> AsyncEngine:
     load_asyncmy()
     alone = isolation_level == "AUTOCOMMIT"
     engine = create_async_engine(
@@ -178,7 +197,7 @@ def _server_engine(url: URL, isolation_level: str, pool_size: int, max_overflow:
             "connect_timeout": _CONNECT_SECONDS,
             "charset": "utf8mb4",
             # All settings in one statement: an init_command would be two round trips more.
-            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, autocommit = {int(alone)}, {_SESSION}",
+            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, autocommit = {int(alone)}, {session}",
             "autocommit": alone,
         },
     )

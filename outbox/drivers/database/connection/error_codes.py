@@ -36,6 +36,10 @@ FULL = {
 }
 ENGINE_FAILED, FULL_INSIDE = 1030, "error 28 "
 """An error of the storage engine: 28 is that no space is left."""
+TOO_LONG = {
+    1969,  # took longer than the server allows (MariaDB)
+    3024,  # took longer than the server allows
+}
 UNREACHABLE = {
     1040,  # too many connections
     1105,  # unknown; a proxy that has lost its server
@@ -48,14 +52,13 @@ UNREACHABLE = {
     1317,  # the query was interrupted
     1815,  # an internal error
     1927,  # the connection was killed
-    1969,  # took longer than the server allows (MariaDB)
     *range(2000, 2059),  # of the client
-    3024,  # took longer than the server allows
     3169,  # the session was killed
     4031,  # idle too long
     9001,  # ProxySQL has no server behind it
     9006,  # ProxySQL has lost the connection to its server
     9501,  # a proxy that is in maintenance
+    *TOO_LONG,
     *FULL,
     *OUT_OF_OFFICE,
 }

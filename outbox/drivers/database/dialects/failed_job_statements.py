@@ -20,7 +20,8 @@ class FailedJobStatements(Syntax):
     """Parameters are given in the order in which the docstrings list them."""
 
     claimable = Selection({**{name: name for name in CLAIMED}, "rescued": "reserved_by IS NOT NULL"})
-    """What `select_claimable` reads of a row."""
+    """What `select_claimable` reads of a row. Each dialect adds ``waited``: microseconds for which it could have been
+    claimed."""
     is_queue: str
     """Whether a row is in a queue, which may be NULL. Parameters: queue."""
     as_failed: Mapping[str, str]
@@ -64,6 +65,12 @@ class FailedJobStatements(Syntax):
     @abstractmethod
     def queues_of_jobs(self) -> str:
         """The names of all queues that have live jobs, read from one entry of the claim index each."""
+
+    @property
+    @abstractmethod
+    def unusual(self) -> str:
+        """A condition: rows of a queue that are in no range of `due`, nor of jobs that become due later. Parameters:
+        queue, once for each placeholder."""
 
     @abstractmethod
     def unclaimable(self, limit: int, longest_hold: int) -> str:

@@ -23,9 +23,11 @@ _CLOCK = "UTC_TIMESTAMP(6)"
 class MySQL(Dialect):
     placeholder = "%s"
     now = _CLOCK
+    claimable = Dialect.claimable.also(waited=f"TIMESTAMPDIFF(MICROSECOND, available_at, {_CLOCK})")
     skip_locked = "FOR UPDATE SKIP LOCKED"
     for_update = "FOR UPDATE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
+    failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
     primary_hint = "FORCE INDEX (PRIMARY)"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
@@ -62,6 +64,9 @@ class MySQL(Dialect):
 
     def microseconds(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {moment})"
+
+    def minute_of(self, moment: str) -> str:
+        return f"TIMESTAMP(DATE({moment}), MAKETIME(HOUR({moment}), MINUTE({moment}), 0))"
 
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -103,6 +108,10 @@ class MySQL(Dialect):
 
     def queues_of_jobs(self) -> str:
         return f"SELECT DISTINCT queue FROM queue_jobs {self.claim_hint}"
+
+    @property
+    def unusual(self) -> str:
+        return f"{self.is_queue} AND (priority < 0 OR priority > 9)"
 
     def unclaimable(self, limit: int, longest_hold: int) -> str:
         columns = self.unreadable.sql

@@ -28,6 +28,7 @@ class SQLite(Dialect):
     skip_locked = ""
     for_update = ""
     claim_hint = ""
+    failed_hint = ""
     primary_hint = ""
     key_hint = ""
     insert_missing = "INSERT OR IGNORE INTO"
@@ -36,7 +37,9 @@ class SQLite(Dialect):
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "
     row_key = "rowid"
-    claimable = Dialect.claimable.also(row_key=row_key)
+    claimable = Dialect.claimable.also(
+        row_key=row_key, waited="CAST((julianday('now') - julianday(available_at)) * 86400e6 AS INTEGER)"
+    )
     is_queue = "queue IS ?"
     as_failed = MappingProxyType(
         {
@@ -73,6 +76,9 @@ class SQLite(Dialect):
 
     def microseconds(self, moment: str) -> str:
         return f"(CAST(strftime('%s', {moment}) AS INTEGER) * 1000000 + CAST(substr({moment}, 21, 6) AS INTEGER))"
+
+    def minute_of(self, moment: str) -> str:
+        return f"strftime('%Y-%m-%d %H:%M:00.000000', {moment})"
 
     def timestamp(self, when: datetime) -> str:
         return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -142,6 +148,14 @@ class SQLite(Dialect):
             "FROM names WHERE names.queue IS NOT NULL) SELECT queue FROM names WHERE queue IS NOT NULL "
             "UNION ALL SELECT queue FROM (SELECT queue FROM queue_jobs WHERE queue IS NULL LIMIT 1)"
         )
+
+    @property
+    def unusual(self) -> str:
+        # Joined by OR, the conditions would be no ranges.
+        ranges = ["priority < 0", "priority > 9", "priority IS NULL"]
+        ranges.append(f"priority IN ({PRIORITY_LIST}) AND available_at IS NULL")
+        selects = [f"SELECT rowid FROM queue_jobs WHERE {self.is_queue} AND {each}" for each in ranges]
+        return f"rowid IN ({' UNION ALL '.join(selects)})"
 
     def unclaimable(self, limit: int, longest_hold: int) -> str:
         # Text sorts after numbers, and BLOBs after text. Each condition is a range; joined by OR they would be none.

@@ -24,6 +24,8 @@ class Syntax(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. Without them the optimizer scans all of a nearly empty table, and
     locks or waits for rows that the statement does not need."""
+    failed_hint: str
+    """A hint to read ``queue_failed_jobs`` by queue."""
     wait_hint: str
     """A hint to read ``queue_rate_waits`` by rate."""
     keep_existing: str
@@ -52,6 +54,10 @@ class Syntax(ABC):
     @abstractmethod
     def microseconds(self, moment: str) -> str:
         """Whole microseconds from 1970 to the time ``moment``, as SQL expressions."""
+
+    @abstractmethod
+    def minute_of(self, moment: str) -> str:
+        """The beginning of the minute that the time ``moment`` is in, as SQL expressions."""
 
     @abstractmethod
     def timestamp(self, when: datetime) -> Any:

@@ -142,6 +142,7 @@ class ClaimTransaction:
             bool(row.rescued),
             deadline,
             row.policies,
+            max(0, row.waited or 0) / _MICROSECONDS,
         )
 
     def remember(self) -> None:

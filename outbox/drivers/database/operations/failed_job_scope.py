@@ -24,3 +24,11 @@ class FailedJobScope:
         if self.only is not None:
             return failed_jobs.c.connection == self.only
         return failed_jobs.c.connection.not_in(sorted(self.but)) if self.but else true()
+
+    def as_sql(self, placeholder: str) -> tuple[str, tuple[str, ...]]:
+        """The condition as text, with its parameters."""
+        if self.only is not None:
+            return f"connection = {placeholder}", (self.only,)
+        names = tuple(sorted(self.but))
+        listed = ", ".join([placeholder] * len(names))
+        return (f"connection NOT IN ({listed})" if names else "1 = 1"), names

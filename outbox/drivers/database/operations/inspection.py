@@ -121,8 +121,8 @@ async def find_ids(database: Database, table: Table, digits: str, *conditions: C
     return await database.read(read)
 
 
-async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
-    """One statement, so that a job that moves meanwhile is counted in one place, not in two or none.
+async def exact_counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
+    """All jobs, in one statement, so that a job that moves meanwhile is counted in one place, not in two or none.
 
     It reads every live row once: which of them are reserved is in no index, because a claim is to touch none.
     """

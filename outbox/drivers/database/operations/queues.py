@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.operations import inspection
+from outbox.drivers.database.operations import inspection, live_counts
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.values import QueueCounts
 
@@ -16,7 +16,7 @@ class Queues:
         self._scope = scope
 
     async def counts(self) -> list[QueueCounts]:
-        return await inspection.counts(self._database, self._scope)
+        return await live_counts.counts(self._database, self._scope)
 
     async def clear(self, queue: str) -> int:
         return await inspection.clear(self._database, queue)

@@ -1,0 +1,1 @@
+"""Metrics of queues: written by workers each minute, merged by upkeep, read by operators."""

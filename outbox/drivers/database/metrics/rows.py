@@ -1,0 +1,190 @@
+"""Rows of `queue_metrics`, and what is in them as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from outbox.drivers.database import raw_columns
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.metrics.table import Period
+from outbox.drivers.metrics import Activity, DepthPoint, MetricPoint
+from outbox.histogram import Histogram
+from outbox.ids import JobId, new_job_id
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECONDS = 1_000_000
+_COUNTS = ("ready", "delayed", "retrying", "reserved", "parked", "failed")
+_INSERTED_AT_ONCE = 200
+
+
+class NewRow(NamedTuple):
+    """``begins_at`` is an SQL expression."""
+
+    period: Period
+    begins_at: str
+    queue: str
+    name: str
+    data: str
+    id: JobId
+
+
+def new_row(period: Period, begins_at: str, queue: str, name: str, data: str) -> NewRow:
+    return NewRow(period, begins_at, queue, name, data, new_job_id())
+
+
+def insert(dialect: Dialect, rows: Sequence[NewRow]) -> Plan[None]:
+    """It may be done twice."""
+    for start in range(0, len(rows), _INSERTED_AT_ONCE):
+        values: list[str] = []
+        parameters: list[Any] = []
+        for row in rows[start : start + _INSERTED_AT_ONCE]:
+            key, more = dialect.id_list([row.id.bytes])
+            values.append(f"({key}, {int(row.period)}, {row.begins_at}, {dialect.placeholders(3)})")
+            parameters += (*more, row.queue, row.name, row.data)
+        yield (
+            "INSERT INTO queue_metrics (id, period, begins_at, queue, name, data) "
+            f"VALUES {', '.join(values)} {dialect.keep_existing_by('queue_metrics', 'id')}",
+            tuple(parameters),
+        )
+
+
+class Stored(NamedTuple):
+    """A row as it is read."""
+
+    key: bytes
+    period: Period
+    begins_at: datetime
+    queue: str
+    name: str
+    data: Any
+
+    def point(self) -> MetricPoint:
+        activity = load_activity(self.data)
+        return MetricPoint(
+            self.begins_at,
+            self.period.seconds,
+            self.queue,
+            self.name,
+            dict(activity.settled),
+            activity.wait,
+            activity.run,
+        )
+
+
+def select(dialect: Dialect, where: str, parameters: Sequence[Any], order: str = "") -> Plan[list[Stored]]:
+    rows = yield (
+        f"SELECT id, period, begins_at, queue, name, data FROM queue_metrics WHERE {where} {order}",
+        tuple(parameters),
+    )
+    return [_stored(dialect, row) for row in rows]
+
+
+def _stored(dialect: Dialect, row: Any) -> Stored:
+    key, period, begins_at, queue, name, data = row
+    known = Period(period) if period in set(Period) else Period.MINUTE
+    return Stored(
+        bytes(key),
+        known,
+        dialect.parse_timestamp(begins_at),
+        raw_columns.text(queue),
+        raw_columns.text(name),
+        _loaded(data),
+    )
+
+
+def dump_activity(activity: Activity) -> str:
+    return json.dumps(
+        {"settled": dict(activity.settled), "wait": activity.wait.dump(), "run": activity.run.dump()},
+        separators=(",", ":"),
+    )
+
+
+def load_activity(data: Any) -> Activity:
+    """What is not as `dump_activity` makes it is left out."""
+    known = data if isinstance(data, dict) else {}
+    settled = known.get("settled")
+    counts = {
+        str(outcome): count
+        for outcome, count in (settled.items() if isinstance(settled, dict) else ())
+        if type(count) is int and count > 0
+    }
+    return Activity(Counter(counts), Histogram.load(known.get("wait")), Histogram.load(known.get("run")))
+
+
+def dump_depths(depths: Sequence[DepthPoint], seconds: float) -> str:
+    """``seconds`` is how long the count took."""
+    queues = {each.queue: {**{name: getattr(each, name) for name in _COUNTS}, "oldest": each.oldest} for each in depths}
+    return json.dumps({"seconds": round(seconds, 6), "queues": queues}, separators=(",", ":"))
+
+
+def load_depths(at: datetime, data: Any) -> list[DepthPoint]:
+    """What is not as `dump_depths` makes it is left out."""
+    known = data.get("queues") if isinstance(data, dict) else None
+    return [
+        DepthPoint(at, queue, **{name: raw_columns.number(each.get(name)) for name in _COUNTS}, oldest=_oldest(each))
+        for queue, each in (known.items() if isinstance(known, dict) else ())
+        if isinstance(each, dict)
+    ]
+
+
+def count_seconds(data: Any) -> float:
+    """How long a count took, of what `dump_depths` has made."""
+    seconds = data.get("seconds") if isinstance(data, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
+def _oldest(depth: Mapping[str, Any]) -> float | None:
+    oldest = depth.get("oldest")
+    return float(oldest) if isinstance(oldest, int | float) else None
+
+
+def greatest(depths: Sequence[DepthPoint]) -> list[DepthPoint]:
+    """Of several counts, the greatest numbers of each queue, at the time of the first."""
+    found: dict[str, DepthPoint] = {}
+    for each in depths:
+        other = found.setdefault(each.queue, each)
+        counts = {name: max(getattr(each, name), getattr(other, name)) for name in _COUNTS}
+        oldest = max((value for value in (each.oldest, other.oldest) if value is not None), default=None)
+        found[each.queue] = DepthPoint(other.at, each.queue, **counts, oldest=oldest)
+    return list(found.values())
+
+
+def seconds_ago(dialect: Dialect, seconds: float) -> str:
+    """The time so many seconds ago, as an SQL expression."""
+    return dialect.now_plus(str(-int(seconds * _MICROSECONDS)))
+
+
+class LastCount(NamedTuple):
+    """The last count of all jobs."""
+
+    age: float
+    """Seconds."""
+    seconds: float
+    """How long it took."""
+    depths: list[DepthPoint]
+
+
+def last_count(dialect: Dialect) -> Plan[LastCount | None]:
+    """None where there is none."""
+    age = dialect.seconds_until("begins_at")
+    found = yield (
+        f"SELECT -({age}), begins_at, data FROM queue_metrics WHERE queue = '' ORDER BY begins_at DESC LIMIT 1",
+        (),
+    )
+    for seconds, begins_at, text in found:
+        data = _loaded(text)
+        at = dialect.parse_timestamp(begins_at)
+        return LastCount(max(0.0, float(seconds)), count_seconds(data), load_depths(at, data))
+    return None
+
+
+def _loaded(text: Any) -> Any:
+    try:
+        return json.loads(raw_columns.text(text))
+    except (ValueError, RecursionError):
+        return None

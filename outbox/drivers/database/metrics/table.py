@@ -1,0 +1,41 @@
+"""The table of metrics."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from sqlalchemy import Column, Index, Table
+
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
+
+queue_metrics = Table(
+    "queue_metrics",
+    metadata,
+    # Known before the row is written, so that writing it twice leaves one. Ids grow: rows are added at the end.
+    Column("id", binary(), primary_key=True),
+    Column("period", small(), nullable=False),
+    Column("begins_at", timestamp(), nullable=False),
+    # Empty for a count of all jobs.
+    Column("queue", ascii_text(64), nullable=False),
+    Column("name", ascii_text(255), nullable=False),
+    Column("data", long_text(), nullable=False),
+    Index("queue_metrics_period", "period", "begins_at"),
+    Index("queue_metrics_queue", "queue", "begins_at"),
+    **INNODB,
+)
+"""What was done by jobs of a class in a queue, or, without a queue, how many jobs there were. Rows are only inserted,
+and replaced by merged ones."""
+
+
+class Period(IntEnum):
+    """How long the time of a row is, in minutes."""
+
+    WRITTEN = 0
+    """One minute, as one worker has written it."""
+    MINUTE = 1
+    TEN_MINUTES = 10
+    HOUR = 60
+
+    @property
+    def seconds(self) -> int:
+        return 60 * max(1, self.value)

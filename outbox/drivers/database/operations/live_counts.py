@@ -1,0 +1,100 @@
+"""The jobs of each queue for an operator: few are counted now, many are known from the last count of all jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database import raw_columns
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.metrics.rows import LastCount, last_count
+from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.queue_counts import FAILED, STATES_OF, Found, bounded_counts
+from outbox.drivers.metrics import DepthPoint
+from outbox.drivers.running_jobs import load_running
+from outbox.drivers.values import JobState, QueueCounts
+
+
+async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
+    """In one transaction, so that a job that moves meanwhile is counted in one place, not in two or none."""
+
+    async def read(connection: AsyncConnection) -> list[QueueCounts]:
+        return await run(_counts(database.dialect, scope), connection)
+
+    return await database.inspect(read)
+
+
+def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:
+    found = yield from bounded_counts(dialect, scope)
+    rows = yield "SELECT queue FROM queue_pauses", ()
+    paused = {raw_columns.text(queue) for (queue,) in rows}
+    for queue in paused:
+        found.setdefault(queue, Found())
+    counts = [_exact(queue, found[queue], paused=queue in paused) for queue in sorted(found)]
+    if not any(each.cut for each in found.values()):
+        return [each for each in counts if _is_worth_a_row(each)]
+    last = yield from last_count(dialect)
+    running = yield from _running(dialect)
+    return [
+        _completed(each, found[each.queue].cut, last, running.get(each.queue, 0))
+        for each in counts
+        if _is_worth_a_row(each)
+    ]
+
+
+def _is_worth_a_row(counts: QueueCounts) -> bool:
+    """Failed jobs of other connections may be all that there is of a queue."""
+    live = counts.ready or counts.delayed or counts.retrying or counts.reserved or counts.parked
+    return bool(live or counts.failed or counts.paused)
+
+
+def _exact(queue: str, found: Found, *, paused: bool) -> QueueCounts:
+    states = found.states
+    return QueueCounts(
+        queue=queue,
+        ready=states.get(JobState.READY, 0),
+        delayed=states.get(JobState.DELAYED, 0),
+        reserved=states.get(JobState.RESERVED, 0),
+        failed=states.get(FAILED, 0),
+        oldest=found.oldest,
+        paused=paused,
+        retrying=states.get(JobState.RETRYING, 0),
+        parked=states.get(JobState.PARKED, 0),
+    )
+
+
+def _completed(counts: QueueCounts, cut: Iterable[str], last: LastCount | None, running: int) -> QueueCounts:
+    """``counts`` with the numbers of the last count where more jobs are than were read. What was read is a lower bound
+    of them, and the jobs that workers say they run are one of those that are reserved."""
+    states = {state for kind in cut for state in STATES_OF[kind]}
+    if not states:
+        return counts
+    depth = _depth_of(counts.queue, last)
+    numbers = {state: getattr(counts, state) for state in states}
+    if JobState.RESERVED in numbers:
+        numbers["reserved"] = max(numbers["reserved"], running)
+    if depth is None or last is None:
+        return replace(counts, **numbers, at_least=True)
+    numbers = {state: max(number, getattr(depth, state)) for state, number in numbers.items()}
+    return replace(counts, **numbers, age=last.age)
+
+
+def _depth_of(queue: str, last: LastCount | None) -> DepthPoint | None:
+    return next((each for each in last.depths if each.queue == queue), None) if last is not None else None
+
+
+def _running(dialect: Dialect) -> Plan[dict[str, int]]:
+    """The jobs that workers have named in their heartbeats, by queue."""
+    rows = yield (
+        f"SELECT running_jobs FROM queue_workers WHERE seen_at > {dialect.now_plus('-60000000')}",
+        (),
+    )
+    running: dict[str, int] = {}
+    for (text,) in rows:
+        for job in load_running(raw_columns.text(text) or None):
+            running[job.queue] = running.get(job.queue, 0) + 1
+    return running

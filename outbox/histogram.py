@@ -1,0 +1,126 @@
+"""Durations counted in buckets that grow by the square root of two, from 1 ms to 24 h.
+
+Every histogram has the same buckets, so that merging two loses nothing: percentiles hold across workers and time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+SHORTEST, LONGEST = 0.001, 86_400.0
+"""Seconds. What is shorter or longer is counted in the first or the last bucket."""
+
+BUCKETS = math.ceil(2 * math.log2(LONGEST / SHORTEST)) + 2
+BOUNDS = tuple(SHORTEST * 2 ** (number / 2) for number in range(BUCKETS - 1))
+"""Seconds. Bucket ``n`` has what is longer than the bound before, up to the bound ``n`` itself; the last has no end."""
+
+
+def bucket_of(seconds: float) -> int:
+    """The number of the bucket that counts a duration."""
+    if seconds <= SHORTEST:
+        return 0
+    return min(BUCKETS - 1, math.ceil(2 * math.log2(seconds / SHORTEST) - 1e-9))
+
+
+class Histogram:
+    """How often durations fell into each bucket, and their sum. Sparse: buckets without any are not kept."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self, buckets: Mapping[int, int] | None = None, total: float = 0.0) -> None:
+        self.buckets = dict(buckets or {})
+        self.total = total
+        """Seconds that all of them took together."""
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; a negative one counts as 0."""
+        number = bucket_of(seconds)
+        self.buckets[number] = self.buckets.get(number, 0) + 1
+        self.total += max(0.0, seconds)
+
+    def merge(self, other: Histogram) -> None:
+        """Count what the other has counted."""
+        for number, count in other.buckets.items():
+            self.buckets[number] = self.buckets.get(number, 0) + count
+        self.total += other.total
+
+    @classmethod
+    def merged(cls, parts: Iterable[Histogram]) -> Self:
+        whole = cls()
+        for part in parts:
+            whole.merge(part)
+        return whole
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds; None without any duration."""
+        count = self.count
+        return self.total / count if count else None
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds within which that ``share``, from 0 to 1, of the durations lies: interpolated in a bucket, so that it
+        is off by a factor of 1.42 at most. None without any duration.
+
+        Raises:
+            ValueError: the share is not between 0 and 1.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"a share is between 0 and 1, not {share!r}")
+        wanted, passed = share * self.count, 0
+        for number in sorted(self.buckets):
+            count = self.buckets[number]
+            if passed + count >= wanted:
+                low, high = _edges(number)
+                return low + (high - low) * max(0.0, wanted - passed) / count
+            passed += count
+        return None
+
+    def cumulative(self, bounds: Sequence[float]) -> list[int]:
+        """For each of the ``bounds``, in seconds, rising: how many durations are in buckets that end at or before
+        it."""
+        found = [0] * len(bounds)
+        for number, count in self.buckets.items():
+            end = BOUNDS[number] if number < len(BOUNDS) else math.inf
+            for position in range(bisect_left(bounds, end * (1 - 1e-9)), len(bounds)):
+                found[position] += count
+        return found
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"buckets": {str(number): count for number, count in sorted(self.buckets.items())}, "total": self.total}
+
+    @classmethod
+    def load(cls, value: Any) -> Self:
+        """What `dump` has made. What is not as it makes it is left out."""
+        known = value if isinstance(value, dict) else {}
+        buckets = known.get("buckets")
+        total = known.get("total")
+        return cls(
+            {
+                int(number): count
+                for number, count in (buckets.items() if isinstance(buckets, dict) else ())
+                if number.isdecimal() and int(number) < BUCKETS and type(count) is int and count > 0
+            },
+            float(total) if isinstance(total, int | float) else 0.0,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram) and (self.buckets, self.total) == (other.buckets, other.total)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Histogram({self.buckets!r}, {self.total!r})"
+
+
+def _edges(number: int) -> tuple[float, float]:
+    """Seconds between which the durations of a bucket lie."""
+    low = 0.0 if number == 0 else BOUNDS[number - 1]
+    return low, BOUNDS[number] if number < len(BOUNDS) else low

@@ -1,0 +1,53 @@
+"""What a worker has done since it last said so, by queue and class of jobs."""
+
+from __future__ import annotations
+
+import threading
+
+from outbox.drivers.metrics import Activity
+from outbox.middleware.interruption import Interruption
+from outbox.runtime.execution.attempt import Attempt
+from outbox.settlement import Outcome
+
+_PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
+
+
+class Activities:
+    """Counted on the event loop of the worker, taken by the thread of the stores."""
+
+    def __init__(self, lease: float) -> None:
+        """``lease`` is that of claims, in seconds."""
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], Activity] = {}
+
+    def count(self, attempt: Attempt) -> None:
+        """Count an attempt whose end is in the store. One that has not run, or was given back unfinished, is none."""
+        settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
+        if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+            return
+        wait = None
+        if claim.waited is not None and started is not None:
+            # The lease of a claim is counted from before it was sent.
+            wait = claim.waited + started - (claim.deadline - self._lease)
+        with self._lock:
+            activity = self._found.get((claim.queue, claim.name))
+            if activity is None:
+                activity = self._found[claim.queue, claim.name] = Activity()
+            activity.add(settlement.outcome, wait, None if started is None else attempt.seconds)
+
+    def take(self) -> dict[tuple[str, str], Activity]:
+        """What was counted since the last call."""
+        with self._lock:
+            taken, self._found = self._found, {}
+        return taken
+
+    def put_back(self, taken: dict[tuple[str, str], Activity]) -> None:
+        """Count again what could not be written."""
+        with self._lock:
+            for key, activity in taken.items():
+                self._found.setdefault(key, Activity()).merge(activity)
+
+
+def _was_handed_back(attempt: Attempt) -> bool:
+    return attempt.started is None or attempt.interruption is Interruption.SHUTDOWN
