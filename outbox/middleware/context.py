@@ -103,7 +103,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
             completion=completion,
             chain=attempt.chain,
             batch=attempt.batch,
-            tick=None if claim.policies is None else Headers.load(claim.headers).tick,
+            tick=None if claim.policies is None or '"tick"' not in claim.headers else Headers.load(claim.headers).tick,
         )
     )
     return job

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -96,7 +97,12 @@ class KeyHeader(BaseModel):
 
 def hash_of(kind: Kind, key: Key) -> bytes:
     """16 bytes by which rows are found."""
-    text = json.dumps([int(kind), key.scope, key.name], ensure_ascii=False, separators=(",", ":"))
+    return _hash(int(kind), key.scope, key.name)
+
+
+@lru_cache(2_048)
+def _hash(kind: int, scope: str, name: str) -> bytes:
+    text = json.dumps([kind, scope, name], ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=b"outbox keys").digest()
 
 

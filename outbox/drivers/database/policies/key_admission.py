@@ -41,7 +41,9 @@ class Admission:
             if not all(statements.in_slots(key, slots) for key in mine):
                 self._verdicts[job_id] = Leave()
         rows = yield from statements.rows_of(self._dialect, [*self._running()])
-        facts = yield from statements.facts_of(self._dialect, [row.key for row in rows])
+        facts = yield from statements.facts_of(
+            self._dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE
+        )
         self._limits = yield from statements.limits_of(self._dialect, [each.headers for each in self._by_id.values()])
         for kind in Kind:
             for group in self._groups(rows, kind):

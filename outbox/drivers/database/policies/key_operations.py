@@ -24,7 +24,7 @@ def lines(dialect: Dialect, job_id: JobId, keys: Sequence[tuple[Kind, Key]]) -> 
     """What keys do with a job."""
     rows = yield from statements.rows_of(dialect, [job_id.bytes])
     by_kind = {row.kind: row for row in rows}
-    facts = yield from statements.facts_of(dialect, [row.key for row in rows])
+    facts = yield from statements.facts_of(dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE)
     found: list[str] = []
     for kind, key in keys:
         row = by_kind.get(kind)
@@ -96,7 +96,7 @@ def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[list[JobId], fro
     yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
     rows = [row for row in (yield from statements.rows_of(dialect, ids)) if row.state is State.BLOCKING]
     yield from statements.delete_rows([row.seq for row in rows])
-    queues = yield from let_in(dialect, rows, {})
+    queues = yield from let_in(dialect, rows)
     return [JobId(bytes=row.job_id) for row in rows], queues
 
 
@@ -113,8 +113,7 @@ async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNew
 
     def plan() -> Plan[frozenset[str]]:
         yield from statements.lock_slots(database.dialect, [row.key for row in rows], wait=True)
-        limits = yield from statements.limits_of(database.dialect, ended)
-        return (yield from let_in(database.dialect, rows, limits))
+        return (yield from let_in(database.dialect, rows, ended))
 
     return PolicyNews(await database.write_plain(lambda connection: run(plan(), connection)))
 
@@ -147,4 +146,4 @@ def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:
     there = yield from statements.present(dialect, [row.job_id for row in rows])
     gone = [row.seq for row in rows if row.job_id not in there and row.state is not State.BLOCKING]
     yield from statements.delete_rows(gone)
-    return (yield from let_in(dialect, rows, {}))
+    return (yield from let_in(dialect, rows))

@@ -10,6 +10,7 @@ from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.key_statements import KeyedRow, Parked
+from outbox.envelope import Headers
 from outbox.policies.keys import Facts, Kind, State, to_let_in
 
 _SPARE = 2
@@ -29,14 +30,18 @@ class Released(NamedTuple):
     number: int
 
 
-def let_in(dialect: Dialect, rows: Sequence[KeyedRow], limits: Mapping[bytes, int]) -> Plan[frozenset[str]]:
-    """Let claims find the next jobs of the keys of ``rows``, whose slots are locked; return their queues. ``limits``
-    are those that were set by hand."""
-    sizes = {row.key: (row.kind, limits.get(row.key, row.size)) for row in rows}
-    facts = yield from statements.facts_of(dialect, list(sizes))
-    wanted = [
-        Wanted(key, kind, count) for key, (kind, size) in sizes.items() if (count := to_let_in(kind, facts[key], size))
-    ]
+def let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[frozenset[str]]:
+    """Let claims find the next jobs of the keys of ``rows``, whose slots are locked; return their queues. ``ended`` are
+    the headers of jobs for whose classes an operator may have set limits."""
+    kinds = {row.key: row.kind for row in rows}
+    parked = yield from statements.facts_of(dialect, kinds.items(), statements.PARKED)
+    crowded = [(key, kind) for key, kind in kinds.items() if parked[key].first_parked is not None]
+    if not crowded:
+        return frozenset()
+    limits = yield from statements.limits_of(dialect, ended)
+    sizes = {row.key: limits.get(row.key, row.size) for row in rows}
+    facts = yield from statements.facts_of(dialect, crowded, statements.TO_LET_IN)
+    wanted = [Wanted(key, kind, count) for key, kind in crowded if (count := to_let_in(kind, facts[key], sizes[key]))]
     return (yield from release(dialect, wanted, facts)).queues
 
 

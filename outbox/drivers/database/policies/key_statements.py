@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outbox.drivers.database.chunks import chunked
@@ -107,25 +107,60 @@ def rows_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[KeyedRow]]:
     return found
 
 
-def facts_of(dialect: Dialect, keys: Sequence[bytes]) -> Plan[dict[bytes, Facts]]:
-    """What is known of each key: a few entries of the index, however many jobs wait."""
+TO_DECIDE: Mapping[Kind, Sequence[str]] = {
+    Kind.ORDERING: ("held", "blocked", "first_waiting", "first_parked"),
+    Kind.CONCURRENCY: ("held",),
+    Kind.FAIR: ("let_in", "first_parked"),
+}
+"""The facts by which a claim decides about candidates."""
+PARKED: Mapping[Kind, Sequence[str]] = dict.fromkeys(Kind, ("first_parked",))
+TO_LET_IN = {**TO_DECIDE, Kind.CONCURRENCY: ("held", "let_in", "first_parked")}
+"""The facts that say how many parked jobs have their turn."""
+
+
+def facts_of(
+    dialect: Dialect, keys: Iterable[tuple[bytes, Kind]], asked: Mapping[Kind, Sequence[str]]
+) -> Plan[dict[bytes, Facts]]:
+    """What is known of each key: a few entries of the index, however many jobs wait. Facts that are not ``asked``
+    for a kind of key are those of a key without jobs."""
     facts: dict[bytes, Facts] = {}
-    for some in chunked(sorted(set(keys)), 200):
+    by_kind: dict[Kind, set[bytes]] = {}
+    for key, kind in keys:
+        by_kind.setdefault(kind, set()).add(key)
+    for kind in sorted(by_kind):
+        facts |= yield from _facts(dialect, by_kind[kind], asked[kind])
+    return facts
+
+
+def _facts(dialect: Dialect, keys: Iterable[bytes], asked: Sequence[str]) -> Plan[dict[bytes, Facts]]:
+    facts: dict[bytes, Facts] = {}
+    columns = ", ".join(_fact(dialect, name) for name in asked)
+    for some in chunked(sorted(keys), 200):
         parts: list[str] = []
         parameters: list[bytes] = []
         for key in some:
             listed, more = dialect.id_list([key])
             parts.append(f"SELECT {listed} AS key_hash")
             parameters += more
-        rows = yield (
-            f"SELECT asked.key_hash, {_count(dialect, State.HELD)}, {_count(dialect, State.LET_IN)}, "
-            f"{_count(dialect, State.BLOCKING)}, {_first(dialect, State.WAITING)}, {_first(dialect, State.PARKED)} "
-            f"FROM ({' UNION ALL '.join(parts)}) AS asked",
-            tuple(parameters),
-        )
-        for key, held, let_in, blocking, waiting, parked in rows:
-            facts[bytes(key)] = Facts(held, let_in, bool(blocking), _place(waiting), _place(parked))
+        rows = yield f"SELECT asked.key_hash, {columns} FROM ({' UNION ALL '.join(parts)}) AS asked", tuple(parameters)
+        for key, *values in rows:
+            known = dict(zip(asked, values, strict=True))
+            facts[bytes(key)] = Facts(
+                known.get("held", 0),
+                known.get("let_in", 0),
+                bool(known.get("blocked")),
+                _place(known.get("first_waiting")),
+                _place(known.get("first_parked")),
+            )
     return facts
+
+
+_COUNTED = {"held": State.HELD, "let_in": State.LET_IN, "blocked": State.BLOCKING}
+_FIRST = {"first_waiting": State.WAITING, "first_parked": State.PARKED}
+
+
+def _fact(dialect: Dialect, name: str) -> str:
+    return _first(dialect, _FIRST[name]) if name in _FIRST else _count(dialect, _COUNTED[name])
 
 
 def _count(dialect: Dialect, state: State) -> str:

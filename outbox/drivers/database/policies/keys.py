@@ -68,8 +68,7 @@ class KeyRows(PolicyRows):
         yield from statements.delete_rows(gone)
         yield from statements.set_state(waiting, State.WAITING)
         yield from statements.set_state([row.seq for row in blocking], State.BLOCKING)
-        limits = yield from statements.limits_of(dialect, [job.headers for job in jobs])
-        queues = yield from let_in(dialect, rows, limits)
+        queues = yield from let_in(dialect, rows, [job.headers for job in jobs])
         return PolicyNews(
             queues, tuple(KeyBlocked(_name(ends[row.job_id]), JobId(bytes=row.job_id)) for row in blocking)
         )

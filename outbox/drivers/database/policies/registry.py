@@ -40,8 +40,11 @@ _log = logging.getLogger("outbox.drivers")
 
 
 def _with_policies(jobs: Sequence[T]) -> Iterator[tuple[PolicyRows, list[T]]]:
+    # Plain integers: `&` of two flags makes a third.
+    bits = [(_bits(job), job) for job in jobs]
     for policy in POLICIES:
-        mine = [job for job in jobs if _bits(job) & policy.policy]
+        bit = int(policy.policy)
+        mine = [job for has, job in bits if has & bit]
         if mine:
             yield policy, mine
 
@@ -63,7 +66,8 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
     admitted: list[tuple[PolicyRows, list[Candidate]]] = []
     left = list(candidates)
     for policy in POLICIES:
-        mine = [each for each in left if _bits(each) & policy.policy]
+        bit = int(policy.policy)
+        mine = [each for each in left if each.row.policies & bit]
         if not mine:
             continue
         found = yield from policy.admit(dialect, mine)
