@@ -13,6 +13,7 @@ from benchmarks.scenarios.flatness import FLATNESS
 from benchmarks.scenarios.memory import MEMORY
 from benchmarks.scenarios.mixed import MIXED
 from benchmarks.scenarios.overload import OVERLOAD
+from benchmarks.scenarios.policies import POLICIES
 from benchmarks.scenarios.scaling import DATABASES, WORKERS
 from benchmarks.scenarios.waiting import LATENCY, LATENCY_BUSY
 
@@ -22,6 +23,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     BUSINESS,
     DISPATCH_MANY,
     DRAIN,
+    *POLICIES,
     MIXED,
     LATENCY,
     LATENCY_BUSY,

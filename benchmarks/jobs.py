@@ -19,6 +19,18 @@ class NoOp(Job):
         mine().count()
 
 
+class Keyed(Job):
+    """As `NoOp`; the dispatch says what its key is for."""
+
+    name = "benchmarks.Keyed"
+
+    number: int
+    key: int
+
+    async def handle(self) -> None:
+        mine().count()
+
+
 class Stamped(Job):
     """Tells how long it has waited since it was made."""
 

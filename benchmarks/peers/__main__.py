@@ -20,11 +20,22 @@ from benchmarks import facts, screen
 from benchmarks.__main__ import RESULTS, new_loop, terminal
 from benchmarks.environment import forget_settings
 from benchmarks.filling import Fill, fill
-from benchmarks.peers.contenders import DURABLE, OUTBOX_CONCURRENCY, OUTBOX_JOBS, PEERS, QUICK, REDIS, SQLITE, Peer
+from benchmarks.peers.contenders import (
+    DURABLE,
+    KEYS,
+    OUTBOX_CONCURRENCY,
+    OUTBOX_JOBS,
+    PEERS,
+    QUICK,
+    REDIS,
+    SQLITE,
+    Peer,
+)
 from benchmarks.peers.postgres import postgres
 from benchmarks.peers.programs.where import VARIABLE
 from benchmarks.programs import Programs, start_workers
 from benchmarks.results import Measurement, Run
+from benchmarks.scenarios.policies import KEYED, Load
 from benchmarks.stores import Store, opened
 
 RATE = "jobs/s"
@@ -52,9 +63,13 @@ class Contender:
     """The contender that it is compared with."""
 
 
-async def _outbox(directory: Path, store: Store, processes: int, jobs: int) -> float:
+async def _outbox(directory: Path, store: Store, processes: int, jobs: int, load: Load | None = None) -> float:
     store.clear()
-    await fill(store, Fill(jobs))
+    if load is None:
+        await fill(store, Fill(jobs))
+    else:
+        async with store.in_use():
+            await load.dispatch(jobs)
     async with Programs(directory) as programs:
         await start_workers(programs, store, processes, "--concurrency", str(OUTBOX_CONCURRENCY))
         return (await programs.ran(jobs)).rate
@@ -100,9 +115,21 @@ def _contenders(python: str, stores: Stores, divisor: int, peers: Sequence[Peer]
         for name, count in zip(names, shapes, strict=True):
             drain = partial(_outbox, store=store, processes=count, jobs=jobs)
             yield Contender(name, family, drain, None if name == names[0] else names[0])
-        for peer in rivals:
-            drain = partial(_peer, peer=peer, python=python, redis=stores.redis, jobs=peer.jobs // divisor)
-            yield Contender(peer.name, family, drain, names[0])
+        yield from _peers(rivals, names[0], python, stores.redis, divisor)
+    rivals = [peer for peer in peers if peer.family == KEYS]
+    if rivals:
+        jobs = OUTBOX_JOBS[KEYS] // divisor
+        names = [f"outbox, MySQL, 2 processes of {OUTBOX_CONCURRENCY}, {load.name}" for load in KEYED]
+        for name, load in zip(names, KEYED, strict=True):
+            drain = partial(_outbox, store=stores.mysql, processes=2, jobs=jobs, load=load)
+            yield Contender(name, KEYS, drain, None if name == names[0] else names[0])
+        yield from _peers(rivals, names[0], python, stores.redis, divisor)
+
+
+def _peers(peers: Sequence[Peer], against: str, python: str, redis: Store, divisor: int) -> Iterator[Contender]:
+    for peer in peers:
+        drain = partial(_peer, peer=peer, python=python, redis=redis, jobs=peer.jobs // divisor)
+        yield Contender(peer.name, peer.family, drain, against)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DURABLE, SQLITE, REDIS = "databases", "SQLite", "Redis"
+DURABLE, SQLITE, REDIS, KEYS = "databases", "SQLite", "Redis", "keys"
 """Who is compared with whom: queues on a database server that writes each commit to the disk, queues on an SQLite that
-does so too, and queues on a Redis that keeps them in memory."""
+does so too, queues on a Redis that keeps them in memory, and jobs of 1,000 keys with a limit or an order on a database
+server."""
 
 _PROGRAMS = "benchmarks.peers.programs"
 
@@ -105,9 +106,27 @@ PEERS = (
         commands=2,
         jobs=20_000,
     ),
+    Peer(
+        "PgQueuer, PostgreSQL, 2 processes, 1,000 entrypoints, limit 10",
+        "pgqueuer",
+        KEYS,
+        f"{_PROGRAMS}.pgqueuer_limits",
+        ("-m", f"{_PROGRAMS}.pgqueuer_limits", "work"),
+        commands=2,
+        jobs=20_000,
+    ),
+    Peer(
+        "Procrastinate, PostgreSQL, 2 processes of 10, 1,000 locks",
+        "procrastinate",
+        KEYS,
+        f"{_PROGRAMS}.procrastinate_locks",
+        ("-m", f"{_PROGRAMS}.procrastinate_locks", "work"),
+        commands=2,
+        jobs=6_000,
+    ),
 )
 
-OUTBOX_JOBS = {DURABLE: 100_000, SQLITE: 60_000, REDIS: 100_000}
+OUTBOX_JOBS = {DURABLE: 100_000, SQLITE: 60_000, REDIS: 100_000, KEYS: 50_000}
 OUTBOX_CONCURRENCY = 1_000
 QUICK = 20
 """By how much fewer jobs there are in a quick run."""

@@ -35,17 +35,24 @@ _COMMITS = {"one": "two", "two": "one"}
 
 
 async def _outbox(site: Site, shape: Shape) -> Sample:
-    """The queue is paused until every worker is at work, so that the start of processes is not measured."""
     await fill(site.store, Fill(site.sizes.drain))
+    return await drained(site, shape, site.sizes.drain)
+
+
+async def drained(site: Site, shape: Shape, jobs: int) -> Sample:
+    """Drain the ``jobs`` that are in the queue. It is paused until every worker is at work, so that the start of
+    processes is not measured."""
     driver = site.store.driver()
     await driver.queues.pause("default")
     async with Programs(site.directory) as programs:
         flags = ("--concurrency", str(shape.concurrency), "--sleep", "0.05")
         await start_workers(programs, site.store, shape.processes, *flags)
         await driver.queues.resume("default")
-        total = await programs.ran(site.sizes.drain)
+        total = await programs.ran(jobs)
     counted = await driver.queues.counts()
-    left = sum(each.ready + each.delayed + each.retrying + each.reserved + each.failed for each in counted)
+    left = sum(
+        each.ready + each.delayed + each.retrying + each.reserved + each.failed + each.parked for each in counted
+    )
     await driver.close()
     if left:
         raise ProgramFailedError(f"all jobs have run, and {left} are still there")
