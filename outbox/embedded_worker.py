@@ -29,7 +29,7 @@ _LEVELS = {
     Level.WARNING: logging.WARNING,
     Level.ERROR: logging.ERROR,
 }
-_NOT_EMBEDDED = ("reload", "relay", "once")
+_NOT_EMBEDDED = ("reload", "relay", "once", "health_port")
 
 _log = logging.getLogger("outbox.worker")
 

@@ -271,6 +271,14 @@ class SourcesChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HealthPortOpened(Event):
+    """``--health-port`` answers these paths at ``url``."""
+
+    url: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionDown(Event):
     """A store stopped answering. Emitted once, however long it lasts."""
 

@@ -101,3 +101,8 @@ def new_job_ids(count: int) -> list[JobId]:
 def new_token() -> bytes:
     """A claim token: 16 random bytes, never used before."""
     return os.urandom(16)
+
+
+def made_at(job_id: UUID) -> float:
+    """When an id was made, in seconds since 1970 by the clock of the machine that made it."""
+    return (job_id.int >> 80) / 1000

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from outbox.client_state import ClientPart, ClientState
+from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.events import Event, Events, Listener
 
 _MOST = 10_000
@@ -17,6 +17,11 @@ _MOST = 10_000
 _FLUSH_SECONDS = 1.0
 
 _log = logging.getLogger("outbox.events")
+
+
+def listen(listener: Listener, *kinds: type[Event]) -> None:
+    """As `outbox.Outbox.listen`, for the current client: by default, that of the process."""
+    current_client().part(Listeners).add(listener, kinds)
 
 
 class Listeners(ClientPart):

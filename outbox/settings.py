@@ -221,6 +221,10 @@ class WorkerOptions(_Layered):
     """Drain nothing; only move jobs from the database to the Redis that they are for."""
     reload: bool = False
     """For development: restart when Python files change."""
+    health_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Answer ``/live``, ``/ready`` and ``/metrics`` over HTTP; 0: on any free port. Without it, nothing listens."""
+    health_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address that the port is on. It is reached from this machine only, unless another is given."""
 
     middleware: Annotated[tuple[str, ...], NoDecode] = ()
     """Middleware around the handlers of all jobs, each as ``module:function``, the outermost first."""

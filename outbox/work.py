@@ -22,11 +22,13 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from outbox.client_state import current_client
 from outbox.connections import open_driver
 from outbox.drivers.base import Driver
 from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.registry import import_failure, import_jobs, registered
+from outbox.runtime.health.worker_health import WorkerHealth
 from outbox.runtime.process.exit_codes import ExitCode, before_end
 from outbox.runtime.process.patched_python import refuse_patched_python
 from outbox.runtime.process.process_state import ProcessState
@@ -89,6 +91,8 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--lease", type=float, metavar="SECONDS", help="How long a dead worker's jobs stay its own. Default: 30.")
 @_flag("--grace", type=float, metavar="SECONDS", help="What running jobs get to finish after TERM. Default: 30.")
 @_flag("--middleware", metavar="MODULE:FUNCTION[,…]", help="Functions around the handlers of all jobs.")
+@_flag("--health-port", type=int, metavar="PORT", help="Answer /live, /ready and /metrics over HTTP.")
+@_flag("--health-host", metavar="ADDRESS", help="Where --health-port listens. Default: 127.0.0.1.")
 @_flag("--once", is_flag=True, help="Look once, run the next job if there is one, and stop.")
 @_flag("--stop-when-empty", is_flag=True, help="Stop when nothing is ready, delayed or reserved.")
 @_flag("--name", metavar="NAME", help="What logs and `outbox workers` call it. Default: host:pid.")
@@ -163,8 +167,16 @@ def _work(
         import_jobs(settings.jobs)
         refuse_patched_python()
     log.follow_application()
+    if (client := current_client()).events is not None:
+        events.listen_to_batches(client.events.emit_all)
     process = ProcessState(signals, log, events)
-    worker = _worker(settings, options, events, supervised, drivers, process)
+    health = WorkerHealth() if options.health_port is not None else None
+    worker = _worker(settings, options, events, supervised, drivers, process, health)
+    if health is not None:
+        # Here, because a worker without the port needs no HTTP.
+        from outbox.health_port import serve_worker
+
+        serve_worker(options, worker, health, events)
     return run_worker(worker, supervised, signals=signals, process=process, events=events)
 
 
@@ -179,6 +191,7 @@ def _worker(
     supervised: Supervised | None,
     drivers: Sequence[Driver],
     process: ProcessState,
+    health: WorkerHealth | None,
 ) -> Worker:
     name = options.name or f"{socket.gethostname()}:{os.getpid()}"
     if supervised is not None and options.name:
@@ -187,7 +200,7 @@ def _worker(
         relays = relay_loops(settings, events, interval=options.sleep)
         if not relays:
             raise ConfigurationError("--relay moves jobs from a database to Redis: set DATABASE_URL and REDIS_URL")
-        return Worker(options, [], events, name=name, relays=relays, process=process)
+        return Worker(options, [], events, name=name, relays=relays, process=process, health=health)
     if not registered():
         raise ConfigurationError(
             "no job class is known, so that every job would fail: set OUTBOX_JOBS to the modules that define them"
@@ -197,7 +210,16 @@ def _worker(
     # A worker that waits for the last job does not leave it lying about.
     interval = options.sleep if options.stop_when_empty else SAFETY_NET
     relays = relay_loops(settings, events, interval=interval)
-    return Worker(options, drivers, events, name=name, wakeup_selector=wakeup_selector, relays=relays, process=process)
+    return Worker(
+        options,
+        drivers,
+        events,
+        name=name,
+        wakeup_selector=wakeup_selector,
+        relays=relays,
+        process=process,
+        health=health,
+    )
 
 
 def _warn_of_queues_without_jobs(queues: Sequence[str]) -> None:
@@ -220,12 +242,18 @@ def _say_what_is_left(log: EventLog) -> None:
 
 def _supervise(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
     fanout = FanoutServer(partial(binary_log, Settings.load()))
+    health = None
+    if options.health_port is not None:
+        from outbox.health_port import serve_supervisor
+
+        health = serve_supervisor(options, events)
     supervisor = Supervisor(
         worker_command(arguments),
         options.processes,
         events,
         reloads=options.reload,
         fanout=fanout,
+        health=health,
         signals=signals,
         ends_by_itself=options.once or options.stop_when_empty,
     )

@@ -12,10 +12,9 @@ from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.console.finding import Finding
 from outbox.console.formatting import age, counted
 from outbox.console.installation_check import check_installation
-from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter
-from outbox.drivers.values import JobState, QueueCounts, WorkerStatus
+from outbox.drivers.values import SILENT_SECONDS, JobState, QueueCounts, WorkerStatus
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
 from outbox.relay.route import relayed_connection

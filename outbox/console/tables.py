@@ -9,11 +9,8 @@ from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
-from outbox.drivers.values import FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.values import SILENT_SECONDS, FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
 from outbox.ids import JobId
-
-SILENT_SECONDS = 60.0
-"""A worker without a heartbeat for this long is probably gone. It writes several in this time."""
 
 _CONNECTION = Column("Connection", 1)
 

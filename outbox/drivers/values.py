@@ -189,6 +189,9 @@ class BatchStatus:
     finished_at: datetime | None
 
 
+SILENT_SECONDS = 60.0
+"""A worker that was not heard of for longer is taken for dead."""
+
 RUNNING_JOBS_SHOWN = 200
 """How many of the jobs that it runs a worker names in its heartbeat."""
 

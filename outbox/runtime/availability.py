@@ -32,6 +32,7 @@ class Availability:
         self._changed = float("-inf")
         self._refused: set[str] = set()
         self._answered: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
 
     @property
     def down(self) -> bool:
@@ -40,6 +41,7 @@ class Availability:
     def failed(self, begun: float, error: BaseException, request: str = "") -> None:
         """A ``request`` that began at ``begun`` could not reach the store, or was refused."""
         with self._lock:
+            self._failed[request] = begun
             if begun < self._changed:
                 return
             if isinstance(error, RequestRefused):
@@ -59,6 +61,14 @@ class Availability:
                 now = clock.now()
                 self._events.emit(ConnectionUp(self._connection, now - self._down_since))
                 self._down_since, self._changed = None, now
+
+    def last_went_well(self, *requests: str) -> bool | None:
+        """Whether the last of these requests to begin was carried out; None before there was one."""
+        good = max((self._answered[each] for each in requests if each in self._answered), default=None)
+        bad = max((self._failed[each] for each in requests if each in self._failed), default=None)
+        if good is None or bad is None:
+            return None if good is bad else bad is None
+        return good > bad
 
     def unneeded(self, request: str) -> None:
         """There is nothing to ask for with this ``request`` any more, so that it says nothing about the store."""

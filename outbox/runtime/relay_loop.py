@@ -32,10 +32,10 @@ class RelayLoop(BackgroundLoop):
 
     def __init__(self, settings: Settings, connection: str, events: Events, *, interval: float) -> None:
         super().__init__()
-        self._source = open_relay_source(settings)
+        self.source = open_relay_source(settings)
         self._target = open_relay_target(settings, connection)
-        self._relay = Relay(self._source, self._target, connection)
-        self._availability = Availability(f"relay to {connection}", events)
+        self._relay = Relay(self.source, self._target, connection)
+        self.availability = Availability(f"relay to {connection}", events)
         self._interval = interval
         self.alone = False
         """Whether the worker has nothing else to do: then it ends when its settings are wrong. A worker of a database
@@ -46,10 +46,10 @@ class RelayLoop(BackgroundLoop):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self.queue = self._relay.queue
-        self.policies = self._source.policies
+        self.policies = self.source.policies
         """The policies of the jobs that it moves."""
-        self.schedules = self._source.schedules
-        self.description = f"relay to {connection}, from {self._source.description}"
+        self.schedules = self.source.schedules
+        self.description = f"relay to {connection}, from {self.source.description}"
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -60,19 +60,19 @@ class RelayLoop(BackgroundLoop):
                 try:
                     due = await self._move_what_is_due()
                 except BackendUnavailable as error:
-                    self._availability.failed(begun, error)
+                    self.availability.failed(begun, error)
                     await self.pause(backoff.next())
                 except ConfigurationError as error:
                     if self.alone:
                         raise
-                    self._availability.failed(begun, error)
+                    self.availability.failed(begun, error)
                     await self.pause(self._rest())
                 else:
-                    self._availability.succeeded(begun)
+                    self.availability.succeeded(begun)
                     backoff.reset()
                     await self._wait(due)
         finally:
-            await self._source.close()
+            await self.source.close()
             await self._target.close()
 
     def wake(self) -> None:
@@ -100,10 +100,10 @@ class RelayLoop(BackgroundLoop):
         """
         begun = clock.now()
         try:
-            await self._source.check()
+            await self.source.check()
             await self._target.check()
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self.availability.failed(begun, error)
 
     async def on_the_way(self) -> bool:
         """Whether there are jobs that the other store does not have yet. A database that does not answer may have some.
@@ -115,16 +115,16 @@ class RelayLoop(BackgroundLoop):
         try:
             return await self._relay.has_unrelayed()
         except BackendUnavailable as error:
-            self._availability.failed(begun, error)
+            self.availability.failed(begun, error)
             return True
 
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
-        due = (await self._source.jobs.next_due([self.queue])).due
+        due = (await self.source.jobs.next_due([self.queue])).due
         while due == 0 and not self.stopping and await self._relay.move():
             pass
         await self._relay.remove_ended()
-        if self._availability.down:
+        if self.availability.down:
             # That there was nothing to move says nothing about the other store.
             await self._target.check()
         return min(due, self._rest()) if due else self._rest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -91,6 +92,16 @@ class StoreThread:
         # comes this way.
         loop.call_soon_threadsafe(self._begin, loop, run)
         return await answer
+
+    def submit(self, function: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+        """Run ``function`` in the thread, for a caller in another one.
+
+        Raises:
+            RuntimeError: the thread has not started, or has stopped.
+        """
+        if self._loop is None or self._stopped:
+            raise RuntimeError("the thread of the stores does not run")
+        return asyncio.run_coroutine_threadsafe(function(), self._loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = loop.create_task(run())

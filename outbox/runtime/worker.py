@@ -7,11 +7,13 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from outbox import clock
 from outbox.client_state import current_settings
@@ -31,12 +33,13 @@ from outbox.ids import JobId, new_token
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
-from outbox.runtime.availability import LOOK
+from outbox.runtime.availability import CLAIM, LOOK
 from outbox.runtime.consumer import Consumer
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation
+from outbox.runtime.health.worker_health import WorkerHealth
 from outbox.runtime.heartbeat import Heartbeat, running_jobs
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
@@ -70,6 +73,7 @@ _STOP_WITHIN = 1.0
 _BEAT_AT_MOST = 10.0
 
 _log = logging.getLogger("outbox.runtime")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Worker:
         wakeup_selector: WakeupSelector | None = None,
         relays: Sequence[RelayLoop] = (),
         process: ProcessState | None = None,
+        health: WorkerHealth | None = None,
     ) -> None:
         self.stop = StopRequest()
         self.hard_grace = HARD_GRACE
@@ -109,6 +114,7 @@ class Worker:
         self._events = events
         self._name = name
         self._process = process
+        self._health = health
         self._wakeup_selector = wakeup_selector
         self._relays = relays
         self._wakeups: list[str] = []
@@ -200,6 +206,24 @@ class Worker:
         self._events.emit(WorkerStopped(self._name, counters.processed, counters.failed, counters.handed_back))
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
 
+    @property
+    def slots(self) -> Slots:
+        """To be read only."""
+        return self._slots
+
+    def ask_stores(self, ask: Callable[[Driver], Awaitable[_T]]) -> Future[list[_T]]:
+        """Call ``ask`` for each store that the worker drains or relays from, in their thread. From any other thread.
+
+        Raises:
+            RuntimeError: the worker has not started, or has stopped.
+        """
+        drivers = {driver.name: driver for driver in (*(relay.source for relay in self._relays), *self._drivers)}
+
+        async def ask_all() -> list[_T]:
+            return [await ask(driver) for driver in drivers.values()]
+
+        return self._stores.submit(ask_all)
+
     def _services(self) -> list[Service]:
         """In the order in which they start. They stop the other way round: nothing new is claimed, what runs comes to
         its end, the ends are written, their hooks run, and only then leases are no longer renewed."""
@@ -247,7 +271,18 @@ class Worker:
             *self._schedulers,
             *self._relays,
             watchdog,
+            *([self._health.watch(self._loop, self._unready)] if self._health is not None else []),
         ]
+
+    def _unready(self) -> list[str]:
+        """Why nothing is claimed, for a health check. From any thread."""
+        if self.stop.reason is not None:
+            return [f"the worker stops: {self.stop.reason.text}"]
+        asked = [(each.connection, each.availability.last_went_well(CLAIM, LOOK)) for each in self._consumers]
+        if not asked:
+            asked = [(f"relay to {each.connection}", each.availability.last_went_well("")) for each in self._relays]
+        reason = {False: "the last look for jobs failed", None: "no look for jobs has ended yet"}
+        return [f"{name}: {reason[went_well]}" for name, went_well in asked if not went_well]
 
     def _upkeep(self) -> list[BackgroundLoop]:
         """For the policies and the metrics of each database that this worker drains, and the policies of one that it

@@ -284,6 +284,29 @@ async def look():
 asyncio.run(look())
 """
 
+
+@pytest.mark.sqlite
+def test_a_web_application_exposes_its_dispatches(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("what is counted does not depend on the database")
+    application = Application(tmp_path, migrated_url)
+    page = application.run("-c", SCRAPE)
+    assert 'outbox_jobs_dispatched_total{job="receipts.SendReceipt",queue="mail"} 1.0' in page
+
+
+SCRAPE = """
+import time
+from fastapi.testclient import TestClient
+from metrics_app import app
+
+client = TestClient(app)
+assert client.post("/receipts/7").status_code == 200
+while "SendReceipt" not in (page := client.get("/metrics/").text):
+    time.sleep(0.02)  # a thread counts
+print(page)
+"""
+
+
 SERVE = """
 import asyncio, pathlib
 from lifespan import app

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
+from typing import Protocol
 
 from outbox import clock
 from outbox.events import Events, ProcessEnded, ProcessStarted, SignalIgnored
 from outbox.runtime.process.exit_codes import ExitCode
 from outbox.runtime.process.signals import Signals
-from outbox.runtime.process.worker_process import SUPERVISED
+from outbox.runtime.process.worker_process import HEALTH_DESCRIPTOR, SUPERVISED
 from outbox.wakeups.supervisor_fanout import DESCRIPTOR, FanoutServer
 
 _QUICK = 10.0
@@ -29,6 +31,16 @@ _STOP_HARD_WITHIN = 2.0
 _HELD_BACK = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _WANTS_SUCCESSOR = (ExitCode.RECYCLE, ExitCode.MEMORY)
+
+
+class ProcessSockets(Protocol):
+    """Has a socket with each process."""
+
+    def connect(self, index: int) -> socket.socket:
+        """Returns the socket of the process of this number, which is about to be started. The caller closes it."""
+
+    def disconnect(self, index: int) -> None:
+        """The process has ended."""
 
 
 class Supervisor:
@@ -58,6 +70,7 @@ class Supervisor:
         *,
         reloads: bool = False,
         fanout: FanoutServer | None = None,
+        health: ProcessSockets | None = None,
         signals: Signals | None = None,
         ends_by_itself: bool = True,
     ) -> None:
@@ -68,6 +81,7 @@ class Supervisor:
         self._events = events
         self._reloads = reloads
         self._fanout = fanout
+        self._health = health
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
         self._code = ExitCode.OK
@@ -142,6 +156,8 @@ class Supervisor:
             process = await self._spawn(index)
             code = await process.wait()
             del self._processes[index]
+            if self._health is not None:
+                self._health.disconnect(index)
             if clock.now() - begun >= _QUICK:
                 pause = _FIRST_PAUSE
             restart_in = 0.0 if reload.is_set() else self._restart_in(code, pause)
@@ -165,6 +181,10 @@ class Supervisor:
                 fanout = theirs.enter_context(self._fanout.connect())
                 environment[DESCRIPTOR] = str(fanout.fileno())
                 descriptors.append(fanout.fileno())
+            if self._health is not None:
+                health = theirs.enter_context(self._health.connect(index))
+                environment[HEALTH_DESCRIPTOR] = str(health.fileno())
+                descriptors.append(health.fileno())
             # Held back until the process has handlers for them: without, each of them would end it.
             signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
             try:

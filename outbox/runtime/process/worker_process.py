@@ -27,6 +27,9 @@ from outbox.runtime.worker import Ended, Worker
 SUPERVISED = "OUTBOX_SUPERVISED"
 """The environment variable in which a supervisor tells its child ``index:descriptor``."""
 
+HEALTH_DESCRIPTOR = "OUTBOX_HEALTH_FD"
+"""The environment variable with the descriptor of the socket on which a supervisor asks its child for its health."""
+
 _CLOSE_WITHIN = 5.0
 
 _log = logging.getLogger("outbox.runtime")

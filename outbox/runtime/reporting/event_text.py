@@ -10,6 +10,7 @@ from outbox.events import (
     ConnectionDown,
     ConnectionUp,
     Event,
+    HealthPortOpened,
     HookFailed,
     JobCancelled,
     JobDispatched,
@@ -299,6 +300,11 @@ def _(event: ProcessEnded) -> EventText:
 @describe.register
 def _(event: SourcesChanged) -> EventText:
     return EventText(Level.NOTICE, "reload", ", ".join(event.paths))
+
+
+@describe.register
+def _(event: HealthPortOpened) -> EventText:
+    return EventText(Level.NOTICE, "health", f"{event.url} answers {', '.join(event.paths)}")
 
 
 def banner(event: WorkerStarted) -> str:

@@ -35,6 +35,8 @@ FLAGS: list[tuple[list[str], str, Any]] = [
     (["--stop-when-empty"], "stop_when_empty", True),
     (["--name", "mailer"], "name", "mailer"),
     (["--json"], "json_logs", True),
+    (["--health-port", "8081"], "health_port", 8081),
+    (["--health-host", "0.0.0.0"], "health_host", "0.0.0.0"),
 ]
 
 

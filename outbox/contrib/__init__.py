@@ -1,0 +1,1 @@
+"""Integrations with other packages. Each needs its extra; nothing else of outbox imports them."""
