@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 from outbox.console.finding import Finding, Level
 from outbox.console.health_checks import check_queues, check_workers, run_checks
-from outbox.console.tables import SILENT_SECONDS
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import (
+    SILENT_SECONDS,
     BatchStatus,
     FailedJob,
     JobState,
