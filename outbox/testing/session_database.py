@@ -80,7 +80,7 @@ class SessionDatabase(Database):
         await savepoint.end("commit")
         return result
 
-    read = write_alone = write_plain = read_plain = write
+    read = inspect = write_alone = write_plain = read_plain = write
 
 
 class _Savepoint:
