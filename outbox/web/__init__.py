@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ADMIN", "OPERATOR", "VIEWER", "Right", "Viewer", "dashboard"]
 
-_PACKAGES = ("starlette", "jinja2", "markupsafe", "uvicorn", "anyio")
+_PACKAGES = ("starlette", "jinja2", "markupsafe", "sse_starlette", "uvicorn", "anyio")
 
 
 def __getattr__(name: str) -> Any:

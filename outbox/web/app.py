@@ -17,7 +17,6 @@ from outbox.web.actions import action_routes
 from outbox.web.assets import asset
 from outbox.web.authentication import ApplicationAuth, Auth, Password, SignIn
 from outbox.web.pages import page_routes
-from outbox.web.readings import Readings
 from outbox.web.redaction import Hook, Redaction
 from outbox.web.rights import ADMIN, READ_ONLY
 from outbox.web.routes import Guard, error_page
@@ -53,8 +52,8 @@ def dashboard(
         Guard(
             sign_in=_sign_in(auth, user, password),
             may=READ_ONLY if read_only else ADMIN,
-            allowed_hosts=tuple(host.lower() for host in allowed_hosts),
-            readings=Readings(stores),
+            allowed_hosts=allowed_hosts,
+            stores=stores,
             redaction=Redaction(redact),
         )
     )

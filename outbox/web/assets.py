@@ -9,6 +9,9 @@ from outbox.web.rendering import STATIC
 
 _FILES = {
     "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "htmx.min.js": "text/javascript",
+    "hx-sse.min.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from outbox.console.finding import Finding, Level
 from outbox.console.health_checks import check_queues, check_workers, run_checks
 from outbox.drivers.base import Driver
-from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import (
     SILENT_SECONDS,
@@ -19,140 +19,70 @@ from outbox.drivers.values import (
     JobState,
     LimitStatus,
     QueueCounts,
-    RunningJob,
-    StoredJob,
     WorkerStatus,
 )
 from outbox.errors import JobNotFound, OutboxError
 from outbox.ids import JobId
 from outbox.schedules import declared_schedules
 from outbox.web.stores import WebStores
+from outbox.web.values import (
+    Alert,
+    Answers,
+    Blocked,
+    FailedPage,
+    LiveJob,
+    LivePage,
+    Overview,
+    Queue,
+    Schedule,
+    Worker,
+    next_ticks,
+    state_of,
+)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
-_MISSED_AFTER = timedelta(seconds=60)
-"""A tick that is later than this has been missed: no worker looks for schedules."""
 _HOUR = 3_600.0
 _MOST_GROUPS = 1_000
 _MOST_ALERTS_OF_A_KIND = 10
 _MEMBERS_SHOWN = 100
-_SHOWN_TICKS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """A queue of a connection, and the workers that drain it."""
+def _once(
+    method: Callable[Concatenate[Readings, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Readings, P], Coroutine[Any, Any, T]]:
+    """Where readings are shared, read what was not read yet."""
 
-    connection: str
-    counts: QueueCounts
-    workers: tuple[WorkerStatus, ...] = ()
+    async def read(self: Readings, /, *arguments: P.args, **named: P.kwargs) -> T:
+        if self.shared is None:
+            return await method(self, *arguments, **named)
+        key = (method.__name__, arguments, tuple(named.items()))
+        task = self.shared.get(key)
+        if task is None:
+            task = self.shared[key] = asyncio.ensure_future(method(self, *arguments, **named))
+        return await asyncio.shield(task)
 
-    @property
-    def running(self) -> int:
-        return sum(job.queue == self.counts.queue for worker in self.workers for job in worker.jobs)
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    connection: str
-    status: WorkerStatus
-
-    @property
-    def is_silent(self) -> bool:
-        return self.status.seen > SILENT_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """``place`` is the page that tells more, as a path below the dashboard."""
-
-    connection: str
-    message: str
-    advice: str
-    place: str
-    serious: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    ready: int
-    running: int
-    delayed: int
-    parked: int
-    failed: int
-    failed_last_hour: int
-    oldest: float | None
-    workers: int
-    slots: int
-    queues: tuple[Queue, ...]
-    alerts: tuple[Alert, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveJob:
-    """A live job with what is known of it. ``run`` is None while no worker has reported it."""
-
-    connection: str
-    job: StoredJob
-    now: datetime
-    worker: WorkerStatus | None
-    run: RunningJob | None
-    policies: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LivePage:
-    page: JobPage
-    now: datetime
-    reasons: dict[JobId, str]
-    """Why parked jobs are parked."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPage:
-    jobs: tuple[FailedJob, ...]
-    next: JobId | None
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    connection: str
-    stored: StoredSchedule
-    state: str
-    """``active``, ``paused``, ``vanished`` (no code here declares it any more) or ``over``."""
-    ticks: tuple[datetime, ...] = ()
-
-    @property
-    def is_missed(self) -> bool:
-        due = self.stored.next_at
-        return self.state == "active" and due is not None and self.stored.now - due > _MISSED_AFTER
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    connection: str
-    key: str
-    job_id: JobId
-
-
-@dataclass(frozen=True, slots=True)
-class Answers(Generic[T]):
-    """What the connections answered, with the errors of those that did not."""
-
-    found: T
-    errors: dict[str, OutboxError]
+    return read
 
 
 class Readings:
     """Reads from all connections of the dashboard, or from the one that a page names."""
 
-    def __init__(self, stores: WebStores) -> None:
+    def __init__(self, stores: WebStores, shared: dict[Any, asyncio.Future[Any]] | None = None) -> None:
+        """``shared`` keeps what was read, until `forget`. Without it everything is read anew."""
         self.stores = stores
+        self.shared = shared
+
+    def forget(self) -> None:
+        if self.shared is not None:
+            self.shared.clear()
 
     @property
     def connections(self) -> list[str]:
         return self.stores.names
 
+    @_once
     async def overview(self) -> Overview:
         queues, errors = await self._queues()
         workers = (await self.workers()).found
@@ -203,6 +133,7 @@ class Readings:
         ]
         return [alert for alert in alerts if alert.advice or alert.serious]
 
+    @_once
     async def queues(self) -> Answers[list[Queue]]:
         return Answers(*await self._queues())
 
@@ -213,6 +144,7 @@ class Readings:
             Queue(name, each, _drains(each.queue, name, workers)) for name, found in counts.items() for each in found
         ], errors
 
+    @_once
     async def queue(self, connection: str, name: str) -> Queue:
         """A queue without jobs is one with no counts."""
         counts = await self.stores.ask(connection, lambda driver: driver.queues.counts())
@@ -221,13 +153,16 @@ class Readings:
         found = next((each for each in counts if each.queue == name), empty)
         return Queue(connection, found, _drains(name, connection, workers))
 
+    @_once
     async def workers(self) -> Answers[list[Worker]]:
         found, errors = await self.stores.ask_all(lambda driver: driver.workers.all())
         return Answers([Worker(name, each) for name, statuses in found.items() for each in statuses], errors)
 
+    @_once
     async def now(self, connection: str) -> datetime:
         return await self.stores.ask(connection, lambda driver: driver.now())
 
+    @_once
     async def jobs(self, connection: str, matching: JobFilter, limit: int, after: JobPlace | None) -> LivePage:
         async def read(driver: Driver) -> LivePage:
             page = await driver.jobs.page(matching, limit, after)
@@ -240,6 +175,7 @@ class Readings:
 
         return await self.stores.ask(connection, read)
 
+    @_once
     async def job(self, job_id: JobId) -> LiveJob | FailedJob:
         """The live or failed job of this id, in the first connection that has it.
 
@@ -257,12 +193,14 @@ class Readings:
             raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
         return found
 
+    @_once
     async def failed_groups(self, matching: FailedFilter, queue: str | None, limit: int) -> Answers[list[FailedGroup]]:
         """The largest groups of all connections first."""
         found, errors = await self.stores.ask_all(lambda driver: driver.failed.groups(queue, limit, matching=matching))
         groups = [group for each in found.values() for group in each]
         return Answers(sorted(groups, key=lambda group: -group.count)[:limit], errors)
 
+    @_once
     async def failed_jobs(
         self, connection: str, matching: FailedFilter, queue: str | None, limit: int, before: JobId | None
     ) -> FailedPage:
@@ -272,6 +210,13 @@ class Readings:
         shown = tuple(jobs[:limit])
         return FailedPage(shown, shown[-1].id if len(jobs) > limit else None)
 
+    @_once
+    async def latest_failures(self) -> tuple[JobId, ...]:
+        """The latest failed job of each connection."""
+        found, _ = await self.stores.ask_all(lambda driver: driver.failed.page(limit=1))
+        return tuple(job.id for jobs in found.values() for job in jobs)
+
+    @_once
     async def schedules(self) -> Answers[list[Schedule]]:
         known = self._declared()
 
@@ -279,11 +224,12 @@ class Readings:
             if driver.schedules is None:
                 return []
             stored = await driver.schedules.list()
-            return [Schedule(driver.name, each, _state(each, known)) for each in stored]
+            return [Schedule(driver.name, each, state_of(each, known)) for each in stored]
 
         found, errors = await self.stores.ask_all(read)
         return Answers([schedule for each in found.values() for schedule in each], errors)
 
+    @_once
     async def schedule(self, connection: str, name: str) -> Schedule:
         """
         Raises:
@@ -297,7 +243,7 @@ class Readings:
         stored = await self.stores.ask(connection, read)
         if stored is None:
             raise JobNotFound(f"there is no schedule {name!r} on the connection {connection}")
-        return Schedule(connection, stored, _state(stored, known), next_ticks(stored))
+        return Schedule(connection, stored, state_of(stored, known), next_ticks(stored))
 
     def _declared(self) -> frozenset[str] | None:
         """Names of the schedules that this process declares; None where its declarations cannot be read."""
@@ -307,6 +253,7 @@ class Readings:
         except OutboxError:
             return None
 
+    @_once
     async def blocked_keys(self) -> Answers[list[Blocked]]:
         async def read(driver: Driver) -> dict[JobId, str]:
             return {} if driver.policies is None else await driver.policies.blocked_keys()
@@ -316,6 +263,7 @@ class Readings:
             [Blocked(name, key, job_id) for name, each in found.items() for job_id, key in each.items()], errors
         )
 
+    @_once
     async def limits(self) -> Answers[list[tuple[str, LimitStatus]]]:
         async def read(driver: Driver) -> Sequence[LimitStatus]:
             return [] if driver.limits is None else await driver.limits.list()
@@ -323,6 +271,7 @@ class Readings:
         found, errors = await self.stores.ask_all(read)
         return Answers([(name, limit) for name, each in found.items() for limit in each], errors)
 
+    @_once
     async def batches(self, limit: int) -> Answers[list[tuple[str, BatchStatus]]]:
         """The newest first."""
 
@@ -333,6 +282,7 @@ class Readings:
         pairs = [(name, batch) for name, each in found.items() for batch in each]
         return Answers(sorted(pairs, key=lambda pair: pair[1].created_at, reverse=True)[:limit], errors)
 
+    @_once
     async def batch(self, connection: str, batch_id: JobId) -> tuple[BatchStatus, list[JobId], list[JobId]]:
         """The batch with the first 100 members that have not ended, and the first 100 that have failed.
 
@@ -352,6 +302,7 @@ class Readings:
             raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
         return found
 
+    @_once
     async def health(self) -> list[Finding]:
         """What `outbox check` finds. It opens connections of its own."""
         return [finding async for finding in run_checks(None, self.stores.settings)]
@@ -383,21 +334,3 @@ async def _live_job(driver: Driver, job_id: JobId) -> LiveJob | None:
     runs = [(worker, run) for worker in await driver.workers.all() for run in worker.jobs if run.id == job_id]
     worker, run = runs[0] if runs else (None, None)
     return LiveJob(driver.name, job, await driver.now(), worker, run, tuple(told))
-
-
-def _state(schedule: StoredSchedule, known: frozenset[str] | None) -> str:
-    if schedule.paused_at is not None:
-        return "paused"
-    if schedule.declaration is not None and known is not None and schedule.name not in known:
-        return "vanished"
-    return "active" if schedule.next_at is not None else "over"
-
-
-def next_ticks(schedule: StoredSchedule) -> tuple[datetime, ...]:
-    """Up to five ticks from the next one on."""
-    ticks: list[datetime] = []
-    tick = schedule.next_at
-    while tick is not None and len(ticks) < _SHOWN_TICKS:
-        ticks.append(tick)
-        tick = schedule.definition.timetable.after(tick)
-    return tuple(ticks)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,11 +18,13 @@ from outbox.errors import (
     OutboxError,
 )
 from outbox.web.authentication import SignIn
+from outbox.web.live import Live
 from outbox.web.parameters import LONGEST_VALUE, Parameters
 from outbox.web.readings import Readings
 from outbox.web.redaction import Redaction
 from outbox.web.rights import Right, Viewer
 from outbox.web.security import SAFE_METHODS, is_same_origin, read_body, refused_host, too_large
+from outbox.web.stores import WebStores
 from outbox.web.view import View, render
 
 _log = logging.getLogger("outbox.web")
@@ -39,20 +40,34 @@ _STATUS: tuple[tuple[type[OutboxError], int, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Guard:
     """What stands before every page."""
 
-    sign_in: SignIn
-    may: frozenset[Right]
-    """No viewer has more."""
-    allowed_hosts: tuple[str, ...]
-    readings: Readings
-    redaction: Redaction
+    def __init__(
+        self,
+        sign_in: SignIn,
+        may: frozenset[Right],
+        allowed_hosts: Sequence[str],
+        stores: WebStores,
+        redaction: Redaction,
+    ) -> None:
+        """No viewer has more rights than ``may``."""
+        self.sign_in = sign_in
+        self.allowed_hosts = tuple(host.lower() for host in allowed_hosts)
+        self.redaction = redaction
+        self._may = may
+        self._readings = Readings(stores)
+        self._live = Live(stores)
+
+    def view(self, request: Request, viewer: Viewer, parameters: Parameters) -> View:
+        """A page that was told of a change reads what others read as well."""
+        told = request.method in SAFE_METHODS and "hx-request" in request.headers
+        readings = self._live.readings if told and self._live.is_polling else self._readings
+        return View(request, viewer, readings, self.redaction, parameters, self._live)
 
     async def viewer(self, request: Request) -> Viewer | None:
         found = await self.sign_in.viewer(request)
-        return None if found is None else found.limited_to(self.may)
+        return None if found is None else found.limited_to(self._may)
 
 
 class DashboardRoute(Route):
@@ -97,7 +112,7 @@ class DashboardRoute(Route):
             parameters = await self._read(request)
             if parameters is None:
                 return too_large(error_page(request, viewer, 413, "Too large", "The form is larger than 2 MiB."))
-            return await self._show(View(request, viewer, self._guard.readings, self._guard.redaction, parameters))
+            return await self._show(self._guard.view(request, viewer, parameters))
         except OutboxError as error:
             return outbox_error_page(request, viewer, error)
         except Exception:  # noqa: BLE001 - a page with an error is what a browser can show; the log has the rest

@@ -15,7 +15,6 @@ from outbox.client_state import current_settings
 from outbox.errors import ConfigurationError
 from outbox.web.app import build, dashboard
 from outbox.web.authentication import TOKEN, OneTimeToken
-from outbox.web.readings import Readings
 from outbox.web.redaction import Redaction
 from outbox.web.rights import ADMIN, READ_ONLY
 from outbox.web.routes import Guard
@@ -77,8 +76,8 @@ def _token_for(host: str) -> OneTimeToken:
 def _with_token(
     token: OneTimeToken, read_only: bool, hosts: tuple[str, ...], connections: Sequence[str] | None
 ) -> Starlette:
-    readings = Readings(WebStores(connections=connections))
-    return build(Guard(token, READ_ONLY if read_only else ADMIN, hosts, readings, Redaction()))
+    stores = WebStores(connections=connections)
+    return build(Guard(token, READ_ONLY if read_only else ADMIN, hosts, stores, Redaction()))
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from outbox.console.formatting import line
 from outbox.drivers.base import Driver
 from outbox.drivers.values import StoredJob
 from outbox.ids import JobId
+from outbox.web.live import Live
 from outbox.web.parameters import Parameters
 from outbox.web.readings import Readings
 from outbox.web.redaction import HIDDEN, Redaction
@@ -51,6 +52,7 @@ class View:
     readings: Readings
     redaction: Redaction
     parameters: Parameters
+    live: Live
 
     @property
     def base(self) -> str:
@@ -101,8 +103,10 @@ class View:
             return reason if self.sees_payloads else HIDDEN
         return "" if job.last_error is None else self.error(job.name, job.payload, job.last_error)
 
-    def page(self, template: str, title: str, /, **values: Any) -> HTMLResponse:
-        return render(self.request, template, title, self.viewer, view=self, **values)
+    def page(self, template: str, title: str, /, topics: Sequence[str] = (), **values: Any) -> HTMLResponse:
+        """A page that is read again when one of its ``topics`` has changed."""
+        events = {"topics": ",".join(topics), "seen": self.live.version} if topics else None
+        return render(self.request, template, title, self.viewer, view=self, events=events, **values)
 
 
 def base_of(request: Request) -> str:
@@ -116,6 +120,7 @@ def render(
     """A page; ``viewer`` is None where nobody is signed in."""
     said = _said(request)
     path = request.scope["path"].removeprefix(base_of(request)) or "/"
+    values.setdefault("events", None)
     text = templates.get_template(template).render(
         title=title,
         viewer=viewer,

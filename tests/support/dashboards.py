@@ -92,7 +92,7 @@ def browser(app: Starlette, host: str = "testserver") -> httpx.AsyncClient:
 
 def told(response: httpx.Response) -> str:
     """The text of a page, without its markup."""
-    body = response.text[response.text.index("<main") :]
+    body = response.text[response.text.index('<div id="said"') :]
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outbox.web import events
 from outbox.web.actions.jobs import show_copy
 from outbox.web.pages import batches, failures, health, jobs, keys, overview, queues, schedules, workers
 from outbox.web.rights import Right
@@ -22,6 +23,7 @@ _PAGES: tuple[tuple[str, Show, tuple[str, ...]], ...] = (
     ("/batches", batches.show_all, ("limit",)),
     ("/batches/{id}", batches.show_one, ("connection",)),
     ("/health", health.show, ()),
+    ("/live", events.listen, events.PARAMETERS),
 )
 
 

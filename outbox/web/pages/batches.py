@@ -13,6 +13,7 @@ async def show_all(view: View) -> Response:
     return view.page(
         "batches.html",
         "Batches",
+        topics=("batches",),
         batches=answers.found,
         errors=answers.errors,
         now=await view.readings.now(view.readings.connections[0]) if answers.found else None,
@@ -25,6 +26,7 @@ async def show_one(view: View) -> Response:
     return view.page(
         "batch.html",
         f"Batch {batch.name or batch.id}",
+        topics=("batches",),
         batch=batch,
         waiting=waiting,
         failed=failed,

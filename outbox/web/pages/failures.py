@@ -27,6 +27,7 @@ async def show_groups(view: View) -> Response:
     return view.page(
         "failures.html",
         "Failures",
+        topics=("failures",),
         groups=answers.found,
         errors=answers.errors,
         now=await view.readings.now(view.readings.connections[0]) if answers.found else None,
@@ -43,6 +44,7 @@ async def show_jobs(view: View) -> Response:
     return view.page(
         "failed_jobs.html",
         "Failed jobs",
+        topics=("failures",),
         page=page,
         connection=connection,
         connections=view.readings.connections,

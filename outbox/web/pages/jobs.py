@@ -14,8 +14,8 @@ from outbox.envelope import Headers
 from outbox.errors import InvalidOption, InvalidPayload
 from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
-from outbox.web.readings import LiveJob
 from outbox.web.rendering import segment
+from outbox.web.values import LiveJob
 from outbox.web.view import View
 
 FILTERS = ("connection", "queue", "name", "state", "limit", "after", "id")
@@ -34,6 +34,7 @@ async def show_all(view: View) -> Response:
     return view.page(
         "jobs.html",
         "Jobs",
+        topics=("jobs",),
         found=found,
         connection=connection,
         connections=view.readings.connections,
@@ -73,6 +74,7 @@ async def show_one(view: View) -> Response:
     return view.page(
         "job.html",
         f"Job {job.id}",
+        topics=(f"job:{job.id}",),
         found=found,
         job=job,
         life=_life(view, found),
@@ -87,6 +89,7 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
     return view.page(
         "failed_job.html",
         f"Failed job {job.id}",
+        topics=(f"job:{job.id}",),
         job=job,
         now=await view.readings.now(_answering(view, job.connection)),
         message=view.error(job.name, job.payload, failure.message),

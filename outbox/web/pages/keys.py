@@ -13,6 +13,7 @@ async def show_all(view: View) -> Response:
     return view.page(
         "keys.html",
         "Keys and limits",
+        topics=("keys",),
         blocked=blocked.found,
         limits=limits.found,
         errors=blocked.errors | limits.errors,

@@ -9,4 +9,6 @@ from outbox.web.view import View
 
 async def show(view: View) -> Response:
     overview = await view.readings.overview()
-    return view.page("overview.html", "Overview", overview=overview, several=len(view.readings.connections) > 1)
+    return view.page(
+        "overview.html", "Overview", topics=("overview",), overview=overview, several=len(view.readings.connections) > 1
+    )

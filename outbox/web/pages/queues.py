@@ -18,6 +18,7 @@ async def show_all(view: View) -> Response:
     return view.page(
         "queues.html",
         "Queues",
+        topics=("queues", "workers"),
         queues=answers.found,
         errors=answers.errors,
         several=len(view.readings.connections) > 1,
@@ -41,4 +42,4 @@ async def show_one(view: View) -> Response:
     connection, name = view.connection(), queue_of(view.request.path_params["queue"])
     queue = await view.readings.queue(connection, name)
     first = await view.readings.jobs(connection, JobFilter(queue=name), _FIRST_JOBS, None)
-    return view.page("queue.html", f"Queue {name}", queue=queue, first=first, connection=connection)
+    return view.page("queue.html", f"Queue {name}", topics=("jobs",), queue=queue, first=first, connection=connection)

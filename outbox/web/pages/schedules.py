@@ -9,7 +9,9 @@ from outbox.web.view import View
 
 async def show_all(view: View) -> Response:
     answers = await view.readings.schedules()
-    return view.page("schedules.html", "Schedules", schedules=answers.found, errors=answers.errors)
+    return view.page(
+        "schedules.html", "Schedules", topics=("schedules",), schedules=answers.found, errors=answers.errors
+    )
 
 
 async def show_one(view: View) -> Response:
@@ -18,6 +20,7 @@ async def show_one(view: View) -> Response:
     return view.page(
         "schedule.html",
         f"Schedule {schedule.stored.name}",
+        topics=("schedules",),
         schedule=schedule,
         job=job,
         payload="" if job is None else view.payload(job.name, job.payload),

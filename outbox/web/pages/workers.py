@@ -12,6 +12,7 @@ async def show_all(view: View) -> Response:
     return view.page(
         "workers.html",
         "Workers",
+        topics=("workers",),
         workers=answers.found,
         errors=answers.errors,
         now=await view.readings.now(view.readings.connections[0]) if answers.found else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 import outbox.web
 
 STATIC = Path(outbox.web.__file__).parent / "static"
-OWN = {"dashboard.css", "favicon.svg", "vendored.json"}
+OWN = {"dashboard.css", "dashboard.js", "favicon.svg", "vendored.json"}
 
 
 def test_vendored_files_are_those_that_were_published() -> None:
