@@ -33,7 +33,7 @@ Digest = Callable[[Readings], Awaitable[Hashable]]
 
 async def _queues(readings: Readings) -> Hashable:
     answers = await readings.queues()
-    rows = [(each.connection, replace(each.counts, oldest=None)) for each in answers.found]
+    rows = [(each.connection, replace(each.counts, oldest=None, age=None)) for each in answers.found]
     return tuple(rows), tuple(answers.errors)
 
 

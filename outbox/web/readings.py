@@ -100,6 +100,7 @@ class Readings:
             failed=sum(each.failed for each in counts),
             failed_last_hour=sum(group.count for found in groups.values() for group in found),
             oldest=max(waits, default=None),
+            at_least=any(each.at_least for each in counts),
             workers=len(alive),
             slots=sum(each.concurrency for each in alive),
             queues=tuple(queues),

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from outbox import registry
+from outbox.encrypted_jobs import token_of
 from outbox.errors import UnknownJob
 
 HIDDEN = "[redacted]"
+ENCRYPTED = "[encrypted]"
 _SHORTEST = 3
 """A value of fewer characters is not looked for in the text of errors: it would hide parts of other words."""
 
@@ -31,7 +33,10 @@ class Redaction:
         return self._hook is not None
 
     def payload(self, name: str, text: str) -> str:
-        """The payload of a job as it may be shown: JSON over several lines, or as it is stored where it is no JSON."""
+        """The payload of a job as it may be shown: JSON over several lines, or as it is stored where it is no JSON.
+        An encrypted payload stays closed."""
+        if token_of(text) is not None:
+            return ENCRYPTED
         fields = fields_of(name)
         try:
             value = json.loads(text)

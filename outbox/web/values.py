@@ -62,6 +62,8 @@ class Overview:
     failed: int
     failed_last_hour: int
     oldest: float | None
+    at_least: bool
+    """The numbers are lower bounds: no worker has counted all jobs yet."""
     workers: int
     slots: int
     queues: tuple[Queue, ...]

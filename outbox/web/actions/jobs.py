@@ -9,6 +9,7 @@ from starlette.responses import Response
 from outbox.console.formatting import indented_json
 from outbox.dispatch import dispatch
 from outbox.drivers.values import FailedJob, StoredJob
+from outbox.encrypted_jobs import token_of
 from outbox.envelope import Headers, deserialize
 from outbox.errors import DispatchError, InvalidOption, JobError, JobNotFound
 from outbox.ids import JobId
@@ -57,6 +58,8 @@ def _hidden(view: View, job: StoredJob | FailedJob) -> str:
     """Why the payload cannot be edited; empty where it can."""
     if not view.sees_payloads:
         return "You may not see payloads: the copy has the payload of the job."
+    if token_of(job.payload) is not None:
+        return "The payload is encrypted: the dashboard cannot copy it."
     if fields_of(job.name) or view.redaction.has_hook:
         return "Parts of the payload are redacted: the copy has the payload of the job, which cannot be edited here."
     return ""
@@ -91,6 +94,8 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
     """
     if relayed_connection(job.queue) is not None:
         raise InvalidOption("the job is on its way to another connection: copy it from there")
+    if token_of(job.payload) is not None:
+        raise InvalidOption("the payload is encrypted, and the dashboard has no keys: dispatch a new job instead")
     options = Headers.load(job.headers).options
     kept: dict[str, Any] = {name: getattr(options, name) for name in _HEADERS}
     made = deserialize(job.name, payload)

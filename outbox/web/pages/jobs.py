@@ -93,7 +93,7 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
         job=job,
         now=await view.readings.now(_answering(view, job.connection)),
         message=view.error(job.name, job.payload, failure.message),
-        traceback=view.error(job.name, job.payload, failure.traceback),
+        traceback="" if failure.encrypted else view.error(job.name, job.payload, failure.traceback),
         payload=view.payload(job.name, job.payload),
         headers=_headers(view, job.headers),
         links=_links(job.headers),

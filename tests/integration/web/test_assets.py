@@ -10,6 +10,7 @@ from pathlib import Path
 import outbox.web
 
 STATIC = Path(outbox.web.__file__).parent / "static"
+AXE = Path(__file__).parents[2] / "support" / "axe"
 OWN = {"dashboard.css", "dashboard.js", "favicon.svg", "vendored.json"}
 
 
@@ -23,6 +24,12 @@ def test_vendored_files_are_those_that_were_published() -> None:
     assert there - OWN == set(listed)
     for name, checksum in listed.items():
         assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == checksum, name
+
+
+def test_the_axe_of_the_tests_is_the_one_that_was_published() -> None:
+    [package] = json.loads((AXE / "vendored.json").read_text())
+    for name, file in package["files"].items():
+        assert hashlib.sha256((AXE / name).read_bytes()).hexdigest() == file["sha256"], name
 
 
 def test_each_vendored_package_has_a_version_and_a_licence() -> None:
