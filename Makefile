@@ -3,6 +3,7 @@
 #
 #   make demo DATABASE_URL=mysql+asyncmy://root@127.0.0.1/shop      the demo on a server of yours
 #   make demo ARGS=--help                                           its size, its directory, starting over
+#   make demo ARGS=--web                                            with the dashboard
 #   make test ARGS='-m sqlite -k dispatch'                          a few tests (-n0: in one process)
 #   make test PYTHON=python3.13
 

@@ -19,6 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--readings", type=int, default=8759, help="readings to take (default: all 8,759)")
     parser.add_argument("--timeout", type=float, default=180, help="seconds to wait for the last job (default 180)")
     parser.add_argument("--dir", type=Path, help="keep the database, the logs and the charts in a new directory there")
+    parser.add_argument("--web", action="store_true", help="serve the dashboard while it runs, and say where")
     parser.add_argument(
         "--reset",
         action="store_true",
@@ -40,6 +41,7 @@ def main() -> int:
         readings=arguments.readings,
         timeout=arguments.timeout,
         reset=arguments.reset,
+        web=arguments.web,
     )
     holds = False
     try:
@@ -51,6 +53,8 @@ def main() -> int:
     worth_keeping = arguments.dir or not holds
     if worth_keeping and any(directory.glob("*.log")):
         console.print(f"database, logs and charts are kept in {directory}", soft_wrap=True)
+        if (database := directory / "demo.db").exists():
+            console.print(f"look at it: DATABASE_URL=sqlite+aiosqlite:///{database} outbox web", soft_wrap=True)
     else:
         shutil.rmtree(directory)
     return 0 if holds else 1

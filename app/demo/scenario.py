@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import db
-from app.demo import redis, workers
+from app.demo import dashboard, redis, workers
 from app.demo.feed import DECLINED_EVERY, feed
 from app.demo.ledger import Ledger
 from app.demo.mailbox import Mailbox, serve
@@ -48,6 +48,7 @@ class Options:
     readings: int
     timeout: float
     reset: bool
+    web: bool
 
 
 class Scenario:
@@ -90,6 +91,8 @@ class Scenario:
                 if self.relayed:
                     self.screen.say(await servers.enter_async_context(redis.found_or_started(self.options.directory)))
                 await self._migrate()
+                if self.options.web:
+                    self.screen.say(f"dashboard: {await servers.enter_async_context(dashboard.served())}")
                 if self.relayed:
                     await self._check_queues()
                 exit_code = await self._feed_and_drain()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from outbox.console.finding import Finding, Level
-from outbox.console.health_checks import check_queues, check_workers, run_checks
+from outbox.console.finding import Finding
+from outbox.console.health_checks import run_checks
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
 from outbox.drivers.schedules import StoredSchedule
@@ -24,9 +24,9 @@ from outbox.drivers.values import (
 from outbox.errors import JobNotFound, OutboxError
 from outbox.ids import JobId
 from outbox.schedules import declared_schedules
+from outbox.web.alerts import alerts_of
 from outbox.web.stores import WebStores
 from outbox.web.values import (
-    Alert,
     Answers,
     Blocked,
     FailedPage,
@@ -45,7 +45,6 @@ P = ParamSpec("P")
 
 _HOUR = 3_600.0
 _MOST_GROUPS = 1_000
-_MOST_ALERTS_OF_A_KIND = 10
 _MEMBERS_SHOWN = 100
 
 
@@ -104,35 +103,17 @@ class Readings:
             workers=len(alive),
             slots=sum(each.concurrency for each in alive),
             queues=tuple(queues),
-            alerts=tuple(await self._alerts(queues, workers, errors)),
+            alerts=tuple(
+                alerts_of(
+                    self.connections,
+                    queues,
+                    workers,
+                    errors,
+                    (await self.blocked_keys()).found,
+                    (await self.schedules()).found,
+                )
+            ),
         )
-
-    async def _alerts(
-        self, queues: Sequence[Queue], workers: Sequence[Worker], errors: dict[str, OutboxError]
-    ) -> list[Alert]:
-        alerts = [_unreachable(name, error) for name, error in errors.items()]
-        for name in self.connections:
-            counts = [queue.counts for queue in queues if queue.connection == name]
-            statuses = [worker.status for worker in workers if worker.connection == name]
-            alerts += [_alert(name, each, "/queues") for each in check_queues(name, counts, statuses)]
-            alerts += [_alert(name, each, "/workers") for each in check_workers(name, statuses)]
-        blocked = (await self.blocked_keys()).found
-        alerts += [
-            Alert(each.connection, f"the key {each.key} is blocked by a failed job", "retry it, or skip it", "/keys")
-            for each in blocked[:_MOST_ALERTS_OF_A_KIND]
-        ]
-        schedules = (await self.schedules()).found
-        alerts += [
-            Alert(
-                each.connection,
-                f"the schedule {each.stored.name} has missed its tick",
-                "start a worker that drains a queue of this connection",
-                "/schedules",
-            )
-            for each in schedules
-            if each.is_missed
-        ]
-        return [alert for alert in alerts if alert.advice or alert.serious]
 
     @_once
     async def queues(self) -> Answers[list[Queue]]:
@@ -315,16 +296,6 @@ def _drains(queue: str, connection: str, workers: Sequence[Worker]) -> tuple[Wor
         for worker in workers
         if worker.connection == connection and not worker.is_silent and queue in worker.status.queues.split(",")
     )
-
-
-def _unreachable(name: str, error: OutboxError) -> Alert:
-    return Alert(name, str(error), "see the health page", "/health", serious=True)
-
-
-def _alert(connection: str, finding: Finding, place: str) -> Alert:
-    if finding.level not in (Level.WARNING, Level.PROBLEM):
-        return Alert(connection, finding.message, "", place)
-    return Alert(connection, finding.message, finding.advice, place, finding.level is Level.PROBLEM)
 
 
 async def _live_job(driver: Driver, job_id: JobId) -> LiveJob | None:

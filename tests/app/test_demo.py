@@ -14,9 +14,9 @@ from tests.servers import Redis, databases, sql, summary
 ROOT = Path(__file__).parents[2]
 
 
-def demonstrate(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def demonstrate(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500"],
+        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500", *arguments],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": url, **environment},
         capture_output=True,
@@ -46,6 +46,14 @@ def test_a_worker_is_killed_and_nothing_is_lost(database_url: str) -> None:
 
     assert again.returncode == 1
     assert "already holds 57 orders and 1500 readings" in again.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
+def test_the_dashboard_is_served_while_it_runs(database_url: str) -> None:
+    shown = demonstrate(database_url, "--web")
+
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "dashboard: http://127.0.0.1:" in shown.stdout
 
 
 @pytest.mark.redis

@@ -226,7 +226,7 @@ async def test_a_key_that_a_failed_job_blocks_goes_on(
     assert await fail_next(driver, "steps") == first
     assert await driver.jobs.claim(["steps"], 10, 30) == []
     assert "customer:7" in told(await admin.get(f"{BASE}/keys"))
-    assert "the key customer:7 is blocked" in told(await admin.get(f"{BASE}/"))
+    assert "1 key is blocked by failed jobs" in told(await admin.get(f"{BASE}/"))
     assert "parked" in told(await admin.get(f"{BASE}/jobs/{second}"))
     await act(admin, f"/keys/{verb}", id=first)
     assert (await claim_one(driver, "steps")).fence.job_id == (first if verb == "retry" else second)

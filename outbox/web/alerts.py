@@ -1,0 +1,54 @@
+"""What needs attention, of all that was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from outbox.console.finding import Finding, Level
+from outbox.console.formatting import counted
+from outbox.console.health_checks import check_queues, check_workers
+from outbox.errors import OutboxError
+from outbox.web.values import Alert, Blocked, Queue, Schedule, Worker
+
+
+def alerts_of(
+    connections: Sequence[str],
+    queues: Sequence[Queue],
+    workers: Sequence[Worker],
+    errors: Mapping[str, OutboxError],
+    blocked: Sequence[Blocked],
+    schedules: Sequence[Schedule],
+) -> list[Alert]:
+    """Connections that do not answer first."""
+    alerts = [_unreachable(name, error) for name, error in errors.items()]
+    for name in connections:
+        counts = [queue.counts for queue in queues if queue.connection == name]
+        statuses = [worker.status for worker in workers if worker.connection == name]
+        alerts += [_alert(name, each, "/queues") for each in check_queues(name, counts, statuses)]
+        alerts += [_alert(name, each, "/workers") for each in check_workers(name, statuses)]
+    alerts += [_blocked(name, blocked) for name in connections if any(each.connection == name for each in blocked)]
+    alerts += [_missed(each) for each in schedules if each.is_missed]
+    return [alert for alert in alerts if alert.advice]
+
+
+def _blocked(connection: str, blocked: Sequence[Blocked]) -> Alert:
+    """Keys are not named: not each viewer may see them."""
+    number = sum(each.connection == connection for each in blocked)
+    verb = "is" if number == 1 else "are"
+    message = f"{counted(number, 'key')} {verb} blocked by failed jobs"
+    return Alert(connection, message, "retry the jobs, or skip them", "/keys")
+
+
+def _missed(schedule: Schedule) -> Alert:
+    message = f"the schedule {schedule.stored.name} has missed its tick"
+    return Alert(schedule.connection, message, "start a worker: each worker lets schedules tick", "/schedules")
+
+
+def _unreachable(name: str, error: OutboxError) -> Alert:
+    return Alert(name, str(error), "see the health page", "/health", serious=True)
+
+
+def _alert(connection: str, finding: Finding, place: str) -> Alert:
+    if finding.level not in (Level.WARNING, Level.PROBLEM):
+        return Alert(connection, finding.message, "", place)
+    return Alert(connection, finding.message, finding.advice, place, finding.level is Level.PROBLEM)
