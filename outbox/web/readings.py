@@ -13,7 +13,6 @@ from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import (
-    SILENT_SECONDS,
     BatchStatus,
     FailedJob,
     JobState,
