@@ -21,7 +21,7 @@ _UNTIL_READY = 0.2
 _SOONEST, _BUSY = 0.005, 0.1
 _SPREAD_PER_WORKER, _SPREAD_AT_MOST = 0.02, 0.5
 """Seconds: of the workers that know when a schedule is due, one is to be first."""
-_AFTER_ERROR = 30.0
+_AFTER_ERROR, _AFTER_OUTAGE = 30.0, 3.0
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -61,8 +61,9 @@ class Scheduler(BackgroundLoop):
             await self._sync()
             return await self._tick_what_is_due()
         except BackendUnavailable as error:
-            # Claims say so if it lasts; the next look comes.
+            # Claims say so if it lasts. What has become due meanwhile does not wait for this worker's turn.
             _log.debug("schedules were not looked at: %s", error)
+            return _AFTER_OUTAGE
         except OutboxError as error:
             _log.warning("schedules do not tick: %s", error)
         except Exception:  # noqa: BLE001 - what is wrong with schedules must stop no worker

@@ -104,11 +104,12 @@ async def test_a_schedule_that_cannot_tick_here_stops_no_other(caplog: pytest.Lo
     assert "broken did not tick: it cannot be read" in caplog.text
 
 
-async def test_a_database_that_is_away_is_looked_at_again() -> None:
+async def test_a_database_that_is_away_is_looked_at_again_soon() -> None:
     store = Schedules(BackendUnavailable("gone"), [DueSchedule("digest", 0.0)], [])
-    scheduler = Watched(store, 2)
+    scheduler = Watched(store, 2, 50)
     await scheduler.run()
     assert store.ticked == ["digest"]
+    assert scheduler.pauses[0] <= 3, "what has become due meanwhile waits for no turn"
 
 
 async def test_workers_that_appear_meanwhile_share_the_looks() -> None:
