@@ -54,6 +54,8 @@ async def test_no_page_has_a_violation(
         context = await browser.new_context(color_scheme=theme, bypass_csp=True)
         page = await context.new_page()
 
+        violations: set[str] = set()
+
         async def check(path: str) -> None:
             await page.goto(address + BASE + path)
             await page.add_script_tag(content=AXE.read_text())
@@ -61,7 +63,7 @@ async def test_no_page_has_a_violation(
             told = [
                 (each["id"], each["help"], [node["html"] for node in each["nodes"]]) for each in found["violations"]
             ]
-            assert told == [], path
+            violations.update({f"{path}: {told}"} if told else set())
 
         for path in PAGES:
             await check(path)
@@ -75,3 +77,4 @@ async def test_no_page_has_a_violation(
         others = ("/queues/mail", f"/batches/{batch}", "/schedules/one?name=report", "/jobs?colour=red", "/nothing")
         for path in (*PAGES, *(f"/jobs/{each}" for each in ids), f"/jobs/{jobs.failed}/copy", *others):
             await check(path)
+        assert not violations, "\n".join(sorted(violations))
