@@ -41,9 +41,11 @@ class Programs:
         self._log = directory / "programs.log"
 
     async def start(self, *arguments: str, environment: Mapping[str, str], talks: bool = False) -> Process:
-        """Run ``python`` with these arguments. One that ``talks`` has its input and its output connected to this
-        process; what the others say goes to a log, which is quoted when something goes wrong."""
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        """Run ``python`` with these arguments. A PYTHONPATH of the ``environment`` goes before the repository.
+
+        One that ``talks`` has its input and its output connected to this process; what the others say goes to a log,
+        which is quoted when something goes wrong."""
+        path = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT), os.environ.get("PYTHONPATH")]))
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 self._python,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,14 +39,14 @@ async def _outbox(site: Site, shape: Shape) -> Sample:
     return await drained(site, shape, site.sizes.drain)
 
 
-async def drained(site: Site, shape: Shape, jobs: int) -> Sample:
-    """Drain the ``jobs`` that are in the queue. It is paused until every worker is at work, so that the start of
-    processes is not measured."""
+async def drained(site: Site, shape: Shape, jobs: int, environment: Mapping[str, str] | None = None) -> Sample:
+    """Drain the ``jobs`` that are in the queue, by workers with this ``environment``. The queue is paused until every
+    worker is at work, so that the start of processes is not measured."""
     driver = site.store.driver()
     await driver.queues.pause("default")
     async with Programs(site.directory) as programs:
         flags = ("--concurrency", str(shape.concurrency), "--sleep", "0.05")
-        await start_workers(programs, site.store, shape.processes, *flags)
+        await start_workers(programs, site.store, shape.processes, *flags, environment=environment)
         await driver.queues.resume("default")
         total = await programs.ran(jobs)
     counted = await driver.queues.counts()

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from benchmarks.earlier import BEFORE_POLICIES, missing, unpack
+from benchmarks.filling import Fill, fill
 from benchmarks.jobs import Keyed
 from benchmarks.scenario import Sample, Scenario, Site, Variant
 from benchmarks.scenarios.draining import RATE, Shape, drained
@@ -118,7 +120,31 @@ def _many(_: Store, __: Sizes) -> Sequence[Variant]:
     return _beside_plain(_dispatch_many, loads)
 
 
+async def _none(site: Site, shape: Shape, commit: str | None) -> Sample:
+    await fill(site.store, Fill(site.sizes.drain))
+    environment = None if commit is None else unpack(commit, site.directory / "earlier")
+    return await drained(site, shape, site.sizes.drain, environment)
+
+
+def _nones(_: Store, __: Sizes) -> Sequence[Variant]:
+    """Both on the tables of this version."""
+    variants = []
+    for shape in (Shape(1, 100), Shape(2, 400)):
+        before = f"before there were policies, {shape}"
+        variants.append(Variant(f"this version, {shape}", partial(_none, shape=shape, commit=None), before))
+        variants.append(Variant(before, partial(_none, shape=shape, commit=BEFORE_POLICIES)))
+    return variants
+
+
 POLICIES = (
+    Scenario(
+        "policies-none",
+        "Drain jobs without a policy, beside the version before there were policies",
+        _nones,
+        compared=RATE,
+        stores=DATABASES,
+        missing=partial(missing, BEFORE_POLICIES),
+    ),
     Scenario(
         "policies-dispatch",
         "Dispatch jobs with policies one by one",
