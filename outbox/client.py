@@ -8,6 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from outbox.batching import Batch, BatchId, dispatch_batch
 from outbox.chains import dispatch_chain
 from outbox.client_state import ClientState, enter_client, leave_client
 from outbox.dispatch import AnySession, dispatch, dispatch_many, with_options
@@ -16,6 +17,7 @@ from outbox.ids import JobId
 from outbox.job import Job
 from outbox.listeners import Listeners
 from outbox.options import DispatchOptions
+from outbox.policies.batch import AllowedFailures
 from outbox.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,6 +86,32 @@ class Outbox:
         """As `outbox.dispatch_chain`."""
         with self.use():
             return await dispatch_chain(jobs, catch=catch, session=session, **options)
+
+    @with_options
+    async def dispatch_batch(
+        self,
+        jobs: Iterable[Job | Batch],
+        *,
+        name: str = "",
+        then: Job | None = None,
+        catch: Job | None = None,
+        finally_: Job | None = None,
+        allow_failures: AllowedFailures = False,
+        session: AnySession | None = None,
+        **options: Unpack[DispatchOptions],
+    ) -> BatchId:
+        """As `outbox.dispatch_batch`."""
+        with self.use():
+            return await dispatch_batch(
+                jobs,
+                name=name,
+                then=then,
+                catch=catch,
+                finally_=finally_,
+                allow_failures=allow_failures,
+                session=session,
+                **options,
+            )
 
     def worker(self, **options: Any) -> Worker:
         """A worker for the connections of this client. ``options`` are those of `outbox.Worker`."""

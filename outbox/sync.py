@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from outbox import batching, operations
+from outbox import limits as _limits
 from outbox import schedules as _schedules
 from outbox.batching import Batch, BatchId, serialize_addition, serialize_batch, stage_now
 from outbox.chains import serialize_chain
@@ -48,6 +49,7 @@ __all__ = [
     "forget_all",
     "inbox",
     "jobs",
+    "limits",
     "pause",
     "receive",
     "resume",
@@ -218,6 +220,12 @@ def cancel(job_id: operations.AnyId, *, session: AnySession | None = None, conne
     if session is not None:
         return operations.cancel_in(session, job_id, connection)
     return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, connection=connection))
+
+
+class limits:  # noqa: N801 - it stands for the module `outbox.limits`
+    """`outbox.limits`, for code that is not async."""
+
+    take = staticmethod(_blocking(_limits.take))
 
 
 class schedules:  # noqa: N801 - it stands for the module `outbox.schedules`

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import outbox
 import outbox.sync
-from outbox import Job, Outbox, Settings
+from outbox import Job, Outbox, RateLimit, Settings
 from outbox.errors import ConfigurationError
 from outbox.events import Event, JobDispatched, JobSettled
 
@@ -91,6 +91,25 @@ async def test_jobs_go_to_the_database_of_their_client(one: Settings, other: Set
     await first.close()
     await second.close()
     await outbox.disconnect()
+
+
+async def test_a_batch_goes_to_the_database_of_its_client(one: Settings, other: Settings) -> None:
+    async with Outbox(one) as first, Outbox(other):
+        batch_id = await first.dispatch_batch([Step(number=0), Step(number=0)], name="steps", then=Step(number=0))
+        with first.use():
+            status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.name, status.total) == ("steps", 2)
+    assert (len(ids(one)), len(ids(other))) == (2, 0)
+
+
+def test_sync_code_takes_from_the_limit_of_its_client(one: Settings) -> None:
+    limit = RateLimit("clients.mail", "1/h")
+    client = Outbox(one)
+    with client.use():
+        assert outbox.sync.limits.take(limit.name, timeout=0)
+        assert not outbox.sync.limits.take(limit.name, timeout=0)
+        outbox.sync.disconnect()
 
 
 async def test_a_closed_client_leaves_others_alone_and_opens_again(one: Settings, other: Settings) -> None:
