@@ -32,7 +32,7 @@ from outbox.drivers.values import (
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.policies.rate_limits import Terms
-from outbox.settlement import Fence, Outcome, Settlement
+from outbox.settlement import Fence, MoveRates, Outcome, Settlement
 
 
 class JobWriter(Protocol):
@@ -173,12 +173,17 @@ class LimitStore(Protocol):
         """Take ``cost`` from a rate: 0.0, or, where nothing was taken, seconds until it would be. What an operator has
         set goes before ``terms``."""
 
+    async def move(self, refused: Sequence[MoveRates]) -> None:
+        """Have the rates of jobs that a service has refused admit nothing for so many seconds."""
+
 
 class RelayTarget(Protocol):
     """What a store owes to a relay, which moves jobs to it from a database."""
 
     on_relayed_end: Callable[[], None]
     """Called when relayed jobs have ended through this driver, in the thread that settled them."""
+    on_refused: Callable[[Sequence[MoveRates]], None]
+    """Called with the rates of jobs that a service has refused, in the thread that settled them."""
 
     async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
         """Store each job once, however often it is sent; return those that were stored before and have ended since.

@@ -21,7 +21,7 @@ from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidPayload
 from outbox.ids import JobId
 from outbox.relay.route import from_relay_row, relay_queue
-from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement
+from outbox.settlement import Failure, LeavePolicies, MoveRates, Outcome, Settlement
 
 BATCH = 500
 
@@ -55,6 +55,7 @@ class Relay:
         self._target = target
         self._relayed: RelayTarget = relayed
         self._at_once = BATCH
+        self._refused: list[MoveRates] = []
         self._fit = False
         """Whether the target is what outbox needs. What it was before an outage, it need not be after it."""
 
@@ -93,6 +94,21 @@ class Relay:
             await self._relayed.forget_accepted({job_id: ended[job_id] for job_id in gone})
             removed += len(gone)
         return removed
+
+    def note_refused(self, refused: Sequence[MoveRates]) -> None:
+        """For the next `move_rates`. From any thread."""
+        self._refused.extend(refused)
+
+    async def move_rates(self) -> None:
+        """Have the rates of jobs that a service has refused over there admit nothing for so many seconds.
+
+        Raises:
+            BackendUnavailable: the database does not answer. The next call tries it again.
+        """
+        noted = list(self._refused)
+        if noted and self.source.limits is not None:
+            await self.source.limits.move(noted)
+        del self._refused[: len(noted)]
 
     async def has_unrelayed(self) -> bool:
         """Whether the target may lack a job."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from outbox import clock
@@ -15,6 +15,7 @@ from outbox.relay.relay import Relay
 from outbox.runtime.availability import Availability, ReconnectBackoff
 from outbox.runtime.service import BackgroundLoop
 from outbox.settings import Settings
+from outbox.settlement import MoveRates
 
 SAFETY_NET = 10.0
 """Seconds between two looks of an ordinary worker. The dispatching process moves its jobs at once; this is for those
@@ -80,6 +81,11 @@ class RelayLoop(BackgroundLoop):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._woken.set)
 
+    def refused(self, refused: Sequence[MoveRates]) -> None:
+        """A service has refused jobs of this process. From any thread."""
+        self._relay.note_refused(refused)
+        self.wake()
+
     def interrupt(self) -> None:
         self._woken.set()
 
@@ -120,6 +126,7 @@ class RelayLoop(BackgroundLoop):
 
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
+        await self._relay.move_rates()
         due = (await self.source.jobs.next_due([self.queue])).due
         while due == 0 and not self.stopping and await self._relay.move():
             pass

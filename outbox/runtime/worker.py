@@ -171,6 +171,7 @@ class Worker:
             for driver in drivers:
                 if driver.name == relay.connection and driver.relay_target is not None:
                     driver.relay_target.on_relayed_end = relay.wake
+                    driver.relay_target.on_refused = relay.refused
             relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self._consumers), default=1)
 
     async def run(self) -> Ended:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.policies import rate_operations as plans
+from outbox.drivers.database.policies import rates
+from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.values import LimitStatus, PolicyNews
 from outbox.policies.rate_limits import Terms
+from outbox.settlement import MoveRates
 
 
 class Limits:
@@ -47,6 +50,10 @@ class Limits:
         return await self._database.write_plain(
             lambda connection: run(plans.take(dialect, terms, cost, key), connection)
         )
+
+    async def move(self, refused: Sequence[MoveRates]) -> None:
+        jobs = [(headers_of(each.headers), each.seconds) for each in refused]
+        await self._database.write_plain(lambda connection: run(rates.move(self._database.dialect, jobs), connection))
 
     def _report(self, queues: frozenset[str]) -> None:
         if queues:

@@ -21,7 +21,7 @@ from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue, S
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
-from outbox.settlement import Fence, Outcome, Settlement
+from outbox.settlement import Fence, MoveRates, Outcome, Settlement
 
 
 class RedisJobs:
@@ -75,6 +75,9 @@ class RedisJobs:
             self._relayed.on_relayed_end()
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
+        effects = [effect for settlement in settled.accepted if settlement.effects for effect in settlement.effects]
+        if refused := [effect for effect in effects if isinstance(effect, MoveRates)]:
+            self._relayed.on_refused(refused)
         return settled
 
     async def fail_unreadable(self) -> int:

@@ -11,7 +11,7 @@ from outbox.drivers.redis.keys import ENDED, OUTCOMES, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.envelope import Envelope
 from outbox.ids import JobId
-from outbox.settlement import Outcome
+from outbox.settlement import MoveRates, Outcome
 
 _INSERT_ONCE = Script("insert_once", "common/claims", "common/relayed", returns=bytes)
 _FORGET_ACCEPTED = Script("forget_accepted", "common/relayed", returns=NoneType)
@@ -27,6 +27,7 @@ class RelayedJobs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.on_relayed_end: Callable[[], None] = lambda: None
+        self.on_refused: Callable[[Sequence[MoveRates]], None] = lambda _: None
 
     async def insert_once(self, envelopes: Sequence[Envelope]) -> frozenset[JobId]:
         """Store jobs that were not stored before; return those that were and have ended.

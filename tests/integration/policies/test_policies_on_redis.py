@@ -1,0 +1,187 @@
+"""Jobs with keys and unique jobs that run on Redis: the database lets them go there when they may run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import ClassVar
+
+import pytest
+
+from outbox import Job, RateLimit, Worker, dispatch
+from outbox.client_state import default_client
+from outbox.drivers.database import DatabaseDriver, FailedJobArchive
+from outbox.drivers.redis import RedisDriver
+from outbox.drivers.values import Claim, JobState
+from outbox.ids import JobId
+from outbox.relay.relay import Relay
+from outbox.relay.thread import RelayThreads
+from outbox.settlement import MoveRates, Settlement
+from tests.conformance.jobs import FAILURE
+
+pytestmark = pytest.mark.redis
+
+
+class Apply(Job):
+    ordering_key = "aggregate"
+    aggregate: int
+    number: int
+
+    async def handle(self) -> None: ...
+
+
+class Charge(Job):
+    concurrency_key = "customer"
+    concurrency_limit = 2
+    customer: int
+
+    async def handle(self) -> None: ...
+
+
+class Sync(Job):
+    unique = ["customer"]  # noqa: RUF012 - as users write it
+    on_conflict = "replace"
+    customer: int
+    state: str
+
+    async def handle(self) -> None: ...
+
+
+MAIL = RateLimit("redis.mail", "100/s", burst=100)
+SMS = RateLimit("redis.sms", "100/s", burst=100)
+
+
+class Call(Job):
+    rate = MAIL
+
+    async def handle(self) -> None: ...
+
+
+class Refused(Job):
+    rate = SMS
+    ran: ClassVar[asyncio.Event]
+
+    async def handle(self) -> None:
+        self.context.rate_limited(retry_after=600)
+        self.ran.set()
+
+
+@pytest.fixture(autouse=True)
+def _stores(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stores, and no relay of this process: tests move jobs themselves."""
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+
+
+@pytest.fixture
+async def redis(redis_url: str, migrated_url: str) -> AsyncIterator[RedisDriver]:
+    driver = RedisDriver(redis_url, failed_store=FailedJobArchive(migrated_url, of="redis"))
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+def relay(database: DatabaseDriver, redis: RedisDriver) -> Relay:
+    return Relay(database, redis, "redis")
+
+
+async def send(*jobs: Job) -> list[JobId]:
+    return [await dispatch(job, connection="redis") for job in jobs]
+
+
+async def claimed(redis: RedisDriver) -> list[Claim]:
+    return await redis.jobs.claim(["default"], 10, 30)
+
+
+async def end(redis: RedisDriver, relay: Relay, claim: Claim, *, fails: bool = False) -> None:
+    settlement = Settlement.failed(claim.fence, FAILURE) if fails else Settlement.completed(claim.fence)
+    settled = await redis.jobs.settle([settlement.leaving(claim.policies or 0, claim.headers)])
+    assert len(settled.accepted) == 1
+    await relay.remove_ended()
+
+
+async def test_jobs_of_an_ordering_key_run_one_at_a_time_in_their_order(redis: RedisDriver, relay: Relay) -> None:
+    first, second, third = await send(*(Apply(aggregate=1, number=number) for number in range(3)))
+    [other] = await send(Apply(aggregate=2, number=0))
+    await relay.move()
+    running = {claim.fence.job_id: claim for claim in await claimed(redis)}
+    assert set(running) == {first, other}
+    for before, after in ((first, second), (second, third)):
+        assert await relay.move() == 0
+        await end(redis, relay, running[before])
+        assert await relay.move() == 1
+        [claim] = await claimed(redis)
+        assert claim.fence.job_id == after
+        running[after] = claim
+
+
+async def test_a_failure_over_there_blocks_the_ordering_key(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    first, second = await send(*(Apply(aggregate=1, number=number) for number in range(2)))
+    await relay.move()
+    [claim] = await claimed(redis)
+    await end(redis, relay, claim, fails=True)
+    assert await relay.move() == 0
+    waiting = await database.jobs.get(second)
+    assert waiting is not None
+    assert waiting.state is JobState.PARKED
+    await redis.failed.counts()  # what failed is in the database then
+    assert await database.policies.blocked_keys("aggregate:1") == {first: "aggregate:1"}
+    assert await database.policies.skip_failed([first]) == [first]
+    assert await relay.move() == 1
+    assert [each.fence.job_id for each in await claimed(redis)] == [second]
+
+
+async def test_no_more_jobs_of_a_concurrency_key_are_over_there_than_its_limit(
+    redis: RedisDriver, relay: Relay
+) -> None:
+    sent = await send(*(Charge(customer=7) for _ in range(5)))
+    ended: list[JobId] = []
+    while len(ended) < len(sent):
+        await relay.move()
+        running = await claimed(redis)
+        assert len(running) == min(2, len(sent) - len(ended))
+        for claim in running:
+            await end(redis, relay, claim)
+            ended.append(claim.fence.job_id)
+    assert sorted(ended) == sorted(sent)
+
+
+async def test_a_429_over_there_moves_the_limit(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis.relay_target.on_refused = relay.note_refused
+    await send(*(Call() for _ in range(3)))
+    await relay.move()
+    running, *_ = await claimed(redis)
+    refused = MoveRates(running.headers, 600.0)
+    put_back = Settlement.snoozed(running.fence, 600.0)._replace(effects=(refused,))
+    assert await database.limits.take(MAIL.terms, 1, None) == 0.0
+    settled = await redis.jobs.settle([put_back.leaving(running.policies or 0, running.headers)])
+    assert len(settled.accepted) == 1
+    await relay.move_rates()
+    assert await database.limits.take(MAIL.terms, 1, None) > 590
+    monkeypatch.setattr(database.limits, "move", None)
+    await relay.move_rates()
+
+
+async def test_a_worker_of_redis_moves_the_limit(database: DatabaseDriver) -> None:
+    Refused.ran = asyncio.Event()
+    await send(Refused())
+    async with asyncio.timeout(30), Worker(connection="redis", concurrency=1):
+        await Refused.ran.wait()
+        while await database.limits.take(SMS.terms, 1, None) < 500:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_unique_job_is_joined_until_it_leaves_for_redis(redis: RedisDriver, relay: Relay) -> None:
+    first, same = await send(Sync(customer=7, state="old"), Sync(customer=7, state="new"))
+    assert (first == same, first.created, same.created) == (True, True, False)
+    assert await relay.move() == 1
+    [claim] = await claimed(redis)
+    assert '"new"' in claim.payload
+    [after] = await send(Sync(customer=7, state="newest"))
+    assert after.created
+    assert await relay.move() == 1
