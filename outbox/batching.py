@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -24,6 +25,7 @@ from outbox.drivers.base import Driver, PolicyStore
 from outbox.drivers.values import BatchStatus
 from outbox.envelope import Envelope, Headers, link_of, with_headers
 from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
+from outbox.events import BatchDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.job import Job
 from outbox.open_drivers import driver_here
@@ -104,6 +106,7 @@ def serialize_batch(batch: Batch, options: DispatchOptions) -> tuple[BatchId, Se
     name, [first, *others] = next(iter(making.serialized.by_connection.items()))
     making.serialized.by_connection[name] = [_member(first, BatchHeader(id=_batch_of(first), plans=plans)), *others]
     check_one_database(making.serialized)
+    making.serialized.whole = partial(BatchDispatched, batch_id, batch.name, len(batch.members))
     return batch_id, making.serialized
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 from outbox.client_state import current_client
@@ -19,6 +20,7 @@ from outbox.dispatch import (
 )
 from outbox.envelope import Envelope, link_of, with_headers
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge
+from outbox.events import ChainDispatched
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.options import DispatchOptions
@@ -79,6 +81,7 @@ def serialize_chain(jobs: Iterable[Job], catch: Job | None, options: DispatchOpt
         catch=None if catch is None else chain_links([catch], connection, options=rest)[0],
     )
     serialized.by_connection[connection] = [with_headers(first, chain=header)]
+    serialized.whole = partial(ChainDispatched, first.id, len(steps))
     return serialized
 
 

@@ -20,7 +20,7 @@ from outbox.encrypted_jobs import encrypt_job
 from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, SessionUnusable
-from outbox.events import Events, JobDispatched
+from outbox.events import Event, Events, JobDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.ids import met as receipt_of_met
 from outbox.job import Job
@@ -122,6 +122,8 @@ class Serialized:
     by_connection: dict[str, list[Envelope]]
     unique: bool = False
     """Whether one of the jobs is unique, so that the database is asked before it is written."""
+    whole: Callable[[bool], Event] | None = None
+    """Makes the event of the chain or the batch that the jobs are, from whether they are in a session."""
 
     def meet(self, met: Mapping[JobId, JobId]) -> None:
         """Leave out jobs that have met others of their keys."""
@@ -334,6 +336,8 @@ def _emit(events: Events, serialized: Serialized, *, in_session: bool) -> None:
             for envelope in envelopes
         ]
     )
+    if serialized.whole is not None:
+        events.emit(serialized.whole(in_session))
 
 
 def _committed(client: ClientState, queues: Collection[str]) -> None:

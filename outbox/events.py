@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from outbox.ids import JobId
@@ -84,6 +85,76 @@ class KeyBlocked(Event):
 
     key: str
     job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUnblocked(Event):
+    """The failed job ``job_id`` blocks its ordering ``key`` no more: it was put back, or the key goes on without it."""
+
+    key: str
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class ChainDispatched(Event):
+    """A chain of ``jobs`` jobs was dispatched. Its first job, whose id is ``chain_id``, has a `JobDispatched`."""
+
+    chain_id: JobId
+    jobs: int
+    in_session: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChainAdvanced(Event):
+    """A job of a chain has completed, and the next one, ``job_id``, is in its queue. ``number`` is its place."""
+
+    chain_id: JobId
+    number: int
+    job_id: JobId
+    name: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEnded(Event):
+    """The job at the place ``number`` was the last of a chain and has completed, or has failed, or removed itself. When
+    a failed one is put back, the chain goes on."""
+
+    chain_id: JobId
+    number: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDispatched(Event):
+    """A batch of ``total`` members was dispatched, each of which has a `JobDispatched`. Inner batches have no event."""
+
+    batch_id: JobId
+    name: str
+    total: int
+    in_session: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded(Event):
+    """No member of a batch is left. ``state`` is ``"finished"``, ``"failed"`` (more members have failed than it allows)
+    or ``"cancelled"``. A batch whose failed members are put back ends again."""
+
+    batch_id: JobId
+    name: str
+    state: str
+    total: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleChanged(Event):
+    """`outbox.schedules` was called. ``change`` is ``"added"``, ``"changed"``, ``"removed"``, ``"paused"`` or
+    ``"resumed"``. ``in_session``: it holds if the session's transaction commits."""
+
+    schedule: str
+    change: str
+    in_session: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +431,11 @@ class Events:
                 listener(events)
             except Exception:  # noqa: BLE001 - telemetry cannot fail a job
                 _log.exception("a listener failed on %s", type(events[0]).__name__)
+
+    def emit_each(self, events: Sequence[Event]) -> None:
+        """Events of several kinds."""
+        for _, some in groupby(events, key=type):
+            self.emit_all(tuple(some))
 
     def _who(self, kind: type[Event]) -> tuple[BatchListener, ...]:
         known = self._by_kind.get(kind)

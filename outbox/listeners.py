@@ -82,7 +82,10 @@ class Listeners(ClientPart):
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 _log.warning("listeners are too slow: %d events were dropped", dropped)
-            self._events.emit(event)
+            try:
+                self._events.emit(event)
+            except BaseException:  # noqa: BLE001 - not even SystemExit of one listener silences the others
+                _log.exception("a listener failed on %s", type(event).__name__)
 
     def flush_at_exit(self) -> None:
         self._flush()

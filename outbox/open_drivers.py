@@ -18,6 +18,7 @@ from weakref import WeakSet
 from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.connections import NOT_SET, connection_settings, is_default, open_driver
 from outbox.drivers.base import Driver
+from outbox.drivers.values import PolicyNews
 from outbox.loop_cleanup import before_loop_ends
 from outbox.settings import Settings
 from outbox.url_secrets import without_secrets
@@ -83,7 +84,15 @@ class OpenDrivers(ClientPart):
 
     def get(self, name: str) -> Driver:
         """The driver of the connection ``name`` for the running loop."""
-        return (self._find() or self._add()).get(self.client.settings(), name)
+        driver = (self._find() or self._add()).get(self.client.settings(), name)
+        if self.client.events is not None and driver.policies is not None:
+            driver.policies.on_news = self._tell
+        return driver
+
+    def _tell(self, news: PolicyNews) -> None:
+        """Listeners, of what policies report of this client's calls."""
+        if self.client.events is not None:
+            self.client.events.emit_each(news.events)
 
     def _find(self) -> DriversOfLoop | None:
         return getattr(asyncio.get_running_loop(), self._attribute, None)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
-from outbox.client_state import current_settings
+from outbox.client_state import current_client, current_settings
 from outbox.connections import connection_settings, is_relayed
 from outbox.dispatch import AnySession, serialize_all, sync_session
 from outbox.drivers.base import Driver
@@ -24,6 +24,7 @@ from outbox.drivers.schedules import Declared, ScheduleStore
 from outbox.encrypted_jobs import SCHEDULED
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, InvalidOption
+from outbox.events import ScheduleChanged
 from outbox.job import Job
 from outbox.open_drivers import driver_here
 from outbox.options import DispatchOptions
@@ -65,8 +66,10 @@ async def add(
     definition = definition_of_job(job, check_definition(when, every, tz, misfire, grace, overlap, jitter), options)
     named = check_name(name)
     if session is not None:
-        return await _in(session, definition.connection, lambda each: in_session.put(each, named, definition))
-    return await schedule_store(definition.connection).put(named, definition)
+        new = await _in(session, definition.connection, lambda each: in_session.put(each, named, definition))
+    else:
+        new = await schedule_store(definition.connection).put(named, definition)
+    return _tell(named, "added", session, new=new)
 
 
 async def remove(name: str, *, session: AnySession | None = None, connection: str | None = None) -> bool:
@@ -78,8 +81,10 @@ async def remove(name: str, *, session: AnySession | None = None, connection: st
     """
     named = check_name(name)
     if session is not None:
-        return await _in(session, connection, lambda each: in_session.remove(each, named))
-    return await schedule_store(connection).remove(named)
+        removed = await _in(session, connection, lambda each: in_session.remove(each, named))
+    else:
+        removed = await schedule_store(connection).remove(named)
+    return _tell(named, "removed", session, new=removed)
 
 
 async def pause(name: str, *, session: AnySession | None = None, connection: str | None = None) -> bool:
@@ -90,8 +95,10 @@ async def pause(name: str, *, session: AnySession | None = None, connection: str
     """
     named = check_name(name)
     if session is not None:
-        return await _in(session, connection, lambda each: in_session.pause(each, named))
-    return await schedule_store(connection).pause(named)
+        paused = await _in(session, connection, lambda each: in_session.pause(each, named))
+    else:
+        paused = await schedule_store(connection).pause(named)
+    return _tell(named, "paused", session, new=paused)
 
 
 async def resume(name: str, *, session: AnySession | None = None, connection: str | None = None) -> bool:
@@ -102,8 +109,18 @@ async def resume(name: str, *, session: AnySession | None = None, connection: st
     """
     named = check_name(name)
     if session is not None:
-        return await _in(session, connection, lambda each: in_session.resume(each, named))
-    return await schedule_store(connection).resume(named)
+        resumed = await _in(session, connection, lambda each: in_session.resume(each, named))
+    else:
+        resumed = await schedule_store(connection).resume(named)
+    return _tell(named, "resumed", session, new=resumed)
+
+
+def _tell(name: str, change: str, session: AnySession | None, *, new: bool) -> bool:
+    """Listeners, of a change; returns ``new``."""
+    events = current_client().events
+    if events is not None and (new or change == "added"):
+        events.emit(ScheduleChanged(name, change if new else "changed", session is not None))
+    return new
 
 
 async def _in(session: AnySession, connection: str | None, work: Callable[[Session], T]) -> T:

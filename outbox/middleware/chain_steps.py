@@ -37,6 +37,11 @@ class ChainSteps:
         return self._header.number
 
     @property
+    def caught(self) -> bool:
+        """Whether the job runs because the chain has failed."""
+        return self._header.caught
+
+    @property
     def remaining(self) -> int:
         return len(self.rest)
 

@@ -77,7 +77,7 @@ def _catch(attempt: Attempt, settlement: Settlement) -> Sequence[Envelope]:
         "name": claim.name,
         "error": settlement.failure.summary if settlement.failure else "unknown",
     }
-    chain = ChainHeader(id=header.id, number=header.number, previous=to_json(failed).decode())
+    chain = ChainHeader(id=header.id, number=header.number, caught=True, previous=to_json(failed).decode())
     return [with_headers(from_link(header.catch, new_job_id()), chain=chain)]
 
 

@@ -40,6 +40,8 @@ class ChainHeader(BaseModel):
     """The place of this job, from 1."""
     rest: tuple[Link, ...] = ()
     catch: Link | None = None
+    caught: bool = False
+    """Whether the job is the ``catch`` of a chain that has failed."""
     previous: str | None = None
     """The result of the job before, as JSON text, or encrypted: a JSON column bounds how deep its own values may be."""
 

@@ -11,14 +11,25 @@ from contextlib import suppress
 from outbox import clock
 from outbox.drivers.values import PolicyNews, Settled
 from outbox.errors import BackendUnavailable
-from outbox.events import Events, JobCancelled, JobSettled, LeaseLost, SettlementRefused, SettlementsAbandoned
+from outbox.events import (
+    ChainAdvanced,
+    ChainEnded,
+    Event,
+    Events,
+    JobCancelled,
+    JobSettled,
+    LeaseLost,
+    SettlementRefused,
+    SettlementsAbandoned,
+)
+from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.refused_settlements import SetAside
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.store_client import StoreClient
-from outbox.settlement import Failure, Settlement
+from outbox.settlement import Failure, Outcome, Settlement
 
 MAX_BATCH = 500
 
@@ -226,6 +237,8 @@ class Completer(BackgroundLoop):
             self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
         for attempt in accepted:
             self._on_accepted(attempt)
+            if attempt.chain is not None and (event := _chain_event(attempt, attempt.chain)) is not None:
+                self._events.emit(event)
         if news:
             self._on_policy_news(news)
 
@@ -246,6 +259,17 @@ class Completer(BackgroundLoop):
 
 def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:
     return [attempt.settlement for attempt in batch if attempt.settlement is not None]
+
+
+def _chain_event(attempt: Attempt, chain: ChainSteps) -> Event | None:
+    """What an accepted settlement means for the chain of its job."""
+    end = attempt.settlement
+    if end is None or chain.caught or end.outcome not in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
+        return None
+    if end.outcome is Outcome.COMPLETED and chain.rest:
+        following = end.inserted[0]
+        return ChainAdvanced(chain.id, chain.number + 1, following.id, following.name, following.queue)
+    return ChainEnded(chain.id, chain.number, end.outcome)
 
 
 def _event(attempt: Attempt, end: Settlement) -> JobSettled:

@@ -33,7 +33,7 @@ class PolicyReporter:
 
     def __call__(self, connection: str, news: PolicyNews) -> None:
         if news.events:
-            self._events.emit_all(news.events)
+            self._events.emit_each(news.events)
         ordinary = []
         for queue in news.queues:
             target = relayed_connection(queue)

@@ -224,6 +224,12 @@ def test_attempts_are_limited(migrated_url: str, backend: str, tmp_path: Path) -
     assert ("the warehouse does not answer" in failed, "its max_snoozes" in failed) == (True, True)
 
 
+def test_events_are_heard(application: Application) -> None:
+    shown = application.run("events.py").splitlines()
+    assert shown.count("receipts.SendReceipt completed") == 2
+    assert shown[-1] == "batch receipts: finished, 0 of 2 failed"
+
+
 def test_encrypted_jobs_are_read_by_workers_only(application: Application) -> None:
     key = base64.b64encode(bytes(range(32))).decode()
     application.environment |= {"OUTBOX_JOBS": "encrypted_jobs", "OUTBOX_ENCRYPTION_KEYS": key}

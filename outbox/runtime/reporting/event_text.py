@@ -7,6 +7,11 @@ from functools import singledispatch
 from typing import NamedTuple
 
 from outbox.events import (
+    BatchDispatched,
+    BatchEnded,
+    ChainAdvanced,
+    ChainDispatched,
+    ChainEnded,
     ConnectionDown,
     ConnectionUp,
     Event,
@@ -20,12 +25,14 @@ from outbox.events import (
     JobSkipped,
     JobStarted,
     KeyBlocked,
+    KeyUnblocked,
     LeaseLost,
     LogLinesDropped,
     LoopBlocked,
     ProcessAltered,
     ProcessEnded,
     ProcessStarted,
+    ScheduleChanged,
     ScheduleSkipped,
     ScheduleTicked,
     SettlementPostponed,
@@ -126,6 +133,46 @@ def _(event: KeyBlocked) -> EventText:
         f"key {event.key}: the job {event.job_id} has failed, and what comes after it waits: "
         f"`outbox unblock {event.key} --retry` or `--skip`",
     )
+
+
+@describe.register
+def _(event: KeyUnblocked) -> EventText:
+    return EventText(Level.NOTICE, "unblocked", one_line(f"key {event.key}: the job {event.job_id} blocks it no more"))
+
+
+@describe.register
+def _(event: ChainDispatched) -> EventText:
+    return EventText(Level.QUIET, "dispatched", f"chain {event.chain_id} of {_jobs(event.jobs)}")
+
+
+@describe.register
+def _(event: ChainAdvanced) -> EventText:
+    text = f"{event.chain_id}: job {event.number} is {event.name} {event.job_id} in {event.queue}"
+    return EventText(Level.QUIET, "chain", text)
+
+
+@describe.register
+def _(event: ChainEnded) -> EventText:
+    level = Level.NOTICE if event.outcome is Outcome.FAILED else Level.QUIET
+    return EventText(level, "chain", f"{event.chain_id} ended with job {event.number}: {event.outcome.value}")
+
+
+@describe.register
+def _(event: BatchDispatched) -> EventText:
+    text = f"batch {event.name} {event.batch_id} of {event.total:,} members"
+    return EventText(Level.QUIET, "dispatched", one_line(text))
+
+
+@describe.register
+def _(event: BatchEnded) -> EventText:
+    level = Level.WARNING if event.state == "failed" else Level.QUIET
+    text = f"{event.name} {event.batch_id}: {event.state}, {event.failed:,} of {event.total:,} members failed"
+    return EventText(level, "batch", one_line(text))
+
+
+@describe.register
+def _(event: ScheduleChanged) -> EventText:
+    return EventText(Level.NOTICE, "schedule", one_line(f"{event.schedule}: {event.change}"))
 
 
 @describe.register

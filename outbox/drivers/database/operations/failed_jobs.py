@@ -122,10 +122,12 @@ class FailedJobs:
             await connection.exec_driver_sql(self._database.dialect.copy_from_failed(len(locked)), tuple(locked))
 
         mine = self.scope.condition
-        gated = Return(self._database, strict=strict).ask
-        return await BatchDelete(
-            self._database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert, gated=gated
+        returning = Return(self._database, strict=strict)
+        put_back = await BatchDelete(
+            self._database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert, gated=returning.ask
         ).run()
+        returning.report()
+        return put_back
 
     async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
         """Retry the jobs that had failed when the call began. A job that fails again meanwhile is not retried again."""

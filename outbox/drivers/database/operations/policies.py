@@ -21,6 +21,7 @@ from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import BatchStatus, PolicyNews, StoredJob
 from outbox.envelope import Envelope
 from outbox.errors import DuplicateJob
+from outbox.events import KeyUnblocked
 from outbox.ids import JobId
 from outbox.settlement import LeavePolicies, Outcome, Settlement
 
@@ -89,6 +90,7 @@ class Return:
         """``strict``: one that may not return is an error."""
         self._database = database
         self._strict = strict
+        self._unblocked: list[KeyUnblocked] = []
 
     async def ask(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
         """`batch_delete.Gated`: those that policies refuse stay.
@@ -98,11 +100,18 @@ class Return:
         """
         dialect = self._database.dialect
         jobs = await run(gated_rows(dialect, "queue_failed_jobs", keys), connection)
+        unblocking = await run(key_operations.unblocking(dialect, jobs), connection)
         refusals = await run(registry.retried(dialect, jobs), connection)
+        self._unblocked = [event for job_id, event in unblocking.items() if job_id not in refusals]
         if self._strict and refusals:
             job_id, refusal = next(iter(refusals.items()))
             raise _refused(job_id, refusal)
         return frozenset(job_id.bytes for job_id in refusals)
+
+    def report(self) -> None:
+        """After the commit."""
+        if self._unblocked:
+            self._database.on_policy_news(PolicyNews(events=tuple(self._unblocked)))
 
 
 def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:

@@ -12,6 +12,7 @@ from outbox.drivers.database.policies import batch_statements as statements
 from outbox.drivers.database.policies.batch_statements import FAILURES, MEMBERS, BatchRow
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope, from_link
+from outbox.events import BatchEnded
 from outbox.ids import JobId
 from outbox.policies.batch import Ran, is_over
 
@@ -24,8 +25,8 @@ async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
         empty = await batches_without_members(database, sorted(waiting))
         waiting = set()
         for batch_id in empty:
-            queues, parent = await _finish(database, batch_id)
-            news += PolicyNews(queues)
+            each, parent = await _finish(database, batch_id)
+            news += each
             if parent is not None:
                 waiting.add(parent)
     return news
@@ -41,17 +42,17 @@ async def batches_without_members(database: Database, batch_ids: list[JobId]) ->
     return await database.read_plain(look)
 
 
-async def _finish(database: Database, batch_id: JobId) -> tuple[frozenset[str], JobId | None]:
+async def _finish(database: Database, batch_id: JobId) -> tuple[PolicyNews, JobId | None]:
     dialect = database.dialect
     return await database.write_plain(lambda connection: run(_finish_plan(dialect, batch_id), connection))
 
 
-def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[frozenset[str], JobId | None]]:
-    """Returns the queues that got jobs, and the batch that this one was a member of."""
+def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, JobId | None]]:
+    """Returns what came of it, and the batch that this one was a member of."""
     # Locked by another: it ends the batch, or adds to it. What it leaves undone is left to upkeep.
     row = yield from statements.lock_batch(dialect, batch_id, dialect.skip_locked)
     if row is None or row.finished or (yield from statements.a_member(dialect, batch_id, dialect.for_update)):
-        return frozenset(), None
+        return PolicyNews(), None
     failed, added, _ = yield from statements.counted(dialect, batch_id, bound=1)
     failing = is_over(failed, row.total + added, row.plan.allow_failures)
     jobs, ran = _follow_ups(row, failing=failing)
@@ -70,7 +71,9 @@ def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[frozenset[str]
         from outbox.drivers.database.jobs.insert import own_insert_statements
 
         yield from own_insert_statements(dialect, jobs)
-    return frozenset(job.queue for job in jobs), parent
+    state = "cancelled" if row.cancelled else "failed" if failing else "finished"
+    event = BatchEnded(batch_id, row.plan.name, state, row.total + added, failed)
+    return PolicyNews(frozenset(job.queue for job in jobs), (event,)), parent
 
 
 def _follow_ups(row: BatchRow, *, failing: bool) -> tuple[list[Envelope], Ran]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
@@ -10,10 +10,12 @@ from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
+from outbox.drivers.database.policies.base import Returning
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
+from outbox.events import KeyUnblocked
 from outbox.ids import JobId
 from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of
 
@@ -81,23 +83,35 @@ async def skip(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     for some in chunked(sorted(job_ids)):
         ids = [job_id.bytes for job_id in some]
 
-        async def write(connection: SqlConnection, ids: list[bytes] = ids) -> tuple[list[JobId], frozenset[str]]:
+        async def write(connection: SqlConnection, ids: list[bytes] = ids) -> PolicyNews:
             return await run(_skip(database.dialect, ids), connection)
 
-        done, queues = await database.write_plain(write)
-        skipped += done
-        if queues:
-            database.on_policy_news(PolicyNews(queues))
+        news = await database.write_plain(write)
+        skipped += [event.job_id for event in news.events if isinstance(event, KeyUnblocked)]
+        if news:
+            database.on_policy_news(news)
     return skipped
 
 
-def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[list[JobId], frozenset[str]]]:
+def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[PolicyNews]:
     rows = yield from statements.rows_of(dialect, ids)
     yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
     rows = [row for row in (yield from statements.rows_of(dialect, ids)) if row.state is State.BLOCKING]
+    names = yield from statements.names_of(dialect, [row.seq for row in rows])
     yield from statements.delete_rows([row.seq for row in rows])
     queues = yield from let_in(dialect, rows)
-    return [JobId(bytes=row.job_id) for row in rows], queues
+    return PolicyNews(queues, tuple(KeyUnblocked(names[row.seq], JobId(bytes=row.job_id)) for row in rows))
+
+
+def unblocking(dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobId, KeyUnblocked]]:
+    """What it means for keys when these failed jobs return: those of them that block one."""
+    ordered = [job for job in jobs if job.headers.keys is not None and job.headers.keys.ordering is not None]
+    if not ordered:
+        return {}
+    rows = yield from statements.rows_of(dialect, [job.job_id.bytes for job in ordered])
+    blocking = [row for row in rows if row.state is State.BLOCKING]
+    names = yield from statements.names_of(dialect, [row.seq for row in blocking])
+    return {(job_id := JobId(bytes=row.job_id)): KeyUnblocked(names[row.seq], job_id) for row in blocking}
 
 
 async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNews:

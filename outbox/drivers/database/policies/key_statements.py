@@ -107,6 +107,16 @@ def rows_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[KeyedRow]]:
     return found
 
 
+def names_of(dialect: Dialect, seqs: Sequence[int]) -> Plan[dict[int, str]]:
+    """The names of the keys of these rows."""
+    found: dict[int, str] = {}
+    for some in chunked(seqs):
+        listed = ", ".join(map(str, some))
+        rows = yield f"SELECT seq, name FROM queue_keyed_jobs {dialect.primary_hint} WHERE seq IN ({listed})", ()
+        found.update({int(seq): str(name) for seq, name in rows})
+    return found
+
+
 TO_DECIDE: Mapping[Kind, Sequence[str]] = {
     Kind.ORDERING: ("held", "blocked", "first_waiting", "first_parked"),
     Kind.CONCURRENCY: ("held",),
