@@ -40,6 +40,7 @@ from outbox.events import (
     WorkerStopped,
     WorkerStopping,
 )
+from outbox.ids import new_job_id
 from outbox.settlement import Outcome
 from tests.support.orders import async_engine
 
@@ -137,6 +138,15 @@ def test_each_event_is_made_where_the_table_says() -> None:
                 assert module.startswith(("runtime/", "middleware/", "wakeups/", "drivers/")), name
             if told_by[name] == "the supervisor":
                 assert module in ("runtime/process/supervisor.py", "runtime/process/reload.py"), name
+
+
+def test_events_of_several_kinds_reach_who_listens_for_one() -> None:
+    heard: list[Event] = []
+    events = outbox.events.Events()
+    events.listen(heard.append, KeyBlocked)
+    job_id = new_job_id()
+    events.emit_each([KeyUnblocked("a", job_id), KeyBlocked("b", job_id), KeyUnblocked("c", job_id)])
+    assert heard == [KeyBlocked("b", job_id)]
 
 
 class Step(Job):
