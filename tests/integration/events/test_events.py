@@ -52,7 +52,7 @@ TOLD_IN = {
     "JobDispatched": {"dispatch.py"},
     "JobStarted": {"middleware/started.py"},
     "JobSettled": {"runtime/completer.py"},
-    "JobSkipped": {"drivers/database/jobs/admission.py"},
+    "JobSkipped": {"drivers/database/jobs/admission.py", "middleware/deadlines.py"},
     "JobCancelled": {"runtime/completer.py", "runtime/consumer.py"},
     "JobOverdue": {"runtime/execution/executor.py"},
     "LeaseLost": {"runtime/completer.py", "runtime/consumer.py"},
