@@ -73,7 +73,8 @@ class JobCancelled(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobSkipped(JobEvent):
-    """A policy removed a due job before it ran. ``attempt`` is that which would have begun."""
+    """A due job was removed before it ran: by a policy, or because it came too late. ``attempt`` is that which would
+    have begun."""
 
     reason: str
 
