@@ -71,6 +71,7 @@ TOLD_IN = {
     "ScheduleTicked": {"drivers/database/schedules/ticking.py"},
     "ScheduleSkipped": {"drivers/database/schedules/ticking.py"},
     "WorkerStarted": {"runtime/worker.py"},
+    "HealthPortOpened": {"health_port.py"},
     "WorkerPaused": {"runtime/worker.py"},
     "WorkerResumed": {"runtime/worker.py"},
     "WorkerStopping": {"runtime/worker.py"},
@@ -135,7 +136,7 @@ def test_each_event_is_made_where_the_table_says() -> None:
     for name, modules in TOLD_IN.items():
         for module in modules:
             if "client" not in told_by[name]:
-                assert module.startswith(("runtime/", "middleware/", "wakeups/", "drivers/")), name
+                assert module.startswith(("runtime/", "middleware/", "wakeups/", "drivers/", "health_port")), name
             if told_by[name] == "the supervisor":
                 assert module in ("runtime/process/supervisor.py", "runtime/process/reload.py"), name
 
