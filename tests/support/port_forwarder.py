@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy.engine import make_url
@@ -16,10 +16,29 @@ class Forwarder:
         self.port = port
         self.own_port = 0
         self._connections: set[asyncio.Task[None]] = set()
+        self._to_lose = 0
+        self._lost = asyncio.Event()
 
     def url(self, url: str) -> str:
         """``url`` by way of this address."""
         return make_url(url).set(port=self.own_port).render_as_string(hide_password=False)
+
+    async def lose_answers(self, count: int) -> int:
+        """Let the next ``count`` answers get lost, and with each its connection: what was asked is carried out. Returns
+        when they are lost."""
+        self._to_lose = count
+        self._lost.clear()
+        async with asyncio.timeout(20):
+            await self._lost.wait()
+        return count
+
+    def _loses(self) -> bool:
+        if not self._to_lose:
+            return False
+        self._to_lose -= 1
+        if not self._to_lose:
+            self._lost.set()
+        return True
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -31,7 +50,7 @@ class Forwarder:
             try:
                 there, to_there = await asyncio.open_connection("127.0.0.1", self.port)
                 writers.append(to_there)
-                await asyncio.gather(_pass_on(reader, to_there), _pass_on(there, writer))
+                await asyncio.gather(_pass_on(reader, to_there), _pass_on(there, writer, self._loses))
             finally:
                 for each in writers:
                     each.close()
@@ -45,8 +64,12 @@ class Forwarder:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
 
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, loses: Callable[[], bool] = lambda: False
+) -> None:
     while data := await source.read(1 << 16):
+        if loses():
+            raise ConnectionResetError
         target.write(data)
         await target.drain()
     target.close()
