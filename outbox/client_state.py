@@ -18,6 +18,7 @@ from outbox.at_exit import at_exit
 from outbox.encryption import Keyring, keyring
 from outbox.envelope import Envelope
 from outbox.events import Events
+from outbox.instruments import Instrument
 from outbox.settings import Settings
 
 # What a dispatch depends on. Settings are read again when one of these changes, and not at every dispatch: that takes a
@@ -76,6 +77,8 @@ class ClientState:
     def __init__(self, settings: Settings | None = None) -> None:
         self.events: Events | None = None
         """What listeners of this client hear; None while there is none, so that a dispatch has one comparison."""
+        self.instruments: tuple[Instrument, ...] = ()
+        """What surrounds the dispatches of this client, and the handlers of workers that it starts afterwards."""
         self.recorder: DispatchRecorder | None = None
         """What dispatched jobs are handed to in a test, instead of being written."""
         self._fixed = settings

@@ -23,6 +23,7 @@ from outbox.errors import InvalidJob, SessionUnusable
 from outbox.events import Event, Events, JobDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.ids import met as receipt_of_met
+from outbox.instruments import around_dispatch
 from outbox.job import Job
 from outbox.job_definition import generator_method, meant_option, takes_session
 from outbox.open_drivers import OpenDrivers
@@ -238,6 +239,15 @@ def _check_connection(kind: type[Job], settings: Settings, name: str) -> None:
 
 
 def stage_all(session: AnySession, serialized: Serialized) -> None:
+    """Hand the jobs to the session, which writes them when it flushes."""
+    if serialized.client.instruments:
+        with around_dispatch(serialized.client.instruments, serialized.by_connection, in_session=True):
+            _stage_all(session, serialized)
+    else:
+        _stage_all(session, serialized)
+
+
+def _stage_all(session: AnySession, serialized: Serialized) -> None:
     """Hand the jobs to the session. Whatever their connection, the session's database is where they belong: those for
     Redis are relayed to it from there."""
     client = serialized.client
@@ -265,6 +275,14 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
 
 async def store_all(serialized: Serialized) -> None:
     """Store the jobs in transactions of their own, one for each connection."""
+    if serialized.client.instruments:
+        with around_dispatch(serialized.client.instruments, serialized.by_connection, in_session=False):
+            await _store_all(serialized)
+    else:
+        await _store_all(serialized)
+
+
+async def _store_all(serialized: Serialized) -> None:
     client = serialized.client
     if client.recorder is not None:
         client.recorder.record(serialized.by_connection, None)
@@ -290,6 +308,14 @@ async def _store_each(serialized: Serialized) -> None:
 
 async def store_together(serialized: Serialized) -> None:
     """Store jobs that one database keeps, all or none. Those for Redis are relayed from there."""
+    if serialized.client.instruments:
+        with around_dispatch(serialized.client.instruments, serialized.by_connection, in_session=False):
+            await _store_together(serialized)
+    else:
+        await _store_together(serialized)
+
+
+async def _store_together(serialized: Serialized) -> None:
     client = serialized.client
     if client.recorder is not None:
         client.recorder.record(serialized.by_connection, None)

@@ -64,7 +64,8 @@ def _next(attempt: Attempt) -> Sequence[Envelope]:
     if header is None or chain is None or not chain.rest:
         return ()
     changed = {"number": header.number + 1, "rest": chain.rest[1:], "previous": attempt.result}
-    return [with_headers(from_link(chain.rest[0], new_job_id()), chain=header.model_copy(update=changed))]
+    trace = Headers.load(attempt.claim.headers).trace  # that of the dispatch of the chain
+    return [with_headers(from_link(chain.rest[0], new_job_id()), chain=header.model_copy(update=changed), trace=trace)]
 
 
 def _catch(attempt: Attempt, settlement: Settlement) -> Sequence[Envelope]:

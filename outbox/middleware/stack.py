@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from outbox import registry
+from outbox.client_state import current_client
 from outbox.errors import JobError
 from outbox.events import Events
 from outbox.job import Job
@@ -17,6 +18,7 @@ from outbox.middleware import (
     context,
     deadlines,
     expiry,
+    instrumentation,
     started,
     thread_call,
     timeouts,
@@ -51,6 +53,7 @@ class HandlerStack:
         self._events = events
         self._sessions = sessions
         self._middleware = middleware
+        self._instruments = current_client().instruments
         self._cancel_steps = cancel_steps
         self._give_up = give_up
         self._check_deadlines = partial(deadlines.check, times=times, events=events)
@@ -75,6 +78,7 @@ class HandlerStack:
         else:
             chain = thread_call.handler(kind, self._threads)
         chain = application.link(chain, (*self._middleware, *kind.middleware))
+        chain = instrumentation.link(chain, self._instruments)
         chain = timeouts.link(chain, self._timeouts)
         chain = started.link(chain, self._events)
         chain = cancellation.link(chain, self._cancel_steps, self._give_up)

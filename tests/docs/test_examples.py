@@ -300,6 +300,17 @@ def test_a_web_application_exposes_its_dispatches(migrated_url: str, backend: st
     assert 'outbox_jobs_dispatched_total{job="receipts.SendReceipt",queue="mail"} 1.0' in page
 
 
+@pytest.mark.sqlite
+def test_a_trace_goes_from_the_request_to_the_job(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("what is traced does not depend on the database")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="receipts,tracing")
+    shown = application.run("tracing.py")
+    shown += application.run("-m", "outbox.work", "--queue", "mail", "--stop-when-empty")
+    assert re.findall(r'"name": "(.*)"', shown) == ["dispatch mail", "POST /orders", "process mail"]
+    assert len(set(re.findall(r'^        "trace_id": "(.*)"', shown, re.MULTILINE))) == 1
+
+
 SCRAPE = """
 import time
 from fastapi.testclient import TestClient
