@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from outbox.envelope import Envelope, with_headers
+from outbox.envelope import Envelope, Headers, with_headers
 from outbox.ids import JobId
 from outbox.job import Job
 
@@ -30,10 +30,17 @@ class Run:
     job: Job
     queue: str
     connection: str
-    trace: Mapping[str, str]
-    """What instruments gave for the headers when the job was dispatched."""
-    continues: bool
-    """Whether the job follows from its dispatch directly: it is no tick of a schedule, and in no batch."""
+    headers: Headers
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """What instruments gave for the headers when the job was dispatched."""
+        return self.headers.trace or {}
+
+    @property
+    def continues(self) -> bool:
+        """Whether the job follows from its dispatch directly: it is no tick of a schedule, and in no batch."""
+        return self.headers.tick is None and self.headers.batch is None
 
 
 class Instrument(Protocol):

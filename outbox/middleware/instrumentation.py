@@ -31,6 +31,4 @@ def link(call_next: Handler, instruments: Sequence[Instrument]) -> Handler:
 
 def _run(attempt: Attempt) -> Run:
     assert attempt.job is not None  # noqa: S101 - for the type checker: made by the link of the context
-    headers = Headers.load(attempt.claim.headers)
-    continues = headers.tick is None and headers.batch is None
-    return Run(attempt.job, attempt.claim.queue, attempt.connection, headers.trace or {}, continues)
+    return Run(attempt.job, attempt.claim.queue, attempt.connection, Headers.load(attempt.claim.headers))
