@@ -311,6 +311,17 @@ def test_a_trace_goes_from_the_request_to_the_job(migrated_url: str, backend: st
     assert len(set(re.findall(r'^        "trace_id": "(.*)"', shown, re.MULTILINE))) == 1
 
 
+@pytest.mark.sqlite
+def test_a_line_says_which_job_wrote_it(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("what is logged does not depend on the database")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="job_logs")
+    job_id = application.run("-m", "outbox", "dispatch", "ImportPrices", '{"tenant": "acme"}').strip()
+    application.run("-m", "outbox.work", "--stop-when-empty")
+    logged = (application.directory / "jobs.log").read_text()
+    assert f"imported (job_logs.ImportPrices {job_id}, attempt 1, acme)\n" in logged
+
+
 SCRAPE = """
 import time
 from fastapi.testclient import TestClient
