@@ -111,6 +111,8 @@ def _tenant(run: Run) -> str | None:
     if keys is not None and keys.fair is not None:
         # Of a key that is a field: ``customer:7``.
         return keys.fair.name.partition(":")[2] if keys.fair.scope else keys.fair.name
+    if run.headers.encrypted:
+        return None
     value = next((getattr(run.job, name) for name in _TENANTS if name in type(run.job).model_fields), None)
     return None if value is None else str(value)
 
