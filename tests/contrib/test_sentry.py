@@ -73,7 +73,7 @@ class Captured(Transport):
 def sent() -> Iterator[Captured]:
     captured = Captured()
     sentry_sdk.init(
-        "https://key@sentry.invalid/1", transport=captured, traces_sample_rate=1.0, auto_enabling_integrations=False
+        "https://key@sentry.invalid/1", transport=captured, traces_sample_rate=1.0, default_integrations=False
     )
     yield captured
     sentry_sdk.get_client().close(timeout=0)
@@ -176,7 +176,7 @@ async def test_nothing_of_an_encrypted_job_is_told(client: Outbox, sent: Capture
 async def test_ticks_check_in(
     client: Outbox, sent: Captured, monkeypatch: pytest.MonkeyPatch, job: Job, status: str
 ) -> None:
-    definition = check_definition("0 7 * * mon-fri", None, "Europe/Berlin", "latest", 60, "skip", 0)
+    definition = check_definition("0 7 * * mon-fri", None, "Europe/Berlin", "once", 3600, "allow", 0)
     monkeypatch.setattr(sentry, "declarations", lambda: [Declaration("Morning Report", type(job), definition)])
     driver = DatabaseDriver(client.settings.database_url)
     tick = Tick(schedule="Morning Report", at=datetime.now(UTC))

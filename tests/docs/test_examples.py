@@ -322,6 +322,14 @@ def test_a_line_says_which_job_wrote_it(migrated_url: str, backend: str, tmp_pat
     assert f"imported (job_logs.ImportPrices {job_id}, attempt 1, acme)\n" in logged
 
 
+@pytest.mark.sqlite
+def test_failed_jobs_are_reported(tmp_path: Path) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db")
+    application.run(
+        "-c", "import error_reports, outbox.client_state as c; assert len(c.current_client().instruments) == 1"
+    )
+
+
 SCRAPE = """
 import time
 from fastapi.testclient import TestClient
