@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from outbox.console import (
+    autoscale,
     batches,
     check,
     ddl,
@@ -58,6 +59,7 @@ for command in (
     queues.resume,
     queues.cancel,
     queues.stats,
+    autoscale.autoscale,
     keys.unblock,
     batches.batches,
     limits.limits,

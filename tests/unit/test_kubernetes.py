@@ -1,0 +1,79 @@
+"""The manifests of `deploy/kubernetes` agree with the flags of a worker and with each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from click.testing import CliRunner
+
+from outbox import work
+from outbox.settings import WorkerOptions
+
+KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((KUBERNETES / name).read_text()))
+
+
+def worker() -> dict[str, Any]:
+    [deployment] = documents("worker.yaml")
+    return deployment
+
+
+def pod() -> dict[str, Any]:
+    spec: dict[str, Any] = worker()["spec"]["template"]["spec"]
+    return spec
+
+
+def flags() -> dict[str, str]:
+    [container] = pod()["containers"]
+    return {name: value for name, _, value in (flag.partition("=") for flag in container["args"])}
+
+
+def test_the_flags_are_those_of_a_worker() -> None:
+    known = CliRunner().invoke(work.cli, ["--help"]).output
+    assert all(f"{flag} " in known for flag in flags())
+    [container] = pod()["containers"]
+    assert container["command"] == ["python", "-m", "outbox.work"], "no shell keeps TERM from it"
+    options = {name[2:].replace("-", "_"): value for name, value in flags().items() if value}
+    assert WorkerOptions(**options).grace == 30
+
+
+def test_a_worker_gets_more_time_to_stop_than_its_grace() -> None:
+    assert pod()["terminationGracePeriodSeconds"] > float(flags()["--grace"]) + 10
+
+
+def test_probes_and_prometheus_ask_the_health_port() -> None:
+    [container] = pod()["containers"]
+    assert flags()["--health-host"] == "0.0.0.0", "probes come from outside of the container"
+    [port] = container["ports"]
+    annotations = worker()["spec"]["template"]["metadata"]["annotations"]
+    assert port["containerPort"] == int(flags()["--health-port"]) == int(annotations["prometheus.io/port"])
+    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {probe["port"] for probe in probes.values()} == {port["name"]}
+    assert [probe["path"] for probe in probes.values()] == ["/live", "/live", "/ready"]
+    assert container["livenessProbe"]["timeoutSeconds"] > 5, "a supervisor waits for its processes"
+
+
+def test_labels_select_what_they_should() -> None:
+    deployment, [scaled, authentication] = worker(), documents("worker-scaler.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    queue = flags()["--queue"]
+    assert trigger["metadata"]["query"].count(f"queue = '{queue}'") == 3
+    assert int(trigger["metadata"]["queryValue"]) == 60 * int(flags()["--concurrency"])
+
+
+def test_the_migration_runs_once_with_the_same_settings() -> None:
+    [job] = documents("migrate.yaml")
+    spec = job["spec"]["template"]["spec"]
+    assert spec["restartPolicy"] == "Never"
+    [migrate], [container] = spec["containers"], pod()["containers"]
+    assert migrate["command"] == ["alembic", "upgrade", "head"]
+    assert (migrate["image"], migrate["envFrom"]) == (container["image"], container["envFrom"])
