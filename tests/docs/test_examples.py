@@ -330,6 +330,43 @@ def test_failed_jobs_are_reported(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("module", "client"), [("web_fastapi", "fastapi.testclient"), ("web_litestar", "litestar.testing")]
+)
+def test_a_lifespan_runs_a_worker_in_development(tmp_path: Path, module: str, client: str) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", DEVELOPMENT="1")
+    application.migrate()
+    application.run("-c", PLACE.format(module=module, client=client))
+    assert application.receipts() == 1
+
+
+PLACE = """
+import pathlib, time
+from {client} import TestClient
+from {module} import app
+
+with TestClient(app) as client:
+    assert client.post("/orders").text == "1"
+    while not pathlib.Path("mail.log").exists():
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "place",
+    [("-c", "from web_flask import app; assert app.test_client().post('/orders').text == '1'"), ("web_sqlmodel.py",)],
+)
+def test_sessions_of_other_libraries_carry_jobs(tmp_path: Path, place: tuple[str, ...]) -> None:
+    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db")
+    application.environment["DATABASE_URL"] = f"sqlite+aiosqlite:///{application.directory}/shop.db"
+    application.migrate()
+    application.run(*place)
+    application.run("-m", "outbox.work", "--queue", "mail", "--stop-when-empty")
+    assert application.receipts() == 1
+
+
 SCRAPE = """
 import time
 from fastapi.testclient import TestClient
