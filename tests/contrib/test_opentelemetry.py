@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
@@ -24,6 +25,8 @@ from outbox.contrib.opentelemetry import tracing
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Headers
 from outbox.events import LeaseLost
+
+KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 
 class Traced(Job):
@@ -110,7 +113,7 @@ def backend() -> str:
 
 @pytest.fixture
 async def client(migrated_url: str, telemetry: Telemetry) -> AsyncIterator[Outbox]:
-    async with Outbox(Settings(database_url=migrated_url)) as client:
+    async with Outbox(Settings(database_url=migrated_url, encryption_keys=(KEY,))) as client:
         opentelemetry.instrument(tracer_provider=telemetry.tracers, meter_provider=telemetry.meters, client=client)
         opentelemetry.instrument(tracer_provider=telemetry.tracers, meter_provider=telemetry.meters, client=client)
         yield client
@@ -170,11 +173,11 @@ async def test_the_context_is_written_with_the_job_in_its_transaction(
         await client.dispatch_many([Traced(number=1), Traced(number=2)], session=session)
     await engine.dispose()
     driver = DatabaseDriver(migrated_url)
-    stored = [Headers.load(job.headers).trace for job in await driver.jobs.list_jobs()]
+    stored = [Headers.load(job.headers).trace or {} for job in await driver.jobs.list_jobs()]
     await driver.close()
     dispatch = telemetry.span("dispatch mail", messaging__batch__message_count=2)
     trace_id, span_id = ids(dispatch)
-    assert stored == [{"traceparent": f"00-{trace_id:032x}-{span_id:016x}-01"}] * 2
+    assert [trace["traceparent"].rpartition("-")[0] for trace in stored] == [f"00-{trace_id:032x}-{span_id:016x}"] * 2
 
 
 async def test_a_retry_starts_a_trace_of_its_own_and_links_to_the_dispatch(
@@ -222,6 +225,14 @@ async def test_a_chain_stays_in_the_trace_of_its_dispatch(client: Outbox, teleme
     spans = telemetry.spans("process mail")
     assert [links(span) for span in spans] == [[ids(dispatch)]] * 2
     assert {ids(span)[0] for span in spans} == {ids(dispatch)[0]}
+
+
+async def test_nothing_of_what_an_encrypted_job_raised_is_told(client: Outbox, telemetry: Telemetry) -> None:
+    await client.dispatch(Failing(), encrypt=True, max_tries=1)
+    await work(client)
+    process = telemetry.span("process mail")
+    assert process.status.status_code is StatusCode.ERROR
+    assert "no such address" not in process.to_json()
 
 
 async def test_a_timeout_is_an_error_of_the_span(client: Outbox, telemetry: Telemetry) -> None:

@@ -73,11 +73,13 @@ class Tracing:
             kind=SpanKind.CONSUMER,
             attributes=attributes,
             links=[Link(origin)] if origin.is_valid else [],
+            record_exception=not run.headers.encrypted,
+            set_status_on_exception=not run.headers.encrypted,
         ) as span:
             try:
                 yield
             except BaseException as error:
-                labels["error.type"] = _failed(span, error)
+                labels["error.type"] = _failed(span, error, encrypted=bool(run.headers.encrypted))
                 raise
             finally:
                 self._metrics.processed(clock.now() - begun, labels)
@@ -93,13 +95,12 @@ def _labels(queue: str, connection: str, name: str, kind: str) -> dict[str, str]
     }
 
 
-def _failed(span: Span, error: BaseException) -> str:
-    """Returns what it is, as conventions name it. An exception that leaves the span is recorded by that; those that
-    are none of `Exception` are not."""
+def _failed(span: Span, error: BaseException, *, encrypted: bool = False) -> str:
+    """Returns what it is, as conventions name it. The span itself records what leaves it, but for exceptions that are
+    none of `Exception`. Of those of ``encrypted`` jobs, nothing but the type is told."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     span.set_attribute("error.type", name)
-    if not isinstance(error, Exception):
-        span.record_exception(error)
+    if encrypted or not isinstance(error, Exception):
         span.set_status(Status(StatusCode.ERROR, name))
     return name
