@@ -16,7 +16,17 @@ from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
-from outbox.drivers.values import BatchStatus, FailedJob, JobState, QueueCounts, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.values import (
+    BatchStatus,
+    FailedJob,
+    FinishedJob,
+    JobProgress,
+    JobState,
+    QueueCounts,
+    RunningJob,
+    StoredJob,
+    WorkerStatus,
+)
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.inbox import inbox, receive
@@ -29,10 +39,13 @@ from outbox.operations import (
     failed_groups,
     failed_jobs,
     find,
+    finished_jobs,
     forget,
     forget_all,
     jobs,
     pause,
+    progress,
+    result,
     resume,
     retry,
     retry_all,
@@ -54,11 +67,13 @@ __all__ = [
     "FailedGroup",
     "FailedJob",
     "Failure",
+    "FinishedJob",
     "Job",
     "JobContext",
     "JobId",
     "JobPage",
     "JobPlace",
+    "JobProgress",
     "JobState",
     "Middleware",
     "Outbox",
@@ -87,6 +102,7 @@ __all__ = [
     "failed_groups",
     "failed_jobs",
     "find",
+    "finished_jobs",
     "forget",
     "forget_all",
     "inbox",
@@ -94,7 +110,9 @@ __all__ = [
     "limits",
     "metadata",
     "pause",
+    "progress",
     "receive",
+    "result",
     "resume",
     "retry",
     "retry_all",

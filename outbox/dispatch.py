@@ -19,7 +19,7 @@ from outbox.drivers.database.jobs.staging import check_database, reserve_keys, s
 from outbox.encrypted_jobs import encrypt_job
 from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
-from outbox.errors import InvalidJob, SessionUnusable
+from outbox.errors import InvalidJob, InvalidOption, SessionUnusable
 from outbox.events import Event, Events, JobDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.ids import met as receipt_of_met
@@ -162,6 +162,7 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
             if (type(job), name) not in kinds:
                 _check_runnable(type(job))
                 _check_connection(type(job), settings, name)
+                _check_kept(type(job), checked, settings, name)
                 kinds.add((type(job), name))
             if job.encrypt if checked.encrypt is None else checked.encrypt:
                 envelope = _encrypted(client, envelope, name)
@@ -235,6 +236,15 @@ def _check_connection(kind: type[Job], settings: Settings, name: str) -> None:
         raise InvalidJob(
             f"{kind.name}: `handle` takes a session, and the connection {name!r} is not a database: dispatch it to a "
             "connection on a database, or let `handle` open a session itself"
+        )
+
+
+def _check_kept(kind: type[Job], options: JobOptions, settings: Settings, name: str) -> None:
+    keep_for = kind.keep_for if options.keep_for is None else options.keep_for
+    if keep_for and connection_settings(settings, name).driver != DATABASE:
+        raise InvalidOption(
+            f"{kind.name}: keep_for keeps a job in the database that has it, and the connection {name!r} is none: "
+            "dispatch it to a connection on a database, or with keep_for=0"
         )
 
 

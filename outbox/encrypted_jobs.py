@@ -75,6 +75,11 @@ class JobCipher:
         token = self._keys.encrypt(text, "failure", self._name, str(self._job_id))
         return Failure(failure.type, ENCRYPTED, token)
 
+    def kept_result(self, text: str) -> str:
+        """What a finished job is kept with, in the form of an encrypted payload."""
+        token = self._keys.encrypt(text, "kept result", self._name, str(self._job_id))
+        return json.dumps({"encrypted": token}, separators=(",", ":"))
+
     def result(self, text: str, chain: JobId, number: int) -> str:
         return self._keys.encrypt(text, "result", str(chain), str(number))
 
@@ -97,6 +102,16 @@ def open_result(keys: Keyring, text: str, chain: JobId, number: int) -> str:
         DecryptionFailed: it cannot be decrypted.
     """
     return keys.open(text, "result", str(chain), str(number)) if TOKEN.fullmatch(text) else text
+
+
+def open_kept_result(keys: Keyring, text: str, name: str, job_id: JobId) -> str:
+    """What a finished job is kept with, as JSON.
+
+    Raises:
+        DecryptionFailed: it cannot be decrypted.
+    """
+    token = token_of(text)
+    return text if token is None else keys.open(token, "kept result", name, str(job_id))
 
 
 class Rekeying:

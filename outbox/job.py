@@ -25,6 +25,7 @@ from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, chec
 from outbox.policies.attempt_limits import OnExpired
 from outbox.policies.declarations import declarations
 from outbox.policies.rate_limits import RateLimit
+from outbox.policies.results import Progress, check_progress
 from outbox.policies.schedule import Tick
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Job(BaseModel, metaclass=JobClass):
       ``"drop"``, default ``"fail"``
     * ``dispatch_if``: ``False``, or a method that returns it, has a dispatch make no job
     * ``encrypt``: whether the payload, the result and the errors are stored encrypted, default ``False``
+    * ``keep_for``: seconds for which a completed job is kept with its result, progress and duration; what ``handle``
+      returns is JSON of at most 64 KB then. Jobs in a database only
 
     ``name`` pins the name under which rows are stored (default ``module.ClassName``), and ``aliases`` lists the names
     of rows written before a rename.
@@ -158,6 +161,7 @@ class Job(BaseModel, metaclass=JobClass):
     on_expired: ClassVar[OnExpired | None] = None
     dispatch_if: ClassVar = cast("bool | Callable[[Any], bool] | None", None)
     encrypt: ClassVar[bool] = OPTIONS["encrypt"].default
+    keep_for: ClassVar[float | timedelta | None] = OPTIONS["keep_for"].default
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -226,6 +230,12 @@ class Completion(Protocol):
     def complete(self, session: Any) -> Awaitable[None]: ...
 
 
+class ProgressReports(Protocol):
+    """What writes how far jobs are."""
+
+    def report(self, job_id: JobId, progress: Progress) -> None: ...
+
+
 class JobContext:
     """What a running job knows of itself; its methods decide how the attempt ends once ``handle`` returns.
 
@@ -233,9 +243,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_batch", "_chain", "_tick", "attempt", "completion", "connection", "decision", "job_id", "max_tries",
-        "previous",
-        "queue",
+        "_batch", "_chain", "_reports", "_tick", "attempt", "completion", "connection", "decision", "job_id",
+        "max_tries", "previous", "queue", "reported",
     )  # fmt: skip
 
     def __init__(
@@ -250,6 +259,7 @@ class JobContext:
         chain: ChainContext | None = None,
         tick: Tick | None = None,
         batch: BatchContext | None = None,
+        reports: ProgressReports | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -263,6 +273,9 @@ class JobContext:
         self._chain = chain
         self._tick = tick
         self._batch = batch
+        self._reports = reports
+        self.reported: Progress | None = None
+        """What `progress` was last told."""
         self.previous: Any = None if chain is None else chain.previous
         """What ``handle`` of the job before returned, in a chain. For the ``catch`` of a chain, which job failed:
         ``{"job_id": …, "name": …, "error": …}``. Else None."""
@@ -298,6 +311,17 @@ class JobContext:
     def previous_tick(self) -> datetime | None:
         """The tick of the schedule before this one that became a job; None for the first, and for other jobs."""
         return None if self._tick is None else self._tick.previous
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Say how far the job is: ``fraction`` from 0 to 1, and up to 255 characters for people. Call it as often as
+        you like: a worker writes it at most once a second, while it holds the job, and this does not wait.
+
+        Raises:
+            InvalidOption: ``fraction`` is no number from 0 to 1, or ``text`` is none.
+        """
+        self.reported = check_progress(fraction, text)
+        if self._reports is not None:
+            self._reports.report(self.job_id, self.reported)
 
     def release(self, delay: float = 0) -> None:
         """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""

@@ -27,6 +27,7 @@ from outbox.errors import InvalidOption
 from outbox.policies import attempt_limits, keys, rate_limits
 from outbox.policies.attempt_limits import OnExpired, RetryUntil
 from outbox.policies.rate_limits import RateLimit
+from outbox.policies.results import check_keep_for
 from outbox.policies.unique import (
     OnConflict,
     check_on_conflict,
@@ -194,6 +195,7 @@ class JobOptions:
     on_expired: Annotated[str | None, Option(attempt_limits.check_on_expired, in_headers=True)] = None
     dispatch_if: Annotated[bool | None, Option(attempt_limits.check_dispatch_if, may_be_method=True)] = None
     encrypt: Annotated[bool | None, Option(check_encrypt, default=False)] = None
+    keep_for: Annotated[float | None, Option(check_keep_for, in_headers=True)] = None
 
     @classmethod
     def checked(cls, **given: Unpack[DispatchOptions]) -> JobOptions:
@@ -244,6 +246,7 @@ class DispatchOptions(TypedDict, total=False):
     on_expired: OnExpired | None
     dispatch_if: bool | None
     encrypt: bool | None
+    keep_for: float | timedelta | None
 
 
 NO_OPTIONS = JobOptions()

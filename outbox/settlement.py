@@ -11,6 +11,7 @@ from typing import NamedTuple
 from outbox.encryption import MARK
 from outbox.envelope import Envelope
 from outbox.ids import JobId
+from outbox.policies.results import Progress
 
 _MESSAGE_LIMIT = 8_000
 _TRACEBACK_LIMIT = 64_000
@@ -118,7 +119,25 @@ class ReplaceHeaders(NamedTuple):
     headers: str
 
 
-Effect = InsertJobs | LeavePolicies | MoveRates | ReplaceHeaders
+class KeepFinished(NamedTuple):
+    """The job is kept for ``keep_for`` seconds after its end."""
+
+    job_id: JobId
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    keep_for: float
+    result: str
+    """What ``handle`` returned, as JSON."""
+    progress: Progress | None
+    seconds: float
+    """How long the handler took."""
+
+
+Effect = InsertJobs | LeavePolicies | MoveRates | ReplaceHeaders | KeepFinished
 """What the transaction of a settlement writes besides the end of the attempt. Each driver has a registry that says how
 each kind is written."""
 

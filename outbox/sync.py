@@ -45,13 +45,16 @@ __all__ = [
     "failed_groups",
     "failed_jobs",
     "find",
+    "finished_jobs",
     "forget",
     "forget_all",
     "inbox",
     "jobs",
     "limits",
     "pause",
+    "progress",
     "receive",
+    "result",
     "resume",
     "retry",
     "retry_all",
@@ -205,6 +208,9 @@ counts = _blocking(operations.counts)
 failed_groups = _blocking(operations.failed_groups)
 failed_jobs = _blocking(operations.failed_jobs)
 find = _blocking(operations.find)
+finished_jobs = _blocking(operations.finished_jobs)
+progress = _blocking(operations.progress)
+result = _blocking(operations.result)
 forget = _blocking(operations.forget)
 forget_all = _blocking(operations.forget_all)
 jobs = _blocking(operations.jobs)

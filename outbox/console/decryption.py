@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from outbox.console.formatting import indented_json
-from outbox.drivers.values import FailedJob, StoredJob
-from outbox.encrypted_jobs import open_failure, open_payload, token_of
+from outbox.drivers.values import FailedJob, FinishedJob, StoredJob
+from outbox.encrypted_jobs import open_failure, open_kept_result, open_payload, token_of
 from outbox.encryption import Keyring, keyring
 from outbox.relay.route import relayed_connection
 from outbox.settings import Settings
@@ -53,6 +53,16 @@ def decrypted_failed_job(settings: Settings, job: FailedJob) -> FailedJob:
     target = relayed_connection(job.queue) or job.connection
     payload = open_payload(keys, job.payload, job.headers, job.name, job.id, target)
     return replace(job, payload=payload, failure=open_failure(keys, job.failure, job.name, job.id))
+
+
+def decrypted_finished_job(settings: Settings, connection: str, job: FinishedJob) -> FinishedJob:
+    """
+    Raises:
+        DecryptionFailed: it cannot be decrypted.
+    """
+    keys = _keys(settings)
+    payload = open_payload(keys, job.payload, job.headers, job.name, job.id, connection)
+    return replace(job, payload=payload, result=open_kept_result(keys, job.result, job.name, job.id))
 
 
 def _keys(settings: Settings) -> Keyring:

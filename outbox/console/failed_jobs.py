@@ -277,14 +277,16 @@ async def flush(
 @click.option("--hours", type=hours_range, default=24, show_default=True, help="How long failed jobs are kept.")
 @on_connection
 async def prune(driver: Driver, output: Output, hours: float) -> None:
-    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and received messages whose time is
-    over. Made for cron: it does not ask."""
+    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and finished jobs and received messages
+    whose time is over. Made for cron: it does not ask."""
     removed = await driver.failed.flush(older_than=hours * _HOUR)
     workers = await driver.workers.forget(_WORKERS_UNSEEN)
     messages = 0 if driver.inbox is None else await driver.inbox.prune()
     lines = [f"Removed {counted(removed, 'failed job')} and {counted(workers, 'silent worker')}."]
+    finished = 0 if driver.finished is None else await driver.finished.prune()
+    if finished:
+        lines.append(f"Forgot {counted(finished, 'finished job')}.")
     if messages:
         lines.append(f"Forgot {counted(messages, 'received message')}.")
-    output.result(
-        {"connection": driver.name, "failed_jobs": removed, "workers": workers, "messages": messages}, "\n".join(lines)
-    )
+    document = {"failed_jobs": removed, "workers": workers, "messages": messages, "finished_jobs": finished}
+    output.result({"connection": driver.name} | document, "\n".join(lines))

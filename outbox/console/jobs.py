@@ -10,7 +10,7 @@ import click
 
 from outbox import registry
 from outbox.client_state import current_settings
-from outbox.console import json_views, tables
+from outbox.console import finished_jobs, json_views, tables
 from outbox.console.command import queue as queue_type
 from outbox.console.connections import Stores, on_connections
 from outbox.console.decryption import decrypt_option, decrypted_failed_job, decrypted_job, indented_payload
@@ -29,12 +29,13 @@ from outbox.job import Job
 from outbox.policies.attempt_limits import NO_COUNTS, described, limits_of
 
 _LONGEST_PAGE = 10_000
+_FINISHED = "finished"
 
 
 @click.command()
 @click.option("--queue", type=queue_type, help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
-@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
+@click.option("--state", type=click.Choice([*JobState, _FINISHED]), help="Only jobs in this state.")
 @click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs per page.")
 @click.option("--after", metavar="PLACE", help="Continue after a page, with the place that it printed.")
 @on_connections
@@ -47,10 +48,13 @@ async def jobs(
     limit: int,
     after: str | None,
 ) -> None:
-    """List live jobs by queue, then in the order of claims.
+    """List live jobs by queue, then in the order of claims; `--state finished`: completed jobs with keep_for.
 
     A page examines at most 10,000 jobs. Name a queue to find ready, delayed or retrying jobs among more.
     """
+    if state == _FINISHED:
+        await finished_jobs.listed(stores, output, queue, name, limit, after)
+        return
     matching = JobFilter(queue, name, None if state is None else JobState(state))
     pages = await _pages(stores, matching, limit, after)
     found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
@@ -129,11 +133,13 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
 @decrypt_option
 @on_connections
 async def show(stores: Stores, output: Output, job_id: str, decrypt: bool) -> None:
-    """Show all details of one job, live or failed."""
+    """Show all details of one job: live, failed, or finished if it is kept."""
     for connection, found in (await stores.ask(lambda driver: _ids(driver, job_id))).items():
         for one in found:
             if await _show(stores, output, connection, one, decrypt=decrypt):
                 return
+    if await finished_jobs.shown(stores, output, job_id, decrypt=decrypt):
+        return
     raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
 
 
@@ -152,6 +158,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
         told = _limits(job) if job is not None else []
         if job is not None and driver.policies is not None:
             told += await driver.policies.explain(job)
+        told += await finished_jobs.progress_of(driver, job_id)
         return job, await driver.workers.all(), await driver.now(), told
 
     live = (await stores.ask(read)).get(connection)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from outbox.drivers.filters import FailedGroup
-from outbox.drivers.values import FailedJob, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.values import FailedJob, FinishedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.encrypted_jobs import token_of
 from outbox.relay.route import relayed_connection
 
@@ -68,6 +68,26 @@ def live_job(connection: str, job: StoredJob) -> Document:
         "last_error_at": timestamp(job.last_error_at),
         "payload": job.payload,
         "encrypted": token_of(job.payload) is not None,
+        "headers": job.headers,
+    }
+
+
+def finished_job(connection: str, job: FinishedJob) -> Document:
+    return {
+        "id": str(job.id),
+        "connection": connection,
+        "queue": job.queue,
+        "name": job.name,
+        "state": "finished",
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "finished_at": timestamp(job.finished_at),
+        "kept_until": timestamp(job.kept_until),
+        "seconds": round(job.seconds, 6),
+        "progress": job.progress,
+        "progress_text": job.progress_text,
+        "result": job.value,
+        "payload": job.payload,
         "headers": job.headers,
     }
 

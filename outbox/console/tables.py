@@ -9,7 +9,15 @@ from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
-from outbox.drivers.values import SILENT_SECONDS, FailedJob, JobState, QueueCounts, StoredJob, WorkerStatus
+from outbox.drivers.values import (
+    SILENT_SECONDS,
+    FailedJob,
+    FinishedJob,
+    JobState,
+    QueueCounts,
+    StoredJob,
+    WorkerStatus,
+)
 from outbox.ids import JobId
 
 _CONNECTION = Column("Connection", 1)
@@ -99,6 +107,32 @@ def jobs(
             *([reasons.get(job.id, "")] if reasons else []),
             job.last_error or "",
             short_payload(job.payload),
+        )
+    return table
+
+
+def finished_jobs(found: Sequence[tuple[str, FinishedJob]], now: datetime, *, several: bool = False) -> FittingTable:
+    """Pairs of a connection and a completed job that is kept."""
+    table = _table(
+        several,
+        Column("ID", 0),
+        Column("Finished", 1),
+        Column("Took", 3),
+        Column("Queue", 4, whole=False),
+        Column("Job", 2, whole=False),
+        Column("Tries", 5, number=True),
+        Column("Result", 3, whole=False),
+    )
+    for connection, job in found:
+        table.add(
+            *_prefix(several, connection),
+            str(job.id),
+            ago(job.finished_at, now),
+            age(job.seconds),
+            queue_name(job.queue),
+            job.name,
+            str(job.attempts),
+            short_payload(job.result),
         )
     return table
 

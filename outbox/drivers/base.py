@@ -18,7 +18,9 @@ from outbox.drivers.values import (
     BlockingClaimRequest,
     Claim,
     FailedJob,
+    FinishedJob,
     HealthIssue,
+    JobProgress,
     Lease,
     LimitStatus,
     NextDue,
@@ -32,6 +34,7 @@ from outbox.drivers.values import (
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.policies.rate_limits import Terms
+from outbox.policies.results import Progress
 from outbox.settlement import Fence, MoveRates, Outcome, Settlement
 
 
@@ -208,6 +211,24 @@ class EncryptedTexts(Protocol):
         short transactions. It waits for no other transaction: a text that another one holds is left."""
 
 
+class FinishedJobStore(Protocol):
+    """A store that keeps finished jobs, and how far live ones are."""
+
+    async def get(self, job_id: JobId) -> FinishedJob | None: ...
+
+    async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
+        """Finished jobs (of a queue) (of a name), the latest first."""
+
+    async def progress(self, job_id: JobId) -> JobProgress | None:
+        """How far a live job is, by its last report."""
+
+    async def report(self, reports: Sequence[tuple[Fence, Progress]]) -> None:
+        """Write how far jobs are that are still held under these tokens."""
+
+    async def prune(self) -> int:
+        """Forget finished jobs whose time is over; return how many."""
+
+
 class MessageStore(Protocol):
     """A store that keeps which messages were received."""
 
@@ -348,6 +369,7 @@ class Driver(Protocol):
     encrypted_texts: EncryptedTexts | None = None
     inbox: MessageStore | None = None
     metrics: MetricStore | None = None
+    finished: FinishedJobStore | None = None
 
     @property
     def description(self) -> str:

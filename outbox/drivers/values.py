@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outbox.events import Event
 from outbox.ids import JobId
@@ -136,6 +137,42 @@ class FailedJob:
     failed_at: datetime
     policies: int | None = None
     """Bits of its policies; None for a job without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A completed job that is kept. Times are aware, in UTC, from the store's clock."""
+
+    id: JobId
+    queue: str
+    name: str
+    priority: int
+    payload: str
+    headers: str
+    attempts: int
+    result: str
+    """What ``handle`` returned, as JSON."""
+    progress: float | None
+    """What the job said last, from 0 to 1; None where it has said nothing."""
+    progress_text: str | None
+    seconds: float
+    """How long its handler took."""
+    finished_at: datetime
+    kept_until: datetime
+
+    @property
+    def value(self) -> Any:
+        """What ``handle`` returned, as JSON gives it back. Of an encrypted job it is encrypted: `outbox.result`."""
+        return json.loads(self.result)
+
+
+class JobProgress(NamedTuple):
+    """How far a live job is."""
+
+    fraction: float
+    """From 0 to 1."""
+    text: str
+    reported_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Completion:
         self._connection = connection
         self._sessions = sessions
         self.follow_up: Callable[[Settlement], Settlement] | None = None
-        """Adds the next job of a chain."""
+        """Adds the next job of a chain, and what is kept of this one."""
         self.written = False
         """The job's row was deleted in a transaction. Whether that was committed, only `settled` says."""
         self.settled: Settled | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from outbox.client_state import current_keys
@@ -13,10 +12,12 @@ from outbox.job import Job, JobContext
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.completion import Completion
+from outbox.middleware.kept_results import WithoutText, with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
 from outbox.options import NO_OPTIONS
 from outbox.payload import load
 from outbox.policies.attempt_limits import limits_of
+from outbox.policies.results import check_keep_for
 from outbox.settlement import Failure
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from outbox.policies.attempt_limits import AttemptLimits
     from outbox.runtime.execution.attempt import Attempt
     from outbox.runtime.execution.retry_policy import RetryPolicy
+    from outbox.settlement import Settlement
 
 
 def link(
@@ -38,6 +40,7 @@ def link(
     check_deadlines: Callable[[Attempt, AttemptLimits, Handler], Awaitable[HandlerResult]],
 ) -> Handler:
     of_class, limits_of_class = default.of(kind, NO_HEADERS), limits_of(kind, NO_OPTIONS)
+    kept = 0.0 if kind.keep_for is None else check_keep_for(kind.keep_for)
 
     def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
         """
@@ -53,18 +56,27 @@ def link(
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
         completion = Completion(claim, attempt.connection, sessions)
+        if (kept or headers is not NO_HEADERS) and attempt.reports is not None:
+            dispatched = headers.options.keep_for
+            attempt.keep_for = kept if dispatched is None else dispatched
         if headers.chain is not None:
             attempt.chain = ChainSteps(headers.chain, attempt.connection)
         if headers.batch is not None:
             attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
-        if attempt.chain is not None or attempt.batch is not None:
-            completion.follow_up = partial(with_next_jobs, attempt)
+        completion.follow_up = follow_up(attempt)
         attempt.job = load_job(kind, attempt, policy.max_tries, completion)
         if limits is not None and limits.timed:
             return check_deadlines(attempt, limits, call_next)
         return call_next(attempt)
 
     return prepare
+
+
+def follow_up(attempt: Attempt) -> Callable[[Settlement], Settlement] | None:
+    """What a job's own transaction adds to the end of the job."""
+    if attempt.chain is None and attempt.batch is None and not attempt.keep_for:
+        return None
+    return lambda settlement: with_kept_result(attempt, with_next_jobs(attempt, settlement))
 
 
 def refusing(error: JobError) -> Handler:
@@ -93,6 +105,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
             f"{claim.name}: loading the payload raised {type(error).__name__}, which is not a validation error: "
             f"{Failure.of(error).message}"
         ) from error
+    reports = attempt.reports
     job.run_in(
         JobContext(
             job_id=claim.fence.job_id,
@@ -103,6 +116,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
             completion=completion,
             chain=attempt.chain,
             batch=attempt.batch,
+            reports=reports if reports is None or attempt.cipher is None else WithoutText(reports),
             tick=None if claim.policies is None or '"tick"' not in claim.headers else Headers.load(claim.headers).tick,
         )
     )

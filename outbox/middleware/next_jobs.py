@@ -18,28 +18,32 @@ if TYPE_CHECKING:
 
 
 def keep_result(attempt: Attempt, value: object) -> None:
-    """Keep what the handler returned, where a next job is to have it.
+    """Keep what the handler returned, where a next job is to have it, or it is kept with the job.
 
     Raises:
         InvalidResult: it is no JSON, or over the limit.
     """
-    if attempt.chain is None or not attempt.chain.rest:
+    if not attempt.keep_for and (attempt.chain is None or not attempt.chain.rest):
         return
     name = attempt.claim.name
     try:
         result = to_json(value)
     except Exception as error:
-        raise InvalidResult(
-            f"{name}: what `handle` returned is no JSON, and the next job of the chain is to have it: {error}"
-        ) from error
+        raise InvalidResult(f"{name}: what `handle` returned is no JSON, and {_wants(attempt)}: {error}") from error
     if len(result) > RESULT_LIMIT:
         raise InvalidResult(
-            f"{name}: what `handle` returned is {len(result):,} bytes, the limit {RESULT_LIMIT:,}: store it, and "
-            "return its key"
+            f"{name}: what `handle` returned is {len(result):,} bytes, and {_wants(attempt)}: the limit is "
+            f"{RESULT_LIMIT:,}, store it, and return its key"
         )
-    attempt.result = result.decode()
-    if attempt.cipher is not None:
-        attempt.result = attempt.cipher.result(attempt.result, attempt.chain.id, attempt.chain.number)
+    text, cipher, chain = result.decode(), attempt.cipher, attempt.chain
+    if attempt.keep_for:
+        attempt.kept_result = text if cipher is None else cipher.kept_result(text)
+    if chain is not None and chain.rest:
+        attempt.result = text if cipher is None else cipher.result(text, chain.id, chain.number)
+
+
+def _wants(attempt: Attempt) -> str:
+    return "the job is kept with it (keep_for)" if attempt.keep_for else "the next job of the chain is to have it"
 
 
 def with_next_jobs(attempt: Attempt, settlement: Settlement) -> Settlement:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.middleware.completion import Completion
-from outbox.middleware.context import load_job
-from outbox.middleware.next_jobs import keep_result, with_next_jobs
+from outbox.middleware.context import follow_up, load_job
+from outbox.middleware.next_jobs import keep_result
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.thread_call import Threads, run_in_thread
 
@@ -90,8 +89,7 @@ def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> Non
         attempt.chain.undo()
     if attempt.batch is not None:
         attempt.batch.added.clear()
-    if attempt.chain is not None or attempt.batch is not None:
-        completion.follow_up = partial(with_next_jobs, attempt)
+    completion.follow_up = follow_up(attempt)
     attempt.job = load_job(kind, attempt, max_tries, completion)
 
 

@@ -16,6 +16,7 @@ from outbox.ids import JobId
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.removal import removed
+from outbox.runtime.progress_writer import ProgressWriter
 from outbox.settings import WorkerOptions
 from outbox.settlement import Settlement
 from outbox.wakeups.base import Wake, Wakeups
@@ -60,6 +61,9 @@ class StoreClient:
         self.run = run
         self.checked = False
         """Whether the store was reached and found in order."""
+        finished = driver.finished
+        self.progress = None if finished is None else ProgressWriter(finished, self.in_flight)
+        """Writes how far jobs are. None where the store keeps nothing of the kind."""
         self._claims = 0
         self._options = options
         self._on_end = on_end
@@ -149,6 +153,6 @@ class StoreClient:
         return lasting <= self._options.concurrency * _LASTING_AT_MOST
 
     def _hold(self, claims: Sequence[Claim], *, short_jobs: bool) -> list[Attempt]:
-        attempts = [Attempt(claim, self.connection, self._on_end) for claim in claims]
+        attempts = [Attempt(claim, self.connection, self._on_end, self.progress) for claim in claims]
         self.in_flight.add(attempts, short_jobs=short_jobs)
         return attempts

@@ -268,6 +268,7 @@ class Worker:
         return [
             *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
             *self._metrics(),
+            *(writer for consumer in self._consumers if (writer := consumer.store.progress) is not None),
             *self._upkeep(),
             *self._schedulers,
             *self._relays,

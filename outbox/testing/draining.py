@@ -11,7 +11,9 @@ from outbox.dispatch import AnySession
 from outbox.drivers.values import Claim
 from outbox.errors import ConfigurationError
 from outbox.events import Event, HookFailed
+from outbox.ids import JobId
 from outbox.open_drivers import OpenDrivers
+from outbox.policies.results import Progress
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.slots import Slots
@@ -69,7 +71,7 @@ async def drain(
 
 
 async def _run(store: Store, runner: Runner, hooks: _Hooks, claim: Claim) -> Performed:
-    attempt = await runner.run(claim, store.name)
+    attempt = await runner.run(claim, store.name, None if store.policies is None else _Unwritten())
     settlement = attempt.settlement
     if settlement is not None:
         settled = await store.jobs.settle([settlement])
@@ -112,6 +114,12 @@ async def _unparked(store: Store) -> bool:
     finally:
         store.policies.on_news = before
     return bool(heard)
+
+
+class _Unwritten:
+    """`ProgressReports` of jobs that nothing looks at while they run. A finished job that is kept has the last one."""
+
+    def report(self, job_id: JobId, progress: Progress) -> None: ...
 
 
 class _Hooks:

@@ -10,7 +10,7 @@ from outbox.drivers.values import Claim
 from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.ids import new_token
-from outbox.job import Job
+from outbox.job import Job, ProgressReports
 from outbox.job_definition import takes_session
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
@@ -120,8 +120,8 @@ class Runner:
         await self._sessions.stop()
         await self.threads.stop()
 
-    async def run(self, claim: Claim, connection: str) -> Attempt:
-        attempt = Attempt(claim, connection, lambda _: None)
+    async def run(self, claim: Claim, connection: str, reports: ProgressReports | None = None) -> Attempt:
+        attempt = Attempt(claim, connection, lambda _: None, reports)
         attempt.task = protected_task(self._run(attempt), name=claim.name)
         try:
             await attempt.task

@@ -68,6 +68,7 @@ GIVEN: dict[str, Any] = {
     "on_expired": "drop",
     "dispatch_if": False,
     "encrypt": True,
+    "keep_for": 3600.0,
 }
 """A value other than the default, for each option."""
 KEYS = {"concurrency_key", "ordering_key", "fair_key"}

@@ -12,19 +12,20 @@ from outbox import errors, migrations
 
 OPERATING = {
     "cancel", "clear", "counts", "failed_groups", "failed_jobs", "find", "forget", "forget_all", "jobs", "pause",
-    "resume", "retry", "retry_all", "workers",
+    "resume", "retry", "retry_all", "workers", "finished_jobs", "progress", "result",
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]
 OPTIONS += ["fair_weight", "rate", "burst", "rate_key", "cost", "align"]
 OPTIONS += ["unique", "unique_until", "on_conflict", "when_running", "debounce", "max_wait"]
 OPTIONS += ["retry_until", "max_exceptions", "fail_on_timeout", "max_snoozes", "expires_after", "on_expired"]
-OPTIONS += ["dispatch_if", "encrypt"]
+OPTIONS += ["dispatch_if", "encrypt", "keep_for"]
 
 
 def test_the_top_level_names() -> None:
     values = {
-        "FailedGroup", "FailedJob", "Failure", "JobPage", "JobPlace", "JobState", "QueueCounts", "RunningJob",
+        "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage", "JobPlace",
+        "JobProgress", "JobState", "QueueCounts", "RunningJob",
         "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {

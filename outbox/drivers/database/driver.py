@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import Driver
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
+from outbox.drivers.database.finished_jobs import FinishedJobs
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.metrics.store import DatabaseMetrics
@@ -66,6 +67,7 @@ class DatabaseDriver(Driver):
         self.limits: Limits = Limits(self._database)
         self.encrypted_texts: EncryptedRows = EncryptedRows(self._database)
         self.inbox: ReceivedMessages = ReceivedMessages(self._database)
+        self.finished: FinishedJobs = FinishedJobs(self._database)
         self.short_jobs: ShortJobs = ShortJobs(self.jobs)
         self.aging: Aging = Aging(self.jobs)
         self.relay_source: RelayRows = RelayRows(self._database)

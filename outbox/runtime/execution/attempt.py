@@ -10,11 +10,12 @@ from outbox import clock
 from outbox.drivers.values import Claim, Settled
 from outbox.encrypted_jobs import JobCipher
 from outbox.events import JobEvent
-from outbox.job import Job
+from outbox.job import Job, ProgressReports
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.cancellation import HandlerCall
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
+from outbox.middleware.kept_results import with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
 from outbox.policies.attempt_limits import AttemptCounts, AttemptLimits
 from outbox.runtime.execution.protected_task import ProtectedTask
@@ -29,11 +30,17 @@ class Attempt:
 
     __slots__ = (
         "_on_end", "batch", "call", "chain", "cipher", "claim", "committed", "connection", "counts", "deadline",
-        "ended", "error", "interruption", "job", "limits", "overdue", "policy", "result", "retry_deadline", "seconds",
-        "settlement", "started", "task", "timeout", "timer",
+        "ended", "error", "interruption", "job", "keep_for", "kept_result", "limits", "overdue", "policy", "reports",
+        "result", "retry_deadline", "seconds", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
-    def __init__(self, claim: Claim, connection: str, on_end: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        connection: str,
+        on_end: Callable[[Attempt], None],
+        reports: ProgressReports | None = None,
+    ) -> None:
         self.claim = claim
         self.connection = connection
         self.deadline = claim.deadline
@@ -65,6 +72,12 @@ class Attempt:
         """What made the attempt fail: for the ``failed()`` hook after the last one, and for tests."""
         self.result: str | None = None
         """What the handler returned, as JSON, where a next job is to have it."""
+        self.kept_result: str | None = None
+        """The same for a job that is kept."""
+        self.keep_for = 0.0
+        """Seconds for which the job is kept after its end."""
+        self.reports = reports
+        """What writes how far the job is. None where its store keeps nothing of the kind."""
         self.settlement: Settlement | None = None
         """How it ended; None while it has not, and when nothing may be written."""
         self.committed: Settled | None = None
@@ -112,6 +125,8 @@ class Attempt:
         self.ended = True
         if settlement is not None and self.claim.headers != "{}":
             settlement = with_next_jobs(self, settlement)
+        if settlement is not None and self.keep_for:
+            settlement = with_kept_result(self, settlement)
         if settlement is not None and self.claim.policies is not None:
             settlement = settlement.leaving(self.claim.policies, self.claim.headers)
         self.settlement = settlement

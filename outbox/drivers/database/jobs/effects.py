@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from outbox.drivers.database import finished_jobs
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies import rates, registry
 from outbox.drivers.database.policies.leaving import headers_of, leaving
 from outbox.drivers.values import PolicyNews
-from outbox.settlement import Effect, InsertJobs, LeavePolicies, MoveRates, ReplaceHeaders, Settlement
+from outbox.settlement import Effect, InsertJobs, KeepFinished, LeavePolicies, MoveRates, ReplaceHeaders, Settlement
 
 
 def _insert_jobs(dialect: Dialect, effects: Sequence[InsertJobs]) -> Plan[PolicyNews]:
@@ -30,8 +31,18 @@ def _move_rates(dialect: Dialect, effects: Sequence[MoveRates]) -> Plan[PolicyNe
     return PolicyNews()
 
 
+def _keep_finished(dialect: Dialect, effects: Sequence[KeepFinished]) -> Plan[PolicyNews]:
+    yield from finished_jobs.keep(dialect, effects)
+    return PolicyNews()
+
+
 _APPLIERS: Mapping[type[Effect], Callable[[Dialect, Sequence[Any]], Plan[PolicyNews]]] = MappingProxyType(
-    {InsertJobs: _insert_jobs, LeavePolicies: _leave_policies, MoveRates: _move_rates}
+    {
+        InsertJobs: _insert_jobs,
+        LeavePolicies: _leave_policies,
+        MoveRates: _move_rates,
+        KeepFinished: _keep_finished,
+    }
 )
 """How each kind is written, all effects of a kind at once."""
 _ORDER = list(_APPLIERS)

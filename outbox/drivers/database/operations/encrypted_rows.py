@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.finished_jobs import finished_jobs
 from outbox.drivers.database.policies.schedule_tables import schedules
 from outbox.drivers.database.policies.unique_tables import unique_jobs
 from outbox.drivers.database.tables import batches, failed_jobs, jobs
@@ -36,6 +37,7 @@ _TABLES = (
     _Texts(unique_jobs.c.job_id, (unique_jobs.c.payload,)),
     _Texts(jobs.c.id, (jobs.c.payload, jobs.c.headers)),
     _Texts(failed_jobs.c.id, (failed_jobs.c.payload, failed_jobs.c.headers, failed_jobs.c.exception)),
+    _Texts(finished_jobs.c.id, (finished_jobs.c.payload, finished_jobs.c.headers, finished_jobs.c.result)),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
-from outbox.drivers.database import received_messages
+from outbox.drivers.database import finished_jobs, received_messages
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs import direct_insert
@@ -153,6 +153,7 @@ class DatabasePolicies:
 
     async def upkeep(self) -> float | None:
         await received_messages.prune(self._database)
+        await finished_jobs.prune(self._database)
         done = await registry.upkeep(self._database)
         if done.news:
             self.on_news(done.news)

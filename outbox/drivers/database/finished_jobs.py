@@ -1,0 +1,199 @@
+"""Jobs that are kept for a while after they have ended, and how far running jobs are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Double, Index, String, Table, delete, select
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.base import MICROSECONDS
+from outbox.drivers.database.jobs.insert import packets
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
+from outbox.drivers.values import FinishedJob, JobProgress
+from outbox.ids import JobId
+from outbox.policies.results import TEXT_LIMIT, Progress
+from outbox.settlement import Fence, KeepFinished
+
+
+def _text() -> Any:
+    return String(TEXT_LIMIT).with_variant(
+        mysql.VARCHAR(TEXT_LIMIT, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+    )
+
+
+finished_jobs = Table(
+    "queue_finished_jobs",
+    metadata,
+    Column("id", binary(), primary_key=True),
+    Column("queue", ascii_text(64), nullable=False),
+    Column("name", ascii_text(255), nullable=False),
+    Column("priority", small(), nullable=False),
+    Column("payload", long_text(), nullable=False),
+    Column("headers", long_text(), nullable=False),
+    Column("attempts", small(), nullable=False),
+    Column("result", long_text(), nullable=False),
+    Column("progress", Double()),
+    Column("progress_text", _text()),
+    Column("seconds", Double(), nullable=False),
+    Column("finished_at", timestamp(), nullable=False),
+    Column("kept_until", timestamp(), nullable=False),
+    Index("queue_finished_jobs_finished_at", "finished_at"),
+    Index("queue_finished_jobs_kept_until", "kept_until"),
+    **INNODB,
+)
+"""Completed jobs with ``keep_for``, written by their settlements."""
+
+progress = Table(
+    "queue_progress",
+    metadata,
+    Column("job_id", binary(), primary_key=True),
+    Column("fraction", Double(), nullable=False),
+    Column("message", _text(), nullable=False),
+    Column("reported_at", timestamp(), nullable=False),
+    **INNODB,
+)
+"""How far live jobs are that have said so. `prune` removes the rows of those that have ended."""
+
+_MOMENTS = ("finished_at", "kept_until")
+_COLUMNS = tuple(finished_jobs.c.keys())
+
+
+def keep(dialect: Dialect, effects: Sequence[KeepFinished]) -> Plan[None]:
+    """In the transaction that removes these jobs."""
+    for some in packets(sorted(effects, key=lambda each: each.job_id), _size):
+        rows: list[str] = []
+        parameters: list[Any] = []
+        for effect in some:
+            listed, job_id = dialect.id_list([effect.job_id.bytes])
+            values = _values(effect)
+            kept_until = dialect.now_plus(str(int(effect.keep_for * MICROSECONDS)))
+            rows.append(f"({listed}, {dialect.placeholders(len(values))}, {dialect.now}, {kept_until})")
+            parameters += (*job_id, *values)
+        yield (
+            f"INSERT INTO queue_finished_jobs ({', '.join(_COLUMNS)}) VALUES {', '.join(rows)} "
+            f"{dialect.keep_existing_by('queue_finished_jobs', 'id')}",
+            tuple(parameters),
+        )
+
+
+def _size(effect: KeepFinished) -> int:
+    return len(effect.payload) + len(effect.headers) + len(effect.result)
+
+
+def _values(effect: KeepFinished) -> tuple[Any, ...]:
+    """In the order of the columns, between the id and the times."""
+    fraction, text = effect.progress or (None, None)
+    job = effect.queue, effect.name, effect.priority, effect.payload, effect.headers, effect.attempts
+    return (*job, effect.result, fraction, text, effect.seconds)
+
+
+def _report(dialect: Dialect, fence: Fence, reported: Progress) -> tuple[str, tuple[Any, ...]]:
+    """Nothing is written for a job that this token does not hold."""
+    listed, parameters = dialect.id_list([fence.job_id.bytes])
+    mark = dialect.placeholder
+    return (
+        "INSERT INTO queue_progress (job_id, fraction, message, reported_at) "
+        f"SELECT id, {mark}, {mark}, {dialect.now} FROM queue_jobs WHERE id = {listed} AND reserved_by = {mark} "
+        f"{dialect.update_existing('job_id')} fraction = {mark}, message = {mark}, reported_at = {dialect.now}",
+        (*reported, *parameters, fence.token, *reported),
+    )
+
+
+class FinishedJobs:
+    """The finished jobs of one database, and the progress of its live ones."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, job_id: JobId) -> FinishedJob | None:
+        found = await self._read(select(finished_jobs).where(finished_jobs.c.id == job_id.bytes))
+        return next(iter(found), None)
+
+    async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
+        query = select(finished_jobs).order_by(finished_jobs.c.finished_at.desc(), finished_jobs.c.id.desc())
+        for column, value in ((finished_jobs.c.queue, queue), (finished_jobs.c.name, name)):
+            if value is not None:
+                query = query.where(column == value)
+        return await self._read(query.limit(limit))
+
+    async def _read(self, query: Any) -> list[FinishedJob]:
+        parse = self._database.dialect.parse_timestamp
+
+        async def read(connection: AsyncConnection) -> list[FinishedJob]:
+            rows = (await connection.execute(query)).mappings()
+            return [
+                FinishedJob(
+                    **dict(row) | {"id": JobId(bytes=bytes(row["id"]))} | {key: parse(row[key]) for key in _MOMENTS}
+                )
+                for row in rows
+            ]
+
+        return await self._database.read(read)
+
+    async def progress(self, job_id: JobId) -> JobProgress | None:
+        query = select(progress.c.fraction, progress.c.message, progress.c.reported_at).where(
+            progress.c.job_id == job_id.bytes
+        )
+
+        async def read(connection: AsyncConnection) -> JobProgress | None:
+            row = (await connection.execute(query)).first()
+            return row and JobProgress(row[0], row[1], self._database.dialect.parse_timestamp(row[2]))
+
+        return await self._database.read(read)
+
+    async def report(self, reports: Sequence[tuple[Fence, Progress]]) -> None:
+        async def write(connection: SqlConnection) -> None:
+            for fence, reported in sorted(reports, key=lambda each: each[0].job_id):
+                await connection.exec_driver_sql(*_report(self._database.dialect, fence, reported))
+
+        await self._database.write_plain(write)
+
+    async def prune(self) -> int:
+        return await prune(self._database)
+
+
+async def prune(database: Database) -> int:
+    """Forget finished jobs whose time is over, and how far jobs were that have ended."""
+    removed = 0
+    while ids := await database.read_plain(lambda connection: run(_over(database.dialect), connection)):
+        some = await _delete(database, finished_jobs, finished_jobs.c.id, ids)
+        removed += some
+        if some < KEYS_PER_STATEMENT:
+            break
+    while ids := await database.read_plain(lambda connection: run(_ended(database.dialect), connection)):
+        if await _delete(database, progress, progress.c.job_id, ids) < KEYS_PER_STATEMENT:
+            break
+    return removed
+
+
+def _over(dialect: Dialect) -> Plan[list[bytes]]:
+    rows = yield (
+        f"SELECT id FROM queue_finished_jobs WHERE kept_until < {dialect.now} ORDER BY kept_until "
+        f"LIMIT {KEYS_PER_STATEMENT}",
+        (),
+    )
+    return sorted(bytes(job_id) for (job_id,) in rows)
+
+
+def _ended(dialect: Dialect) -> Plan[list[bytes]]:  # noqa: ARG001 - a plan
+    rows = yield (
+        "SELECT job_id FROM queue_progress WHERE NOT EXISTS "
+        f"(SELECT 1 FROM queue_jobs WHERE queue_jobs.id = queue_progress.job_id) LIMIT {KEYS_PER_STATEMENT}",
+        (),
+    )
+    return sorted(bytes(job_id) for (job_id,) in rows)
+
+
+async def _delete(database: Database, table: Table, column: Any, ids: Sequence[bytes]) -> int:
+    async def write(connection: AsyncConnection) -> int:
+        return int((await connection.execute(delete(table).where(column.in_(ids)))).rowcount)
+
+    return await database.write(write)
