@@ -9,7 +9,7 @@ import outbox
 
 
 async def look(job_id: outbox.JobId) -> None:
-    job = await outbox.find(job_id)  # a StoredJob, a FailedJob, or None
+    job = await outbox.find(job_id)  # a StoredJob, a FailedJob, a FinishedJob, or None
     page = await outbox.jobs(queue="mail", state="retrying", limit=100)
     more = await outbox.jobs(queue="mail", state="retrying", after=page.next)
     for queue in await outbox.counts():

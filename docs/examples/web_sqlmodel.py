@@ -21,7 +21,7 @@ async def main() -> None:
         invoice = Invoice()
         session.add(invoice)
         await session.flush()
-        assert invoice.id is not None
+        assert invoice.id is not None  # noqa: S101 - for type checkers: the flush has set it
         await outbox.dispatch(SendReceipt(order_id=invoice.id), session=session)
     await engine.dispose()
 
