@@ -245,6 +245,8 @@ def test_encrypted_jobs_are_read_by_workers_only(application: Application) -> No
     assert "ValueError: encrypted" in shown
     assert "4111" not in shown
     assert application.run("-m", "outbox", "rekey") == "Encrypted 0 rows with the first key.\n"
+
+
 def test_results_are_kept(application: Application) -> None:
     assert application.run("results.py").splitlines() == [
         "{'rows': 1000}",

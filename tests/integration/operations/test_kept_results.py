@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -68,6 +69,11 @@ class Books(Job):
     async def handle(self, session: AsyncSession) -> Any:
         await session.execute(text("UPDATE queue_pauses SET queue = queue"))
         return VALUES[self.returns]
+
+
+class Secret(Count):
+    name = "tests.kept.Secret"
+    encrypt = True
 
 
 class Fails(Job):
@@ -147,6 +153,26 @@ async def test_a_result_that_cannot_be_kept_fails_the_job_and_loses_nothing(
         assert await result(job_id) == "short"
     finally:
         VALUES[returns] = before
+
+
+async def test_the_result_of_an_encrypted_job_is_encrypted(
+    engine: AsyncEngine, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", old)
+    job_id = await dispatch(Secret())
+    await drain()
+    assert await result(job_id, timeout=0) == VALUES["dict"]
+    [job] = await outbox.finished_jobs()
+    assert "rows" not in f"{job.payload} {job.result} {job.progress_text}"
+    assert (job.progress, job.progress_text) == (0.4, "")
+    assert "encrypted; --decrypt shows it" in (await run(migrated_url, "show", str(job_id))).out
+    shown = await run(migrated_url, "show", str(job_id), "--decrypt", "--json")
+    assert shown.document["job"]["result"] == VALUES["dict"]
+    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", f"{new},{old}")
+    assert "1 row" in (await run(migrated_url, "rekey")).out
+    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", new)
+    assert await result(job_id, timeout=0) == VALUES["dict"]
 
 
 async def test_a_dispatch_decides_before_the_class(engine: AsyncEngine) -> None:
