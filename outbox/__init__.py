@@ -14,6 +14,7 @@ from outbox.chains import dispatch_chain
 from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
+from outbox.dispatch_middleware import CallNextDispatch, DispatchMiddleware
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.drivers.values import (
@@ -31,6 +32,8 @@ from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.inbox import inbox, receive
 from outbox.job import CallNext, Job, JobContext, Middleware
+from outbox.middleware.context_variables import context_variables
+from outbox.middleware.skip_if import skip_if
 from outbox.open_drivers import disconnect
 from outbox.operations import (
     cancel,
@@ -51,7 +54,9 @@ from outbox.operations import (
     retry_all,
     workers,
 )
+from outbox.payload_versions import upgrade
 from outbox.policies.rate_limits import RateLimit
+from outbox.resources import Resources
 from outbox.schedule_declarations import schedule
 from outbox.settings import Settings, WorkerOptions
 from outbox.settlement import Failure
@@ -64,6 +69,8 @@ __all__ = [
     "Batch",
     "BatchStatus",
     "CallNext",
+    "CallNextDispatch",
+    "DispatchMiddleware",
     "FailedGroup",
     "FailedJob",
     "Failure",
@@ -80,6 +87,7 @@ __all__ = [
     "OutboxError",
     "QueueCounts",
     "RateLimit",
+    "Resources",
     "RunningJob",
     "Settings",
     "StoredJob",
@@ -93,6 +101,7 @@ __all__ = [
     "cancel_batch",
     "clear",
     "configure",
+    "context_variables",
     "counts",
     "disconnect",
     "dispatch",
@@ -119,6 +128,8 @@ __all__ = [
     "retry_batch",
     "schedule",
     "schedules",
+    "skip_if",
+    "upgrade",
     "workers",
 ]
 

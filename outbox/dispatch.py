@@ -15,17 +15,19 @@ from sqlalchemy.orm import Session, scoped_session
 from outbox import registry
 from outbox.client_state import ClientState, current_client
 from outbox.connections import connection_settings, is_relayed, is_relayed_to
+from outbox.dispatch_middleware import prepared
 from outbox.drivers.database.jobs.staging import check_database, reserve_keys, stage
 from outbox.encrypted_jobs import encrypt_job
 from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidJob, InvalidOption, SessionUnusable
 from outbox.events import Event, Events, JobDispatched
+from outbox.handler_parameters import takes_session
 from outbox.ids import JobId, new_job_id
 from outbox.ids import met as receipt_of_met
 from outbox.instruments import around_dispatch
 from outbox.job import Job
-from outbox.job_definition import generator_method, meant_option, takes_session
+from outbox.job_definition import generator_method, meant_option
 from outbox.open_drivers import OpenDrivers
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.policies.attempt_limits import check_dispatch_if
@@ -153,6 +155,8 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
     kinds: set[tuple[type[Job], str]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):
+        if settings.dispatch_middleware:
+            some = prepared(some, settings.dispatch_middleware)
         allowed = _allowed(some, checked)
         wanted = some if allowed is None else list(compress(some, allowed))
         for job, envelope in zip(

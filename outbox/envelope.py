@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import to_json
 
 from outbox import registry
@@ -15,7 +24,7 @@ from outbox.ids import JobId, new_job_ids
 from outbox.job import Job
 from outbox.job_definition import other_handler
 from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, check_delay, check_queue
-from outbox.payload import dump, load
+from outbox.payload import dump, load, load_version
 from outbox.policies import attempt_limits
 from outbox.policies.attempt_limits import AttemptCounts
 from outbox.policies.base import Declaration
@@ -60,6 +69,8 @@ class Headers(BaseModel):
     """Exceptions and snoozes of a job that limits them."""
     encrypted: bool | None = None
     """Of a job whose payload is encrypted: `encrypted_jobs`."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Of the payload, where its class has one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -180,6 +191,8 @@ def serialize_many(
             if options.delay is not None:
                 attempt_limits.check_delay(known, options)
             headers, policies, put_off = plain_headers, _NONE, delay
+            if known.version is not None:
+                headers = headers_of(options, known.version)
             if declared and available_at is None and not delay:
                 put_off = max(each.delay or 0.0 for each in declared)
         payload = dump(job)
@@ -209,14 +222,15 @@ def serialize_many(
 def _declared(declared: Sequence[Declaration], options: JobOptions, job: Job, payload: bytes) -> tuple[str, int | None]:
     """The headers and the bits of a job with policies."""
     values = {each.header: each.value(job, payload) for each in declared}
-    return Headers(options=options).model_copy(update=values).dump(), sum(each.policy for each in declared)
+    headers = Headers(options=options, version=job.version).model_copy(update=values)
+    return headers.dump(), sum(each.policy for each in declared)
 
 
-def headers_of(options: JobOptions) -> str:
-    """The headers of jobs that are dispatched with ``options``."""
-    if options is NO_OPTIONS or all(getattr(options, name) is None for name in HEADER_OPTIONS):
+def headers_of(options: JobOptions, version: int | None = None) -> str:
+    """The headers of jobs that are dispatched with ``options``, and whose class has this ``version``."""
+    if version is None and (options is NO_OPTIONS or all(getattr(options, name) is None for name in HEADER_OPTIONS)):
         return "{}"
-    return Headers(options=options).dump()
+    return Headers(options=options, version=version).dump()
 
 
 def _delay(options: JobOptions) -> tuple[float, datetime | None]:
@@ -240,11 +254,24 @@ def _described(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def deserialize(name: str, payload: str) -> Job:
-    """The job that was stored as ``name`` and ``payload``.
+def deserialize(name: str, payload: str, headers: str = "{}") -> Job:
+    """The job that was stored as ``name``, ``payload`` and ``headers``.
 
     Raises:
         UnknownJob: no class is registered under ``name``.
         InvalidPayload: the payload is not JSON, or does not validate.
+        NewerPayload: newer code than this has dispatched it.
     """
-    return load(registry.resolve(name), name, payload)
+    return load_stored(registry.resolve(name), name, payload, headers)
+
+
+def load_stored(kind: type[Job], name: str, payload: str, headers: str) -> Job:
+    """The job of a row, whose payload is upgraded first where it is an older one.
+
+    Raises:
+        InvalidPayload: the payload is not JSON, does not validate, or cannot be upgraded.
+        NewerPayload: newer code than this has dispatched it.
+    """
+    if kind.version is None and headers == "{}":
+        return load(kind, name, payload)
+    return load_version(kind, name, payload, Headers.load(headers).version)

@@ -17,7 +17,9 @@
     ├── JobError                      why a job ended: stored with a failed job, handed to ``failed()``
     │   ├── UnknownJob                no registered class has the row's name
     │   ├── InvalidPayload            the row's payload is not JSON, or no longer validates
+    │   │   └── NewerPayload          it was dispatched by newer code than this worker's
     │   ├── DecryptionFailed          what is stored of an encrypted job cannot be decrypted
+    │   ├── MissingResource           the worker's lifespan does not provide what ``handle`` takes
     │   ├── AttemptsExhausted         the last attempt ended with its lease, or the job released itself on it
     │   ├── JobExpired                no attempt had begun when the job expired
     │   ├── InvalidResult             the next job of a chain cannot be given what ``handle`` returned
@@ -103,6 +105,14 @@ class InvalidPayload(JobError):
 
 class DecryptionFailed(JobError):
     """What is stored of an encrypted job cannot be decrypted: its key is unknown, or it was changed or moved."""
+
+
+class NewerPayload(InvalidPayload):
+    """The payload has a higher ``version`` than the job class of this worker: newer code has dispatched it."""
+
+
+class MissingResource(JobError):
+    """The lifespan of this worker does not provide what ``handle`` takes."""
 
 
 class AttemptsExhausted(JobError):

@@ -80,6 +80,14 @@ class JobSkipped(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class JobGivenBack(JobEvent):
+    """This worker cannot run the job. It goes back for another worker with its attempt, and fails after an hour. Each
+    worker process says it once for a job."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyBlocked(Event):
     """A job with an ordering key has failed for good. What comes after it under ``key`` waits until it is retried, or
     until the key is unblocked."""
@@ -186,6 +194,13 @@ class JobOverdue(JobEvent):
 @dataclass(frozen=True, slots=True)
 class HookFailed(JobEvent):
     """``failed()`` of a job raised, or did not end in time. The job has failed all the same."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceFailed(JobEvent):
+    """A resource of the job was not closed after its end. How the job ended stays."""
 
     failure: Failure
 

@@ -22,6 +22,7 @@ from outbox.job_definition import (
     check_redact,
 )
 from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, check_class_options
+from outbox.payload_versions import check_versions
 from outbox.policies.attempt_limits import OnExpired
 from outbox.policies.declarations import declarations
 from outbox.policies.rate_limits import RateLimit
@@ -106,6 +107,9 @@ class Job(BaseModel, metaclass=JobClass):
 
     ``redact`` lists fields whose values the dashboard hides, in payloads and in the text of errors.
 
+    ``version`` (1 to 65,535) counts the changes of the fields that old payloads do not validate with. `outbox.upgrade`
+    marks the functions that turn them into new ones.
+
     A subclass with a method ``handle`` (``async def``, or a plain ``def``, which runs in a thread) is registered when
     it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
 
@@ -127,6 +131,7 @@ class Job(BaseModel, metaclass=JobClass):
     aliases: ClassVar[Sequence[str]] = ()
     middleware: ClassVar[Sequence[Middleware]] = ()
     redact: ClassVar[Sequence[str]] = ()
+    version: ClassVar[int | None] = None
     queue: ClassVar[str] = OPTIONS["queue"].default
     connection: ClassVar[str | None] = OPTIONS["connection"].default
     priority: ClassVar[int] = OPTIONS["priority"].default
@@ -207,6 +212,7 @@ def _check_definition(cls: type[Job]) -> None:
     _check_names(cls, where)
     check_middleware(cls.middleware, where)
     check_redact(cls.redact, where)
+    check_versions(cls)
     try:
         check_class_options(cls)
         declarations(cls, NO_OPTIONS)

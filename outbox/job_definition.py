@@ -7,15 +7,16 @@ import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from outbox.errors import ConfigurationError
+from outbox.handler_parameters import parameters_of
 from outbox.options import CLASS_OPTIONS
 
 if sys.version_info >= (3, 14):
     import annotationlib
 
-CLASS_ATTRIBUTES = ("name", "aliases", "middleware", "redact", *CLASS_OPTIONS)
+CLASS_ATTRIBUTES = ("name", "aliases", "middleware", "redact", "version", *CLASS_OPTIONS)
 
 # What Celery, Dramatiq, Laravel, RQ, Huey, arq and others call the options of a job, and what is written for them.
 _ELSEWHERE = {
@@ -40,8 +41,6 @@ _ELSEWHERE = {
     "delay": "apply_after available_at countdown defer_by defer_until delay delay_seconds eta run_at schedule_at",
 }
 _MEANT = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
-_SESSIONS = ("AsyncSession", "Session")
-_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _HANDLERS = ("run", "perform", "execute", "process", "work", "fire", "invoke", "__call__")
 
 
@@ -107,10 +106,7 @@ def check_methods(cls: type, where: str) -> None:
     """
     if "handle" in getattr(cls, "model_fields", ()):
         raise ConfigurationError(f"{where}: `handle` is the method that a worker calls: name the field otherwise")
-    if session_parameter(cls) is None:
-        _check_method(cls, where, "handle", (), "without arguments, or with a session")
-    else:
-        _check_session_handler(cls, where)
+    _check_handler(cls, where)
     _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
     _check_method(cls, where, "unique_key", (), "without arguments")
     if inspect.iscoroutinefunction(getattr(cls, "unique_key", None)):
@@ -171,40 +167,16 @@ def check_redact(redact: Any, where: str) -> None:
         raise ConfigurationError(f"{where}: redact is a list of names of fields, such as ['email'], not {redact!r}")
 
 
-@lru_cache(maxsize=1_000)
-def takes_session(cls: type) -> bool:
-    """Whether ``handle`` of a job class takes the session in which its job is completed."""
-    return session_parameter(cls) is not None
-
-
-def session_parameter(cls: type) -> str | None:
-    """``AsyncSession`` or ``Session`` where the only parameter of ``handle`` is annotated so."""
-    method = inspect.getattr_static(cls, "handle", None)
-    if not inspect.isfunction(method):
-        return None
-    parameters = list(inspect.signature(method, follow_wrapped=False).parameters.values())[1:]
-    if len(parameters) != 1 or parameters[0].kind not in _BY_POSITION:
-        return None
-    return _session_kind(method, parameters[0])
-
-
-def _session_kind(method: Any, parameter: inspect.Parameter) -> str | None:
-    annotation = parameter.annotation
-    if isinstance(annotation, str):
-        try:
-            annotation = get_type_hints(method)[parameter.name]
-        except Exception:  # noqa: BLE001 - it may be imported for type checkers only: then the name has to do
-            name = annotation.rpartition(".")[2]
-            return name if name in _SESSIONS else None
-    bases = getattr(annotation, "__mro__", ())
-    names = (base.__name__ for base in bases if base.__module__.startswith("sqlalchemy."))
-    return next((name for name in names if name in _SESSIONS), None)
-
-
-def _check_session_handler(cls: type, where: str) -> None:
+def _check_handler(cls: type, where: str) -> None:
+    parameters = parameters_of(cls)
+    if parameters.others or not (parameters.sessions or parameters.resources):
+        _check_method(cls, where, "handle", (), "without arguments, or with a session and resources of the worker")
+        return
+    if len(parameters.sessions) > 1:
+        raise ConfigurationError(f"{where}: `handle` takes one session, in which its job is completed, and not more")
     is_coroutine = inspect.iscoroutinefunction(getattr(cls, "handle", None))
     wanted = "AsyncSession" if is_coroutine else "Session"
-    if session_parameter(cls) != wanted:
+    if set(parameters.sessions.values()) - {wanted}:
         kind = "async def" if is_coroutine else "plain def"
         raise ConfigurationError(f"{where}: `handle` is {kind}, so its session is annotated with {wanted}")
 

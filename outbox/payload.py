@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from outbox.errors import InvalidJob, InvalidPayload
+from outbox.errors import InvalidJob, InvalidPayload, NewerPayload
 from outbox.job import Job
+from outbox.payload_versions import FIRST, has_path, steps_of
 from outbox.round_trip import ABSENT, Difference, described, model_difference, private_difference
 
 # What a JSON column holds exactly everywhere: integers of 64 bits and keys of 65,535 bytes (MySQL), and 31 levels of
@@ -100,6 +101,52 @@ def load(kind: type[Job], name: str, payload: str) -> Job:
         )
     except ValidationError as error:
         raise InvalidPayload(f"{name}: {_first_problem(error)}") from error
+
+
+def load_version(kind: type[Job], name: str, payload: str, version: int | None) -> Job:
+    """`load` for a payload that was dispatched when its class had this ``version``; None stands for the first.
+
+    Raises:
+        InvalidPayload: as `load`, or the payload cannot be upgraded to the version that the class has now.
+        NewerPayload: the class has had no such version yet.
+    """
+    stored, newest = version or FIRST, kind.version or FIRST
+    if stored == newest:
+        return load(kind, name, payload)
+    if stored > newest:
+        raise NewerPayload(
+            f"{name}: the payload has version {stored}, and this worker's code knows versions up to {newest}: "
+            "deploy the newer code to the workers, then `outbox retry` the job"
+        )
+    if not has_path(kind, stored):
+        raise InvalidPayload(
+            f"{name}: the payload has version {stored}, and nothing leads from there to version {newest}: add a "
+            f"function marked @upgrade({stored}) to the class, then `outbox retry` the job"
+        )
+    return load(kind, name, _upgraded(kind, name, payload, range(stored, newest)))
+
+
+def _upgraded(kind: type[Job], name: str, payload: str, versions: range) -> str:
+    try:
+        values = from_json(payload)
+    except ValueError as error:
+        raise InvalidPayload(f"{name}: the payload is not JSON: {error}") from error
+    for version in versions:
+        step = steps_of(kind)[version]
+        try:
+            values = step.call(values)
+            text = to_json(values).decode()
+        except Exception as error:
+            raise InvalidPayload(
+                f"{name}: `{step.name}` cannot upgrade the payload from version {version}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(values, dict):
+            raise InvalidPayload(
+                f"{name}: `{step.name}` cannot upgrade the payload from version {version}: it returns a "
+                f"{type(values).__name__}, and not a dict"
+            )
+    return text
 
 
 @lru_cache(maxsize=1_000)

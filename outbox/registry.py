@@ -170,6 +170,25 @@ def import_jobs(modules: Iterable[str]) -> None:
             ) from error
 
 
+def load_function(reference: str, flag: str) -> Any:
+    """The function that ``flag`` names as ``module:function``.
+
+    Raises:
+        ConfigurationError: the reference is not ``module:function``, or cannot be imported.
+    """
+    module, _, path = reference.partition(":")
+    if not module or not path:
+        raise ConfigurationError(f"{flag} {reference!r} is not MODULE:FUNCTION")
+    try:
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(f"{flag} {reference!r} cannot be imported: {import_failure(error)}") from error
+    found = getattr(imported, path, None)
+    if found is None:
+        raise ConfigurationError(f"{flag} {reference!r}: the module {module!r} has no {path!r}")
+    return found
+
+
 def import_failure(error: BaseException) -> str:
     """Why a module cannot be imported, and where: the file and the line of the application that are to blame.
 

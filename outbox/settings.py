@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +22,7 @@ from outbox.encryption import check_key
 from outbox.envelope import DEFAULT_PAYLOAD_LIMIT
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.options import check_queue
+from outbox.resources import Lifespan
 from outbox.settings_files import ENV_FILE, check_env_file, pyproject_table
 
 DATABASE = "database"
@@ -157,6 +158,8 @@ class Settings(_Layered):
     inbox_keep: float = Field(default=7 * 86_400, ge=1, le=3_650 * 86_400)
     """Seconds for which a received message is known again."""
     connections: dict[str, ConnectionSettings] = Field(default_factory=dict)
+    dispatch_middleware: Annotated[tuple[str | Callable[..., Any], ...], NoDecode] = ()
+    """Functions around each dispatch, each as ``module:function`` or as the function, the outermost first."""
 
     _split_lists = field_validator("jobs", "encryption_keys", mode="before")(_split)
 
@@ -166,6 +169,8 @@ class Settings(_Layered):
         for key in keys:
             check_key(key)
         return keys
+
+    _split_jobs = field_validator("jobs", "dispatch_middleware", mode="before")(_split)
 
 
 class WorkerOptions(_Layered):
@@ -228,6 +233,9 @@ class WorkerOptions(_Layered):
 
     middleware: Annotated[tuple[str, ...], NoDecode] = ()
     """Middleware around the handlers of all jobs, each as ``module:function``, the outermost first."""
+
+    lifespan: Annotated[str | Lifespan | None, NoDecode] = None
+    """What makes the resources of jobs, as ``module:function`` or as the function: see `outbox.Resources`."""
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 

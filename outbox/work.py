@@ -93,6 +93,7 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
 @_flag("--middleware", metavar="MODULE:FUNCTION[,…]", help="Functions around the handlers of all jobs.")
 @_flag("--health-port", type=int, metavar="PORT", help="Answer /live, /ready and /metrics over HTTP.")
 @_flag("--health-host", metavar="ADDRESS", help="Where --health-port listens. Default: 127.0.0.1.")
+@_flag("--lifespan", metavar="MODULE:FUNCTION", help="What makes the resources that handlers take.")
 @_flag("--once", is_flag=True, help="Look once, run the next job if there is one, and stop.")
 @_flag("--stop-when-empty", is_flag=True, help="Stop when nothing is ready, delayed or reserved.")
 @_flag("--name", metavar="NAME", help="What logs and `outbox workers` call it. Default: host:pid.")

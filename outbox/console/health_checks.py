@@ -12,6 +12,7 @@ from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.console.finding import Finding
 from outbox.console.formatting import age, counted
 from outbox.console.installation_check import check_installation
+from outbox.console.version_checks import check_versions
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter
 from outbox.drivers.values import SILENT_SECONDS, JobState, QueueCounts, WorkerStatus
@@ -195,8 +196,10 @@ async def _check_names(driver: Driver) -> list[Finding]:
     known = registry.registered()
     if not known:
         return []
-    unknown = sorted({job.name for job in await driver.jobs.list_jobs(limit=_JOBS_CHECKED)} - set(known))
-    findings = [
+    jobs = await driver.jobs.list_jobs(limit=_JOBS_CHECKED)
+    unknown = sorted({job.name for job in jobs} - set(known))
+    findings = [*check_versions(driver.name, jobs)]
+    findings += [
         Finding.warning(
             driver.name,
             f"there are jobs named {name}, which no module of OUTBOX_JOBS registers: a worker would fail them",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from outbox.errors import ConfigurationError
 from outbox.job_definition import check_middleware
 from outbox.middleware.results import HandlerResult
-from outbox.registry import import_failure
+from outbox.registry import load_function
 
 if TYPE_CHECKING:
     from outbox.job import CallNext, Job, Middleware
@@ -53,20 +51,6 @@ def load_middleware(references: Iterable[str]) -> tuple[Middleware, ...]:
     Raises:
         ConfigurationError: a reference is not ``module:function``, cannot be imported, or names no ``async def``.
     """
-    found = tuple(map(_load, references))
+    found = tuple(load_function(each, "--middleware") for each in references)
     check_middleware(found, "--middleware")
-    return found
-
-
-def _load(reference: str) -> Any:
-    module, _, path = reference.partition(":")
-    if not module or not path:
-        raise ConfigurationError(f"--middleware {reference!r} is not MODULE:FUNCTION")
-    try:
-        imported = importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"--middleware {reference!r} cannot be imported: {import_failure(error)}") from error
-    found = getattr(imported, path, None)
-    if found is None:
-        raise ConfigurationError(f"--middleware {reference!r}: the module {module!r} has no {path!r}")
     return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from outbox.client_state import current_keys
 from outbox.encrypted_jobs import JobCipher, open_payload, token_of
-from outbox.envelope import NO_HEADERS, Headers
+from outbox.envelope import NO_HEADERS, Headers, load_stored
 from outbox.errors import AttemptsExhausted, DecryptionFailed, InvalidPayload, JobError
 from outbox.job import Job, JobContext
 from outbox.middleware.batch_additions import BatchAdditions
@@ -15,7 +15,6 @@ from outbox.middleware.completion import Completion
 from outbox.middleware.kept_results import WithoutText, with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
 from outbox.options import NO_OPTIONS
-from outbox.payload import load
 from outbox.policies.attempt_limits import limits_of
 from outbox.policies.results import check_keep_for
 from outbox.settlement import Failure
@@ -97,7 +96,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
     claim = attempt.claim
     payload = claim.payload if claim.headers == "{}" else _decrypted(attempt)
     try:
-        job = load(kind, claim.name, payload)
+        job = load_stored(kind, claim.name, payload, claim.headers)
     except JobError:
         raise
     except BaseException as error:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from outbox import registry
 from outbox.client_state import current_client
-from outbox.errors import JobError
+from outbox.errors import ConfigurationError, JobError, MissingResource
 from outbox.events import Events
+from outbox.handler_parameters import takes_session
 from outbox.job import Job
-from outbox.job_definition import takes_session
 from outbox.middleware import (
     application,
     cancellation,
@@ -19,6 +19,7 @@ from outbox.middleware import (
     deadlines,
     expiry,
     instrumentation,
+    resources,
     started,
     thread_call,
     timeouts,
@@ -26,6 +27,7 @@ from outbox.middleware import (
 )
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.results import Handler
+from outbox.resources import Resources
 
 if TYPE_CHECKING:
     from outbox.job import Middleware
@@ -44,6 +46,8 @@ class HandlerStack:
         sessions: JobSessions,
         *,
         middleware: Sequence[Middleware],
+        provided: Resources,
+        close: resources.Close,
         cancel_steps: Sequence[float],
         give_up: Callable[[Attempt], None],
         times: deadlines.JobTimes,
@@ -54,6 +58,8 @@ class HandlerStack:
         self._sessions = sessions
         self._middleware = middleware
         self._instruments = current_client().instruments
+        self._provided = provided
+        self._close = close
         self._cancel_steps = cancel_steps
         self._give_up = give_up
         self._check_deadlines = partial(deadlines.check, times=times, events=events)
@@ -68,7 +74,12 @@ class HandlerStack:
             return expiry.link(context.refusing(error))
         chain = self._chains.get(kind)
         if chain is None:
-            chain = self._chains[kind] = self._build(kind)
+            try:
+                chain = self._chains[kind] = self._build(kind)
+            except MissingResource as error:
+                return expiry.link(context.refusing(error))
+            except ConfigurationError as error:
+                return expiry.link(context.refusing(MissingResource(str(error))))
         return chain
 
     def _build(self, kind: type[Job]) -> Handler:
@@ -77,6 +88,7 @@ class HandlerStack:
             chain = transaction.handler(kind, self._threads, self._sessions)
         else:
             chain = thread_call.handler(kind, self._threads)
+        chain = resources.link(chain, kind, self._provided, self._close)
         chain = application.link(chain, (*self._middleware, *kind.middleware))
         chain = instrumentation.link(chain, self._instruments)
         chain = timeouts.link(chain, self._timeouts)

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outbox.middleware.results import HandlerResult
@@ -25,12 +26,13 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
 
     async def call_coroutine(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
-        return HandlerResult(await job.handle(), job.context.decision)
+        return HandlerResult(await job.handle(**attempt.arguments), job.context.decision)
 
     async def call_plain(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
         assert attempt.call is not None  # noqa: S101 - for the type checker: begun
-        return HandlerResult(await run_in_thread(threads, attempt.call, job.handle), job.context.decision)
+        handle = partial(job.handle, **attempt.arguments) if attempt.arguments else job.handle
+        return HandlerResult(await run_in_thread(threads, attempt.call, handle), job.context.decision)
 
     return call_coroutine if inspect.iscoroutinefunction(kind.handle) else call_plain  # type: ignore[attr-defined]
 

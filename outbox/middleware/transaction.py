@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database.connection.errors import Fault, classify
+from outbox.handler_parameters import parameters_of
 from outbox.middleware.completion import Completion
 from outbox.middleware.context import follow_up, load_job
 from outbox.middleware.next_jobs import keep_result
@@ -53,7 +54,7 @@ def handler(kind: type[Job], threads: Threads, sessions: JobSessions) -> Handler
 async def _call_async(attempt: Attempt, sessions: JobSessions) -> HandlerResult:
     job, completion = _parts(attempt)
     async with sessions.open(attempt.connection) as session:
-        value = await job.handle(session)
+        value = await _handle(job, attempt, session)
         if job.context.decision is None and not completion.settled:
             keep_result(attempt, value)
 
@@ -70,7 +71,7 @@ async def _in_thread(attempt: Attempt, threads: Threads, sessions: JobSessions) 
 
     def call() -> Any:
         with sessions.open_sync(attempt.connection) as session:
-            value = job.handle(session)
+            value = _handle(job, attempt, session)
             if job.context.decision is None and not completion.settled:
                 keep_result(attempt, value)
                 completion.write(session)
@@ -79,6 +80,13 @@ async def _in_thread(attempt: Attempt, threads: Threads, sessions: JobSessions) 
 
     assert attempt.call is not None  # noqa: S101 - for the type checker: begun
     return HandlerResult(await run_in_thread(threads, attempt.call, call), job.context.decision)
+
+
+def _handle(job: Any, attempt: Attempt, session: Any) -> Any:
+    if not attempt.arguments:
+        return job.handle(session)
+    kind: type = type(job)
+    return job.handle(**{str(parameters_of(kind).session): session}, **attempt.arguments)
 
 
 def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> None:

@@ -52,6 +52,17 @@ class UniqueHeaders(BaseModel):
         return bytes.fromhex(self.key)
 
 
+def pack_payload(payload: str, version: int | None) -> str:
+    """As a dispatch keeps it that replaces the payload of a waiting job, with its version where it has one."""
+    return payload if version is None else f"{version}:{payload}"
+
+
+def unpack_payload(text: str) -> tuple[str, int | None]:
+    """A payload is an object in JSON, and begins with no digit."""
+    version, separator, payload = text.partition(":")
+    return (payload, int(version)) if separator and version.isdecimal() else (text, None)
+
+
 def check_unique(unique: object) -> bool | tuple[str, ...]:
     if isinstance(unique, bool):
         return unique

@@ -175,6 +175,8 @@ class Consumer:
             self._running.discard(attempt)
             self._isolation.leave(attempt)
             self._on_job_end(attempt)
+            if attempt.resources is not None:
+                attempt.resources.handler_ended()
             self._slots.release(self._options.rest)
 
     async def _follow(self, attempt: Attempt, settled: Settled) -> None:

@@ -30,20 +30,25 @@ from outbox.events import (
     WorkerStopping,
 )
 from outbox.ids import JobId, new_token
+from outbox.job import Job
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
+from outbox.registry import registered
+from outbox.resources import Resources
 from outbox.runtime.availability import CLAIM, LOOK
 from outbox.runtime.consumer import Consumer
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation
+from outbox.runtime.execution.resource_cleanup import ResourceCleanup
 from outbox.runtime.health.worker_health import WorkerHealth
 from outbox.runtime.heartbeat import Heartbeat, running_jobs
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
+from outbox.runtime.lifespan import LifespanService
 from outbox.runtime.metrics import Metrics
 from outbox.runtime.policy_upkeep import PolicyReporter, Upkeep
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
@@ -134,7 +139,17 @@ class Worker:
         report = PolicyReporter(events, {relay.connection: relay.wake for relay in relays})
         urls = {driver.name: driver.session_url for driver in drivers if driver.session_url is not None}
         self._sessions = JobSessions(urls, options.concurrency)
-        executor = Executor(options, self._threads, events, sessions=self._sessions, times=self._times)
+        resources, cleanup = Resources(), ResourceCleanup(self._slots, events)
+        executor = Executor(
+            options,
+            self._threads,
+            events,
+            sessions=self._sessions,
+            times=self._times,
+            resources=resources,
+            close_resources=cleanup.close,
+        )
+        self._lifespan = LifespanService(options.lifespan, resources, self._own_job_classes)
         isolation = Isolation()
         self._consumers = [
             Consumer(
@@ -185,6 +200,8 @@ class Worker:
         try:
             await self._stores.start()
             await self._check()
+            if self._drivers:
+                await self._lifespan.start()
             self._wakeups = await self._wakeup_service.listen()
             self._announce()
             for service in services:
@@ -238,6 +255,7 @@ class Worker:
         if options.memory:
             limits.append(MemoryLimit(options.memory, self.stop))
         return [
+            *([self._lifespan] if self._drivers else []),
             self._threads,
             self._sessions,
             self._stores,
@@ -247,6 +265,15 @@ class Worker:
             drain(),  # of jobs
             Together([consumer.claimer for consumer in self._consumers]),
             *limits,
+        ]
+
+    def _own_job_classes(self) -> list[type[Job]]:
+        """Those whose jobs are dispatched to a connection and a queue of this worker, unless a dispatch says more."""
+        connections, default = {driver.name for driver in self._drivers}, current_settings().connection
+        return [
+            kind
+            for kind in dict.fromkeys(registered().values())
+            if kind.queue in self._options.queue and (kind.connection or default) in connections
         ]
 
     def _alive(self) -> list[BackgroundLoop]:

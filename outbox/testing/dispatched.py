@@ -56,7 +56,7 @@ def dispatched_of(envelope: Envelope, connection: str, *, in_session: bool) -> D
     headers = Headers.load(envelope.headers)
     chain, batch = headers.chain, headers.batch
     return Dispatched(
-        deserialize(envelope.name, envelope.payload),
+        deserialize(envelope.name, envelope.payload, envelope.headers),
         envelope.id,
         envelope.queue,
         connection,
@@ -73,4 +73,4 @@ def dispatched_of(envelope: Envelope, connection: str, *, in_session: bool) -> D
 
 
 def job_of(link: Link) -> Job:
-    return deserialize(link.name, link.payload)
+    return deserialize(link.name, link.payload, link.headers)

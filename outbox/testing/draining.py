@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from outbox import registry
 from outbox.client_state import ClientState, current_client
 from outbox.connections import NOT_SET, connection_settings, is_default
 from outbox.dispatch import AnySession
@@ -14,12 +16,13 @@ from outbox.events import Event, HookFailed
 from outbox.ids import JobId
 from outbox.open_drivers import OpenDrivers
 from outbox.policies.results import Progress
+from outbox.resources import Resources
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.slots import Slots
 from outbox.settings import DATABASE
 from outbox.settlement import Outcome
-from outbox.testing.performing import Performed, Runner
+from outbox.testing.performing import Performed, Runner, as_resources, close_resources
 from outbox.testing.session_database import store_in_session
 from outbox.testing.store import Store
 
@@ -35,6 +38,7 @@ async def drain(
     connection: str | None = None,
     queue: str | Sequence[str] | None = None,
     at_most: int = _MOST,
+    resources: Mapping[Any, Any] | Resources | None = None,
 ) -> list[Performed]:
     """Run the jobs that are due, until none is, and return how each attempt ended, in order. ``failed()`` is called
     after a last attempt. A job whose retry is due later stays: see `travel`.
@@ -42,10 +46,12 @@ async def drain(
     Without a session these are the stored jobs of ``connection``, or of the default one, of all its queues or those in
     ``queue``. With one, they are those that its connection sees: the session must be on a connection whose transaction
     the test has begun and will roll back (``join_transaction_mode="create_savepoint"``), and so must the sessions that
-    the jobs use. What was dispatched in it is flushed before.
+    the jobs use. What was dispatched in it is flushed before. ``resources`` are what ``handle`` of jobs takes, by their
+    types, or `outbox.Resources`.
 
     Raises:
-        ConfigurationError: no database is configured, or the session is on no connection in a transaction.
+        ConfigurationError: no database is configured, the session is on no connection in a transaction, or a job takes
+            a resource that is not given.
         AssertionError: more than ``at_most`` attempts were made, and jobs are due still.
         BackendUnavailable, TablesMissing: as their names say.
     """
@@ -55,7 +61,7 @@ async def drain(
     store = await _store(client, session, connection)
     queues = (queue,) if isinstance(queue, str) else queue
     ended: list[Performed] = []
-    async with Runner(store.sessions) as runner:
+    async with Runner(store.sessions, as_resources(resources)) as runner:
         hooks = _Hooks(runner)
         while True:
             claims = await store.jobs.claim(queues or await _queues(store), 1, _LEASE)
@@ -71,6 +77,8 @@ async def drain(
 
 
 async def _run(store: Store, runner: Runner, hooks: _Hooks, claim: Claim) -> Performed:
+    if registry.is_registered(claim.name):
+        runner.resources.check([registry.resolve(claim.name)])
     attempt = await runner.run(claim, store.name, None if store.policies is None else _Unwritten())
     settlement = attempt.settlement
     if settlement is not None:
@@ -79,6 +87,7 @@ async def _run(store: Store, runner: Runner, hooks: _Hooks, claim: Claim) -> Per
             await hooks.call(attempt)
     elif attempt.committed is not None and claim.policies is not None and store.policies is not None:
         await store.policies.follow_commit(attempt.committed.accepted)
+    await close_resources(attempt)
     return Performed(attempt)
 
 

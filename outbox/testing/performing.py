@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Self, Unpack
+from collections.abc import Mapping
+from typing import Any, Self, Unpack
 
 from outbox.dispatch import serialize_all
 from outbox.drivers.values import Claim
 from outbox.errors import ConfigurationError
 from outbox.events import Events
+from outbox.handler_parameters import takes_session
 from outbox.ids import new_token
 from outbox.job import Job, ProgressReports
-from outbox.job_definition import takes_session
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
 from outbox.options import DispatchOptions
+from outbox.resources import Resources
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.protected_task import enter_job, protected_task
@@ -71,16 +73,25 @@ class Performed:
         return f"<{self.name}, attempt {self.attempt}: {self.outcome or 'stopped'}{error}>"
 
 
-async def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptions]) -> Performed:
+async def perform(
+    job: Job,
+    *,
+    attempt: int = 1,
+    resources: Mapping[Any, Any] | Resources | None = None,
+    **options: Unpack[DispatchOptions],
+) -> Performed:
     """Run ``job`` as a worker does, without a store: it is validated and serialised, loaded, given a context, and
     called with its timeout. What its context was told is in what this returns. ``failed()`` is not called.
 
-    ``attempt`` is the number of the attempt; ``options`` are those of a dispatch.
+    ``attempt`` is the number of the attempt; ``options`` are those of a dispatch. ``resources`` are what ``handle``
+    takes, by their types, or `outbox.Resources`.
 
     Raises:
         DispatchError: it could not be dispatched.
-        ConfigurationError: its ``handle`` takes a session.
+        ConfigurationError: its ``handle`` takes a session, or a resource that is not given.
     """
+    provided = as_resources(resources)
+    provided.check([type(job)])
     serialized = serialize_all((job,), {**options, "dispatch_if": True})
     if takes_session(type(job)):
         raise ConfigurationError(
@@ -99,19 +110,37 @@ async def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptio
         rescued=False,
         deadline=math.inf,
     )
-    async with Runner() as runner:
-        return Performed(await runner.run(claim, connection))
+    async with Runner(resources=provided) as runner:
+        ended = await runner.run(claim, connection)
+        await close_resources(ended)
+        return Performed(ended)
+
+
+def as_resources(resources: Mapping[Any, Any] | Resources | None) -> Resources:
+    return resources if isinstance(resources, Resources) else Resources(resources)
+
+
+async def close_resources(attempt: Attempt) -> None:
+    """
+    Raises:
+        BaseExceptionGroup: what the resources of the attempt have raised.
+    """
+    if attempt.resources is not None:
+        await attempt.resources.close()
 
 
 class Runner:
     """The executor of a worker, by itself."""
 
-    def __init__(self, sessions: JobSessions | None = None) -> None:
+    def __init__(self, sessions: JobSessions | None = None, resources: Resources | None = None) -> None:
         self.options = WorkerOptions.load()
         self.threads = Threads()
         self.events = Events()
         self._sessions = sessions or JobSessions({}, 1)
-        self._executor = Executor(self.options, self.threads, self.events, sessions=self._sessions)
+        self.resources = resources or Resources()
+        self._executor = Executor(
+            self.options, self.threads, self.events, sessions=self._sessions, resources=self.resources
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from outbox.client_state import current_client
 from outbox.dispatch import AnySession
 from outbox.job import Job
 from outbox.options import DispatchOptions
+from outbox.resources import Resources
 from outbox.sync import SyncLoops
 from outbox.testing import draining, performing
 from outbox.testing.performing import Performed
@@ -16,9 +17,19 @@ from outbox.testing.performing import Performed
 __all__ = ["drain", "perform"]
 
 
-def perform(job: Job, *, attempt: int = 1, **options: Unpack[DispatchOptions]) -> Performed:
+def perform(
+    job: Job,
+    *,
+    attempt: int = 1,
+    resources: Mapping[Any, Any] | Resources | None = None,
+    **options: Unpack[DispatchOptions],
+) -> Performed:
     """`outbox.testing.perform`. It blocks until the attempt has ended."""
-    return current_client().part(SyncLoops).run(lambda: performing.perform(job, attempt=attempt, **options))
+    return (
+        current_client()
+        .part(SyncLoops)
+        .run(lambda: performing.perform(job, attempt=attempt, resources=resources, **options))
+    )
 
 
 def drain(
@@ -27,12 +38,17 @@ def drain(
     connection: str | None = None,
     queue: str | Sequence[str] | None = None,
     at_most: int = 1_000,
+    resources: Mapping[Any, Any] | Resources | None = None,
 ) -> list[Performed]:
     """`outbox.testing.drain`. It blocks until no job is due; with a sync session, in this thread."""
     return (
         current_client()
         .part(SyncLoops)
-        .run(lambda: draining.drain(session=session, connection=connection, queue=queue, at_most=at_most))
+        .run(
+            lambda: draining.drain(
+                session=session, connection=connection, queue=queue, at_most=at_most, resources=resources
+            )
+        )
     )
 
 

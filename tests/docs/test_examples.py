@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -158,6 +159,41 @@ def test_middleware_surrounds_jobs(migrated_url: str, backend: str, tmp_path: Pa
     said = application.run("-m", "outbox.work", "--stop-when-empty", "--middleware", "middleware:log_job")
     assert (application.directory / "report.log").read_text() == "for acme\n"
     assert "middleware.TenantReport attempt 1 is over\n" in said
+
+
+def test_old_payloads_are_upgraded(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "payload_versions"
+    name = "payload_versions.SendNewsletter"
+    for address in ("a@example.com", "b@example.com"):
+        application.run("-m", "outbox", "dispatch", name, json.dumps({"addresses": [address], "language": "de"}))
+    url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
+    with sql.connection(url) as connection:
+        old = {"payload": '{"address": "c@example.com"}', "headers": "{}", "some": '%"a@example.com"%'}
+        update = "UPDATE queue_jobs SET payload = :payload, headers = :headers WHERE payload LIKE :some"
+        connection.execute(text(update), old)
+    checked = application.run("-m", "outbox", "check")
+    assert f"1 job named {name} has version 1, and will be upgraded to 3" in checked
+    assert f"1 job named {name} has version 3" in checked
+    application.run("-m", "outbox.work", "--stop-when-empty")
+    lines = (application.directory / "newsletters.log").read_text().splitlines()
+    assert sorted(lines) == ["de: b@example.com", "en: c@example.com"]
+
+
+def test_handlers_take_resources(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "resources"
+    application.run("-m", "outbox", "dispatch", "resources.CheckPrice", '{"article": "coffee"}')
+    application.run("-m", "outbox.work", "--lifespan", "resources:lifespan", "--stop-when-empty")
+    lines = (application.directory / "jobs.log").read_text().splitlines()
+    assert lines == ["coffee costs 6.00", "closed after attempt 1"]
+
+
+def test_a_tenant_travels_with_its_jobs(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "dispatch_middleware"
+    said = application.run("dispatch_middleware.py")
+    assert said == "refused: dispatch_middleware.Invoice is dispatched without a tenant\n"
+    application.run("-m", "outbox.work", "--stop-when-empty")
+    lines = (application.directory / "invoices.log").read_text().splitlines()
+    assert lines == ["invoice 1 for acme"]
 
 
 def test_a_chain_hands_on_its_results(application: Application) -> None:

@@ -89,7 +89,7 @@ def injected(function: Callable[..., None]) -> Callable[..., None]:
     [
         (
             {"handle": lambda self, order: None},
-            r"`handle` is called without arguments, or with a session: .*'order'; .* field of the job",
+            r"`handle` is called without arguments, or with a session .*: .*'order'; .* field of the job",
         ),
         ({"handle": lambda: None}, "`handle` has no parameter for the job"),
         ({"handle": staticmethod(lambda self: None)}, "`handle` is called without arguments"),

@@ -29,11 +29,12 @@ def test_the_top_level_names() -> None:
         "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
-        "Backoff", "Batch", "BatchStatus", "CallNext", "Job", "JobContext", "JobId", "Middleware", "Outbox",
-        "OutboxError", "RateLimit", "Settings", "Worker", "WorkerOptions",
+        "Backoff", "Batch", "BatchStatus", "CallNext", "CallNextDispatch", "DispatchMiddleware",
+        "Job", "JobContext", "JobId", "Middleware", "Outbox",
+        "OutboxError", "RateLimit", "Resources", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
         "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "metadata", "retry_batch",
-        "inbox", "limits", "receive", "schedule", "schedules",
+        "context_variables", "inbox", "limits", "receive", "schedule", "schedules", "skip_if", "upgrade",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",

@@ -17,11 +17,13 @@ from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.kept_results import with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
+from outbox.middleware.resources import JobResources
 from outbox.policies.attempt_limits import AttemptCounts, AttemptLimits
 from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settlement import Failure, Fence, Settlement
 
+_NO_ARGUMENTS: dict[str, Any] = {}
 _E = TypeVar("_E", bound=JobEvent)
 
 
@@ -29,9 +31,10 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "batch", "call", "chain", "cipher", "claim", "committed", "connection", "counts", "deadline",
-        "ended", "error", "interruption", "job", "keep_for", "kept_result", "limits", "overdue", "policy", "reports",
-        "result", "retry_deadline", "seconds", "settlement", "started", "task", "timeout", "timer",
+        "_on_end", "arguments", "batch", "call", "chain", "cipher", "claim", "committed", "connection", "counts",
+        "deadline", "ended", "error", "interruption", "job", "keep_for", "kept_result", "limits", "overdue", "policy",
+        "reports", "resources", "result", "retry_deadline", "seconds", "settlement", "started", "task", "timeout",
+        "timer",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +71,10 @@ class Attempt:
         """The same."""
         self.cipher: JobCipher | None = None
         """Of a job whose payload was decrypted."""
+        self.arguments: dict[str, Any] = _NO_ARGUMENTS
+        """What ``handle`` is called with, beside a session."""
+        self.resources: JobResources | None = None
+        """Those of this attempt alone."""
         self.error: BaseException | None = None
         """What made the attempt fail: for the ``failed()`` hook after the last one, and for tests."""
         self.result: str | None = None

@@ -6,8 +6,16 @@ from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import suppress
 
-from outbox.errors import AttemptsExhausted, InvalidResult, JobTimeout, LeaseLost
-from outbox.events import Events, JobOverdue
+from outbox.errors import (
+    AttemptsExhausted,
+    InvalidResult,
+    JobError,
+    JobTimeout,
+    LeaseLost,
+    MissingResource,
+    NewerPayload,
+)
+from outbox.events import Events, JobGivenBack, JobOverdue
 from outbox.job import Failed, RateLimited, Released, Snoozed
 from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
@@ -16,12 +24,15 @@ from outbox.middleware.deadlines import JobTimes, no_times
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.next_jobs import keep_result
+from outbox.middleware.resources import Close
 from outbox.middleware.results import HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
 from outbox.policies.base import Policies
+from outbox.resources import Resources
 from outbox.runtime.execution import limited_attempts
 from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.execution.given_back import GivenBackJobs
 from outbox.runtime.execution.isolation import is_suspect
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settings import WorkerOptions
@@ -53,8 +64,13 @@ class Executor:
         sessions: JobSessions | None = None,
         cancel_steps: Sequence[float] = CANCEL_STEPS,
         times: JobTimes = no_times,
+        given_back: GivenBackJobs | None = None,
+        resources: Resources | None = None,
+        close_resources: Close = lambda *_: None,
     ) -> None:
-        """``sessions`` are those of jobs whose ``handle`` takes one; ``times`` tells those with deadlines their age."""
+        """``sessions`` and ``resources`` are for jobs whose ``handle`` takes them; ``times`` tells those with deadlines
+        their age."""
+        self._given_back = given_back or GivenBackJobs()
         self._default = RetryPolicy.default(options)
         self._events = events
         self._sessions = sessions or JobSessions({}, 1)
@@ -64,6 +80,8 @@ class Executor:
             events,
             self._sessions,
             middleware=load_middleware(options.middleware),
+            provided=resources or Resources(),
+            close=close_resources,
             cancel_steps=cancel_steps,
             give_up=self._give_up,
             times=times,
@@ -117,6 +135,11 @@ class Executor:
         return Settlement.cancelled(attempt.fence)
 
     def _raised(self, attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
+        if (
+            isinstance(error, NewerPayload | MissingResource)
+            and (put_back := self._for_another(attempt, error)) is not None
+        ):
+            return put_back
         if attempt.started is None or isinstance(error, InvalidResult):
             # An invalid result would be the same again.
             return _failed(attempt, error)
@@ -127,6 +150,14 @@ class Executor:
             # Another job cancelled every task that it found, and what this one waited for was among them.
             return Settlement.snoozed(attempt.fence)
         return _retried(attempt, policy, error)
+
+    def _for_another(self, attempt: Attempt, error: JobError) -> Settlement | None:
+        """The attempt is given back, so that another worker can make it; None if that has lasted too long."""
+        job_id = attempt.fence.job_id
+        if self._given_back.is_new(job_id):
+            self._events.emit(attempt.event(JobGivenBack, str(error)))
+        delay = self._given_back.delay(job_id)
+        return None if delay is None else _put_back(attempt, delay)
 
     def _interrupted(self, attempt: Attempt, policy: RetryPolicy, raised: BaseException | None) -> Settlement | None:
         match attempt.interruption:
@@ -141,8 +172,7 @@ class Executor:
                     return _failed(attempt, error)
                 return _retried(attempt, policy, error)
             case Interruption.SHUTDOWN | Interruption.UNREACHABLE:
-                put_back = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
-                return put_back(attempt.fence, OVERDUE_DELAY if attempt.overdue else 0.0)
+                return _put_back(attempt, OVERDUE_DELAY if attempt.overdue else 0.0)
             case _:
                 return None
 
@@ -156,6 +186,11 @@ class Executor:
 def _completion(attempt: Attempt) -> Completion | None:
     completion = attempt.job.context.completion if attempt.job is not None else None
     return completion if isinstance(completion, Completion) else None
+
+
+def _put_back(attempt: Attempt, delay: float) -> Settlement:
+    end = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
+    return end(attempt.fence, delay)
 
 
 def _completed(attempt: Attempt, value: object) -> Settlement:

@@ -47,6 +47,8 @@ class InFlight:
         with self._lock:
             for attempt in attempts:
                 self._attempts.pop(attempt, None)
+                if attempt.resources is not None:
+                    attempt.resources.settled()
 
     def attempts(self) -> list[Attempt]:
         with self._lock:

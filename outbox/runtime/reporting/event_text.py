@@ -20,6 +20,7 @@ from outbox.events import (
     JobCancelled,
     JobDispatched,
     JobEvent,
+    JobGivenBack,
     JobOverdue,
     JobSettled,
     JobSkipped,
@@ -32,6 +33,7 @@ from outbox.events import (
     ProcessAltered,
     ProcessEnded,
     ProcessStarted,
+    ResourceFailed,
     ScheduleChanged,
     ScheduleSkipped,
     ScheduleTicked,
@@ -126,6 +128,11 @@ def _(event: JobSkipped) -> EventText:
 
 
 @describe.register
+def _(event: JobGivenBack) -> EventText:
+    return EventText(Level.WARNING, "given back", f"{_job(event)}: {one_line(event.reason)}; another worker may run it")
+
+
+@describe.register
 def _(event: KeyBlocked) -> EventText:
     return EventText(
         Level.ERROR,
@@ -187,6 +194,13 @@ def _(event: JobOverdue) -> EventText:
 @describe.register
 def _(event: HookFailed) -> EventText:
     return EventText(Level.WARNING, "hook", f"{_job(event)}: failed() itself failed: {_failure(event.failure)}")
+
+
+@describe.register
+def _(event: ResourceFailed) -> EventText:
+    return EventText(
+        Level.WARNING, "resource", f"{_job(event)}: its resources were not closed: {_failure(event.failure)}"
+    )
 
 
 @describe.register

@@ -117,7 +117,7 @@ async def test_eight_transactions_want_one_key(
     options: dict[str, Any] = {"on_conflict": on_conflict}
     first = Transaction(engine, Sync(customer_id=7), **options)
     [made] = await first.has_dispatched()
-    others = [Transaction(engine, Sync(customer_id=7, version=number), **options) for number in range(1, 8)]
+    others = [Transaction(engine, Sync(customer_id=7, edition=number), **options) for number in range(1, 8)]
     await Arrivals([database]).wait_for(7)
     await first.ends(commit=first_commits)
     for other in others:
@@ -140,7 +140,7 @@ async def test_keys_in_opposite_orders(database: DatabaseDriver, engine: Engine)
             keys = chance.sample(range(30), 12)
             with Session(engine) as session:
                 session.execute(text("SELECT COUNT(*) FROM queue_unique")).all()
-                jobs = [Sync(customer_id=key, version=seed) for key in keys]
+                jobs = [Sync(customer_id=key, edition=seed) for key in keys]
                 receipts = outbox.sync.dispatch_many(jobs, session=session, on_conflict="replace")
                 if chance.random() < 0.3:
                     session.rollback()
@@ -165,7 +165,7 @@ async def test_a_dispatch_does_not_wait_for_a_claim(
     await first.ends()
     async with open_claim(database) as claims:
         assert [claim.fence.job_id for claim in claims] == [made]
-        second = Transaction(engine, kind(customer_id=7, version=1), lock_wait=1, on_conflict=on_conflict)
+        second = Transaction(engine, kind(customer_id=7, edition=1), lock_wait=1, on_conflict=on_conflict)
         [successor] = await second.has_dispatched()
         await second.ends()
     assert successor.created
@@ -178,7 +178,7 @@ async def test_a_dispatch_does_not_wait_for_a_settlement(database: DatabaseDrive
     await first.has_dispatched()
     await first.ends()
     [claim] = await claimed(database)
-    second = Transaction(engine, Latest(customer_id=7, version=1))
+    second = Transaction(engine, Latest(customer_id=7, edition=1))
     [waiting] = await second.has_dispatched()
     await second.ends()
     assert await claimed(database) == []
@@ -187,7 +187,7 @@ async def test_a_dispatch_does_not_wait_for_a_settlement(database: DatabaseDrive
     async with database.database.engine.connect() as connection:
         settled = await run(plan.lock_and_settle(), connection)
         assert settled.news.queues == {"default"}
-        third = Transaction(engine, Latest(customer_id=7, version=2), lock_wait=1)
+        third = Transaction(engine, Latest(customer_id=7, edition=2), lock_wait=1)
         [receipt] = await third.has_dispatched()
         await third.ends()
         await connection.commit()
@@ -196,7 +196,7 @@ async def test_a_dispatch_does_not_wait_for_a_settlement(database: DatabaseDrive
         # The settlement had the row of the parked job: it counted as starting.
         assert receipt != waiting
     else:
-        assert json.loads(claim.payload)["version"] == 2
+        assert json.loads(claim.payload)["edition"] == 2
     assert claim.fence.job_id == waiting
 
 
@@ -208,7 +208,7 @@ async def test_a_job_does_not_start_before_the_transactions_that_joined_it_have_
     first = Transaction(engine, Sync(customer_id=7))
     [made] = await first.has_dispatched()
     await first.ends()
-    joining = Transaction(engine, Sync(customer_id=7, version=1), on_conflict="replace")
+    joining = Transaction(engine, Sync(customer_id=7, edition=1), on_conflict="replace")
     [met] = await joining.has_dispatched()
     assert (met, met.created) == (made, False)
     assert await claimed(database) == []
@@ -218,7 +218,7 @@ async def test_a_job_does_not_start_before_the_transactions_that_joined_it_have_
     await joining.ends(commit=commit)
     await asyncio.sleep(due)
     [claim] = await claimed(database)
-    assert json.loads(claim.payload)["version"] == int(commit)
+    assert json.loads(claim.payload)["edition"] == int(commit)
 
 
 @on_servers
@@ -245,7 +245,7 @@ async def test_claimers_of_one_key_run_one_job(database: DatabaseDriver, engine:
         await made.ends()
         with engine.begin() as connection:
             connection.execute(text("UPDATE queue_unique_jobs SET due_at = '2026-01-01'"))
-        successor = Transaction(engine, Latest(customer_id=number, version=1))
+        successor = Transaction(engine, Latest(customer_id=number, edition=1))
         await successor.has_dispatched()
         await successor.ends()
         taken = await asyncio.gather(*(driver.jobs.claim(["default"], 1, 30) for driver in drivers))

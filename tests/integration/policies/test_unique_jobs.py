@@ -78,7 +78,7 @@ def make_overdue(url: str, seconds: int = 10) -> None:
 
 async def test_a_dispatch_meets_the_job_that_waits(database: DatabaseDriver) -> None:
     first = await dispatch(Sync(customer_id=7))
-    second = await dispatch(Sync(customer_id=7, version=1))
+    second = await dispatch(Sync(customer_id=7, edition=1))
     other = await dispatch(Sync(customer_id=8))
     assert (first.created, second.created, other.created) == (True, False, True)
     assert second == first
@@ -86,7 +86,7 @@ async def test_a_dispatch_meets_the_job_that_waits(database: DatabaseDriver) -> 
     assert repr(second) == f"JobId('{first}')"
     assert await outbox.find(second) == await outbox.find(first)
     assert sorted(await waiting(database)) == sorted(
-        [(first, {"customer_id": 7, "version": 0}), (other, {"customer_id": 8, "version": 0})]
+        [(first, {"customer_id": 7, "edition": 0}), (other, {"customer_id": 8, "edition": 0})]
     )
 
 
@@ -95,7 +95,7 @@ async def test_a_method_makes_the_key_and_a_dispatch_decides(database: DatabaseD
     assert (await dispatch(ByMethod(code="a"))) == first
     assert (await dispatch(ByMethod(code="a"), unique=False)).created
     assert (await dispatch(Sync(customer_id=1), unique=True)).created
-    assert (await dispatch(Sync(customer_id=1, version=2), unique=True)).created
+    assert (await dispatch(Sync(customer_id=1, edition=2), unique=True)).created
     with pytest.raises(InvalidOption, match="no field 'client'"):
         await dispatch(Sync(customer_id=1), unique=["client"])
     assert len(await waiting(database)) == 4
@@ -103,8 +103,8 @@ async def test_a_method_makes_the_key_and_a_dispatch_decides(database: DatabaseD
 
 @pytest.mark.parametrize("kind", ["async", "sync", "sync session in async code"])
 async def test_in_a_session(database: DatabaseDriver, engine: AsyncEngine, sync: Engine, kind: str) -> None:
-    async def one(version: int, *, commit: bool) -> JobId:
-        job = Sync(customer_id=7, version=version)
+    async def one(edition: int, *, commit: bool) -> JobId:
+        job = Sync(customer_id=7, edition=edition)
         if kind == "async":
             async with AsyncSession(engine) as session:
                 receipt = await dispatch(job, session=session)
@@ -122,7 +122,7 @@ async def test_in_a_session(database: DatabaseDriver, engine: AsyncEngine, sync:
     second = await one(2, commit=True)
     assert (rolled_back.created, first.created, second.created) == (True, True, False)
     assert second == first != rolled_back
-    assert await waiting(database) == [(first, {"customer_id": 7, "version": 1})]
+    assert await waiting(database) == [(first, {"customer_id": 7, "edition": 1})]
 
 
 async def test_in_a_savepoint_that_is_rolled_back(database: DatabaseDriver, engine: AsyncEngine) -> None:
@@ -145,7 +145,7 @@ async def test_an_async_session_in_sync_code_says_so(engine: AsyncEngine) -> Non
 
 
 async def test_several_at_once(database: DatabaseDriver, engine: AsyncEngine) -> None:
-    jobs = [Sync(customer_id=number % 600, version=number) for number in range(1_200)]
+    jobs = [Sync(customer_id=number % 600, edition=number) for number in range(1_200)]
     async with AsyncSession(engine) as session:
         receipts = await dispatch_many(jobs, session=session)
         await session.commit()
@@ -174,34 +174,34 @@ async def test_raise_refuses_all_and_writes_nothing(database: DatabaseDriver, en
 async def test_replace_keeps_id_and_place_and_gives_the_newest_payload(database: DatabaseDriver) -> None:
     first = await dispatch(Sync(customer_id=7), on_conflict="replace")
     between = await dispatch(Sync(customer_id=8))
-    for version in (1, 2):
-        met = await dispatch(Sync(customer_id=7, version=version), on_conflict="replace")
+    for edition in (1, 2):
+        met = await dispatch(Sync(customer_id=7, edition=edition), on_conflict="replace")
         assert (met, met.created) == (first, False)
     claims = await claimed(database)
     assert [claim.fence.job_id for claim in claims] == [first, between]
-    assert json.loads(claims[0].payload) == {"customer_id": 7, "version": 2}
+    assert json.loads(claims[0].payload) == {"customer_id": 7, "edition": 2}
     stored = await database.jobs.get(first)
     assert stored is not None
-    assert json.loads(stored.payload) == {"customer_id": 7, "version": 2}, "also for the next attempt"
+    assert json.loads(stored.payload) == {"customer_id": 7, "edition": 2}, "also for the next attempt"
 
 
 @pytest.mark.parametrize("on_conflict", ["ignore", "raise", "replace"])
 async def test_a_job_that_runs_swallows_no_dispatch(database: DatabaseDriver, on_conflict: str) -> None:
     first = await dispatch(Sync(customer_id=7))
     [claim] = await claimed(database)
-    second = await dispatch(Sync(customer_id=7, version=1), on_conflict=on_conflict)  # type: ignore[arg-type]
+    second = await dispatch(Sync(customer_id=7, edition=1), on_conflict=on_conflict)  # type: ignore[arg-type]
     assert second.created
     await settle(database, claim)
-    assert await waiting(database) == [(second, {"customer_id": 7, "version": 1})]
+    assert await waiting(database) == [(second, {"customer_id": 7, "edition": 1})]
     assert first != second
 
 
 async def test_a_job_that_has_long_been_due_gets_a_successor(database: DatabaseDriver, migrated_url: str) -> None:
     first = await dispatch(Sync(customer_id=7))
     make_overdue(migrated_url)
-    second = await dispatch(Sync(customer_id=7, version=1))
+    second = await dispatch(Sync(customer_id=7, edition=1))
     assert second.created
-    assert (await dispatch(Sync(customer_id=7, version=2))) == second
+    assert (await dispatch(Sync(customer_id=7, edition=2))) == second
     assert {claim.fence.job_id for claim in await claimed(database)} == {first, second}
 
 
@@ -219,7 +219,7 @@ async def test_a_key_is_held_for_seconds(database: DatabaseDriver, migrated_url:
     await settle(database, claim)
     met = await dispatch(Once(customer_id=7))
     assert (met, met.created) == (first, False)
-    assert (await dispatch(Once(customer_id=7, version=1), on_conflict="replace")).created
+    assert (await dispatch(Once(customer_id=7, edition=1), on_conflict="replace")).created
     execute(migrated_url, "UPDATE queue_unique SET held_until = '2026-01-01 00:00:00.000000'")
     make_overdue(migrated_url)
     assert (await dispatch(Once(customer_id=7))).created
@@ -230,7 +230,7 @@ async def test_debounce_puts_a_waiting_job_off(database: DatabaseDriver, migrate
     due = (await database.jobs.next_due(["default"])).due
     assert due is not None
     assert 4 < due <= 5
-    await dispatch(Quiet(customer_id=7, version=1))
+    await dispatch(Quiet(customer_id=7, edition=1))
     # The moment of the first dispatch comes, but not that of the second.
     execute(migrated_url, "UPDATE queue_jobs SET available_at = created_at")
     assert await claimed(database) == []
@@ -238,20 +238,20 @@ async def test_debounce_puts_a_waiting_job_off(database: DatabaseDriver, migrate
     assert due is not None
     assert 3 < due <= 5
     execute(migrated_url, "UPDATE queue_unique_jobs SET first_at = '2026-01-01 00:00:00.000000'")
-    await dispatch(Quiet(customer_id=7, version=2))
+    await dispatch(Quiet(customer_id=7, edition=2))
     with sql.connection(migrated_url) as connection:
         kept = connection.scalar(text("SELECT due_at FROM queue_unique_jobs"))
     make_overdue(migrated_url, 0)
     [claim] = await claimed(database)
     assert kept is not None
-    assert (claim.fence.job_id, json.loads(claim.payload)["version"]) == (first, 2)
+    assert (claim.fence.job_id, json.loads(claim.payload)["edition"]) == (first, 2)
 
 
 async def test_until_the_end_never_two_run_and_the_newest_wins(database: DatabaseDriver, migrated_url: str) -> None:
     first = await dispatch(Latest(customer_id=7))
     [running] = await claimed(database)
     assert running.fence.job_id == first
-    second = await dispatch(Latest(customer_id=7, version=1))
+    second = await dispatch(Latest(customer_id=7, edition=1))
     assert second.created
     assert await claimed(database) == []
     stored = await database.jobs.get(second)
@@ -262,11 +262,11 @@ async def test_until_the_end_never_two_run_and_the_newest_wins(database: Databas
     execute(
         migrated_url, f"UPDATE queue_jobs SET available_at = '9999-12-31 00:00:00.000000' WHERE id = x'{second.hex}'"
     )
-    met = await dispatch(Latest(customer_id=7, version=2))
+    met = await dispatch(Latest(customer_id=7, edition=2))
     assert (met, met.created) == (second, False), "however long it has been due"
     assert await settle(database, running) == {"default"}
     [claim] = await claimed(database)
-    assert (claim.fence.job_id, json.loads(claim.payload)["version"]) == (second, 2)
+    assert (claim.fence.job_id, json.loads(claim.payload)["edition"]) == (second, 2)
     await settle(database, claim)
     assert await waiting(database) == []
     with sql.connection(migrated_url) as connection:
@@ -343,7 +343,7 @@ async def test_a_failed_job_is_retried_by_hand_if_its_key_is_free(database: Data
     [claim] = await claimed(database)
     await settle(database, claim)
     assert await outbox.retry(first)
-    met = await dispatch(Sync(customer_id=7, version=9))
+    met = await dispatch(Sync(customer_id=7, edition=9))
     assert (met, met.created) == (first, False), "it has its key again"
     assert [claim.fence.job_id for claim in await claimed(database)] == [first]
 
@@ -399,10 +399,10 @@ async def test_a_process_that_lost_the_answer_to_its_commit_makes_no_second_job(
 async def test_a_chain_and_a_batch_keep_all_of_their_jobs(database: DatabaseDriver, engine: AsyncEngine) -> None:
     """Their jobs take no keys: one that met another would be missing in them."""
     first = await dispatch(Sync(customer_id=7))
-    await outbox.dispatch_chain([Sync(customer_id=7, version=1), Sync(customer_id=7, version=2)])
+    await outbox.dispatch_chain([Sync(customer_id=7, edition=1), Sync(customer_id=7, edition=2)])
     async with AsyncSession(engine) as session:
-        await outbox.dispatch_batch([Sync(customer_id=7, version=number) for number in (3, 4)], session=session)
+        await outbox.dispatch_batch([Sync(customer_id=7, edition=number) for number in (3, 4)], session=session)
         await session.commit()
-    versions = {payload["version"] for job_id, payload in await waiting(database) if job_id != first}
+    versions = {payload["edition"] for job_id, payload in await waiting(database) if job_id != first}
     assert versions == {1, 3, 4}
     assert len(await claimed(database)) == 4

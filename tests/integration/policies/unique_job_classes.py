@@ -10,7 +10,7 @@ class Sync(Job):
     unique = ("customer_id",)
 
     customer_id: int
-    version: int = 0
+    edition: int = 0
 
     async def handle(self) -> None:
         """Never run: these tests end at the queue."""

@@ -263,10 +263,10 @@ class Dialect(FailedJobStatements):
         )
 
     def replace_payload(self) -> str:
-        """Parameters: payload, id."""
+        """Parameters: payload, headers, id."""
         return (
-            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET payload = {self.placeholder} "
-            f"WHERE id = {self.placeholder}"
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET payload = {self.placeholder}, "
+            f"headers = {self.placeholder} WHERE id = {self.placeholder}"
         )
 
     def replace_headers(self) -> str:

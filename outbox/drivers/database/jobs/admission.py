@@ -16,6 +16,7 @@ from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
 from outbox.drivers.database.policies.leaving import read_headers, removed
 from outbox.drivers.values import PolicyNews
+from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
 from outbox.ids import JobId
@@ -41,8 +42,8 @@ class Admitted:
     replaced: list[bytes] = field(default_factory=list)
     """Running jobs that are cancelled for others."""
 
-    payloads: list[tuple[bytes, str]] = field(default_factory=list)
-    """Jobs that run with another payload than that of their row."""
+    payloads: list[tuple[bytes, str, str]] = field(default_factory=list)
+    """Jobs that run with another payload than that of their row, and the headers that go with it."""
 
     @property
     def held_back(self) -> bool:
@@ -94,12 +95,13 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
     for candidate in gated:
         row = candidate.row
         match verdicts[candidate.job_id]:
-            case Run(payload, replaces):
+            case Run(payload, version, replaces):
                 admitted.replaced += [job_id.bytes for job_id in replaces]
                 replaced[row.id] = row
                 if payload is not None:
-                    replaced[row.id] = row._replace(payload=payload)
-                    admitted.payloads.append((bytes(row.id), payload))
+                    headers = _with_version(row.headers, candidate.headers, version)
+                    replaced[row.id] = row._replace(payload=payload, headers=headers)
+                    admitted.payloads.append((bytes(row.id), payload, headers))
             case Leave():
                 admitted.postponed.append((bytes(row.id), _LEFT_FOR))
             case Park(None):
@@ -114,10 +116,14 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
     ]
 
 
+def _with_version(text: str, headers: Headers, version: int | None) -> str:
+    return text if version == headers.version else headers.model_copy(update={"version": version}).dump()
+
+
 def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Plan[PolicyNews]:
     """Write what becomes of the jobs that policies have not admitted, and the payloads that they have given."""
-    for key, payload in sorted(admitted.payloads):
-        yield dialect.replace_payload(), (payload, key)
+    for key, payload, headers in sorted(admitted.payloads):
+        yield dialect.replace_payload(), (payload, headers, key)
     for keys in chunked(sorted(admitted.parked)):
         yield dialect.park(len(keys)), tuple(keys)
     for pairs in chunked(sorted(admitted.postponed)):

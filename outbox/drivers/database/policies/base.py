@@ -65,6 +65,8 @@ class Run:
     """The job may run, with another payload if there is one."""
 
     payload: str | None = None
+    version: int | None = None
+    """Of that payload, where its class has one."""
     replaces: tuple[JobId, ...] = ()
     """Running jobs, locked by this transaction, that are cancelled for it."""
 

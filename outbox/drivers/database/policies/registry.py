@@ -88,8 +88,8 @@ def _after(before: Verdict, verdict: Verdict) -> Verdict:
     """The verdict of a policy on a job that the policies before it have admitted."""
     if not (isinstance(before, Run) and isinstance(verdict, Run)):
         return verdict
-    payload = before.payload if verdict.payload is None else verdict.payload
-    return Run(payload, before.replaces + verdict.replaces)
+    given = before if verdict.payload is None else verdict
+    return Run(given.payload, given.version, before.replaces + verdict.replaces)
 
 
 def settled(dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:

@@ -43,7 +43,7 @@ from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
 from outbox.ids import JobId
 from outbox.policies.base import Policies
-from outbox.policies.unique import OnConflict
+from outbox.policies.unique import OnConflict, unpack_payload
 from outbox.settlement import Outcome
 
 _WAITING = f"state IN ({State.WAITING:d}, {State.PARKED:d})"
@@ -150,7 +150,10 @@ def _of_waiting(row: _Row | None, *, locked: bool) -> Verdict:
         return RUN
     if 0 < row.wait < _LONGEST:
         return Park(row.wait / MICROSECONDS)
-    return Run(row.payload)
+    if row.payload is None:
+        return RUN
+    payload, version = unpack_payload(row.payload)
+    return Run(payload, version)
 
 
 _LONGEST = 50 * 365 * 86_400 * MICROSECONDS

@@ -29,6 +29,7 @@ from outbox.policies.unique import (
     debounced_until,
     in_lock_order,
     on_dispatch,
+    pack_payload,
     slot_of,
 )
 
@@ -42,6 +43,8 @@ class Wanted(NamedTuple):
     delay: float = 0.0
     available_at: datetime | None = None
     encrypted_for: Callable[[JobId | str], str] | None = None
+    version: int | None = None
+    """Of the payload, where its class has one."""
 
     @classmethod
     def of(cls, envelope: Envelope) -> Wanted:
@@ -50,7 +53,8 @@ class Wanted(NamedTuple):
         assert terms is not None  # noqa: S101 - for the type checker: the job has the bit
         delay = headers.relayed_delay or envelope.delay
         available_at = headers.relayed_until or envelope.available_at
-        return cls(envelope.id, terms, envelope.payload, delay, available_at, envelope.encrypted_for)
+        encrypted_for, version = envelope.encrypted_for, headers.version
+        return cls(envelope.id, terms, envelope.payload, delay, available_at, encrypted_for, version)
 
 
 class Taken(NamedTuple):
@@ -179,7 +183,8 @@ def _held_until(terms: UniqueHeaders, now: datetime) -> datetime | None:
 def _join(job: _Job, wanted: Wanted, now: datetime, *, replace: bool) -> None:
     terms = wanted.terms
     if replace:
-        job.payload = wanted.payload if wanted.encrypted_for is None else wanted.encrypted_for(job.job_id)
+        payload = wanted.payload if wanted.encrypted_for is None else wanted.encrypted_for(job.job_id)
+        job.payload = pack_payload(payload, wanted.version)
         job.changed = True
     if terms.debounce is not None and job.waits:
         due_at = debounced_until(job.first_at, now, terms.debounce, terms.max_wait)
