@@ -135,11 +135,8 @@ class Executor:
         return Settlement.cancelled(attempt.fence)
 
     def _raised(self, attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
-        if (
-            isinstance(error, NewerPayload | MissingResource)
-            and (put_back := self._for_another(attempt, error)) is not None
-        ):
-            return put_back
+        if attempt.started is None and isinstance(error, NewerPayload | MissingResource):
+            return self._for_another(attempt, error) or _failed(attempt, error)
         if attempt.started is None or isinstance(error, InvalidResult):
             # An invalid result would be the same again.
             return _failed(attempt, error)

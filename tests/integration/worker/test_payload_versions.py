@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -141,6 +142,20 @@ async def test_a_payload_that_replaces_another_brings_its_version(newest: int, d
         newest,
         Headers.load(claim.headers).unique,
     ), "also for the next attempt"
+
+
+@pytest.mark.parametrize("newest", [1, 2])
+async def test_an_encrypted_payload_that_replaces_another_is_upgraded(
+    newest: int, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", base64.b64encode(bytes(range(32))).decode())
+    codes = {1: lambda: first_code()(key=1, address="a"), 2: lambda: second_code()(key=1, addresses=["b", "c"])}
+    first = await dispatch(codes[3 - newest](), encrypt=True)
+    assert await dispatch(codes[newest](), encrypt=True) == first
+    second_code()
+    async with working(migrated_url) as worker:
+        assert await outcomes(worker, 1) == [Outcome.COMPLETED]
+    assert handled == [(1, ["a"] if newest == 1 else ["b", "c"])]
 
 
 async def test_each_job_of_a_chain_has_its_version(migrated_url: str) -> None:
