@@ -107,9 +107,9 @@ async def test_a_middleware_that_cannot_work_is_said(middleware: Any, error: typ
 
 
 async def test_a_client_has_its_own_and_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Outbox(dispatch_middleware=[with_tenant]) as client:
+    async with Outbox(dispatch_middleware=[with_tenant]):
         with fake():
-            await client.dispatch(Report())
+            await outbox.dispatch(Report())
     assert seen == ["tenant"]
     monkeypatch.setenv("OUTBOX_DISPATCH_MIDDLEWARE", f"{__name__}:outer, {__name__}:with_tenant")
     assert Settings.load().dispatch_middleware == (f"{__name__}:outer", f"{__name__}:with_tenant")
