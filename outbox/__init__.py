@@ -17,6 +17,7 @@ from outbox.dispatch import dispatch, dispatch_many
 from outbox.dispatch_middleware import CallNextDispatch, DispatchMiddleware
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
+from outbox.drivers.metrics import DepthPoint, MetricPoint
 from outbox.drivers.values import (
     BatchStatus,
     FailedJob,
@@ -39,6 +40,7 @@ from outbox.operations import (
     cancel,
     clear,
     counts,
+    depths,
     failed_groups,
     failed_jobs,
     find,
@@ -46,6 +48,7 @@ from outbox.operations import (
     forget,
     forget_all,
     jobs,
+    metrics,
     pause,
     progress,
     result,
@@ -70,6 +73,7 @@ __all__ = [
     "BatchStatus",
     "CallNext",
     "CallNextDispatch",
+    "DepthPoint",
     "DispatchMiddleware",
     "FailedGroup",
     "FailedJob",
@@ -82,6 +86,7 @@ __all__ = [
     "JobPlace",
     "JobProgress",
     "JobState",
+    "MetricPoint",
     "Middleware",
     "Outbox",
     "OutboxError",
@@ -103,6 +108,7 @@ __all__ = [
     "configure",
     "context_variables",
     "counts",
+    "depths",
     "disconnect",
     "dispatch",
     "dispatch_batch",
@@ -118,6 +124,7 @@ __all__ = [
     "jobs",
     "limits",
     "metadata",
+    "metrics",
     "pause",
     "progress",
     "receive",

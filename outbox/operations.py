@@ -22,6 +22,7 @@ from outbox.dispatch import AnySession, sync_session
 from outbox.drivers.base import Driver
 from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.metrics import DepthPoint, MetricPoint, MetricStore
 from outbox.drivers.values import (
     FailedJob,
     FinishedJob,
@@ -32,7 +33,7 @@ from outbox.drivers.values import (
     WorkerStatus,
 )
 from outbox.encrypted_jobs import open_kept_result
-from outbox.errors import InvalidOption, JobFailed, JobNotFound
+from outbox.errors import ConfigurationError, InvalidOption, JobFailed, JobNotFound
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
 from outbox.options import check_queue
@@ -40,6 +41,8 @@ from outbox.options import check_queue
 MOST_PER_PAGE = 10_000
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
 """Seconds between two looks for the end of a job."""
+METRICS_KEPT = 90 * 86_400.0
+"""Seconds."""
 
 AnyId = UUID | str
 Duration = float | timedelta
@@ -206,6 +209,50 @@ async def counts(*, connection: str | None = None) -> list[QueueCounts]:
     numbers are exact.
     """
     return await _driver(connection).queues.counts()
+
+
+def _metrics(connection: str | None) -> MetricStore:
+    driver = _driver(connection)
+    if driver.metrics is None:
+        raise ConfigurationError(f"the connection {driver.name!r} keeps no metrics: a database does")
+    return driver.metrics
+
+
+def _span(since: Duration) -> float:
+    return min(_seconds(since) or 0.0, METRICS_KEPT)
+
+
+async def metrics(
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    since: Duration = 3_600,
+    connection: str | None = None,
+) -> list[MetricPoint]:
+    """What became of attempts in the last ``since`` seconds, at most 90 days, the oldest first: of all queues or one,
+    and of all classes of jobs or the ``name`` of one, as stored.
+
+    Points are of one minute for a day, of ten minutes for a week, of an hour before that. Several may be of the same
+    time, one for each worker: `merged` in ``outbox.drivers.metrics`` makes one of them. Workers write once a minute.
+
+    Raises:
+        ConfigurationError: the connection is no database.
+        InvalidOption: an argument is of a wrong type or out of its range.
+    """
+    return await _metrics(connection).points(_span(since), queue=_queue(queue), name=name)
+
+
+async def depths(
+    *, queue: str | None = None, since: Duration = 3_600, connection: str | None = None
+) -> list[DepthPoint]:
+    """How many jobs each queue had in the last ``since`` seconds, at most 90 days, the oldest first. Workers count once
+    a minute, or less often where that takes longer than 0.3 s.
+
+    Raises:
+        ConfigurationError: the connection is no database.
+        InvalidOption: an argument is of a wrong type or out of its range.
+    """
+    return await _metrics(connection).depths(_span(since), queue=_queue(queue))
 
 
 async def workers(*, connection: str | None = None) -> list[WorkerStatus]:

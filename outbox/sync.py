@@ -37,6 +37,7 @@ __all__ = [
     "cancel_batch",
     "clear",
     "counts",
+    "depths",
     "disconnect",
     "dispatch",
     "dispatch_batch",
@@ -51,6 +52,7 @@ __all__ = [
     "inbox",
     "jobs",
     "limits",
+    "metrics",
     "pause",
     "progress",
     "receive",
@@ -205,6 +207,8 @@ cancel_batch = _blocking(batching.cancel_batch)
 retry_batch = _blocking(batching.retry_batch)
 clear = _blocking(operations.clear)
 counts = _blocking(operations.counts)
+metrics = _blocking(operations.metrics)
+depths = _blocking(operations.depths)
 failed_groups = _blocking(operations.failed_groups)
 failed_jobs = _blocking(operations.failed_jobs)
 find = _blocking(operations.find)

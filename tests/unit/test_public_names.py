@@ -11,8 +11,8 @@ import outbox.sync
 from outbox import errors, migrations
 
 OPERATING = {
-    "cancel", "clear", "counts", "failed_groups", "failed_jobs", "find", "forget", "forget_all", "jobs", "pause",
-    "resume", "retry", "retry_all", "workers", "finished_jobs", "progress", "result",
+    "cancel", "clear", "counts", "depths", "failed_groups", "failed_jobs", "find", "finished_jobs", "forget",
+    "forget_all", "jobs", "metrics", "pause", "progress", "result", "resume", "retry", "retry_all", "workers",
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]
@@ -24,9 +24,8 @@ OPTIONS += ["dispatch_if", "encrypt", "keep_for"]
 
 def test_the_top_level_names() -> None:
     values = {
-        "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage", "JobPlace",
-        "JobProgress", "JobState", "QueueCounts", "RunningJob",
-        "StoredJob", "WorkerStatus",
+        "DepthPoint", "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage", "JobPlace", "JobProgress",
+        "JobState", "MetricPoint", "QueueCounts", "RunningJob", "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "Batch", "BatchStatus", "CallNext", "CallNextDispatch", "DispatchMiddleware",
