@@ -27,7 +27,7 @@ class Metrics(BackgroundLoop):
     async def run(self) -> None:
         while not self._ready():
             if await self.pause(_UNTIL_READY):
-                return
+                break
         while not await self.pause(MINUTE):
             await self._write()
         await self._write()

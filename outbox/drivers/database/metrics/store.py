@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -73,7 +75,9 @@ class DatabaseMetrics:
         where = f"queue = '' AND begins_at >= {seconds_ago(dialect, since)}"
         found = await self._select(where, (), "ORDER BY begins_at")
         depths = [depth for each in found for depth in rows.load_depths(each.begins_at, each.data)]
-        return [depth for depth in depths if queue is None or depth.queue == queue]
+        wanted = [depth for depth in depths if queue is None or depth.queue == queue]
+        # Merged rows of one time may be several.
+        return [each for _, same in groupby(wanted, key=attrgetter("at")) for each in rows.greatest(list(same))]
 
     async def _select(self, where: str, parameters: Sequence[Any], order: str = "") -> list[Stored]:
         async def read(connection: AsyncConnection) -> list[Stored]:
