@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # pip 25.1 is the first that knows --group.
 INSTALL = $(PIP) install 'pip>=25.1' && $(PIP) install
 
-.PHONY: help demo test test-fast test-pythons test-lowest bench bench-peers lint format build lock servers clean
+.PHONY: help demo test test-fast test-pythons test-lowest bench bench-peers lint screenshots format build lock servers clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	cd docs/examples && ../../$(BIN)/mypy --strict --config-file= .
 	$(BIN)/lint-imports
+
+screenshots: servers $(VENV)/.dev ## pictures of the dashboard while the demo runs, in docs/screenshots/
+	$(BIN)/python -m app.demo.screenshots docs/screenshots
 
 format: $(VENV)/.dev ## let ruff rewrite the code
 	$(BIN)/ruff check --fix-only
