@@ -37,7 +37,7 @@ from outbox.relay.thread import RelayThreads
 from outbox.settings import DATABASE, Settings
 from outbox.wakeups.announce import announce
 
-AnySession = AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]
+AnySession = AsyncSession | Session | async_scoped_session[Any] | scoped_session[Any]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
