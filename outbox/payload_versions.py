@@ -59,7 +59,8 @@ def steps_of(cls: type) -> Mapping[int, Step]:
     steps: dict[int, Step] = {}
     for parent in reversed(cls.__mro__):
         own: dict[int, Step] = {}
-        for name, value in vars(parent).items():
+        # A copy: looking at a member can make pydantic keep something in the class.
+        for name, value in list(vars(parent).items()):
             version = getattr(getattr(value, "__func__", value), _MARK, None)
             if not isinstance(version, int):
                 continue

@@ -41,6 +41,8 @@ SAMPLES: dict[str, Any] = {
     "job_ids": (JOB[0],), "paths": ("a.py",), "wakeups": ("binlog",), "source": "binlog",
     "signal": "USR1", "what": "changed the working directory", "action": "it was restored",
     "count": 7, "in_session": True, "key": "customer:7", "schedule": "digest:7",
+    "batch_id": JOB[0], "chain_id": JOB[0], "total": 500, "state": "completed", "number": 2, "jobs": 3,
+    "url": "http://127.0.0.1:8081", "change": "paused",
     "suspects": ("app.SendReceipt x",), "tick": datetime(2026, 3, 2, 7, tzinfo=UTC),
 }  # fmt: skip
 
