@@ -100,7 +100,7 @@ class Watched:
         events.listen(lambda _: self.up.set(), ConnectionUp)
         settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
         self.loop = RelayLoop(settings, "redis", events, interval=0.01)
-        next_due, move = self.loop._source.jobs.next_due, self.loop._relay.move
+        next_due, move = self.loop.source.jobs.next_due, self.loop._relay.move
 
         async def counted_look(queues: Sequence[str]) -> NextDue:
             self.looks.release()
@@ -110,7 +110,7 @@ class Watched:
             self.moves.release()
             return await move()
 
-        monkeypatch.setattr(self.loop._source.jobs, "next_due", counted_look)
+        monkeypatch.setattr(self.loop.source.jobs, "next_due", counted_look)
         monkeypatch.setattr(self.loop._relay, "move", counted_move)
 
     @property
