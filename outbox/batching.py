@@ -34,6 +34,7 @@ from outbox.policies.base import Policies
 from outbox.policies.batch import AllowedFailures, BatchHeader, BatchPlan, FollowUp, check_allowed, check_name
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
+from outbox.wakeups.announce import announce_cancelled
 
 BatchId = JobId
 
@@ -249,8 +250,8 @@ async def batches(*, limit: int = 100, connection: str = DATABASE) -> list[Batch
 
 
 async def cancel_batch(batch_id: BatchId, *, connection: str = DATABASE) -> bool:
-    """Cancel a batch that has not ended: its waiting jobs are removed, and running ones are stopped when their workers
-    next renew their leases. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended."""
+    """Cancel a batch that has not ended: its waiting jobs are removed, and running ones are stopped within a
+    second. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended."""
     return await cancel_on(driver_here(connection), batch_id)
 
 
@@ -271,6 +272,7 @@ async def cancel_on(driver: Driver, batch_id: BatchId) -> bool:
         for member in members:
             if member not in gone:
                 await cancel_on(driver, member)
+        announce_cancelled(current_client(), driver.name)
         after = members[-1]
     await policies.end_batch(batch_id)
     return True

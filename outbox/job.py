@@ -111,12 +111,13 @@ class Job(BaseModel, metaclass=JobClass):
     marks the functions that turn them into new ones.
 
     A subclass with a method ``handle`` (``async def``, or a plain ``def``, which runs in a thread) is registered when
-    it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt.
+    it is defined. ``failed(self, error)``, sync or async, is called once, after the last attempt, and
+    ``cancelled(self)`` after a running job was cancelled.
 
     Raises:
         ConfigurationError: on definition, when an option is of a wrong type, out of its range, shadowed by a field or
-            called otherwise (``max_retries``), when ``handle``, ``failed`` or ``backoff`` cannot be called as a worker
-            does, or when ``context`` or ``run_in`` is replaced.
+            called otherwise (``max_retries``), when ``handle``, ``failed``, ``cancelled`` or ``backoff`` cannot be
+            called as a worker does, or when ``context`` or ``run_in`` is replaced.
     """
 
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.
@@ -249,8 +250,8 @@ class JobContext:
     """
 
     __slots__ = (
-        "_batch", "_chain", "_reports", "_tick", "attempt", "completion", "connection", "decision", "job_id",
-        "max_tries", "previous", "queue", "reported",
+        "_batch", "_chain", "_reports", "_tick", "attempt", "cancelled", "completion", "connection", "decision",
+        "job_id", "max_tries", "previous", "queue", "reported",
     )  # fmt: skip
 
     def __init__(
@@ -274,6 +275,9 @@ class JobContext:
         self.queue = queue
         self.connection = connection
         self.decision: Decision | None = None
+        self.cancelled = False
+        """Whether the job was cancelled while it runs. A plain ``def handle`` that asks can return in order: it is
+        interrupted a second later. In a coroutine, `asyncio.CancelledError` is raised at once."""
         self.completion = completion
         """What a worker writes to end the job in a transaction of its handler. None outside a worker."""
         self._chain = chain

@@ -108,6 +108,7 @@ def check_methods(cls: type, where: str) -> None:
         raise ConfigurationError(f"{where}: `handle` is the method that a worker calls: name the field otherwise")
     _check_handler(cls, where)
     _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
+    _check_method(cls, where, "cancelled", (), "without arguments")
     _check_method(cls, where, "unique_key", (), "without arguments")
     if inspect.iscoroutinefunction(getattr(cls, "unique_key", None)):
         raise ConfigurationError(f"{where}: `unique_key` is called and not awaited: make it a plain `def`")
@@ -184,7 +185,7 @@ def _check_handler(cls: type, where: str) -> None:
 @lru_cache(maxsize=1_000)
 def generator_method(cls: type) -> str | None:
     """The method of ``cls`` that a worker would call for nothing: a generator runs when it is iterated over."""
-    methods = {name: getattr(cls, name, None) for name in ("handle", "failed", "backoff")}
+    methods = {name: getattr(cls, name, None) for name in ("handle", "failed", "cancelled", "backoff")}
     for name, method in methods.items():
         if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
             return name

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from outbox import clock
-from outbox.client_state import current_keys, current_settings
+from outbox.client_state import current_client, current_keys, current_settings
 from outbox.dispatch import AnySession, sync_session
 from outbox.drivers.base import Driver
 from outbox.drivers.database.jobs.cancel import cancel_in_session
@@ -37,6 +38,8 @@ from outbox.errors import ConfigurationError, InvalidOption, JobFailed, JobNotFo
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
 from outbox.options import check_queue
+from outbox.wakeups.after_commit import after_commit
+from outbox.wakeups.announce import announce_cancelled
 
 MOST_PER_PAGE = 10_000
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
@@ -261,7 +264,9 @@ async def workers(*, connection: str | None = None) -> list[WorkerStatus]:
 
 
 async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
-    """Remove a live job; False where there is none. One that runs is stopped when its worker next renews its lease.
+    """Remove a live job; False where there is none. The handler of one that runs is stopped within a second:
+    `asyncio.CancelledError` is raised in it, or ``self.context.cancelled`` is set. False, too, where it is too late:
+    the job has ended.
 
     With a ``session``, the job goes if and only if that transaction commits; so does one that was dispatched in it
     before. The row stays locked until then, so that a worker that has finished the job waits with its end: cancel late
@@ -272,7 +277,11 @@ async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection
         SessionUnusable: the session cannot carry it; the message says why.
     """
     if session is None:
-        return bool(await _driver(connection).jobs.cancel([_id(job_id)]))
+        driver = _driver(connection)
+        cancelled = await driver.jobs.cancel([_id(job_id)])
+        if cancelled:
+            announce_cancelled(current_client(), driver.name)
+        return bool(cancelled)
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):
@@ -284,7 +293,11 @@ def cancel_in(session: AnySession, job_id: AnyId, connection: str | None) -> boo
     """`cancel` in the transaction of a sync ``Session``, with the same errors."""
     if connection is not None:
         raise InvalidOption("a session reaches the jobs of its own database: give a session or a connection, not both")
-    return cancel_in_session(sync_session(session), _id(job_id))
+    target, client = sync_session(session), current_client()
+    cancelled = cancel_in_session(target, _id(job_id))
+    if cancelled:
+        after_commit(target, partial(announce_cancelled, client))
+    return cancelled
 
 
 async def pause(queue: str, *, connection: str | None = None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from outbox.client_state import current_client
 from outbox.console import json_views, tables
 from outbox.console.command import on_connection
 from outbox.console.command import queue as queue_name
@@ -16,6 +17,7 @@ from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_queue
 from outbox.drivers.base import Driver
+from outbox.wakeups.announce import announce_cancelled
 
 
 @click.command()
@@ -79,13 +81,16 @@ async def resume(driver: Driver, output: Output, queues: Sequence[str]) -> None:
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @on_connection
 async def cancel(driver: Driver, output: Output, job_ids: Sequence[str]) -> int:
-    """Remove live jobs. A running job is stopped when its worker next renews its lease."""
+    """Remove live jobs. A running job is stopped within a second, and is no failure."""
     chosen = await look_up(job_ids, driver.jobs.find)
     cancelled = await driver.jobs.cancel(chosen.ids)
+    if cancelled:
+        announce_cancelled(current_client(), driver.name)
     missing = chosen.missing(cancelled)
     ids = [str(job_id) for job_id in cancelled]
     document = {"connection": driver.name, "cancelled": len(ids), "job_ids": ids, "missing": missing}
     output.result(document, f"Cancelled {counted(len(ids), 'job')}.")
     if missing:
-        output.note(f"outbox: no live job {', '.join(line(one) for one in missing)}: it ended, failed, or never was")
+        those = ", ".join(line(one) for one in missing)
+        output.note(f"outbox: too late, there is no live job {those}: it ended, failed, or never was")
     return 1 if missing else 0

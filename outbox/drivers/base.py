@@ -55,6 +55,9 @@ class JobClaims(Protocol):
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         """Renew the leases of jobs still held under these tokens."""
 
+    async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+        """Those of these claimed jobs that are no longer there: they have ended, or an operator has removed them."""
+
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write the ends of attempts, in one transaction. A settlement whose token is no longer current changes
         nothing."""
@@ -269,8 +272,8 @@ class JobInspection(Protocol):
         a bounded number of them, however many there are."""
 
     async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
-        """Remove live jobs, whatever their state; return those that there were. The worker of a running job notices at
-        its next renewal, and cancels the handler."""
+        """Remove live jobs, whatever their state; return those that there were. `missing` and the
+        next renewal tell the worker of a running job, which then stops the handler."""
 
 
 class QueueControl(Protocol):

@@ -18,6 +18,9 @@ CANCEL_STEPS = (5.0, 2.0, 2.0)
 because good code may have to say goodbye to a server; a second interruption would break into that."""
 
 
+_ASKS_WITHIN = 1.0
+
+
 def link(call_next: Handler, steps: Sequence[float], give_up: Callable[[Attempt], None]) -> Handler:
     async def run(attempt: Attempt) -> HandlerResult:
         call = HandlerCall(partial(give_up, attempt), steps, attempt.task)
@@ -66,10 +69,15 @@ class HandlerCall:
         # A task of a worker lets no code of a job cancel it: see `ProtectedTask`.
         getattr(self._task, "interrupt", self._task.cancel)()
 
-    def stop(self) -> None:
-        """Tell the code to stop; harmless when it has ended."""
-        if not self.stopping:
-            self.stopping = True
+    def stop(self, *, gently: bool = False) -> None:
+        """Tell the code to stop; harmless when it has ended. ``gently``: code in a thread, which can ask whether it is
+        to stop, gets a second to do so before it is interrupted."""
+        if self.stopping:
+            return
+        self.stopping = True
+        if gently and self.in_thread:
+            self._timer = asyncio.get_running_loop().call_later(_ASKS_WITHIN, self._push, 0)
+        else:
             self._push(0)
 
     def end(self) -> None:

@@ -58,6 +58,7 @@ class Completer(BackgroundLoop):
         *,
         lease: float,
         on_accepted: Callable[[Attempt], None],
+        on_cancelled: Callable[[Attempt], None] = lambda _: None,
         on_policy_news: Callable[[PolicyNews], None] = lambda _: None,
     ) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class Completer(BackgroundLoop):
         self._events = events
         self._lease = lease
         self._on_accepted = on_accepted
+        self._on_cancelled = on_cancelled
         self._on_policy_news = on_policy_news
         self._pending: deque[Attempt] = deque()
         self._writing = 0
@@ -230,6 +232,8 @@ class Completer(BackgroundLoop):
             for attempt in late:
                 cancelled = attempt in removed
                 self._events.emit(attempt.event(JobCancelled) if cancelled else attempt.event(LeaseLost, _TOO_LATE))
+                if cancelled:
+                    self._on_cancelled(attempt)
         self._report_accepted(accepted, settled.news)
 
     def _report_accepted(self, accepted: Sequence[Attempt], news: PolicyNews) -> None:

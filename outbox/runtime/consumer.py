@@ -93,6 +93,7 @@ class Consumer:
             events,
             lease=options.lease,
             on_accepted=self._accepted,
+            on_cancelled=self._cancelled,
             on_policy_news=report,
         )
         self.claimer = Claimer(
@@ -113,8 +114,10 @@ class Consumer:
         attempt.interrupt(Interruption.LEASE_LOST)
 
     def cancel(self, attempt: Attempt) -> None:
-        """An operator has removed this job."""
-        attempt.interrupt(Interruption.CANCELLED)
+        """An operator has removed this job. A row that the job's own transaction has removed is another matter."""
+        completion = attempt.job.context.completion if attempt.job is not None else None
+        if not getattr(completion, "written", False):
+            attempt.interrupt(Interruption.CANCELLED)
 
     def expire(self, attempt: Attempt, frozen: bool) -> None:
         """The lease of this job is about to end, or has ended. A store that hangs is as much out of reach as one that
@@ -198,10 +201,14 @@ class Consumer:
             self.completer.submit(attempt)
         if attempt.interruption is Interruption.CANCELLED:
             self._events.emit(attempt.event(JobCancelled))
+            self._cancelled(attempt)
         elif attempt.interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
             self._events.emit(attempt.event(LeaseLost, attempt.interruption.value))
         if attempt.settlement is None:
             self.in_flight.discard([attempt])
+
+    def _cancelled(self, attempt: Attempt) -> None:
+        self._failed_hooks.call(attempt, "cancelled")
 
     def _accepted(self, attempt: Attempt) -> None:
         self._counters.count(attempt)

@@ -45,6 +45,7 @@ from outbox.runtime.execution.isolation import Isolation
 from outbox.runtime.execution.resource_cleanup import ResourceCleanup
 from outbox.runtime.health.worker_health import WorkerHealth
 from outbox.runtime.heartbeat import Heartbeat, running_jobs
+from outbox.runtime.leases.cancellations import CancellationWatch
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
@@ -70,6 +71,7 @@ from outbox.schedules import declared_schedules
 from outbox.settings import DATABASE, WorkerOptions
 from outbox.settlement import Failure
 from outbox.wakeups.polling import Polling
+from outbox.wakeups.redis_subscription import Subscription
 from outbox.wakeups.selector import WakeupSelector
 
 _STOP_WITHIN = 1.0
@@ -369,6 +371,12 @@ class Worker:
                 ready=lambda: consumer.store.checked,
                 idle_workers=lambda: consumer.claimer.idle_workers,
             ),
+            CancellationWatch(
+                driver.jobs.missing,
+                consumer.in_flight,
+                polls=partial(self._polls, consumer.connection),
+                on_cancelled=partial(self._tell, consumer.cancel),
+            ),
             Expiry(consumer.in_flight, lease=lease, on_expiring=partial(self._tell, consumer.expire)),
             Renewal(
                 driver.jobs,
@@ -380,6 +388,11 @@ class Worker:
                 removed=partial(removed, driver.jobs),
             ),
         ]
+
+    def _polls(self, connection: str) -> bool:
+        """Whether no message tells this worker of jobs of the connection that were cancelled."""
+        names = [consumer.connection for consumer in self._consumers]
+        return dict(zip(names, self._wakeups, strict=False)).get(connection) != Subscription.name
 
     async def _times(self, connection: str, job_id: JobId) -> tuple[datetime, datetime] | None:
         stores = (consumer.store for consumer in self._consumers if consumer.connection == connection)

@@ -10,6 +10,7 @@ from outbox.client_state import ClientPart, ClientState
 from outbox.connections import spec_of
 from outbox.errors import ConfigurationError
 from outbox.settings import DATABASE
+from outbox.wakeups.base import CANCELLED
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.redis_client import pubsub
 from outbox.wakeups.redis_publisher import Publisher
@@ -33,6 +34,11 @@ def announce(client: ClientState, queues: Collection[str], connection: str = DAT
         return
     if publisher is not None:
         publisher.publish(queues)
+
+
+def announce_cancelled(client: ClientState, connection: str = DATABASE) -> None:
+    """Have workers look whether they run jobs that were cancelled. Never waits, never raises."""
+    announce(client, (CANCELLED,), connection)
 
 
 class Publishers(ClientPart):

@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Protocol
 
+CANCELLED = "!cancelled"
+"""Announced in place of a queue, whose name it cannot be: running jobs were cancelled."""
+
 
 class Wake(IntEnum):
     """What ended a wait. False if the time was up."""

@@ -249,9 +249,19 @@ def test_unique_jobs_meet(application: Application) -> None:
 
 
 @pytest.mark.sqlite
+def test_running_jobs_are_cancelled(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("tests/integration/every_store/test_cancelled_jobs.py has every store")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="cancelled_jobs")
+    assert application.run("cancelled_jobs.py").splitlines()[-2:] == ["True True", "False too late"]
+    assert (application.directory / "intro.cancelled").read_text() == "thrown away\n"
+    assert (application.directory / "export.cancelled").read_text() == "in order\n"
+
+
+@pytest.mark.sqlite
 def test_attempts_are_limited(migrated_url: str, backend: str, tmp_path: Path) -> None:
     if backend != "sqlite":
-        pytest.skip("tests/integration/worker/test_limited_attempts.py has every store")
+        pytest.skip("tests/integration/every_store/test_limited_attempts.py has every store")
     application = Application(tmp_path, migrated_url, OUTBOX_JOBS="attempt_limits")
     assert application.run("attempt_limits.py") == "left out\n"
     said = application.run("-m", "outbox.work", "--stop-when-empty")

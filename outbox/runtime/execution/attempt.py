@@ -121,8 +121,10 @@ class Attempt:
             return
         if self.interruption is None or reason.final:
             self.interruption = reason
+        if reason is Interruption.CANCELLED and self.job is not None:
+            self.job.context.cancelled = True
         if self.call is not None:
-            self.call.stop()
+            self.call.stop(gently=reason is Interruption.CANCELLED)
 
     def end(self, settlement: Settlement | None) -> None:
         """The attempt is over, with this settlement to be written, or None where nothing may be. The first call counts:

@@ -1,4 +1,4 @@
-"""Calls ``failed(error)`` of jobs after their last attempt."""
+"""Calls ``failed(error)`` of jobs after their last attempt, and ``cancelled()`` of jobs that were cancelled."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class FailedHooks:
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: set[HandlerCall] = set()
 
-    def call(self, attempt: Attempt) -> None:
-        """Call the hook of a job that has failed for good, if it has one, in a task of its own."""
+    def call(self, attempt: Attempt, name: str = "failed") -> None:
+        """Call this hook of a job that has ended, if it has one, in a task of its own."""
         try:
             kind = registry.resolve(attempt.claim.name)
         except JobError:
             return
-        if callable(getattr(kind, "failed", None)):
+        if callable(getattr(kind, name, None)):
             self._slots.occupy()
-            task = protected_task(self._run(attempt, kind), name=f"{attempt.claim.name}.failed")
+            task = protected_task(self._run(attempt, kind, name), name=f"{attempt.claim.name}.{name}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -65,7 +65,7 @@ class FailedHooks:
         for call in tuple(self._calls):
             call.stop()
 
-    async def _run(self, attempt: Attempt, kind: type[Job]) -> None:
+    async def _run(self, attempt: Attempt, kind: type[Job], name: str) -> None:
         stuck = False
         task = cast("ProtectedTask", asyncio.current_task())
         enter_job(task)
@@ -73,7 +73,7 @@ class FailedHooks:
         def give_up() -> None:
             nonlocal stuck
             stuck = True
-            self._report(attempt, TimeoutError("failed() was told to stop, and does not"))
+            self._report(attempt, TimeoutError(f"{name}() was told to stop, and does not"))
             self._slots.mark_stuck()
 
         call = HandlerCall(give_up, self._cancel_steps, task)
@@ -85,7 +85,8 @@ class FailedHooks:
             job = attempt.job or load_job(kind, attempt, policy.max_tries)
             if policy.timeout > 0:
                 timer = asyncio.get_running_loop().call_later(policy.timeout, call.stop)
-            await run(self._threads, call, job.failed, attempt.error)  # type: ignore[attr-defined]
+            arguments = (attempt.error,) if name == "failed" else ()
+            await run(self._threads, call, getattr(job, name), *arguments)
         except BaseException as error:  # noqa: BLE001 - a hook cannot end the worker, not even with SystemExit
             if not stuck:
                 self._report(attempt, error)

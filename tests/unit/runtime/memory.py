@@ -132,6 +132,11 @@ class MemoryDriver:
                 self.store.rows[fence.job_id].reserved_until = now + lease
             return Lease(now + lease, kept, frozenset(fences) - kept)
 
+    async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+        with self.store.lock:
+            self._reach("missing")
+            return frozenset(job_ids) - self.store.rows.keys()
+
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         self.store.calls.append("settle begins")
         while not self.settling:

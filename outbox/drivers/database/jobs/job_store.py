@@ -55,6 +55,9 @@ class DatabaseJobs:
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await lease_module.extend(self._database, fences, lease)
 
+    async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+        return await lease_module.missing(self._database, job_ids)
+
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         return await settle_module.settle(self._database, self.unconfirmed, self._name, settlements)
 

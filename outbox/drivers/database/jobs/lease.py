@@ -16,6 +16,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.values import Claim, Lease
 from outbox.errors import OutboxError
+from outbox.ids import JobId
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -103,6 +104,16 @@ async def _put_back(database: Database, connection: SqlConnection, claims: Seque
         delays = [value for key in keys for value in (key, 0)]
         attempts = [value for key in keys for value in (key, 1)]
         await connection.exec_driver_sql(database.dialect.put_back(len(keys)), (*delays, *attempts, *keys))
+
+
+async def missing(database: Database, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+    """Those of these jobs that have no row."""
+
+    async def read(connection: SqlConnection) -> frozenset[JobId]:
+        there = await holders(database, connection, [job_id.bytes for job_id in job_ids], lock=False)
+        return frozenset(job_id for job_id in job_ids if job_id.bytes not in there)
+
+    return await database.read_plain(read)
 
 
 async def holders(

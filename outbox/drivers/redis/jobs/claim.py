@@ -13,8 +13,8 @@ from outbox.drivers.redis.encoding import microseconds, unpack_body
 from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim, PendingClaim
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
-from outbox.drivers.redis.keys import WORKERS, queue_keys
-from outbox.drivers.redis.script import Call, Script, signs
+from outbox.drivers.redis.keys import JOBS, WORKERS, key, queue_keys
+from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
@@ -228,6 +228,22 @@ def _claims(
             locator.relayed.add(fence.job_id)
     locator.claimed((claim.fence.job_id for claim in claims), queue)
     return claims
+
+
+async def missing(store: Store, locator: JobLocator, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+    """One command for each queue of these claimed jobs. A job whose queue is not known any more was settled."""
+    by_queue: dict[str, list[JobId]] = {}
+    for job_id in job_ids:
+        if (queue := locator.queue_of(job_id)) is not None:
+            by_queue.setdefault(queue, []).append(job_id)
+    asked = [command("HMGET", key(queue, JOBS), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()]
+    found = await store.do_all(asked) if asked else []
+    return frozenset(
+        job_id
+        for ids, bodies in zip(by_queue.values(), found, strict=True)
+        for job_id, body in zip(ids, bodies, strict=True)
+        if body is None
+    )
 
 
 async def extend(store: Store, locator: JobLocator, fences: Sequence[Fence], lease: float) -> Lease:

@@ -43,6 +43,10 @@ class JobLocator:
         """Replace the jobs that are known to be held."""
         self._renewed = queues
 
+    def queue_of(self, job_id: JobId) -> str | None:
+        """The queue of a job that is known to be held, without a search."""
+        return self._claimed.get(job_id) or self._renewed.get(job_id)
+
     async def of(self, fences: Sequence[Fence]) -> dict[JobId, str]:
         """The queue of each job that is held."""
         found = {}

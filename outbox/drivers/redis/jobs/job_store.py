@@ -66,6 +66,9 @@ class RedisJobs:
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await claim_module.extend(self._store, self.locator, fences, lease)
 
+    async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+        return await claim_module.missing(self._store, self.locator, job_ids)
+
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         relayed = len(self.locator.relayed)
         settled = await settle_module.settle(

@@ -4,7 +4,7 @@
 -- KEYS  the keys of the queue, as in common/base.lua; then outbox:{queue}:ended, as in settle.lua
 -- ARGV  ids
 --
--- Returns those that there were.
+-- Publishes that jobs were cancelled, and returns those that there were.
 
 local ids, removed = {}, {}
 for position = 1, #ARGV do
@@ -26,4 +26,7 @@ for _, key in ipairs({ JOBS, HELD, TRIES }) do
   write('HDEL', KEYS[key], removed)
 end
 write('ZREM', KEYS[RETRYING], removed)
+if #removed > 0 then
+  wake('!cancelled')
+end
 return removed

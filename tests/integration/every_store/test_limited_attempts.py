@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 import outbox
 from outbox import Job, dispatch
-from outbox.connections import open_driver
 from outbox.drivers.base import Driver
 from outbox.drivers.values import JobState
 from outbox.envelope import Headers
 from outbox.events import JobSettled, JobSkipped
 from outbox.ids import JobId
-from outbox.settings import Settings
 from outbox.settlement import Outcome
-from tests.servers import databases
-from tests.support.embedded_worker import Embedded, working
+from tests.integration.every_store.conftest import Store
+from tests.support.embedded_worker import Embedded
 
 STEPS: dict[JobId, list[str]] = {}
 """What each attempt does: `raise`, `snooze`, `release`, `hang`, `return`. The last step repeats."""
@@ -51,43 +47,6 @@ class Limited(Stepwise):
     max_exceptions = 2
     max_snoozes = 2
     fail_on_timeout = True
-
-
-class Store:
-    def __init__(self, url: str, redis_url: str | None, connection: str, driver: Driver) -> None:
-        self.driver = driver
-        self._url, self._redis_url, self._connection = url, redis_url, connection
-
-    def worker(self, **options: Any) -> Any:
-        return working(self._url, redis_url=self._redis_url, connection=self._connection, **options)
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("sqlite", marks=pytest.mark.sqlite),
-        pytest.param("mysql", marks=pytest.mark.mysql),
-        pytest.param("mariadb", marks=pytest.mark.mariadb),
-        pytest.param("redis", marks=pytest.mark.redis),
-    ]
-)
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-async def store(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    redis_url, connection = None, "database"
-    if backend == "redis":
-        redis_url, connection = request.getfixturevalue("redis_url"), "redis"
-        url = databases.fresh_file(tmp_path, request.getfixturevalue("migrated_sqlite"))
-    else:
-        url = request.getfixturevalue("migrated_url")
-    outbox.configure(database_url=url, redis_url=redis_url, connection=connection)
-    driver = open_driver(Settings(DATABASE_URL=url, REDIS_URL=redis_url), connection)  # type: ignore[call-arg]
-    yield Store(url, redis_url, connection, driver)
-    await driver.close()
-    await outbox.disconnect()
-    outbox.configure()
 
 
 @pytest.fixture(autouse=True)
