@@ -66,6 +66,7 @@ from outbox.settlement import Failure
 
 if TYPE_CHECKING:
     from outbox.embedded_worker import Worker
+    from outbox.inline import dispatch_now
 
 __all__ = [
     "Backoff",
@@ -114,6 +115,7 @@ __all__ = [
     "dispatch_batch",
     "dispatch_chain",
     "dispatch_many",
+    "dispatch_now",
     "failed_groups",
     "failed_jobs",
     "find",
@@ -155,4 +157,8 @@ def __getattr__(name: str) -> Any:
         from outbox.embedded_worker import Worker
 
         return Worker
+    if name == "dispatch_now":
+        from outbox.inline import dispatch_now
+
+        return dispatch_now
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -249,6 +249,18 @@ def test_unique_jobs_meet(application: Application) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_request_runs_a_job_and_dispatches_one_afterwards(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("tests/integration/contrib/test_after_response.py has every database")
+    application = Application(tmp_path, migrated_url)
+    get = "print(TestClient(app).get('/products/mug').json())"
+    program = f"from fastapi.testclient import TestClient; from web_requests import app; {get}"
+    assert application.run("-c", program) == "{'price': 900}\n"
+    with sql.connection(migrated_url) as connection:
+        assert connection.scalar(text("SELECT queue FROM queue_jobs")) == "statistics"
+
+
+@pytest.mark.sqlite
 def test_running_jobs_are_cancelled(migrated_url: str, backend: str, tmp_path: Path) -> None:
     if backend != "sqlite":
         pytest.skip("tests/integration/every_store/test_cancelled_jobs.py has every store")

@@ -32,7 +32,7 @@ def test_the_top_level_names() -> None:
         "Job", "JobContext", "JobId", "Middleware", "Outbox",
         "OutboxError", "RateLimit", "Resources", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
-        "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "metadata", "retry_batch",
+        "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "dispatch_now", "metadata", "retry_batch",
         "context_variables", "inbox", "limits", "receive", "schedule", "schedules", "skip_if", "upgrade",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {

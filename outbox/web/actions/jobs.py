@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from outbox.client_state import current_client
 from outbox.console.formatting import indented_json
 from outbox.dispatch import dispatch
 from outbox.drivers.values import FailedJob, StoredJob
@@ -14,6 +15,7 @@ from outbox.envelope import Headers, deserialize
 from outbox.errors import DispatchError, InvalidOption, JobError, JobNotFound
 from outbox.ids import JobId
 from outbox.relay.route import relayed_connection
+from outbox.wakeups.announce import announce_cancelled
 from outbox.web.parameters import parse_id
 from outbox.web.redaction import fields_of
 from outbox.web.rights import Right
@@ -27,8 +29,10 @@ _HEADERS = ("max_tries", "timeout", "backoff")
 
 async def cancel(view: View) -> Response:
     job_id = parse_id(view.request.path_params["id"])
-    if not await view.change(view.connection(), lambda driver: driver.jobs.cancel([job_id])):
+    connection = view.connection()
+    if not await view.change(connection, lambda driver: driver.jobs.cancel([job_id])):
         raise JobNotFound(f"there is no live job {job_id} any more: it has ended, or failed")
+    announce_cancelled(current_client(), connection)
     return view.done(f"Cancelled the job {job_id}.", "/jobs")
 
 
