@@ -17,13 +17,14 @@ from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving
 from outbox.drivers.database.tables import LOCK_SLOTS, SEEDS
-from outbox.drivers.values import Claim, JobState
+from outbox.drivers.values import Claim, JobState, PolicyNews
 from outbox.envelope import Envelope, serialize
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.options import JobOptions
 from outbox.policies.keys import ROUND
 from outbox.settlement import Outcome, Settlement
+from outbox.wakeups.base import CANCELLED
 from tests.conformance.jobs import FAILURE, claim_one, envelope
 from tests.servers import sql
 from tests.support.orders import sync_engine
@@ -171,8 +172,12 @@ async def test_a_newer_job_replaces_the_running_one(database: DatabaseDriver) ->
     await database.jobs.insert(jobs[:1])
     old = await claim_one(database)
     await database.jobs.insert(jobs[1:])
+    news: list[PolicyNews] = []
+    assert database.policies is not None
+    database.policies.on_news = news.append
     [new] = await claim(database)
     assert new.fence.job_id == jobs[2].id
+    assert any(CANCELLED in each.queues for each in news), "its worker is told"
     assert (await database.jobs.extend([old.fence], 30)).lost == {old.fence}
     assert [job.id for job in await database.jobs.list_jobs()] == [jobs[2].id]
 

@@ -21,6 +21,7 @@ from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
 from outbox.ids import JobId
 from outbox.settlement import Outcome
+from outbox.wakeups.base import CANCELLED
 
 _LEFT_FOR = 0.25
 """Seconds until a claim looks again at a job whose policy rows another transaction has locked."""
@@ -134,6 +135,7 @@ def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Pla
         news = yield from removed(dialect, admitted.replaced, Outcome.CANCELLED)
         for keys in chunked(sorted(admitted.replaced)):
             yield dialect.remove_locked(len(keys)), tuple(keys)
+        news += PolicyNews(frozenset({CANCELLED}))
     if not admitted.skipped:
         return news
     for keys in chunked(sorted(bytes(each.row.id) for each, _ in admitted.skipped)):

@@ -20,6 +20,7 @@ from outbox.events import Event, ScheduleSkipped, ScheduleTicked
 from outbox.ids import JobId, new_job_id
 from outbox.policies.schedule import Definition, Due, JobTemplate, Overlap, Tick, TickAction, due, jitter, on_overlap
 from outbox.settlement import Outcome
+from outbox.wakeups.base import CANCELLED
 
 _SCHEDULES, _TICKS = schedules.name, schedule_ticks.name
 _NEXT = 100
@@ -160,11 +161,12 @@ def _insert_ticks(
 
 
 def _cancel(dialect: Dialect, live: Sequence[LiveJob], done: Ticked) -> Plan[None]:
-    """Remove the jobs of earlier ticks. The worker of one that runs stops it when it next renews the lease."""
+    """Remove the jobs of earlier ticks. The workers of those that run are told after the commit."""
     ids = sorted(job.job_id for job in live)
     yield dialect.held(len(ids), lock=True), tuple(ids)
     done.news += yield from removed(dialect, ids, Outcome.CANCELLED)
     yield dialect.remove_locked(len(ids)), tuple(ids)
+    done.news += PolicyNews(frozenset({CANCELLED}))
 
 
 def _envelope(
