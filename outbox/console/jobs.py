@@ -35,7 +35,9 @@ _FINISHED = "finished"
 @click.command()
 @click.option("--queue", type=queue_type, help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
-@click.option("--state", type=click.Choice([*JobState, _FINISHED]), help="Only jobs in this state.")
+@click.option(
+    "--state", type=click.Choice([*(state.value for state in JobState), _FINISHED]), help="Only jobs in this state."
+)
 @click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs per page.")
 @click.option("--after", metavar="PLACE", help="Continue after a page, with the place that it printed.")
 @on_connections

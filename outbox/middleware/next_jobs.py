@@ -32,8 +32,8 @@ def keep_result(attempt: Attempt, value: object) -> None:
         raise InvalidResult(f"{name}: what `handle` returned is no JSON, and {_wants(attempt)}: {error}") from error
     if len(result) > RESULT_LIMIT:
         raise InvalidResult(
-            f"{name}: what `handle` returned is {len(result):,} bytes, and {_wants(attempt)}: the limit is "
-            f"{RESULT_LIMIT:,}, store it, and return its key"
+            f"{name}: what `handle` returned is {len(result):,} bytes, the limit {RESULT_LIMIT:,}, and "
+            f"{_wants(attempt)}: store it, and return its key"
         )
     text, cipher, chain = result.decode(), attempt.cipher, attempt.chain
     if attempt.keep_for:
