@@ -47,6 +47,10 @@ class Sync(Job):
     async def handle(self) -> None: ...
 
 
+class Newest(Sync):
+    unique_until = "end"
+
+
 MAIL = RateLimit("redis.mail", "100/s", burst=100)
 SMS = RateLimit("redis.sms", "100/s", burst=100)
 
@@ -185,3 +189,19 @@ async def test_a_unique_job_is_joined_until_it_leaves_for_redis(redis: RedisDriv
     [after] = await send(Sync(customer=7, state="newest"))
     assert after.created
     assert await relay.move() == 1
+
+
+async def test_a_job_that_is_unique_until_its_end_waits_for_the_one_over_there(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    await send(Newest(customer=7, state="old"))
+    await relay.move()
+    [running] = await claimed(redis)
+    [second] = await send(Newest(customer=7, state="new"))
+    assert (second.created, await relay.move()) == (True, 0)
+    waiting = await database.jobs.get(second)
+    assert waiting is not None
+    assert waiting.state is JobState.PARKED
+    await end(redis, relay, running)
+    assert await relay.move() == 1
+    assert [each.fence.job_id for each in await claimed(redis)] == [second]

@@ -25,6 +25,11 @@ _CROWDED = Park(1.0)
 """As many jobs of one key as can be parked are: this one looks again."""
 
 
+_RUNS = "(reserved_by IS NOT NULL OR (attempts > 0 AND SUBSTR(queue, 1, 1) = '>'))"
+"""Of the row of a job: a worker holds it, or it was relayed. A relayed row is put back with its attempt counted. It stays
+until its job has ended in the other store."""
+
+
 class Running(NamedTuple):
     """The row of a key."""
 
@@ -124,10 +129,10 @@ def _insert_missing(
 
 
 def _alive(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
-    """Those of these jobs that a worker holds, or held until its lease ended."""
+    """Those of these jobs that a worker holds, or held until its lease ended, and those that were relayed."""
     found: set[bytes] = set()
     for some in chunked(sorted(set(ids))):
-        rows = yield dialect.select_by_key("id", "queue_jobs", "id", some, also="reserved_by IS NOT NULL")
+        rows = yield dialect.select_by_key("id", "queue_jobs", "id", some, also=_RUNS)
         found |= {bytes(row[0]) for row in rows}
     return found
 
@@ -203,7 +208,7 @@ def dead() -> Plan[dict[bytes, bytes]]:
     """Up to 100 jobs that count as running and do not, each with its key."""
     rows = yield (
         "SELECT running.job_id, running.unique_key FROM queue_unique_running AS running LEFT JOIN queue_jobs AS job "
-        "ON job.id = running.job_id AND job.reserved_by IS NOT NULL WHERE job.id IS NULL LIMIT 100",
+        f"ON job.id = running.job_id AND {_RUNS} WHERE job.id IS NULL LIMIT 100",
         (),
     )
     return {bytes(job_id): bytes(key) for job_id, key in rows}
