@@ -26,8 +26,8 @@ _CROWDED = Park(1.0)
 
 
 _RUNS = "(reserved_by IS NOT NULL OR (attempts > 0 AND SUBSTR(queue, 1, 1) = '>'))"
-"""Of the row of a job: a worker holds it, or it was relayed. A relayed row is put back with its attempt counted. It stays
-until its job has ended in the other store."""
+"""Of the row of a job: a worker holds it, or it was relayed. A relayed row is put back with its attempt counted. It
+stays until its job has ended in the other store."""
 
 
 class Running(NamedTuple):
