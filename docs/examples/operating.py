@@ -1,6 +1,7 @@
 """Looks at jobs and queues, and cancels a job in a transaction."""
 
 import asyncio
+from datetime import timedelta
 
 from receipts import SendReceipt
 from shop import Order, Session, engine
@@ -15,6 +16,14 @@ async def look(job_id: outbox.JobId) -> None:
     for queue in await outbox.counts():
         print(queue.queue, queue.ready, queue.retrying, queue.oldest)
     print(job, len(more.jobs))
+
+
+async def look_back() -> None:
+    points = await outbox.metrics(queue="mail", name="receipts.SendReceipt", since=timedelta(hours=24))
+    for point in points:
+        print(point.at, point.settled, point.run.percentile(0.95), point.wait.mean)
+    for depth in await outbox.depths(queue="mail", since=timedelta(days=7)):
+        print(depth.at, depth.ready, depth.oldest)
 
 
 async def give_orders(job_id: outbox.JobId) -> None:
@@ -37,6 +46,7 @@ async def main() -> None:
         job_id = await outbox.dispatch(SendReceipt(order_id=order.id), session=session)
         other_id = await outbox.dispatch(SendReceipt(order_id=order.id), session=session)
     await look(job_id)
+    await look_back()
     await give_orders(other_id)
     await cancel(order, job_id)
     print(await outbox.find(job_id) or "the job is gone")
