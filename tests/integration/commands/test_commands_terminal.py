@@ -201,7 +201,7 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
     policies = {"unblock", "schedule", "limits", "batches"}
     without_store = {"ddl", "web"}
     assert commands == failed | live | without_store | policies | {
-        "stats", "monitor", "workers", "check", "dispatch", "rekey",
+        "stats", "monitor", "workers", "check", "dispatch", "rekey", "autoscale",
     }  # fmt: skip
     groups = {"schedule", "limits", "batches"}
     for command in commands - without_store - groups:
