@@ -77,7 +77,8 @@ def sent() -> Iterator[Captured]:
     )
     yield captured
     sentry_sdk.get_client().close(timeout=0)
-    sentry_sdk.init()
+    # With the default ones, every engine of this process would have listeners from now on.
+    sentry_sdk.init(default_integrations=False)
 
 
 @pytest.fixture
