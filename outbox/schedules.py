@@ -176,7 +176,7 @@ def definition_of_job(job: Job, definition: Definition, options: DispatchOptions
     """
     if options.get("delay") is not None:
         raise InvalidOption("a schedule says when its jobs may run: leave out `delay`, or use `jitter`")
-    if type(job).dispatch_if is not None or options.get("dispatch_if") is not None:
+    if getattr(job, "dispatch_if", None) is not None or options.get("dispatch_if") is not None:
         raise InvalidOption(f"{job.name}: a schedule asks no dispatch_if at its ticks: let `handle` decide")
     serialized = serialize_all([job], options)
     [(connection, [envelope])] = serialized.by_connection.items()
