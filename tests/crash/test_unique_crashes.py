@@ -40,7 +40,8 @@ async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHa
 
 @pytest.fixture
 async def engine(migrated_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = async_engine(migrated_url)
+    # SQLite lets one writer in, in no order: on a busy machine, one may wait for long.
+    engine = async_engine(migrated_url, connect_args={"timeout": 60} if "sqlite" in migrated_url else {})
     yield engine
     await engine.dispose()
 
