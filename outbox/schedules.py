@@ -57,7 +57,7 @@ async def add(
 
     With a ``session`` the schedule is part of its transaction. ``when``, or ``every``, and the rest are those of
     `outbox.schedule`; ``when`` takes ``"90s"`` as well. ``options`` are those of a dispatch, without ``delay``. Workers
-    notice a new schedule within about 15 seconds.
+    notice a new schedule within about 20 seconds.
 
     Raises:
         InvalidOption: a value is of a wrong type or out of its range, or code declares a schedule of this name.
