@@ -235,6 +235,9 @@ class Consumer:
         if self._options.once:
             self._on_empty(self)
         elif self._options.stop_when_empty:
+            if self.in_flight:
+                # More jobs may follow their ends. It is asked again then.
+                return
             # Asked first: a job that arrives in between is counted in both places, not in none.
             if self._on_the_way is not None and await self.store.run(self._on_the_way):
                 return
