@@ -35,9 +35,14 @@ def statements() -> Iterator[list[str]]:
         if arguments[2] != "BEGIN":
             sent.append(arguments[2])
 
-    event.listen(Engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(Engine, "before_cursor_execute", note)
+    with pytest.MonkeyPatch.context() as patch:
+        # Engines would be taken for ones with listeners from now on, in all tests of this process.
+        patch.setattr(Engine, "_has_events", False)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            yield sent
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
