@@ -80,7 +80,7 @@ def resource_types(cls: type) -> dict[str, Any]:
 
 
 def _is_of_a_resource(parameter: inspect.Parameter) -> bool:
-    """What is a value, such as ``int`` or ``list[str]``, belongs into a field of the job."""
+    """Whether a parameter takes a resource. A plain value, such as ``int`` or ``list[str]``, is a field of the job."""
     annotation = parameter.annotation
     if annotation is parameter.empty or annotation is None or annotation is Any:
         return False

@@ -9,7 +9,7 @@ LOGINS_BY_CODE = True
 
 
 class SendCode(Job):
-    expires_after = 120  # seconds after the dispatch, nobody needs the code any more:
+    expires_after = 120  # seconds after the dispatch: a later code is of no use
     on_expired = "drop"  # the job is removed, and has not failed
 
     code: str

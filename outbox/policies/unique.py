@@ -196,7 +196,8 @@ def _hashed(kind: str, name: str, text: str) -> bytes:
 
 
 def slot_of(key: bytes) -> int:
-    """Slots have the order of keys: who locks both in ascending order meets nobody who waits the other way."""
+    """The slot of a key. Slots have the order of keys, so that transactions that lock both in ascending order never
+    wait for each other in a circle."""
     return int.from_bytes(key[:2]) >> 16 - _SLOT_BITS
 
 

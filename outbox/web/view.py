@@ -117,7 +117,7 @@ def base_of(request: Request) -> str:
 def render(
     request: Request, template: str, title: str, viewer: Viewer | None, /, status: int = 200, **values: Any
 ) -> HTMLResponse:
-    """A page; ``viewer`` is None where nobody is signed in."""
+    """A page; ``viewer`` is None before a sign-in."""
     said = _said(request)
     path = request.scope["path"].removeprefix(base_of(request)) or "/"
     values.setdefault("events", None)

@@ -70,7 +70,7 @@ class Metrics:
 
     def follow(self, client: ClientState) -> None:
         """Listen to the workers of ``client``. Its queues are read once one of them has started: in a process that
-        only dispatches, nobody asks for them."""
+        only dispatches, they are not read."""
         self._queues.client = client
         client.part(Listeners).add(self._hear, (LeaseLost, WorkerStarted))
 

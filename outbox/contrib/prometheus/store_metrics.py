@@ -1,4 +1,4 @@
-"""What is in the stores, read when somebody asks, and seldom enough that it does not matter to them."""
+"""Gauges of the stores. A store is read at a scrape, and so seldom that its load stays small."""
 
 from __future__ import annotations
 

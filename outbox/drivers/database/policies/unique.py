@@ -196,7 +196,7 @@ def _set_state(dialect: Dialect, ids: Sequence[bytes], state: State, due_at: str
 def _remove(dialect: Dialect, ids: Sequence[bytes]) -> Plan[None]:
     """No dispatch joins these jobs any more. Waits for those that are joining one of them."""
     for keys in chunked(sorted(ids)):
-        # Looked at without a lock: of most of these jobs nobody wants the row, and there may be none.
+        # Looked at without a lock: most of these jobs have no row that is in use.
         rows = yield dialect.select_by_key("job_id", "queue_unique_jobs", "job_id", keys, also=_WAITING)
         yield from _set_state(dialect, [bytes(row[0]) for row in rows], State.REMOVED)
 
