@@ -16,7 +16,8 @@ import outbox.sync
 from outbox import Batch, Job, add_to_batch, dispatch_batch
 from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.policies import batch_end
+from outbox.drivers.database.jobs.job_store import DatabaseJobs
+from outbox.drivers.database.policies import batch_end, registry
 from outbox.drivers.redis import RedisDriver
 from outbox.errors import BatchClosed, InvalidJob, InvalidOption, PayloadTooLarge
 from outbox.events import JobSettled
@@ -339,3 +340,29 @@ async def test_members_on_redis(database: DatabaseDriver, redis_url: str, monkey
         assert await relay.remove_ended() == 1
         assert len(await database.jobs.list_jobs()) == (2 if number == 3 else 3 - number)
     await redis.close()
+
+
+async def test_a_worker_that_stops_when_empty_runs_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follow-up is inserted after the commit of the last member. Here a claim finds nothing in between."""
+    claims: list[int] = []
+    claim, committed = DatabaseJobs.claim, registry.committed
+
+    async def counted(self: DatabaseJobs, *arguments: Any, **options: Any) -> Any:
+        found = await claim(self, *arguments, **options)
+        claims.append(len(found))
+        return found
+
+    async def late(*arguments: Any) -> Any:
+        while claims[-1] != 0:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # in which a worker that believes that claim has counted the jobs
+        return await committed(*arguments)
+
+    monkeypatch.setattr(DatabaseJobs, "claim", counted)
+    monkeypatch.setattr(registry, "committed", late)
+    await dispatch_batch([Part()], then=After(label="then"))
+    worker = outbox.Worker(stop_when_empty=True, sleep=0.05)
+    async with asyncio.timeout(30):
+        await worker.start()
+        await worker.wait()
+    assert ran == ["part", "then"]
