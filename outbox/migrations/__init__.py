@@ -3,11 +3,11 @@
 ::
 
     def upgrade() -> None:
-        migrations.upgrade(op, version=3, from_version=2)
+        migrations.upgrade(op, version=4, from_version=3)
 
 
     def downgrade() -> None:
-        migrations.downgrade(op, version=2, from_version=3)
+        migrations.downgrade(op, version=3, from_version=4)
 
 ``version`` is the version of the tables afterwards.
 """

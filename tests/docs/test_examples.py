@@ -118,7 +118,7 @@ def test_schedules_are_added_and_declared(application: Application) -> None:
     application.environment["OUTBOX_JOBS"] = "receipts,schedules"
     url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
     with operations(url) as op:
-        migrations.upgrade(op, version=3)
+        migrations.upgrade(op, version=4)
     application.run("schedules.py")
     assert application.run("-m", "outbox", "schedule", "list") == "No schedules.\n"
     application.run("-m", "outbox.work", "--max-time", "3")
@@ -142,8 +142,8 @@ def test_a_revision_upgrades_the_tables(application: Application, database_url: 
         migrations.downgrade(op, version=2)
     versions = application.directory / "migrations" / "versions"
     [before] = (file.stem.partition("_")[0] for file in versions.glob("*.py"))
-    revision = (application.directory / "outbox_3.py").read_text()
-    (versions / "outbox_3.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
+    revision = (application.directory / "outbox_4.py").read_text()
+    (versions / "outbox_4.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
     for command, expected in [("upgrade", 3), ("downgrade", 2), ("upgrade", 3)]:
         application.run("-m", "alembic", command, "head" if command == "upgrade" else "-1")
         assert version(url) == expected

@@ -41,6 +41,9 @@ PARKED = "9999-12-31 00:00:00.000000"
 
 CLAIM_INDEX = "queue_jobs_claim"
 
+EVERY_QUEUE = "*"
+"""In `pauses`, in place of a queue, whose name it cannot be: nothing is claimed from the connection."""
+
 
 def binary(length: int = 16) -> TypeEngine[bytes]:
     return LargeBinary(length).with_variant(BINARY(length), "mysql", "mariadb")
@@ -69,7 +72,7 @@ def _summary() -> TypeEngine[str]:
     )
 
 
-def _key_name() -> TypeEngine[str]:
+def key_name() -> TypeEngine[str]:
     """Any character, compared byte by byte."""
     return String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
@@ -173,8 +176,13 @@ workers = Table(
 pauses = Table(
     "queue_pauses",
     metadata,
+    # `EVERY_QUEUE` for the whole connection.
     Column("queue", ascii_text(64), primary_key=True),
     Column("paused_at", timestamp(), nullable=False),
+    Column("reason", key_name()),
+    # NULL: until it is resumed.
+    Column("paused_until", timestamp()),
+    Column("paused_by", key_name()),
     **INNODB,
 )
 
@@ -216,7 +224,7 @@ keyed_jobs = Table(
     # When the job becomes due: with the sequence, its place under its key.
     Column("moment", timestamp(), nullable=False),
     Column("size", small(), nullable=False),
-    Column("name", _key_name(), nullable=False),
+    Column("name", key_name(), nullable=False),
     Index("queue_keyed_jobs_job", "job_id", "kind", unique=True),
     Index("queue_keyed_jobs_key", "key_hash", "state", "moment", "seq"),
     **INNODB,
@@ -250,7 +258,7 @@ rates = Table(
     metadata,
     Column("id", binary(), primary_key=True),
     Column("name", ascii_text(255), nullable=False),
-    Column("key_name", _key_name()),
+    Column("key_name", key_name()),
     Column("rate", ascii_text(32), nullable=False),
     Column("burst", Integer()),
     Column("align", ascii_text(8)),

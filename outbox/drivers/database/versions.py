@@ -63,6 +63,10 @@ VERSIONS = (
             ("queue_inbox_slots", "queue_key_slots", "queue_lock_slots", "queue_rate_slots"), LOCK_SLOTS
         ),
     ),
+    Version(
+        tables=("queue_breakers", "queue_job_pauses", "queue_paused_jobs"),
+        columns={"queue_pauses": ("reason", "paused_until", "paused_by")},
+    ),
 )
 LATEST = len(VERSIONS)
 

@@ -223,7 +223,9 @@ async def test_a_slow_count_is_made_at_an_interval_of_200_times_its_duration(dri
 @pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
 async def test_what_operators_read_cannot_write_and_ends_after_two_seconds(driver: DatabaseDriver) -> None:
     async def write(connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("INSERT INTO queue_pauses VALUES ('mail', UTC_TIMESTAMP(6))")
+        await connection.exec_driver_sql(
+            "INSERT INTO queue_pauses (queue, paused_at) VALUES ('mail', UTC_TIMESTAMP(6))"
+        )
 
     async def wait(connection: AsyncConnection) -> None:
         digits = "(SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5)"

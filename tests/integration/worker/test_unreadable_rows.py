@@ -225,7 +225,7 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
                 f"({identity}, 'n', 'h', 1, 'q', 1, 1, 1, 1, {moment}, {moment})"
             )
-            opened.exec_driver_sql(f"INSERT INTO queue_pauses VALUES ('q{number}', {moment})")
+            opened.exec_driver_sql(f"INSERT INTO queue_pauses (queue, paused_at) VALUES ('q{number}', {moment})")
         if backend == "sqlite":
             opened.exec_driver_sql(
                 "INSERT INTO queue_failed_jobs VALUES "
@@ -235,7 +235,7 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
                 f"('w', x'ff', x'ff', 'p', x'ff', 'c', 'r', 'p', 'f', 'x', 'y')"
             )
-            opened.exec_driver_sql("INSERT INTO queue_pauses VALUES (x'ff', 'x')")
+            opened.exec_driver_sql("INSERT INTO queue_pauses (queue, paused_at) VALUES (x'ff', 'x')")
     assert claim.fence.job_id in {job.id for job in await database.failed.page()}
     assert len(await database.workers.all()) >= len(bad)
     for command in (("stats",), ("failed",), ("failed", "--json"), ("workers",), ("workers", "--json"), ("check",)):

@@ -1,0 +1,1 @@
+"""Pauses of queues, of job classes and of keys, and circuit breakers."""
