@@ -38,6 +38,7 @@ from outbox.middleware.skip_if import skip_if
 from outbox.open_drivers import disconnect
 from outbox.operations import (
     cancel,
+    change,
     clear,
     counts,
     depths,
@@ -51,6 +52,7 @@ from outbox.operations import (
     metrics,
     pause,
     progress,
+    reschedule,
     result,
     resume,
     retry,
@@ -105,6 +107,7 @@ __all__ = [
     "batches",
     "cancel",
     "cancel_batch",
+    "change",
     "clear",
     "configure",
     "context_variables",
@@ -130,6 +133,7 @@ __all__ = [
     "pause",
     "progress",
     "receive",
+    "reschedule",
     "result",
     "resume",
     "retry",

@@ -27,6 +27,7 @@
     │   ├── LeaseLost                 a job's own transaction came too late to complete it
     │   └── JobFailed                 the job called ``context.fail("reason")``
     ├── JobNotFound                   no job, or no failed job, has this id
+    ├── JobNotWaiting                 a job is to be changed that runs, or whose time a policy decides
     └── BackendUnavailable            the server cannot be reached, or answers with transient errors only
         └── RequestRefused            the server answers, and refuses this request for now
 """
@@ -141,6 +142,10 @@ class JobFailed(JobError):
 
 class JobNotFound(OutboxError):
     """No job has this id."""
+
+
+class JobNotWaiting(OutboxError):
+    """The job runs, or a policy decides its time; the message says which. It was left as it is."""
 
 
 class BackendUnavailable(OutboxError):

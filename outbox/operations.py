@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ from outbox.drivers.metrics import DepthPoint, MetricPoint, MetricStore
 from outbox.drivers.values import (
     FailedJob,
     FinishedJob,
+    JobChange,
     JobProgress,
     JobState,
     QueueCounts,
@@ -36,8 +37,9 @@ from outbox.drivers.values import (
 from outbox.encrypted_jobs import open_kept_result
 from outbox.errors import ConfigurationError, InvalidOption, JobFailed, JobNotFound
 from outbox.ids import JobId
+from outbox.job_changes import change_job
 from outbox.open_drivers import driver_here
-from outbox.options import check_queue
+from outbox.options import as_delay, check_priority, check_queue
 from outbox.wakeups.after_commit import after_commit
 from outbox.wakeups.announce import announce_cancelled
 
@@ -298,6 +300,53 @@ def cancel_in(session: AnySession, job_id: AnyId, connection: str | None) -> boo
     if cancelled:
         after_commit(target, partial(announce_cancelled, client))
     return cancelled
+
+
+async def reschedule(
+    job_id: AnyId,
+    *,
+    at: datetime | None = None,
+    delay: Duration | None = None,
+    connection: str | None = None,
+) -> bool:
+    """Have a waiting job run at another time: ``at``, an aware datetime, or ``delay`` seconds from now; 0 is now. False
+    where there is no such live job. Idle workers are woken.
+
+    Exactly one of the two is given, at most ten years ahead; a time that has passed is now. A job that runs is left as
+    it is. So is one whose time a policy decides: it is parked, has an ordering key, or its key or rate limit has given
+    it its turn.
+
+    Raises:
+        JobNotWaiting: the job runs, or a policy decides its time; the message says which.
+        InvalidOption: ``job_id`` is no id, or a time is of a wrong type or out of its range.
+    """
+    seconds = _seconds(delay)
+    if (at is None) == (seconds is None):
+        raise InvalidOption("give the time at which the job is to run, or its delay, one of the two")
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidOption(f"a time at which a job runs is an aware datetime, not {at!r}")
+    due = as_delay(at or seconds or 0.0)
+    wanted = JobChange(at=due) if isinstance(due, datetime) else JobChange(delay=due)
+    return await change_job(_driver(connection), _id(job_id), wanted)
+
+
+async def change(
+    job_id: AnyId, *, queue: str | None = None, priority: int | None = None, connection: str | None = None
+) -> bool:
+    """Give a waiting job another queue, another priority, or both; False where there is no such live job. Idle workers
+    are woken.
+
+    A job that is due joins the end of its new queue or priority; a delayed one keeps its time. A job that runs is left
+    as it is. On Redis, a job keeps its queue.
+
+    Raises:
+        JobNotWaiting: the job runs, or its connection cannot give it another queue.
+        InvalidOption: ``job_id`` is no id, or nothing is to change, or an option is out of its range.
+    """
+    if queue is None and priority is None:
+        raise InvalidOption("nothing is to change: give the job a queue or a priority")
+    wanted = JobChange(_queue(queue), None if priority is None else check_priority(priority))
+    return await change_job(_driver(connection), _id(job_id), wanted)
 
 
 async def pause(queue: str, *, connection: str | None = None) -> bool:

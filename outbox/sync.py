@@ -35,6 +35,7 @@ __all__ = [
     "batches",
     "cancel",
     "cancel_batch",
+    "change",
     "clear",
     "counts",
     "depths",
@@ -56,6 +57,7 @@ __all__ = [
     "pause",
     "progress",
     "receive",
+    "reschedule",
     "result",
     "resume",
     "retry",
@@ -205,6 +207,7 @@ batch = _blocking(batching.batch)
 batches = _blocking(batching.batches)
 cancel_batch = _blocking(batching.cancel_batch)
 retry_batch = _blocking(batching.retry_batch)
+change = _blocking(operations.change)
 clear = _blocking(operations.clear)
 counts = _blocking(operations.counts)
 metrics = _blocking(operations.metrics)
@@ -219,6 +222,7 @@ forget = _blocking(operations.forget)
 forget_all = _blocking(operations.forget_all)
 jobs = _blocking(operations.jobs)
 pause = _blocking(operations.pause)
+reschedule = _blocking(operations.reschedule)
 resume = _blocking(operations.resume)
 retry = _blocking(operations.retry)
 retry_all = _blocking(operations.retry_all)

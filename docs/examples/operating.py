@@ -1,7 +1,7 @@
 """Looks at jobs and queues, and cancels a job in a transaction."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from receipts import SendReceipt
 from shop import Order, Session, engine
@@ -26,6 +26,12 @@ async def look_back() -> None:
         print(depth.at, depth.ready, depth.oldest)
 
 
+async def change(job_id: outbox.JobId) -> None:
+    await outbox.reschedule(job_id, at=datetime(2031, 3, 2, 7, tzinfo=UTC))
+    await outbox.reschedule(job_id, delay=0)  # now
+    await outbox.change(job_id, queue="mail", priority=1)
+
+
 async def give_orders(job_id: outbox.JobId) -> None:
     await outbox.pause("mail")
     await outbox.resume("mail")
@@ -47,6 +53,7 @@ async def main() -> None:
         other_id = await outbox.dispatch(SendReceipt(order_id=order.id), session=session)
     await look(job_id)
     await look_back()
+    await change(other_id)
     await give_orders(other_id)
     await cancel(order, job_id)
     print(await outbox.find(job_id) or "the job is gone")

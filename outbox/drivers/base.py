@@ -20,6 +20,7 @@ from outbox.drivers.values import (
     FailedJob,
     FinishedJob,
     HealthIssue,
+    JobChange,
     JobProgress,
     Lease,
     LimitStatus,
@@ -274,6 +275,14 @@ class JobInspection(Protocol):
     async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Remove live jobs, whatever their state; return those that there were. `missing` and the
         next renewal tell the worker of a running job, which then stops the handler."""
+
+    async def change(self, job_id: JobId, wanted: JobChange) -> str | None:
+        """Change when, where or how urgently a live job runs that no worker holds: all that is wanted, or nothing.
+        Return its queue; None where there is no such job. A job that is due joins the end of those that are due.
+
+        Raises:
+            JobNotWaiting: a worker holds it, a policy decides its time, or the store cannot do it.
+        """
 
 
 class QueueControl(Protocol):

@@ -124,6 +124,22 @@ class StoredJob:
 
 
 @dataclass(frozen=True, slots=True)
+class JobChange:
+    """What an operator changes of a waiting job. None: that stays."""
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: float | None = None
+    """Seconds from now until it becomes available."""
+    at: datetime | None = None
+    """When it becomes available, aware; a time that has passed is now."""
+
+    @property
+    def has_time(self) -> bool:
+        return self.delay is not None or self.at is not None
+
+
+@dataclass(frozen=True, slots=True)
 class FailedJob:
     id: JobId
     connection: str

@@ -20,6 +20,8 @@ class Right(StrEnum):
     PAUSE_QUEUES = "pause-queues"
     CLEAR_QUEUES = "clear-queues"
     CANCEL_JOBS = "cancel-jobs"
+    CHANGE_JOBS = "change-jobs"
+    """Have waiting jobs run now or at another time, and change their queues and priorities."""
     RETRY_FAILED = "retry-failed"
     FORGET_FAILED = "forget-failed"
     DISPATCH = "dispatch"
@@ -38,6 +40,7 @@ VIEWER = READ_ONLY
 OPERATOR = VIEWER | {
     Right.PAUSE_QUEUES,
     Right.CANCEL_JOBS,
+    Right.CHANGE_JOBS,
     Right.RETRY_FAILED,
     Right.UNBLOCK_KEYS,
     Right.RUN_SCHEDULES,

@@ -15,6 +15,7 @@ from outbox.errors import (
     DispatchError,
     JobError,
     JobNotFound,
+    JobNotWaiting,
     OutboxError,
 )
 from outbox.web.authentication import SignIn
@@ -33,6 +34,7 @@ Show = Callable[[View], Awaitable[Response]]
 
 _STATUS: tuple[tuple[type[OutboxError], int, str], ...] = (
     (JobNotFound, 404, "Not found"),
+    (JobNotWaiting, 409, "The job does not wait"),
     (BackendUnavailable, 503, "A store does not answer"),
     (ConfigurationError, 503, "Something is not set up"),
     (DispatchError, 400, "This cannot be done"),

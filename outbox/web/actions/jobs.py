@@ -1,19 +1,24 @@
-"""Cancel a live job, and dispatch a copy of a job."""
+"""Cancel or change a live job, and dispatch a copy of a job."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
 
 from outbox.client_state import current_client
 from outbox.console.formatting import indented_json
+from outbox.console.time_spans import parse_span
 from outbox.dispatch import dispatch
-from outbox.drivers.values import FailedJob, StoredJob
+from outbox.drivers.base import Driver
+from outbox.drivers.values import FailedJob, JobChange, StoredJob
 from outbox.encrypted_jobs import token_of
 from outbox.envelope import Headers, deserialize
 from outbox.errors import DispatchError, InvalidOption, JobError, JobNotFound
 from outbox.ids import JobId
+from outbox.job_changes import change_job
+from outbox.options import as_delay, check_queue
 from outbox.relay.route import relayed_connection
 from outbox.wakeups.announce import announce_cancelled
 from outbox.web.parameters import parse_id
@@ -34,6 +39,47 @@ async def cancel(view: View) -> Response:
         raise JobNotFound(f"there is no live job {job_id} any more: it has ended, or failed")
     announce_cancelled(current_client(), connection)
     return view.done(f"Cancelled the job {job_id}.", "/jobs")
+
+
+async def run_now(view: View) -> Response:
+    return await _changed(view, JobChange(delay=0.0), "The job runs as soon as a worker is free.")
+
+
+async def reschedule(view: View) -> Response:
+    """To a time, in UTC where it names no zone, or so long from now: ``5m``."""
+    text = view.parameters.required("when").strip()
+    seconds = parse_span(text)
+    try:
+        moment = datetime.fromisoformat(text) if seconds is None else None
+    except ValueError:
+        raise InvalidOption(f"{text[:40]!r} is no time such as 5m, 2h, 2026-03-02 or 2026-03-02T07:00+01:00") from None
+    due = as_delay(seconds or 0.0 if moment is None else _aware(moment))
+    wanted = JobChange(at=due) if isinstance(due, datetime) else JobChange(delay=due)
+    return await _changed(view, wanted, "The job has another time.")
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+async def change(view: View) -> Response:
+    queue, priority = view.parameters.text("queue"), view.parameters.text("priority")
+    if queue is None and priority is None:
+        raise InvalidOption("nothing is to change: give the job a queue or a priority")
+    wanted = JobChange(None if queue is None else check_queue(queue), _digit(priority))
+    return await _changed(view, wanted, "The job was changed.")
+
+
+async def _changed(view: View, wanted: JobChange, message: str) -> Response:
+    job_id = parse_id(view.request.path_params["id"])
+
+    async def work(driver: Driver) -> bool:
+        with view.readings.stores.as_client():
+            return await change_job(driver, job_id, wanted)
+
+    if not await view.change(view.connection(), work):
+        raise JobNotFound(f"there is no live job {job_id} any more: it has ended, or failed")
+    return view.done(message, f"/jobs/{job_id}")
 
 
 async def show_copy(view: View) -> Response:
@@ -115,9 +161,13 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
 
 
 def _priority(view: View, job: StoredJob | FailedJob) -> int:
-    text = view.parameters.text("priority")
+    given = _digit(view.parameters.text("priority"))
+    return job.priority if given is None else given
+
+
+def _digit(text: str | None) -> int | None:
     if text is None:
-        return job.priority
+        return None
     if len(text) != 1 or not text.isascii() or not text.isdigit():
         raise InvalidOption(f"a priority is a whole number from 0 (first) to 9, not {text[:20]!r}")
     return int(text)

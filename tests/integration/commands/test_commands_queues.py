@@ -203,6 +203,46 @@ async def test_cancel_says_what_is_no_live_job(driver: DatabaseDriver, migrated_
     assert len(await driver.failed.page()) == 1
 
 
+# --- reschedule and change
+
+
+async def test_waiting_jobs_are_changed_and_those_that_run_are_named(driver: DatabaseDriver, migrated_url: str) -> None:
+    delayed, gone = envelope(delay=3_600), new_job_id()
+    await driver.jobs.insert([envelope(), delayed])
+    held = await claim_one(driver)
+    ran = await run(migrated_url, "reschedule", str(delayed.id), "--delay", "0")
+    assert (ran.code, ran.out) == (0, "Rescheduled 1 job.\n")
+    ran = await run(migrated_url, "reschedule", str(delayed.id), "--at", "2031-01-31T12:00+01:00")
+    job = await driver.jobs.get(delayed.id)
+    assert job is not None
+    assert f"{job.available_at:%Y-%m-%dT%H:%M}" == "2031-01-31T11:00"
+    ids = [str(job_id) for job_id in (held.fence.job_id, delayed.id, gone)]
+    ran = await run(migrated_url, "change", *ids, "--queue", "mail", "--priority", "0", "--json")
+    assert ran.code == 1
+    document = ran.document
+    assert "runs" in document.pop("refused")[ids[0]]
+    assert document == {"connection": "database", "changed": 1, "job_ids": ids[1:2], "missing": ids[2:]}
+    [changed] = await driver.jobs.list_jobs("mail")
+    assert (changed.id, changed.priority) == (delayed.id, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("reschedule", "0" * 32), "--at or --delay"),
+        (("reschedule", "0" * 32, "--at", "2031-01-31", "--delay", "5m"), "one of the two"),
+        (("reschedule", "0" * 32, "--at", "soon"), "is not a time"),
+        (("reschedule", "0" * 32, "--at", "2999-01-01"), "ten years"),
+        (("change", "0" * 32), "--queue, --priority"),
+        (("change", "0" * 32, "--priority", "10"), "0<=x<=9"),
+    ],
+)
+async def test_changes_that_make_no_sense_are_refused(arguments: tuple[str, ...], said: str) -> None:
+    ran = await run("sqlite://", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+
+
 # --- workers and monitor
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import create_engine, make_url
@@ -16,10 +16,12 @@ import outbox.sync
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.errors import InvalidOption, SessionUnusable, TablesMissing
+from outbox.errors import InvalidOption, JobNotWaiting, SessionUnusable, TablesMissing
 from outbox.ids import new_job_id
 from outbox.relay.route import relay_queue
 from outbox.settlement import Settlement
+from outbox.wakeups.base import Wake
+from outbox.wakeups.local_hub import local_hub
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.conformance.test_looking import worker
 from tests.support.commands import fail
@@ -112,9 +114,45 @@ async def test_another_connection_is_reached_by_its_name(
     assert await outbox.cancel(job.id, connection="redis")
 
 
+class Listener:
+    """An idle worker of this process."""
+
+    def __init__(self) -> None:
+        self.woken: list[Wake] = []
+
+    def wake(self, wake: Wake = Wake.JOBS) -> None:
+        self.woken.append(wake)
+
+
+async def test_a_waiting_job_is_changed_and_idle_workers_are_woken(driver: DatabaseDriver) -> None:
+    job = envelope(queue="mail", delay=3_600)
+    await driver.jobs.insert([job])
+    listener = Listener()
+    local_hub.listen(["mail", "urgent"], listener)  # type: ignore[arg-type]
+    assert await outbox.change(job.id, queue="urgent", priority=0)
+    assert await outbox.reschedule(str(job.id), delay=timedelta(hours=2))
+    assert await outbox.reschedule(job.id, at=await driver.now())
+    assert listener.woken == [Wake.JOBS] * 3
+    claim = await claim_one(driver, "urgent")
+    assert (claim.fence.job_id, claim.priority) == (job.id, 0)
+    with pytest.raises(JobNotWaiting, match="runs"):
+        await outbox.reschedule(job.id, delay=0)
+    assert not await outbox.change(new_job_id(), priority=1)
+    assert len(listener.woken) == 3
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: outbox.change(new_job_id()), "nothing is to change"),
+        (lambda: outbox.change(new_job_id(), priority=10), "a priority is a whole number"),
+        (lambda: outbox.change(new_job_id(), queue=">redis"), "a queue's name is"),
+        (lambda: outbox.reschedule(new_job_id()), "one of the two"),
+        (lambda: outbox.reschedule(new_job_id(), at=datetime.now(UTC), delay=1), "one of the two"),
+        (lambda: outbox.reschedule(new_job_id(), at=datetime(2026, 1, 1)), "needs a time zone"),  # noqa: DTZ001
+        (lambda: outbox.reschedule(new_job_id(), at=5), "an aware datetime, not 5"),  # type: ignore[arg-type]
+        (lambda: outbox.reschedule(new_job_id(), delay=-1), "a time is a number of seconds"),
+        (lambda: outbox.reschedule(new_job_id(), delay=1e12), "up to ten years"),
         (lambda: outbox.find("nonsense"), "a job's id is a UUID"),
         (lambda: outbox.cancel(7), "a job's id is a UUID"),  # type: ignore[arg-type]
         (lambda: outbox.jobs(state="done"), "a state is one of ready, delayed, retrying, reserved"),
@@ -241,6 +279,8 @@ async def test_all_of_it_works_without_async(driver: DatabaseDriver) -> None:
         assert [counts.queue for counts in sync.counts()] == ["failing", "mail", "slow"]
         assert len(sync.jobs(queue="mail").jobs) == 1
         assert sync.find(waiting.id) is not None
+        assert sync.reschedule(waiting.id, delay=60)
+        assert sync.change(waiting.id, priority=1)
         assert sync.cancel(waiting.id)
         assert sync.pause("mail")
         assert sync.resume("mail")

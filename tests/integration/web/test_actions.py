@@ -84,6 +84,29 @@ async def test_a_job_is_cancelled_once(driver: DatabaseDriver, admin: httpx.Asyn
     assert "no live job" in await refused(admin, f"/jobs/{job.id}/cancel", 404)
 
 
+async def test_a_waiting_job_is_changed_and_a_running_one_is_not(
+    driver: DatabaseDriver, admin: httpx.AsyncClient
+) -> None:
+    job = envelope(delay=3_600)
+    await driver.jobs.insert([job, envelope(queue="running")])
+    at = f"/jobs/{job.id}"
+    assert "another time" in await act(admin, f"{at}/reschedule", when="2h")
+    assert "another time" in await act(admin, f"{at}/reschedule", when="2031-03-02T07:00+01:00")
+    waiting = await driver.jobs.get(job.id)
+    assert waiting is not None
+    assert f"{waiting.available_at:%Y-%m-%dT%H:%M}" == "2031-03-02T06:00"
+    assert "was changed" in await act(admin, f"{at}/change", queue="other", priority="1")
+    assert "as soon as a worker is free" in await act(admin, f"{at}/run")
+    claim = await claim_one(driver, "other")
+    assert (claim.fence.job_id, claim.priority) == (job.id, 1)
+    for verb, fields in (("run", {}), ("reschedule", {"when": "5m"}), ("change", {"priority": "2"})):
+        assert "runs" in await refused(admin, f"{at}/{verb}", 409, **fields)
+        await refused(admin, f"/jobs/{new_job_id()}/{verb}", 404, **fields)
+    assert "is no time such as" in await refused(admin, f"{at}/reschedule", 400, when="soon")
+    assert "ten years" in await refused(admin, f"{at}/reschedule", 400, when="2999-01-01")
+    assert "nothing is to change" in await refused(admin, f"{at}/change", 400)
+
+
 async def test_a_copy_is_checked_by_the_class(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
     job = envelope(payload='{"number": 7}')._replace(name=Parcel.name, headers='{"max_tries": 7}')
     await driver.jobs.insert([job])

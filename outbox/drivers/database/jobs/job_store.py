@@ -12,9 +12,9 @@ from outbox.drivers.database.jobs import direct_insert, next_due, unreadable
 from outbox.drivers.database.jobs import lease as lease_module
 from outbox.drivers.database.jobs import settle as settle_module
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
-from outbox.drivers.database.operations import inspection, job_pages
+from outbox.drivers.database.operations import inspection, job_changes, job_pages
 from outbox.drivers.filters import JobFilter, JobPage, JobPlace
-from outbox.drivers.values import Claim, Lease, NextDue, Settled, StoredJob
+from outbox.drivers.values import Claim, JobChange, Lease, NextDue, Settled, StoredJob
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.settlement import Fence, Settlement
@@ -81,3 +81,6 @@ class DatabaseJobs:
 
     async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await inspection.cancel(self._database, job_ids)
+
+    async def change(self, job_id: JobId, wanted: JobChange) -> str | None:
+        return await job_changes.change(self._database, job_id, wanted)

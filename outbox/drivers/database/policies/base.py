@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
-from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Envelope, Headers
 from outbox.ids import JobId
@@ -150,6 +150,11 @@ class PolicyRows:
     def retried(self, dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobId, Refusal]]:  # noqa: ARG002
         """Failed jobs are about to become live again. Those that are returned stay failed."""
         return done({})
+
+    def rescheduled(self, dialect: Dialect, job: Leaving, due: Statement) -> Plan[str | None]:  # noqa: ARG002
+        """An operator gives a waiting job another time, the expression ``due``, in this transaction, which has locked
+        its row. Returns why it must keep its time, or None."""
+        return done(None)
 
     def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:  # noqa: ARG002
         """Lines that tell an operator what the policy does with a live job."""

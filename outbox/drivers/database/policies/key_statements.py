@@ -293,6 +293,12 @@ def set_state(sequences: Sequence[int], state: State) -> Iterator[Statement]:
         yield f"UPDATE queue_keyed_jobs SET state = {int(state)} WHERE seq IN ({_listed(some)})", ()
 
 
+def set_moment(sequences: Sequence[int], moment: Statement) -> Iterator[Statement]:
+    """Give rows another time, which is an expression."""
+    for some in chunked(sorted(sequences)):
+        yield f"UPDATE queue_keyed_jobs SET moment = {moment[0]} WHERE seq IN ({_listed(some)})", moment[1]
+
+
 def delete_rows(sequences: Sequence[int]) -> Iterator[Statement]:
     for some in chunked(sorted(sequences)):
         yield f"DELETE FROM queue_keyed_jobs WHERE seq IN ({_listed(some)})", ()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
-from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.policies import key_operations
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import Candidate, Leaving, PolicyRows, Refusal, Returning, Upkeep, Verdict
@@ -89,6 +89,17 @@ class KeyRows(PolicyRows):
         yield from statements.insert_rows(dialect, [row for row in missing if row.kind is Kind.ORDERING], first=True)
         yield from statements.insert_rows(dialect, [row for row in missing if row.kind is not Kind.ORDERING])
         return {}
+
+    def rescheduled(self, dialect: Dialect, job: Leaving, due: Statement) -> Plan[str | None]:
+        """Its place under a key is by the time at which it becomes due. Under an ordering key, that stays."""
+        yield from statements.lock_slots(dialect, statements.hashes_of(job.headers), wait=True)
+        rows = yield from statements.rows_of(dialect, [job.job_id.bytes])
+        if any(row.kind is Kind.ORDERING for row in rows):
+            return "its ordering key keeps the order of the dispatches"
+        if any(row.state is not State.WAITING for row in rows):
+            return "its key has given it its turn"
+        yield from statements.set_moment([row.seq for row in rows], due)
+        return None
 
     def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
         keys = [] if job.headers.keys is None else job.headers.keys.kinds()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
-from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.policies import rate_statements as statements
 from outbox.drivers.database.policies import rate_upkeep
 from outbox.drivers.database.policies.base import Candidate, Leaving, PolicyRows, Upkeep, Verdict
@@ -50,6 +50,11 @@ class RateRows(PolicyRows):
                 states[rate] = limit.given_back(states.get(rate, facts[rate].state), cost)
         terms = {rate: changed.get(each.name, each) for rate, each in terms.items()}
         yield from statements.write_states(dialect, states, terms, {}, facts)
+
+    def rescheduled(self, dialect: Dialect, job: Leaving, due: Statement) -> Plan[str | None]:  # noqa: ARG002
+        """Those behind it get their times when it starts."""
+        waits = yield from statements.waits_of(dialect, [job.job_id.bytes])
+        return "its rate limit has given it its time" if waits else None
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
         perhaps = [job for job in jobs if job.outcome in _PERHAPS_WAITED]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.policies.base import (
     RUN,
     Candidate,
@@ -113,6 +113,15 @@ def retried(dialect: Dialect, jobs: Sequence[Returning]) -> Plan[dict[JobId, Ref
         if asked:
             refusals.update((yield from policy.retried(dialect, asked)))
     return refusals
+
+
+def rescheduled(dialect: Dialect, job: Leaving, due: Statement) -> Plan[str | None]:
+    """Why a job must keep its time, as the first policy says; None where it gets another."""
+    for policy, _ in _with_policies([job]):
+        refusal = yield from policy.rescheduled(dialect, job, due)
+        if refusal is not None:
+            return refusal
+    return None
 
 
 def explain(dialect: Dialect, job: Leaving) -> Plan[list[str]]:

@@ -14,7 +14,7 @@ from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.policies.base import (
     RUN,
@@ -108,6 +108,16 @@ class UniqueRows(PolicyRows):
             for job_id, holder in taken.refused.items():
                 refused[job_id] = Refusal(f"the job {holder} has its key", holder)
         return refused
+
+    def rescheduled(self, dialect: Dialect, job: Leaving, due: Statement) -> Plan[str | None]:
+        """A claim goes by the time in the row of the policy. It waits for dispatches that are joining the job."""
+        listed, parameters = dialect.id_list([job.job_id.bytes])
+        yield (
+            f"UPDATE queue_unique_jobs {dialect.primary_hint} SET due_at = {due[0]} "
+            f"WHERE job_id IN ({listed}) AND state = {State.WAITING:d}",
+            (*due[1], *parameters),
+        )
+        return None
 
     def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
         terms = job.headers.unique

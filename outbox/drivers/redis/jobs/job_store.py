@@ -15,9 +15,9 @@ from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.relay_target import RelayedJobs
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed
-from outbox.drivers.redis.operations import inspection, job_pages
+from outbox.drivers.redis.operations import inspection, job_changes, job_pages
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
-from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue, Settled, StoredJob
+from outbox.drivers.values import BlockingClaimRequest, Claim, JobChange, Lease, NextDue, Settled, StoredJob
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
@@ -104,6 +104,9 @@ class RedisJobs:
 
     async def cancel(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await inspection.cancel(self._store, job_ids)
+
+    async def change(self, job_id: JobId, wanted: JobChange) -> str | None:
+        return await job_changes.change(self._store, job_id, wanted)
 
 
 class PendingClaims:
