@@ -12,6 +12,9 @@ _FILES = {
     "dashboard.js": "text/javascript",
     "htmx.min.js": "text/javascript",
     "hx-sse.min.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "uplot.min.css": "text/css",
+    "uplot.min.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }
 

@@ -17,7 +17,8 @@ LONGEST_VALUE = 500
 """Characters of one parameter."""
 PAGE_SIZE = 50
 LARGEST_PAGE = 200
-_MOST_FIELDS = 20
+_MOST_FILTERS, _MOST_FIELDS = 20, 200
+"""Values of a URL, and of a form."""
 _LONGEST_SPAN = 10 * 365 * 86_400.0
 
 
@@ -37,15 +38,19 @@ class Parameters:
         query = request.scope["query_string"]
         if len(query) > LONGEST_QUERY:
             raise InvalidOption(f"the address has {len(query):,} characters after its ?: at most {LONGEST_QUERY:,}")
-        return cls(_read(query.decode("latin-1"), known, LONGEST_VALUE), known)
+        return cls(_read(query.decode("latin-1"), known, LONGEST_VALUE, _MOST_FILTERS), known)
 
     @classmethod
     def of_form(cls, body: bytes, known: Collection[str], longest: int = LONGEST_VALUE) -> Parameters:
         """``longest`` is the limit of one field, in characters."""
-        return cls(_read(body.decode("latin-1"), known, longest), known)
+        return cls(_read(body.decode("latin-1"), known, longest, _MOST_FIELDS), known)
 
     def text(self, name: str) -> str | None:
         return self._values.get(name)
+
+    def beginning_with(self, prefix: str) -> dict[str, str]:
+        """The values whose names begin with ``prefix``, by the rest of their names."""
+        return {name.removeprefix(prefix): value for name, value in self._values.items() if name.startswith(prefix)}
 
     def required(self, name: str) -> str:
         """
@@ -105,11 +110,11 @@ def _shown(text: str) -> str:
     return repr(text[:60])
 
 
-def _read(encoded: str, known: Collection[str], longest: int) -> dict[str, str]:
+def _read(encoded: str, known: Collection[str], longest: int, most: int) -> dict[str, str]:
     try:
-        pairs = parse_qsl(encoded, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
+        pairs = parse_qsl(encoded, keep_blank_values=True, max_num_fields=most, errors="strict")
     except ValueError:
-        raise InvalidOption(f"what the browser sent cannot be read, or has more than {_MOST_FIELDS} values") from None
+        raise InvalidOption(f"what the browser sent cannot be read, or has more than {most} values") from None
     values: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from outbox.console.finding import Finding
@@ -20,11 +20,13 @@ from outbox.drivers.values import (
     QueueCounts,
     WorkerStatus,
 )
-from outbox.errors import JobNotFound, OutboxError
+from outbox.errors import BackendUnavailable, ConfigurationError, JobNotFound, OutboxError
 from outbox.ids import JobId
 from outbox.schedules import declared_schedules
 from outbox.web.alerts import alerts_of
+from outbox.web.class_readings import ClassRow, class_of, row_of, rows_of
 from outbox.web.stores import WebStores
+from outbox.web.trends import Trend, read_trend
 from outbox.web.values import (
     Answers,
     Blocked,
@@ -173,6 +175,43 @@ class Readings:
         if found is None:
             raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
         return found
+
+    @_once
+    async def trends(self) -> Answers[dict[str, Trend]]:
+        """What workers of each connection have done in the last day, up to 20 seconds ago."""
+        found: dict[str, Trend] = {}
+        errors: dict[str, OutboxError] = {}
+        for name in self.connections:
+            try:
+                found[name] = await self.stores.kept(name, read_trend)
+            except (BackendUnavailable, ConfigurationError) as error:
+                errors[name] = error
+        return Answers(found, errors)
+
+    async def trend(self, connection: str) -> Trend:
+        """One that is empty where it cannot be read: charts are the least of a page."""
+        answers = await self.trends()
+        return answers.found.get(connection) or Trend(datetime.now(UTC), is_kept=False)
+
+    async def classes(self) -> Answers[list[ClassRow]]:
+        """
+        Raises:
+            OutboxError: no connection answers.
+        """
+        answers = await self.trends()
+        if answers.errors and not answers.found:
+            raise next(iter(answers.errors.values()))
+        return Answers(rows_of(self.stores, answers.found), answers.errors)
+
+    async def class_row(self, connection: str, name: str) -> ClassRow:
+        """
+        Raises:
+            JobNotFound: no such class is known here, and none has run in the last day.
+        """
+        kind, trend = class_of(self.stores, name), await self.trend(connection)
+        if kind is None and name not in trend.names:
+            raise JobNotFound(f"there is no job class {name[:100]!r} here, and none has run in the last day")
+        return row_of(connection, name, kind, trend)
 
     @_once
     async def failed_groups(self, matching: FailedFilter, queue: str | None, limit: int) -> Answers[list[FailedGroup]]:

@@ -72,6 +72,13 @@ def seconds_ago(seconds: float, now: datetime) -> Markup:
     return moment(now - timedelta(seconds=seconds), now)
 
 
+def seconds(value: float) -> str:
+    """A duration that may be shorter than a second."""
+    if value < 1:
+        return f"{value * 1_000:,.0f} ms"
+    return f"{value:.1f} s" if value < 10 else age(value)
+
+
 def exact(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -110,7 +117,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        age=age, block=block, line=line, exact=exact, number=number, queue_name=queue_name, segment=segment
+        age=age,
+        block=block,
+        exact=exact,
+        line=line,
+        number=number,
+        queue_name=queue_name,
+        seconds=seconds,
+        segment=segment,
     )
     environment.globals.update(
         icon=icon,

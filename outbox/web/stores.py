@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from outbox import clock
 from outbox.client_state import ClientState, current_settings, enter_client, leave_client
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.drivers.base import Driver
@@ -18,6 +19,7 @@ from outbox.settings import Settings
 T = TypeVar("T")
 
 POOL_SIZE = 2
+_KEPT_SECONDS = 20.0
 _numbers = count()
 
 
@@ -49,6 +51,7 @@ class WebStores:
         self._time_limit = time_limit
         # Kept with each event loop, so that the drivers are open until it ends.
         self._attribute = f"_outbox_web_{next(_numbers)}"
+        self._kept: dict[Any, tuple[float, Any]] = {}
         self._left: set[asyncio.Task[object]] = set()
 
     @property
@@ -95,6 +98,27 @@ class WebStores:
         if not done:
             raise BackendUnavailable(f"the connection {name} did not answer within {self._time_limit:g} s")
         return task.result()
+
+    async def kept(self, name: str, question: Callable[[Driver], Awaitable[T]]) -> T:
+        """The answer to `ask`, or its error, of up to 20 seconds ago: for what changes once a minute. What takes long
+        is kept for 20 times as long.
+
+        Raises:
+            OutboxError: as `ask`.
+        """
+        until, answer = self._kept.get((name, question), (0.0, None))
+        if answer is None or clock.now() > until:
+            begun = clock.now()
+            try:
+                answer = await self.ask(name, question)
+            except BackendUnavailable as error:
+                answer = error
+            took = clock.now() - begun
+            self._kept[name, question] = (clock.now() + _KEPT_SECONDS * max(1.0, took), answer)
+        if isinstance(answer, BackendUnavailable):
+            raise answer
+        kept: T = answer
+        return kept
 
     async def change(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Change something in one connection, however long it takes. It goes on when the browser has gone.

@@ -37,6 +37,7 @@ NAVIGATION = (
     ("/queues", "Queues", "layers"),
     ("/jobs", "Jobs", "list"),
     ("/failures", "Failures", "bug"),
+    ("/classes", "Job classes", "shapes"),
     ("/workers", "Workers", "server"),
     ("/schedules", "Schedules", "calendar-clock"),
     ("/keys", "Keys and limits", "key-round"),

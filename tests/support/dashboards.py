@@ -14,11 +14,12 @@ from starlette.routing import Mount
 
 from outbox import Job, JobId
 from outbox.drivers.base import Driver
+from outbox.drivers.metrics import Activity
 from outbox.drivers.values import RunningJob, WorkerStatus
 from outbox.envelope import serialize
 from outbox.ids import new_job_id
 from outbox.options import JobOptions
-from outbox.settlement import Failure, Settlement
+from outbox.settlement import Failure, Outcome, Settlement
 from outbox.web import Viewer
 
 BASE = "/outbox"
@@ -74,6 +75,16 @@ async def fill(driver: Driver, text: str = "hello", error: str = "no such addres
 def worker(running: JobId | None = None, name: str = "sorter") -> WorkerStatus:
     jobs = () if running is None else (RunningJob(running, "tests.Letter", "mail", 2.0),)
     return WorkerStatus(new_job_id().bytes, name, "host", 7, "mail,later", 10, len(jobs), 41, 1, jobs=jobs)
+
+
+def ran(completed: int, failed: int = 0, seconds: float = 2.0) -> Activity:
+    """What a worker has done in a minute."""
+    activity = Activity()
+    for _ in range(completed):
+        activity.add(Outcome.COMPLETED, seconds / 2, seconds)
+    for _ in range(failed):
+        activity.add(Outcome.FAILED, seconds / 2, seconds)
+    return activity
 
 
 def signed_in(may: str = "admin") -> Callable[[Request], Viewer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.web.actions import batches, failures, jobs, keys, queues, schedules
+from outbox.web.actions import batches, classes, failures, jobs, keys, queues, schedules
 from outbox.web.rights import Right
 from outbox.web.routes import DashboardRoute, Guard, Show
 
@@ -43,4 +43,12 @@ def action_routes(guard: Guard) -> list[DashboardRoute]:
         fields=jobs.COPY_FIELDS,
         longest=jobs.LONGEST_PAYLOAD,
     )
-    return [*actions, copy]
+    dispatch = DashboardRoute(
+        guard,
+        "/classes/dispatch",
+        classes.dispatch_job,
+        right=Right.DISPATCH,
+        fields=classes.FIELDS,
+        longest=jobs.LONGEST_PAYLOAD,
+    )
+    return [*actions, copy, dispatch]

@@ -66,7 +66,7 @@ async def change(view: View) -> Response:
     queue, priority = view.parameters.text("queue"), view.parameters.text("priority")
     if queue is None and priority is None:
         raise InvalidOption("nothing is to change: give the job a queue or a priority")
-    wanted = JobChange(None if queue is None else check_queue(queue), _digit(priority))
+    wanted = JobChange(None if queue is None else check_queue(queue), priority_digit(priority))
     return await _changed(view, wanted, "The job was changed.")
 
 
@@ -161,11 +161,15 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
 
 
 def _priority(view: View, job: StoredJob | FailedJob) -> int:
-    given = _digit(view.parameters.text("priority"))
+    given = priority_digit(view.parameters.text("priority"))
     return job.priority if given is None else given
 
 
-def _digit(text: str | None) -> int | None:
+def priority_digit(text: str | None) -> int | None:
+    """
+    Raises:
+        InvalidOption: it is no priority.
+    """
     if text is None:
         return None
     if len(text) != 1 or not text.isascii() or not text.isdigit():

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from outbox.web import charts
+from outbox.web.pages.queues import sparklines
+from outbox.web.trends import together
 from outbox.web.view import View
 
 
 async def show(view: View) -> Response:
     overview = await view.readings.overview()
+    trends = (await view.readings.trends()).found
+    whole = together(list(trends.values()))
     return view.page(
-        "overview.html", "Overview", topics=("overview",), overview=overview, several=len(view.readings.connections) > 1
+        "overview.html",
+        "Overview",
+        topics=("overview",),
+        overview=overview,
+        several=len(view.readings.connections) > 1,
+        charts=() if whole is None else charts.throughput(whole),
+        sparkline=sparklines(trends),
     )

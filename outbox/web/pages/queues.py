@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from markupsafe import Markup
 from starlette.responses import Response
 
 from outbox.drivers.filters import JobFilter
 from outbox.errors import InvalidOption
 from outbox.options import check_queue
 from outbox.relay.route import relayed_connection
+from outbox.web import charts
+from outbox.web.trends import Trend, time_to_clear
+from outbox.web.values import Queue
 from outbox.web.view import View
 
 _FIRST_JOBS = 20
@@ -15,6 +21,7 @@ _FIRST_JOBS = 20
 
 async def show_all(view: View) -> Response:
     answers = await view.readings.queues()
+    trends = (await view.readings.trends()).found
     return view.page(
         "queues.html",
         "Queues",
@@ -22,7 +29,18 @@ async def show_all(view: View) -> Response:
         queues=answers.found,
         errors=answers.errors,
         several=len(view.readings.connections) > 1,
+        sparkline=sparklines(trends),
     )
+
+
+def sparklines(trends: Mapping[str, Trend]) -> Callable[[Queue], Markup]:
+    """Draws the last day of a queue."""
+
+    def draw(queue: Queue) -> Markup:
+        trend = trends.get(queue.connection)
+        return Markup() if trend is None else charts.sparkline(trend.of(queue=queue.counts.queue))
+
+    return draw
 
 
 def queue_of(text: str) -> str:
@@ -42,4 +60,17 @@ async def show_one(view: View) -> Response:
     connection, name = view.connection(), queue_of(view.request.path_params["queue"])
     queue = await view.readings.queue(connection, name)
     first = await view.readings.jobs(connection, JobFilter(queue=name), _FIRST_JOBS, None)
-    return view.page("queue.html", f"Queue {name}", topics=("jobs",), queue=queue, first=first, connection=connection)
+    trend = (await view.readings.trend(connection)).of(queue=name)
+    slots = sum(worker.concurrency for worker in queue.workers)
+    return view.page(
+        "queue.html",
+        f"Queue {name}",
+        topics=("jobs",),
+        queue=queue,
+        first=first,
+        connection=connection,
+        slots=slots,
+        time_to_clear=time_to_clear(trend, queue.counts.ready, slots),
+        charts=(*charts.throughput(trend), *charts.durations(trend)),
+        last_hour=trend.last_hour,
+    )

@@ -14,7 +14,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.settings import Settings
 from outbox.web import dashboard
 from tests.support.chromium import chromium, served
-from tests.support.dashboards import BASE, Letter, fill, mounted, signed_in
+from tests.support.dashboards import BASE, Letter, fill, mounted, ran, signed_in
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(120)]
 
@@ -25,6 +25,7 @@ PAGES = (
     "/jobs",
     "/failures",
     "/failures/jobs",
+    "/classes",
     "/workers",
     "/schedules",
     "/keys",
@@ -74,7 +75,16 @@ async def test_no_page_has_a_violation(
             batch = await outbox.dispatch_batch([Letter(email="a@b.c")], name="letters")
             await outbox.schedules.add("report", "0 7 * * *", Letter(email="a@b.c"))
         ids = (jobs.ready, jobs.delayed, jobs.running, jobs.retrying, jobs.failed)
-        others = ("/queues/mail", f"/batches/{batch}", "/schedules/one?name=report", "/jobs?colour=red", "/nothing")
+        await driver.metrics.write({("mail", Letter.name): ran(9, 1)})
+        classes = ("/classes/one?name=tests.Letter", "/classes/dispatch?name=tests.Letter")
+        others = (
+            *classes,
+            "/queues/mail",
+            f"/batches/{batch}",
+            "/schedules/one?name=report",
+            "/jobs?colour=red",
+            "/nothing",
+        )
         for path in (*PAGES, *(f"/jobs/{each}" for each in ids), f"/jobs/{jobs.failed}/copy", *others):
             await check(path)
         assert not violations, "\n".join(sorted(violations))

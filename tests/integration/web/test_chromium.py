@@ -16,7 +16,7 @@ from outbox.web import dashboard
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.chromium import chromium, served
 from tests.support.commands import fail
-from tests.support.dashboards import BASE, MARKUP, fill, mounted, signed_in
+from tests.support.dashboards import BASE, MARKUP, fill, mounted, ran, signed_in, worker
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(120)]
 
@@ -98,6 +98,46 @@ async def test_what_a_person_types_and_opens_stays_while_the_page_changes(
         assert await page.get_by_label("Name").input_value() == "tests."
         assert await page.evaluate("document.activeElement.name") == "name"
         await expect(page.get_by_role("button", name="Forget all")).to_be_visible()
+
+
+async def test_charts_are_drawn_and_change_where_they_are(
+    browser: Browser, address: str, driver: DatabaseDriver
+) -> None:
+    await driver.metrics.write({("mail", "tests.Letter"): ran(9, 1)})
+    phone = {"width": 360, "height": 700}
+    async with opened(browser, f"{address}/classes/one?name=tests.Letter", viewport=phone) as page:
+        await expect(page.locator("canvas")).to_have_count(4)
+        await expect(page.locator("figure > svg").first).to_be_hidden()
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits a phone"
+        await page.evaluate("document.querySelector('canvas').same = true")
+        async with page.expect_response("**/classes/one*", timeout=60_000):
+            await driver.workers.heartbeat(worker())
+        await page.evaluate(
+            "figure = document.querySelector('figure'), data = JSON.parse(figure.dataset.chart), "
+            "data.lines[0].values.fill(3), figure.dataset.chart = JSON.stringify(data)"
+        )
+        await expect(page.locator("canvas")).to_have_count(4)
+        assert await page.evaluate("document.querySelector('canvas').same"), "it was drawn over, not anew"
+        await page.emulate_media(color_scheme="dark")
+        await expect(page.locator("canvas")).to_have_count(4)
+    async with opened(browser, address, java_script_enabled=False) as page:
+        await expect(page.locator("figure > svg").first).to_be_visible()
+        await page.get_by_text("Numbers").first.click()
+        await expect(page.get_by_role("row", name="9")).to_be_visible()
+
+
+async def test_a_job_is_dispatched_from_the_form_of_its_class(
+    browser: Browser, address: str, driver: DatabaseDriver
+) -> None:
+    async with opened(browser, f"{address}/classes/one?name=tests.Letter") as page:
+        await page.get_by_role("link", name="Dispatch one").click()
+        await page.get_by_role("button", name="Dispatch").click()
+        field = page.get_by_label("email (required)")
+        await expect(field).to_have_attribute("aria-invalid", "true")
+        await field.fill("ada@example.org")
+        await page.get_by_role("button", name="Dispatch").click()
+        await expect(page.get_by_role("status")).to_contain_text("Dispatched")
+    assert [job.name for job in await driver.jobs.list_jobs("mail")] == ["tests.Letter"]
 
 
 async def test_a_bulk_operation_of_3000_jobs(browser: Browser, address: str, driver: DatabaseDriver) -> None:

@@ -23,6 +23,7 @@ PAGES = (
     "/jobs",
     "/failures",
     "/failures/jobs",
+    "/classes",
     "/workers",
     "/schedules",
     "/keys",

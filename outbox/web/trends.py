@@ -1,0 +1,77 @@
+"""What workers have done in the last day, of one connection: kept in memory for a short while, for all pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from outbox.drivers.base import Driver
+from outbox.drivers.metrics import MINUTE, Activity, MetricPoint, clear_seconds, merged, total
+
+HOUR, DAY = 3_600, 86_400
+DAY_STEP = 600
+"""Seconds of one point of a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Points by queue and class: of each minute for an hour, of ten minutes for a day."""
+
+    now: datetime
+    hour: tuple[MetricPoint, ...] = ()
+    day: tuple[MetricPoint, ...] = ()
+    is_kept: bool = True
+    """Whether the store keeps metrics."""
+
+    def of(self, queue: str | None = None, name: str | None = None) -> Trend:
+        """Those of a queue, of a class, or of both."""
+
+        def chosen(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:
+            return tuple(
+                each
+                for each in points
+                if (queue is None or each.queue == queue) and (name is None or each.name == name)
+            )
+
+        return Trend(self.now, chosen(self.hour), chosen(self.day), self.is_kept)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({each.name for each in self.day})
+
+    @property
+    def last_hour(self) -> Activity:
+        return total(self.hour)
+
+
+async def read_trend(driver: Driver) -> Trend:
+    """A store without metrics has none."""
+    now = await driver.now()
+    if driver.metrics is None:
+        return Trend(now, is_kept=False)
+    points = await driver.metrics.points(DAY)
+    recent = [each for each in points if each.at >= now - timedelta(seconds=HOUR + MINUTE)]
+    return Trend(now, tuple(merged(recent, MINUTE)), tuple(merged(points, DAY_STEP)))
+
+
+def together(trends: Sequence[Trend]) -> Trend | None:
+    """Several connections as one; None without any."""
+    if not trends:
+        return None
+    hour = [each for trend in trends for each in trend.hour]
+    day = [each for trend in trends for each in trend.day]
+    is_kept = any(trend.is_kept for trend in trends)
+    return Trend(max(trend.now for trend in trends), tuple(hour), tuple(day), is_kept)
+
+
+def time_to_clear(trend: Trend, ready: int, slots: int) -> float | None:
+    """Seconds; None where that is not known, or no worker has slots for the queue."""
+    return clear_seconds(ready, trend.last_hour.run.mean, slots)
+
+
+def failure_rate(activity: Activity) -> float | None:
+    """The share of attempts that failed, for good or to be repeated; None without any attempt that ended by itself."""
+    failed = activity.settled["failed"] + activity.settled["retried"]
+    attempts = failed + activity.settled["completed"]
+    return failed / attempts if attempts else None
