@@ -240,7 +240,7 @@ def lone_migrated_mariadb(lone_mariadb_server: Server) -> Iterator[str]:
 
 def migrated(server: Server) -> Iterator[str]:
     with databases.fresh_database(server) as url:
-        databases.create_tables(url, outbox.metadata)
+        databases.create_shared_tables(url, outbox.metadata)
         yield url
 
 

@@ -9,9 +9,12 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import compress
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, MetaData, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.tables import SEEDS
@@ -19,10 +22,25 @@ from tests.servers.server import Server
 from tests.servers.sql import connection, engine
 
 LEAK_SECONDS = 2.0
+DDL = ", ".join(
+    f"'Com_{verb}_{noun}'"
+    for verb in ("alter", "create", "drop", "rename")
+    for noun in ("index", "table", "trigger", "view")
+)
 
 _numbers = itertools.count(1)
-_created: dict[str, dict[str, str]] = {}
-"""How the tables of each database were made."""
+
+
+@dataclass
+class _Created:
+    """The tables of a database as they were made."""
+
+    definitions: dict[str, str]
+    ddl: int
+    """How many statements of DDL the server had counted when they were last seen like that."""
+
+
+_created: dict[str, _Created] = {}
 
 
 class ConnectionLeakError(Exception):
@@ -61,41 +79,70 @@ def fresh_file(directory: Path, template: Path | None = None) -> str:
 def create_tables(url: str, metadata: MetaData) -> None:
     database = engine(url)
     metadata.create_all(database)
-    if database.name != "sqlite":
-        with database.connect() as connected:
-            _created[url] = _definitions(connected, _table_names(connected))
     database.dispose()
 
 
+def create_shared_tables(url: str, metadata: MetaData) -> None:
+    """On a server, for tests that share them: `restore` brings them back to what they are now."""
+    create_tables(url, metadata)
+    with connection(url) as database:
+        ddl = _count_ddl(database)
+        _created[url] = _Created(_definitions(database, _table_names(database)), ddl)
+
+
 def restore(url: str, metadata: MetaData) -> None:
-    """Empty the tables of `metadata`, and drop every other: as right after `create_tables`, and quicker. Tables that
-    are made with rows keep them.
+    """Empty the tables of `metadata`, and drop every other: as right after `create_shared_tables`, and quicker. Tables
+    that are made with rows keep them.
 
     DELETE, because TRUNCATE makes a file anew for every table, empty or not. If a test has altered a table, all tables
-    are created anew.
+    are created anew. Their definitions are read only after DDL, of which the server keeps count: mostly there was none.
 
     :raises ConnectionLeakError: somebody was still connected. The tables are emptied all the same.
     """
     name = make_url(url).database or ""
-    with connection(url) as database:
+    with _kept_engine(url).connect() as database:
         try:
             _refuse_leaks(database, name)
-        finally:
+        except ConnectionLeakError:
             _disconnect(database, name)
+            raise
+        finally:
             _empty(database, metadata, _created[url])
 
 
-def _empty(database: Connection, metadata: MetaData, created: dict[str, str]) -> None:
-    database.execute(text("SET SESSION foreign_key_checks = 0"))
+@cache
+def _kept_engine(url: str) -> Engine:
+    """An engine asks a server for its settings once. This one holds no connection."""
+    return engine(url)
+
+
+def _empty(database: Connection, metadata: MetaData, created: _Created) -> None:
+    ddl = _count_ddl(database)
+    if ddl != created.ddl:
+        created.ddl = ddl if _undo_ddl(database, metadata, created.definitions) else -1
+    names = [name for name in created.definitions if name not in SEEDS]
+    used = database.execute(text("SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM `{name}`)" for name in names))).one()
+    for name in compress(names, used):
+        database.execute(text(f"DELETE FROM `{name}`"))
+
+
+def _undo_ddl(database: Connection, metadata: MetaData, created: dict[str, str]) -> bool:
+    """Whether there was nothing to undo."""
     names = _table_names(database)
-    altered = _definitions(database, [name for name in names if name in metadata.tables]) != created
-    for name in names:
-        keep = name in metadata.tables and not altered
-        if keep and name in SEEDS:
-            continue
-        database.execute(text(f"DELETE FROM `{name}`" if keep else f"DROP TABLE `{name}`"))
+    altered = _definitions(database, [name for name in names if name in created]) != created
+    superfluous = [name for name in names if altered or name not in created]
+    if superfluous:
+        database.execute(text("SET SESSION foreign_key_checks = 0"))
+        database.execute(text("DROP TABLE " + ", ".join(f"`{name}`" for name in superfluous)))
     if altered:
         metadata.create_all(database)
+    return not superfluous
+
+
+def _count_ddl(database: Connection) -> int:
+    """How many statements of its clients have changed a table of the server, in any of its databases."""
+    rows = database.execute(text(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({DDL})")).all()
+    return sum(int(count) for _, count in rows)
 
 
 def _table_names(database: Connection) -> list[str]:

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 from redis import Redis as RedisClient
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import outbox
+from outbox.drivers.database.tables import SEEDS
 from tests.servers import LocalServer, Redis, Server, ServerFailedError, databases, find, summary
 from tests.servers.ping import ping
 from tests.servers.process import free_port
 from tests.servers.sql import connection, engine
+from tests.support.table_versions import add_job, table_id
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,6 +94,39 @@ async def test_a_database_is_empty_and_the_tests_own(database_url: str, backend:
 async def test_a_migrated_database_starts_empty(migrated_url: str, run: int) -> None:
     assert await ask(migrated_url, "SELECT COUNT(*) FROM queue_jobs") == 0
     await ask(migrated_url, "CREATE TABLE left_behind (id INT PRIMARY KEY)", "INSERT INTO left_behind VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")]
+)
+def test_shared_tables_are_restored(kind: str, request: pytest.FixtureRequest) -> None:
+    tables = outbox.metadata.tables
+    Table("orders", application := MetaData(), Column("id", Integer, primary_key=True))
+    with databases.fresh_database(request.getfixturevalue(f"{kind}_server")) as url:
+        databases.create_shared_tables(url, outbox.metadata)
+
+        def restored(*statements: str) -> tuple[object, ...]:
+            """What the test after these would see: the names of the tables, their rows, and one of them."""
+            with connection(url) as database:
+                for statement in statements:
+                    database.execute(text(statement))
+            databases.restore(url, outbox.metadata)
+            with connection(url) as database:
+                names = set(database.scalars(text("SHOW TABLES")))
+                rows = sum(int(database.scalar(text(f"SELECT COUNT(*) FROM {name}")) or 0) for name in names - {*SEEDS})
+                columns = len(database.execute(text("SHOW COLUMNS FROM queue_jobs")).all())
+                return names, rows, columns, table_id(database, kind)
+
+        made = restored()
+        assert made[:3] == ({*tables}, 0, len(tables["queue_jobs"].columns))
+        add_job(url)
+        assert restored() == made, "no table is made anew that can be emptied"
+        assert restored("CREATE TABLE left_behind (id INT)") == made
+        databases.create_tables(url, application)
+        assert restored() == made, "an application has made its tables beside them"
+        add_job(url)
+        assert restored("ALTER TABLE queue_jobs ADD COLUMN policy INT")[:3] == made[:3]
+        assert restored("DROP TABLE queue_jobs")[:3] == made[:3]
 
 
 def test_a_leaked_connection_is_noticed(local_database: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
