@@ -26,6 +26,7 @@ import outbox
 from tests.servers import BACKENDS, LocalServer, MariaDB, MySQL, Redis, Server, databases, find, summary
 from tests.servers.broker import PREPARED
 from tests.servers.sharing import SharedServers
+from tests.servers.storage import in_memory
 
 SQLITE = "sqlite"
 SQL_SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb))
@@ -41,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{ALONE}(name): counts what a server does for all of its clients, or changes it for all of them"
     )
     config.addinivalue_line("markers", "xdist_group(name): tests that run in one process, one after the other")
+    if memory := in_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # pytest makes the directories of tests there
     config.pluginmanager.register(summary.MissingServers())
     config.pluginmanager.register(SharedServers(config), "shared_servers")
     forget_settings()

@@ -14,6 +14,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
 from tests.servers.discover import BACKENDS, find
+from tests.servers.storage import in_memory
 
 Answer = str | Exception
 TEMPLATES = ("mysql", "mariadb")
@@ -25,7 +26,7 @@ class Broker:
     """Answers with a URL or a directory, or with the error that says why there is none."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="outbox-tests-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="outbox-tests-", dir=in_memory()))
         self._listener = Listener(backlog=64)
         self._running = ExitStack()
         self._locks: dict[str, threading.Lock] = {}
