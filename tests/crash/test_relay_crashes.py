@@ -36,7 +36,9 @@ class RedisWorkers(Workers):
 
     def dispatch_and_die(self, count: int) -> set[str]:
         """What it committed before it was killed."""
-        ran = run_python("tests.crash.dispatching_app", str(count), cwd=ROOT, env=self.environment(), check=False)
+        ran = run_python(
+            *("-m", "tests.crash.dispatching_app", str(count)), cwd=ROOT, env=self.environment(), check=False
+        )
         assert ran.returncode == -signal.SIGKILL, ran.stderr
         return set(ran.stdout.split())
 

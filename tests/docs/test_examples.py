@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sqlalchemy import text
 
 from outbox import migrations
 from tests.servers import sql
+from tests.support.python_process import run_python
 from tests.support.table_versions import operations, version
 
 ROOT = Path(__file__).parents[2]
@@ -59,15 +58,7 @@ class Application:
         self.environment = kept | {"DATABASE_URL": url, "OUTBOX_JOBS": "receipts,steps"} | environment
 
     def run(self, *arguments: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ran = run_python(*arguments, cwd=self.directory, env=self.environment, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import Claim
 from outbox.envelope import Envelope
 from outbox.settlement import Failure, Settlement
-from tests.support.python_process import ROOT, ForkedProcess, start_python
+from tests.support.python_process import ROOT, start_python
 
 REFUSED = Failure("ConnectionRefusedError", "[Errno 111] smtp.example.org", "Traceback (most recent call last): …\n")
 
@@ -48,18 +47,7 @@ async def run_process(
 ) -> Ran:
     """The command as a process of its own in ``directory``, without a terminal."""
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    process: asyncio.subprocess.Process | ForkedProcess
-    if program[:1] == ("-m",):
-        process = await start_python(*program[1:], *arguments, cwd=directory, env=env)
-    else:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *program, *arguments),
-            cwd=directory,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+    process = await start_python(*program, *arguments, cwd=directory, env=env)
     out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
 

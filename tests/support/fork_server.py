@@ -29,6 +29,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 LONGEST_REQUEST = 1 << 17
@@ -152,9 +153,10 @@ class QuickEnd:
 
 
 def run(request: dict[str, Any], path: list[str]) -> None:
-    """Be ``python -m module arguments…``."""
-    sys.path[:] = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
-    sys.argv[:] = [request["module"], *request["arguments"]]
+    """Be ``python command…``: with ``-m module``, ``-c code`` or the name of a script, and arguments."""
+    first, *rest = request["command"]
+    directory = {"-m": Path.cwd(), "-c": ""}.get(first, Path(first).resolve().parent)
+    sys.path[:] = [str(directory), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *path]
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         errors = getattr(sys, name).errors
@@ -163,7 +165,21 @@ def run(request: dict[str, Any], path: list[str]) -> None:
             stream.reconfigure(line_buffering=name == "stderr" or stream.isatty(), write_through=unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    if first == "-m":
+        sys.argv[:] = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv[:] = ["-c", *rest[1:]]
+        run_code(compile(rest[0], "<string>", "exec"))
+    else:
+        sys.argv[:] = [first, *rest]
+        run_code(compile(Path(first).read_bytes(), first, "exec"), __file__=first)
+
+
+def run_code(code: CodeType, **names: str) -> None:
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__dict__.update(names)
+    exec(code, main.__dict__)
 
 
 if __name__ == "__main__":

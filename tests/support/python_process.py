@@ -1,4 +1,4 @@
-"""Python processes under test: ``python -m module arguments…``.
+"""Python processes under test: ``python command…``, where the command is ``-m module``, ``-c code`` or a script.
 
 Where that makes no difference they are forks of one process that has imported outbox (`fork_server.py`), which takes a
 tenth of the time. It makes one for what Python itself reads when it starts: such processes are started from nothing.
@@ -69,8 +69,7 @@ class ForkedProcess:
 
 
 async def start_python(
-    module: str,
-    *arguments: str,
+    *command: str,
     cwd: Path,
     env: Mapping[str, str],
     stderr: int = asyncio.subprocess.PIPE,
@@ -80,7 +79,7 @@ async def start_python(
     """A process with nothing to read, whose output comes through pipes. ``stderr`` may be ``STDOUT``."""
     if not forks(env):
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *arguments),
+            *(sys.executable, *command),
             cwd=cwd,
             env=env,
             stdin=asyncio.subprocess.DEVNULL,
@@ -93,7 +92,7 @@ async def start_python(
     out = os.pipe()
     err = os.pipe() if stderr == asyncio.subprocess.PIPE else None
     streams = (nothing, out[1], err[1] if err else out[1])
-    process = ForkedProcess(_request(module, arguments, cwd, env, streams, ignored_signals))
+    process = ForkedProcess(_request(command, cwd, env, streams, ignored_signals))
     for descriptor in {*streams}:
         os.close(descriptor)
     process.stdout = await _reader(out[0], limit)
@@ -102,32 +101,30 @@ async def start_python(
     return process
 
 
-async def start_on_terminal(
-    module: str, *arguments: str, cwd: Path, env: Mapping[str, str], terminal: int
-) -> ForkedProcess:
+async def start_on_terminal(*command: str, cwd: Path, env: Mapping[str, str], terminal: int) -> ForkedProcess:
     """A process whose standard streams and controlling terminal are ``terminal``, in a session of its own."""
-    process = ForkedProcess(_request(module, arguments, cwd, env, (terminal,) * 3, (), terminal=True))
+    process = ForkedProcess(_request(command, cwd, env, (terminal,) * 3, (), terminal=True))
     await process.begin()
     return process
 
 
 def run_python(
-    module: str, *arguments: str, cwd: Path, env: Mapping[str, str], check: bool = True
+    *command: str, cwd: Path, env: Mapping[str, str], check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a process to its end.
 
     :raises subprocess.CalledProcessError: with ``check``, its exit code is not 0.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    whole = [sys.executable, *command]
     if not forks(env):
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=check)
+        return subprocess.run(whole, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=check)
     with Path(os.devnull).open() as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = (nothing.fileno(), out.fileno(), err.fileno())
-        with _request(module, arguments, cwd, env, streams, ()) as connection, connection.makefile() as answers:
+        with _request(command, cwd, env, streams, ()) as connection, connection.makefile() as answers:
             _, code = answers.read().split()
         for file in (out, err):
             file.seek(0)
-        ran = subprocess.CompletedProcess(command, int(code), out.read().decode(), err.read().decode())
+        ran = subprocess.CompletedProcess(whole, int(code), out.read().decode(), err.read().decode())
     if check:
         ran.check_returncode()
     return ran
@@ -137,13 +134,13 @@ def forks(env: Mapping[str, str]) -> bool:
     """Whether a process with this environment may be a fork: nothing in it is for Python's own start, and it imports
     this tree's outbox."""
     names = {name for name in {*env, *os.environ} - LEFT_TO_A_FORK if name.startswith(READ_AT_START)}
-    this_tree = env.get("PYTHONPATH", str(ROOT)).split(os.pathsep)[0] == str(ROOT)
+    path = env.get("PYTHONPATH", "").split(os.pathsep)
+    this_tree = all(folder == str(ROOT) or not Path(folder, "outbox").exists() for folder in filter(None, path))
     return sys.platform == "linux" and this_tree and all(env.get(name) == os.environ.get(name) for name in names)
 
 
 def _request(
-    module: str,
-    arguments: Sequence[str],
+    command: Sequence[str],
     cwd: Path,
     env: Mapping[str, str],
     streams: Sequence[int],
@@ -152,8 +149,7 @@ def _request(
     terminal: bool = False,
 ) -> socket.socket:
     request = {
-        "module": module,
-        "arguments": list(arguments),
+        "command": list(command),
         "cwd": str(cwd),
         "env": dict(env),
         "ignored_signals": [int(number) for number in ignored_signals],

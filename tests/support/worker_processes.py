@@ -145,8 +145,7 @@ class Workers:
 
     async def start(self, *flags: str, json_lines: bool = True, cwd: Path | None = None) -> WorkerProcess:
         process = await start_python(
-            "outbox.work",
-            *(*flags, *(["--json"] if json_lines else [])),
+            *("-m", "outbox.work", *flags, *(["--json"] if json_lines else [])),
             cwd=cwd or self.directory,
             env=self.environment(),
             stderr=asyncio.subprocess.STDOUT,

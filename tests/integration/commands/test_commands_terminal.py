@@ -42,8 +42,7 @@ class Terminal:
     async def start(cls, directory: Path, url: str, *arguments: str) -> Terminal:
         master, slave = pty.openpty()
         process = await start_on_terminal(
-            "outbox",
-            *arguments,
+            *("-m", "outbox", *arguments),
             cwd=directory,
             env=os.environ | {"PYTHONPATH": str(ROOT), "DATABASE_URL": url, "TERM": "xterm", "COLUMNS": "120"},
             terminal=slave,

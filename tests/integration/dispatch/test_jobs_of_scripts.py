@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
+
+from tests.support.python_process import run_python
 
 JOBS = """
     from typing import Generic, TypeVar
@@ -43,9 +44,7 @@ JOBS = """
 def run(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")}
     settings = {"DATABASE_URL": url, "OUTBOX_JOBS": "script_jobs", "PYTHONPATH": str(folder)}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=kept | settings, capture_output=True, text=True, timeout=60
-    )
+    return run_python(*arguments, cwd=folder, env=kept | settings, check=False)
 
 
 def ran(url: str, folder: Path) -> str | None:

@@ -44,7 +44,7 @@ OURS = FIRST | {
 
 
 def alembic(url: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run_python("alembic", *arguments, cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=check)
+    return run_python("-m", "alembic", *arguments, cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=check)
 
 
 async def tables(url: str) -> set[str]:
