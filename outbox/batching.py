@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
+from outbox.batch_members import Chain, add_members, check_one_database, wanted_members
 from outbox.client_state import current_client
-from outbox.connections import is_relayed, is_relayed_to
+from outbox.connections import is_relayed
 from outbox.dispatch import (
     AnySession,
     Serialized,
@@ -23,14 +24,13 @@ from outbox.dispatch import (
 )
 from outbox.drivers.base import Driver, PolicyStore
 from outbox.drivers.values import BatchStatus
-from outbox.envelope import Envelope, Headers, link_of, with_headers
-from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
+from outbox.envelope import Envelope, Headers, as_member, link_of
+from outbox.errors import ConfigurationError, InvalidJob
 from outbox.events import BatchDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.job import Job
 from outbox.open_drivers import driver_here
 from outbox.options import DispatchOptions
-from outbox.policies.base import Policies
 from outbox.policies.batch import AllowedFailures, BatchHeader, BatchPlan, FollowUp, check_allowed, check_name
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
@@ -49,7 +49,7 @@ class Batch:
 
     def __init__(
         self,
-        jobs: Iterable[Job | Batch],
+        jobs: Iterable[Job | Chain | Batch],
         *,
         name: str = "",
         then: Job | None = None,
@@ -67,7 +67,7 @@ class Batch:
 
 @with_options
 async def dispatch_batch(
-    jobs: Iterable[Job | Batch],
+    jobs: Iterable[Job | Chain | Batch],
     *,
     name: str = "",
     then: Job | None = None,
@@ -77,7 +77,8 @@ async def dispatch_batch(
     session: AnySession | None = None,
     **options: Unpack[DispatchOptions],
 ) -> BatchId:
-    """Dispatch ``jobs`` as one batch, all or none, and return the id of the batch.
+    """Dispatch ``jobs`` as one batch, all or none, and return the id of the batch. A list among them is a chain: its
+    jobs run one after the other, and it is one member, which ends with its last job and fails with any.
 
     When all have ended, ``then`` is dispatched, or ``catch`` where more have failed for good than ``allow_failures``: a
     number, a share such as ``"5%"``, or True for any number. ``finally_`` is dispatched in both cases. Each of them is
@@ -87,7 +88,8 @@ async def dispatch_batch(
 
     Raises:
         InvalidJob: there is no job, or as `dispatch`.
-        InvalidOption: ``name`` or ``allow_failures`` is none, the jobs are for several databases, or as `dispatch`.
+        InvalidOption: ``name`` or ``allow_failures`` is none, the jobs are for several databases, a chain is for
+            Redis, or as `dispatch`.
         PayloadTooLarge, SessionUnusable, ConfigurationError, BackendUnavailable: as `dispatch`.
     """
     batch = Batch(jobs, name=name, then=then, catch=catch, finally_=finally_, allow_failures=allow_failures)
@@ -105,7 +107,7 @@ def serialize_batch(batch: Batch, options: DispatchOptions) -> tuple[BatchId, Se
     batch_id = making.add(batch, None)
     plans = {str(each): plan for each, plan in making.plans.items()}
     name, [first, *others] = next(iter(making.serialized.by_connection.items()))
-    making.serialized.by_connection[name] = [_member(first, BatchHeader(id=_batch_of(first), plans=plans)), *others]
+    making.serialized.by_connection[name] = [as_member(first, BatchHeader(id=_batch_of(first), plans=plans)), *others]
     check_one_database(making.serialized)
     making.serialized.whole = partial(BatchDispatched, batch_id, batch.name, len(batch.members))
     return batch_id, making.serialized
@@ -126,7 +128,7 @@ class _Making:
     def add(self, batch: Batch, parent: BatchId | None) -> BatchId:
         if not batch.members:
             raise InvalidJob("a batch has at least one job")
-        jobs = wanted_jobs((each for each in batch.members if not isinstance(each, Batch)), self.options)
+        jobs = wanted_members([each for each in batch.members if not isinstance(each, Batch)], self.options)
         batches = [each for each in batch.members if isinstance(each, Batch)]
         if not jobs and not batches:
             raise InvalidJob("a batch has at least one job, and `dispatch_if` leaves out all of this one")
@@ -146,23 +148,6 @@ class _Making:
         return batch_id
 
 
-def add_members(serialized: Serialized, jobs: Sequence[Any], header: BatchHeader, options: DispatchOptions) -> None:
-    """Add ``jobs`` to what is dispatched, as members of a batch."""
-    if not jobs:
-        return
-    some = serialize_all(jobs, options)
-    serialized.ids.extend(some.ids)
-    for name, envelopes in some.by_connection.items():
-        is_relayed(some.client.settings(), name)
-        members = [_member(envelope, header) for envelope in envelopes]
-        serialized.by_connection.setdefault(name, []).extend(members)
-
-
-def _member(envelope: Envelope, header: BatchHeader) -> Envelope:
-    member = with_headers(envelope, batch=header)
-    return member._replace(policies=(member.policies or 0) | Policies.BATCH)
-
-
 def _follow_up(job: Job | None) -> FollowUp | None:
     if job is None or not wanted_jobs([job], {}):
         return None
@@ -173,29 +158,17 @@ def _follow_up(job: Job | None) -> FollowUp | None:
     return FollowUp(id=envelope.id, job=link_of(envelope))
 
 
-def check_one_database(serialized: Serialized) -> None:
-    """
-    Raises:
-        InvalidOption: the jobs are kept in several databases.
-    """
-    settings = serialized.client.settings()
-    names = {DATABASE if is_relayed_to(settings, name) else name for name in serialized.by_connection}
-    if len(names) > 1:
-        raise InvalidOption(
-            f"the jobs of a batch are kept in one database, and these are for {', '.join(sorted(names))}"
-        )
-
-
 @with_options
 async def add_to_batch(
     batch_id: BatchId,
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | Chain],
     *,
     session: AnySession | None = None,
     **options: Unpack[DispatchOptions],
 ) -> list[JobId]:
-    """Add ``jobs`` to a batch that has not ended, and return their ids. With a ``session`` they are written at once in
-    its transaction, and the batch stays open until that ends. A member adds with ``self.context.batch.add``.
+    """Add ``jobs`` to a batch that has not ended, and return their ids: of a chain that of its first job. With a
+    ``session`` they are written at once in its transaction, and the batch stays open until that ends. A member adds
+    with ``self.context.batch.add``.
 
     Raises:
         BatchClosed: the batch has ended, was cancelled, or is not known; a session has to be rolled back then.
@@ -214,7 +187,7 @@ async def add_to_batch(
     return serialized.ids
 
 
-def serialize_addition(batch_id: BatchId, jobs: Iterable[Job], options: DispatchOptions) -> Serialized:
+def serialize_addition(batch_id: BatchId, jobs: Iterable[Job | Chain], options: DispatchOptions) -> Serialized:
     serialized = Serialized(current_client(), [], {})
     add_members(serialized, list(jobs), BatchHeader(id=batch_id), options)
     if not serialized.ids:

@@ -18,12 +18,13 @@ from outbox.dispatch import (
     wanted_jobs,
     with_options,
 )
-from outbox.envelope import Envelope, link_of, with_headers
+from outbox.envelope import Envelope, as_member, link_of, with_headers
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge
 from outbox.events import ChainDispatched
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.options import DispatchOptions
+from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import MOST_LINKS, ChainHeader, Link
 
 
@@ -60,8 +61,11 @@ async def dispatch_chain(
     return serialized.ids[0]
 
 
-def serialize_chain(jobs: Iterable[Job], catch: Job | None, options: DispatchOptions) -> Serialized:
-    """The first job of a chain, with the rest of it in its headers."""
+def serialize_chain(
+    jobs: Iterable[Job], catch: Job | None, options: DispatchOptions, *, batch: BatchHeader | None = None
+) -> Serialized:
+    """The first job of a chain, with the rest of it in its headers. Those after the first are made for ``batch``
+    if the chain is a member of one."""
     steps = list(jobs)
     if not steps:
         raise InvalidJob("a chain has at least one job")
@@ -75,9 +79,14 @@ def serialize_chain(jobs: Iterable[Job], catch: Job | None, options: DispatchOpt
     rest.pop("delay", None)
     serialized = serialize_all(steps[:1], options)
     connection, [first] = next(iter(serialized.by_connection.items()))
+    if batch is not None and is_relayed_to(serialized.client.settings(), connection):
+        raise InvalidOption(
+            f"a chain in a batch is for a connection of the database, and {first.name} is for {connection!r}, which "
+            "inserts the next job of a chain by itself: dispatch the chain to the database, or its jobs as members"
+        )
     header = ChainHeader(
         id=first.id,
-        rest=chain_links(steps[1:], connection, options=rest),
+        rest=chain_links(steps[1:], connection, options=rest, batch=batch),
         catch=None if catch is None else chain_links([catch], connection, options=rest)[0],
     )
     serialized.by_connection[connection] = [with_headers(first, chain=header)]
@@ -92,8 +101,10 @@ def chain_links(
     before: Sequence[Link] = (),
     after: Sequence[Link] = (),
     options: DispatchOptions | None = None,
+    batch: BatchHeader | None = None,
 ) -> tuple[Link, ...]:
-    """``jobs`` between other links of a chain, checked as by `outbox.dispatch`.
+    """``jobs`` between other links of a chain, checked as by `outbox.dispatch`. ``batch`` is the one that the chain is
+    a member of.
 
     Raises:
         DispatchError: as `dispatch_chain`.
@@ -113,6 +124,10 @@ def chain_links(
                 f"{next(each.name for each in some if each.policies is not None)} has policies, and Redis inserts the "
                 "next job of a chain by itself: use a chain of the database"
             )
+    if batch is not None:
+        # In each link, so that the batch also stays open where a worker of the last version inserts it.
+        later = BatchHeader(id=batch.id, inside=True, in_chain=True)
+        envelopes = [as_member(envelope, later) for envelope in envelopes]
     links = (*before, *map(link_of, envelopes), *after)
     size = sum(len(link.payload) + len(link.headers) for link in links)
     if len(links) >= MOST_LINKS:

@@ -27,7 +27,7 @@ from outbox.options import HEADER_OPTIONS, NO_OPTIONS, OPTIONS, JobOptions, chec
 from outbox.payload import dump, load, load_version
 from outbox.policies import attempt_limits
 from outbox.policies.attempt_limits import AttemptCounts
-from outbox.policies.base import Declaration
+from outbox.policies.base import Declaration, Policies
 from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
 from outbox.policies.declarations import declarations
@@ -140,6 +140,12 @@ class Envelope(NamedTuple):
 def with_headers(envelope: Envelope, **values: Any) -> Envelope:
     """``envelope`` with more of the fields of `Headers`."""
     return envelope._replace(headers=Headers.load(envelope.headers).model_copy(update=values).dump())
+
+
+def as_member(envelope: Envelope, header: BatchHeader) -> Envelope:
+    """``envelope`` as a member of a batch."""
+    member = with_headers(envelope, batch=header)
+    return member._replace(policies=(member.policies or 0) | Policies.BATCH)
 
 
 def link_of(envelope: Envelope) -> Link:

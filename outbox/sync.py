@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from outbox import batching, operations
 from outbox import limits as _limits
 from outbox import schedules as _schedules
+from outbox.batch_members import Chain
 from outbox.batching import Batch, BatchId, serialize_addition, serialize_batch, stage_now
 from outbox.chains import serialize_chain
 from outbox.client_state import ClientPart, ClientState, current_client
@@ -116,7 +117,7 @@ def dispatch_chain(
 
 @with_options
 def dispatch_batch(
-    jobs: Iterable[Job | Batch],
+    jobs: Iterable[Job | Chain | Batch],
     *,
     name: str = "",
     then: Job | None = None,
@@ -139,7 +140,7 @@ def dispatch_batch(
 @with_options
 def add_to_batch(
     batch_id: BatchId,
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | Chain],
     *,
     session: AnySession | None = None,
     **options: Unpack[DispatchOptions],

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from chains import FetchPrices
+from chains import CheckPrices, FetchPrices, StorePrices
 from shop import Session, engine
 
 from outbox import Job, dispatch_batch
@@ -30,8 +30,14 @@ async def check_suppliers(suppliers: list[str]) -> None:
         )
 
 
+async def update_suppliers(suppliers: list[str]) -> None:
+    chains = [[FetchPrices(supplier=name), CheckPrices(), StorePrices()] for name in suppliers]
+    await dispatch_batch(chains, name="updates", then=SendPriceList())
+
+
 async def main() -> None:
     await check_suppliers(["tea-and-more", "bean-house"])
+    await update_suppliers(["tea-and-more", "bean-house"])
     await engine.dispose()
 
 

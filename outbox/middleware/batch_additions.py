@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from outbox.batching import add_members
+from outbox.batch_members import add_members
 from outbox.client_state import current_client
 from outbox.connections import is_relayed_to
 from outbox.dispatch import Serialized

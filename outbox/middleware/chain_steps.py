@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -11,16 +12,19 @@ from outbox.client_state import current_keys
 from outbox.encrypted_jobs import open_result
 from outbox.encryption import MARK
 from outbox.ids import JobId
+from outbox.options import DispatchOptions
+from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
 
 
 class ChainSteps:
     """`ChainContext`, from the headers of the job."""
 
-    __slots__ = ("_connection", "_header", "rest")
+    __slots__ = ("_batch", "_connection", "_header", "rest")
 
-    def __init__(self, header: ChainHeader, connection: str) -> None:
+    def __init__(self, header: ChainHeader, connection: str, batch: BatchHeader | None = None) -> None:
         self._header = header
+        self._batch = batch
         self._connection = connection
         self.rest: tuple[Link, ...] = header.rest
 
@@ -59,7 +63,13 @@ class ChainSteps:
         return from_json(result)
 
     def prepend(self, *jobs: Any) -> None:
-        self.rest = chain_links(jobs, self._connection, after=self.rest, options={"connection": self._connection})
+        self.rest = self._links(jobs, after=self.rest)
 
     def append(self, *jobs: Any) -> None:
-        self.rest = chain_links(jobs, self._connection, before=self.rest, options={"connection": self._connection})
+        self.rest = self._links(jobs, before=self.rest)
+
+    def _links(
+        self, jobs: Sequence[Any], *, before: Sequence[Link] = (), after: Sequence[Link] = ()
+    ) -> tuple[Link, ...]:
+        options: DispatchOptions = {"connection": self._connection}
+        return chain_links(jobs, self._connection, before=before, after=after, options=options, batch=self._batch)

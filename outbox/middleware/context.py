@@ -59,7 +59,7 @@ def link(
             dispatched = headers.options.keep_for
             attempt.keep_for = kept if dispatched is None else dispatched
         if headers.chain is not None:
-            attempt.chain = ChainSteps(headers.chain, attempt.connection)
+            attempt.chain = ChainSteps(headers.chain, attempt.connection, headers.batch)
         if headers.batch is not None:
             attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
         completion.follow_up = follow_up(attempt)

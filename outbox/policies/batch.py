@@ -61,6 +61,8 @@ class BatchHeader(BaseModel):
     """With the first job of a dispatch: the batches that are made with it, by id."""
     inside: bool = False
     """It is added by a member, which keeps the batch open."""
+    in_chain: bool = False
+    """It is a later job of a chain that is one member: it takes the place of the job before."""
 
 
 def check_allowed(allowed: AllowedFailures) -> str:
@@ -108,7 +110,8 @@ class BatchContext(Protocol):
         """The id of the batch."""
 
     def add(self, jobs: Iterable[Any], **options: Any) -> None:
-        """Add ``jobs`` to the batch, in the settlement of this attempt. ``options`` are those of a dispatch.
+        """Add ``jobs`` to the batch, in the settlement of this attempt. A list among them is a chain. ``options`` are
+        those of a dispatch.
 
         Raises:
             DispatchError: as `outbox.dispatch_batch`.

@@ -112,20 +112,21 @@ class Fake:
         """
         __tracebackhide__ = True
         for each in self.dispatches:
-            if each.then is None:
-                continue
-            steps = (each.job, *each.then)
-            if len(steps) == len(jobs) and all(map(_is, steps, jobs)) and (catch is None or _is(each.catch, catch)):
+            if _is_chain(each, jobs) and (catch is None or _is(each.catch, catch)):
                 return each
-        wanted = ", then ".join(map(_named, jobs)) + (f", catch {_named(catch)}" if catch is not None else "")
+        wanted = _named_chain(jobs) + (f", catch {_named(catch)}" if catch is not None else "")
         return self._fail(f"the chain {wanted} was not dispatched")
 
     def assert_batch_dispatched(
-        self, jobs: Sequence[Job | type[Job]], *, name: str | None = None, **follow_ups: Job | type[Job]
+        self,
+        jobs: Sequence[Job | type[Job] | Sequence[Job | type[Job]]],
+        *,
+        name: str | None = None,
+        **follow_ups: Job | type[Job],
     ) -> UUID:
-        """Assert that a batch of just these jobs was dispatched, in this order, and return its id. ``follow_ups`` are
-        ``then``, ``catch`` and ``finally_``; one that is left out may be any. A batch inside another is asserted by
-        itself. A class stands for any job of it, a job for an equal one.
+        """Assert that a batch of just these jobs was dispatched, in this order, and return its id. A list among them is
+        a chain. ``follow_ups`` are ``then``, ``catch`` and ``finally_``; one that is left out may be any. A batch
+        inside another is asserted by itself. A class stands for any job of it, a job for an equal one.
 
         Raises:
             AssertionError: as `assert_dispatched`.
@@ -136,16 +137,16 @@ class Fake:
             raise TypeError(f"a batch has no {wrong!r}; there are: {', '.join(_FOLLOW_UPS)}")
         found = self.dispatches
         for batch_id, plan in [each for first in found for each in first.plans.items()]:
-            members = [each.job for each in found if str(each.batch_id) == batch_id]
+            members = [each for each in found if str(each.batch_id) == batch_id]
             ends = {each: getattr(plan, each) for each in follow_ups}
             if (
                 len(members) == len(jobs)
-                and all(map(_is, members, jobs))
+                and all(map(_is_member, members, jobs))
                 and name in (None, plan.name)
                 and all(end is not None and _is(job_of(end.job), follow_ups[each]) for each, end in ends.items())
             ):
                 return UUID(batch_id)
-        wanted = ", ".join([*map(_named, jobs), *(f"{each} {_named(job)}" for each, job in follow_ups.items())])
+        wanted = ", ".join([*map(_named_member, jobs), *(f"{each} {_named(job)}" for each, job in follow_ups.items())])
         return self._fail(f"the batch {f'{name!r} ' if name is not None else ''}of {wanted} was not dispatched")
 
     def assert_nothing_dispatched(self) -> None:
@@ -166,6 +167,27 @@ class Fake:
 
 def _is(job: Job | None, wanted: Job | type[Job]) -> bool:
     return isinstance(job, wanted) if isinstance(wanted, type) else job == wanted
+
+
+def _is_chain(first: Dispatched[Any], wanted: Sequence[Job | type[Job]]) -> bool:
+    if first.then is None:
+        return False
+    steps = (first.job, *first.then)
+    return len(steps) == len(wanted) and all(map(_is, steps, wanted))
+
+
+def _is_member(member: Dispatched[Any], wanted: Job | type[Job] | Sequence[Job | type[Job]]) -> bool:
+    if isinstance(wanted, Sequence):
+        return _is_chain(member, wanted)
+    return member.then is None and _is(member.job, wanted)
+
+
+def _named_member(wanted: Job | type[Job] | Sequence[Job | type[Job]]) -> str:
+    return f"[{_named_chain(wanted)}]" if isinstance(wanted, Sequence) else _named(wanted)
+
+
+def _named_chain(wanted: Sequence[Job | type[Job]]) -> str:
+    return ", then ".join(map(_named, wanted))
 
 
 def _named(wanted: Job | type[Job]) -> str:

@@ -28,6 +28,14 @@ class Step(Job):
         return self.number
 
 
+class Then(Job):
+    name = "crash.chained.Then"
+    max_tries = 5
+
+    async def handle(self) -> None:
+        note("then", self)
+
+
 async def settle(self: DatabaseJobs, settlements: Sequence[Settlement]) -> Settled:
     settled = await _settle(self, settlements)
     if any(each.outcome is Outcome.COMPLETED for each in settled.accepted):

@@ -212,7 +212,9 @@ def test_a_batch_ends_when_its_jobs_have(application: Application) -> None:
     shown = application.run("-m", "outbox.work", "--stop-when-empty")
     assert "the price list is complete" in shown
     assert "cleaned up" in shown
-    assert "finished   2 jobs, 0 left, 0 failed  prices" in application.run("-m", "outbox", "batches", "list")
+    listed = application.run("-m", "outbox", "batches", "list")
+    assert "finished   2 jobs, 0 left, 0 failed  prices" in listed
+    assert "finished   2 jobs, 0 left, 0 failed  updates" in listed, "two chains of four jobs"
 
 
 def test_a_rate_spaces_starts_and_moves_after_a_429(application: Application) -> None:

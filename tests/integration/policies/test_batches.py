@@ -15,6 +15,7 @@ import outbox
 import outbox.sync
 from outbox import Batch, Job, add_to_batch, dispatch_batch
 from outbox.client_state import default_client
+from outbox.connections import open_driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.policies import batch_end, registry
@@ -23,11 +24,13 @@ from outbox.errors import BatchClosed, InvalidJob, InvalidOption, PayloadTooLarg
 from outbox.events import JobSettled
 from outbox.relay.relay import Relay
 from outbox.relay.thread import RelayThreads
+from outbox.settings import Settings
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE
 from tests.servers import sql
 from tests.support.embedded_worker import working
 from tests.support.orders import async_engine, sync_engine
+from tests.support.row_locks import arrivals
 
 ran: list[str] = []
 healed: set[str] = set()
@@ -56,6 +59,35 @@ class After(Job):
 
     async def handle(self) -> None:
         ran.append(self.label)
+
+
+class Step(Job):
+    """Of a chain."""
+
+    name = "tests.batches.Step"
+    max_tries = 1
+
+    label: str
+    fails: bool = False
+    prepends: str = ""
+    adds: tuple[str, ...] = ()
+    cancels: bool = False
+
+    async def handle(self) -> str:
+        ran.append(self.label if self.context.previous is None else f"{self.context.previous}-{self.label}")
+        if self.prepends:
+            self.context.chain.prepend(Step(label=self.prepends))
+        if self.adds:
+            self.context.batch.add([[Step(label=label) for label in self.adds]])
+        if self.cancels:
+            # Half of a cancellation, which has asked for the members before this job has ended.
+            driver = open_driver(Settings(), "database")
+            assert driver.policies is not None
+            assert await driver.policies.mark_cancelled(self.context.batch.id)
+            await driver.close()
+        if self.fails and self.label not in healed:
+            raise ValueError("no luck")
+        return self.label
 
 
 FOLLOW_UPS: dict[str, Any] = {
@@ -321,6 +353,107 @@ async def test_bad_batches_write_nothing(migrated_url: str, monkeypatch: pytest.
     monkeypatch.setenv("OUTBOX_PAYLOAD_LIMIT", "2000")
     with pytest.raises(PayloadTooLarge):
         await dispatch_batch([Part(), Part(label="x" * 2_000)])
+    for table in ("queue_jobs", "queue_batches", "queue_batch_members"):
+        assert count(migrated_url, table) == 0
+
+
+async def test_a_chain_is_one_member_until_its_last_job_ends(migrated_url: str) -> None:
+    chain = [Step(label="a", prepends="b"), Step(label="c", adds=("x", "y"))]
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch([chain], **FOLLOW_UPS)
+        await worker.event(JobSettled, 7)
+    assert [each for each in ran[:5] if each[0] in "abc"] == ["a", "a-b", "b-c"]
+    assert [each for each in ran[:5] if each[0] in "xy"] == ["x", "x-y"], "a chain that one of the chain has added"
+    assert sorted(ran[5:]) == ["finally", "then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.total, status.failed, status.outstanding) == ("finished", 2, 0, 0)
+    assert count(migrated_url, "queue_batch_members") == 0
+
+
+async def test_a_chain_fails_with_one_of_its_jobs_and_goes_on_with_its_retry(migrated_url: str) -> None:
+    chains = [
+        [Step(label=f"{name}1"), Step(label=f"{name}2", fails=name == "b"), Step(label=f"{name}3")] for name in "ab"
+    ]
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch([Part(label="p"), *chains], **FOLLOW_UPS)
+        await worker.event(JobSettled, 8)
+        assert sorted(ran[:6]) == ["a1", "a1-a2", "a2-a3", "b1", "b1-b2", "p"]
+        assert sorted(ran[6:]) == ["catch", "finally"]
+        status = await outbox.batch(batch_id)
+        assert status is not None
+        assert (status.state, status.total, status.failed) == ("failed", 3, 1)
+        healed.add("b2")
+        assert await outbox.retry_batch(batch_id) == 1
+        await worker.event(JobSettled, 11)
+    assert ran[8:] == ["b1-b2", "b2-b3", "then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.total, status.failed, status.outstanding) == ("finished", 3, 0, 0)
+
+
+async def test_a_cancelled_batch_runs_no_later_job_of_a_chain(migrated_url: str) -> None:
+    """Neither of a chain that waits, nor of one whose job ends after the members were asked for."""
+    async with working(migrated_url) as worker:
+        batch_id = await dispatch_batch([[Step(label="a", cancels=True), Step(label="b")]], **FOLLOW_UPS)
+        await worker.event(JobSettled, 2)
+    assert ran == ["a", "finally"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.total, status.outstanding) == ("cancelled", 1, 0)
+    waiting = await dispatch_batch([[Step(label="c"), Step(label="d")]])
+    assert await outbox.cancel_batch(waiting)
+    assert count(migrated_url) == 0
+    assert count(migrated_url, "queue_batch_members") == 0
+
+
+async def test_a_chain_is_added_from_outside(migrated_url: str) -> None:
+    batch_id = await dispatch_batch([Step(label="a")], then=After(label="then"))
+    [first] = await add_to_batch(batch_id, [[Step(label="b"), Step(label="c")]])
+    async with working(migrated_url) as worker:
+        await worker.event(JobSettled, 4)
+    assert sorted(ran[:3]) == ["a", "b", "b-c"]
+    assert ran[3:] == ["then"]
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.total, first.int != 0) == (2, True)
+
+
+async def test_the_end_sees_a_member_that_took_the_place_of_the_one_it_waited_for(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    """A chain can be retried between the look that finds no member and the end. The end then waits at the row of a job
+    whose settlement has inserted the next one where the end has already looked."""
+    if "sqlite" in migrated_url:
+        pytest.skip("SQLite has one writer")
+    batch_id = await dispatch_batch([Part()], then=After(label="then"))
+    [claim] = await database.jobs.claim(["default"], 1, 30)
+    keys = {"batch": batch_id.bytes, "member": claim.fence.job_id.bytes, "next": bytes([255] * 16)}
+    engine = sync_engine(migrated_url)
+    with engine.begin() as held:
+        held.execute(text("DELETE FROM queue_batch_members WHERE batch_id = :batch AND member_id = :member"), keys)
+        with arrivals(database) as arrived:
+            ending = asyncio.create_task(batch_end.finish(database.database, batch_id))
+            await arrived.wait_for(1)
+            held.execute(text("INSERT INTO queue_batch_members (batch_id, member_id) VALUES (:batch, :next)"), keys)
+            held.commit()
+            await ending
+    engine.dispose()
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.outstanding) == ("open", 1)
+
+
+async def test_bad_chains_write_nothing(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidJob, match="a chain has at least one job"):
+        await dispatch_batch([Part(), []])
+    with pytest.raises(InvalidJob, match="dispatch takes a Job, not a Batch"):
+        await dispatch_batch([[Part(), Batch([Part()])]])  # type: ignore[list-item]
+    monkeypatch.setenv("REDIS_URL", "redis://localhost:1/0")
+    with pytest.raises(InvalidOption, match=r"a chain in a batch is for a connection of the database.*'redis'"):
+        await dispatch_batch([Part(), [Part(), Part()]], connection="redis")
+    with pytest.raises(InvalidJob, match="`dispatch_if` leaves out all"):
+        await dispatch_batch([[Part(), Part()]], dispatch_if=False)
     for table in ("queue_jobs", "queue_batches", "queue_batch_members"):
         assert count(migrated_url, table) == 0
 

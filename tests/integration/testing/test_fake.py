@@ -242,7 +242,13 @@ async def test_a_batch_is_found_by_its_jobs_and_is_not_stored(
 
     assert faked.assert_batch_dispatched([Ship, Ship(order_id=2)], name="outer", then=Bill) == batch_id
     assert faked.assert_batch_dispatched([Bill]) != batch_id
-    faked.assert_dispatched(Ship, times=3)
+    mixed = await outbox.dispatch_batch([Bill(order_id=5), [Ship(order_id=5), Bill(order_id=6)]])
+    assert faked.assert_batch_dispatched([Bill, [Ship, Bill(order_id=6)]]) == mixed
+    with pytest.raises(AssertionError, match=r"^the batch of Bill, \[Bill, then Ship\] was not dispatched"):
+        faked.assert_batch_dispatched([Bill, [Bill, Ship]])
+    with pytest.raises(AssertionError, match="^the batch of Bill, Ship was not dispatched"):
+        faked.assert_batch_dispatched([Bill, Ship])
+    faked.assert_dispatched(Ship, times=4)
     for wrong, more in [([Ship], {}), ([Ship, Ship], {"name": "inner"}), ([Ship, Ship], {"catch": Bill})]:
         with pytest.raises(AssertionError, match=r"^the batch .*of Ship.* was not dispatched. Dispatched were:"):
             faked.assert_batch_dispatched(wrong, **more)  # type: ignore[arg-type]
@@ -250,4 +256,4 @@ async def test_a_batch_is_found_by_its_jobs_and_is_not_stored(
         faked.assert_batch_dispatched([Ship], **{"finally": Bill})
     if in_session:
         await session.rollback()
-        faked.assert_not_dispatched(Bill)
+        faked.assert_not_dispatched(Bill, order_id=3)

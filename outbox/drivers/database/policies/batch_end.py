@@ -25,7 +25,7 @@ async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
         empty = await batches_without_members(database, sorted(waiting))
         waiting = set()
         for batch_id in empty:
-            each, parent = await _finish(database, batch_id)
+            each, parent = await finish(database, batch_id)
             news += each
             if parent is not None:
                 waiting.add(parent)
@@ -42,16 +42,16 @@ async def batches_without_members(database: Database, batch_ids: list[JobId]) ->
     return await database.read_plain(look)
 
 
-async def _finish(database: Database, batch_id: JobId) -> tuple[PolicyNews, JobId | None]:
+async def finish(database: Database, batch_id: JobId) -> tuple[PolicyNews, JobId | None]:
+    """End a batch unless a member is left. Returns what came of it, and the batch that this one was a member of."""
     dialect = database.dialect
     return await database.write_plain(lambda connection: run(_finish_plan(dialect, batch_id), connection))
 
 
 def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, JobId | None]]:
-    """Returns what came of it, and the batch that this one was a member of."""
     # Locked by another: it ends the batch, or adds to it. What it leaves undone is left to upkeep.
     row = yield from statements.lock_batch(dialect, batch_id, dialect.skip_locked)
-    if row is None or row.finished or (yield from statements.a_member(dialect, batch_id, dialect.for_update)):
+    if row is None or row.finished or (yield from _is_open(dialect, batch_id)):
         return PolicyNews(), None
     failed, added, _ = yield from statements.counted(dialect, batch_id, bound=1)
     failing = is_over(failed, row.total + added, row.plan.allow_failures)
@@ -74,6 +74,15 @@ def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, Jo
     state = "cancelled" if row.cancelled else "failed" if failing else "finished"
     event = BatchEnded(batch_id, row.plan.name, state, row.total + added, failed)
     return PolicyNews(frozenset(job.queue for job in jobs), (event,)), parent
+
+
+def _is_open(dialect: Dialect, batch_id: JobId) -> Plan[bool]:
+    """Whether a member is left, once the settlements have ended that the locking read waits for. Such a settlement can
+    insert a member where that read has already been, in the place of the one that it waits at: so a plain read is
+    last."""
+    if (yield from statements.a_member(dialect, batch_id, dialect.for_update)):
+        return True
+    return bool(dialect.for_update) and (yield from statements.a_member(dialect, batch_id))
 
 
 def _follow_ups(row: BatchRow, *, failing: bool) -> tuple[list[Envelope], Ran]:

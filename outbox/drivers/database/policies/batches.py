@@ -51,15 +51,17 @@ class BatchRows(PolicyRows):
         plans: dict[JobId, BatchPlan] = {}
         members: list[Pair] = []
         inside: set[JobId] = set()
+        in_chain: set[JobId] = set()
         for job in jobs:
             header = Headers.load(job.headers).batch
             if header is not None:
                 plans.update({JobId(key): plan for key, plan in (header.plans or {}).items()})
                 members.append((header.id, job.id))
                 inside |= {header.id} if header.inside else set()
+                in_chain |= {job.id} if header.in_chain else set()
         added: dict[JobId, list[JobId]] = {}
         for batch_id, member in members:
-            if batch_id not in plans:
+            if batch_id not in plans and member not in in_chain:
                 added.setdefault(batch_id, []).append(member)
         for batch_id in sorted(set(added) - inside):
             yield from _check_open(dialect, batch_id)
