@@ -52,6 +52,12 @@ class Admitted:
         return bool(self.parked or self.postponed or self.skipped)
 
     @property
+    def leaving(self) -> list[Leaving]:
+        """Those that are skipped, in the order of the key."""
+        jobs = [Leaving(each.job_id, each.row.policies, each.headers, Outcome.SKIPPED) for each, _ in self.skipped]
+        return sorted(jobs, key=lambda job: job.job_id)
+
+    @property
     def verdicts(self) -> bool:
         """Whether there is something to write of what policies have decided."""
         return self.held_back or bool(self.replaced or self.payloads)
@@ -140,8 +146,7 @@ def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Pla
         return news
     for keys in chunked(sorted(bytes(each.row.id) for each, _ in admitted.skipped)):
         yield dialect.remove_locked(len(keys)), tuple(keys)
-    leaving = [Leaving(each.job_id, each.row.policies, each.headers, Outcome.SKIPPED) for each, _ in admitted.skipped]
-    news += yield from registry.settled(dialect, sorted(leaving, key=lambda job: job.job_id))
+    news += yield from registry.settled(dialect, admitted.leaving)
     events = [
         JobSkipped(each.job_id, each.row.name, each.queue, connection, each.row.attempts + 1, reason)
         for each, reason in admitted.skipped

@@ -15,6 +15,8 @@ from outbox.drivers.database.jobs.admission import admit, write_verdicts
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.jobs.unreadable import reject
+from outbox.drivers.database.policies import registry
+from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.ids import JobId, new_token
 from outbox.settlement import Fence
@@ -48,7 +50,10 @@ async def claim(
         transaction = ClaimTransaction(database, unconfirmed, scan, name, queues, limit, lease, short_jobs=short_jobs)
         claims = await _commit(database, unconfirmed, scan, transaction)
         if transaction.news:
-            database.on_policy_news(transaction.news)
+            news = transaction.news
+            if transaction.skipped:
+                news += await registry.committed(database, transaction.skipped)
+            database.on_policy_news(news)
         rounds += 1
         # Good jobs may be behind rows that do not run.
         if claims or not (transaction.rejected or (transaction.held_back and rounds < _ROUNDS)):
@@ -100,6 +105,8 @@ class ClaimTransaction:
         self.held_back = False
         """Whether policies did not admit some."""
         self.news = PolicyNews()
+        self.skipped: list[Leaving] = []
+        """Jobs that policies have removed."""
         self.update_seconds = 0.0
 
     async def run(self, tx: SqlConnection) -> list[Claim]:
@@ -113,11 +120,12 @@ class ClaimTransaction:
         if self._claims:
             await self._reserve(tx, in_place=self._scan.holds_in_place(found))
         self.update_seconds = clock.now() - begun
-        self.rejected, self.held_back, self.news = 0, False, PolicyNews()
+        self.rejected, self.held_back, self.news, self.skipped = 0, False, PolicyNews(), []
         if admitted.rejected:
             self.rejected = await reject(self._database, tx, self._name, admitted.rejected)
         self.held_back = admitted.held_back
         if admitted.verdicts:
+            self.skipped = admitted.leaving
             self.news = await run(write_verdicts(self._database.dialect, admitted, self._name), tx)
         return self._claims
 
