@@ -29,7 +29,7 @@ class Activity:
 
     def add(self, outcome: Outcome, wait: float | None, run: float | None) -> None:
         """Count one attempt. ``wait`` and ``run`` are seconds; None where there is nothing to count."""
-        self.settled[outcome.value] += 1
+        self.settled[outcome] += 1
         if wait is not None:
             self.wait.add(wait)
         if run is not None:

@@ -41,6 +41,15 @@ def link(
     of_class, limits_of_class = default.of(kind, NO_HEADERS), limits_of(kind, NO_OPTIONS)
     kept = 0.0 if kind.keep_for is None else check_keep_for(kind.keep_for)
 
+    def add_headers(attempt: Attempt, headers: Headers) -> float:
+        """Say what the headers say. Returns for how many seconds the job is to be kept."""
+        attempt.counts = headers.counts
+        if headers.chain is not None:
+            attempt.chain = ChainSteps(headers.chain, attempt.connection, headers.batch)
+        if headers.batch is not None:
+            attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
+        return kept if headers.options.keep_for is None else headers.options.keep_for
+
     def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
         """
         Raises:
@@ -49,20 +58,18 @@ def link(
         """
         claim = attempt.claim
         headers = Headers.load(claim.headers)
-        attempt.policy = policy = of_class if headers is NO_HEADERS else default.of(kind, headers)
-        attempt.limits = limits = limits_of_class if headers is NO_HEADERS else limits_of(kind, headers.options)
-        attempt.counts = headers.counts
+        policy, limits, keep_for = of_class, limits_of_class, kept
+        if headers is not NO_HEADERS:
+            policy, limits = default.of(kind, headers), limits_of(kind, headers.options)
+            keep_for = add_headers(attempt, headers)
+        attempt.policy, attempt.limits = policy, limits
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
+        if keep_for and attempt.reports is not None:
+            attempt.keep_for = keep_for
         completion = Completion(claim, attempt.connection, sessions)
-        if (kept or headers is not NO_HEADERS) and attempt.reports is not None:
-            dispatched = headers.options.keep_for
-            attempt.keep_for = kept if dispatched is None else dispatched
-        if headers.chain is not None:
-            attempt.chain = ChainSteps(headers.chain, attempt.connection, headers.batch)
-        if headers.batch is not None:
-            attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
-        completion.follow_up = follow_up(attempt)
+        if keep_for or headers is not NO_HEADERS:
+            completion.follow_up = follow_up(attempt)
         attempt.job = load_job(kind, attempt, policy.max_tries, completion)
         if limits is not None and limits.timed:
             return check_deadlines(attempt, limits, call_next)
@@ -104,7 +111,7 @@ def load_job(kind: type[Job], attempt: Attempt, max_tries: int, completion: Comp
             f"{claim.name}: loading the payload raised {type(error).__name__}, which is not a validation error: "
             f"{Failure.of(error).message}"
         ) from error
-    reports = attempt.reports
+    reports, attempt.completion = attempt.reports, completion
     job.run_in(
         JobContext(
             job_id=claim.fence.job_id,

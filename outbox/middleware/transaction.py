@@ -102,8 +102,8 @@ def _load_again(attempt: Attempt, kind: type[Job], sessions: JobSessions) -> Non
 
 
 def _parts(attempt: Attempt) -> tuple[Any, Completion]:
-    job: Any = attempt.job
-    return job, job.context.completion
+    assert attempt.completion is not None  # noqa: S101 - for the type checker: made with the job
+    return attempt.job, attempt.completion
 
 
 async def _uninterrupted(finish: Callable[[], Awaitable[None]]) -> None:

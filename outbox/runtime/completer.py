@@ -57,7 +57,7 @@ class Completer(BackgroundLoop):
         events: Events,
         *,
         lease: float,
-        on_accepted: Callable[[Attempt], None],
+        on_accepted: Callable[[Sequence[Attempt]], None],
         on_cancelled: Callable[[Attempt], None] = lambda _: None,
         on_policy_news: Callable[[PolicyNews], None] = lambda _: None,
     ) -> None:
@@ -239,8 +239,8 @@ class Completer(BackgroundLoop):
     def _report_accepted(self, accepted: Sequence[Attempt], news: PolicyNews) -> None:
         if self._events.wants(JobSettled):
             self._events.emit_all([_event(attempt, end) for attempt in accepted if (end := attempt.settlement)])
+        self._on_accepted(accepted)
         for attempt in accepted:
-            self._on_accepted(attempt)
             if attempt.chain is not None and (event := _chain_event(attempt, attempt.chain)) is not None:
                 self._events.emit(event)
         if news:

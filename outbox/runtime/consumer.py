@@ -115,8 +115,7 @@ class Consumer:
 
     def cancel(self, attempt: Attempt) -> None:
         """An operator has removed this job. A row that the job's own transaction has removed is another matter."""
-        completion = attempt.job.context.completion if attempt.job is not None else None
-        if not getattr(completion, "written", False):
+        if attempt.completion is None or not attempt.completion.written:
             attempt.interrupt(Interruption.CANCELLED)
 
     def expire(self, attempt: Attempt, frozen: bool) -> None:
@@ -210,11 +209,20 @@ class Consumer:
     def _cancelled(self, attempt: Attempt) -> None:
         self._failed_hooks.call(attempt, "cancelled")
 
-    def _accepted(self, attempt: Attempt) -> None:
-        self._counters.count(attempt)
+    def _accepted(self, attempts: Sequence[Attempt]) -> None:
+        self._counters.count(attempts)
         if self.activities is not None:
-            self.activities.count(attempt)
-        settlement = attempt.settlement
+            self.activities.count(attempts)
+        for attempt in attempts:
+            settlement = attempt.settlement
+            if settlement is None or settlement.effects or settlement.outcome is not Outcome.COMPLETED:
+                self._follow_end(attempt, settlement)
+        if self._options.stop_when_empty and not self.in_flight:
+            # That may have been the last one.
+            self.wakeups.wake()
+
+    def _follow_end(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        """What an end asks for that did more than to remove the job."""
         if settlement is None:
             if attempt.chain is not None or attempt.batch is not None:
                 # The job's own transaction may have inserted the next one.
@@ -226,9 +234,6 @@ class Consumer:
             # The claimer may be asleep for longer than that.
             asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
         elif settlement.inserted:
-            self.wakeups.wake()
-        if self._options.stop_when_empty and not self.in_flight:
-            # That may have been the last one.
             self.wakeups.wake()
 
     async def _claimed_nothing(self) -> None:

@@ -14,6 +14,7 @@ from outbox.job import Job, ProgressReports
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.cancellation import HandlerCall
 from outbox.middleware.chain_steps import ChainSteps
+from outbox.middleware.completion import Completion
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.kept_results import with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
@@ -31,10 +32,10 @@ class Attempt:
     """Lives on the event loop of the worker; other threads only read it."""
 
     __slots__ = (
-        "_on_end", "arguments", "batch", "call", "chain", "cipher", "claim", "committed", "connection", "counts",
-        "deadline", "ended", "error", "interruption", "job", "keep_for", "kept_result", "limits", "overdue", "policy",
-        "reports", "resources", "result", "retry_deadline", "seconds", "settlement", "started", "task", "timeout",
-        "timer",
+        "_on_end", "arguments", "batch", "call", "chain", "cipher", "claim", "committed", "completion",
+        "connection", "counts", "deadline", "ended", "error", "interruption", "job", "keep_for",
+        "kept_result", "limits", "overdue", "policy", "reports", "resources", "result", "retry_deadline",
+        "seconds", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +88,8 @@ class Attempt:
         """What writes how far the job is. None where its store keeps nothing of the kind."""
         self.settlement: Settlement | None = None
         """How it ended; None while it has not, and when nothing may be written."""
+        self.completion: Completion | None = None
+        """What ends the job in a transaction of its own, if it asks for that. None until the job was made."""
         self.committed: Settled | None = None
         """What the job's own transaction has committed, its end among it: then there is no settlement to write."""
         self.ended = False

@@ -19,7 +19,6 @@ from outbox.events import Events, JobGivenBack, JobOverdue
 from outbox.job import Failed, RateLimited, Released, Snoozed
 from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
-from outbox.middleware.completion import Completion
 from outbox.middleware.deadlines import JobTimes, no_times
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
@@ -103,14 +102,14 @@ class Executor:
     async def _resolve(self, attempt: Attempt) -> None:
         """If the COMMIT of a transaction that completes the job got no answer, its row says what became of it. If the
         row cannot be read, the attempt has failed: a settlement is refused where the job has ended."""
-        completion = _completion(attempt)
+        completion = attempt.completion
         if completion is not None and completion.written and completion.settled is None:
             with suppress(Exception):
                 if await self._sessions.is_gone(attempt.connection, attempt.fence):
                     completion.committed()
 
     def _outcome(self, attempt: Attempt, result: HandlerResult, raised: BaseException | None) -> Settlement | None:
-        completion = _completion(attempt)
+        completion = attempt.completion
         if completion is not None and completion.settled is not None:
             attempt.committed = completion.settled
             return None
@@ -180,11 +179,6 @@ class Executor:
         attempt.end(self._interrupted(attempt, attempt.policy or self._default, None))
 
 
-def _completion(attempt: Attempt) -> Completion | None:
-    completion = attempt.job.context.completion if attempt.job is not None else None
-    return completion if isinstance(completion, Completion) else None
-
-
 def _put_back(attempt: Attempt, delay: float) -> Settlement:
     end = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
     return end(attempt.fence, delay)
@@ -192,10 +186,11 @@ def _put_back(attempt: Attempt, delay: float) -> Settlement:
 
 def _completed(attempt: Attempt, value: object) -> Settlement:
     """The value is kept where a next job is to have it."""
-    try:
-        keep_result(attempt, value)
-    except InvalidResult as error:
-        return _failed(attempt, error)
+    if attempt.keep_for or attempt.chain is not None:
+        try:
+            keep_result(attempt, value)
+        except InvalidResult as error:
+            return _failed(attempt, error)
     return Settlement.completed(attempt.fence)
 
 

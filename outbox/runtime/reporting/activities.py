@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from outbox.drivers.metrics import Activity
 from outbox.middleware.interruption import Interruption
@@ -21,20 +22,24 @@ class Activities:
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], Activity] = {}
 
-    def count(self, attempt: Attempt) -> None:
-        """Count an attempt whose end is in the store. One that has not run, or was given back unfinished, is none."""
-        settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
-        if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
-            return
-        wait = None
-        if claim.waited is not None and started is not None:
-            # The lease of a claim is counted from before it was sent.
-            wait = claim.waited + started - (claim.deadline - self._lease)
+    def count(self, attempts: Sequence[Attempt]) -> None:
+        """Count attempts whose ends are in the store. One that has not run, or was given back unfinished, is none."""
         with self._lock:
-            activity = self._found.get((claim.queue, claim.name))
-            if activity is None:
-                activity = self._found[claim.queue, claim.name] = Activity()
-            activity.add(settlement.outcome, wait, None if started is None else attempt.seconds)
+            for attempt in attempts:
+                settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
+                if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+                    continue
+                activity = self._found.get((claim.queue, claim.name))
+                if activity is None:
+                    activity = self._found[claim.queue, claim.name] = Activity()
+                if started is None:
+                    activity.add(settlement.outcome, None, None)
+                elif claim.waited is None:
+                    activity.add(settlement.outcome, None, attempt.seconds)
+                else:
+                    # The lease of a claim is counted from before it was sent.
+                    wait = claim.waited + started - (claim.deadline - self._lease)
+                    activity.add(settlement.outcome, wait, attempt.seconds)
 
     def take(self) -> dict[tuple[str, str], Activity]:
         """What was counted since the last call."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
+
+_PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 
 
 @dataclass(slots=True)
@@ -18,15 +21,21 @@ class Counters:
     handed_back: int = 0
     """Attempts given back unfinished, because the worker stopped; not in ``processed``."""
 
-    def count(self, attempt: Attempt) -> None:
-        settlement = attempt.settlement
-        if settlement is None:
-            return
-        if settlement.outcome is Outcome.DEFERRED and attempt.interruption is None:
-            return  # it has not run
-        if settlement.outcome in (Outcome.SNOOZED, Outcome.DEFERRED) and attempt.interruption is Interruption.SHUTDOWN:
+    def count(self, attempts: Sequence[Attempt]) -> None:
+        """Count attempts whose ends are in the store."""
+        for attempt in attempts:
+            settlement = attempt.settlement
+            if settlement is None:
+                continue
+            if settlement.outcome in _PUT_BACK:
+                self._count_put_back(attempt, settlement.outcome)
+                continue
+            self.processed += 1
+            if settlement.outcome is Outcome.FAILED:
+                self.failed += 1
+
+    def _count_put_back(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.interruption is Interruption.SHUTDOWN:
             self.handed_back += 1
-            return
-        self.processed += 1
-        if settlement.outcome is Outcome.FAILED:
-            self.failed += 1
+        elif outcome is Outcome.SNOOZED or attempt.interruption is not None:
+            self.processed += 1

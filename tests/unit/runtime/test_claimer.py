@@ -48,7 +48,7 @@ class Bench:
         availability = Availability("memory", self.recorder.events)
         store = CheckedStore(self)
         self.completer = Completer(
-            store, availability, self.recorder.events, lease=30, on_accepted=lambda attempt: None
+            store, availability, self.recorder.events, lease=30, on_accepted=lambda attempts: None
         )
         self.claimer = Claimer(
             self.options,

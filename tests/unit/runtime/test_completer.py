@@ -46,7 +46,7 @@ class Bench:
         self.accepted: list[Attempt] = []
         self.availability = Availability("memory", self.recorder.events)
         self.completer = Completer(
-            store, self.availability, self.recorder.events, lease=lease, on_accepted=self.accepted.append
+            store, self.availability, self.recorder.events, lease=lease, on_accepted=self.accepted.extend
         )
 
     async def claim(self, count: int) -> list[Attempt]:
