@@ -42,10 +42,16 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one duration; a negative one counts as 0."""
-        number = 0 if seconds <= SHORTEST else bucket_of(seconds)
-        self.buckets[number] = self.buckets.get(number, 0) + 1
-        if seconds > 0:
-            self.total += seconds
+        self.add_all((seconds,))
+
+    def add_all(self, durations: Sequence[float]) -> None:
+        """As `add` for each of them."""
+        buckets = self.buckets
+        for seconds in durations:
+            number = 0 if seconds <= SHORTEST else bucket_of(seconds)
+            buckets[number] = buckets.get(number, 0) + 1
+            if seconds > 0:
+                self.total += seconds
 
     def merge(self, other: Histogram) -> None:
         """Count what the other has counted."""

@@ -27,13 +27,11 @@ class Activity:
     run: Histogram = field(default_factory=Histogram)
     """How long handlers took."""
 
-    def add(self, outcome: Outcome, wait: float | None, run: float | None) -> None:
-        """Count one attempt. ``wait`` and ``run`` are seconds; None where there is nothing to count."""
-        self.settled[outcome] += 1
-        if wait is not None:
-            self.wait.add(wait)
-        if run is not None:
-            self.run.add(run)
+    def add(self, outcomes: Sequence[Outcome], waits: Sequence[float], runs: Sequence[float]) -> None:
+        """Count attempts. ``waits`` and ``runs`` are seconds; attempts that have none are left out there."""
+        self.settled.update(outcomes)
+        self.wait.add_all(waits)
+        self.run.add_all(runs)
 
     def merge(self, other: Activity) -> None:
         self.settled.update(other.settled)

@@ -11,6 +11,8 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
 
 _PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
+_Ends = tuple[list[Outcome], list[float], list[float]]
+"""How attempts ended; how long jobs had waited, and how long handlers took, in seconds."""
 
 
 class Activities:
@@ -24,22 +26,22 @@ class Activities:
 
     def count(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts whose ends are in the store. One that has not run, or was given back unfinished, is none."""
-        with self._lock:
-            for attempt in attempts:
-                settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
-                if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
-                    continue
-                activity = self._found.get((claim.queue, claim.name))
-                if activity is None:
-                    activity = self._found[claim.queue, claim.name] = Activity()
-                if started is None:
-                    activity.add(settlement.outcome, None, None)
-                elif claim.waited is None:
-                    activity.add(settlement.outcome, None, attempt.seconds)
-                else:
+        ends: dict[tuple[str, str], _Ends] = {}
+        for attempt in attempts:
+            settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
+            if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+                continue
+            key = (claim.queue, claim.name)
+            outcomes, waits, runs = ends.get(key) or ends.setdefault(key, ([], [], []))
+            outcomes.append(settlement.outcome)
+            if started is not None:
+                runs.append(attempt.seconds)
+                if claim.waited is not None:
                     # The lease of a claim is counted from before it was sent.
-                    wait = claim.waited + started - (claim.deadline - self._lease)
-                    activity.add(settlement.outcome, wait, attempt.seconds)
+                    waits.append(claim.waited + started - (claim.deadline - self._lease))
+        with self._lock:
+            for key, (outcomes, waits, runs) in ends.items():
+                self._found.setdefault(key, Activity()).add(outcomes, waits, runs)
 
     def take(self) -> dict[tuple[str, str], Activity]:
         """What was counted since the last call."""
