@@ -25,8 +25,7 @@ DAY = 86_400
 
 def activity(*runs: float, outcome: Outcome = Outcome.COMPLETED) -> Activity:
     found = Activity()
-    for seconds in runs:
-        found.add(outcome, seconds * 2, seconds)
+    found.add([outcome] * len(runs), [seconds * 2 for seconds in runs], runs)
     return found
 
 
