@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -78,10 +79,10 @@ class Headers(BaseModel):
         if not isinstance(values, dict) or isinstance(values.get("options"), JobOptions):
             return values
         headers, options = dict(values), {}
-        for name in HEADER_OPTIONS:
-            if (value := headers.pop(name, None)) is not None:
+        for name in headers.keys() & HEADER_OPTIONS:
+            if (value := headers.pop(name)) is not None:
                 options[name] = (OPTIONS[name].load or OPTIONS[name].check)(value)
-        return headers | {"options": JobOptions(**options)}
+        return headers | {"options": JobOptions(**options) if options else NO_OPTIONS}
 
     def dump(self) -> str:
         """As JSON: ``{}`` where there is nothing to say, which is nearly always."""
@@ -100,13 +101,24 @@ class Headers(BaseModel):
         """
         if text == "{}":
             return NO_HEADERS
-        try:
-            return cls.model_validate_json(text)
-        except (ValidationError, InvalidOption, KeyError, TypeError) as error:
-            raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
+        return _parsed_before(text) if len(text) <= _LONGEST_KEPT else _parsed(text)
 
 
 NO_HEADERS = Headers()
+
+_LONGEST_KEPT = 1_024
+"""Characters of headers that are kept when they have been read: a claim, an attempt and a settlement read the same
+ones, and jobs of a key often have the same."""
+
+
+def _parsed(text: str) -> Headers:
+    try:
+        return Headers.model_validate_json(text)
+    except (ValidationError, InvalidOption, KeyError, TypeError) as error:
+        raise InvalidPayload(f"the headers cannot be read: {type(error).__name__}: {error}") from error
+
+
+_parsed_before = lru_cache(2_048)(_parsed)
 
 
 def policies_in(headers: str) -> int | None:

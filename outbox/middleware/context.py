@@ -16,6 +16,7 @@ from outbox.middleware.kept_results import WithoutText, with_kept_result
 from outbox.middleware.next_jobs import with_next_jobs
 from outbox.options import NO_OPTIONS
 from outbox.policies.attempt_limits import limits_of
+from outbox.policies.base import chosen
 from outbox.policies.results import check_keep_for
 from outbox.settlement import Failure
 
@@ -39,16 +40,7 @@ def link(
     check_deadlines: Callable[[Attempt, AttemptLimits, Handler], Awaitable[HandlerResult]],
 ) -> Handler:
     of_class, limits_of_class = default.of(kind, NO_HEADERS), limits_of(kind, NO_OPTIONS)
-    kept = 0.0 if kind.keep_for is None else check_keep_for(kind.keep_for)
-
-    def add_headers(attempt: Attempt, headers: Headers) -> float:
-        """Say what the headers say. Returns for how many seconds the job is to be kept."""
-        attempt.counts = headers.counts
-        if headers.chain is not None:
-            attempt.chain = ChainSteps(headers.chain, attempt.connection, headers.batch)
-        if headers.batch is not None:
-            attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
-        return kept if headers.options.keep_for is None else headers.options.keep_for
+    kept = check_keep_for(kind.keep_for or 0.0)
 
     def prepare(attempt: Attempt) -> Awaitable[HandlerResult]:
         """
@@ -60,8 +52,10 @@ def link(
         headers = Headers.load(claim.headers)
         policy, limits, keep_for = of_class, limits_of_class, kept
         if headers is not NO_HEADERS:
-            policy, limits = default.of(kind, headers), limits_of(kind, headers.options)
-            keep_for = add_headers(attempt, headers)
+            add_steps(attempt, headers)
+            if headers.options is not NO_OPTIONS:
+                policy, limits = default.of(kind, headers), limits_of(kind, headers.options)
+                keep_for = check_keep_for(chosen(kind, headers.options, "keep_for") or 0.0)
         attempt.policy, attempt.limits = policy, limits
         if claim.attempt > policy.max_tries:
             raise _exhausted(claim, policy)
@@ -76,6 +70,15 @@ def link(
         return call_next(attempt)
 
     return prepare
+
+
+def add_steps(attempt: Attempt, headers: Headers) -> None:
+    """What the headers say that a job is part of."""
+    attempt.counts = headers.counts
+    if headers.chain is not None:
+        attempt.chain = ChainSteps(headers.chain, attempt.connection, headers.batch)
+    if headers.batch is not None:
+        attempt.batch = BatchAdditions(headers.batch.id, attempt.connection, on_redis=headers.policies is not None)
 
 
 def follow_up(attempt: Attempt) -> Callable[[Settlement], Settlement] | None:

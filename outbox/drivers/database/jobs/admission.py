@@ -14,7 +14,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
-from outbox.drivers.database.policies.leaving import read_headers, removed
+from outbox.drivers.database.policies.leaving import removed
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
@@ -89,7 +89,7 @@ def _gate(queue: str, row: Any, gated: list[Candidate]) -> str | None:
         # Admitted before: the other store has it, and the relay looks whether it has ended there.
         return None
     try:
-        headers = read_headers(row.headers)
+        headers = Headers.load(row.headers)
     except InvalidPayload as error:
         return str(error)
     gated.append(Candidate(JobId(bytes=bytes(row.id)), queue, row, headers))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
@@ -21,28 +20,10 @@ def leaving(job_id: JobId, policies: int, headers: str, outcome: Outcome, delay:
     return Leaving(job_id, policies, headers_of(headers), outcome, delay)
 
 
-_READ = 1_024
-"""Headers that are kept when they have been read: a settlement reads those of its claim, and jobs of a key have the
-same."""
-_LONGEST_KEPT = 1_024
-"""Characters of such headers."""
-
-
-def read_headers(text: str) -> Headers:
-    """
-    Raises:
-        InvalidPayload: the headers are not what `Headers.dump` writes.
-    """
-    return _read(text) if len(text) <= _LONGEST_KEPT else Headers.load(text)
-
-
-_read = lru_cache(_READ)(Headers.load)
-
-
 def headers_of(text: object) -> Headers:
     """Headers that cannot be read are none: the job leaves all the same, and upkeep finds what it has left."""
     try:
-        return read_headers(text) if isinstance(text, str) else NO_HEADERS
+        return Headers.load(text) if isinstance(text, str) else NO_HEADERS
     except InvalidPayload:
         return NO_HEADERS
 
