@@ -18,6 +18,7 @@ from outbox.dispatch_middleware import CallNextDispatch, DispatchMiddleware
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.drivers.metrics import DepthPoint, MetricPoint
+from outbox.drivers.pauses import Pause
 from outbox.drivers.values import (
     BatchStatus,
     FailedJob,
@@ -50,15 +51,14 @@ from outbox.operations import (
     forget_all,
     jobs,
     metrics,
-    pause,
     progress,
     reschedule,
     result,
-    resume,
     retry,
     retry_all,
     workers,
 )
+from outbox.pausing import pause, pauses, resume
 from outbox.payload_versions import upgrade
 from outbox.policies.rate_limits import RateLimit
 from outbox.resources import Resources
@@ -93,6 +93,7 @@ __all__ = [
     "Middleware",
     "Outbox",
     "OutboxError",
+    "Pause",
     "QueueCounts",
     "RateLimit",
     "Resources",
@@ -131,6 +132,7 @@ __all__ = [
     "metadata",
     "metrics",
     "pause",
+    "pauses",
     "progress",
     "receive",
     "reschedule",

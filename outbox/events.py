@@ -157,6 +157,28 @@ class BatchEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """Claims from ``connection`` leave something out from now on. ``kind`` is ``"connection"``, ``"queue"``, ``"job"``
+    or ``"key"``, and ``name`` which one. ``until`` is None where it lasts until it is resumed."""
+
+    connection: str
+    kind: str
+    name: str
+    reason: str | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A pause is over. ``by_itself``: its time was up; a worker says so within a minute or so."""
+
+    connection: str
+    kind: str
+    name: str
+    by_itself: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleChanged(Event):
     """`outbox.schedules` was called. ``change`` is ``"added"``, ``"changed"``, ``"removed"``, ``"paused"`` or
     ``"resumed"``. ``in_session``: it holds if the session's transaction commits."""

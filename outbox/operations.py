@@ -1,4 +1,4 @@
-"""What operators do, for applications: look at jobs, queues and workers, cancel, put back, remove, pause.
+"""What operators do, for applications: look at jobs, queues and workers, cancel, put back, remove.
 
 Every function takes ``connection``, the name of a connection of the settings; left out, it is that of
 ``QUEUE_CONNECTION``. Each raises `ConfigurationError` where there is no such connection or its tables are
@@ -347,24 +347,6 @@ async def change(
         raise InvalidOption("nothing is to change: give the job a queue or a priority")
     wanted = JobChange(_queue(queue), None if priority is None else check_priority(priority))
     return await change_job(_driver(connection), _id(job_id), wanted)
-
-
-async def pause(queue: str, *, connection: str | None = None) -> bool:
-    """Stop claims from a queue; False when it was paused already. What runs goes on, and dispatching goes on.
-
-    Raises:
-        InvalidOption: no queue can have this name.
-    """
-    return await _driver(connection).queues.pause(check_queue(queue))
-
-
-async def resume(queue: str, *, connection: str | None = None) -> bool:
-    """Allow claims from a queue again; False when it was not paused.
-
-    Raises:
-        InvalidOption: no queue can have this name.
-    """
-    return await _driver(connection).queues.resume(check_queue(queue))
 
 
 async def clear(queue: str, *, connection: str | None = None) -> int:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-from outbox import batching, operations
+from outbox import batching, operations, pausing
 from outbox import limits as _limits
 from outbox import schedules as _schedules
 from outbox.batch_members import Chain
@@ -56,6 +56,7 @@ __all__ = [
     "limits",
     "metrics",
     "pause",
+    "pauses",
     "progress",
     "receive",
     "reschedule",
@@ -222,9 +223,10 @@ result = _blocking(operations.result)
 forget = _blocking(operations.forget)
 forget_all = _blocking(operations.forget_all)
 jobs = _blocking(operations.jobs)
-pause = _blocking(operations.pause)
+pause = _blocking(pausing.pause)
+pauses = _blocking(pausing.pauses)
 reschedule = _blocking(operations.reschedule)
-resume = _blocking(operations.resume)
+resume = _blocking(pausing.resume)
 retry = _blocking(operations.retry)
 retry_all = _blocking(operations.retry_all)
 workers = _blocking(operations.workers)

@@ -21,6 +21,8 @@ from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
+from outbox.drivers.pauses import described as described_pause
+from outbox.drivers.pauses import pause_of
 from outbox.drivers.values import JobState, RunningJob, StoredJob, WorkerStatus
 from outbox.envelope import Headers
 from outbox.errors import ConfigurationError, InvalidOption, InvalidPayload, JobError, JobNotFound
@@ -81,17 +83,21 @@ async def jobs(
 
 
 async def _reasons(stores: Stores, found: Sequence[tuple[str, StoredJob]]) -> dict[JobId, str]:
-    """Why jobs are parked."""
-    parked = [each for each in found if each[1].state is JobState.PARKED]
+    """Why jobs are paused or parked."""
     reasons: dict[JobId, str] = {}
 
     async def read(driver: Driver) -> None:
-        for connection, job in parked:
-            if connection == driver.name and driver.policies is not None:
+        pauses = await driver.pauses.all()
+        for connection, job in found:
+            if connection != driver.name:
+                continue
+            if (pause := pause_of(pauses, job)) is not None:
+                reasons[job.id] = described_pause(pause)
+            elif job.state is JobState.PARKED and driver.policies is not None:
                 told = [each for each in await driver.policies.explain(job) if each.startswith("parked")]
                 reasons.update({job.id: told[0]} if told else {})
 
-    if parked:
+    if found:
         await stores.ask(read)
     return reasons
 
@@ -157,9 +163,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
         if driver.name != connection:
             return None
         job = await driver.jobs.get(job_id)
-        told = _limits(job) if job is not None else []
-        if job is not None and driver.policies is not None:
-            told += await driver.policies.explain(job)
+        told = await _told(driver, job) if job is not None else []
         told += await finished_jobs.progress_of(driver, job_id)
         return job, await driver.workers.all(), await driver.now(), told
 
@@ -187,6 +191,15 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
         output.print(described_failure(failed, ago(failed.failed_at, now)))
     return True
+
+
+async def _told(driver: Driver, job: StoredJob) -> list[str]:
+    """What holds a live job back."""
+    told = _limits(job)
+    if driver.policies is not None:
+        told += await driver.policies.explain(job)
+    pause = pause_of(await driver.pauses.all(), job)
+    return told if pause is None else [*told, described_pause(pause)]
 
 
 def _limits(job: StoredJob) -> list[str]:

@@ -1,4 +1,4 @@
-"""``stats``, ``clear``, ``pause``, ``resume``, ``cancel``: live jobs and their queues."""
+"""``stats``, ``clear``, ``cancel``: live jobs and their queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from outbox.console.connections import Stores, on_connections
 from outbox.console.formatting import counted, line
 from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
-from outbox.console.suggestions import unknown_queue
 from outbox.drivers.base import Driver
 from outbox.wakeups.announce import announce_cancelled
 
@@ -44,37 +43,6 @@ async def clear(driver: Driver, output: Output, queue: str, yes: bool) -> None:
     removed = await driver.queues.clear(queue)
     document = {"connection": driver.name, "queue": queue, "removed": removed}
     output.result(document, f"Removed {counted(removed, 'job')} from {queue}.")
-
-
-@click.command()
-@click.argument("queues", metavar="QUEUE...", type=queue_name, nargs=-1, required=True)
-@on_connection
-async def pause(driver: Driver, output: Output, queues: Sequence[str]) -> None:
-    """Stop workers from claiming jobs of QUEUE. Running jobs and dispatches continue."""
-    unknown = [found for queue in dict.fromkeys(queues) if (found := await unknown_queue(Stores.of(driver), queue))]
-    paused = [queue for queue in dict.fromkeys(queues) if await driver.queues.pause(queue)]
-    already = [queue for queue in dict.fromkeys(queues) if queue not in paused]
-    if output.as_json:
-        output.document({"connection": driver.name, "paused": paused, "already_paused": already})
-    else:
-        for queue in dict.fromkeys(queues):
-            output.print(f"{queue} is paused." if queue in paused else f"{queue} was paused already.")
-    for problem in unknown:
-        output.note(problem)
-
-
-@click.command()
-@click.argument("queues", metavar="QUEUE...", type=queue_name, nargs=-1, required=True)
-@on_connection
-async def resume(driver: Driver, output: Output, queues: Sequence[str]) -> None:
-    """Let workers claim jobs of QUEUE again."""
-    resumed = [queue for queue in dict.fromkeys(queues) if await driver.queues.resume(queue)]
-    running = [queue for queue in dict.fromkeys(queues) if queue not in resumed]
-    if output.as_json:
-        output.document({"connection": driver.name, "resumed": resumed, "not_paused": running})
-        return
-    for queue in dict.fromkeys(queues):
-        output.print(f"{queue} is resumed." if queue in resumed else f"{queue} was not paused.")
 
 
 @click.command()

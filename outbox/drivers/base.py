@@ -12,6 +12,7 @@ from typing import Protocol
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.drivers.metrics import MetricStore
+from outbox.drivers.pauses import PauseStore
 from outbox.drivers.schedules import ScheduleStore
 from outbox.drivers.values import (
     BatchStatus,
@@ -367,6 +368,7 @@ class Driver(Protocol):
     jobs: JobStore
     failed: FailedJobStore
     queues: QueueControl
+    pauses: PauseStore
     workers: WorkerRegistry
     short_jobs: ShortJobClaims | None = None
     aging: AgingClaims | None = None

@@ -17,6 +17,7 @@ from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
+from outbox.drivers.database.pauses.store import Pauses
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import PolicyNews
 from outbox.errors import ConfigurationError
@@ -43,11 +44,12 @@ async def store_in_session(session: AnySession) -> Store:
         )
     await _call(connection, target.flush)
     database = SessionDatabase(connection)
+    pauses = Pauses(database, DATABASE)
     return Store(
         DATABASE,
         DatabaseJobs(database, DATABASE, inserts_directly=False),
-        Queues(database, FailedJobScope()),
-        DatabasePolicies(database),
+        Queues(database, FailedJobScope(), pauses),
+        DatabasePolicies(database, pauses),
         SessionsInTransaction(connection),
     )
 

@@ -1,6 +1,5 @@
 """Jobs in MySQL, MariaDB or SQLite."""
 
-import outbox.drivers.database.pauses.tables  # noqa: F401 - its tables are part of `metadata`
 from outbox.drivers.database.driver import DatabaseDriver, open_driver
 from outbox.drivers.database.operations.failed_job_archive import FailedJobArchive, open_failed_store
 from outbox.drivers.database.tables import metadata

@@ -23,6 +23,7 @@ from outbox.drivers.database.operations.limits import Limits
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.operations.workers import Workers
+from outbox.drivers.database.pauses.store import Pauses
 from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.schedules.store import DatabaseSchedules
 from outbox.drivers.database.tables import SEEDS, metadata
@@ -59,9 +60,10 @@ class DatabaseDriver(Driver):
         scope = FailedJobScope(but=frozenset(keeps_failed_of))
         self.jobs: DatabaseJobs = DatabaseJobs(self._database, name, inserts_directly=inserts_directly)
         self.failed: FailedJobs = FailedJobs(self._database, scope)
-        self.queues: Queues = Queues(self._database, scope)
+        self.pauses: Pauses = Pauses(self._database, name)
+        self.queues: Queues = Queues(self._database, scope, self.pauses)
         self.workers: Workers = Workers(self._database)
-        self.policies: DatabasePolicies = DatabasePolicies(self._database)
+        self.policies: DatabasePolicies = DatabasePolicies(self._database, self.pauses)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.metrics: DatabaseMetrics = DatabaseMetrics(self._database, scope)
         self.limits: Limits = Limits(self._database)

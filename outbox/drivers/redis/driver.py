@@ -13,6 +13,7 @@ from outbox.drivers.redis.operations import health, inspection
 from outbox.drivers.redis.operations.encrypted_hashes import EncryptedHashes
 from outbox.drivers.redis.operations.failed_job_export import FailedStore, HandedOver
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
+from outbox.drivers.redis.operations.pauses import Pauses
 from outbox.drivers.redis.operations.queues import Queues
 from outbox.drivers.redis.operations.workers import Workers
 from outbox.drivers.redis.pubsub import PubSub
@@ -46,8 +47,9 @@ class RedisDriver(Driver):
             self.failed,
             self.relay_target,
         )
-        self.queues: Queues = Queues(self._store, self.failed)
         self.workers: Workers = Workers(self._store, self._finish_what_others_left)
+        self.pauses: Pauses = Pauses(self._store, self.workers, name)
+        self.queues: Queues = Queues(self._store, self.failed, self.pauses)
         self.encrypted_texts: EncryptedHashes = EncryptedHashes(self._store)
         self.blocking_claims: PendingClaims = PendingClaims(self.jobs)
         self._server = ""

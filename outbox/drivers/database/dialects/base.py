@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, a
 from outbox.drivers.database.dialects.failed_job_statements import FailedJobStatements
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
 from outbox.drivers.database.raw_columns import Selection
-from outbox.drivers.database.tables import FROM_ENVELOPE, PARKED, jobs
+from outbox.drivers.database.tables import EVERY_QUEUE, FROM_ENVELOPE, PARKED, jobs
 from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
 
@@ -37,6 +37,8 @@ class Dialect(FailedJobStatements):
     """The end of a SELECT that locks its rows, and skips rows that other transactions have locked."""
     for_update: str
     """The end of a SELECT that locks its rows, and waits for other transactions."""
+    for_share: str
+    """The end of a SELECT that keeps other transactions from changing its rows, and waits for them."""
     key_hint: str
     """A hint to read `keyed_jobs` by key."""
     keep_keyed: str
@@ -119,7 +121,8 @@ class Dialect(FailedJobStatements):
             f"SELECT {self.claimable.sql}{more[0]} FROM queue_jobs {self.claim_hint} "
             f"WHERE queue = {self.placeholder} AND {due[0]} "
             f"AND (reserved_until IS NULL OR reserved_until <= {self.now}) "
-            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue_pauses.queue = {self.placeholder}) "
+            f"AND NOT EXISTS (SELECT 1 FROM queue_pauses WHERE queue IN ({self.placeholder}, '{EVERY_QUEUE}') "
+            f"AND (paused_until IS NULL OR paused_until > {self.now})) "
             f"ORDER BY priority, available_at LIMIT {self.placeholder} {self.skip_locked}",
             (*more[1], queue, *due[1], queue, limit),
         )
@@ -329,8 +332,9 @@ class Dialect(FailedJobStatements):
     def next_due(self, queues: int, unseen_for: int) -> str:
         """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL if it has
         none), now, seconds until then. One row without a queue, for the workers that have room, take jobs of one of the
-        queues and were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, without a
-        number of workers. Parameters: `look_parameters`."""
+        queues and were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, and for
+        `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
+        `look_parameters`."""
 
     @abstractmethod
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:

@@ -19,9 +19,15 @@ _INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception,
 class FailedJobStatements(Syntax):
     """Parameters are given in the order in which the docstrings list them."""
 
-    claimable = Selection({**{name: name for name in CLAIMED}, "rescued": "reserved_by IS NOT NULL"})
-    """What `select_claimable` reads of a row. Each dialect adds ``waited``: microseconds for which it could have been
-    claimed."""
+    claimable = Selection(
+        {
+            **{name: name for name in CLAIMED},
+            "rescued": "reserved_by IS NOT NULL",
+            "any_pause": "EXISTS (SELECT 1 FROM queue_job_pauses)",
+        }
+    )
+    """What `select_claimable` reads of a row. ``any_pause``: a job class or a key may be paused. Each dialect adds
+    ``waited``: microseconds for which it could have been claimed."""
     is_queue: str
     """Whether a row is in a queue, which may be NULL. Parameters: queue."""
     as_failed: Mapping[str, str]

@@ -13,7 +13,7 @@ from sqlalchemy import Select, Table, TextClause, column, func, text
 from outbox.drivers.database.dialects.base import Dialect, Statement
 from outbox.drivers.database.dialects.bulk_insert import WORTH_A_DOCUMENT, bulk_insert
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
-from outbox.drivers.database.tables import CLAIM_INDEX
+from outbox.drivers.database.tables import CLAIM_INDEX, EVERY_QUEUE
 from outbox.envelope import Envelope
 from outbox.options import PRIORITIES
 
@@ -26,6 +26,7 @@ class MySQL(Dialect):
     claimable = Dialect.claimable.also(waited=f"TIMESTAMPDIFF(MICROSECOND, available_at, {_CLOCK})")
     skip_locked = "FOR UPDATE SKIP LOCKED"
     for_update = "FOR UPDATE"
+    for_share = "LOCK IN SHARE MODE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
     failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
     primary_hint = "FORCE INDEX (PRIMARY)"
@@ -93,8 +94,9 @@ class MySQL(Dialect):
             f"SELECT queue, priority, {self.first(*_PRIORITY)} AS moment, 0 AS workers FROM {_PRIORITIES} "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
             f"AND seen_at > {self.now_plus(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
-            "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses "
-            f"WHERE queue IN ({self.placeholders(queues)})) AS looked_at"
+            "UNION ALL SELECT queue, NULL, paused_until, NULL FROM queue_pauses "
+            f"WHERE queue IN ({self.placeholders(queues)}, '{EVERY_QUEUE}') "
+            f"AND (paused_until IS NULL OR paused_until > {self.now})) AS looked_at"
         )
 
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:

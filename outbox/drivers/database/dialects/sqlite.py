@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, tuple_
 
 from outbox.drivers.database.dialects.base import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
+from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.filters import JobPlace
 from outbox.options import PRIORITIES
 
@@ -27,6 +28,7 @@ class SQLite(Dialect):
     _clock = _CLOCK
     skip_locked = ""
     for_update = ""
+    for_share = ""
     claim_hint = ""
     failed_hint = ""
     primary_hint = ""
@@ -126,7 +128,9 @@ class SQLite(Dialect):
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
             f"AND seen_at > {self.now_plus(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
             "WHERE instr(',' || queue_workers.queues || ',', ',' || names.queue || ',')) "
-            "UNION ALL SELECT queue, NULL, NULL, NULL FROM queue_pauses WHERE queue IN (SELECT queue FROM names))"
+            "UNION ALL SELECT queue, NULL, paused_until, NULL FROM queue_pauses WHERE (queue = "
+            f"'{EVERY_QUEUE}' OR queue IN (SELECT queue FROM names)) "
+            f"AND (paused_until IS NULL OR paused_until > {self.now}))"
         )
 
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outbox.drivers.database.chunks import chunked
-from outbox.drivers.database.claim_scan.base import Candidates
+from outbox.drivers.database.claim_scan.base import Candidates, QueueRows
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
+from outbox.drivers.database.pauses.admission import unpaused
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
 from outbox.drivers.database.policies.leaving import removed
@@ -40,6 +41,8 @@ class Admitted:
     """Jobs that claims find again after so many seconds."""
     skipped: list[tuple[Candidate, str]] = field(default_factory=list)
     """Jobs that are removed, each with the reason."""
+    paused: bool = False
+    """Whether some are of a job class or a key that is paused: they are parked already."""
     replaced: list[bytes] = field(default_factory=list)
     """Running jobs that are cancelled for others."""
 
@@ -48,8 +51,8 @@ class Admitted:
 
     @property
     def held_back(self) -> bool:
-        """Whether policies have not admitted some: then good jobs may be behind them."""
-        return bool(self.parked or self.postponed or self.skipped)
+        """Whether policies or pauses have held back some: then good jobs may be behind them."""
+        return bool(self.parked or self.postponed or self.skipped or self.paused)
 
     @property
     def leaving(self) -> list[Leaving]:
@@ -67,7 +70,11 @@ async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admit
     """Runs in the claim's transaction, with all candidates locked. Jobs without a policy cost no statement."""
     admitted = Admitted()
     gated: list[Candidate] = []
-    for queue, rows, _ in found.queues:
+    queues: Sequence[QueueRows] = found.queues
+    if any(each.rows and each.rows[0].any_pause for each in queues):
+        queues = await run(unpaused(dialect, found), tx)
+        admitted.paused = queues is not found.queues
+    for queue, rows, _ in queues:
         for row in rows:
             reason = flaw(row)
             if reason is None and row.policies is not None:

@@ -103,7 +103,7 @@ class ClaimTransaction:
         self.rejected = 0
         """How many rows became failed jobs."""
         self.held_back = False
-        """Whether policies did not admit some."""
+        """Whether policies or pauses have held back some."""
         self.news = PolicyNews()
         self.skipped: list[Leaving] = []
         """Jobs that policies have removed."""

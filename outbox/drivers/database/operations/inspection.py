@@ -1,4 +1,4 @@
-"""Live jobs and queues for an operator: read, cancel, clear, pause and resume."""
+"""Live jobs and queues for an operator: read, cancel and clear."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
-    delete,
     func,
-    insert,
     literal,
     literal_column,
     null,
@@ -23,7 +21,6 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import raw_columns
@@ -32,10 +29,9 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.policies import Removal
-from outbox.drivers.database.tables import PARKED, failed_jobs, jobs, pauses
+from outbox.drivers.database.tables import EVERY_QUEUE, PARKED, failed_jobs, jobs, pauses
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
-from outbox.options import check_queue
 from outbox.settlement import Outcome
 
 _FAILED, _PAUSED = "failed", "paused"
@@ -135,7 +131,10 @@ async def exact_counts(database: Database, scope: FailedJobScope) -> list[QueueC
         select(failed_jobs.c.queue, literal_column(f"'{_FAILED}'"), func.count(), null())
         .where(scope.condition)
         .group_by(failed_jobs.c.queue),
-        select(pauses.c.queue, literal_column(f"'{_PAUSED}'"), literal_column("1"), null()),
+        select(pauses.c.queue, literal_column(f"'{_PAUSED}'"), literal_column("1"), null()).where(
+            pauses.c.queue != EVERY_QUEUE,
+            or_(pauses.c.paused_until.is_(None), pauses.c.paused_until > now_of(database.dialect)),
+        ),
     )
 
     async def read(connection: AsyncConnection) -> list[QueueCounts]:
@@ -244,27 +243,3 @@ def _after(place: _Place) -> ColumnElement[bool]:
         and_(same_priority, jobs.c.available_at > available_at),
         and_(same_priority, jobs.c.available_at == available_at, jobs.c.id > key),
     )
-
-
-async def pause(database: Database, queue: str) -> bool:
-    """
-    Raises:
-        InvalidOption: no queue can have this name.
-    """
-    row = insert(pauses).values(queue=check_queue(queue), paused_at=now_of(database.dialect))
-
-    async def write(connection: AsyncConnection) -> bool:
-        try:
-            await connection.execute(row)
-        except IntegrityError:
-            return False
-        return True
-
-    return await database.write(write)
-
-
-async def resume(database: Database, queue: str) -> bool:
-    async def write(connection: AsyncConnection) -> bool:
-        return bool((await connection.execute(delete(pauses).where(pauses.c.queue == queue))).rowcount)
-
-    return await database.write(write)

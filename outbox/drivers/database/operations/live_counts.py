@@ -14,6 +14,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics.rows import LastCount, last_count
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.queue_counts import FAILED, STATES_OF, Found, bounded_counts
+from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.metrics import DepthPoint
 from outbox.drivers.running_jobs import load_running
 from outbox.drivers.values import JobState, QueueCounts
@@ -30,11 +31,15 @@ async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]
 
 def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:
     found = yield from bounded_counts(dialect, scope)
-    rows = yield "SELECT queue FROM queue_pauses", ()
+    rows = yield (
+        f"SELECT queue FROM queue_pauses WHERE paused_until IS NULL OR paused_until > {dialect.now}",
+        (),
+    )
     paused = {raw_columns.text(queue) for (queue,) in rows}
-    for queue in paused:
+    every = EVERY_QUEUE in paused
+    for queue in paused - {EVERY_QUEUE}:
         found.setdefault(queue, Found())
-    counts = [_exact(queue, found[queue], paused=queue in paused) for queue in sorted(found)]
+    counts = [_exact(queue, found[queue], paused=every or queue in paused) for queue in sorted(found)]
     if not any(each.cut for each in found.values()):
         return [each for each in counts if _is_worth_a_row(each)]
     last = yield from last_count(dialect)

@@ -13,6 +13,7 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs import direct_insert
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
+from outbox.drivers.database.pauses.store import Pauses
 from outbox.drivers.database.policies import batch_operations, key_operations, registry
 from outbox.drivers.database.policies.base import Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
@@ -121,8 +122,9 @@ def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:
 class DatabasePolicies:
     """`PolicyStore`, in the tables of the policies."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pauses: Pauses) -> None:
         self._database = database
+        self._pauses = pauses
 
     @property
     def on_news(self) -> Callable[[PolicyNews], None]:
@@ -154,6 +156,7 @@ class DatabasePolicies:
     async def upkeep(self) -> float | None:
         await received_messages.prune(self._database)
         await finished_jobs.prune(self._database)
+        await self._pauses.upkeep()
         done = await registry.upkeep(self._database)
         if done.news:
             self.on_news(done.news)

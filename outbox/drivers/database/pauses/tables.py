@@ -50,7 +50,7 @@ breakers = Table(
 """The circuit breaker of a job class: `outbox.throttle_exceptions`."""
 
 
-class PauseKind(IntEnum):
+class StoredKind(IntEnum):
     """Of a row of `job_pauses`."""
 
     JOB = 1

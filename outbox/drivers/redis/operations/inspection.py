@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpack_body
-from outbox.drivers.redis.keys import ENDED, PAUSED, QUEUES, key, queue_keys, zset_keys
+from outbox.drivers.redis.keys import ENDED, key, queue_keys, zset_keys
 from outbox.drivers.redis.script import Script, command
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
-from outbox.options import PRIORITIES, check_queue
+from outbox.options import PRIORITIES
 
 _SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
 _CANCEL, _CLEAR = Script("cancel", "common/ended", returns=list), Script("clear", "common/ended", returns=list)
@@ -189,20 +189,6 @@ async def clear(store: Store, queue: str) -> int:
             removed += count
             place = (rest[0], rest[1]) if rest else None
     return removed
-
-
-async def pause(store: Store, queue: str) -> bool:
-    """
-    Raises:
-        InvalidOption: no queue can have this name.
-    """
-    name = check_queue(queue)
-    _, paused = await store.do_all([command("SADD", QUEUES, name), command("SET", key(name, PAUSED), 1, "NX")])
-    return bool(paused)
-
-
-async def resume(store: Store, queue: str) -> bool:
-    return bool(await store.do(command("DEL", key(queue, PAUSED))))
 
 
 async def now(store: Store) -> datetime:

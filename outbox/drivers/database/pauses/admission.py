@@ -1,0 +1,123 @@
+"""Jobs that a claim has found although their class or their key is paused: they are parked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from outbox.drivers.database.claim_scan.base import Candidates, QueueRows
+from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, flaw
+from outbox.drivers.database.pauses import statements
+from outbox.drivers.database.pauses.tables import StoredKind
+from outbox.drivers.database.policies.leaving import read_headers
+from outbox.drivers.database.tables import PARKED
+from outbox.errors import InvalidPayload
+from outbox.policies.base import Policies
+
+_SWEPT = 1_000
+"""Due jobs of a queue of which one claim parks those that are paused, where many of what it has found were."""
+
+
+class _Stored(NamedTuple):
+    id: bytes
+    probe: bytes | None
+    until: Any
+    """As `available_at` has it."""
+
+
+@dataclass(slots=True)
+class _Pauses:
+    """The pauses of job classes and keys that have not ended, and the jobs that they keep."""
+
+    jobs: dict[str, _Stored] = field(default_factory=dict)
+    keys: dict[str, _Stored] = field(default_factory=dict)
+    found: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """Ids of jobs, by the pause."""
+
+    def pause_of(self, queue: str, row: Any) -> _Stored | None:
+        """Of a row with an id, a name, policies and headers. A row on its way to another connection has no class
+        here."""
+        mine = None if queue.startswith(RELAY_PREFIX) else self.jobs.get(row.name)
+        if mine is None and self.keys and type(row.policies) is int and row.policies & int(Policies.KEY):
+            mine = next((self.keys[name] for name in _keys(row.headers) if name in self.keys), None)
+        return None if mine is None or mine.probe == row.id else mine
+
+
+def _keys(headers: str) -> list[str]:
+    try:
+        header = read_headers(headers).keys
+    except InvalidPayload:
+        return []
+    return [] if header is None else [key.name for _, key in header.kinds()]
+
+
+def unpaused(dialect: Dialect, found: Candidates) -> Plan[Sequence[QueueRows]]:
+    """What a claim has found, without paused jobs, which it parks. It holds the rows of their pauses until its COMMIT,
+    so that no job is parked under a pause that has ended."""
+    pauses = yield from _read(dialect, None)
+    paused = {pause.id for _, _, pause in _paused_rows(pauses, found.queues)}
+    if not paused:
+        return found.queues
+    pauses = yield from _read(dialect, sorted(paused))
+    kept: dict[str, set[Any]] = {}
+    for queue, row, pause in _paused_rows(pauses, found.queues):
+        pauses.found.setdefault(pause.id, []).append(row.id)
+        kept.setdefault(queue, set()).add(row.id)
+    for queue, rows, _ in found.queues:
+        if 2 * len(kept.get(queue, ())) >= len(rows) > 0:
+            yield from _sweep(dialect, pauses, queue)
+    until = {each.id: each.until for each in (*pauses.jobs.values(), *pauses.keys.values())}
+    for pause_id, ids in sorted(pauses.found.items()):
+        yield from statements.park(dialect, pause_id, sorted(set(ids)), until[pause_id])
+    return [
+        QueueRows(queue, [row for row in rows if row.id not in kept.get(queue, ())], emptied)
+        for queue, rows, emptied in found.queues
+    ]
+
+
+def _paused_rows(pauses: _Pauses, queues: Sequence[QueueRows]) -> Iterable[tuple[str, Any, _Stored]]:
+    for queue, rows, _ in queues:
+        for row in rows:
+            if flaw(row) is None and (pause := pauses.pause_of(queue, row)) is not None:
+                yield queue, row, pause
+
+
+def _read(dialect: Dialect, ids: Sequence[bytes] | None) -> Plan[_Pauses]:
+    """The pauses that have not ended; of some, locked against their end."""
+    where, lock = statements.live(dialect), ""
+    parameters: tuple[Any, ...] = ()
+    if ids is not None:
+        listed, parameters = dialect.id_list(ids)
+        where, lock = f"id IN ({listed}) AND {where}", dialect.for_share
+    rows = yield f"SELECT id, kind, name, paused_until, probe FROM queue_job_pauses WHERE {where} {lock}", parameters
+    pauses = _Pauses()
+    kinds: Mapping[int, dict[str, _Stored]] = {StoredKind.JOB: pauses.jobs, StoredKind.KEY: pauses.keys}
+    for pause_id, kind, name, until, probe in rows:
+        moment = PARKED if until is None else dialect.timestamp(dialect.parse_timestamp(until))
+        kinds[kind][name] = _Stored(bytes(pause_id), None if probe is None else bytes(probe), moment)
+    return pauses
+
+
+class _Due(NamedTuple):
+    id: bytes
+    name: str
+    policies: int | None
+    headers: str | None
+
+
+def _sweep(dialect: Dialect, pauses: _Pauses, queue: str) -> Plan[None]:
+    """Find also those paused jobs that later claims would find: jobs that are not paused may be behind them."""
+    due, parameters = dialect.due()
+    rows = yield (
+        "SELECT id, name, policies, CASE WHEN policies IS NULL THEN NULL ELSE headers END "
+        f"FROM queue_jobs {dialect.claim_hint} WHERE queue = {dialect.placeholder} AND {due} "
+        f"AND (reserved_until IS NULL OR reserved_until <= {dialect.now}) "
+        f"ORDER BY priority, available_at LIMIT {_SWEPT} {dialect.skip_locked}",
+        (queue, *parameters),
+    )
+    for row in map(_Due._make, rows):
+        if type(row.id) is bytes and (pause := pauses.pause_of(queue, row)) is not None:
+            pauses.found.setdefault(pause.id, []).append(row.id)

@@ -1,0 +1,92 @@
+"""Pauses in a database: of the connection, of queues, of job classes and of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.pauses import statements
+from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms, check_target
+from outbox.drivers.values import PolicyNews
+from outbox.events import Resumed
+
+T = TypeVar("T")
+
+_KEYS_LOOKED_AT = 100_000
+_OF_JOBS = {PauseKind.JOB, PauseKind.KEY}
+
+
+class Pauses:
+    """`PauseStore`."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+
+    async def pause(self, target: PauseTarget, terms: PauseTerms) -> bool:
+        checked = check_target(target)
+        is_new = await self._write(lambda: statements.pause(self._database.dialect, checked, terms))
+        if not is_new and target.kind in _OF_JOBS and terms.changes:
+            # Its jobs wait for the end that it had before. Claims find them, and let them wait for the new one.
+            await self._release(statements.pause_id(target), lambda _: None)
+        return is_new
+
+    async def resume(self, target: PauseTarget, on_released: Callable[[frozenset[str]], None]) -> bool:
+        ended = await self._write(lambda: statements.resume(self._database.dialect, check_target(target)))
+        if target.kind in _OF_JOBS:
+            await self._release(statements.pause_id(target), on_released)
+        return ended
+
+    async def all(self) -> Sequence[Pause]:
+        return await self._read(lambda: statements.all_pauses(self._database.dialect, self._name))
+
+    async def has_key(self, name: str) -> bool:
+        mark = self._database.dialect.placeholder
+        some = f"(SELECT name FROM queue_keyed_jobs LIMIT {_KEYS_LOOKED_AT}) AS some"
+
+        async def read(connection: SqlConnection) -> bool:
+            rows = await connection.exec_driver_sql(f"SELECT 1 FROM {some} WHERE name = {mark} LIMIT 1", (name,))
+            return bool(list(rows))
+
+        return await self._database.read_plain(read)
+
+    async def _release(self, pause_id: bytes, on_released: Callable[[frozenset[str]], None]) -> None:
+        last: bytes | None = b""
+        while last is not None:
+            after = last
+            released = await self._write(lambda: statements.release(self._database.dialect, pause_id, after))  # noqa: B023
+            if released.queues:
+                on_released(released.queues)
+            last = released.last
+
+    async def upkeep(self) -> None:
+        """Remove pauses that have ended by themselves, and release what a process that was killed has left."""
+        if not await self._database.read_plain(_in_use):
+            return
+        dialect = self._database.dialect
+        for pause in await self._read(lambda: statements.all_pauses(dialect, self._name, ended=True)):
+            if await self._end(pause.target):
+                event = Resumed(self._name, pause.kind, pause.name, by_itself=True)
+                self._database.on_policy_news(PolicyNews(events=(event,)))
+        for pause_id in await self._read(lambda: statements.left(dialect)):
+            await self._release(pause_id, lambda queues: self._database.on_policy_news(PolicyNews(queues)))
+
+    async def _end(self, target: PauseTarget) -> bool:
+        """Remove a pause that has ended; False where another worker has, or it was renewed."""
+        return await self._write(lambda: statements.resume(self._database.dialect, target, ended=True))
+
+    async def _write(self, plan: Callable[[], Plan[T]]) -> T:
+        return await self._database.write_plain(lambda connection: run(plan(), connection))
+
+    async def _read(self, plan: Callable[[], Plan[T]]) -> T:
+        return await self._database.read_plain(lambda connection: run(plan(), connection))
+
+
+async def _in_use(connection: SqlConnection) -> bool:
+    tables = ("queue_pauses", "queue_job_pauses", "queue_paused_jobs")
+    parts = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
+    rows = await connection.exec_driver_sql(f"SELECT {parts}", ())
+    return any(bool(used) for (used,) in rows)
