@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -10,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from outbox import registry
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.console.finding import Finding
-from outbox.console.formatting import age, counted
+from outbox.console.formatting import age, counted, one_line
 from outbox.console.installation_check import check_installation
 from outbox.console.version_checks import check_versions
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter
+from outbox.drivers.pauses import Pause, PauseKind, terms_text
 from outbox.drivers.values import SILENT_SECONDS, JobState, QueueCounts, WorkerStatus
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.job import Job
@@ -92,7 +94,7 @@ async def _check_connection(settings: Settings, name: str) -> AsyncGenerator[Fin
             yield make(name, issue.message, issue.advice)
         counts = await driver.queues.counts()
         workers = await driver.workers.all()
-        for finding in (*_count_jobs(name, counts), *check_queues(name, counts, workers)):
+        for finding in (*_count_jobs(name, counts), *check_queues(name, counts, workers, await driver.pauses.all())):
             yield finding
         for finding in check_workers(name, workers):
             yield finding
@@ -133,8 +135,13 @@ def _count_jobs(name: str, counts: Sequence[QueueCounts]) -> Iterator[Finding]:
         )
 
 
-def check_queues(name: str, counts: Sequence[QueueCounts], workers: Sequence[WorkerStatus]) -> Iterator[Finding]:
-    """Queues that are paused or that no worker drains, although jobs are ready."""
+def check_queues(
+    name: str, counts: Sequence[QueueCounts], workers: Sequence[WorkerStatus], pauses: Sequence[Pause] = ()
+) -> Iterator[Finding]:
+    """What is paused, and queues that no worker drains although jobs are ready."""
+    kept = {pause.name: pause for pause in pauses if pause.kind is PauseKind.QUEUE}
+    whole = any(pause.kind is PauseKind.CONNECTION for pause in pauses)
+    yield from (_paused(name, pause) for pause in pauses if pause.kind is not PauseKind.QUEUE)
     drained = {queue for worker in workers if not _silent(worker) for queue in worker.queues.split(",")}
     for queue in counts:
         target = relayed_connection(queue.queue)
@@ -142,12 +149,23 @@ def check_queues(name: str, counts: Sequence[QueueCounts], workers: Sequence[Wor
             if queue.ready:
                 yield _not_moved(name, queue.ready, target)
         elif queue.paused:
-            message = f"the queue {queue.queue} is paused with {queue.ready:,} ready"
+            if whole and queue.queue not in kept:
+                continue
+            terms = terms_text(kept[queue.queue]) if queue.queue in kept else ""
+            message = f"the queue {queue.queue} is paused with {queue.ready:,} ready{one_line(terms)}"
             yield Finding.warning(name, message, f"`outbox resume {queue.queue}` lets workers go on")
         elif queue.ready and queue.queue not in drained:
             are = "is" if queue.ready == 1 else "are"
             message = f"no worker drains the queue {queue.queue}, where {counted(queue.ready, 'job')} {are} ready"
             yield Finding.warning(name, message, f"start one: `python -m outbox.work --queue {queue.queue}`")
+
+
+def _paused(name: str, pause: Pause) -> Finding:
+    chosen = "" if pause.kind is PauseKind.CONNECTION else f"--{pause.kind} {shlex.quote(pause.name)} "
+    message = f"{pause.target} is paused{terms_text(pause)}"
+    return Finding.warning(
+        name, one_line(message), one_line(f"`outbox resume {chosen}--connection {name}` lets workers go on")
+    )
 
 
 def _not_moved(name: str, jobs: int, target: str) -> Finding:

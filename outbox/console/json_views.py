@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from outbox.drivers.filters import FailedGroup
+from outbox.drivers.pauses import Pause
 from outbox.drivers.values import FailedJob, FinishedJob, QueueCounts, StoredJob, WorkerStatus
 from outbox.encrypted_jobs import token_of
 from outbox.relay.route import relayed_connection
@@ -112,6 +113,18 @@ def queue(connection: str, counts: QueueCounts) -> Document:
     if counts.at_least:
         document["at_least"] = True
     return document
+
+
+def pause(connection: str, pause: Pause) -> Document:
+    return {
+        "connection": connection,
+        "kind": pause.kind.value,
+        "name": pause.name,
+        "reason": pause.reason,
+        "by": pause.by,
+        "paused_at": None if pause.paused_at is None else timestamp(pause.paused_at),
+        "until": None if pause.until is None else timestamp(pause.until),
+    }
 
 
 def worker(connection: str, status: WorkerStatus) -> Document:

@@ -73,6 +73,7 @@ class _Watch:
         values = {
             "taken_at": json_views.timestamp(self._snapshot.taken_at),
             "queues": [json_views.queue(*each) for each in self._snapshot.queues],
+            "pauses": [json_views.pause(*each) for each in self._snapshot.pauses],
             "workers": [json_views.worker(*each) for each in self._snapshot.workers],
             "per_second": self._throughput.per_second,
             "max": self._longest,
@@ -94,6 +95,7 @@ class _Watch:
         several = self._stores.several
         queues = tables.queues(snapshot.queues, self.long, several=several) if snapshot.queues else Text("No jobs.")
         parts += [Text(), queues]
+        parts += [Text(tables.pause(*each, several=several)) for each in snapshot.pauses]
         if snapshot.workers:
             parts += [Text(), tables.workers(snapshot.workers, snapshot.taken_at, several=several)]
         return Group(*parts)

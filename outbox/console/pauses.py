@@ -11,11 +11,12 @@ from outbox.console.command import on_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.connections import Stores
 from outbox.console.formatting import line
+from outbox.console.json_views import timestamp
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.console.time_spans import parse_span
 from outbox.drivers.base import Driver
-from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, check_text, described
+from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, check_text, terms_text
 from outbox.errors import InvalidOption
 from outbox.pausing import LONGEST_SECONDS, pause_on, resume_on, terms_of
 
@@ -93,12 +94,12 @@ async def pause(
 
 
 def _said(target: PauseTarget, pause: Pause | None, *, is_new: bool) -> str:
-    terms = "" if pause is None else line(described(pause).removeprefix("paused: ").removeprefix(str(target)), None)
+    terms = "" if pause is None else line(terms_text(pause), None)
     return f"{line(target.name)} is paused{terms}." if is_new else f"{line(target.name)} was paused already{terms}."
 
 
 def _until(pause: Pause | None) -> str | None:
-    return None if pause is None or pause.until is None else pause.until.isoformat()
+    return None if pause is None or pause.until is None else timestamp(pause.until)
 
 
 @click.command()

@@ -15,6 +15,7 @@ from outbox.console.connections import Stores, on_connections
 from outbox.console.formatting import counted, line
 from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
+from outbox.console.snapshot import all_pauses
 from outbox.drivers.base import Driver
 from outbox.wakeups.announce import announce_cancelled
 
@@ -25,12 +26,14 @@ async def stats(stores: Stores, output: Output) -> None:
     """Count the jobs of each queue."""
     answers = await stores.ask(lambda driver: driver.queues.counts())
     counts = [(connection, queue) for connection, queues in answers.items() for queue in queues]
+    pauses = await all_pauses(stores)
     if output.as_json:
-        output.document(stores.document(queues=[json_views.queue(*each) for each in counts]))
-    elif counts:
-        output.print(tables.queues(counts, several=stores.several))
-    else:
-        output.print("No jobs.")
+        queues = [json_views.queue(*each) for each in counts]
+        output.document(stores.document(queues=queues, pauses=[json_views.pause(*each) for each in pauses]))
+        return
+    output.print(tables.queues(counts, several=stores.several) if counts else "No jobs.")
+    for each in pauses:
+        output.print(tables.pause(*each, several=stores.several))
 
 
 @click.command()

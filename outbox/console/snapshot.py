@@ -9,10 +9,17 @@ from datetime import datetime
 
 from outbox import clock
 from outbox.console.connections import Stores
+from outbox.drivers.pauses import Pause
 from outbox.drivers.values import QueueCounts, WorkerStatus
 
 _WINDOW = 30.0
 """Seconds that throughput is averaged over. They span several heartbeats, which bring the counts."""
+
+
+async def all_pauses(stores: Stores) -> list[tuple[str, Pause]]:
+    """Pairs of a connection's name and a pause."""
+    answers = await stores.ask(lambda driver: driver.pauses.all())
+    return [(name, pause) for name, found in answers.items() for pause in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class Snapshot:
     workers: tuple[tuple[str, WorkerStatus], ...]
     taken_at: datetime
     read_at: float
+    pauses: tuple[tuple[str, Pause], ...] = ()
+    """Pairs of a connection's name and a pause."""
     errors: tuple[str, ...] = ()
     """Errors of connections that could not be read."""
 
@@ -48,9 +57,10 @@ class Snapshot:
             for name, found in (await stores.ask(lambda driver: driver.workers.all())).items()
             for worker in found
         ]
+        pauses = tuple(await all_pauses(stores))
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
         errors = tuple(f"{name}: {error}" for name, error in stores.errors.items())
-        return cls(tuple(queues), tuple(workers), now, clock.now(), errors)
+        return cls(tuple(queues), tuple(workers), now, clock.now(), pauses, errors)
 
     def longer_than(self, limit: int | None) -> tuple[tuple[str, str], ...]:
         """Connections and queues with more than ``limit`` ready jobs."""

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
-from outbox.console.formatting import age, ago, due, queue_name, short_id
+from outbox.console.formatting import age, ago, due, line, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
+from outbox.drivers.pauses import Pause, described
 from outbox.drivers.values import (
     SILENT_SECONDS,
     FailedJob,
@@ -171,6 +172,11 @@ def queues(
             style="bold red" if is_long else None,
         )
     return table
+
+
+def pause(connection: str, pause: Pause, *, several: bool = False) -> str:
+    """``paused: the job app.SendMail: the provider is down, until 2026-11-29 14:00:00 UTC``."""
+    return line(described(pause), None) + (f", connection {connection}" if several else "")
 
 
 def _certainty(counts: QueueCounts) -> list[str]:

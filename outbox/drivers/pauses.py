@@ -93,9 +93,14 @@ class PauseStore(Protocol):
 
 def described(pause: Pause) -> str:
     """``paused: the queue mail: the provider is down, until 2026-11-29 14:00:00 UTC``."""
+    return f"paused: {pause.target}{terms_text(pause)}"
+
+
+def terms_text(pause: Pause) -> str:
+    """``: the provider is down, until 2026-11-29 14:00:00 UTC``; empty without a reason and an end."""
     reason = f": {pause.reason}" if pause.reason else ""
     until = f", until {pause.until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if pause.until is not None else ""
-    return f"paused: {pause.target}{reason}{until}"
+    return reason + until
 
 
 def pause_of(pauses: Sequence[Pause], job: StoredJob) -> Pause | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from outbox.console.finding import Finding, Level
 from outbox.console.formatting import counted
 from outbox.console.health_checks import check_queues, check_workers
+from outbox.drivers.pauses import Pause, PauseKind
 from outbox.errors import OutboxError
 from outbox.web.values import Alert, Blocked, Queue, Schedule, Worker
 
@@ -18,15 +19,18 @@ def alerts_of(
     errors: Mapping[str, OutboxError],
     blocked: Sequence[Blocked],
     schedules: Sequence[Schedule],
+    pauses: Mapping[str, Sequence[Pause]],
 ) -> list[Alert]:
     """Connections that do not answer first."""
     alerts = [_unreachable(name, error) for name, error in errors.items()]
     for name in connections:
         counts = [queue.counts for queue in queues if queue.connection == name]
         statuses = [worker.status for worker in workers if worker.connection == name]
-        alerts += [_alert(name, each, "/queues") for each in check_queues(name, counts, statuses)]
+        kept = [pause for pause in pauses.get(name, ()) if pause.kind is not PauseKind.KEY]
+        alerts += [_alert(name, each, "/queues") for each in check_queues(name, counts, statuses, kept)]
         alerts += [_alert(name, each, "/workers") for each in check_workers(name, statuses)]
     alerts += [_blocked(name, blocked) for name in connections if any(each.connection == name for each in blocked)]
+    alerts += [_paused_keys(name, number) for name in connections if (number := _number_of_keys(pauses.get(name, ())))]
     alerts += [_missed(each) for each in schedules if each.is_missed]
     return [alert for alert in alerts if alert.advice]
 
@@ -37,6 +41,16 @@ def _blocked(connection: str, blocked: Sequence[Blocked]) -> Alert:
     verb = "is" if number == 1 else "are"
     message = f"{counted(number, 'key')} {verb} blocked by failed jobs"
     return Alert(connection, message, "retry the jobs, or skip them", "/keys")
+
+
+def _number_of_keys(pauses: Sequence[Pause]) -> int:
+    return sum(pause.kind is PauseKind.KEY for pause in pauses)
+
+
+def _paused_keys(connection: str, number: int) -> Alert:
+    """Keys are not named here either."""
+    message = f"{counted(number, 'key')} {'is' if number == 1 else 'are'} paused"
+    return Alert(connection, message, "see `outbox stats`; `outbox resume --key KEY` lets workers go on", "/keys")
 
 
 def _missed(schedule: Schedule) -> Alert:

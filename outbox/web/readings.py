@@ -11,6 +11,7 @@ from outbox.console.finding import Finding
 from outbox.console.health_checks import run_checks
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
+from outbox.drivers.pauses import Pause, described, pause_of
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import (
     BatchStatus,
@@ -112,9 +113,17 @@ class Readings:
                     errors,
                     (await self.blocked_keys()).found,
                     (await self.schedules()).found,
+                    await self._pauses(),
                 )
             ),
         )
+
+    async def _pauses(self) -> dict[str, Sequence[Pause]]:
+        return (await self.stores.ask_all(lambda driver: driver.pauses.all()))[0]
+
+    @_once
+    async def pauses(self, connection: str) -> Sequence[Pause]:
+        return await self.stores.ask(connection, lambda driver: driver.pauses.all())
 
     @_once
     async def queues(self) -> Answers[list[Queue]]:
@@ -150,8 +159,11 @@ class Readings:
         async def read(driver: Driver) -> LivePage:
             page = await driver.jobs.page(matching, limit, after)
             reasons: dict[JobId, str] = {}
+            pauses = await driver.pauses.all()
             for job in page.jobs:
-                if job.state is JobState.PARKED and driver.policies is not None:
+                if (pause := pause_of(pauses, job)) is not None:
+                    reasons[job.id] = described(pause)
+                elif job.state is JobState.PARKED and driver.policies is not None:
                     told = [each for each in await driver.policies.explain(job) if each.startswith("parked")]
                     reasons.update({job.id: told[0]} if told else {})
             return LivePage(page, await driver.now(), reasons)
@@ -341,6 +353,9 @@ async def _live_job(driver: Driver, job_id: JobId) -> LiveJob | None:
     if job is None:
         return None
     told = await driver.policies.explain(job) if driver.policies is not None else []
+    pause = pause_of(await driver.pauses.all(), job)
+    if pause is not None:
+        told = [*told, described(pause)]
     runs = [(worker, run) for worker in await driver.workers.all() for run in worker.jobs if run.id == job_id]
     worker, run = runs[0] if runs else (None, None)
     return LiveJob(driver.name, job, await driver.now(), worker, run, tuple(told))

@@ -30,10 +30,12 @@ from outbox.events import (
     LeaseLost,
     LogLinesDropped,
     LoopBlocked,
+    Paused,
     ProcessAltered,
     ProcessEnded,
     ProcessStarted,
     ResourceFailed,
+    Resumed,
     ScheduleChanged,
     ScheduleSkipped,
     ScheduleTicked,
@@ -175,6 +177,19 @@ def _(event: BatchEnded) -> EventText:
     level = Level.WARNING if event.state == "failed" else Level.QUIET
     text = f"{event.name} {event.batch_id}: {event.state}, {event.failed:,} of {event.total:,} members failed"
     return EventText(level, "batch", one_line(text))
+
+
+@describe.register
+def _(event: Paused) -> EventText:
+    reason = f": {event.reason}" if event.reason else ""
+    until = f", until {event.until:%Y-%m-%d %H:%M:%S} UTC" if event.until is not None else ""
+    return EventText(Level.NOTICE, "paused", one_line(f"the {event.kind} {event.name}{reason}{until}"))
+
+
+@describe.register
+def _(event: Resumed) -> EventText:
+    why = ": the time of its pause is up" if event.by_itself else ""
+    return EventText(Level.NOTICE, "resumed", one_line(f"the {event.kind} {event.name}{why}"))
 
 
 @describe.register

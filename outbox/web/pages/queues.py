@@ -8,6 +8,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from outbox.drivers.filters import JobFilter
+from outbox.drivers.pauses import Pause, PauseKind
 from outbox.errors import InvalidOption
 from outbox.options import check_queue
 from outbox.relay.route import relayed_connection
@@ -62,6 +63,7 @@ async def show_one(view: View) -> Response:
     first = await view.readings.jobs(connection, JobFilter(queue=name), _FIRST_JOBS, None)
     trend = (await view.readings.trend(connection)).of(queue=name)
     slots = sum(worker.concurrency for worker in queue.workers)
+    pauses = [pause for pause in await view.readings.pauses(connection) if _keeps(pause, name)]
     return view.page(
         "queue.html",
         f"Queue {name}",
@@ -73,4 +75,10 @@ async def show_one(view: View) -> Response:
         time_to_clear=time_to_clear(trend, queue.counts.ready, slots),
         charts=(*charts.throughput(trend), *charts.durations(trend)),
         last_hour=trend.last_hour,
+        pauses=pauses,
+        now=first.now,
     )
+
+
+def _keeps(pause: Pause, queue: str) -> bool:
+    return pause.kind is PauseKind.CONNECTION or pause.target == (PauseKind.QUEUE, queue)

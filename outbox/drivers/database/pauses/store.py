@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
@@ -41,17 +43,20 @@ class Pauses:
         return ended
 
     async def all(self) -> Sequence[Pause]:
-        return await self._read(lambda: statements.all_pauses(self._database.dialect, self._name))
+        async def read(connection: AsyncConnection) -> Sequence[Pause]:
+            return await run(statements.all_pauses(self._database.dialect, self._name), connection)
+
+        return await self._database.inspect(read)
 
     async def has_key(self, name: str) -> bool:
         mark = self._database.dialect.placeholder
         some = f"(SELECT name FROM queue_keyed_jobs LIMIT {_KEYS_LOOKED_AT}) AS some"
 
-        async def read(connection: SqlConnection) -> bool:
+        async def read(connection: AsyncConnection) -> bool:
             rows = await connection.exec_driver_sql(f"SELECT 1 FROM {some} WHERE name = {mark} LIMIT 1", (name,))
             return bool(list(rows))
 
-        return await self._database.read_plain(read)
+        return await self._database.inspect(read)
 
     async def _release(self, pause_id: bytes, on_released: Callable[[frozenset[str]], None]) -> None:
         last: bytes | None = b""
