@@ -33,7 +33,11 @@ async def change(job_id: outbox.JobId) -> None:
 
 
 async def give_orders(job_id: outbox.JobId) -> None:
-    await outbox.pause("mail")
+    await outbox.pause("mail", reason="the provider is down", for_=timedelta(hours=2))
+    await outbox.pause(job=SendReceipt, reason="a bug")
+    for pause in await outbox.pauses():
+        print(pause.kind, pause.name, pause.reason, pause.until)
+    await outbox.resume(job=SendReceipt)
     await outbox.resume("mail")
     await outbox.cancel(job_id)
 

@@ -265,12 +265,11 @@ async def test_paused_jobs_cost_the_others_nothing(migrated_url: str) -> None:
 
 
 async def test_applications_pause_by_class_key_and_connection(migrated_url: str) -> None:
-    outbox.configure(outbox.Settings(DATABASE_URL=migrated_url))
     events: list[Event] = []
     soon = datetime.now(UTC) + timedelta(hours=1)
-    client = outbox.Outbox(outbox.Settings(DATABASE_URL=migrated_url))
+    client = outbox.Outbox(database_url=migrated_url)
     client.listen(events.append, Paused, Resumed)
-    with client:
+    async with client:
         assert await outbox.pause(job=Import, reason="a bug", until=soon)
         assert await outbox.pause(key="tenant:acme", for_=timedelta(minutes=5))
         assert await outbox.pause(connection="database")
@@ -289,7 +288,6 @@ async def test_applications_pause_by_class_key_and_connection(migrated_url: str)
         assert [await outbox.resume(connection="database"), await outbox.resume("mail")] == [True, True]
         assert await outbox.resume("mail") is False
         assert list(await outbox.pauses()) == []
-    await client.disconnect()
     told = [(type(event).__name__, event.kind, event.name) for event in events if isinstance(event, Paused | Resumed)]
     names = [("job", Import.name), ("key", "tenant:acme"), ("connection", "database"), ("queue", "mail")]
     assert told == [("Paused", *each) for each in names] + [("Resumed", *each) for each in names]
@@ -311,6 +309,6 @@ async def test_applications_pause_by_class_key_and_connection(migrated_url: str)
 )
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_what_is_wrong_is_said(migrated_url: str, arguments: dict[str, Any], message: str) -> None:
-    outbox.configure(outbox.Settings(DATABASE_URL=migrated_url))
-    with pytest.raises(InvalidOption, match=message):
-        await outbox.pause(**arguments)
+    async with outbox.Outbox(database_url=migrated_url):
+        with pytest.raises(InvalidOption, match=message):
+            await outbox.pause(**arguments)
