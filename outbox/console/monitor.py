@@ -95,7 +95,7 @@ class _Watch:
         several = self._stores.several
         queues = tables.queues(snapshot.queues, self.long, several=several) if snapshot.queues else Text("No jobs.")
         parts += [Text(), queues]
-        parts += [Text(tables.pause(*each, several=several)) for each in snapshot.pauses]
+        parts += [Text(text) for text in tables.pauses(snapshot.pauses, several=several)]
         if snapshot.workers:
             parts += [Text(), tables.workers(snapshot.workers, snapshot.taken_at, several=several)]
         return Group(*parts)

@@ -76,16 +76,13 @@ async def pause(
     new = [each for each in targets if await pause_on(driver, each, terms_of(reason, None, for_))]
     there = {each.target: each for each in await driver.pauses.all()}
     if output.as_json:
-        output.document(
-            {
-                "connection": driver.name,
-                "kind": targets[0].kind.value,
-                "paused": [each.name for each in new],
-                "already_paused": [each.name for each in targets if each not in new],
-                "reason": reason,
-                "until": _until(there.get(targets[0])),
-            }
-        )
+        document = {
+            "connection": driver.name,
+            "paused": [each.name for each in new],
+            "already_paused": [each.name for each in targets if each not in new],
+        }
+        terms = {"reason": reason, "until": _until(there.get(targets[0]))} if reason or for_ else {}
+        output.document(document | _kind(targets) | terms)
     else:
         for each in targets:
             output.print(_said(each, there.get(each), is_new=each in new))
@@ -96,6 +93,12 @@ async def pause(
 def _said(target: PauseTarget, pause: Pause | None, *, is_new: bool) -> str:
     terms = "" if pause is None else line(terms_text(pause), None)
     return f"{line(target.name)} is paused{terms}." if is_new else f"{line(target.name)} was paused already{terms}."
+
+
+def _kind(targets: Sequence[PauseTarget]) -> dict[str, str]:
+    """Of what are not queues."""
+    kind = targets[0].kind
+    return {} if kind is PauseKind.QUEUE else {"kind": kind.value}
 
 
 def _until(pause: Pause | None) -> str | None:
@@ -110,14 +113,12 @@ async def resume(driver: Driver, output: Output, queues: Sequence[str], job: str
     targets = _chosen(driver, queues, job, key)
     resumed = [each for each in targets if await resume_on(driver, each)]
     if output.as_json:
-        output.document(
-            {
-                "connection": driver.name,
-                "kind": targets[0].kind.value,
-                "resumed": [each.name for each in resumed],
-                "not_paused": [each.name for each in targets if each not in resumed],
-            }
-        )
+        document = {
+            "connection": driver.name,
+            "resumed": [each.name for each in resumed],
+            "not_paused": [each.name for each in targets if each not in resumed],
+        }
+        output.document(document | _kind(targets))
         return
     for each in targets:
         output.print(f"{line(each.name)} is resumed." if each in resumed else f"{line(each.name)} was not paused.")

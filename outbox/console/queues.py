@@ -32,8 +32,8 @@ async def stats(stores: Stores, output: Output) -> None:
         output.document(stores.document(queues=queues, pauses=[json_views.pause(*each) for each in pauses]))
         return
     output.print(tables.queues(counts, several=stores.several) if counts else "No jobs.")
-    for each in pauses:
-        output.print(tables.pause(*each, several=stores.several))
+    for text in tables.pauses(pauses, several=stores.several):
+        output.print(text)
 
 
 @click.command()

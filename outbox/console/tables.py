@@ -9,7 +9,7 @@ from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, ago, due, line, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
-from outbox.drivers.pauses import Pause, described
+from outbox.drivers.pauses import Pause, PauseKind, described
 from outbox.drivers.values import (
     SILENT_SECONDS,
     FailedJob,
@@ -174,9 +174,14 @@ def queues(
     return table
 
 
-def pause(connection: str, pause: Pause, *, several: bool = False) -> str:
-    """``paused: the job app.SendMail: the provider is down, until 2026-11-29 14:00:00 UTC``."""
-    return line(described(pause), None) + (f", connection {connection}" if several else "")
+def pauses(found: Sequence[tuple[str, Pause]], *, several: bool = False) -> list[str]:
+    """Lines about what the table of queues does not say:
+    ``paused: the job app.SendMail: the provider is down, until 2026-11-29 14:00:00 UTC``."""
+    return [
+        line(described(pause), None) + (f", connection {connection}" if several else "")
+        for connection, pause in found
+        if pause.kind is not PauseKind.QUEUE or pause.reason or pause.until is not None
+    ]
 
 
 def _certainty(counts: QueueCounts) -> list[str]:

@@ -12,7 +12,7 @@ from outbox import errors, migrations
 
 OPERATING = {
     "cancel", "change", "clear", "counts", "depths", "failed_groups", "failed_jobs", "find", "finished_jobs", "forget",
-    "forget_all", "jobs", "metrics", "pause", "progress", "reschedule", "result", "resume", "retry", "retry_all",
+    "forget_all", "jobs", "metrics", "pause", "pauses", "progress", "reschedule", "result", "resume", "retry", "retry_all",
     "workers",
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
@@ -26,7 +26,7 @@ OPTIONS += ["dispatch_if", "encrypt", "keep_for"]
 def test_the_top_level_names() -> None:
     values = {
         "DepthPoint", "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage", "JobPlace", "JobProgress",
-        "JobState", "MetricPoint", "QueueCounts", "RunningJob", "StoredJob", "WorkerStatus",
+        "JobState", "MetricPoint", "Pause", "QueueCounts", "RunningJob", "StoredJob", "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "Batch", "BatchStatus", "CallNext", "CallNextDispatch", "DispatchMiddleware",

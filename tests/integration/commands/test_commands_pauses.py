@@ -53,7 +53,6 @@ async def test_a_queue_says_why_it_is_paused(driver: DatabaseDriver, migrated_ur
     ran = await run(migrated_url, "pause", "mail", "--reason", "the provider is down", "--json")
     assert ran.document == {
         "connection": "database",
-        "kind": "queue",
         "paused": ["mail"],
         "already_paused": [],
         "reason": "the provider is down",
