@@ -14,6 +14,7 @@ from sqlalchemy import text
 import outbox
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.jobs.claim import ClaimTransaction
 from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.envelope import Envelope, serialize
@@ -170,16 +171,18 @@ async def test_a_claim_parks_nothing_under_a_pause_that_ends_meanwhile(
         pytest.skip("SQLite has one writer at a time")
     await database.jobs.insert(bad(3))
     await database.pauses.pause(BAD, PauseTerms())
-    async with database.database.engine.connect() as claiming:
-        await claiming.execute(text("SELECT id FROM queue_job_pauses LOCK IN SHARE MODE"))
+    store, jobs = database.database, database.jobs
+    taking = ClaimTransaction(store, jobs.unconfirmed, jobs.claim_scan, "database", ["default"], 10, 30)
+    async with store.engine.connect() as claiming:
+        assert await taking.run(claiming) == []
         ending = asyncio.create_task(other.pauses.resume(BAD, quiet))
-        async with asyncio.timeout(20), database.database.engine.connect() as watching:
+        async with asyncio.timeout(20), store.engine.connect() as watching:
             waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
             while not (await watching.execute(text(waits))).scalar_one():
                 await asyncio.sleep(0.05)
                 await watching.rollback()
         assert not ending.done()
-        await claiming.rollback()
+        await claiming.commit()
     assert await ending
     assert len(await claim(database)) == 3
 
