@@ -12,8 +12,8 @@ from outbox import errors, migrations
 
 OPERATING = {
     "cancel", "change", "clear", "counts", "depths", "failed_groups", "failed_jobs", "find", "finished_jobs", "forget",
-    "forget_all", "jobs", "metrics", "pause", "pauses", "progress", "reschedule", "result", "resume", "retry", "retry_all",
-    "workers",
+    "forget_all", "jobs", "metrics", "pause", "pauses", "progress", "reschedule", "result", "resume", "retry",
+    "retry_all", "workers",
 }  # fmt: skip
 OPTIONS = ["session", "connection", "queue", "delay", "priority", "max_tries", "timeout", "backoff"]
 OPTIONS += ["concurrency_key", "concurrency_limit", "on_full", "ordering_key", "on_failed", "ordering", "fair_key"]

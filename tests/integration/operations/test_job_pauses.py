@@ -26,6 +26,7 @@ from tests.conformance.jobs import envelope, envelopes
 from tests.integration.policies.test_key_costs import rows_read
 from tests.support.commands import run_process
 from tests.support.embedded_worker import OFTEN, TIMEOUT, Arrival, Ping, put, working
+from tests.support.row_locks import arrivals
 
 BAD = PauseTarget(PauseKind.JOB, "tests.Bad")
 ACME = PauseTarget(PauseKind.KEY, "tenant:acme")
@@ -173,16 +174,13 @@ async def test_a_claim_parks_nothing_under_a_pause_that_ends_meanwhile(
     await database.pauses.pause(BAD, PauseTerms())
     store, jobs = database.database, database.jobs
     taking = ClaimTransaction(store, jobs.unconfirmed, jobs.claim_scan, "database", ["default"], 10, 30)
-    async with store.engine.connect() as claiming:
-        assert await taking.run(claiming) == []
-        ending = asyncio.create_task(other.pauses.resume(BAD, quiet))
-        async with asyncio.timeout(20), store.engine.connect() as watching:
-            waits = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-            while not (await watching.execute(text(waits))).scalar_one():
-                await asyncio.sleep(0.05)
-                await watching.rollback()
-        assert not ending.done()
-        await claiming.commit()
+    with arrivals(database) as arrived:
+        async with store.engine.connect() as claiming:
+            assert await taking.run(claiming) == []
+            ending = asyncio.create_task(other.pauses.resume(BAD, quiet))
+            await arrived.wait_for(1)
+            assert not ending.done()
+            await claiming.commit()
     assert await ending
     assert len(await claim(database)) == 3
 
