@@ -130,12 +130,12 @@ def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
 def test_a_revision_upgrades_the_tables(application: Application, database_url: str) -> None:
     url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
     with operations(url) as op:
-        migrations.downgrade(op, version=2)
+        migrations.downgrade(op, version=3)
     versions = application.directory / "migrations" / "versions"
     [before] = (file.stem.partition("_")[0] for file in versions.glob("*.py"))
     revision = (application.directory / "outbox_4.py").read_text()
     (versions / "outbox_4.py").write_text(revision.replace("down_revision = None", f"down_revision = {before!r}"))
-    for command, expected in [("upgrade", 3), ("downgrade", 2), ("upgrade", 3)]:
+    for command, expected in [("upgrade", 4), ("downgrade", 3), ("upgrade", 4)]:
         application.run("-m", "alembic", command, "head" if command == "upgrade" else "-1")
         assert version(url) == expected
     application.run("-m", "alembic", "check")
