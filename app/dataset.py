@@ -4,6 +4,7 @@ import csv
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 from app.orders import NewOrder
@@ -14,10 +15,10 @@ TEMPERATURES = Path(__file__).parent / "data" / "seattle-temps.csv"
 GOODS = {"kettle": 3490, "lamp": 5900, "notebook": 420, "rucksack": 7450, "thermometer": 1275}
 
 
-def readings(sensor: str) -> Iterator[NewReading]:
-    """Seattle's 8,759 hourly temperatures, in order of time; see data/README.md."""
+def readings(*sensors: str) -> Iterator[NewReading]:
+    """Seattle's 8,759 hourly temperatures, in order of time, from `sensors` in turn; see data/README.md."""
     with TEMPERATURES.open(newline="", encoding="ascii") as file:
-        for row in csv.DictReader(file):
+        for row, sensor in zip(csv.DictReader(file), cycle(sensors), strict=False):
             measured_at = datetime.strptime(row["date"], "%Y/%m/%d %H:%M").replace(tzinfo=UTC)
             yield NewReading(sensor=sensor, measured_at=measured_at, value=float(row["temp"]), unit="F")
 

@@ -46,7 +46,7 @@ async def record(session: AsyncSession, arrived: Sequence[NewReading]) -> list[J
     rows = [Reading(**reading.model_dump()) for reading in fresh.values()]
     session.add_all(rows)
     await session.flush()
-    jobs = [ProcessReading(reading_id=row.id) for row in rows]
+    jobs = [ProcessReading(reading_id=row.id, sensor=row.sensor) for row in rows]
     return await dispatch_many(jobs, session=session) if jobs else []
 
 

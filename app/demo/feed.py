@@ -18,7 +18,7 @@ from outbox import dispatch_many
 
 T = TypeVar("T")
 
-SENSOR = "seattle"
+SENSORS = [f"seattle-{number:02}" for number in range(1, 13)]
 YEAR = 2010
 BATCH = 75  # readings in a transaction
 DECLINED_EVERY = 20  # orders
@@ -59,7 +59,7 @@ async def _order(ledger: Ledger, new: orders.NewOrder) -> None:
 
 
 async def _feed_readings(ledger: Ledger, count: int) -> None:
-    wanted = islice(dataset.readings(SENSOR), count)
+    wanted = islice(dataset.readings(*SENSORS), count)
     for number, batch in enumerate(_batches(wanted, BATCH), start=1):
         if number % SPOILED_EVERY == 0:
             await _spoiled(ledger, batch)
@@ -73,6 +73,7 @@ async def _batch(ledger: Ledger, batch: Sequence[NewReading], *, with_savepoint:
         job_ids = await readings.record(session, batch)
     effects = [processed(reading.sensor, reading.measured_at) for reading in batch]
     ledger.commit(zip(job_ids, effects, strict=True))
+    ledger.keep_order((reading.sensor, job_id) for reading, job_id in zip(batch, job_ids, strict=True))
     ledger.counts["readings"] += len(batch)
 
 
@@ -95,8 +96,8 @@ async def _savepoint_in_vain(ledger: Ledger, session: AsyncSession, batch: Seque
 
 
 async def _feed_reports(ledger: Ledger, delay: timedelta) -> None:
-    """A report for each month, and as many again in a transaction that rolls back."""
-    jobs = [GenerateReport(sensor=SENSOR, year=YEAR, month=month) for month in range(1, 13)]
+    """A report for each month, each of another sensor, and as many again in a transaction that rolls back."""
+    jobs = [GenerateReport(sensor=sensor, year=YEAR, month=month) for month, sensor in enumerate(SENSORS, start=1)]
     try:
         async with transaction() as session:
             await dispatch_many(jobs, session=session, delay=delay)

@@ -223,6 +223,7 @@ class Scenario:
         problems = {
             "jobs or their effects were lost": bool(verdict.lost),
             "jobs ran that were never committed": bool(verdict.phantom),
+            "readings of a sensor were processed out of order": bool(verdict.out_of_order),
             "jobs ran again for no reason that shows": verdict.unexplained > 0,
             "a second run was added to the daily sums": rows.counted != len(rows.processed),
             f"{self.rows_left} rows are still in the database": self.rows_left > 0,

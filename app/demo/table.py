@@ -42,7 +42,9 @@ def summary(
     table.add_row("connection", connection, WAYS.get(connection, ""))
     table.add_row("orders", f"{rows.orders:,}", f"{counts['orders rolled back']} more had a declined card")
     table.add_row("receipts in the mailbox", f"{len(mailbox.copies):,}", f"second copies: {copies}")
-    table.add_row("readings stored", f"{rows.readings:,}", "Seattle, hour by hour")
+    table.add_row(
+        "readings stored", f"{rows.readings:,}", f"Seattle, hour by hour, from {len(ledger.in_order)} sensors"
+    )
     table.add_row("readings processed", f"{len(rows.processed):,}", f"in the daily sums: {rows.counted:,}")
     table.add_row("reports", f"{witness.ended_by_job['GenerateReport']:,}", "charts, each longer than a lease")
     table.add_row("rolled back on purpose", f"{counts['jobs rolled back']:,}", _rolled_back(ledger))
@@ -53,6 +55,8 @@ def summary(
     table.add_section()
     table.add_row("lost", _must_be_zero(verdict.lost), _examples(verdict.lost))
     table.add_row("phantom", _must_be_zero(verdict.phantom), _examples(verdict.phantom))
+    sensors = f"of the readings of {len(ledger.in_order)} sensors"
+    table.add_row("out of order", _must_be_zero(verdict.out_of_order), sensors)
     table.add_row("took", f"{seconds:.1f} s", "")
     return table
 

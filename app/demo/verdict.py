@@ -1,7 +1,9 @@
 """The comparison: what was committed against what happened in the world."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -46,7 +48,7 @@ def effects(rows: Stored, mailbox: Mailbox, reports: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`lost` and `phantom` must be empty, and every repeated run must have its reason."""
+    """`lost` and `phantom` must be empty, no job may be out of order, and each repeated run must have its reason."""
 
     lost: set[str]
     phantom: set[str]
@@ -55,6 +57,8 @@ class Verdict:
     reasons: Counter[str]
     """Why runs had to be repeated."""
     unexplained: int
+    out_of_order: set[str] = field(default_factory=set)
+    """Jobs that began before the one before them, of the same sensor, had come to its end."""
 
 
 def judge(ledger: Ledger, witness: Witness, seen: set[str], killed: int | None) -> Verdict:
@@ -70,7 +74,15 @@ def judge(ledger: Ledger, witness: Witness, seen: set[str], killed: int | None) 
         repeated=sum(len(runs) > 1 for runs in witness.runs.values()),
         unexplained=reasons.pop("", 0),
         reasons=reasons,
+        out_of_order={job_id for jobs in ledger.in_order.values() for job_id in _out_of_order(jobs, witness)},
     )
+
+
+def _out_of_order(jobs: list[str], witness: Witness) -> Iterator[str]:
+    for before, job_id in pairwise(jobs):
+        ended, runs = witness.first_ended.get(before), witness.runs.get(job_id)
+        if runs and (ended is None or min(run.began for run in runs) < ended):
+            yield job_id
 
 
 def _reasons(runs: list[Run], killed: int | None) -> list[str]:

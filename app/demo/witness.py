@@ -13,6 +13,7 @@ class Run:
 
     process: int
     job: str
+    began: float
     outcome: str | None = None
 
 
@@ -22,6 +23,8 @@ class Witness:
     def __init__(self, directory: Path) -> None:
         self.runs: defaultdict[str, list[Run]] = defaultdict(list)
         self.ended: set[str] = set()
+        self.first_ended: dict[str, float] = {}
+        """When each job came to its end for the first time."""
         self.ended_by_job: Counter[str] = Counter()
         self.directory = directory
         self._offsets: defaultdict[Path, int] = defaultdict(int)
@@ -40,10 +43,12 @@ class Witness:
     def _take(self, line: Line) -> None:
         runs = self.runs[line.job_id]
         if line.event == "began":
-            runs.append(Run(line.process, line.job))
+            runs.append(Run(line.process, line.job, line.moment))
             return
         mine = next(r for r in reversed(runs) if r.process == line.process and r.outcome is None)
         mine.outcome = line.event
+        if line.event == "ended":
+            self.first_ended[line.job_id] = min(line.moment, self.first_ended.get(line.job_id, line.moment))
         if line.event == "ended" and line.job_id not in self.ended:
             self.ended.add(line.job_id)
             self.ended_by_job[line.job] += 1

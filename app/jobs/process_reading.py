@@ -28,6 +28,9 @@ _PROCESSED = (
 class ProcessReading(Job):
     """Converts a reading to Celsius, flags it if it stands out, adds it to the sums of its day.
 
+    Readings of a sensor are processed in their order, since one stands out from those before it. Sensors
+    do not wait for each other, and one reading that fails for good does not stop its sensor.
+
     The mark on the reading and the sums are one transaction, so a second run adds nothing. It computes and
     waits for nobody but the database: a plain function, which outbox runs in a thread.
     """
@@ -37,8 +40,11 @@ class ProcessReading(Job):
     max_tries = 5
     timeout = 60
     backoff = (1, 5, 30)
+    ordering_key = "sensor"
+    on_failed = "skip"
 
     reading_id: int
+    sensor: str | None = None  # of jobs that were dispatched before it was a field: they have no order
 
     def handle(self) -> None:
         with runlog.run(self), blocking_transaction() as session:

@@ -33,7 +33,7 @@ async def test_a_reading_and_its_job_commit_together(shop: str) -> None:
     (reading,) = await rows.readings()
     assert (reading.sensor, reading.value, reading.unit) == ("roof", 71.6, "F")
     assert reading.measured_at.isoformat() == "2010-07-01T12:00:00+00:00"
-    assert await queued() == [Queued("app.ProcessReading", "default", {"reading_id": reading.id})]
+    assert await queued() == [Queued("app.ProcessReading", "default", {"reading_id": reading.id, "sensor": "roof"})]
 
 
 async def test_a_message_delivered_again_changes_nothing(shop: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from pathlib import Path
 
 from app import dataset
@@ -15,6 +16,14 @@ def test_the_readings_are_all_there_and_each_has_a_key_of_its_own() -> None:
     assert len(readings) == len({reading.key for reading in readings}) == 8759
     assert {reading.unit for reading in readings} == {"F"}
     assert all(30 < reading.value < 80 for reading in readings)
+
+
+def test_sensors_measure_in_turn() -> None:
+    readings = list(islice(dataset.readings("roof", "cellar"), 4))
+
+    assert [(reading.sensor, reading.measured_at.hour) for reading in readings] == [
+        ("roof", 0), ("cellar", 1), ("roof", 2), ("cellar", 3),
+    ]  # fmt: skip
 
 
 def test_the_file_is_the_one_that_its_readme_describes() -> None:

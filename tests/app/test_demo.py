@@ -40,6 +40,7 @@ def test_a_worker_is_killed_and_nothing_is_lost(database_url: str) -> None:
     assert (table["orders"], table["receipts in the mailbox"]) == ("57", "57")
     assert (table["readings stored"], table["readings processed"]) == ("1,500", "1,500")
     assert (table["reports"], table["lost"], table["phantom"]) == ("12", "0", "0")
+    assert table["out of order"] == "0"
     assert "kill -9" in shown.stdout
 
     again = demonstrate(database_url)
@@ -68,7 +69,7 @@ def test_the_same_on_a_redis_that_it_starts(database_url: str) -> None:
     table = rows(shown.stdout)
     assert (table["connection"], table["receipts in the mailbox"]) == ("redis", "57")
     assert (table["readings processed"], table["reports"]) == ("1,500", "12")
-    assert (table["lost"], table["phantom"]) == ("0", "0")
+    assert (table["lost"], table["phantom"], table["out of order"]) == ("0", "0", "0")
     assert "kill -9" in shown.stdout
     with sql.connection(database_url) as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM queue_jobs").scalar_one() == 0

@@ -26,9 +26,9 @@ class Log:
         self.directory = directory
         self.witness = Witness(directory)
 
-    def write(self, process: int, *events: tuple[str, JobId]) -> None:
+    def write(self, process: int, *events: tuple[str, JobId], at: float = 1.0) -> None:
         with (self.directory / f"{process}.log").open("a", encoding="ascii") as file:
-            file.writelines(f"1.0 {event} ProcessReading {job_id} 1\n" for event, job_id in events)
+            file.writelines(f"{at} {event} ProcessReading {job_id} 1\n" for event, job_id in events)
         self.witness.look()
 
 
@@ -112,6 +112,23 @@ def test_a_run_that_ended_well_may_not_be_repeated(log: Log, ledger: Ledger) -> 
     log.write(2, ("began", A), ("ended", A))
 
     assert judge(ledger, log.witness, {"effect of A"}, KILLED).unexplained == 1
+
+
+@pytest.mark.parametrize(("began", "out_of_order"), [(2.0, set()), (1.5, {str(B)})])
+def test_a_reading_begins_when_the_one_before_it_has_ended(
+    log: Log, ledger: Ledger, began: float, out_of_order: set[str]
+) -> None:
+    """Whoever ran it: here its first run was killed."""
+    ledger.commit([(B, "effect of B")])
+    ledger.keep_order([("roof", A), ("roof", B), ("cellar", JobId(int=3))])
+    log.write(KILLED, ("began", A), at=0.5)
+    log.write(1, ("began", A), at=1.0)
+    log.write(1, ("ended", A), at=1.8)
+    log.write(2, ("began", B), ("ended", B), at=began)
+
+    verdict = judge(ledger, log.witness, {"effect of A", "effect of B"}, KILLED)
+
+    assert (verdict.lost, verdict.out_of_order) == (set(), out_of_order)
 
 
 def test_the_witness_leaves_half_a_line_for_the_next_look(log: Log) -> None:
