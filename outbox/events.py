@@ -46,6 +46,8 @@ class JobStarted(JobEvent):
     """The handler is about to be called. ``rescued``: an earlier attempt ended with its worker."""
 
     rescued: bool = False
+    waited: float | None = None
+    """Seconds since the job could be claimed, by the store's clock; None where the store does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

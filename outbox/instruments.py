@@ -31,6 +31,8 @@ class Run:
     queue: str
     connection: str
     headers: Headers
+    waited: float | None = None
+    """As `JobStarted.waited`."""
 
     @property
     def trace(self) -> Mapping[str, str]:

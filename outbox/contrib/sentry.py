@@ -154,8 +154,8 @@ def _transaction(run: Run) -> Iterator[None]:
         span.set_data(SPANDATA.MESSAGING_DESTINATION_NAME, run.queue)
         span.set_data(SPANDATA.MESSAGING_MESSAGE_ID, str(context.job_id))
         span.set_data(SPANDATA.MESSAGING_MESSAGE_RETRY_COUNT, context.attempt - 1)
-        latency = max(0.0, wall_clock() - made_at(context.job_id)) * 1000
-        span.set_data(SPANDATA.MESSAGING_MESSAGE_RECEIVE_LATENCY, latency)
+        waited = max(0.0, wall_clock() - made_at(context.job_id)) if run.waited is None else run.waited
+        span.set_data(SPANDATA.MESSAGING_MESSAGE_RECEIVE_LATENCY, waited * 1000)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
@@ -261,7 +262,10 @@ async def test_a_dispatch_that_fails_is_an_error_of_its_span(telemetry: Telemetr
     assert dispatch.status.status_code is StatusCode.ERROR
 
 
-async def test_the_metrics_of_the_conventions_and_of_queues(client: Outbox, telemetry: Telemetry) -> None:
+async def test_the_metrics_of_the_conventions_and_of_queues(
+    client: Outbox, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "wall_clock", lambda: time.time() + 3_600)  # of a worker whose clock is wrong
     await client.dispatch_many([Traced(), Traced(), Failing()])
     await client.dispatch(Traced(), delay=60)
     async with client.worker(queue="mail", sleep=0.02) as worker:
@@ -279,6 +283,7 @@ async def test_the_metrics_of_the_conventions_and_of_queues(client: Outbox, tele
     assert {point.attributes.get("error.type"): point.value for point in consumed} == {None: 2, "ValueError": 2}
     assert sum(point.count for point in telemetry.points("messaging.process.duration")) == 4
     assert sum(point.count for point in telemetry.points("outbox.job.wait")) == 3, "of first attempts"
+    assert 0 < sum(point.sum for point in telemetry.points("outbox.job.wait")) < 60, "by the clock of the store"
     depth = {point.attributes["outbox.job.state"]: point.value for point in telemetry.points("outbox.queue.depth")}
     assert depth["delayed"] == 1
     assert [point.value for point in telemetry.points("outbox.queue.oldest")] == [0.0]

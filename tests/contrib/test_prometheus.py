@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_events_are_counted() -> None:
     assert value(page, "outbox_job_wait_seconds_count", **of_job) == 1, "the first attempt ends the wait"
     assert value(page, "outbox_job_wait_seconds_sum", **of_job) < 5
     assert value(page, "outbox_leases_lost_total", queue="mail") == 1
+
+
+def test_a_wait_is_that_of_the_store_where_it_tells() -> None:
+    """The id was made an hour ago, by another clock."""
+    made = JobId(int=(int(time.time() - 3_600) * 1_000 << 80) | 1)
+    page = page_of(JobStarted(made, Told.name, "mail", "database", 1, waited=7.0))
+    assert value(page, "outbox_job_wait_seconds_sum", queue="mail", job=Told.name) == 7.0
+    page = page_of(started(made))
+    assert 3_600 <= value(page, "outbox_job_wait_seconds_sum", queue="mail", job=Told.name) < 3_700
 
 
 def test_labels_hold_no_ids_and_no_names_that_rows_make_up() -> None:

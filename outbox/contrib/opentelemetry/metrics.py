@@ -51,7 +51,7 @@ class Metrics:
         self._wait = meter.create_histogram(
             "outbox.job.wait",
             unit="s",
-            description="From the dispatch to the start of the first attempt, a delay included.",
+            description="From when a worker could claim a job to the start of its first attempt.",
             explicit_bucket_boundaries_advisory=_WAITS,
         )
         self._lost = meter.create_counter(

@@ -62,10 +62,10 @@ class Tracing:
         }
         parent = extract(run.trace, context=Context())
         origin = trace.get_current_span(parent).get_span_context()
-        waited = max(0.0, wall_clock() - made_at(context.job_id))
+        age = max(0.0, wall_clock() - made_at(context.job_id))
         if context.attempt == 1:
-            self._metrics.waited(waited, labels)
-        child = run.continues and context.attempt == 1 and waited <= CHILD_WITHIN
+            self._metrics.waited(age if run.waited is None else run.waited, labels)
+        child = run.continues and context.attempt == 1 and age <= CHILD_WITHIN
         begun = clock.now()
         with self._tracer.start_as_current_span(
             f"process {run.queue}",

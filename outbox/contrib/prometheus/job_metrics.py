@@ -43,7 +43,7 @@ class JobMetrics:
         )
         self._wait = Histogram(
             "outbox_job_wait_seconds",
-            "From the dispatch to the start of the first attempt, a delay included.",
+            "From when a worker could claim a job to the start of its first attempt.",
             _OF_JOBS,
             registry=own,
             buckets=SECONDS,
@@ -64,7 +64,9 @@ class JobMetrics:
                 self._dispatched.labels(event.queue, _job(event.name)).inc()
             case JobStarted():
                 if event.attempt == 1:
-                    waited = max(0.0, wall_clock() - made_at(event.job_id))
+                    waited = event.waited
+                    if waited is None:
+                        waited = max(0.0, wall_clock() - made_at(event.job_id))
                     self._wait.labels(event.queue, _job(event.name)).observe(waited)
             case JobSettled():
                 self._settled.labels(event.queue, _job(event.name), event.outcome.value).inc()

@@ -78,6 +78,7 @@ class Executor:
             threads,
             events,
             self._sessions,
+            lease=options.lease,
             middleware=load_middleware(options.middleware),
             provided=resources or Resources(),
             close=close_resources,
