@@ -42,7 +42,7 @@ SAMPLES: dict[str, Any] = {
     "signal": "USR1", "what": "changed the working directory", "action": "it was restored",
     "count": 7, "in_session": True, "key": "customer:7", "schedule": "digest:7",
     "batch_id": JOB[0], "chain_id": JOB[0], "total": 500, "state": "completed", "number": 2, "jobs": 3,
-    "url": "http://127.0.0.1:8081", "change": "paused",
+    "url": "http://127.0.0.1:8081", "change": "paused", "waited": 0.25,
     "suspects": ("app.SendReceipt x",), "tick": datetime(2026, 3, 2, 7, tzinfo=UTC),
 }  # fmt: skip
 

@@ -1,0 +1,79 @@
+"""What a job returned is kept by the settlement that ends it: both, or neither, and never of a lost lease."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import outbox
+from outbox import dispatch
+from outbox.drivers.database import DatabaseDriver
+from tests.crash.kept import Kept
+from tests.support.worker_processes import WorkerProcess, Workers, until
+
+pytestmark = pytest.mark.timeout(120)
+
+_OPTIONS = ("--lease", "1", "--sleep", "0.1")
+
+
+@pytest.fixture
+async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+async def test_a_result_is_kept_with_the_end_of_its_job(
+    migrated_url: str, database: DatabaseDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    job_id = await dispatch(Kept())
+    workers = Workers(migrated_url, tmp_path, "tests.crash.kept")
+    for attempts, fate in enumerate(("killed before", "killed within"), 1):
+        await ended(await started(workers, fate, monkeypatch))
+        assert await database.finished.latest() == [], fate
+        assert len(workers.oracle.runs("kept")) == attempts
+        assert await database.jobs.get(job_id) is not None
+    await ended(await started(workers, "killed after", monkeypatch))
+    monkeypatch.delenv("KEPT_FATE")
+    last = await workers.start(*_OPTIONS, "--stop-when-empty")
+    assert await last.exit_code() == 0
+    await workers.close()
+    assert [run.attempt for run in workers.oracle.runs("kept")] == [1, 2, 3]
+    assert [(job.id, job.result, job.attempts) for job in await database.finished.latest()] == [(job_id, "3", 3)]
+    assert await outbox.result(job_id) == 3
+    await outbox.disconnect()
+
+
+async def test_a_worker_that_lost_its_lease_keeps_no_result(
+    migrated_url: str, database: DatabaseDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    job_id = await dispatch(Kept())
+    await outbox.disconnect()
+    workers = Workers(migrated_url, tmp_path, "tests.crash.kept")
+    frozen = await started(workers, "frozen before", monkeypatch)
+    await until(lambda: len(workers.oracle.runs("kept")) == 1)
+    await ended(await started(workers, "killed before", monkeypatch))
+    frozen.send(signal.SIGCONT)
+    await frozen.event("lease_lost")
+    await frozen.kill()
+    assert await database.finished.latest() == [], "attempt 2 has the job, and is not over"
+    monkeypatch.delenv("KEPT_FATE")
+    last = await workers.start(*_OPTIONS, "--stop-when-empty")
+    assert await last.exit_code() == 0
+    await workers.close()
+    [kept] = await database.finished.latest()
+    assert (kept.id, kept.result, kept.attempts) == (job_id, "3", 3)
+
+
+async def started(workers: Workers, fate: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
+    monkeypatch.setenv("KEPT_FATE", fate)
+    return await workers.start(*_OPTIONS, "--processes", "1")
+
+
+async def ended(worker: WorkerProcess) -> None:
+    await until(lambda: worker.process.returncode is not None)
