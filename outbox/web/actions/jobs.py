@@ -7,16 +7,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from outbox.client_state import current_client
+from outbox.client_state import current_client, current_keys
 from outbox.console.formatting import indented_json
 from outbox.console.time_spans import parse_span
 from outbox.dispatch import dispatch
 from outbox.drivers.base import Driver
 from outbox.drivers.values import FailedJob, JobChange, StoredJob
-from outbox.encrypted_jobs import token_of
+from outbox.encrypted_jobs import open_payload, token_of
 from outbox.envelope import Headers, deserialize
-from outbox.errors import DispatchError, InvalidOption, JobError, JobNotFound
+from outbox.errors import DecryptionFailed, DispatchError, InvalidOption, InvalidPayload, JobError, JobNotFound
 from outbox.ids import JobId
+from outbox.job import Job
 from outbox.job_changes import change_job
 from outbox.options import as_delay, check_queue
 from outbox.relay.route import relayed_connection
@@ -109,7 +110,7 @@ def _hidden(view: View, job: StoredJob | FailedJob) -> str:
     if not view.sees_payloads:
         return "You may not see payloads: the copy has the payload of the job."
     if token_of(job.payload) is not None:
-        return "The payload is encrypted: the dashboard cannot copy it."
+        return "The payload is encrypted: the copy has the payload of the job, which cannot be edited here."
     if fields_of(job.name) or view.redaction.has_hook:
         return "Parts of the payload are redacted: the copy has the payload of the job, which cannot be edited here."
     return ""
@@ -144,12 +145,13 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
     """
     if relayed_connection(job.queue) is not None:
         raise InvalidOption("the job is on its way to another connection: copy it from there")
-    if token_of(job.payload) is not None:
-        raise InvalidOption("the payload is encrypted, and the dashboard has no keys: dispatch a new job instead")
     options = Headers.load(job.headers).options
     kept: dict[str, Any] = {name: getattr(options, name) for name in _HEADERS}
-    made = deserialize(job.name, payload)
     with view.readings.stores.as_client():
+        if token_of(job.payload) is None:
+            made = deserialize(job.name, payload)
+        else:
+            made, kept["encrypt"] = _decrypted(connection, job), True
         return await dispatch(
             made,
             connection=connection,
@@ -158,6 +160,25 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
             delay=view.parameters.span("delay"),
             **kept,
         )
+
+
+def _decrypted(connection: str, job: StoredJob | FailedJob) -> Job:
+    """
+    Raises:
+        DecryptionFailed: this process has not the key of the payload.
+        InvalidPayload: the class refuses the payload.
+    """
+    try:
+        payload = open_payload(current_keys(), job.payload, job.headers, job.name, job.id, connection)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(
+            f"the payload is encrypted, and a copy needs its key in the process of the dashboard: {error}"
+        ) from None
+    try:
+        return deserialize(job.name, payload, job.headers)
+    except InvalidPayload:
+        # What is wrong with a field may quote it.
+        raise InvalidPayload(f"{job.name} refuses the payload, which is encrypted") from None
 
 
 def _priority(view: View, job: StoredJob | FailedJob) -> int:

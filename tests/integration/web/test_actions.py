@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from pathlib import Path
@@ -14,6 +15,9 @@ import outbox
 import outbox.web
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import JobState
+from outbox.encrypted_jobs import encrypt_job, open_payload
+from outbox.encryption import keyring
+from outbox.envelope import serialize
 from outbox.ids import new_job_id
 from outbox.policies.rate_limits import Terms
 from outbox.settings import Settings
@@ -23,6 +27,8 @@ from outbox.web.routes import DashboardRoute
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.commands import break_payload, fail
 from tests.support.dashboards import BASE, Letter, browser, fill, mounted, signed_in, told
+
+KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 
 class Step(outbox.Job):
@@ -122,6 +128,39 @@ async def test_a_copy_is_checked_by_the_class(driver: DatabaseDriver, admin: htt
     assert json.loads(copy.payload) == {"number": 8}
     assert (copy.priority, copy.state) == (2, JobState.DELAYED)
     assert json.loads(copy.headers)["max_tries"] == 7
+
+
+@pytest.mark.parametrize("key", ["", KEY], ids=["without its key", "with its key"])
+async def test_a_copy_of_an_encrypted_job_is_encrypted_anew(
+    migrated_url: str, driver: DatabaseDriver, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Also where it has failed, and the failed one is forgotten. Without the key, the reason is said."""
+    keys, parcel = keyring((KEY,)), serialize(Parcel(number=7))
+    job = encrypt_job(parcel, keys, "database")
+    wrong = encrypt_job(parcel._replace(id=new_job_id(), payload='{"number": "secret"}'), keys, "database")
+    await driver.jobs.insert([job, wrong])
+    claims = await driver.jobs.claim(["default"], 2, 30)
+    await driver.jobs.settle([Settlement.failed(claim.fence, FAILURE) for claim in claims])
+    monkeypatch.delenv("OUTBOX_ENCRYPTION_KEYS", raising=False)
+    settings = Settings(database_url=migrated_url, encryption_keys=(key,) if key else ())
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as admin:
+        form = await admin.get(f"{BASE}/jobs/{job.id}/copy")
+        assert "textarea" not in form.text
+        assert "cannot be edited here" in form.text
+        if not key:
+            said = await refused(admin, f"/jobs/{job.id}/copy", 200, forget="yes")
+            assert "a copy needs its key in the process of the dashboard: it was encrypted with the key" in said
+            assert await driver.failed.get(job.id) is not None
+            return
+        said = await refused(admin, f"/jobs/{wrong.id}/copy", 200)
+        assert "tests.Parcel refuses the payload, which is encrypted" in said
+        assert "secret" not in said
+        await act(admin, f"/jobs/{job.id}/copy", payload='{"number": 8}', forget="yes")
+    [copied] = await driver.jobs.list_jobs("default")
+    assert copied.payload != job.payload
+    payload = open_payload(keys, copied.payload, copied.headers, copied.name, copied.id, "database")
+    assert json.loads(payload) == {"number": 7}, "what a form says of it is not taken"
+    assert await driver.failed.get(job.id) is None
 
 
 async def test_the_payload_of_a_copy_stays_hidden_where_parts_are_redacted(
