@@ -38,6 +38,15 @@ def due(moment: datetime, now: datetime) -> str:
     return f"in {age(seconds)}" if seconds > 0 else f"{age(-seconds)} ago"
 
 
+ORDERED = {"quiet": "be quiet", "resume": "go on", "stop": "stop"}
+"""What a worker is asked to do, by its `WorkerOrder`."""
+
+
+def mebibytes(count: int | None) -> str:
+    """Bytes in MiB; empty where they are not known."""
+    return "" if count is None else f"{count / 1024**2:,.0f} MiB"
+
+
 def queue_name(queue: str) -> str:
     """The name of a queue, or the target of a relay's queue."""
     target = relayed_connection(queue)

@@ -141,6 +141,10 @@ def worker(connection: str, status: WorkerStatus) -> Document:
         "failed": status.failed,
         "started_at": timestamp(status.started_at),
         "seen_seconds": round(status.seen, 3),
+        "state": status.state,
+        "ordered": status.ordered,
+        "memory_bytes": status.memory,
+        "version": status.version,
         "jobs": [
             {
                 "id": str(job.id),

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from outbox.console.decryption import short_payload
 from outbox.console.fitting_table import Column, FittingTable
-from outbox.console.formatting import age, ago, due, line, queue_name, short_id
+from outbox.console.formatting import ORDERED, age, ago, due, line, mebibytes, queue_name, short_id
 from outbox.drivers.filters import FailedGroup
 from outbox.drivers.pauses import Pause, PauseKind, described
 from outbox.drivers.values import (
@@ -17,6 +17,7 @@ from outbox.drivers.values import (
     JobState,
     QueueCounts,
     StoredJob,
+    WorkerState,
     WorkerStatus,
 )
 from outbox.ids import JobId
@@ -203,6 +204,8 @@ def workers(statuses: Sequence[tuple[str, WorkerStatus]], now: datetime, *, seve
         Column("Failed", 4, number=True),
         Column("Up", 6),
         Column("Seen", 2),
+        Column("Memory", 8, number=True),
+        Column("Version", 9),
         Column("State", 2),
     )
     for connection, worker in statuses:
@@ -218,10 +221,19 @@ def workers(statuses: Sequence[tuple[str, WorkerStatus]], now: datetime, *, seve
             f"{worker.failed:,}",
             "" if worker.started_at is None else age((now - worker.started_at).total_seconds()),
             f"{age(worker.seen)} ago",
-            "silent" if silent else "",
+            mebibytes(worker.memory),
+            worker.version or "",
+            "silent" if silent else _state(worker),
             style="yellow" if silent else None,
         )
     return table
+
+
+def _state(worker: WorkerStatus) -> str:
+    """What is not as usual."""
+    if worker.ordered is not None:
+        return f"asked to {ORDERED.get(worker.ordered, worker.ordered)}"
+    return "" if worker.state in (None, WorkerState.WORKING) else str(worker.state)
 
 
 def running_jobs(statuses: Sequence[tuple[str, WorkerStatus]], *, several: bool = False) -> FittingTable | None:

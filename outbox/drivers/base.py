@@ -31,6 +31,7 @@ from outbox.drivers.values import (
     RewrittenTexts,
     Settled,
     StoredJob,
+    WorkerOrder,
     WorkerStatus,
 )
 from outbox.envelope import Envelope
@@ -244,8 +245,13 @@ class MessageStore(Protocol):
 class WorkerRegistry(Protocol):
     """Which worker processes there are."""
 
-    async def heartbeat(self, worker: WorkerStatus) -> None:
-        """Write the worker's row, with the store's time as its heartbeat."""
+    async def heartbeat(self, worker: WorkerStatus) -> WorkerOrder | None:
+        """Write the worker's row, with the store's time as its heartbeat. Return what was ordered since the last one:
+        each order once."""
+
+    async def order(self, worker_id: bytes, order: WorkerOrder) -> bool:
+        """Ask a worker process to do something; False where there is no such worker. A later order replaces one of
+        which it has not heard yet."""
 
     async def deregister(self, worker_id: bytes) -> None:
         """Remove the worker's row."""

@@ -249,6 +249,23 @@ RUNNING_JOBS_SHOWN = 200
 """How many of the jobs that it runs a worker names in its heartbeat."""
 
 
+class WorkerOrder(StrEnum):
+    """What an operator asks a worker process to do. It hears of it with its next heartbeat."""
+
+    QUIET = "quiet"
+    """Claim nothing; what runs goes on."""
+    RESUME = "resume"
+    """Claim again."""
+    STOP = "stop"
+    """End as after TERM: what runs has the time of grace."""
+
+
+class WorkerState(StrEnum):
+    WORKING = "working"
+    QUIET = "quiet"
+    STOPPING = "stopping"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One worker process. ``seen`` is seconds since its last heartbeat, by the store's clock."""
@@ -266,6 +283,14 @@ class WorkerStatus:
     seen: float = 0.0
     jobs: tuple[RunningJob, ...] = ()
     """What it runs of this connection, the longest running first: at most 200."""
+    state: str | None = None
+    """A `WorkerState`; None of a worker of before there were any."""
+    memory: int | None = None
+    """Bytes that the process holds; None where its system does not say."""
+    version: str | None = None
+    """Of outbox."""
+    ordered: str | None = None
+    """A `WorkerOrder` of which the process has not heard yet."""
 
 
 @dataclass(frozen=True, slots=True)

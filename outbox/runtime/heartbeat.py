@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from outbox import clock
 from outbox.drivers.base import WorkerRegistry
-from outbox.drivers.values import RUNNING_JOBS_SHOWN, RunningJob, WorkerStatus
+from outbox.drivers.values import RUNNING_JOBS_SHOWN, RunningJob, WorkerOrder, WorkerStatus
 from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import HEARTBEAT, Availability
 from outbox.runtime.execution.attempt import Attempt
@@ -47,6 +47,7 @@ class Heartbeat(BackgroundLoop):
         ready: Callable[[], bool],
         status: Callable[[], WorkerStatus],
         idle_workers: Callable[[], int] = lambda: 1,
+        obey: Callable[[WorkerOrder], None] = lambda _: None,
     ) -> None:
         super().__init__()
         self._workers = workers
@@ -55,6 +56,7 @@ class Heartbeat(BackgroundLoop):
         self._ready = ready
         self._status = status
         self._idle_workers = idle_workers
+        self._obey = obey
         self._forgot: float | None = None
 
     async def run(self) -> None:
@@ -75,7 +77,9 @@ class Heartbeat(BackgroundLoop):
             if leaving:
                 await self._workers.deregister(status.id)
                 return
-            await self._workers.heartbeat(status)
+            order = await self._workers.heartbeat(status)
+            if order is not None:
+                self._obey(order)
             if self._forgot is None or begun - self._forgot > _LOOK_EVERY:
                 self._forgot = begun
                 await self._workers.forget(FORGET_AFTER)

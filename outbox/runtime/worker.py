@@ -18,7 +18,7 @@ from typing import TypeVar
 from outbox import clock
 from outbox.client_state import current_settings
 from outbox.drivers.base import Driver
-from outbox.drivers.values import WorkerStatus
+from outbox.drivers.values import WorkerOrder, WorkerState, WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import (
     Events,
@@ -54,7 +54,8 @@ from outbox.runtime.metrics import Metrics
 from outbox.runtime.policy_upkeep import PolicyReporter, Upkeep
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
-from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit
+from outbox.runtime.process.installed_version import installed_version
+from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit, resident_mib
 from outbox.runtime.process.pause_request import PauseRequest
 from outbox.runtime.process.process_state import ProcessState
 from outbox.runtime.process.stop_request import StopRequest
@@ -365,6 +366,7 @@ class Worker:
                 ready=lambda: consumer.store.checked,
                 status=partial(self._status, consumer),
                 idle_workers=lambda: consumer.claimer.idle_workers,
+                obey=partial(self._tell, self._obey),
             ),
             UnreadableRows(
                 driver.jobs,
@@ -448,6 +450,9 @@ class Worker:
             processed=self._counters.processed,
             failed=self._counters.failed,
             jobs=running_jobs(consumer.in_flight.attempts()),
+            state=self._state,
+            memory=int(resident_mib() * 1024**2) or None,
+            version=installed_version(),
         )
 
     def pause_claiming(self) -> None:
@@ -460,6 +465,21 @@ class Worker:
         self.pause.end()
         self._events.emit(WorkerResumed(self._name))
         self._wake_claimers()
+
+    def _obey(self, order: WorkerOrder) -> None:
+        """Do what an operator asks of this process."""
+        if order is WorkerOrder.STOP:
+            self.stop.request(Reason.SIGNAL)
+        elif order is WorkerOrder.QUIET and not self.pause.active:
+            self.pause_claiming()
+        elif order is WorkerOrder.RESUME and self.pause.active:
+            self.resume_claiming()
+
+    @property
+    def _state(self) -> WorkerState:
+        if self.stop.reason is not None:
+            return WorkerState.STOPPING
+        return WorkerState.QUIET if self.pause.active else WorkerState.WORKING
 
     def _wake_claimers(self) -> None:
         for consumer in self._consumers:

@@ -44,6 +44,8 @@ async def _workers(readings: Readings) -> Hashable:
             each.connection,
             status.id,
             each.is_silent,
+            status.state,
+            status.ordered,
             status.processed,
             status.failed,
             tuple(job.id for job in status.jobs),

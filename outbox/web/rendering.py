@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from outbox.console.formatting import age, block, counted, due, line, queue_name
+from outbox.console.formatting import age, block, counted, due, line, mebibytes, queue_name
 from outbox.drivers.values import JobState
 
 HERE = Path(__file__).parent
@@ -29,6 +29,8 @@ _STATES = {
     "running": "play",
     "alive": "circle-check",
     "silent": "triangle-alert",
+    "quiet": "circle-pause",
+    "stopping": "circle-pause",
     "active": "circle-check",
     "vanished": "triangle-alert",
     "over": "circle-check",
@@ -121,6 +123,7 @@ def _environment() -> Environment:
         block=block,
         exact=exact,
         line=line,
+        mebibytes=mebibytes,
         number=number,
         queue_name=queue_name,
         seconds=seconds,

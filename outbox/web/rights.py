@@ -32,6 +32,8 @@ class Right(StrEnum):
     """Pause, resume and run schedules, and dispatch ticks of the past."""
     MANAGE_BATCHES = "manage-batches"
     """Cancel batches, and retry their failures."""
+    MANAGE_WORKERS = "manage-workers"
+    """Have worker processes claim nothing, claim again, or stop."""
 
 
 READ_ONLY = frozenset({Right.SEE, Right.SEE_PAYLOADS})
@@ -45,6 +47,7 @@ OPERATOR = VIEWER | {
     Right.UNBLOCK_KEYS,
     Right.RUN_SCHEDULES,
     Right.MANAGE_BATCHES,
+    Right.MANAGE_WORKERS,
 }
 ADMIN = frozenset(Right)
 

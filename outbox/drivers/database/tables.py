@@ -170,6 +170,11 @@ workers = Table(
     Column("started_at", timestamp(), nullable=False),
     Column("seen_at", timestamp(), nullable=False),
     Column("running_jobs", long_text()),
+    # What an operator asks the process to do, until it has heard of it: `WorkerOrder`.
+    Column("ordered", ascii_text(16)),
+    Column("state", ascii_text(16)),
+    Column("memory", BigInteger()),
+    Column("version", ascii_text(64)),
     **INNODB,
 )
 

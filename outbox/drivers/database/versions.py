@@ -65,7 +65,10 @@ VERSIONS = (
     ),
     Version(
         tables=("queue_breakers", "queue_job_pauses", "queue_paused_jobs"),
-        columns={"queue_pauses": ("reason", "paused_until", "paused_by")},
+        columns={
+            "queue_pauses": ("reason", "paused_until", "paused_by"),
+            "queue_workers": ("ordered", "state", "memory", "version"),
+        },
     ),
 )
 LATEST = len(VERSIONS)

@@ -10,7 +10,7 @@ QUEUES = "outbox:queues"
 """The set of the names of all queues that ever had a job."""
 
 # A tag that no queue can have as its name: both keys are in one slot, and none of theirs.
-WORKERS = ("outbox:{:workers}:rows", "outbox:{:workers}:seen")
+WORKERS = ("outbox:{:workers}:rows", "outbox:{:workers}:seen", "outbox:{:workers}:orders")
 
 ENDED = "ended"
 """The list of relayed jobs that have ended, for a relay that removes their rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.web.actions import batches, classes, failures, jobs, keys, queues, schedules
+from outbox.web.actions import batches, classes, failures, jobs, keys, queues, schedules, workers
 from outbox.web.rights import Right
 from outbox.web.routes import DashboardRoute, Guard, Show
 
@@ -30,6 +30,9 @@ _ACTIONS: tuple[tuple[str, Show, Right, tuple[str, ...]], ...] = (
     ("/schedules/backfill", schedules.backfill, Right.RUN_SCHEDULES, (*schedules.FIELDS, "from", "until")),
     ("/batches/{id}/cancel", batches.cancel, Right.MANAGE_BATCHES, _CONNECTION),
     ("/batches/{id}/retry", batches.retry, Right.MANAGE_BATCHES, _CONNECTION),
+    ("/workers/{id}/quiet", workers.quiet, Right.MANAGE_WORKERS, _CONNECTION),
+    ("/workers/{id}/resume", workers.resume, Right.MANAGE_WORKERS, _CONNECTION),
+    ("/workers/{id}/stop", workers.stop, Right.MANAGE_WORKERS, _CONNECTION),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from outbox.console.formatting import ORDERED
 from outbox.web.view import View
 
 
@@ -15,6 +16,7 @@ async def show_all(view: View) -> Response:
         topics=("workers",),
         workers=answers.found,
         errors=answers.errors,
+        ordered=ORDERED,
         now=await view.readings.now(view.readings.connections[0]) if answers.found else None,
         several=len(view.readings.connections) > 1,
     )

@@ -330,7 +330,7 @@ async def test_unreadable_values_hide_no_other_row(driver: DatabaseDriver, migra
         "UPDATE queue_jobs SET last_error = x'ff', last_error_at = 'never' WHERE rowid = 1",
         "UPDATE queue_failed_jobs SET failed_at = 'never', name = x'ff' WHERE rowid = 1",
         "INSERT INTO queue_workers SELECT x'77777777777777777777777777777777', 'w', 'h', 1, 'q', 1, 0, 0, 0, "
-        "available_at, available_at, x'ff' FROM queue_jobs LIMIT 1",
+        "available_at, available_at, x'ff', NULL, NULL, NULL, NULL FROM queue_jobs LIMIT 1",
     ):
         await execute(driver, statement)
     assert len((await run(migrated_url, "jobs", "--json")).document["jobs"]) == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.claim import ClaimTransaction
-from outbox.drivers.values import QueueCounts, WorkerStatus
+from outbox.drivers.values import QueueCounts, WorkerOrder, WorkerStatus
 from outbox.errors import InvalidOption
 from outbox.ids import new_job_id
 from outbox.settlement import Settlement
@@ -244,6 +245,34 @@ async def test_changes_that_make_no_sense_are_refused(arguments: tuple[str, ...]
 
 
 # --- workers and monitor
+
+
+async def test_workers_are_asked_to_be_quiet_and_to_stop(driver: DatabaseDriver, migrated_url: str) -> None:
+    ids = [bytes([number]) * 16 for number in (7, 8)]
+    statuses = [
+        WorkerStatus(each, "mail@web1", "web1", 42, "mail", 20, 0, 0, 0, memory=64 * 1024**2, version="0.9.1")
+        for each in ids
+    ]
+    for status in statuses:
+        assert await driver.workers.heartbeat(status) is None
+    several = await run(migrated_url, "workers", "quiet", "mail@web1")
+    assert several.code == 2
+    assert ids[1].hex() in several.err
+    ran = await run(migrated_url, "workers", "quiet", ids[0].hex()[:8], "none@web1")
+    assert (ran.code, ran.out) == (1, "mail@web1 will claim nothing until `outbox workers resume`.\n")
+    assert "there is no worker none@web1" in ran.err
+    shown = (await run(migrated_url, "workers")).out
+    for each in ("asked to be quiet", "64 MiB", "0.9.1"):
+        assert each in shown
+    assert await driver.workers.heartbeat(statuses[0]) is WorkerOrder.QUIET
+    assert await driver.workers.heartbeat(replace(statuses[0], state="quiet")) is None, "it is told once"
+    first, second = (await run(migrated_url, "workers", "--json")).document["workers"]
+    assert (first["state"], first["ordered"], second["ordered"]) == ("quiet", None, None)
+    assert (await run(migrated_url, "workers", "resume", ids[0].hex())).code == 0
+    stopped = await run(migrated_url, "workers", "stop", ids[0].hex(), "--json")
+    assert stopped.document["workers"] == [ids[0].hex()]
+    assert await driver.workers.heartbeat(statuses[0]) is WorkerOrder.STOP, "the last order counts"
+    assert "after `quiet`" in (await run(migrated_url, "workers", "--json", "quiet", "mail@web1")).err
 
 
 async def test_workers_are_listed_and_the_silent_are_marked(driver: DatabaseDriver, migrated_url: str) -> None:

@@ -68,7 +68,11 @@ async def test_older_tables_take_jobs_and_are_named_by_every_command(
 async def test_what_is_missing_is_named(database_url: str) -> None:
     migrate(database_url, 1)
     [problem] = await problems(database_url)
-    for lacking in ("queue_failed_jobs (", "queue_jobs (last_error, last_error_at, ", "queue_workers (running_jobs"):
+    for lacking in (
+        "queue_failed_jobs (",
+        "queue_jobs (last_error, last_error_at, ",
+        "queue_workers (memory, ordered, running_jobs",
+    ):
         assert lacking in problem
 
 

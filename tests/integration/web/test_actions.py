@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from outbox.web import Viewer, dashboard
 from outbox.web.routes import DashboardRoute
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.commands import break_payload, fail
-from tests.support.dashboards import BASE, Letter, browser, fill, mounted, signed_in, told
+from tests.support.dashboards import BASE, Letter, browser, fill, mounted, signed_in, told, worker
 
 KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
@@ -183,6 +184,29 @@ async def test_a_copy_of_an_unknown_class_says_what_to_do(driver: DatabaseDriver
     job = envelope()
     await driver.jobs.insert([job])
     assert "OUTBOX_JOBS" in await refused(admin, f"/jobs/{job.id}/copy", 200, payload="{}")
+
+
+# --- workers
+
+
+async def test_workers_are_asked_to_be_quiet_to_go_on_and_to_stop(
+    driver: DatabaseDriver, admin: httpx.AsyncClient
+) -> None:
+    status = worker()
+    await driver.workers.heartbeat(status)
+    at = f"/workers/{status.id.hex()}"
+    for verb in ("quiet", "resume", "stop"):
+        await act(admin, f"{at}/{verb}")
+        assert await driver.workers.heartbeat(status) == verb
+    assert "asked to be quiet" in await act(admin, f"{at}/quiet")
+    await driver.workers.heartbeat(replace(status, state="quiet", memory=2 * 1024**2, version="0.9.1"))
+    await driver.workers.heartbeat(replace(status, state="quiet", memory=2 * 1024**2, version="0.9.1"))
+    page = told(await admin.get(f"{BASE}/workers"))
+    for each in ("Resume", "2 MiB", "0.9.1"):
+        assert each in page
+    await driver.workers.deregister(status.id)
+    assert "no such worker" in await refused(admin, f"{at}/stop", 404)
+    assert "no id of a worker" in await refused(admin, "/workers/x/stop", 400)
 
 
 # --- failures

@@ -11,7 +11,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.tables import workers
 from outbox.drivers.running_jobs import dump_running, load_running
-from outbox.drivers.values import WorkerStatus
+from outbox.drivers.values import WorkerOrder, WorkerStatus
 
 _MICROSECONDS = 1_000_000
 _NAME_LENGTH, _HOST_LENGTH = 64, 255
@@ -23,10 +23,11 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def heartbeat(self, worker: WorkerStatus) -> None:
+    async def heartbeat(self, worker: WorkerStatus) -> WorkerOrder | None:
         now: ColumnElement[Any] = literal_column(self._database.dialect.now)
         counts = {"running": worker.running, "processed": worker.processed, "failed": worker.failed, "seen_at": now}
         counts["running_jobs"] = dump_running(worker.jobs)
+        counts |= {"state": worker.state, "memory": worker.memory, "version": worker.version}
         identity = {
             # What tells workers apart is at the end: a process id, the number under a supervisor.
             "name": worker.name[-_NAME_LENGTH:],
@@ -36,17 +37,34 @@ class Workers:
             "concurrency": worker.concurrency,
         }
 
+        mine = workers.c.id == worker.id
+        heard: list[str] = []
+
         async def count(connection: AsyncConnection) -> bool:
-            known = await connection.execute(workers.update().where(workers.c.id == worker.id).values(**counts))
+            known = await connection.execute(workers.update().where(mine, workers.c.ordered.is_(None)).values(**counts))
             return bool(known.rowcount)
 
-        async def count_or_appear(connection: AsyncConnection) -> None:
-            if not await count(connection):
+        async def hear_or_appear(connection: AsyncConnection) -> None:
+            ordered = (await connection.execute(select(workers.c.ordered).where(mine).with_for_update())).first()
+            if ordered is None:
                 await connection.execute(workers.insert().values(id=worker.id, started_at=now, **identity, **counts))
+                return
+            # Kept if the answer to the COMMIT is lost: the next try finds none.
+            heard.extend(() if ordered[0] is None else (raw_columns.text(ordered[0]),))
+            await connection.execute(workers.update().where(mine).values(**counts, ordered=None))
 
         # Every worker does this every few seconds, so it is one statement, not three.
         if not await self._database.write_alone(count):
-            await self._database.write(count_or_appear)
+            await self._database.write(hear_or_appear)
+        return _order(heard[-1]) if heard else None
+
+    async def order(self, worker_id: bytes, order: WorkerOrder) -> bool:
+        wanted = workers.update().where(workers.c.id == worker_id).values(ordered=order.value)
+
+        async def write(connection: AsyncConnection) -> bool:
+            return bool((await connection.execute(wanted)).rowcount)
+
+        return await self._database.write(write)
 
     async def deregister(self, worker_id: bytes) -> None:
         async def write(connection: AsyncConnection) -> None:
@@ -72,6 +90,11 @@ class Workers:
             return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount
 
         return await self._database.write(write)
+
+
+def _order(text: str) -> WorkerOrder | None:
+    """What this code does not know is no order."""
+    return WorkerOrder(text) if text in set(WorkerOrder) else None
 
 
 def _status(database: Database, row: Any) -> WorkerStatus:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from types import NoneType
 from typing import Any
 
 from outbox.drivers.redis.connection.store import Store
@@ -12,14 +11,15 @@ from outbox.drivers.redis.encoding import microseconds, moment, text
 from outbox.drivers.redis.keys import WORKERS
 from outbox.drivers.redis.script import Script
 from outbox.drivers.running_jobs import dump_running, load_running
-from outbox.drivers.values import WorkerStatus
+from outbox.drivers.values import WorkerOrder, WorkerStatus
 
 _TEXTS = ("name", "host", "queues")
 _NUMBERS = ("pid", "concurrency", "running", "processed", "failed")
-_BEAT, _WORKERS, _FORGET = (
-    Script("heartbeat", returns=NoneType),
+_BEAT, _WORKERS, _FORGET, _ORDER = (
+    Script("heartbeat", returns=bytes),
     Script("workers", returns=list),
     Script("forget_workers", returns=int),
+    Script("order_worker", returns=int),
 )
 
 
@@ -30,7 +30,7 @@ class Workers:
         self._store = store
         self._on_heartbeat = on_heartbeat
 
-    async def heartbeat(self, worker: WorkerStatus) -> None:
+    async def heartbeat(self, worker: WorkerStatus) -> WorkerOrder | None:
         row = {
             "name": worker.name,
             "host": worker.host,
@@ -40,11 +40,18 @@ class Workers:
             "running": worker.running,
             "processed": worker.processed,
             "failed": worker.failed,
+            "state": worker.state,
+            "memory": worker.memory,
+            "version": worker.version,
         }
         if worker.jobs:
             row["jobs"] = dump_running(worker.jobs)
-        await self._store.do(_BEAT(WORKERS, worker.id, json.dumps(row)))
+        order = text(await self._store.do(_BEAT(WORKERS, worker.id, json.dumps(row))))
         await self._on_heartbeat()
+        return WorkerOrder(order) if order in set(WorkerOrder) else None
+
+    async def order(self, worker_id: bytes, order: WorkerOrder) -> bool:
+        return bool(await self._store.do(_ORDER(WORKERS, worker_id, order.value)))
 
     async def deregister(self, worker_id: bytes) -> None:
         await self._store.do(_FORGET(WORKERS, 0, worker_id))
@@ -57,7 +64,7 @@ class Workers:
         return [_status(*row) for row in sorted(rows, key=lambda row: (row[2].partition(b"\n")[0], row[0]))]
 
 
-def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:
+def _status(worker_id: bytes, unseen: int, row: bytes, order: bytes) -> WorkerStatus:
     """One that somebody else wrote must not hide all others."""
     started_at, _, written = text(row).partition("\n")
     try:
@@ -68,5 +75,8 @@ def _status(worker_id: bytes, unseen: int, row: bytes) -> WorkerStatus:
     texts = {name: str(known.get(name, "")) for name in _TEXTS}
     numbers = {name: value if isinstance(value := known.get(name), int) else 0 for name in _NUMBERS}
     jobs = load_running(known.get("jobs"))
+    memory = value if isinstance(value := known.get("memory"), int) else None
+    news: dict[str, Any] = {name: str(known[name]) for name in ("state", "version") if known.get(name) is not None}
+    news |= {"memory": memory, "ordered": text(order) or None}
     seen = max(0.0, unseen / 1_000_000)
-    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **texts, **numbers)  # type: ignore[arg-type]
+    return WorkerStatus(id=worker_id, started_at=moment(started_at), seen=seen, jobs=jobs, **news, **texts, **numbers)  # type: ignore[arg-type]

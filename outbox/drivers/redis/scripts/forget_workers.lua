@@ -10,5 +10,6 @@ local count = 0
 for _, id in ipairs(gone) do
   count = count + redis.call('ZREM', KEYS[2], id)
   redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[3], id)
 end
 return count
