@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outbox import limits, schedules
+from outbox import bulk, limits, schedules
 from outbox.backoff import Backoff
 from outbox.batching import Batch, add_to_batch, batch, batches, cancel_batch, dispatch_batch, retry_batch
 from outbox.chains import dispatch_chain
@@ -15,6 +15,7 @@ from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
 from outbox.dispatch_middleware import CallNextDispatch, DispatchMiddleware
+from outbox.drivers.bulk import BulkOperation, BulkPreview
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace
 from outbox.drivers.metrics import DepthPoint, MetricPoint
@@ -74,6 +75,8 @@ __all__ = [
     "Backoff",
     "Batch",
     "BatchStatus",
+    "BulkOperation",
+    "BulkPreview",
     "CallNext",
     "CallNextDispatch",
     "DepthPoint",
@@ -106,6 +109,7 @@ __all__ = [
     "add_to_batch",
     "batch",
     "batches",
+    "bulk",
     "cancel",
     "cancel_batch",
     "change",

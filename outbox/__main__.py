@@ -12,8 +12,10 @@ from typing import NoReturn
 import click
 
 from outbox.console import (
+    audit,
     autoscale,
     batches,
+    bulk,
     check,
     ddl,
     dispatch,
@@ -23,6 +25,7 @@ from outbox.console import (
     keys,
     limits,
     monitor,
+    operations,
     pauses,
     queues,
     rekey,
@@ -66,6 +69,9 @@ for command in (
     autoscale.autoscale,
     keys.unblock,
     batches.batches,
+    bulk.bulk,
+    operations.operations,
+    audit.audit,
     limits.limits,
     monitor.monitor,
     workers.workers,

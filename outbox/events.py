@@ -107,6 +107,30 @@ class KeyUnblocked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BulkOperationStarted(Event):
+    """A worker has begun with a bulk operation, which ``by`` asked for. ``total`` jobs matched when it was made; None:
+    there were too many to count."""
+
+    operation_id: JobId
+    verb: str
+    by: str | None
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOperationEnded(Event):
+    """A bulk operation has been worked off, or was ``stopped``: ``done`` jobs were changed, and ``refused`` failed jobs
+    stay."""
+
+    operation_id: JobId
+    verb: str
+    by: str | None
+    done: int
+    refused: int
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ChainDispatched(Event):
     """A chain of ``jobs`` jobs was dispatched. Its first job, whose id is ``chain_id``, has a `JobDispatched`."""
 

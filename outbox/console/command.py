@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import getpass
 import logging
 import math
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +26,7 @@ import click
 from outbox.connections import open_driver
 from outbox.console.formatting import one_line
 from outbox.console.output import Output
+from outbox.drivers.audit import acting
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.options import check_queue
 from outbox.settings import Settings
@@ -75,6 +80,15 @@ class Finite(click.FloatRange):
         return number
 
 
+def actor() -> str:
+    """Who runs the command, for the audit log: user and host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
@@ -97,7 +111,17 @@ async def _run(
     work: Work, settings: Settings, connection: str, output: Output, parameters: dict[str, Any]
 ) -> int | None:
     driver = open_driver(settings, connection)
+    command = click.get_current_context().command_path.partition(" ")[2]
     try:
-        return await work(driver, output, **parameters)
+        with acting(actor(), command, _target(parameters)):
+            return await work(driver, output, **parameters)
     finally:
         await driver.close()
+
+
+def _target(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What a command acts on, for the audit log."""
+    target: dict[str, Any] = {}
+    for name, value in parameters.items():
+        target |= asdict(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
+    return {name: value for name, value in target.items() if value is not False and name != "yes"}

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from outbox.drivers.audit import AuditLog
+from outbox.drivers.bulk import OperationStore
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.drivers.metrics import MetricStore
 from outbox.drivers.pauses import PauseStore
@@ -390,6 +392,8 @@ class Driver(Protocol):
     inbox: MessageStore | None = None
     metrics: MetricStore | None = None
     finished: FinishedJobStore | None = None
+    operations: OperationStore | None = None
+    audit: AuditLog | None = None
 
     @property
     def description(self) -> str:

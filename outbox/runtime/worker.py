@@ -51,6 +51,7 @@ from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
 from outbox.runtime.lifespan import LifespanService
 from outbox.runtime.metrics import Metrics
+from outbox.runtime.operation_watch import OperationWatch
 from outbox.runtime.policy_upkeep import PolicyReporter, Upkeep
 from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
@@ -300,6 +301,7 @@ class Worker:
             *self._metrics(),
             *(writer for consumer in self._consumers if (writer := consumer.store.progress) is not None),
             *self._upkeep(),
+            *self._operations(),
             *self._schedulers,
             *self._relays,
             watchdog,
@@ -329,6 +331,13 @@ class Worker:
             if not found and relay.policies is not None:
                 found.append(Upkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
         return found
+
+    def _operations(self) -> list[BackgroundLoop]:
+        return [
+            OperationWatch(store, ready=partial(_checked, consumer))
+            for consumer in self._consumers
+            if (store := consumer.store.driver.operations) is not None
+        ]
 
     def _metrics(self) -> list[BackgroundLoop]:
         return [

@@ -49,7 +49,7 @@ async def store_in_session(session: AnySession) -> Store:
         DATABASE,
         DatabaseJobs(database, DATABASE, inserts_directly=False),
         Queues(database, FailedJobScope(), pauses),
-        DatabasePolicies(database, pauses),
+        DatabasePolicies(database, (pauses,)),
         SessionsInTransaction(connection),
     )
 

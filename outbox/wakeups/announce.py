@@ -10,7 +10,7 @@ from outbox.client_state import ClientPart, ClientState
 from outbox.connections import spec_of
 from outbox.errors import ConfigurationError
 from outbox.settings import DATABASE
-from outbox.wakeups.base import CANCELLED
+from outbox.wakeups.base import CANCELLED, OPERATIONS
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.redis_client import pubsub
 from outbox.wakeups.redis_publisher import Publisher
@@ -39,6 +39,11 @@ def announce(client: ClientState, queues: Collection[str], connection: str = DAT
 def announce_cancelled(client: ClientState, connection: str = DATABASE) -> None:
     """Have workers look whether they run jobs that were cancelled. Never waits, never raises."""
     announce(client, (CANCELLED,), connection)
+
+
+def announce_operation(client: ClientState, connection: str = DATABASE) -> None:
+    """Have workers begin with a bulk operation that was committed. Never waits, never raises."""
+    announce(client, (OPERATIONS,), connection)
 
 
 class Publishers(ClientPart):

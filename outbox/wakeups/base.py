@@ -9,6 +9,9 @@ from typing import Protocol
 CANCELLED = "!cancelled"
 """Announced in place of a queue, whose name it cannot be: running jobs were cancelled."""
 
+OPERATIONS = "!operations"
+"""Announced in the same way: there is a new bulk operation."""
+
 
 class Wake(IntEnum):
     """What ended a wait. False if the time was up."""

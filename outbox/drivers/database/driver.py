@@ -9,6 +9,8 @@ from sqlalchemy import false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Driver
+from outbox.drivers.database.audit import AuditRows
+from outbox.drivers.database.bulk.store import BulkOperations
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url, server_version
 from outbox.drivers.database.finished_jobs import FinishedJobs
@@ -63,7 +65,10 @@ class DatabaseDriver(Driver):
         self.pauses: Pauses = Pauses(self._database, name)
         self.queues: Queues = Queues(self._database, scope, self.pauses)
         self.workers: Workers = Workers(self._database)
-        self.policies: DatabasePolicies = DatabasePolicies(self._database, self.pauses)
+        self.operations: BulkOperations = BulkOperations(self._database, self.failed)
+        self.audit: AuditRows = AuditRows(self._database)
+        chores = (self.pauses, self.operations, self.audit)
+        self.policies: DatabasePolicies = DatabasePolicies(self._database, chores)
         self.schedules: DatabaseSchedules = DatabaseSchedules(self._database)
         self.metrics: DatabaseMetrics = DatabaseMetrics(self._database, scope)
         self.limits: Limits = Limits(self._database)

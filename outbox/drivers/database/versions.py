@@ -64,7 +64,7 @@ VERSIONS = (
         ),
     ),
     Version(
-        tables=("queue_breakers", "queue_job_pauses", "queue_paused_jobs"),
+        tables=("queue_audit", "queue_breakers", "queue_job_pauses", "queue_operations", "queue_paused_jobs"),
         columns={
             "queue_pauses": ("reason", "paused_until", "paused_by"),
             "queue_workers": ("ordered", "state", "memory", "version"),

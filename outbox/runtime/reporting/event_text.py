@@ -9,6 +9,8 @@ from typing import NamedTuple
 from outbox.events import (
     BatchDispatched,
     BatchEnded,
+    BulkOperationEnded,
+    BulkOperationStarted,
     ChainAdvanced,
     ChainDispatched,
     ChainEnded,
@@ -147,6 +149,21 @@ def _(event: KeyBlocked) -> EventText:
 @describe.register
 def _(event: KeyUnblocked) -> EventText:
     return EventText(Level.NOTICE, "unblocked", one_line(f"key {event.key}: the job {event.job_id} blocks it no more"))
+
+
+@describe.register
+def _(event: BulkOperationStarted) -> EventText:
+    total = "more than can be counted" if event.total is None else _jobs(event.total)
+    text = f"{event.verb} {event.operation_id} begins, {total}{_by(event.by)}"
+    return EventText(Level.NOTICE, "bulk", one_line(text))
+
+
+@describe.register
+def _(event: BulkOperationEnded) -> EventText:
+    how = "was stopped" if event.stopped else "has ended"
+    refused = f", {event.refused} refused" if event.refused else ""
+    text = f"{event.verb} {event.operation_id} {how} after {_jobs(event.done)}{refused}{_by(event.by)}"
+    return EventText(Level.NOTICE, "bulk", one_line(text))
 
 
 @describe.register
@@ -404,6 +421,10 @@ def one_line(text: str) -> str:
     line = " ".join(text.split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def _by(name: str | None) -> str:
+    return "" if name is None else f", for {name}"
 
 
 def _job(event: JobEvent) -> str:

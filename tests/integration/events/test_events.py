@@ -64,6 +64,8 @@ TOLD_IN = {
     "SettlementsAbandoned": {"runtime/completer.py"},
     "KeyBlocked": {"drivers/database/policies/keys.py"},
     "KeyUnblocked": {"drivers/database/policies/key_operations.py"},
+    "BulkOperationStarted": {"drivers/database/bulk/portion.py"},
+    "BulkOperationEnded": {"drivers/database/bulk/portion.py", "drivers/database/bulk/store.py"},
     "ChainDispatched": {"chains.py"},
     "ChainAdvanced": {"runtime/completer.py"},
     "ChainEnded": {"runtime/completer.py"},

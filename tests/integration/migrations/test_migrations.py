@@ -16,6 +16,7 @@ from tests.support.python_process import run_python
 ROOT = Path(__file__).parents[3]
 FIRST = {"queue_jobs", "queue_failed_jobs", "queue_workers", "queue_pauses"}
 OURS = FIRST | {
+    "queue_audit",
     "queue_batch_additions",
     "queue_batch_failures",
     "queue_batch_members",
@@ -30,6 +31,7 @@ OURS = FIRST | {
     "queue_limits",
     "queue_lock_slots",
     "queue_metrics",
+    "queue_operations",
     "queue_paused_jobs",
     "queue_progress",
     "queue_rate_slots",

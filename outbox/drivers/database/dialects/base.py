@@ -265,6 +265,13 @@ class Dialect(FailedJobStatements):
             f"WHERE id IN ({self.placeholders(count)})"
         )
 
+    def move(self, count: int) -> str:
+        """Put rows that this transaction has locked into another queue. Parameters: queue; ids."""
+        return (
+            f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET queue = {self.placeholder} "
+            f"WHERE id IN ({self.placeholders(count)})"
+        )
+
     def replace_payload(self) -> str:
         """Parameters: payload, headers, id."""
         return (

@@ -118,6 +118,11 @@ class FailedJobStatements(Syntax):
         )
 
     @abstractmethod
+    def json_text(self, column: str, path: str) -> str:
+        """The text at ``path``, such as ``keys.fair.name``, of a column that may hold broken JSON; NULL where there is
+        none. Compared byte by byte."""
+
+    @abstractmethod
     def exception_text(self, key: str) -> str:
         """The ``type`` or the ``message`` of a failed job's exception, compared byte by byte. ``unknown`` for rows of
         other programs that have none."""

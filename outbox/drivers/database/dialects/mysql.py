@@ -75,6 +75,10 @@ class MySQL(Dialect):
     def seconds_until(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, {self.now}, {moment}) / 1e6"
 
+    def json_text(self, column: str, path: str) -> str:
+        text = f"CASE WHEN JSON_VALID({column}) THEN JSON_UNQUOTE(JSON_EXTRACT({column}, '$.{path}')) END"
+        return f"(CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin)"
+
     def exception_text(self, key: str) -> str:
         text = f"COALESCE(JSON_UNQUOTE(JSON_EXTRACT(queue_failed_jobs.exception, '$.{key}')), 'unknown')"
         return f"(CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin)"

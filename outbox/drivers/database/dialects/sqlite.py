@@ -91,6 +91,9 @@ class SQLite(Dialect):
     def seconds_until(self, moment: str) -> str:
         return f"(julianday({moment}) - julianday({self.now})) * 86400.0"
 
+    def json_text(self, column: str, path: str) -> str:
+        return f"(CASE WHEN json_valid({column}) THEN CAST(json_extract({column}, '$.{path}') AS TEXT) END)"
+
     def exception_text(self, key: str) -> str:
         column = "queue_failed_jobs.exception"
         return (

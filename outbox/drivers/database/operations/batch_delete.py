@@ -52,9 +52,10 @@ class BatchDelete:
 
     async def run(self) -> list[bytes]:
         """The keys of the rows that were removed."""
-        return await self._database.write(self._remove, confirm=self._recover)
+        return await self._database.write(self.apply, confirm=self._recover)
 
-    async def _remove(self, connection: AsyncConnection) -> list[bytes]:
+    async def apply(self, connection: AsyncConnection) -> list[bytes]:
+        """`run` in a transaction that is under way."""
         rows = (await connection.execute(self._locking)).all()
         self._taken = [bytes(row.id) for row in rows]
         with_policies = [bytes(row.id) for row in rows if row.policies is not None]

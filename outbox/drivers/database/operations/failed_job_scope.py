@@ -21,9 +21,13 @@ class FailedJobScope:
 
     @property
     def condition(self) -> ColumnElement[bool]:
+        return self.on(failed_jobs.c.connection)
+
+    def on(self, connection: ColumnElement[str]) -> ColumnElement[bool]:
+        """The condition on another column that holds names of connections."""
         if self.only is not None:
-            return failed_jobs.c.connection == self.only
-        return failed_jobs.c.connection.not_in(sorted(self.but)) if self.but else true()
+            return connection == self.only
+        return connection.not_in(sorted(self.but)) if self.but else true()
 
     def as_sql(self, placeholder: str) -> tuple[str, tuple[str, ...]]:
         """The condition as text, with its parameters."""

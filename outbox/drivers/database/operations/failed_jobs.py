@@ -118,16 +118,36 @@ class FailedJobs:
     async def _put_back(
         self, keys: Sequence[bytes], *conditions: ColumnElement[bool], strict: bool = False
     ) -> list[bytes]:
+        returning = Return(self._database, strict=strict)
+        put_back = await self.putting_back(keys, returning, self.scope.condition, *conditions).run()
+        returning.report()
+        return put_back
+
+    def putting_back(
+        self, keys: Sequence[bytes], returning: Return, *conditions: ColumnElement[bool], skip_locked: bool = False
+    ) -> BatchDelete:
+        """The transaction that makes those of ``keys`` live again that meet ``conditions`` and that a live row can
+        hold."""
+
         async def insert(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
             await connection.exec_driver_sql(self._database.dialect.copy_from_failed(len(locked)), tuple(locked))
 
-        mine = self.scope.condition
-        returning = Return(self._database, strict=strict)
-        put_back = await BatchDelete(
-            self._database, failed_jobs, keys, mine, *conditions, *_STORABLE, also=insert, gated=returning.ask
-        ).run()
-        returning.report()
-        return put_back
+        return BatchDelete(
+            self._database,
+            failed_jobs,
+            keys,
+            *conditions,
+            *_STORABLE,
+            also=insert,
+            gated=returning.ask,
+            skip_locked=skip_locked,
+        )
+
+    async def unstorable(self, connection: AsyncConnection, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of these failed jobs that no live row can hold: their payload or headers are not JSON."""
+        broken = or_(*(not_(storable) for storable in _STORABLE))
+        query = self._database.dialect.by_ids(select(failed_jobs.c.id).where(broken), failed_jobs, keys)
+        return [bytes(key) for key in await connection.scalars(query)]
 
     async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
         """Retry the jobs that had failed when the call began. A job that fails again meanwhile is not retried again."""

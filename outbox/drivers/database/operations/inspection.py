@@ -49,6 +49,12 @@ async def get(database: Database, job_id: JobId) -> StoredJob | None:
     return await database.read(read)
 
 
+async def stored(dialect: Dialect, connection: AsyncConnection, keys: Sequence[bytes]) -> list[StoredJob]:
+    """Those of these jobs that are live, by id."""
+    query = dialect.by_ids(stored_jobs(dialect), jobs, keys)
+    return readable(dialect, (await connection.execute(query)).mappings())
+
+
 async def list_jobs(database: Database, queue: str | None, limit: int) -> list[StoredJob]:
     """By queue, and in it in the order of the claim index."""
     query = stored_jobs(database.dialect).order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)

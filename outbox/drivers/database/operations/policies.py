@@ -13,9 +13,8 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs import direct_insert
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
-from outbox.drivers.database.pauses.store import Pauses
 from outbox.drivers.database.policies import batch_operations, key_operations, registry
-from outbox.drivers.database.policies.base import Leaving, Refusal
+from outbox.drivers.database.policies.base import Chore, Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
@@ -92,6 +91,11 @@ class Return:
         self._database = database
         self._strict = strict
         self._unblocked: list[KeyUnblocked] = []
+        self.refusals: Mapping[JobId, Refusal] = {}
+
+    @property
+    def news(self) -> PolicyNews:
+        return PolicyNews(events=tuple(self._unblocked))
 
     async def ask(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
         """`batch_delete.Gated`: those that policies refuse stay.
@@ -102,7 +106,7 @@ class Return:
         dialect = self._database.dialect
         jobs = await run(gated_rows(dialect, "queue_failed_jobs", keys), connection)
         unblocking = await run(key_operations.unblocking(dialect, jobs), connection)
-        refusals = await run(registry.retried(dialect, jobs), connection)
+        self.refusals = refusals = await run(registry.retried(dialect, jobs), connection)
         self._unblocked = [event for job_id, event in unblocking.items() if job_id not in refusals]
         if self._strict and refusals:
             job_id, refusal = next(iter(refusals.items()))
@@ -111,8 +115,8 @@ class Return:
 
     def report(self) -> None:
         """After the commit."""
-        if self._unblocked:
-            self._database.on_policy_news(PolicyNews(events=tuple(self._unblocked)))
+        if self.news:
+            self._database.on_policy_news(self.news)
 
 
 def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:
@@ -122,9 +126,10 @@ def _refused(job_id: JobId, refusal: Refusal) -> DuplicateJob:
 class DatabasePolicies:
     """`PolicyStore`, in the tables of the policies."""
 
-    def __init__(self, database: Database, pauses: Pauses) -> None:
+    def __init__(self, database: Database, chores: Sequence[Chore] = ()) -> None:
+        """``chores`` are done in the upkeep too."""
         self._database = database
-        self._pauses = pauses
+        self._chores = chores
 
     @property
     def on_news(self) -> Callable[[PolicyNews], None]:
@@ -156,8 +161,7 @@ class DatabasePolicies:
     async def upkeep(self) -> float | None:
         await received_messages.prune(self._database)
         await finished_jobs.prune(self._database)
-        await self._pauses.upkeep()
-        done = await registry.upkeep(self._database)
+        done = await registry.upkeep(self._database, self._chores)
         if done.news:
             self.on_news(done.news)
         return done.due

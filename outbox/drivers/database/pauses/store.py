@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.pauses import statements
+from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms, check_target
 from outbox.drivers.values import PolicyNews
 from outbox.events import Resumed
@@ -67,17 +67,22 @@ class Pauses:
                 on_released(released.queues)
             last = released.last
 
-    async def upkeep(self) -> None:
+    def needs_upkeep(self) -> str:
+        """A condition: anything is paused, or a pause has left something."""
+        tables = ("queue_pauses", "queue_job_pauses", "queue_paused_jobs")
+        return " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
+
+    async def upkeep(self) -> Upkeep:
         """Remove pauses that have ended by themselves, and release what a process that was killed has left."""
-        if not await self._database.read_plain(_in_use):
-            return
         dialect = self._database.dialect
+        news: list[PolicyNews] = []
         for pause in await self._read(lambda: statements.all_pauses(dialect, self._name, ended=True)):
             if await self._end(pause.target):
                 event = Resumed(self._name, pause.kind, pause.name, by_itself=True)
-                self._database.on_policy_news(PolicyNews(events=(event,)))
+                news.append(PolicyNews(events=(event,)))
         for pause_id in await self._read(lambda: statements.left(dialect)):
-            await self._release(pause_id, lambda queues: self._database.on_policy_news(PolicyNews(queues)))
+            await self._release(pause_id, lambda queues: news.append(PolicyNews(queues)))
+        return Upkeep(sum(news, PolicyNews()))
 
     async def _end(self, target: PauseTarget) -> bool:
         """Remove a pause that has ended; False where another worker has, or it was renewed."""
@@ -88,10 +93,3 @@ class Pauses:
 
     async def _read(self, plan: Callable[[], Plan[T]]) -> T:
         return await self._database.read_plain(lambda connection: run(plan(), connection))
-
-
-async def _in_use(connection: SqlConnection) -> bool:
-    tables = ("queue_pauses", "queue_job_pauses", "queue_paused_jobs")
-    parts = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
-    rows = await connection.exec_driver_sql(f"SELECT {parts}", ())
-    return any(bool(used) for (used,) in rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
@@ -101,6 +101,15 @@ class Upkeep(NamedTuple):
     news: PolicyNews = PolicyNews()
     due: float | None = None
     """Seconds."""
+
+
+class Chore(Protocol):
+    """Something else that workers do in the upkeep of policies, if the one question of it says so."""
+
+    def needs_upkeep(self) -> str:
+        """An SQL condition."""
+
+    async def upkeep(self) -> Upkeep: ...
 
 
 def done(value: T) -> Plan[T]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from outbox.drivers.database.connection.database import Database
@@ -13,6 +14,7 @@ from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.policies.base import (
     RUN,
     Candidate,
+    Chore,
     Leaving,
     PolicyRows,
     Refusal,
@@ -142,23 +144,30 @@ async def committed(database: Database, jobs: Sequence[Leaving]) -> PolicyNews:
     return news
 
 
-async def upkeep(database: Database) -> Upkeep:
-    """The upkeep of all policies that have rows, and when the first of them wants the next."""
+async def upkeep(database: Database, chores: Sequence[Chore] = ()) -> Upkeep:
+    """The upkeep of all policies that have rows and of the ``chores`` that need it, and when the first of them wants
+    the next."""
     news = PolicyNews()
     due: float | None = None
-    for policy in await database.read_plain(_in_use):
-        each = await policy.upkeep(database)
+    for keep_up in await database.read_plain(partial(_in_use, database, chores)):
+        each = await keep_up()
         news += each.news
         due = _earliest((due, each.due))
     return Upkeep(news, due)
 
 
-async def _in_use(connection: SqlConnection) -> list[PolicyRows]:
+async def _in_use(
+    database: Database, chores: Sequence[Chore], connection: SqlConnection
+) -> list[Callable[[], Awaitable[Upkeep]]]:
     """One statement, since nearly all databases use few policies."""
-    parts = [" OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in each.tables) or "1" for each in POLICIES]
-    rows = await connection.exec_driver_sql(f"SELECT {', '.join(parts)}", ())
+    asked: list[tuple[str, Callable[[], Awaitable[Upkeep]]]] = [
+        (" OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in each.tables) or "1", partial(each.upkeep, database))
+        for each in POLICIES
+    ]
+    asked += [(chore.needs_upkeep(), chore.upkeep) for chore in chores]
+    rows = await connection.exec_driver_sql(f"SELECT {', '.join(condition for condition, _ in asked)}", ())
     (used,) = rows
-    return [policy for policy, is_used in zip(POLICIES, used, strict=True) if is_used]
+    return [keep_up for (_, keep_up), is_used in zip(asked, used, strict=True) if is_used]
 
 
 def _earliest(moments: Iterable[float | None]) -> float | None:

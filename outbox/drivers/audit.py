@@ -1,0 +1,70 @@
+"""The audit log: who did what to which jobs. A database writes an entry in the transaction of the action."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from outbox.ids import JobId, new_job_id
+
+AUDIT_KEPT = 90 * 86_400.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Times are aware, in UTC, from the database's clock."""
+
+    id: JobId
+    at: datetime
+    by: str
+    action: str
+    target: Mapping[str, Any]
+    """What was acted on: ids, a queue, the parts of a filter."""
+    count: int
+    """How many jobs, or other things, it has changed so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An action of a person. All of its transactions write to the entry ``id``."""
+
+    id: JobId
+    by: str
+    action: str
+    target: Mapping[str, Any]
+
+
+_act: ContextVar[Act | None] = ContextVar("outbox_act", default=None)
+
+
+def current_act() -> Act | None:
+    return _act.get()
+
+
+@contextmanager
+def acting(by: str | None, action: str, target: Mapping[str, Any]) -> Iterator[None]:
+    """In the block, changes that operators make are recorded as those of ``by``. With None they are not."""
+    if by is None:
+        yield
+        return
+    given = {name: value for name, value in target.items() if value not in (None, "", ())}
+    token = _act.set(Act(new_job_id(), by, action, given))
+    try:
+        yield
+    finally:
+        _act.reset(token)
+
+
+class AuditLog(Protocol):
+    """A store that keeps an audit log."""
+
+    async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
+        """The newest first; ``before`` goes on after the last of an earlier page."""
+
+    async def prune(self) -> int:
+        """Forget entries that are older than 90 days; return how many."""

@@ -1,0 +1,122 @@
+"""The rows of `queue_audit`: what operators did, written in the transactions in which they did it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.drivers.audit import AUDIT_KEPT, AuditEntry, current_act
+from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.base import MICROSECONDS
+from outbox.drivers.database.policies.base import Upkeep
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
+from outbox.ids import JobId
+
+_LONGEST_BY, _LONGEST_ACTION = 255, 64
+_KEPT_MICROSECONDS = int(AUDIT_KEPT * MICROSECONDS)
+
+audit = Table(
+    "queue_audit",
+    metadata,
+    Column("id", binary(), primary_key=True),
+    Column("acted_at", timestamp(), nullable=False),
+    Column("acted_by", key_name(), nullable=False),
+    Column("action", ascii_text(64), nullable=False),
+    Column("target", long_text(), nullable=False),
+    Column("affected", BigInteger(), nullable=False),
+    Index("queue_audit_acted_at", "acted_at"),
+    **INNODB,
+)
+"""An entry of an action of several transactions is written by the first, and counted on by the others."""
+
+
+def record(dialect: Dialect, count: int) -> Plan[None]:
+    """In the transaction of an action: write that it has changed ``count`` jobs or other things. Nothing is written
+    where it has changed none, or no person acts."""
+    act = current_act()
+    if act is not None and count:
+        yield entry(dialect, act.id, act.by, act.action, act.target, count)
+
+
+def entry(
+    dialect: Dialect, entry_id: JobId, by: str, action: str, target: Mapping[str, Any], count: int
+) -> tuple[str, tuple[Any, ...]]:
+    listed, parameters = dialect.id_list([entry_id.bytes])
+    mark = dialect.placeholder
+    text = json.dumps(dict(target), default=str)
+    return (
+        "INSERT INTO queue_audit (id, acted_at, acted_by, action, target, affected) "
+        f"VALUES ({listed}, {dialect.now}, {mark}, {mark}, {mark}, {count:d}) "
+        f"{dialect.update_existing('id')} affected = queue_audit.affected + {count:d}",
+        (*parameters, _storable(by)[:_LONGEST_BY], action[:_LONGEST_ACTION], text),
+    )
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class AuditRows:
+    """`AuditLog`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
+        query = select(audit).order_by(audit.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(audit.c.id < before.bytes)
+        parse = self._database.dialect.parse_timestamp
+
+        async def read(connection: AsyncConnection) -> list[AuditEntry]:
+            return [
+                AuditEntry(
+                    JobId(bytes=bytes(row.id)),
+                    parse(row.acted_at),
+                    row.acted_by,
+                    row.action,
+                    json.loads(row.target),
+                    row.affected,
+                )
+                for row in await connection.execute(query)
+            ]
+
+        return await self._database.inspect(read)
+
+    def needs_upkeep(self) -> str:
+        """A condition: there are entries to forget."""
+        horizon = self._database.dialect.now_plus(str(-_KEPT_MICROSECONDS))
+        return f"EXISTS (SELECT 1 FROM queue_audit WHERE acted_at < {horizon})"
+
+    async def upkeep(self) -> Upkeep:
+        await self.prune()
+        return Upkeep()
+
+    async def prune(self) -> int:
+        removed = 0
+        while ids := await self._database.read_plain(lambda connection: run(_old(self._database.dialect), connection)):
+
+            async def write(connection: AsyncConnection, ids: list[bytes] = ids) -> int:
+                return int((await connection.execute(delete(audit).where(audit.c.id.in_(ids)))).rowcount)
+
+            some = await self._database.write(write)
+            removed += some
+            if some < KEYS_PER_STATEMENT:
+                break
+        return removed
+
+
+def _old(dialect: Dialect) -> Plan[list[bytes]]:
+    rows = yield (
+        f"SELECT id FROM queue_audit WHERE acted_at < {dialect.now_plus(str(-_KEPT_MICROSECONDS))} "
+        f"ORDER BY acted_at LIMIT {KEYS_PER_STATEMENT}",
+        (),
+    )
+    return sorted(bytes(entry_id) for (entry_id,) in rows)
