@@ -2,14 +2,15 @@
 
 Every function takes ``connection``, the name of a connection of the settings; left out, it is that of
 ``QUEUE_CONNECTION``. Each raises `ConfigurationError` where there is no such connection or its tables are
-missing, and `BackendUnavailable` where its store does not answer. `outbox.sync` has the same for code
-that is not async.
+missing, and `BackendUnavailable` where its store does not answer. With ``by``, the name of a person, a change is
+written to the audit log of a database. `outbox.sync` has the same for code that is not async.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from outbox import clock
 from outbox.client_state import current_client, current_keys, current_settings
 from outbox.dispatch import AnySession, sync_session
+from outbox.drivers.audit import acting
 from outbox.drivers.base import Driver
 from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
@@ -265,7 +267,9 @@ async def workers(*, connection: str | None = None) -> list[WorkerStatus]:
     return await _driver(connection).workers.all()
 
 
-async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
+async def cancel(
+    job_id: AnyId, *, session: AnySession | None = None, by: str | None = None, connection: str | None = None
+) -> bool:
     """Remove a live job; False where there is none. The handler of one that runs is stopped within a second:
     `asyncio.CancelledError` is raised in it, or ``self.context.cancelled`` is set. False, too, where it is too late:
     the job has ended.
@@ -280,23 +284,25 @@ async def cancel(job_id: AnyId, *, session: AnySession | None = None, connection
     """
     if session is None:
         driver = _driver(connection)
-        cancelled = await driver.jobs.cancel([_id(job_id)])
+        with acting(by, "cancel", {"id": str(job_id)}):
+            cancelled = await driver.jobs.cancel([_id(job_id)])
         if cancelled:
             announce_cancelled(current_client(), driver.name)
         return bool(cancelled)
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):
-        return await session.run_sync(cancel_in, job_id, connection)
-    return cancel_in(session, job_id, connection)
+        return await session.run_sync(cancel_in, job_id, connection, by)
+    return cancel_in(session, job_id, connection, by)
 
 
-def cancel_in(session: AnySession, job_id: AnyId, connection: str | None) -> bool:
+def cancel_in(session: AnySession, job_id: AnyId, connection: str | None, by: str | None = None) -> bool:
     """`cancel` in the transaction of a sync ``Session``, with the same errors."""
     if connection is not None:
         raise InvalidOption("a session reaches the jobs of its own database: give a session or a connection, not both")
     target, client = sync_session(session), current_client()
-    cancelled = cancel_in_session(target, _id(job_id))
+    with acting(by, "cancel", {"id": str(job_id)}):
+        cancelled = cancel_in_session(target, _id(job_id))
     if cancelled:
         after_commit(target, partial(announce_cancelled, client))
     return cancelled
@@ -349,13 +355,14 @@ async def change(
     return await change_job(_driver(connection), _id(job_id), wanted)
 
 
-async def clear(queue: str, *, connection: str | None = None) -> int:
+async def clear(queue: str, *, by: str | None = None, connection: str | None = None) -> int:
     """Remove every job of a queue that no worker holds; return how many.
 
     Raises:
         InvalidOption: no queue can have this name.
     """
-    return await _driver(connection).queues.clear(check_queue(queue))
+    with acting(by, "clear", {"queue": queue}):
+        return await _driver(connection).queues.clear(check_queue(queue))
 
 
 async def failed_jobs(
@@ -398,14 +405,15 @@ async def failed_groups(
     return await _driver(connection).failed.groups(_queue(queue), _limit(limit), matching=matching)
 
 
-async def retry(job_id: AnyId, *, connection: str | None = None) -> bool:
+async def retry(job_id: AnyId, *, by: str | None = None, connection: str | None = None) -> bool:
     """Put a failed job back, under the same id and with no attempts counted; False where there is none.
 
     Raises:
         InvalidOption: ``job_id`` is no id.
         InvalidPayload: its payload is not JSON; it stays failed.
     """
-    return bool(await _driver(connection).failed.retry([_id(job_id)]))
+    with acting(by, "retry", {"id": str(job_id)}):
+        return bool(await _driver(connection).failed.retry([_id(job_id)]))
 
 
 async def retry_all(
@@ -414,6 +422,7 @@ async def retry_all(
     name: str | None = None,
     error: str | None = None,
     since: Duration | None = None,
+    by: str | None = None,
     connection: str | None = None,
 ) -> int:
     """Put back all that had failed when this began, or those that are chosen as in `failed_jobs`; return how many.
@@ -422,16 +431,19 @@ async def retry_all(
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
     """
-    return await _driver(connection).failed.retry_all(_queue(queue), matching=_matching(name, error, since))
+    matching = _matching(name, error, since)
+    with acting(by, "retry", {"queue": queue} | asdict(matching)):
+        return await _driver(connection).failed.retry_all(_queue(queue), matching=matching)
 
 
-async def forget(job_id: AnyId, *, connection: str | None = None) -> bool:
+async def forget(job_id: AnyId, *, by: str | None = None, connection: str | None = None) -> bool:
     """Remove a failed job for good; False where there is none.
 
     Raises:
         InvalidOption: ``job_id`` is no id.
     """
-    return bool(await _driver(connection).failed.forget([_id(job_id)]))
+    with acting(by, "forget", {"id": str(job_id)}):
+        return bool(await _driver(connection).failed.forget([_id(job_id)]))
 
 
 async def forget_all(
@@ -441,6 +453,7 @@ async def forget_all(
     error: str | None = None,
     since: Duration | None = None,
     older_than: Duration | None = None,
+    by: str | None = None,
     connection: str | None = None,
 ) -> int:
     """Remove all failed jobs for good, or those that are chosen as in `failed_jobs`; return how many. ``older_than`` is
@@ -450,4 +463,6 @@ async def forget_all(
         InvalidOption: an argument is of a wrong type or out of its range.
     """
     matching = _matching(name, error, since)
-    return await _driver(connection).failed.flush(_queue(queue), _seconds(older_than), matching=matching)
+    age = _seconds(older_than)
+    with acting(by, "forget", {"queue": queue, "older_than": age} | asdict(matching)):
+        return await _driver(connection).failed.flush(_queue(queue), age, matching=matching)

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from outbox import batching, operations, pausing
+from outbox import bulk as _bulk
 from outbox import limits as _limits
 from outbox import schedules as _schedules
 from outbox.batch_members import Chain
@@ -34,6 +35,7 @@ __all__ = [
     "add_to_batch",
     "batch",
     "batches",
+    "bulk",
     "cancel",
     "cancel_batch",
     "change",
@@ -232,11 +234,27 @@ retry_all = _blocking(operations.retry_all)
 workers = _blocking(operations.workers)
 
 
-def cancel(job_id: operations.AnyId, *, session: AnySession | None = None, connection: str | None = None) -> bool:
+def cancel(
+    job_id: operations.AnyId,
+    *,
+    session: AnySession | None = None,
+    by: str | None = None,
+    connection: str | None = None,
+) -> bool:
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
-        return operations.cancel_in(session, job_id, connection)
-    return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, connection=connection))
+        return operations.cancel_in(session, job_id, connection, by)
+    return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, by=by, connection=connection))
+
+
+class bulk:  # noqa: N801 - it stands for the module `outbox.bulk`
+    """`outbox.bulk`, for code that is not async."""
+
+    preview = staticmethod(_blocking(_bulk.preview))
+    start = staticmethod(_blocking(_bulk.start))
+    progress = staticmethod(_blocking(_bulk.progress))
+    operations = staticmethod(_blocking(_bulk.operations))
+    stop = staticmethod(_blocking(_bulk.stop))
 
 
 class limits:  # noqa: N801 - it stands for the module `outbox.limits`

@@ -277,8 +277,8 @@ async def flush(
 @click.option("--hours", type=hours_range, default=24, show_default=True, help="How long failed jobs are kept.")
 @on_connection
 async def prune(driver: Driver, output: Output, hours: float) -> None:
-    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and finished jobs and received messages
-    whose time is over. Made for cron: it does not ask."""
+    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and finished jobs, received messages and
+    entries of the audit log whose time is over. Made for cron: it does not ask."""
     removed = await driver.failed.flush(older_than=hours * _HOUR)
     workers = await driver.workers.forget(_WORKERS_UNSEEN)
     messages = 0 if driver.inbox is None else await driver.inbox.prune()
@@ -288,5 +288,9 @@ async def prune(driver: Driver, output: Output, hours: float) -> None:
         lines.append(f"Forgot {counted(finished, 'finished job')}.")
     if messages:
         lines.append(f"Forgot {counted(messages, 'received message')}.")
+    entries = 0 if driver.audit is None else await driver.audit.prune()
+    if entries:
+        lines.append(f"Forgot {entries:,} {'entry' if entries == 1 else 'entries'} of the audit log.")
     document = {"failed_jobs": removed, "workers": workers, "messages": messages, "finished_jobs": finished}
+    document["audit_entries"] = entries
     output.result({"connection": driver.name} | document, "\n".join(lines))

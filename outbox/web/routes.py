@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from outbox.drivers.audit import acting
 from outbox.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -29,6 +31,10 @@ from outbox.web.stores import WebStores
 from outbox.web.view import View, render
 
 _log = logging.getLogger("outbox.web")
+
+_NOT_RECORDED = {"connection", "payload"}
+_COMMANDS = {"queues": "", "jobs": "", "failures": "", "schedules": "schedule", "operations": "bulk"}
+"""Words of paths that commands call otherwise, or leave out."""
 
 Show = Callable[[View], Awaitable[Response]]
 
@@ -114,13 +120,26 @@ class DashboardRoute(Route):
             parameters = await self._read(request)
             if parameters is None:
                 return too_large(error_page(request, viewer, 413, "Too large", "The form is larger than 2 MiB."))
-            return await self._show(self._guard.view(request, viewer, parameters))
+            with self._acting(request, viewer, parameters):
+                return await self._show(self._guard.view(request, viewer, parameters))
         except OutboxError as error:
             return outbox_error_page(request, viewer, error)
         except Exception:  # noqa: BLE001 - a page with an error is what a browser can show; the log has the rest
             _log.exception("the page %s failed", request.url.path)
             message = "The page failed. The log of this process has the reason."
             return error_page(request, viewer, 500, "An error", message)
+
+    def _acting(self, request: Request, viewer: Viewer, parameters: Parameters) -> AbstractContextManager[None]:
+        """What a form changes is recorded as done by the viewer."""
+        given = {name: value for name, value in parameters.given().items() if name not in _NOT_RECORDED}
+        by = None if self._fields is None else viewer.name
+        return acting(by, self.action, request.path_params | given)
+
+    @property
+    def action(self) -> str:
+        """What the audit log calls it: as the command that does the same, ``retry`` or ``schedule pause``."""
+        words = [word for word in self.path.split("/") if word and not word.startswith("{")]
+        return " ".join(_COMMANDS.get(word, word) for word in words).strip()
 
     def _refusal(self, request: Request, viewer: Viewer | None) -> Response | None:
         if viewer is None:

@@ -231,6 +231,10 @@ def test_a_rate_spaces_starts_and_moves_after_a_429(application: Application) ->
 def test_jobs_are_looked_at_and_cancelled(application: Application) -> None:
     assert application.run("operating.py").startswith("mail 2 0 ")
     assert application.run("retry_failed.py") == "0 jobs will run again\n"
+    lines = application.run("bulk.py").splitlines()
+    assert lines[:2] == ["0 failed jobs []", "waiting 0 of 0 0 refused"]
+    assert [line.split()[1:] for line in lines[2:]] == [["move", "stopped", "0"], ["retry", "waiting", "0"]]
+    assert "anna" in application.run("-m", "outbox", "audit")
 
 
 def test_unique_jobs_meet(application: Application) -> None:

@@ -25,8 +25,9 @@ OPTIONS += ["dispatch_if", "encrypt", "keep_for"]
 
 def test_the_top_level_names() -> None:
     values = {
-        "DepthPoint", "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage", "JobPlace", "JobProgress",
-        "JobState", "MetricPoint", "Pause", "QueueCounts", "RunningJob", "StoredJob", "WorkerStatus",
+        "BulkOperation", "BulkPreview", "DepthPoint", "FailedGroup", "FailedJob", "Failure", "FinishedJob", "JobPage",
+        "JobPlace", "JobProgress", "JobState", "MetricPoint", "Pause", "QueueCounts", "RunningJob", "StoredJob",
+        "WorkerStatus",
     }  # fmt: skip
     assert set(outbox.__all__) == OPERATING | values | {
         "Backoff", "Batch", "BatchStatus", "CallNext", "CallNextDispatch", "DispatchMiddleware",
@@ -34,11 +35,11 @@ def test_the_top_level_names() -> None:
         "OutboxError", "RateLimit", "Resources", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
         "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "dispatch_now", "metadata", "retry_batch",
-        "context_variables", "inbox", "limits", "receive", "schedule", "schedules", "skip_if", "upgrade",
+        "context_variables", "bulk", "inbox", "limits", "receive", "schedule", "schedules", "skip_if", "upgrade",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",
-        "dispatch_chain", "dispatch_many", "inbox", "limits", "receive", "retry_batch", "schedules",
+        "dispatch_chain", "dispatch_many", "bulk", "inbox", "limits", "receive", "retry_batch", "schedules",
     }  # fmt: skip
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 

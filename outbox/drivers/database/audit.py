@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, Index, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,6 +18,8 @@ from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
 from outbox.ids import JobId
+
+T = TypeVar("T")
 
 _LONGEST_BY, _LONGEST_ACTION = 255, 64
 _KEPT_MICROSECONDS = int(AUDIT_KEPT * MICROSECONDS)
@@ -43,6 +45,13 @@ def record(dialect: Dialect, count: int) -> Plan[None]:
     act = current_act()
     if act is not None and count:
         yield entry(dialect, act.id, act.by, act.action, act.target, count)
+
+
+def recorded(dialect: Dialect, plan: Plan[T], count: Callable[[T], int]) -> Plan[T]:
+    """``plan``, and a record of ``count`` of what it returns."""
+    result = yield from plan
+    yield from record(dialect, count(result))
+    return result
 
 
 def entry(

@@ -30,6 +30,7 @@ from tests.support.python_process import run_python
 from tests.support.row_locks import locked
 
 ROOT = Path(__file__).parents[3]
+DYING = "tests.support.dying_operation"
 TIMED_OUT = Failure("shop.GatewayTimeout", "the gateway was silent", "Traceback: …")
 
 
@@ -170,7 +171,7 @@ async def test_a_killed_worker_leaves_nothing_out_and_does_nothing_twice(
         await fail(database)
     made = await bulk.start(verb, to="slow" if verb == "move" else None)
     env = {"DATABASE_URL": migrated_url, "PYTHONPATH": str(ROOT)}
-    killed = run_python("tests.support.dying_operation", migrated_url, moment, cwd=tmp_path, env=env, check=False)
+    killed = run_python("-m", DYING, migrated_url, moment, cwd=tmp_path, env=env, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = await bulk.progress(made.id)
     assert (left.done, left.state) == (1_000, BulkState.RUNNING)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, literal_column, select, update
+from sqlalchemy import RowMapping, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.bulk import BulkOperation, BulkState, Verb
@@ -78,7 +78,7 @@ class Portion:
         return await self._move_on(connection, operation, row, keys, position, at_end, change)
 
     async def _next(
-        self, connection: AsyncConnection, selection: Selection, row: Mapping[str, Any]
+        self, connection: AsyncConnection, selection: Selection, row: RowMapping
     ) -> tuple[list[bytes], bytes, bool]:
         """The ids of the next jobs, the id up to which jobs have been then, and whether that is the last."""
         last = bytes(row["last_id"])
@@ -143,7 +143,7 @@ class Portion:
         self,
         connection: AsyncConnection,
         operation: BulkOperation,
-        row: Mapping[str, Any],
+        row: RowMapping,
         keys: Sequence[bytes],
         position: bytes,
         at_end: bool,

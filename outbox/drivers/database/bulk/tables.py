@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Table
+from sqlalchemy import BigInteger, Column, Index, RowMapping, Table
 
 from outbox.drivers.bulk import BulkFilter, BulkOperation, BulkRequest, BulkState, Verb
 from outbox.drivers.database.dialects import Dialect
@@ -45,7 +43,7 @@ def dump_filter(matching: BulkFilter) -> str:
     return json.dumps(matching.given(), ensure_ascii=False)
 
 
-def operation_of(dialect: Dialect, row: Mapping[str, Any]) -> BulkOperation:
+def operation_of(dialect: Dialect, row: RowMapping) -> BulkOperation:
     started, finished = row["started_at"], row["finished_at"]
     return BulkOperation(
         id=JobId(bytes=bytes(row["id"])),

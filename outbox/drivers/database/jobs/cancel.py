@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.connection.plans import Plan, run_in_session
 from outbox.drivers.database.dialects import Dialect, dialect_for
 from outbox.drivers.database.jobs.staging import check_transaction
@@ -32,6 +33,7 @@ def _cancel(dialect: Dialect, job_id: JobId) -> Plan[bool]:
     listed, parameters = dialect.id_list([job_id.bytes])
     removed = yield dialect.cancel(listed), parameters
     if removed.rowcount:
+        yield from record(dialect, 1)
         return True
     rows = yield dialect.cancellable(), (job_id.bytes,)
     found = [leaving(job_id, policies, headers, Outcome.CANCELLED) for policies, headers in rows]
@@ -39,4 +41,5 @@ def _cancel(dialect: Dialect, job_id: JobId) -> Plan[bool]:
         return False
     yield dialect.remove_locked(1), (job_id.bytes,)
     yield from registry.cancelled_in_session(dialect, found)
+    yield from record(dialect, 1)
     return True

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from sqlalchemy import ColumnElement, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
 from outbox.ids import JobId
 
 CHUNK = 1_000
@@ -52,7 +54,12 @@ class BatchDelete:
 
     async def run(self) -> list[bytes]:
         """The keys of the rows that were removed."""
-        return await self._database.write(self.apply, confirm=self._recover)
+        return await self._database.write(self._apply_and_record, confirm=self._recover)
+
+    async def _apply_and_record(self, connection: AsyncConnection) -> list[bytes]:
+        taken = await self.apply(connection)
+        await run(record(self._database.dialect, len(taken)), connection)
+        return taken
 
     async def apply(self, connection: AsyncConnection) -> list[bytes]:
         """`run` in a transaction that is under way."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect, Statement
@@ -24,7 +25,8 @@ async def change(database: Database, job_id: JobId, wanted: JobChange) -> str | 
     """`JobInspection.change`."""
 
     async def write(connection: AsyncConnection) -> str | None:
-        return await run(_change(database.dialect, job_id, wanted), connection)
+        plan = _change(database.dialect, job_id, wanted)
+        return await run(recorded(database.dialect, plan, lambda queue: int(queue is not None)), connection)
 
     return await database.write(write)
 

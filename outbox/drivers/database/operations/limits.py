@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.policies import rate_operations as plans
@@ -28,14 +29,18 @@ class Limits:
     async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:
         dialect = self._database.dialect
         queues = await self._database.write_plain(
-            lambda connection: run(plans.set_limit(dialect, name, terms, concurrency), connection)
+            lambda connection: run(
+                recorded(dialect, plans.set_limit(dialect, name, terms, concurrency), lambda _: 1), connection
+            )
         )
         self._report(queues)
 
     async def reset(self, name: str) -> bool:
         dialect = self._database.dialect
         known, queues = await self._database.write_plain(
-            lambda connection: run(plans.reset_limit(dialect, name), connection)
+            lambda connection: run(
+                recorded(dialect, plans.reset_limit(dialect, name), lambda found: int(found[0])), connection
+            )
         )
         self._report(queues)
         return known

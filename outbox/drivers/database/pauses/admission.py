@@ -12,7 +12,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, flaw
 from outbox.drivers.database.pauses import statements
 from outbox.drivers.database.pauses.tables import StoredKind
-from outbox.drivers.database.policies.leaving import read_headers
+from outbox.envelope import Headers
 from outbox.drivers.database.tables import PARKED
 from outbox.errors import InvalidPayload
 from outbox.policies.base import Policies
@@ -48,7 +48,7 @@ class _Pauses:
 
 def _keys(headers: str) -> list[str]:
     try:
-        header = read_headers(headers).keys
+        header = Headers.load(headers).keys
     except InvalidPayload:
         return []
     return [] if header is None else [key.name for _, key in header.kinds()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
@@ -100,6 +101,7 @@ def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[PolicyNews]:
     names = yield from statements.names_of(dialect, [row.seq for row in rows])
     yield from statements.delete_rows([row.seq for row in rows])
     queues = yield from let_in(dialect, rows)
+    yield from record(dialect, len(rows))
     return PolicyNews(queues, tuple(KeyUnblocked(names[row.seq], JobId(bytes=row.job_id)) for row in rows))
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.schedules import rows, ticking
 from outbox.drivers.database.schedules.ticking import Ticked
 from outbox.drivers.schedules import Declared, DueSchedule, StoredSchedule, Templates
@@ -36,6 +38,11 @@ class DatabaseSchedules:
             return await run(plan(), connection)
 
         return await self._database.write_plain(work)
+
+    async def _act(self, plan: Callable[[Dialect], Plan[T]], count: Callable[[T], int]) -> T:
+        """What an operator does."""
+        dialect = self._database.dialect
+        return await self._write(lambda: recorded(dialect, plan(dialect), count))
 
     async def next_due(self, known: Collection[str]) -> list[DueSchedule]:
         return await self._read(lambda: ticking.next_due(self._database.dialect, known))
@@ -66,13 +73,13 @@ class DatabaseSchedules:
         return await self._write(lambda: rows.put(self._database.dialect, name, definition))
 
     async def remove(self, name: str) -> bool:
-        return await self._write(lambda: rows.remove(self._database.dialect, name))
+        return await self._act(lambda dialect: rows.remove(dialect, name), int)
 
     async def pause(self, name: str) -> bool:
-        return await self._write(lambda: rows.pause(self._database.dialect, name))
+        return await self._act(lambda dialect: rows.pause(dialect, name), int)
 
     async def resume(self, name: str) -> bool:
-        return await self._write(lambda: rows.resume(self._database.dialect, name))
+        return await self._act(lambda dialect: rows.resume(dialect, name), int)
 
     async def get(self, name: str) -> StoredSchedule | None:
         found = await self._read(lambda: rows.stored(self._database.dialect, name))
@@ -82,11 +89,15 @@ class DatabaseSchedules:
         return await self._read(lambda: rows.stored(self._database.dialect))
 
     async def run(self, name: str, templates: Templates) -> JobId | None:
-        done = await self._write(lambda: ticking.run_now(self._database.dialect, name, templates))
+        done = await self._act(lambda dialect: ticking.run_now(dialect, name, templates), _jobs)
         self._report(done)
         return None if done is None or not done.jobs else done.jobs[0][1]
 
     async def backfill(self, name: str, ticks: Sequence[datetime], templates: Templates) -> Sequence[datetime]:
-        done = await self._write(lambda: ticking.backfill(self._database.dialect, name, ticks, templates))
+        done = await self._act(lambda dialect: ticking.backfill(dialect, name, ticks, templates), _jobs)
         self._report(done)
         return [] if done is None else [tick for tick, _ in done.jobs]
+
+
+def _jobs(done: Ticked | None) -> int:
+    return 0 if done is None else len(done.jobs)
