@@ -277,8 +277,10 @@ async def flush(
 @click.option("--hours", type=hours_range, default=24, show_default=True, help="How long failed jobs are kept.")
 @on_connection
 async def prune(driver: Driver, output: Output, hours: float) -> None:
-    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and finished jobs, received messages and
-    entries of the audit log whose time is over. Made for cron: it does not ask."""
+    """Remove old failed jobs, rows of workers without a heartbeat for an hour, and what is kept for a time only.
+
+    That are finished jobs, received messages and entries of the audit log. Made for cron: it does not ask.
+    """
     removed = await driver.failed.flush(older_than=hours * _HOUR)
     workers = await driver.workers.forget(_WORKERS_UNSEEN)
     messages = 0 if driver.inbox is None else await driver.inbox.prune()

@@ -14,12 +14,26 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import outbox.events
-from outbox import Batch, Job, Outbox, cancel, cancel_batch, dispatch, dispatch_batch, dispatch_chain, retry, schedules
+from outbox import (
+    Batch,
+    Job,
+    Outbox,
+    bulk,
+    cancel,
+    cancel_batch,
+    dispatch,
+    dispatch_batch,
+    dispatch_chain,
+    retry,
+    schedules,
+)
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import PolicyNews
 from outbox.events import (
     BatchDispatched,
     BatchEnded,
+    BulkOperationEnded,
+    BulkOperationStarted,
     ChainAdvanced,
     ChainDispatched,
     ChainEnded,
@@ -42,6 +56,7 @@ from outbox.events import (
 )
 from outbox.ids import new_job_id
 from outbox.settlement import Outcome
+from tests.conformance.jobs import envelopes
 from tests.support.orders import async_engine
 
 ROOT = Path(__file__).parents[3]
@@ -276,6 +291,19 @@ async def test_the_life_of_a_key(client: Outbox, heard: Heard, database: Databas
     database.policies.on_news = news.append
     assert await database.policies.skip_failed([other, job_id]) == [other]
     assert [each.events for each in news] == [(KeyUnblocked("key:b", other),)]
+
+
+async def test_the_life_of_a_bulk_operation(client: Outbox, heard: Heard, database: DatabaseDriver) -> None:
+    await database.jobs.insert(envelopes(1_200, queue="mail"))
+    async with client.worker(sleep=0.1):
+        await heard.event(WorkerStarted)
+        made = await bulk.start("cancel", queue="mail", by="anna")
+        assert await heard.event(BulkOperationStarted) == BulkOperationStarted(made.id, "cancel", "anna", 1_200)
+        ended = await heard.event(BulkOperationEnded)
+        assert ended == BulkOperationEnded(made.id, "cancel", "anna", 1_200, 0, stopped=False)
+    stopped = await bulk.start("cancel", queue="mail")
+    assert await bulk.stop(stopped.id)
+    assert (await heard.event(BulkOperationEnded, stopped=True)).operation_id == stopped.id
 
 
 async def test_the_life_of_a_chain(client: Outbox, heard: Heard) -> None:
