@@ -12,8 +12,8 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, flaw
 from outbox.drivers.database.pauses import statements
 from outbox.drivers.database.pauses.tables import StoredKind
-from outbox.envelope import Headers
 from outbox.drivers.database.tables import PARKED
+from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.policies.base import Policies
 
