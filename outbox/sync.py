@@ -7,7 +7,7 @@ import functools
 import inspect
 import selectors
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, Unpack
 
@@ -30,6 +30,7 @@ from outbox.open_drivers import OpenDrivers
 from outbox.options import DispatchOptions
 from outbox.policies.batch import AllowedFailures
 from outbox.policies.inbox import MessageId
+from outbox.resources import Resources
 
 __all__ = [
     "add_to_batch",
@@ -47,6 +48,7 @@ __all__ = [
     "dispatch_batch",
     "dispatch_chain",
     "dispatch_many",
+    "dispatch_now",
     "failed_groups",
     "failed_jobs",
     "find",
@@ -168,6 +170,18 @@ def receive(
             return None
         stage_all(session, serialized)
     return serialized.ids[0]
+
+
+@with_options
+def dispatch_now(
+    job: Job, *, resources: Mapping[Any, Any] | Resources | None = None, **options: Unpack[DispatchOptions]
+) -> Any:
+    """`outbox.dispatch_now`, for code that is not async: it blocks until the attempt has ended."""
+    # An application that only dispatches needs nothing of what a worker is made of.
+    from outbox import inline
+
+    loops = current_client().part(SyncLoops)
+    return loops.run(lambda: inline.dispatch_now(job, resources=resources, **options))
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:

@@ -39,7 +39,8 @@ def test_the_top_level_names() -> None:
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",
-        "dispatch_chain", "dispatch_many", "bulk", "inbox", "limits", "receive", "retry_batch", "schedules",
+        "dispatch_chain", "dispatch_many", "dispatch_now", "bulk", "inbox", "limits", "receive", "retry_batch",
+        "schedules",
     }  # fmt: skip
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 

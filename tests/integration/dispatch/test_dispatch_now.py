@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import outbox
-from outbox import Job, Outbox, dispatch_now
+import outbox.sync
+from outbox import Job, Outbox, Resources, dispatch_now
 from outbox.drivers.database import DatabaseDriver
-from outbox.errors import InvalidJob, InvalidOption, JobFailed, JobTimeout
+from outbox.errors import InvalidJob, InvalidOption, JobFailed, JobTimeout, MissingResource
 from outbox.events import Event, JobSettled, JobStarted
 from outbox.settings import Settings
 from outbox.settlement import Outcome
@@ -65,6 +66,36 @@ class WithSession(Job):
     name = "tests.dispatch_now.WithSession"
 
     async def handle(self, session: AsyncSession) -> None: ...
+
+
+class Till:
+    """A resource."""
+
+
+class Receipt(list[str]):
+    """The same."""
+
+
+class Pays(Job):
+    name = "tests.dispatch_now.Pays"
+
+    fails: bool = False
+
+    async def handle(self, till: Till, receipt: Receipt) -> str:
+        receipt.append(type(till).__name__)
+        if self.fails:
+            raise ValueError("no")
+        return f"{receipt}"
+
+    async def failed(self, error: BaseException) -> None:
+        log.append(f"failed {type(error).__name__}")
+
+
+def printed(job: Job) -> Iterator[Receipt]:
+    """A resource of one job."""
+    receipt = Receipt([job.name])
+    yield receipt
+    log.append(f"closed {receipt}")
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +164,45 @@ async def test_a_caller_that_is_cancelled_stops_the_handler() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert log[2:] == [], "a job that was stopped has not failed"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_resources_of_a_job_are_closed_before_it_returns(fails: bool) -> None:
+    resources = Resources({Till: Till()})
+    resources.provide(Receipt, printed, scope="job")
+    receipt = "['tests.dispatch_now.Pays', 'Till']"
+    if fails:
+        with pytest.raises(ValueError, match="no"):
+            await dispatch_now(Pays(fails=True), resources=resources)
+        assert log == ["failed ValueError", f"closed {receipt}"]
+    else:
+        assert await dispatch_now(Pays(), resources=resources) == receipt
+        assert log == [f"closed {receipt}"]
+    assert await dispatch_now(Pays(), resources={Till: Till(), Receipt: Receipt()}) == "['Till']"
+
+
+async def test_a_resource_that_is_missing_is_named() -> None:
+    with pytest.raises(MissingResource, match=r"nothing provides `receipt: .*give it to dispatch_now as `resources`"):
+        await dispatch_now(Pays(), resources={Till: Till()})
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+async def test_code_that_is_not_async_waits_for_the_result(driver: DatabaseDriver, in_a_loop: bool) -> None:
+    def call() -> None:
+        assert outbox.sync.dispatch_now(Does(), queue="other") == "<return>"
+        assert log == ["before", "other database 1/3", "after"]
+        assert outbox.sync.dispatch_now(Pays(), resources={Till: Till(), Receipt: Receipt()}) == "['Till']"
+        assert outbox.sync.dispatch_now(Does(what="release")) is None
+        with pytest.raises(JobTimeout):
+            outbox.sync.dispatch_now(Does(what="hang"), timeout=0.1)
+        assert log[-1] == "failed JobTimeout"
+
+    if in_a_loop:
+        call()
+    else:
+        await asyncio.to_thread(call)
+    assert [job.queue for job in await driver.jobs.list_jobs()] == ["slow"]
+    await asyncio.to_thread(outbox.sync.disconnect)
 
 
 async def test_what_cannot_run_here_is_refused() -> None:
