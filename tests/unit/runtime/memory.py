@@ -83,7 +83,7 @@ class MemoryDriver:
         self.jobs = self.queues = self.workers = self.failed = self
         self.short_jobs = ShortJobs(self)
         self.blocking_claims = self.relay_source = self.relay_target = self.policies = self.session_url = None
-        self.schedules = self.metrics = self.finished = None
+        self.schedules = self.metrics = self.finished = self.operations = self.audit = None
 
     @property
     def description(self) -> str:
