@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -31,6 +33,26 @@ def pod() -> dict[str, Any]:
 def flags() -> dict[str, str]:
     [container] = pod()["containers"]
     return {name: value for name, _, value in (flag.partition("=") for flag in container["args"])}
+
+
+def published() -> list[tuple[str, dict[str, Any]]]:
+    """The manifests whose schemas Kubernetes publishes, each with its file: those of KEDA are not its own."""
+    return [
+        (path.name, document)
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        for document in documents(path.name)
+        if not document["apiVersion"].startswith("keda.sh/")
+    ]
+
+
+@pytest.mark.parametrize("version", ["1.29", kubernetes_validate.latest_version()])
+def test_the_published_schemas_take_the_manifests(version: str) -> None:
+    assert {name for name, _ in published()} == {"migrate.yaml", "worker.yaml"}
+    for name, document in published():
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            pytest.fail(f"{name}: {'.'.join(map(str, error.path))}: {error.message}")
 
 
 def test_the_flags_are_those_of_a_worker() -> None:
