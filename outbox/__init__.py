@@ -37,6 +37,7 @@ from outbox.inbox import inbox, receive
 from outbox.job import CallNext, Job, JobContext, Middleware
 from outbox.middleware.context_variables import context_variables
 from outbox.middleware.skip_if import skip_if
+from outbox.middleware.throttle_exceptions import throttle_exceptions
 from outbox.open_drivers import disconnect
 from outbox.operations import (
     cancel,
@@ -148,6 +149,7 @@ __all__ = [
     "schedule",
     "schedules",
     "skip_if",
+    "throttle_exceptions",
     "upgrade",
     "workers",
 ]

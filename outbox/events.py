@@ -205,6 +205,25 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitOpened(Event):
+    """Jobs of the class ``job`` have raised too often, or the probe of its circuit breaker has, and the class is paused
+    for ``seconds``. ``error`` is the type of the last exception."""
+
+    connection: str
+    job: str
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitClosed(Event):
+    """The probe of a circuit breaker has succeeded, and the class ``job`` goes on."""
+
+    connection: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleChanged(Event):
     """`outbox.schedules` was called. ``change`` is ``"added"``, ``"changed"``, ``"removed"``, ``"paused"`` or
     ``"resumed"``. ``in_session``: it holds if the session's transaction commits."""

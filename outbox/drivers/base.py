@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from outbox.drivers.audit import AuditLog
+from outbox.drivers.breakers import BreakerStore
 from outbox.drivers.bulk import OperationStore
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
 from outbox.drivers.metrics import MetricStore
@@ -384,6 +385,7 @@ class Driver(Protocol):
     relay_source: RelaySource | None = None
     relay_target: RelayTarget | None = None
     policies: PolicyStore | None = None
+    breakers: BreakerStore | None = None
     session_url: str | None = None
     """Where jobs can have sessions, as SQLAlchemy takes it, with its password. None where the store is no database."""
     schedules: ScheduleStore | None = None

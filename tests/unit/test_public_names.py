@@ -35,7 +35,8 @@ def test_the_top_level_names() -> None:
         "OutboxError", "RateLimit", "Resources", "Settings", "Worker", "WorkerOptions",
         "configure", "disconnect", "add_to_batch", "batch", "batches", "cancel_batch",
         "dispatch", "dispatch_batch", "dispatch_chain", "dispatch_many", "dispatch_now", "metadata", "retry_batch",
-        "context_variables", "bulk", "inbox", "limits", "receive", "schedule", "schedules", "skip_if", "upgrade",
+        "context_variables", "bulk", "inbox", "limits", "receive", "schedule", "schedules", "skip_if",
+        "throttle_exceptions", "upgrade",
     }  # fmt: skip
     assert set(outbox.sync.__all__) == OPERATING | {
         "add_to_batch", "batch", "batches", "cancel_batch", "disconnect", "dispatch", "dispatch_batch",

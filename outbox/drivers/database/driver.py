@@ -63,6 +63,7 @@ class DatabaseDriver(Driver):
         self.jobs: DatabaseJobs = DatabaseJobs(self._database, name, inserts_directly=inserts_directly)
         self.failed: FailedJobs = FailedJobs(self._database, scope)
         self.pauses: Pauses = Pauses(self._database, name)
+        self.breakers: Pauses = self.pauses
         self.queues: Queues = Queues(self._database, scope, self.pauses)
         self.workers: Workers = Workers(self._database)
         self.operations: BulkOperations = BulkOperations(self._database, self.failed)

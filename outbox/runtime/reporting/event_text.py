@@ -14,6 +14,8 @@ from outbox.events import (
     ChainAdvanced,
     ChainDispatched,
     ChainEnded,
+    CircuitClosed,
+    CircuitOpened,
     ConnectionDown,
     ConnectionUp,
     Event,
@@ -207,6 +209,17 @@ def _(event: Paused) -> EventText:
 def _(event: Resumed) -> EventText:
     why = ": the time of its pause is up" if event.by_itself else ""
     return EventText(Level.NOTICE, "resumed", one_line(f"the {event.kind} {event.name}{why}"))
+
+
+@describe.register
+def _(event: CircuitOpened) -> EventText:
+    text = f"{event.job} is paused for {event.seconds:g} s: its jobs raise {event.error}"
+    return EventText(Level.WARNING, "circuit", one_line(text))
+
+
+@describe.register
+def _(event: CircuitClosed) -> EventText:
+    return EventText(Level.NOTICE, "circuit", one_line(f"{event.job} goes on: its probe has succeeded"))
 
 
 @describe.register

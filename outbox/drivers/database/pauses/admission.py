@@ -10,7 +10,7 @@ from outbox.drivers.database.claim_scan.base import Candidates, QueueRows
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, flaw
-from outbox.drivers.database.pauses import statements
+from outbox.drivers.database.pauses import breaker_statements, statements
 from outbox.drivers.database.pauses.tables import StoredKind
 from outbox.drivers.database.tables import PARKED
 from outbox.envelope import Headers
@@ -26,6 +26,8 @@ class _Stored(NamedTuple):
     probe: bytes | None
     until: Any
     """As `available_at` has it."""
+    ended: bool
+    """Its time is up, and it is that of a circuit breaker: the next job is the probe."""
 
 
 @dataclass(slots=True)
@@ -58,9 +60,11 @@ def unpaused(dialect: Dialect, found: Candidates) -> Plan[Sequence[QueueRows]]:
     """What a claim has found, without paused jobs, which it parks. It holds the rows of their pauses until its COMMIT,
     so that no job is parked under a pause that has ended."""
     pauses = yield from _read(dialect, None)
-    paused = {pause.id for _, _, pause in _paused_rows(pauses, found.queues)}
+    paused = {pause.id: pause for _, _, pause in _paused_rows(pauses, found.queues)}
     if not paused:
         return found.queues
+    if any(pause.ended for pause in paused.values()):
+        yield from _let_probes_run(dialect, found, sorted(paused))
     pauses = yield from _read(dialect, sorted(paused))
     kept: dict[str, set[Any]] = {}
     for queue, row, pause in _paused_rows(pauses, found.queues):
@@ -78,6 +82,17 @@ def unpaused(dialect: Dialect, found: Candidates) -> Plan[Sequence[QueueRows]]:
     ]
 
 
+def _let_probes_run(dialect: Dialect, found: Candidates, paused: Sequence[bytes]) -> Plan[None]:
+    """The first job of each circuit breaker whose time is up."""
+    pauses = yield from _read(dialect, paused, dialect.for_update)
+    probes: dict[bytes, bytes] = {}
+    for _, row, pause in _paused_rows(pauses, found.queues):
+        if pause.ended:
+            probes.setdefault(pause.id, row.id)
+    for pause_id, job_id in probes.items():
+        yield breaker_statements.let_run(dialect, pause_id, job_id)
+
+
 def _paused_rows(pauses: _Pauses, queues: Sequence[QueueRows]) -> Iterable[tuple[str, Any, _Stored]]:
     for queue, rows, _ in queues:
         for row in rows:
@@ -85,19 +100,23 @@ def _paused_rows(pauses: _Pauses, queues: Sequence[QueueRows]) -> Iterable[tuple
                 yield queue, row, pause
 
 
-def _read(dialect: Dialect, ids: Sequence[bytes] | None) -> Plan[_Pauses]:
+def _read(dialect: Dialect, ids: Sequence[bytes] | None, lock: str | None = None) -> Plan[_Pauses]:
     """The pauses that have not ended; of some, locked against their end."""
-    where, lock = statements.live(dialect), ""
+    where, locked = statements.live(dialect, statements.JOB_PAUSES), ""
     parameters: tuple[Any, ...] = ()
     if ids is not None:
         listed, parameters = dialect.id_list(ids)
-        where, lock = f"id IN ({listed}) AND {where}", dialect.for_share
-    rows = yield f"SELECT id, kind, name, paused_until, probe FROM queue_job_pauses WHERE {where} {lock}", parameters
+        where, locked = f"id IN ({listed}) AND {where}", dialect.for_share if lock is None else lock
+    ended = f"CASE WHEN paused_until <= {dialect.now} THEN 1 ELSE 0 END"
+    rows = yield (
+        f"SELECT id, kind, name, paused_until, probe, {ended} FROM queue_job_pauses WHERE {where} {locked}",
+        parameters,
+    )
     pauses = _Pauses()
     kinds: Mapping[int, dict[str, _Stored]] = {StoredKind.JOB: pauses.jobs, StoredKind.KEY: pauses.keys}
-    for pause_id, kind, name, until, probe in rows:
+    for pause_id, kind, name, until, probe, is_over in rows:
         moment = PARKED if until is None else dialect.timestamp(dialect.parse_timestamp(until))
-        kinds[kind][name] = _Stored(bytes(pause_id), None if probe is None else bytes(probe), moment)
+        kinds[kind][name] = _Stored(bytes(pause_id), None if probe is None else bytes(probe), moment, bool(is_over))
     return pauses
 
 

@@ -15,15 +15,18 @@ from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms
 from outbox.errors import InvalidOption
 
+JOB_PAUSES = "queue_job_pauses"
+
 _MICROSECONDS = 1_000_000
 _RELEASED_AT_ONCE = 1_000
 _STORED = {PauseKind.JOB: StoredKind.JOB, PauseKind.KEY: StoredKind.KEY}
 _KINDS = {stored: kind for kind, stored in _STORED.items()}
 
 
-def live(dialect: Dialect) -> str:
-    """A condition: the pause has not ended."""
-    return f"(paused_until IS NULL OR paused_until > {dialect.now})"
+def live(dialect: Dialect, table: str) -> str:
+    """A condition: the pause has not ended. That of a circuit breaker does not end by itself."""
+    probes = " OR probe IS NOT NULL" if table == JOB_PAUSES else ""
+    return f"(paused_until IS NULL OR paused_until > {dialect.now}{probes})"
 
 
 def pause_id(target: PauseTarget) -> bytes:
@@ -48,9 +51,16 @@ def _row_of(dialect: Dialect, target: PauseTarget) -> _Row:
         listed, parameters = dialect.id_list([pause_id(target)])
         kind = str(int(_STORED[target.kind]))
         values = {"id": (listed, parameters), "kind": (kind, ()), "name": (mark, (target.name,))}
-        return _Row("queue_job_pauses", f"id = {listed}", parameters, values)
+        return _Row(JOB_PAUSES, f"id = {listed}", parameters, values)
     queue = EVERY_QUEUE if target.kind is PauseKind.CONNECTION else target.name
     return _Row("queue_pauses", f"queue = {mark}", (queue,), {"queue": (mark, (queue,))})
+
+
+def _lock(dialect: Dialect, row: _Row) -> Plan[bool | None]:
+    """Lock a pause; whether it has not ended. None where there is none."""
+    is_live = f"CASE WHEN {live(dialect, row.table)} THEN 1 ELSE 0 END"
+    found = yield f"SELECT {is_live} FROM {row.table} WHERE {row.where} {dialect.for_update}", row.parameters
+    return next((bool(there) for (there,) in found), None)
 
 
 def pause(dialect: Dialect, target: PauseTarget, terms: PauseTerms) -> Plan[bool]:
@@ -60,11 +70,7 @@ def pause(dialect: Dialect, target: PauseTarget, terms: PauseTerms) -> Plan[bool
         InvalidOption: the end has passed by the database's clock.
     """
     row = _row_of(dialect, target)
-    found = yield (
-        f"SELECT CASE WHEN {live(dialect)} THEN 1 ELSE 0 END FROM {row.table} WHERE {row.where} {dialect.for_update}",
-        row.parameters,
-    )
-    is_live = next((bool(there) for (there,) in found), None)
+    is_live = yield from _lock(dialect, row)
     written = _terms(dialect, terms)
     if is_live is None:
         yield _insert(dialect, row, {**row.values, **written, "paused_at": (dialect.now, ())})
@@ -72,7 +78,7 @@ def pause(dialect: Dialect, target: PauseTarget, terms: PauseTerms) -> Plan[bool
         yield _update(row, {**written, "paused_at": (dialect.now, ())})
     elif terms.changes:
         yield _update(row, written)
-    found = yield f"SELECT 1 FROM {row.table} WHERE {row.where} AND {live(dialect)}", row.parameters
+    found = yield f"SELECT 1 FROM {row.table} WHERE {row.where} AND {live(dialect, row.table)}", row.parameters
     if not list(found):
         raise InvalidOption(f"a pause until {terms.until} is over: the database's clock has passed that")
     return not is_live
@@ -106,11 +112,7 @@ def _update(row: _Row, values: dict[str, tuple[str, tuple[Any, ...]]]) -> Statem
 def resume(dialect: Dialect, target: PauseTarget, *, ended: bool = False) -> Plan[bool]:
     """Delete a pause; whether it was one that had not ended. With ``ended``, only one that has; whether there was."""
     row = _row_of(dialect, target)
-    found = yield (
-        f"SELECT CASE WHEN {live(dialect)} THEN 1 ELSE 0 END FROM {row.table} WHERE {row.where} {dialect.for_update}",
-        row.parameters,
-    )
-    is_live = next((bool(there) for (there,) in found), None)
+    is_live = yield from _lock(dialect, row)
     if is_live is not None and not (ended and is_live):
         yield f"DELETE FROM {row.table} WHERE {row.where}", row.parameters
     return is_live is False if ended else bool(is_live)
@@ -118,15 +120,22 @@ def resume(dialect: Dialect, target: PauseTarget, *, ended: bool = False) -> Pla
 
 def all_pauses(dialect: Dialect, connection: str, *, ended: bool = False) -> Plan[list[Pause]]:
     """Those of a connection that have not ended, or those that have."""
-    which = f"NOT {live(dialect)}" if ended else live(dialect)
+    no = "NOT " if ended else ""
+    of_queues, of_jobs = f"{no}{live(dialect, 'queue_pauses')}", f"{no}{live(dialect, JOB_PAUSES)}"
     columns = "reason, paused_by, paused_at, paused_until"
-    rows = yield f"SELECT queue, {columns} FROM queue_pauses WHERE {which} ORDER BY queue", ()
+    rows = yield (
+        f"SELECT queue, {columns} FROM queue_pauses WHERE {of_queues} ORDER BY queue",
+        (),
+    )
     found = []
     for queue, *terms in rows:
         name = raw_columns.text(queue)
         kind = PauseKind.CONNECTION if name == EVERY_QUEUE else PauseKind.QUEUE
         found.append(_pause(dialect, kind, connection if name == EVERY_QUEUE else name, terms))
-    rows = yield f"SELECT kind, name, {columns} FROM queue_job_pauses WHERE {which} ORDER BY kind, name", ()
+    rows = yield (
+        f"SELECT kind, name, {columns} FROM queue_job_pauses WHERE {of_jobs} ORDER BY kind, name",
+        (),
+    )
     return found + [_pause(dialect, _KINDS[StoredKind(kind)], str(name), terms) for kind, name, *terms in rows]
 
 

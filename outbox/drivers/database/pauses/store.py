@@ -7,13 +7,15 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.breakers import BreakerTerms
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.pauses import statements
+from outbox.drivers.database.pauses import breaker_statements, statements
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms, check_target
 from outbox.drivers.values import PolicyNews
 from outbox.events import Resumed
+from outbox.ids import JobId
 
 T = TypeVar("T")
 
@@ -22,7 +24,7 @@ _OF_JOBS = {PauseKind.JOB, PauseKind.KEY}
 
 
 class Pauses:
-    """`PauseStore`."""
+    """`PauseStore`, and `BreakerStore`."""
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
@@ -66,6 +68,20 @@ class Pauses:
             if released.queues:
                 on_released(released.queues)
             last = released.last
+
+    async def failed(self, name: str, job_id: JobId, terms: BreakerTerms, error: str) -> bool:
+        dialect = self._database.dialect
+        return await self._write(lambda: breaker_statements.failed(dialect, name, job_id.bytes, terms, error))
+
+    async def is_paused(self, name: str) -> bool:
+        return (await self._read(lambda: breaker_statements.probe_of(self._database.dialect, name)))[0]
+
+    async def succeeded(self, name: str, job_id: JobId, on_released: Callable[[frozenset[str]], None]) -> bool:
+        dialect = self._database.dialect
+        closed = await self._write(lambda: breaker_statements.succeeded(dialect, name, job_id.bytes))
+        if closed:
+            await self._release(breaker_statements.id_of(name), on_released)
+        return closed
 
     def needs_upkeep(self) -> str:
         """A condition: anything is paused, or a pause has left something."""

@@ -50,6 +50,14 @@ breakers = Table(
 """The circuit breaker of a job class: `outbox.throttle_exceptions`."""
 
 
+class BreakerState(IntEnum):
+    """Of a row of `breakers`."""
+
+    CLOSED = 0
+    OPEN = 1
+    """Its class is paused, or was until an operator resumed it."""
+
+
 class StoredKind(IntEnum):
     """Of a row of `job_pauses`."""
 
