@@ -152,6 +152,17 @@ def test_middleware_surrounds_jobs(migrated_url: str, backend: str, tmp_path: Pa
     assert "middleware.TenantReport attempt 1 is over\n" in said
 
 
+def test_a_circuit_breaker_pauses_its_class(migrated_url: str, backend: str, tmp_path: Path) -> None:
+    if backend != "sqlite":
+        pytest.skip("tests of the breaker itself are for each database")
+    application = Application(tmp_path, migrated_url, OUTBOX_JOBS="circuit_breaker")
+    application.run("circuit_breaker.py")
+    application.run("-m", "outbox.work", "--concurrency", "1", "--max-jobs", "3")
+    shown = " ".join(application.run("-m", "outbox", "stats").split())
+    reason = "circuit breaker: 3 exceptions within 60 s, the last ConnectionError, until 20"
+    assert f"paused: the job circuit_breaker.ChargeCard: {reason}" in shown
+
+
 def test_old_payloads_are_upgraded(application: Application) -> None:
     application.environment["OUTBOX_JOBS"] = "payload_versions"
     name = "payload_versions.SendNewsletter"

@@ -44,8 +44,8 @@ async def claim(driver: DatabaseDriver, limit: int = 10) -> list[Claim]:
 async def end_the_pause(driver: DatabaseDriver) -> None:
     """As if its time were up: of the pause, and of the jobs that wait for it."""
     async with driver.database.engine.begin() as connection:
-        past = "'2026-01-01 00:00:00.000000'"
-        await connection.execute(text(f"UPDATE queue_job_pauses SET paused_at = {past}, paused_until = {past}"))
+        begun, past = "'2025-12-31 23:59:00.000000'", "'2026-01-01 00:00:00.000000'"
+        await connection.execute(text(f"UPDATE queue_job_pauses SET paused_at = {begun}, paused_until = {past}"))
         await connection.execute(text(f"UPDATE queue_jobs SET available_at = {past} WHERE reserved_by IS NULL"))
 
 
@@ -128,7 +128,7 @@ async def test_exceptions_long_apart_do_not_open_it(database: DatabaseDriver) ->
 
 
 class Unstable(Job):
-    middleware = [throttle_exceptions(max_exceptions=2, within=60, pause=1, on=OSError)]
+    middleware = (throttle_exceptions(max_exceptions=2, within=60, pause=1, on=OSError),)
     max_tries = 10
     backoff = 0.0
     works: ClassVar[bool] = False

@@ -43,6 +43,8 @@ class Dialect(FailedJobStatements):
     """A hint to read `keyed_jobs` by key."""
     keep_keyed: str
     """The end of an INSERT into `keyed_jobs` that leaves rows alone that are there already."""
+    keep_paused: str
+    """The end of an INSERT into `paused_jobs` that leaves rows alone that are there already."""
     insert_missing: str
     """The beginning of an INSERT that leaves out rows that are there."""
     row_list: str = ""

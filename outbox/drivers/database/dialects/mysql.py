@@ -34,6 +34,7 @@ class MySQL(Dialect):
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"
     insert_missing = "INSERT IGNORE INTO"
+    keep_paused = "ON DUPLICATE KEY UPDATE pause_id = queue_paused_jobs.pause_id"
     keep_keyed = "ON DUPLICATE KEY UPDATE seq = queue_keyed_jobs.seq"
     keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL

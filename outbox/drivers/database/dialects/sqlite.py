@@ -34,6 +34,7 @@ class SQLite(Dialect):
     primary_hint = ""
     key_hint = ""
     insert_missing = "INSERT OR IGNORE INTO"
+    keep_paused = "ON CONFLICT (pause_id, job_id) DO NOTHING"
     keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
     wait_hint = ""
     keep_existing = "ON CONFLICT (id) DO NOTHING"

@@ -193,7 +193,7 @@ def park(dialect: Dialect, pause: bytes, ids: Sequence[bytes], until: Any) -> Pl
             pairs.append(f"({listed})")
             parameters += more
         yield (
-            f"{dialect.insert_missing} queue_paused_jobs (pause_id, job_id) VALUES {', '.join(pairs)}",
+            f"INSERT INTO queue_paused_jobs (pause_id, job_id) VALUES {', '.join(pairs)} {dialect.keep_paused}",
             parameters,
         )
 
