@@ -44,8 +44,8 @@ SAMPLES: dict[str, Any] = {
     "batch_id": JOB[0], "chain_id": JOB[0], "total": 500, "state": "completed", "number": 2, "jobs": 3,
     "url": "http://127.0.0.1:8081", "change": "paused", "waited": 0.25,
     "suspects": ("app.SendReceipt x",), "tick": datetime(2026, 3, 2, 7, tzinfo=UTC),
-    "kind": "queue", "until": datetime(2026, 3, 2, 8, tzinfo=UTC), "by_itself": True,
-    "operation_id": JOB[0], "verb": "retry", "by": "kim@host", "done": 7, "refused": 1, "stopped": False,
+    "kind": "queue", "until": datetime(2026, 3, 2, 8, tzinfo=UTC), "by_itself": True, "job": JOB[1],
+    "operation_id": JOB[0], "verb": "cancel", "by": "kim@host", "done": 2, "refused": 1, "stopped": True,
 }  # fmt: skip
 
 
