@@ -25,10 +25,10 @@ class OperationWatch(BackgroundLoop):
         self._store = store
         self._ready = ready
         self._wakeups = Polling()
+        # From the beginning: what is announced before the loop runs stays to be heard.
+        local_hub.listen([OPERATIONS], self._wakeups)
 
     async def run(self) -> None:
-        # From the beginning: what is announced before the store is ready stays to be heard.
-        local_hub.listen([OPERATIONS], self._wakeups)
         try:
             while not self._ready() and not await self.pause(_UNTIL_READY):
                 pass

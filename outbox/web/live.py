@@ -84,6 +84,11 @@ async def _batches(readings: Readings) -> Hashable:
     return tuple((await readings.batches(_BATCHES)).found)
 
 
+async def _operations(readings: Readings) -> Hashable:
+    found = [await readings.operations(name, _BATCHES) for name in readings.connections]
+    return tuple((each.operations, each.entries) for each in found)
+
+
 async def _overview(readings: Readings) -> Hashable:
     return await _jobs(readings), await _failures(readings), await _schedules(readings)
 
@@ -98,6 +103,7 @@ _TOPICS: dict[str, Digest] = {
     "schedules": _schedules,
     "keys": _keys,
     "batches": _batches,
+    "operations": _operations,
 }
 
 

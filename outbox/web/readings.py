@@ -7,9 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from outbox.bulk import operations_of
 from outbox.console.finding import Finding
 from outbox.console.health_checks import run_checks
 from outbox.drivers.base import Driver
+from outbox.drivers.bulk import BulkPreview, BulkRequest
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
 from outbox.drivers.pauses import Pause, described, pause_of
 from outbox.drivers.schedules import StoredSchedule
@@ -34,6 +36,7 @@ from outbox.web.values import (
     FailedPage,
     LiveJob,
     LivePage,
+    OperationsPage,
     Overview,
     Queue,
     Schedule,
@@ -333,6 +336,31 @@ class Readings:
         if found is None:
             raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
         return found
+
+    @_once
+    async def operations(
+        self, connection: str, limit: int, before: JobId | None = None, audit_before: JobId | None = None
+    ) -> OperationsPage:
+        async def read(driver: Driver) -> OperationsPage:
+            now = await driver.now()
+            if driver.operations is None or driver.audit is None:
+                return OperationsPage(now, is_kept=False)
+            made = await driver.operations.latest(limit + 1, before)
+            entries = await driver.audit.latest(limit + 1, audit_before)
+            return OperationsPage(
+                now,
+                True,
+                tuple(made[:limit]),
+                made[limit - 1].id if len(made) > limit else None,
+                tuple(entries[:limit]),
+                entries[limit - 1].id if len(entries) > limit else None,
+            )
+
+        return await self.stores.ask(connection, read)
+
+    @_once
+    async def preview(self, connection: str, request: BulkRequest) -> BulkPreview:
+        return await self.stores.ask(connection, lambda driver: operations_of(driver).preview(request))
 
     @_once
     async def health(self) -> list[Finding]:

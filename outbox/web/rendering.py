@@ -42,6 +42,8 @@ _STATES = {
     "warning": "triangle-alert",
     "problem": "circle-x",
     "blocked": "circle-x",
+    "waiting": "clock",
+    "stopped": "circle-pause",
 }
 """The icon of each state, beside its word."""
 

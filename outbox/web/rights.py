@@ -34,6 +34,8 @@ class Right(StrEnum):
     """Cancel batches, and retry their failures."""
     MANAGE_WORKERS = "manage-workers"
     """Have worker processes claim nothing, claim again, or stop."""
+    STOP_OPERATIONS = "stop-operations"
+    """Stop bulk operations. To begin one, a viewer needs the right to do the same to one job, or to a queue."""
 
 
 READ_ONLY = frozenset({Right.SEE, Right.SEE_PAYLOADS})
@@ -48,6 +50,7 @@ OPERATOR = VIEWER | {
     Right.RUN_SCHEDULES,
     Right.MANAGE_BATCHES,
     Right.MANAGE_WORKERS,
+    Right.STOP_OPERATIONS,
 }
 ADMIN = frozenset(Right)
 

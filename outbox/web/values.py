@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
+from outbox.drivers.audit import AuditEntry
+from outbox.drivers.bulk import BulkOperation
 from outbox.drivers.filters import JobPage
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import SILENT_SECONDS, FailedJob, QueueCounts, RunningJob, StoredJob, WorkerStatus
@@ -94,6 +96,19 @@ class LivePage:
 class FailedPage:
     jobs: tuple[FailedJob, ...]
     next: JobId | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """Bulk operations and entries of the audit log, each with the id after which the next page begins."""
+
+    now: datetime
+    is_kept: bool
+    """Whether the connection keeps them: a database does."""
+    operations: tuple[BulkOperation, ...] = ()
+    next_operation: JobId | None = None
+    entries: tuple[AuditEntry, ...] = ()
+    next_entry: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)

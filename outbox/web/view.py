@@ -42,6 +42,7 @@ NAVIGATION = (
     ("/schedules", "Schedules", "calendar-clock"),
     ("/keys", "Keys and limits", "key-round"),
     ("/batches", "Batches", "boxes"),
+    ("/operations", "Operations", "scroll-text"),
     ("/health", "Health", "heart-pulse"),
 )
 

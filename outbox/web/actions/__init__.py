@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from outbox.web.actions import batches, classes, failures, jobs, keys, queues, schedules, workers
+from outbox.web.actions import (
+    batches,
+    classes,
+    failures,
+    jobs,
+    keys,
+    operations,
+    queues,
+    schedules,
+    workers,
+)
+from outbox.web.pages.operations import FILTERS, RIGHTS
 from outbox.web.rights import Right
 from outbox.web.routes import DashboardRoute, Guard, Show
 
@@ -28,6 +39,7 @@ _ACTIONS: tuple[tuple[str, Show, Right, tuple[str, ...]], ...] = (
     ("/schedules/resume", schedules.resume, Right.RUN_SCHEDULES, schedules.FIELDS),
     ("/schedules/run", schedules.run, Right.RUN_SCHEDULES, schedules.FIELDS),
     ("/schedules/backfill", schedules.backfill, Right.RUN_SCHEDULES, (*schedules.FIELDS, "from", "until")),
+    ("/operations/{id}/stop", operations.stop, Right.STOP_OPERATIONS, _CONNECTION),
     ("/batches/{id}/cancel", batches.cancel, Right.MANAGE_BATCHES, _CONNECTION),
     ("/batches/{id}/retry", batches.retry, Right.MANAGE_BATCHES, _CONNECTION),
     ("/workers/{id}/quiet", workers.quiet, Right.MANAGE_WORKERS, _CONNECTION),
@@ -54,4 +66,8 @@ def action_routes(guard: Guard) -> list[DashboardRoute]:
         fields=classes.FIELDS,
         longest=jobs.LONGEST_PAYLOAD,
     )
+    actions += [
+        DashboardRoute(guard, f"/operations/{verb}", operations.starting(verb), right=right, fields=FILTERS)
+        for verb, right in RIGHTS.items()
+    ]
     return [*actions, copy, dispatch]

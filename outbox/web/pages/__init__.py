@@ -5,7 +5,19 @@ from __future__ import annotations
 from outbox.web import events
 from outbox.web.actions.classes import show_form
 from outbox.web.actions.jobs import show_copy
-from outbox.web.pages import batches, classes, failures, health, jobs, keys, overview, queues, schedules, workers
+from outbox.web.pages import (
+    batches,
+    classes,
+    failures,
+    health,
+    jobs,
+    keys,
+    operations,
+    overview,
+    queues,
+    schedules,
+    workers,
+)
 from outbox.web.rights import Right
 from outbox.web.routes import DashboardRoute, Guard, Show
 
@@ -25,6 +37,8 @@ _PAGES: tuple[tuple[str, Show, tuple[str, ...]], ...] = (
     ("/keys", keys.show_all, ()),
     ("/batches", batches.show_all, ("limit",)),
     ("/batches/{id}", batches.show_one, ("connection",)),
+    ("/operations", operations.show_all, operations.PARAMETERS),
+    ("/operations/new", operations.show_new, ("verb", *operations.FILTERS)),
     ("/health", health.show, ()),
     ("/live", events.listen, events.PARAMETERS),
 )

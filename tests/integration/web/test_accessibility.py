@@ -30,6 +30,8 @@ PAGES = (
     "/schedules",
     "/keys",
     "/batches",
+    "/operations",
+    "/operations/new?verb=cancel",
     "/health",
 )
 

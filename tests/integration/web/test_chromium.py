@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+import outbox
+from outbox.client_state import current_client
 from outbox.drivers.database import DatabaseDriver
 from outbox.settings import Settings
+from outbox.wakeups.announce import announce_operation
 from outbox.web import dashboard
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.chromium import chromium, served
@@ -232,3 +235,30 @@ async def test_no_page_is_wider_than_the_screen(
         for path in (*paths, f"/jobs/{jobs.failed}", f"/jobs/{jobs.running}", "/schedules", "/keys", "/batches"):
             await page.goto(address + path)
             assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+async def test_a_bulk_operation_of_3000_jobs_runs_to_its_end_while_the_page_is_open(
+    browser: Browser, address: str, driver: DatabaseDriver, migrated_url: str
+) -> None:
+    await driver.jobs.insert(envelopes(3_000, queue="mail"))
+    async with (
+        outbox.Outbox(DATABASE_URL=migrated_url) as client,
+        opened(browser, f"{address}/jobs?queue=mail") as page,
+    ):
+        await page.get_by_role("link", name="move…").click()
+        await page.get_by_label("Move to").fill("slow")
+        await page.get_by_role("button", name="Preview").click()
+        await expect(page.locator("main")).to_contain_text("3,000 live jobs match")
+        await page.get_by_role("button", name="Move 3,000 jobs").click()
+        row = page.get_by_role("row", name="move to slow")
+        await expect(row).to_contain_text("waiting")
+        await page.evaluate("window.sameDocument = true")
+        async with client.worker(queue="nothing", sleep=0.1):
+            [made] = await driver.operations.latest(1)
+            announce_operation(current_client())
+            await expect(row).to_contain_text("finished", timeout=60_000)
+        await expect(row).to_contain_text("3,000 of 3,000")
+        assert await page.evaluate("window.sameDocument"), "the page was not loaded again"
+        await expect(page.get_by_role("row", name="bulk move")).to_contain_text("3,000")
+    assert (await driver.operations.get(made.id)).done == 3_000  # type: ignore[union-attr]
+    assert {job.queue for job in await driver.jobs.list_jobs(limit=3_000)} == {"slow"}

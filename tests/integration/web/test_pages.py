@@ -28,6 +28,8 @@ PAGES = (
     "/schedules",
     "/keys",
     "/batches",
+    "/operations",
+    "/operations/new?verb=cancel",
     "/health",
 )
 
