@@ -13,6 +13,7 @@ from playwright.async_api import Browser, Page, expect
 import outbox
 from outbox.client_state import current_client
 from outbox.drivers.database import DatabaseDriver
+from outbox.events import WorkerStarted
 from outbox.settings import Settings
 from outbox.wakeups.announce import announce_operation
 from outbox.web import dashboard
@@ -241,10 +242,12 @@ async def test_a_bulk_operation_of_3000_jobs_runs_to_its_end_while_the_page_is_o
     browser: Browser, address: str, driver: DatabaseDriver, migrated_url: str
 ) -> None:
     await driver.jobs.insert(envelopes(3_000, queue="mail"))
+    started = asyncio.Event()
     async with (
         outbox.Outbox(DATABASE_URL=migrated_url) as client,
         opened(browser, f"{address}/jobs?queue=mail") as page,
     ):
+        client.listen(lambda _: started.set(), WorkerStarted)
         await page.get_by_role("link", name="move…").click()
         await page.get_by_label("Move to").fill("slow")
         await page.get_by_role("button", name="Preview").click()
@@ -255,6 +258,7 @@ async def test_a_bulk_operation_of_3000_jobs_runs_to_its_end_while_the_page_is_o
         await page.evaluate("window.sameDocument = true")
         async with client.worker(queue="nothing", sleep=0.1):
             [made] = await driver.operations.latest(1)
+            await started.wait()
             announce_operation(current_client())
             await expect(row).to_contain_text("finished", timeout=60_000)
         await expect(row).to_contain_text("3,000 of 3,000")

@@ -108,6 +108,8 @@ async def test_actions_of_viewers_are_recorded(driver: DatabaseDriver, admin: ht
         ("/failures/retry", {"error": "ConnectionRefusedError"}),
         ("/limits/set", {"name": "mailgun", "value": "5/m"}),
         ("/queues/old/clear", {}),
+        ("/queues/old/pause", {}),
+        ("/queues/old/resume", {}),
     ):
         response = await admin.post(BASE + path, data=connection | fields)
         assert response.status_code == 303, told(response)
@@ -118,5 +120,7 @@ async def test_actions_of_viewers_are_recorded(driver: DatabaseDriver, admin: ht
         ("Ada", "clear", 4),
         ("Ada", "retry", 2),
         ("Ada", "limits set", 1),
+        ("Ada", "pause", 1),
+        ("Ada", "resume", 1),
     ]
     assert "limits set" in told(await admin.get(f"{BASE}/operations"))

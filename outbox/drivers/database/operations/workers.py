@@ -8,7 +8,9 @@ from sqlalchemy import ColumnElement, delete, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import raw_columns
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.tables import workers
 from outbox.drivers.running_jobs import dump_running, load_running
 from outbox.drivers.values import WorkerOrder, WorkerStatus
@@ -62,7 +64,9 @@ class Workers:
         wanted = workers.update().where(workers.c.id == worker_id).values(ordered=order.value)
 
         async def write(connection: AsyncConnection) -> bool:
-            return bool((await connection.execute(wanted)).rowcount)
+            found = bool((await connection.execute(wanted)).rowcount)
+            await run(record(self._database.dialect, int(found)), connection)
+            return found
 
         return await self._database.write(write)
 

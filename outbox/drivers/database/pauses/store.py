@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.breakers import BreakerTerms
+from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.pauses import breaker_statements, statements
@@ -31,15 +32,20 @@ class Pauses:
         self._name = name
 
     async def pause(self, target: PauseTarget, terms: PauseTerms) -> bool:
-        checked = check_target(target)
-        is_new = await self._write(lambda: statements.pause(self._database.dialect, checked, terms))
+        dialect, checked = self._database.dialect, check_target(target)
+        is_new = await self._write(
+            lambda: recorded(
+                dialect, statements.pause(dialect, checked, terms), lambda is_new: int(is_new or bool(terms.changes))
+            )
+        )
         if not is_new and target.kind in _OF_JOBS and terms.changes:
             # Its jobs wait for the end that it had before. Claims find them, and let them wait for the new one.
             await self._release(statements.pause_id(target), lambda _: None)
         return is_new
 
     async def resume(self, target: PauseTarget, on_released: Callable[[frozenset[str]], None]) -> bool:
-        ended = await self._write(lambda: statements.resume(self._database.dialect, check_target(target)))
+        dialect, checked = self._database.dialect, check_target(target)
+        ended = await self._write(lambda: recorded(dialect, statements.resume(dialect, checked), int))
         if target.kind in _OF_JOBS:
             await self._release(statements.pause_id(target), on_released)
         return ended
