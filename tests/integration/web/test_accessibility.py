@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.async_api import Browser
@@ -36,6 +36,15 @@ PAGES = (
 )
 
 
+THEMES: dict[Literal["light", "dark"], dict[str, Any]] = {
+    "light": {},
+    "dark": {"runOnly": ["color-contrast", "link-in-text-block"]},
+}
+"""The rules for each: a theme is nothing but colours."""
+
+Violations = Callable[[Iterable[str]], Awaitable[list[str]]]
+
+
 @pytest.fixture
 def backend() -> str:
     return "sqlite"
@@ -47,46 +56,55 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_no_page_has_a_violation(
-    browser: Browser, settings: Settings, driver: DatabaseDriver, theme: Any
-) -> None:
+@pytest.fixture
+async def violations(browser: Browser, settings: Settings) -> AsyncIterator[Violations]:
+    """What axe finds on pages, by their paths."""
     app = mounted(dashboard(signed_in(), settings=settings, time_limit=30))
     async with served(app) as address:
-        # The policy of the pages allows no script of the test.
-        context = await browser.new_context(color_scheme=theme, bypass_csp=True)
+        # The policy of the pages allows no script of the test. Colours are looked at when they have stopped to change.
+        context = await browser.new_context(bypass_csp=True, reduced_motion="reduce")
         page = await context.new_page()
 
-        violations: set[str] = set()
+        async def of(paths: Iterable[str]) -> list[str]:
+            found: list[str] = []
+            for path in paths:
+                await page.emulate_media(color_scheme="light")
+                await page.goto(address + BASE + path)
+                await page.add_script_tag(content=AXE.read_text())
+                for theme, options in THEMES.items():
+                    await page.emulate_media(color_scheme=theme)
+                    result = await page.evaluate("options => axe.run(document, options)", options)
+                    found += [f"{path}, {theme}: {told(each)}" for each in result["violations"]]
+            return found
 
-        async def check(path: str) -> None:
-            await page.goto(address + BASE + path)
-            await page.add_script_tag(content=AXE.read_text())
-            found = await page.evaluate("axe.run(document)")
-            told = [
-                (each["id"], each["help"], [node["html"] for node in each["nodes"]]) for each in found["violations"]
-            ]
-            violations.update({f"{path}: {told}"} if told else set())
+        yield of
 
-        for path in PAGES:
-            await check(path)
-        jobs = await fill(driver)
-        await driver.queues.pause("mail")
-        await driver.limits.set("tests.Letter", concurrency=3)
-        async with outbox.Outbox(settings):
-            batch = await outbox.dispatch_batch([Letter(email="a@b.c")], name="letters")
-            await outbox.schedules.add("report", "0 7 * * *", Letter(email="a@b.c"))
-        ids = (jobs.ready, jobs.delayed, jobs.running, jobs.retrying, jobs.failed)
-        await driver.metrics.write({("mail", Letter.name): ran(9, 1)})
-        classes = ("/classes/one?name=tests.Letter", "/classes/dispatch?name=tests.Letter")
-        others = (
-            *classes,
-            "/queues/mail",
-            f"/batches/{batch}",
-            "/schedules/one?name=report",
-            "/jobs?colour=red",
-            "/nothing",
-        )
-        for path in (*PAGES, *(f"/jobs/{each}" for each in ids), f"/jobs/{jobs.failed}/copy", *others):
-            await check(path)
-        assert not violations, "\n".join(sorted(violations))
+
+def told(violation: dict[str, Any]) -> tuple[str, str, list[str]]:
+    return violation["id"], violation["help"], [node["html"] for node in violation["nodes"]]
+
+
+async def test_no_page_without_jobs_has_a_violation(violations: Violations) -> None:
+    assert await violations(PAGES) == []
+
+
+async def test_no_page_has_a_violation(violations: Violations, settings: Settings, driver: DatabaseDriver) -> None:
+    jobs = await fill(driver)
+    await driver.queues.pause("mail")
+    await driver.limits.set("tests.Letter", concurrency=3)
+    async with outbox.Outbox(settings):
+        batch = await outbox.dispatch_batch([Letter(email="a@b.c")], name="letters")
+        await outbox.schedules.add("report", "0 7 * * *", Letter(email="a@b.c"))
+    ids = (jobs.ready, jobs.delayed, jobs.running, jobs.retrying, jobs.failed)
+    await driver.metrics.write({("mail", Letter.name): ran(9, 1)})
+    classes = ("/classes/one?name=tests.Letter", "/classes/dispatch?name=tests.Letter")
+    others = (
+        *classes,
+        "/queues/mail",
+        f"/batches/{batch}",
+        "/schedules/one?name=report",
+        "/jobs?colour=red",
+        "/nothing",
+    )
+    of_jobs = (*(f"/jobs/{each}" for each in ids), f"/jobs/{jobs.failed}/copy")
+    assert await violations((*PAGES, *of_jobs, *others)) == []
