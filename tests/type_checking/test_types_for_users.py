@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,30 @@ def lines_with_errors(command: list[str], file: Path) -> dict[int, str]:
     return errors
 
 
-def by_mypy(file: Path) -> dict[int, str]:
-    flags = ["--strict", "--config-file=", "--show-error-codes", "--cache-dir", str(file.parent / "cache")]
+def by_mypy(file: Path, cache: Path) -> dict[int, str]:
+    flags = ["--strict", "--config-file=", "--show-error-codes", "--cache-dir", str(cache)]
     return lines_with_errors(["mypy", *flags], file)
 
 
-def by_pyright(file: Path) -> dict[int, str]:
+def by_pyright(file: Path, cache: Path) -> dict[int, str]:
     """Pyright's strict rules. This distribution of it brings its own Node.js; pyright's own downloads one."""
     (file.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     return lines_with_errors(["basedpyright", "--pythonpath", sys.executable], file)
 
 
 Checker = Callable[[Path], dict[int, str]]
-checkers = pytest.mark.parametrize("check", [by_mypy, by_pyright])
+# What mypy has found out of outbox and the libraries is for all tests.
+CHECKERS = [pytest.param(by_mypy, marks=pytest.mark.xdist_group("mypy")), by_pyright]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mypy")
+
+
+@pytest.fixture(params=CHECKERS)
+def check(request: pytest.FixtureRequest, cache: Path) -> Checker:
+    return partial(request.param, cache=cache)
 
 
 def copied(name: str, folder: Path) -> Path:
@@ -68,19 +80,16 @@ def copied(name: str, folder: Path) -> Path:
     return file
 
 
-@checkers
 def test_what_an_application_writes_has_no_type_errors(check: Checker, tmp_path: Path) -> None:
     assert check(copied("shop_jobs.py", tmp_path)) == {}
 
 
-@checkers
 def test_mistakes_are_type_errors(check: Checker, tmp_path: Path) -> None:
     file = copied("mistakes.py", tmp_path)
     mistakes = [number for number, line in enumerate(file.read_text().splitlines(), 1) if "# mistake" in line]
     assert sorted(check(file)) == mistakes
 
 
-@checkers
 def test_the_code_of_the_readme_has_no_type_errors(check: Checker, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     statements = [block for block in blocks if not re.search(r"^(await|async with) ", block, re.MULTILINE)]
