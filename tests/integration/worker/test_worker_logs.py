@@ -44,6 +44,7 @@ async def test_the_logging_configuration_of_an_application_routes_them(migrated_
     await queue.close()
 
 
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", ">&- 2>&- <&-", "2>&-"])
 async def test_an_output_that_takes_nothing_stops_no_worker(
     migrated_url: str, tmp_path: Path, redirection: str
@@ -61,6 +62,7 @@ async def test_an_output_that_takes_nothing_stops_no_worker(
     await queue.close()
 
 
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
 async def test_a_pipe_that_nobody_reads_keeps_a_worker_neither_from_jobs_nor_from_its_end(
     migrated_url: str, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ async def test_a_pipe_that_nobody_reads_keeps_a_worker_neither_from_jobs_nor_fro
     await queue.close()
 
 
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
 @pytest.mark.parametrize("command", ["stats", "failed", "check", "stats --json", "--help"])
 async def test_a_command_that_cannot_write_says_so_in_one_line(migrated_url: str, tmp_path: Path, command: str) -> None:
     shell = ("-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])")
