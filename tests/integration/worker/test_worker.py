@@ -296,7 +296,8 @@ async def test_lines_for_people(workers: Workers, queue: Queue) -> None:
 
 
 async def test_processes_share_the_work_and_replace_one_that_is_killed(workers: Workers, queue: Queue) -> None:
-    await queue.put(*(Counted(number=number, seconds=0.2) for number in range(40)))
+    put = 40
+    await queue.put(*(Counted(number=number, seconds=0.2) for number in range(put)))
     worker = await workers.start("--processes", "2", "--concurrency", "2", "--lease", "1", *FAST)
     await worker.event("process_started", 2)
     await workers.oracle.wait("begin", 8)
@@ -305,7 +306,10 @@ async def test_processes_share_the_work_and_replace_one_that_is_killed(workers: 
     (ended,) = await worker.event("process_ended", pid=victim)
     assert ended["exit_code"] == -signal.SIGKILL
     await worker.event("process_started", 3)
-    await until(lambda: set(numbers(workers.oracle.runs("end"))) == set(range(40)))
+    while len({run.pid for run in workers.oracle.runs("begin")}) < 3:  # until the new one has begun a job
+        await queue.put(Counted(number=put, seconds=0.2))
+        await workers.oracle.wait("end", put := put + 1)
+    await until(lambda: set(numbers(workers.oracle.runs("end"))) == set(range(put)))
     assert await worker.terminate() == 0
     pids = {run.pid for run in workers.oracle.runs("begin")}
     assert len(pids) == 3
