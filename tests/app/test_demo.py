@@ -32,8 +32,9 @@ def rows(output: str) -> dict[str, str]:
     return {name: value for _, name, value, *_ in cells if name}
 
 
-def test_a_worker_is_killed_and_nothing_is_lost(database_url: str) -> None:
-    shown = demonstrate(database_url)
+def test_a_worker_is_killed_and_nothing_is_lost(database_url: str, backend: str) -> None:
+    web = backend == "sqlite"
+    shown = demonstrate(database_url, *(["--web"] if web else []))
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
     table = rows(shown.stdout)
@@ -42,19 +43,12 @@ def test_a_worker_is_killed_and_nothing_is_lost(database_url: str) -> None:
     assert (table["reports"], table["lost"], table["phantom"]) == ("12", "0", "0")
     assert table["out of order"] == "0"
     assert "kill -9" in shown.stdout
+    assert ("dashboard: http://127.0.0.1:" in shown.stdout) == web
 
     again = demonstrate(database_url)
 
     assert again.returncode == 1
     assert "already holds 57 orders and 1500 readings" in again.stdout.replace("\n", " ")
-
-
-@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
-def test_the_dashboard_is_served_while_it_runs(database_url: str) -> None:
-    shown = demonstrate(database_url, "--web")
-
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "dashboard: http://127.0.0.1:" in shown.stdout
 
 
 @pytest.mark.redis
