@@ -6,6 +6,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.bulk import DISPATCH_MANY
 from benchmarks.scenarios.business import BUSINESS
 from benchmarks.scenarios.clusters import GALERA, GROUP_REPLICATION
+from benchmarks.scenarios.dashboard import DASHBOARD
 from benchmarks.scenarios.dispatching import DISPATCH, DISPATCH_ONE
 from benchmarks.scenarios.distance import SLOW_DATABASE
 from benchmarks.scenarios.draining import DRAIN
@@ -28,6 +29,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     LATENCY,
     LATENCY_BUSY,
     MEMORY,
+    DASHBOARD,
     SLOW_DATABASE,
     OVERLOAD,
     WORKERS,

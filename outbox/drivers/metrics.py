@@ -94,8 +94,8 @@ class MetricStore(Protocol):
         """How many jobs there were in the last ``since`` seconds, the oldest first."""
 
     async def upkeep(self) -> float | None:
-        """Count all jobs where the last count is old, merge what is old, remove what is older than 90 days. Returns
-        None: it is to be called again at the usual interval."""
+        """Count all jobs where the last count is old, merge what is old, remove what is older than 90 days, and give
+        failures of earlier releases a fingerprint. Returns None: it is to be called again at the usual interval."""
 
 
 def merged(
@@ -137,6 +137,16 @@ def dispatched(before: DepthPoint, after: DepthPoint, points: Sequence[MetricPoi
     ``points`` are those of the queue between the two. Jobs that an operator removed are not known, so that it may be
     too few."""
     return max(0, after.live - before.live + sum(point.ended for point in points))
+
+
+def moved_on(before: DepthPoint, after: DepthPoint, points: Sequence[MetricPoint], age: float) -> int:
+    """How many ready jobs of a queue there should be, ``age`` seconds after the later of two counts: as many came in a
+    second as between the two, and ``points``, those since the earlier one, say how many have ended."""
+    between = [point for point in points if point.at < after.at]
+    seconds = (after.at - before.at).total_seconds()
+    came = dispatched(before, after, between) / seconds * age if seconds > 0 else 0.0
+    ended = sum(point.ended for point in points if point.at >= after.at)
+    return max(0, round(after.ready + came - ended))
 
 
 def clear_seconds(ready: int, mean_run: float | None, slots: int) -> float | None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
+import outbox
+from outbox.backoff import Backoff
 from outbox.client import Outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.metrics import Activity, merged, total
 from outbox.envelope import serialize
+from outbox.events import Events
+from outbox.job import Job
 from outbox.options import JobOptions
-from outbox.settings import Settings
+from outbox.runtime.process.exit_codes import Reason
+from outbox.runtime.reporting.activities import Activities
+from outbox.runtime.worker import Worker
+from outbox.settings import Settings, WorkerOptions
 from outbox.settlement import Outcome
 from tests.conformance.jobs import envelopes
 from tests.support.commands import execute
@@ -64,6 +73,60 @@ async def test_a_worker_writes_one_row_for_each_queue_and_class(
     longest = points[0].wait.percentile(1.0)
     assert longest is not None
     assert 0 < longest < 60
+
+
+class Quick(Job):
+    async def handle(self) -> None: ...
+
+
+class Failing(Job):
+    max_tries = 2
+    backoff = Backoff(0)
+
+    async def handle(self) -> None:
+        raise ValueError("no")
+
+
+async def drain(url: str, jobs: Sequence[Job]) -> Counter[str]:
+    """Let a worker in this process run all jobs; how many statements it has sent: all, and those of metrics."""
+    driver = DatabaseDriver(url)
+    await driver.jobs.insert([serialize(job, JobOptions()) for job in jobs])
+    sent: Counter[str] = Counter()
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent["all"] += 1
+        sent["metrics"] += statement.startswith("INSERT INTO queue_metrics (id, period")
+
+    for engine in driver.database.engines:
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+    options = WorkerOptions(stop_when_empty=True, concurrency=20, sleep=0.05)
+    ended = await Worker(options, [driver], Events(), name="draining").run()
+    assert ended.reason is Reason.EMPTY
+    return sent
+
+
+async def test_a_draining_worker_sends_one_statement_in_a_hundred_for_metrics(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    """One INSERT a minute: a second of draining sends more than a hundred others."""
+    sent = await drain(migrated_url, [Quick() for _ in range(2_500)])
+    assert sent["metrics"] == 1
+    assert sent["all"] > 100
+    assert total(await database.metrics.points(3_600)).settled == {"completed": 2_500}
+
+
+async def test_each_attempt_is_counted_by_its_outcome(database: DatabaseDriver, migrated_url: str) -> None:
+    await drain(migrated_url, [Failing() for _ in range(3)])
+    [point] = merged(await database.metrics.points(3_600))
+    assert (point.settled, point.ended, point.run.count) == ({"retried": 3, "failed": 3}, 3, 6)
+
+
+async def test_what_could_not_be_written_is_written_later() -> None:
+    activities = Activities(30.0)
+    activities.put_back({("mail", "Job"): activity(1.0)})
+    activities.put_back({("mail", "Job"): activity(2.0)})
+    assert activities.take() == {("mail", "Job"): activity(1.0, 2.0)}
+    assert activities.take() == {}
 
 
 async def test_waits_are_counted_from_when_a_job_could_run(database: DatabaseDriver) -> None:
@@ -127,8 +190,6 @@ async def test_an_application_reads_metrics(database: DatabaseDriver, migrated_u
     await database.jobs.insert(envelopes(2, queue="mail"))
     await database.metrics.upkeep()
     async with Outbox(Settings(database_url=migrated_url)):
-        import outbox
-
         [point] = await outbox.metrics(queue="mail", since=timedelta(hours=1))
         assert (point.name, point.settled, point.run.mean) == ("Receipt", {"completed": 2}, 1.0)
         [depth] = await outbox.depths(queue="mail")

@@ -71,6 +71,12 @@ class Database:
         is an outage."""
 
     @property
+    def engines(self) -> tuple[AsyncEngine, ...]:
+        """Each pool of connections once. On SQLite all share that of the first."""
+        found = {engine.pool: engine for engine in (self.inspector, self._reader, self.engine)}
+        return tuple(found.values())
+
+    @property
     def address(self) -> str:
         return f"{shown_url(self.url)}{self._note}"
 
@@ -214,7 +220,7 @@ class Database:
 
     def drop(self) -> None:
         """Close every connection without its event loop, which is closed."""
-        for engine in (self.engine, self._reader, self.inspector):
+        for engine in self.engines:
             engine.sync_engine.dispose(close=False)
         self._opened.drop()
 

@@ -159,6 +159,13 @@ def seconds_ago(dialect: Dialect, seconds: float) -> str:
     return dialect.now_plus(str(-int(seconds * _MICROSECONDS)))
 
 
+def points_of(dialect: Dialect, queue: str, since: float) -> Plan[list[MetricPoint]]:
+    """What was done in a queue in the last ``since`` seconds."""
+    where = f"queue = {dialect.placeholder} AND begins_at >= {seconds_ago(dialect, since)}"
+    found = yield from select(dialect, where, (queue,))
+    return [each.point() for each in found]
+
+
 class LastCount(NamedTuple):
     """The last count of all jobs."""
 
@@ -168,19 +175,23 @@ class LastCount(NamedTuple):
     """How long it took."""
     depths: list[DepthPoint]
 
+    def of(self, queue: str) -> DepthPoint | None:
+        return next((depth for depth in self.depths if depth.queue == queue), None)
 
-def last_count(dialect: Dialect) -> Plan[LastCount | None]:
-    """None where there is none."""
+
+def last_counts(dialect: Dialect, limit: int) -> Plan[list[LastCount]]:
+    """The last one first."""
     age = dialect.seconds_until("begins_at")
     found = yield (
-        f"SELECT -({age}), begins_at, data FROM queue_metrics WHERE queue = '' ORDER BY begins_at DESC LIMIT 1",
+        f"SELECT -({age}), begins_at, data FROM queue_metrics WHERE queue = '' ORDER BY begins_at DESC LIMIT {limit}",
         (),
     )
+    counts: list[LastCount] = []
     for seconds, begins_at, text in found:
         data = _loaded(text)
-        at = dialect.parse_timestamp(begins_at)
-        return LastCount(max(0.0, float(seconds)), count_seconds(data), load_depths(at, data))
-    return None
+        depths = load_depths(dialect.parse_timestamp(begins_at), data)
+        counts.append(LastCount(max(0.0, float(seconds)), count_seconds(data), depths))
+    return counts
 
 
 def _loaded(text: Any) -> Any:

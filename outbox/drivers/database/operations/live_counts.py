@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,13 +11,15 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.metrics.rows import LastCount, last_count
+from outbox.drivers.database.metrics.rows import LastCount, last_counts, points_of
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
-from outbox.drivers.database.operations.queue_counts import FAILED, STATES_OF, Found, bounded_counts
+from outbox.drivers.database.operations.queue_counts import DUE, FAILED, STATES_OF, Found, bounded_counts
 from outbox.drivers.database.tables import EVERY_QUEUE
-from outbox.drivers.metrics import DepthPoint
+from outbox.drivers.metrics import moved_on
 from outbox.drivers.running_jobs import load_running
 from outbox.drivers.values import JobState, QueueCounts
+
+_NO_COUNT = LastCount(0.0, 0.0, [])
 
 
 async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
@@ -42,13 +44,24 @@ def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:
     counts = [_exact(queue, found[queue], paused=every or queue in paused) for queue in sorted(found)]
     if not any(each.cut for each in found.values()):
         return [each for each in counts if _is_worth_a_row(each)]
-    last = yield from last_count(dialect)
+    last = yield from last_counts(dialect, 2)
     running = yield from _running(dialect)
-    return [
-        _completed(each, found[each.queue].cut, last, running.get(each.queue, 0))
-        for each in counts
-        if _is_worth_a_row(each)
-    ]
+    completed: list[QueueCounts] = []
+    for each in filter(_is_worth_a_row, counts):
+        cut = found[each.queue].cut
+        moved = (yield from _moved_on(dialect, each.queue, last)) if DUE in cut else None
+        completed.append(_completed(each, cut, last[0] if last else None, running.get(each.queue, 0), moved))
+    return completed
+
+
+def _moved_on(dialect: Dialect, queue: str, last: Sequence[LastCount]) -> Plan[int | None]:
+    """How many ready jobs there should be by now: those of the last count, and what has come since as fast as between
+    the last two counts, without what workers say has ended."""
+    after, before = (count.of(queue) for count in (*last, _NO_COUNT, _NO_COUNT)[:2])
+    if after is None or before is None:
+        return None if after is None else after.ready
+    points = yield from points_of(dialect, queue, last[1].age)
+    return moved_on(before, after, points, last[0].age)
 
 
 def _is_worth_a_row(counts: QueueCounts) -> bool:
@@ -72,24 +85,24 @@ def _exact(queue: str, found: Found, *, paused: bool) -> QueueCounts:
     )
 
 
-def _completed(counts: QueueCounts, cut: Iterable[str], last: LastCount | None, running: int) -> QueueCounts:
+def _completed(
+    counts: QueueCounts, cut: Iterable[str], last: LastCount | None, running: int, moved: int | None
+) -> QueueCounts:
     """``counts`` with the numbers of the last count where more jobs are than were read. What was read is a lower bound
-    of them, and the jobs that workers say they run are one of those that are reserved."""
+    of them, and the jobs that workers say they run are some of those that are reserved."""
     states = {state for kind in cut for state in STATES_OF[kind]}
     if not states:
         return counts
-    depth = _depth_of(counts.queue, last)
+    depth = last.of(counts.queue) if last is not None else None
     numbers = {state: getattr(counts, state) for state in states}
     if JobState.RESERVED in numbers:
         numbers["reserved"] = max(numbers["reserved"], running)
     if depth is None or last is None:
         return replace(counts, **numbers, at_least=True)
     numbers = {state: max(number, getattr(depth, state)) for state, number in numbers.items()}
+    if moved is not None:
+        numbers["ready"] = max(counts.ready, moved)
     return replace(counts, **numbers, age=last.age)
-
-
-def _depth_of(queue: str, last: LastCount | None) -> DepthPoint | None:
-    return next((each for each in last.depths if each.queue == queue), None) if last is not None else None
 
 
 def _running(dialect: Dialect) -> Plan[dict[str, int]]:
