@@ -18,6 +18,7 @@ from outbox.console.failed_jobs import described_failure
 from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
 from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
+from outbox.console.running import RUNNING, running_pages
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
@@ -38,7 +39,9 @@ _FINISHED = "finished"
 @click.option("--queue", type=queue_type, help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
 @click.option(
-    "--state", type=click.Choice([*(state.value for state in JobState), _FINISHED]), help="Only jobs in this state."
+    "--state",
+    type=click.Choice([*(state.value for state in JobState), RUNNING, _FINISHED]),
+    help="Only jobs in this state.",
 )
 @click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs per page.")
 @click.option("--after", metavar="PLACE", help="Continue after a page, with the place that it printed.")
@@ -54,13 +57,17 @@ async def jobs(
 ) -> None:
     """List live jobs by queue, then in the order of claims; `--state finished`: completed jobs with keep_for.
 
-    A page examines at most 10,000 jobs. Name a queue to find ready, delayed or retrying jobs among more.
+    A page examines at most 10,000 jobs. Name a queue to find ready, delayed or retrying jobs among more. The jobs that
+    are running are those of the workers' last heartbeats, at most 200 of each.
     """
     if state == _FINISHED:
         await finished_jobs.listed(stores, output, queue, name, limit, after)
         return
-    matching = JobFilter(queue, name, None if state is None else JobState(state))
-    pages = await _pages(stores, matching, limit, after)
+    running = state == RUNNING
+    if running and after is not None:
+        raise click.UsageError("--after goes on where a page of jobs ended: --state running has one page")
+    matching = JobFilter(queue, name, None if state is None or running else JobState(state))
+    pages = await (running_pages(stores, matching, limit) if running else _pages(stores, matching, limit, after))
     found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
     places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
     place = next(iter(places.values()), None)
@@ -72,7 +79,7 @@ async def jobs(
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
         output.print(tables.jobs(found, now, reasons, several=stores.several))
     else:
-        output.print("No jobs." if matching == JobFilter() else "No such jobs.")
+        output.print("No jobs." if matching == JobFilter() and not running else "No such jobs.")
     if place is not None:
         searched = "" if found else f"None of the {EXAMINED_PER_PAGE:,} jobs examined; "
         output.note(f"{searched}there are more: --after {place}")

@@ -1,0 +1,27 @@
+"""Live jobs that run now, found by what workers say of themselves: nothing is searched for them."""
+
+from __future__ import annotations
+
+from outbox.console.connections import Stores
+from outbox.drivers.base import Driver
+from outbox.drivers.filters import JobFilter, JobPage
+from outbox.drivers.values import JobState, StoredJob
+
+RUNNING = "running"
+"""The state that the command takes beside those of `JobState`."""
+
+
+async def running_pages(stores: Stores, matching: JobFilter, limit: int) -> dict[str, JobPage]:
+    """The jobs that workers named in their last heartbeats and still hold, the longest running of each worker first."""
+    return await stores.ask(lambda driver: _running(driver, matching, limit))
+
+
+async def _running(driver: Driver, matching: JobFilter, limit: int) -> JobPage:
+    found: list[StoredJob] = []
+    for worker in await driver.workers.all():
+        for running in worker.jobs:
+            wanted = matching.queue in {None, running.queue} and matching.name in {None, running.name}
+            job = await driver.jobs.get(running.id) if wanted and len(found) < limit else None
+            if job is not None and job.state is JobState.RESERVED:
+                found.append(job)
+    return JobPage(found, None)
