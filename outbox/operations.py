@@ -87,8 +87,8 @@ def _seconds(duration: Duration | None) -> float | None:
     return float(seconds)
 
 
-def _matching(name: str | None, error: str | None, since: Duration | None) -> FailedFilter:
-    return FailedFilter(name, error, _seconds(since))
+def _matching(name: str | None, error: str | None, since: Duration | None, group: str | None) -> FailedFilter:
+    return FailedFilter(name, error, _seconds(since), group)
 
 
 async def find(job_id: AnyId, *, connection: str | None = None) -> StoredJob | FailedJob | FinishedJob | None:
@@ -371,6 +371,7 @@ async def failed_jobs(
     name: str | None = None,
     error: str | None = None,
     since: Duration | None = None,
+    group: str | None = None,
     limit: int = 100,
     before: AnyId | None = None,
     connection: str | None = None,
@@ -379,13 +380,14 @@ async def failed_jobs(
     earlier page.
 
     ``name`` is the job's, as stored. ``error`` is a type of exception, with or without its module, or a part of the
-    message. ``since`` is how long ago a job may have failed, in seconds or as a ``timedelta``.
+    message. ``since`` is how long ago a job may have failed, in seconds or as a ``timedelta``. ``group`` is the
+    fingerprint of a `FailedGroup`.
 
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
         JobNotFound: ``before`` is no longer there.
     """
-    matching = _matching(name, error, since)
+    matching = _matching(name, error, since, group)
     last = None if before is None else _id(before)
     return await _driver(connection).failed.page(_queue(queue), _limit(limit), last, matching=matching)
 
@@ -396,12 +398,13 @@ async def failed_groups(
     name: str | None = None,
     error: str | None = None,
     since: Duration | None = None,
+    group: str | None = None,
     limit: int = 100,
     connection: str | None = None,
 ) -> list[FailedGroup]:
-    """Failed jobs counted by name and type of exception, the largest groups first. Arguments and errors are those of
-    `failed_jobs`."""
-    matching = _matching(name, error, since)
+    """Failed jobs counted by name, type of exception and fingerprint, the largest groups first. Arguments and errors
+    are those of `failed_jobs`."""
+    matching = _matching(name, error, since, group)
     return await _driver(connection).failed.groups(_queue(queue), _limit(limit), matching=matching)
 
 
@@ -422,6 +425,7 @@ async def retry_all(
     name: str | None = None,
     error: str | None = None,
     since: Duration | None = None,
+    group: str | None = None,
     by: str | None = None,
     connection: str | None = None,
 ) -> int:
@@ -431,7 +435,7 @@ async def retry_all(
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
     """
-    matching = _matching(name, error, since)
+    matching = _matching(name, error, since, group)
     with acting(by, "retry", {"queue": queue} | asdict(matching)):
         return await _driver(connection).failed.retry_all(_queue(queue), matching=matching)
 
@@ -452,6 +456,7 @@ async def forget_all(
     name: str | None = None,
     error: str | None = None,
     since: Duration | None = None,
+    group: str | None = None,
     older_than: Duration | None = None,
     by: str | None = None,
     connection: str | None = None,
@@ -462,7 +467,7 @@ async def forget_all(
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
     """
-    matching = _matching(name, error, since)
+    matching = _matching(name, error, since, group)
     age = _seconds(older_than)
     with acting(by, "forget", {"queue": queue, "older_than": age} | asdict(matching)):
         return await _driver(connection).failed.flush(_queue(queue), age, matching=matching)

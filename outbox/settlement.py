@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from outbox.encryption import MARK
 from outbox.envelope import Envelope
+from outbox.fingerprint import fingerprint
 from outbox.ids import JobId
 from outbox.policies.results import Progress
 
@@ -54,6 +55,11 @@ class Failure:
     def summary(self) -> str:
         """``type: message``, at most 1,000 characters: what a job keeps of its last error between two attempts."""
         return (f"{self.type}: {self.message}" if self.message else self.type)[:SUMMARY_LIMIT]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that all failures of one problem have. Of an encrypted job, only the type counts."""
+        return fingerprint(self.type, self.message, "" if self.encrypted else self.traceback)
 
     @property
     def encrypted(self) -> bool:

@@ -30,6 +30,8 @@ _HOUR = 3_600.0
 _WORKERS_UNSEEN = _HOUR
 """A live worker writes many heartbeats in an hour, whatever its lease."""
 
+_OPTIONS = "--queue, --name, --error, --group and --since"
+
 hours_range = Finite(min=0, max=10 * 365 * 24)
 
 
@@ -44,7 +46,7 @@ hours_range = Finite(min=0, max=10 * 365 * 24)
     show_default=True,
     help="Rows, the latest first.",
 )
-@click.option("--groups", is_flag=True, help="Count by job and exception, with the first and the last failure.")
+@click.option("--groups", is_flag=True, help="Count by job and problem, with the first and the last failure.")
 @click.option("--full", is_flag=True, help="With an ID: outbox's own frames in the traceback as well.")
 @decrypt_option
 @on_connections
@@ -192,7 +194,9 @@ async def retry(
 
 def _check_choice(job_ids: Sequence[str], chosen: bool) -> None:
     if bool(job_ids) == chosen:
-        raise click.UsageError("give the ids of failed jobs, or --all, or any of --queue, --name, --error and --since")
+        raise click.UsageError(
+            "give the ids of failed jobs, or --all, or any of --queue, --name, --error, --group and --since"
+        )
 
 
 async def _retry_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter) -> int:
@@ -229,9 +233,9 @@ def _report_missing(output: Output, missing: Sequence[str]) -> int:
 async def forget(
     driver: Driver, output: Output, job_ids: Sequence[str], queue: str | None, matching: FailedFilter, yes: bool
 ) -> int:
-    """Remove failed jobs for good, by id, queue, name, error or time. It asks, unless ids are given."""
+    """Remove failed jobs for good, by id, queue, name, error, group or time. It asks, unless ids are given."""
     if bool(job_ids) == (queue is not None or not matching.is_any):
-        raise click.UsageError("give the ids of failed jobs, or any of --queue, --name, --error and --since")
+        raise click.UsageError(f"give the ids of failed jobs, or any of {_OPTIONS}")
     if not job_ids:
         return await _forget_all(driver, output, queue, matching, yes=yes)
     chosen = await look_up(job_ids, driver.failed.find)

@@ -42,6 +42,7 @@ def failed_job(job: FailedJob) -> Document:
 
 
 def failed_group(group: FailedGroup) -> Document:
+    """``at_least`` is there only where there are more jobs than were counted."""
     return {
         "connection": group.connection,
         "name": group.name,
@@ -49,6 +50,8 @@ def failed_group(group: FailedGroup) -> Document:
         "count": group.count,
         "first_failed_at": timestamp(group.first),
         "last_failed_at": timestamp(group.last),
+        "fingerprint": group.fingerprint or None,
+        **({"at_least": True} if group.at_least else {}),
     }
 
 

@@ -67,15 +67,17 @@ def failed_groups(groups: Sequence[FailedGroup], now: datetime, *, several: bool
         Column("Error", 0, whole=False),
         Column("First", 3),
         Column("Last", 2),
+        Column("Group", 1),
     )
     for group in groups:
         table.add(
             *_prefix(several, group.connection),
-            f"{group.count:,}",
+            f"{group.count:,}{'+' if group.at_least else ''}",
             group.name,
             group.error,
             ago(group.first, now),
             ago(group.last, now),
+            group.fingerprint,
         )
     return table
 

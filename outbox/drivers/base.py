@@ -336,7 +336,12 @@ class FailedJobStore(Protocol):
     async def groups(
         self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedGroup]:
-        """Failed jobs (of a queue) counted by name and type of exception, the largest groups first."""
+        """Failed jobs (of a queue) counted by name, type of exception and fingerprint, the largest groups first. It
+        counts a bounded number of jobs: of greater groups, `FailedGroup.at_least` is true."""
+
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
+        """For each group, how many of its jobs failed in each of the last 24 hours, the oldest first. Great numbers
+        are cut."""
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Put failed jobs back under the same id with no attempts counted, each in the transaction that removes its

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTS = 4
 
+HOURS_OF_A_GROUP = 24
+"""For so many hours, a group of failed jobs shows how many there were."""
+
 EXAMINED_PER_PAGE = 10_000
 """How many jobs one page of live jobs looks at, whatever its filter lets through."""
 
@@ -74,15 +77,19 @@ class FailedFilter:
     """Failed jobs of a name, with an error, that failed in the last so many seconds; None stands for any.
 
     ``error`` is the exception's type, with or without its module, or a part of its message, in this very case.
+    ``group`` is a fingerprint.
     """
 
     name: str | None = None
     error: str | None = None
     since: float | None = None
+    group: str | None = None
 
     def matches(self, name: str, failure: Failure) -> bool:
         """Whether a job passes, whenever it failed."""
         if self.name is not None and name != self.name:
+            return False
+        if self.group is not None and failure.fingerprint != self.group:
             return False
         kind = failure.type
         return self.error is None or self.error in {kind, kind.rpartition(".")[2]} or self.error in failure.message
@@ -97,7 +104,7 @@ ANY_FAILED = FailedFilter()
 
 @dataclass(frozen=True, slots=True)
 class FailedGroup:
-    """Failed jobs of one name whose exceptions are of one type."""
+    """Failed jobs of one name whose exceptions are of one type and have one fingerprint."""
 
     connection: str
     name: str
@@ -105,3 +112,7 @@ class FailedGroup:
     count: int
     first: datetime
     last: datetime
+    fingerprint: str = ""
+    """Empty for failures that an earlier release has stored, until a worker has given them one."""
+    at_least: bool = False
+    """``count`` is a lower bound: there are more jobs than one reading counts."""

@@ -154,6 +154,11 @@ class FailedJob:
     policies: int | None = None
     """Bits of its policies; None for a job without any."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Failed jobs of one problem have the same: 16 hexadecimal digits."""
+        return self.failure.fingerprint
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:

@@ -15,6 +15,8 @@ from outbox.migrations.online import Operations, apply
 
 _WRITTEN_ANEW = {"queue_workers", *SEEDS}
 """Workers write all of their rows with every heartbeat, and an upgrade those that tables are made with."""
+_DERIVED = {Element("queue_failed_jobs", Kind.COLUMN, "fingerprint")}
+"""Columns that are made from others."""
 
 
 def version_of(connection: Connection) -> int:
@@ -107,7 +109,7 @@ def _stored(surplus: Collection[Element]) -> Iterator[Element]:
     for element in sorted(surplus):
         goes_with_table = element.kind is not Kind.TABLE and element.table in tables
         holds = element.kind in {Kind.TABLE, Kind.COLUMN} and not goes_with_table
-        if holds and element.table not in _WRITTEN_ANEW:
+        if holds and element.table not in _WRITTEN_ANEW and element not in _DERIVED:
             yield element
 
 

@@ -229,11 +229,33 @@ class Readings:
         return row_of(connection, name, kind, trend)
 
     @_once
-    async def failed_groups(self, matching: FailedFilter, queue: str | None, limit: int) -> Answers[list[FailedGroup]]:
-        """The largest groups of all connections first."""
-        found, errors = await self.stores.ask_all(lambda driver: driver.failed.groups(queue, limit, matching=matching))
+    async def failed_groups(
+        self, matching: FailedFilter, queue: str | None, limit: int
+    ) -> Answers[list[tuple[FailedGroup, list[int]]]]:
+        """The largest groups of all connections first, each with its failures by the hour."""
+
+        async def read(driver: Driver) -> list[tuple[FailedGroup, list[int]]]:
+            groups = await driver.failed.groups(queue, limit, matching=matching)
+            return list(zip(groups, await driver.failed.hours(groups), strict=True))
+
+        found, errors = await self.stores.ask_all(read)
         groups = [group for each in found.values() for group in each]
-        return Answers(sorted(groups, key=lambda group: -group.count)[:limit], errors)
+        return Answers(sorted(groups, key=lambda each: -each[0].count)[:limit], errors)
+
+    @_once
+    async def failed_group(
+        self, connection: str, matching: FailedFilter, queue: str | None
+    ) -> tuple[FailedGroup | None, list[int]]:
+        """The group of ``matching`` with its failures by the hour; None where no group is meant, or it is gone."""
+        if matching.group is None:
+            return None, []
+
+        async def read(driver: Driver) -> tuple[FailedGroup | None, list[int]]:
+            groups = await driver.failed.groups(queue, 1, matching=matching)
+            hours = await driver.failed.hours(groups)
+            return (groups[0], hours[0]) if groups else (None, [])
+
+        return await self.stores.ask(connection, read)
 
     @_once
     async def failed_jobs(

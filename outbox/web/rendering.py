@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from outbox.drivers.values import JobState
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+_BAR_HEIGHT = 20
 
 _STATES = {
     JobState.READY.value: "clock",
@@ -83,6 +85,20 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 10 else age(value)
 
 
+def hourly_bars(values: Sequence[int], label: str) -> Markup:
+    """Bars for ``values``, the highest as high as the line. ``label`` says them in words."""
+    most = max(1, *values)
+    bars = "".join(
+        f"M{2 * place + 1} {_BAR_HEIGHT}v-{max(1, round(_BAR_HEIGHT * value / most))}"
+        for place, value in enumerate(values)
+        if value
+    )
+    return Markup(
+        '<svg class="hourly" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<path d="{}" fill="none" stroke="currentColor" stroke-width="1.4"/></svg>'
+    ).format(2 * len(values), _BAR_HEIGHT, label, bars)
+
+
 def exact(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -136,6 +152,7 @@ def _environment() -> Environment:
         state=state,
         moment=moment,
         seconds_ago=seconds_ago,
+        hourly_bars=hourly_bars,
         counted=counted,
         with_query=with_query,
         assets=assets_version,

@@ -96,3 +96,22 @@ async def test_groups_have_counts_and_times(driver: Driver, failures: dict[str, 
         assert (group.first, group.last) == (min(times), max(times))
     assert [group.count for group in await driver.failed.groups("slow")] == [1]
     assert len(await driver.failed.groups(limit=1)) == 1
+
+
+async def test_a_group_is_one_problem_whatever_its_numbers(driver: Driver) -> None:
+    ids = []
+    for number in range(3):
+        message = f"no order {number} of 'customer {number}'"
+        ids += await fail(driver, "app.Receipt", Failure("LookupError", message, ""))
+    other = await fail(driver, "app.Receipt", Failure("LookupError", "no customer 3", ""))
+    [first, second] = await driver.failed.groups()
+    assert (first.count, second.count) == (3, 1)
+    assert first.fingerprint != second.fingerprint
+    matching = FailedFilter(group=first.fingerprint)
+    assert sorted(job.id for job in await driver.failed.page(matching=matching)) == sorted(ids)
+    assert [group.count for group in await driver.failed.groups(matching=matching)] == [3]
+    assert {job.fingerprint for job in await driver.failed.page(matching=matching)} == {first.fingerprint}
+    assert await driver.failed.retry_all(matching=matching) == 3
+    assert sorted(job.id for job in await driver.jobs.list_jobs()) == sorted(ids)
+    assert await driver.failed.flush(matching=FailedFilter(group=second.fingerprint)) == 1
+    assert await driver.failed.get(other[0]) is None

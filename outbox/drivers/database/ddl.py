@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Dialect, Index, MetaData, Table, make_url
-from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
+from sqlalchemy import Column, Dialect, MetaData, Table, make_url
+from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex, DropTable, ExecutableDDLElement
 
 from outbox.drivers.database.tables import SEEDS
 from outbox.drivers.database.versions import (
@@ -17,6 +17,7 @@ from outbox.drivers.database.versions import (
     added_columns,
     columns_of,
     elements_of,
+    indexes_of,
     listed,
     tables_of,
 )
@@ -76,7 +77,7 @@ def upgrade_changes(dialect: Dialect, found: Collection[Element], version: int) 
             lacks = listed(Element(table.name, Kind.COLUMN, name) for name in foreign)
             raise MigrationError(f"there is a table {table.name} that outbox did not make: it lacks {lacks}")
         yield from _add_columns(dialect, table, columns)
-        for index in _indexes(table):
+        for index in indexes_of(table, version):
             if Element(table.name, Kind.INDEX, str(index.name)) in missing:
                 in_place = "" if dialect.name == "sqlite" else f" {_IN_PLACE.replace(',', '')}"
                 yield Change(f"{_text(dialect, CreateIndex(index))}{in_place}")
@@ -95,6 +96,9 @@ def downgrade_changes(dialect: Dialect, found: Collection[Element], version: int
         if Element(table.name, Kind.TABLE, table.name) in surplus:
             yield Change(_text(dialect, DropTable(table)))
         else:
+            for index in indexes_of(table, LATEST):
+                if Element(table.name, Kind.INDEX, str(index.name)) in surplus:
+                    yield Change(_text(dialect, DropIndex(index)))
             columns = [each for each in table.columns if Element(table.name, Kind.COLUMN, each.name) in surplus]
             yield from _alter(dialect, table, [f"DROP COLUMN {each.name}" for each in reversed(columns)])
 
@@ -106,7 +110,7 @@ def _create(dialect: Dialect, table: Table, version: int) -> Iterator[Change]:
         # What SQLAlchemy leaves out of CREATE TABLE.
         column.system = column.name not in kept
     yield Change(_text(dialect, CreateTable(made)))
-    for index in _indexes(table):
+    for index in indexes_of(table, version):
         yield Change(_text(dialect, CreateIndex(index)))
 
 
@@ -122,10 +126,6 @@ def _alter(dialect: Dialect, table: Table, parts: list[str]) -> Iterator[Change]
     elif parts:
         together = f"ALTER TABLE {table.name} {', '.join(parts)}"
         yield Change(f"{together}, {_INSTANT}", in_place=f"{together}, {_IN_PLACE}")
-
-
-def _indexes(table: Table) -> list[Index]:
-    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def _text(dialect: Dialect, element: ExecutableDDLElement) -> str:

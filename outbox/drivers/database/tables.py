@@ -140,7 +140,10 @@ failed_jobs = Table(
     Column("exception", JSON(), nullable=False),
     Column("failed_at", timestamp(), nullable=False),
     Column("policies", small()),
+    # `Failure.fingerprint`; NULL for failures of earlier releases.
+    Column("fingerprint", ascii_text(16)),
     Index("queue_failed_jobs_failed_at", "failed_at"),
+    Index("queue_failed_jobs_fingerprint", "fingerprint", "name", "failed_at"),
     Index("queue_failed_jobs_queue", "queue", "failed_at"),
     **INNODB,
 )

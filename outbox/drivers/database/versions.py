@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Table, func, inspect, select
+from sqlalchemy import Column, Connection, Index, Table, func, inspect, select
 
 from outbox.drivers.database.tables import LOCK_SLOTS, metadata
 
@@ -20,9 +20,10 @@ from outbox.drivers.database.tables import LOCK_SLOTS, metadata
 class Version:
     """Tables that a version adds, with their columns and indexes, and columns that it adds to tables of before.
 
-    `tables` defines them. A version that was released never changes. New columns are nullable, the last ones of their
-    table, and in no index, so that servers add them instantly. Each version after the first adds a column to a table
-    that was there before: older code recognises newer tables by it.
+    `tables` defines them. A version that was released never changes. New columns are nullable and the last ones of
+    their table, so that servers add them instantly. An index on one of them is made while others read and write; live
+    jobs get none. Each version after the first adds a column to a table that was there before: older code recognises
+    newer tables by it.
     """
 
     tables: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ VERSIONS = (
     Version(
         tables=("queue_audit", "queue_breakers", "queue_job_pauses", "queue_operations", "queue_paused_jobs"),
         columns={
+            "queue_failed_jobs": ("fingerprint",),
             "queue_pauses": ("reason", "paused_until", "paused_by"),
             "queue_workers": ("ordered", "state", "memory", "version"),
         },
@@ -104,6 +106,13 @@ def columns_of(table: Table, version: int) -> list[Column[Any]]:
     return [column for column in table.columns if column.name not in later]
 
 
+def indexes_of(table: Table, version: int) -> list[Index]:
+    """The indexes that ``table`` has in ``version``, by name: those of its columns."""
+    there = {column.name for column in columns_of(table, version)}
+    found = [index for index in table.indexes if {column.name for column in index.columns} <= there]
+    return sorted(found, key=lambda index: str(index.name))
+
+
 def added_columns(table: Table) -> set[str]:
     """The columns of ``table`` that a later version added than the one that made the table."""
     return {name for each in VERSIONS for name in each.columns.get(table.name, ())}
@@ -117,7 +126,7 @@ def elements_of(version: int) -> frozenset[Element]:
         for element in _elements(
             table.name,
             (column.name for column in columns_of(table, version)),
-            (str(index.name) for index in table.indexes),
+            (str(index.name) for index in indexes_of(table, version)),
         )
     }
     return frozenset(structure | {Element(name, Kind.ROWS, name) for name in rows_of(version)})

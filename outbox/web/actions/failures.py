@@ -8,19 +8,18 @@ from outbox.console.formatting import counted
 from outbox.drivers.filters import FailedFilter
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
+from outbox.web.pages.failures import matching_of
 from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
 from outbox.web.rendering import with_query
 from outbox.web.view import View
 
-FIELDS = ("connection", "queue", "name", "error", "since")
+FIELDS = ("connection", "queue", "name", "error", "group", "since")
 
 
 def _chosen(view: View) -> tuple[str | None, FailedFilter]:
-    parameters = view.parameters
-    queue = parameters.text("queue")
-    matching = FailedFilter(parameters.text("name"), parameters.text("error"), parameters.span("since"))
-    return None if queue is None else queue_of(queue), matching
+    queue = view.parameters.text("queue")
+    return None if queue is None else queue_of(queue), matching_of(view)
 
 
 async def retry_all(view: View) -> Response:

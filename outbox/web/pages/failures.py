@@ -5,16 +5,25 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from outbox.drivers.filters import FailedFilter
+from outbox.errors import InvalidOption
+from outbox.fingerprint import is_fingerprint
 from outbox.web.pages.queues import queue_of
 from outbox.web.view import View
 
-GROUP_FILTERS = ("queue", "name", "error", "since", "limit")
+GROUP_FILTERS = ("queue", "name", "error", "group", "since", "limit")
 FILTERS = (*GROUP_FILTERS, "connection", "before")
 
 
 def matching_of(view: View) -> FailedFilter:
+    """
+    Raises:
+        InvalidOption: a filter is none.
+    """
     parameters = view.parameters
-    return FailedFilter(parameters.text("name"), parameters.text("error"), parameters.span("since"))
+    group = parameters.text("group")
+    if group is not None and not is_fingerprint(group):
+        raise InvalidOption("group is the fingerprint of a group: 16 hexadecimal digits")
+    return FailedFilter(parameters.text("name"), parameters.text("error"), parameters.span("since"), group)
 
 
 def _queue(view: View) -> str | None:
@@ -38,6 +47,7 @@ async def show_groups(view: View) -> Response:
 
 async def show_jobs(view: View) -> Response:
     connection = view.connection()
+    group, hours = await view.readings.failed_group(connection, matching_of(view), _queue(view))
     page = await view.readings.failed_jobs(
         connection, matching_of(view), _queue(view), view.parameters.size, view.parameters.job_id("before")
     )
@@ -46,6 +56,8 @@ async def show_jobs(view: View) -> Response:
         "Failed jobs",
         topics=("failures",),
         page=page,
+        group=group,
+        hours=hours,
         connection=connection,
         connections=view.readings.connections,
         now=await view.readings.now(connection),

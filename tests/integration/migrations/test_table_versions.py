@@ -44,7 +44,8 @@ def test_a_version_can_be_added_instantly_and_is_seen_by_older_code(number: int)
         before = [column for column in table.columns.keys() if column not in later]  # noqa: SIM118 - in their order
         assert tuple(before[-len(added) :]) == added, "the last ones"
         assert all(table.columns[column].nullable for column in added)
-        assert not {column.name for index in table.indexes for column in index.columns} & set(added)
+        indexed = {column.name for index in table.indexes for column in index.columns}
+        assert not indexed & set(added) or name == "queue_failed_jobs", "an index of live jobs would slow claims"
 
 
 def test_up_and_down_through_every_version(database_url: str) -> None:

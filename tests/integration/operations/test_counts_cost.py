@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 
@@ -11,11 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.metrics import Activity
 from outbox.drivers.values import QueueCounts, RunningJob, WorkerStatus
 from outbox.errors import OutboxError
 from outbox.ids import new_job_id, new_token
+from outbox.settlement import Outcome
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.commands import execute, run
+from tests.support.many_rows import fill
 
 MANY = 60_000
 MOST_READ = 25_000
@@ -26,35 +30,6 @@ async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     driver = DatabaseDriver(migrated_url)
     yield driver
     await driver.close()
-
-
-async def fill(
-    driver: DatabaseDriver, count: int, queue: str = "many", available_at: str = "NOW", table: str = "jobs"
-) -> None:
-    """Insert rows on the server, from a sequence."""
-    dialect = driver.database.dialect
-    now = dialect.now if available_at == "NOW" else f"'{available_at}'"
-    numbers = "SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4"
-    digits = (
-        f"({numbers} UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)"
-    )
-    names = "abcdef"[: len(str(count - 1))]
-    number = " + ".join(f"{name}.n * {10**place}" for place, name in enumerate(names))
-    tables = ", ".join(f"{digits} AS {name}" for name in names)
-    key = (
-        "randomblob(16)"
-        if driver.database.engine.dialect.name == "sqlite"
-        else f"UNHEX(CONCAT('{new_token().hex()[:24]}', LPAD(HEX(n), 8, '0')))"
-    )
-    source = f"(SELECT {number} AS n FROM {tables} WHERE {number} < {count}) AS numbers"
-    if table == "jobs":
-        columns = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
-        values = f"{key}, '{queue}', 'tests.Job', n & 7, '{{}}', '{{}}', 0, {now}, {dialect.now}"
-    else:
-        columns = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at"
-        values = f"{key}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {now}"
-    async with driver.database.engine.begin() as connection:
-        await connection.exec_driver_sql(f"INSERT INTO queue_{table} ({columns}) SELECT {values} FROM {source}")
 
 
 async def counts(driver: DatabaseDriver) -> dict[str, QueueCounts]:
@@ -236,3 +211,38 @@ async def test_what_operators_read_cannot_write_and_ends_after_two_seconds(drive
         await driver.database.inspect(write)
     with pytest.raises(OutboxError, match="longer than 2 s"):
         await driver.database.inspect(wait)
+
+
+async def test_a_count_moves_on_by_what_workers_have_done_since(driver: DatabaseDriver) -> None:
+    """Two counts ten minutes apart, the later one a minute ago; meanwhile 600 a minute came and 100 a minute ended."""
+    dialect = driver.database.dialect
+    await fill(driver, 12_000)
+    for minutes, ready in ((11, 20_000), (1, 25_000)):
+        data = json.dumps({"seconds": 1.0, "queues": {"many": {"ready": ready}}})
+        await driver.metrics.upkeep()
+        moment = dialect.now_plus(str(-minutes * 60_000_000))
+        await execute(
+            driver,
+            f"UPDATE queue_metrics SET begins_at = {moment}, data = :data WHERE data LIKE '%many%' "
+            f"AND begins_at > {dialect.now_plus('-50000000')}",
+            data=data,
+        )
+    ended = Activity()
+    for _ in range(1_000):
+        ended.add(Outcome.COMPLETED, None, None)
+    await driver.metrics.write({("many", "Job"): ended})
+    await execute(driver, f"UPDATE queue_metrics SET begins_at = {dialect.now_plus('-300000000')} WHERE name = 'Job'")
+    since = Activity()
+    for _ in range(100):
+        since.add(Outcome.COMPLETED, None, None)
+    await driver.metrics.write({("many", "Job"): since})
+    await execute(
+        driver,
+        f"UPDATE queue_metrics SET begins_at = {dialect.now_plus('-30000000')} "
+        f"WHERE name = 'Job' AND begins_at > {dialect.now_plus('-200000000')}",
+    )
+    many = (await counts(driver))["many"]
+    # The older count was merged, and is of the beginning of its minute.
+    assert 25_000 + 540 - 100 <= many.ready <= 25_000 + 610 - 100
+    assert many.age is not None
+    assert 60 <= many.age < 75

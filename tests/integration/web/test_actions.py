@@ -22,7 +22,7 @@ from outbox.envelope import serialize
 from outbox.ids import new_job_id
 from outbox.policies.rate_limits import Terms
 from outbox.settings import Settings
-from outbox.settlement import Settlement
+from outbox.settlement import Failure, Settlement
 from outbox.web import Viewer, dashboard
 from outbox.web.routes import DashboardRoute
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
@@ -230,6 +230,27 @@ async def test_a_group_is_retried_and_others_stay(driver: DatabaseDriver, admin:
     assert len(await driver.jobs.list_jobs("mail")) == 25
     assert await driver.failed.get(other.fence.job_id) is not None
     assert "Forgot 1 failed job." in await act(admin, "/failures/forget", queue="other")
+
+
+async def test_a_group_of_one_problem_is_retried_and_forgotten_from_its_page(
+    driver: DatabaseDriver, admin: httpx.AsyncClient
+) -> None:
+    for number in (1, 2):
+        await fail(driver, *envelopes(2), failure=Failure("LookupError", f"no order {number}", ""))
+    await fail(driver, *envelopes(3), failure=Failure("LookupError", "no customer 7", ""))
+    customers, orders = sorted(await driver.failed.groups(), key=lambda group: group.count)
+    listed = await admin.get(f"{BASE}/failures")
+    assert "4 failures in the last 24 hours, 4 in the last one" in listed.text
+    page = f"/failures/jobs?connection=database&name=tests.Job&group={orders.fingerprint}"
+    assert page.replace("&", "&amp;") in listed.text
+    shown = await admin.get(BASE + page)
+    assert "Failed jobs 4" in told(shown)
+    assert shown.text.count('class="id"') == 4
+    group = {"connection": "database", "name": "tests.Job", "group": orders.fingerprint}
+    assert "Retried 4 failed jobs" in await act(admin, "/failures/retry", **group)
+    assert "Forgot 3 failed jobs" in await act(admin, "/failures/forget", **group | {"group": customers.fingerprint})
+    assert await driver.failed.page() == []
+    assert "16 hexadecimal digits" in await refused(admin, "/failures/retry", 400, group="LookupError")
 
 
 async def test_what_cannot_be_retried_is_said(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ from outbox.drivers.database.tables import CLAIMED, KEPT, failed_jobs
 
 _DUE_ROWS_LOOKED_AT = 1_000
 _KEPT = ", ".join(KEPT)
-_INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at)"
+_INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at, fingerprint)"
 
 
 class FailedJobStatements(Syntax):
@@ -39,19 +39,20 @@ class FailedJobStatements(Syntax):
     """Columns of a failed row as a claim can read them, where that takes more than the column."""
 
     def copy_to_failed(self, count: int) -> str:
-        """Parameters: connection; (id, exception as JSON) per row; ids."""
+        """Parameters: connection; (id, exception as JSON) per row; (id, fingerprint) per row; ids."""
         cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, CASE id {cases} END, {self.now} "
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, CASE id {cases} END, {self.now}, CASE id {cases} END "
             f"FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_unreadable(self, count: int) -> str:
-        """Parameters: connection; (row key, id) per row; (row key, exception as JSON) per row; row keys."""
+        """Parameters: connection; (row key, id) per row; (row key, exception as JSON) per row; (row key, fingerprint)
+        per row; row keys."""
         cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
         kept = [cases if name == "id" else self.as_failed.get(name, name) for name in KEPT]
         return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {cases}, {self.now} "
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {cases}, {self.now}, {cases} "
             f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
         )
 

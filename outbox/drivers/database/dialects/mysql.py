@@ -28,6 +28,7 @@ class MySQL(Dialect):
     for_update = "FOR UPDATE"
     for_share = "LOCK IN SHARE MODE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
+    group_hint = "FORCE INDEX (queue_failed_jobs_fingerprint)"
     failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
     primary_hint = "FORCE INDEX (PRIMARY)"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"

@@ -30,6 +30,7 @@ class SQLite(Dialect):
     for_update = ""
     for_share = ""
     claim_hint = ""
+    group_hint = ""
     failed_hint = ""
     primary_hint = ""
     key_hint = ""

@@ -24,6 +24,8 @@ class Syntax(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. Without them the optimizer scans all of a nearly empty table, and
     locks or waits for rows that the statement does not need."""
+    group_hint: str
+    """A hint to read ``queue_failed_jobs`` by fingerprint."""
     failed_hint: str
     """A hint to read ``queue_failed_jobs`` by queue."""
     wait_hint: str

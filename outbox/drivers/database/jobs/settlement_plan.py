@@ -15,6 +15,7 @@ from outbox.drivers.values import Settled
 from outbox.settlement import Failure, Fence, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000
+_UNKNOWN = Failure("unknown", "", "")
 _TOKENS_AT_ONCE = 2
 _REMOVED = {Outcome.COMPLETED, Outcome.CANCELLED}
 _LEAVES = _REMOVED | {Outcome.FAILED}
@@ -97,10 +98,11 @@ class SettlementPlan:
         return {bytes(job_id): dump_failure(load_failure(exception)) for job_id, exception in rows}
 
     def _write_failed(self, failed: Sequence[Settlement]) -> Plan[None]:
-        described = [(settlement.fence.job_id.bytes, dump_failure(settlement.failure)) for settlement in failed]
-        for chunk in packets(described, lambda pair: len(pair[1])):
-            parameters = [value for pair in chunk for value in pair]
-            ids = sorted(job_id for job_id, _ in chunk)
+        described = [(s.fence.job_id.bytes, dump_failure(s.failure), fingerprint_of(s.failure)) for s in failed]
+        for chunk in packets(described, lambda each: len(each[1])):
+            parameters = [value for job_id, exception, _ in chunk for value in (job_id, exception)]
+            parameters += [value for job_id, _, fingerprint in chunk for value in (job_id, fingerprint)]
+            ids = sorted(job_id for job_id, _, _ in chunk)
             yield self._dialect.copy_to_failed(len(chunk)), (self._connection_name, *parameters, *ids)
 
     def _replace_headers(self, settlements: Sequence[Settlement]) -> Plan[None]:
@@ -150,8 +152,12 @@ def _has_left_its_end(
     return key not in tokens and key not in failures
 
 
+def fingerprint_of(failure: Failure | None) -> str:
+    return (failure or _UNKNOWN).fingerprint
+
+
 def dump_failure(failure: Failure | None) -> str:
-    described = failure or Failure("unknown", "", "")
+    described = failure or _UNKNOWN
     return json.dumps({"type": described.type, "message": described.message, "traceback": described.traceback})
 
 

@@ -117,15 +117,19 @@ async def _move(database: Database, connection: SqlConnection, name: str, rows: 
     dialect = database.dialect
     ids: list[Any] = []
     exceptions: list[Any] = []
+    fingerprints: list[Any] = []
     for row in rows:
         good = type(row.job_id) is bytes and len(row.job_id) == _ID_BYTES
         ids += (row.key, row.job_id if good else new_job_id().bytes)
         message = f"no worker can read this row: {row.reason}"
-        exceptions += (row.key, dump_failure(Failure("outbox.errors.InvalidPayload", message, "")))
+        failure = Failure("outbox.errors.InvalidPayload", message, "")
+        exceptions += (row.key, dump_failure(failure))
+        fingerprints += (row.key, failure.fingerprint)
     keys = [row.key for row in rows]
     ids_of_jobs = [bytes(row.job_id) for row in rows if raw_columns.job_id(row.job_id) is not None]
     await run(removed(dialect, ids_of_jobs, Outcome.FAILED), connection)
-    await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), (name, *ids, *exceptions, *keys))
+    parameters = (name, *ids, *exceptions, *fingerprints, *keys)
+    await connection.exec_driver_sql(dialect.copy_unreadable(len(rows)), parameters)
     deleted = await connection.exec_driver_sql(dialect.remove_unreadable(len(rows)), tuple(keys))
     return deleted.rowcount
 

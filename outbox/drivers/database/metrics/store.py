@@ -18,6 +18,7 @@ from outbox.drivers.database.metrics import rows
 from outbox.drivers.database.metrics.merging import merge_step
 from outbox.drivers.database.metrics.rows import NewRow, Stored, new_row, seconds_ago
 from outbox.drivers.database.metrics.table import Period
+from outbox.drivers.database.operations import missing_fingerprints
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.inspection import exact_counts
 from outbox.drivers.metrics import Activity, DepthPoint, MetricPoint
@@ -90,6 +91,7 @@ class DatabaseMetrics:
         for _ in range(_MERGES):
             if not await merge_step(self._database):
                 break
+        await missing_fingerprints.add_missing(self._database)
         return None
 
     async def _count(self) -> None:
@@ -104,8 +106,8 @@ class DatabaseMetrics:
 
 
 def _is_count_due(dialect: Dialect) -> Plan[bool]:
-    last = yield from rows.last_count(dialect)
-    return last is None or last.age >= max(_COUNT_EVERY, COUNT_SHARE * last.seconds)
+    last = yield from rows.last_counts(dialect, 1)
+    return not last or last[0].age >= max(_COUNT_EVERY, COUNT_SHARE * last[0].seconds)
 
 
 def _depths(counts: Sequence[QueueCounts]) -> list[DepthPoint]:

@@ -133,6 +133,9 @@ class FailedJobArchive:
     async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]:
         return await self._rows.groups(queue, limit, matching=matching)
 
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
+        return await self._rows.hours(groups)
+
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""
         mine = self._scope.condition
@@ -198,6 +201,7 @@ class _ArchiveTransaction:
     def _row(self, job: FailedJob) -> tuple[Any, ...]:
         failed_at = self._database.dialect.timestamp(job.failed_at)
         special = {"id": (job.id.bytes,), "exception": (dump_failure(job.failure),), "failed_at": (failed_at,) * 2}
+        special["fingerprint"] = (job.failure.fingerprint,)
         values = [special.get(column.name) or (getattr(job, column.name),) for column in failed_jobs.c]
         return tuple(chain.from_iterable(values))
 

@@ -20,6 +20,10 @@ class FailedJobScope:
     but: frozenset[str] = frozenset()
 
     @property
+    def is_everything(self) -> bool:
+        return self.only is None and not self.but
+
+    @property
     def condition(self) -> ColumnElement[bool]:
         return self.on(failed_jobs.c.connection)
 

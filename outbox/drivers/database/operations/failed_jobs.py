@@ -218,7 +218,10 @@ class FailedJobs:
     async def groups(
         self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedGroup]:
-        return await failed_filters.groups(self._database, await self._matching(queue, matching), limit)
+        return await failed_filters.groups(self._database, queue, matching, self.scope, limit)
+
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
+        return await failed_filters.hours(self._database, self.scope, groups)
 
     async def _matching(self, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
         return [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
@@ -247,11 +250,13 @@ def _readable(dialect: Dialect, rows: Iterable[Any]) -> list[FailedJob]:
 
 def _failed_job(dialect: Dialect, job_id: JobId, row: Any) -> FailedJob:
     values = raw_columns.values(failed_jobs, row, dialect.parse_timestamp)
-    failure = _failure(values.pop("exception"))
+    failure = stored_failure(values.pop("exception"))
+    # It is an index of what `Failure.fingerprint` says.
+    del values["fingerprint"]
     return FailedJob(**{**values, "id": job_id, "failure": failure})
 
 
-def _failure(text: str) -> Failure:
+def stored_failure(text: str) -> Failure:
     """The failure in ``text``. A row that another program wrote otherwise must not hide all others."""
     try:
         failure = load_failure(text)

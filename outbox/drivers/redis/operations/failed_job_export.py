@@ -67,6 +67,8 @@ class FailedStore(Protocol):
 
     async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]: ...
 
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]: ...
+
     async def counts(self) -> dict[str, int]:
         """How many there are, by queue."""
 
@@ -183,6 +185,10 @@ class HandedOver(FailedJobs):
     ) -> list[FailedGroup]:
         await self.hand_over()
         return await self._there.groups(queue, limit, matching)
+
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
+        await self.hand_over()
+        return await self._there.hours(groups)
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         await self.hand_over()

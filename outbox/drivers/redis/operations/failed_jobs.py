@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
+from outbox.drivers.filters import ANY_FAILED, HOURS_OF_A_GROUP, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, microseconds, moment, number, score, text, unpack_body
 from outbox.drivers.redis.jobs.settle import load_failure
 from outbox.drivers.redis.keys import FAILED, FAILURES, key, queue_keys
 from outbox.drivers.redis.operations import inspection
-from outbox.drivers.redis.operations.failed_filters import Groups, passing
+from outbox.drivers.redis.operations.failed_filters import Groups, HourlyCounts, passing
 from outbox.drivers.redis.script import Call, Script, command
 from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.envelope import policies_in
@@ -20,6 +20,7 @@ from outbox.ids import JobId
 
 _RETRY, _FORGET = Script("retry", returns=list), Script("forget", returns=list)
 _EVER = "+inf"
+_HOUR = 3_600.0
 
 Order = Callable[[str, Sequence[bytes]], Call]
 """A script for these failed jobs of a queue, which returns those that it found."""
@@ -99,13 +100,25 @@ class FailedJobs:
     ) -> list[FailedGroup]:
         groups = Groups()
         wanted = await self._store.queues() if queue is None else [queue]
-        bottom = await self._since(matching)
+        async for jobs in self._from_latest(wanted, await self._since(matching)):
+            groups.add(passing(jobs, matching))
+        return groups.largest(limit)
+
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
+        counts = HourlyCounts(groups, await inspection.now(self._store))
+        since = await self._horizon(HOURS_OF_A_GROUP * _HOUR)
+        async for jobs in self._from_latest(await self._store.queues(), since):
+            counts.add(jobs)
+        return counts.found
+
+    async def _from_latest(self, queues: Sequence[str], bottom: int) -> AsyncIterator[list[FailedJob]]:
+        """The failed jobs of these queues, the latest first, as far as they failed at this time or later."""
         last: Place | None = None
         while True:
-            places = await self._latest_of(wanted, inspection.CHUNK, last)
-            groups.add(passing(await self._read([place for place in places if place.failed_at >= bottom]), matching))
+            places = await self._latest_of(queues, inspection.CHUNK, last)
+            yield await self._read([place for place in places if place.failed_at >= bottom])
             if len(places) < inspection.CHUNK or places[-1].failed_at < bottom:
-                return groups.largest(limit)
+                return
             last = places[-1]
 
     async def list_oldest(self, limit: int) -> list[FailedJob]:

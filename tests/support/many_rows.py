@@ -1,0 +1,94 @@
+"""Rows by the hundred thousand, made by the server itself, and how many rows a server reads for what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.ids import new_token
+
+MOST_READ = 25_000
+"""Rows that a server may read for one page or command, by its own count."""
+_DIGITS = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {digit}" for digit in range(1, 10))])
+
+
+async def fill(
+    driver: DatabaseDriver, count: int, queue: str = "many", available_at: str = "NOW", table: str = "jobs"
+) -> None:
+    """Insert jobs, or failed jobs without a fingerprint."""
+    dialect = driver.database.dialect
+    now = dialect.now if available_at == "NOW" else f"'{available_at}'"
+    if table == "jobs":
+        columns = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
+        values = f"{_key(driver)}, '{queue}', 'tests.Job', n & 7, '{{}}', '{{}}', 0, {now}, {dialect.now}"
+    else:
+        columns = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at"
+        values = f"{_key(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {now}"
+    await _insert(driver, f"queue_{table} ({columns})", values, count)
+
+
+async def fill_failed(driver: DatabaseDriver, count: int, groups: int, queue: str = "many") -> None:
+    """Insert failed jobs of ``groups`` groups, spread over the last hours."""
+    columns = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at, fingerprint"
+    sqlite = driver.database.engine.dialect.name == "sqlite"
+    group = f"printf('%016x', n % {groups})" if sqlite else f"LPAD(HEX(MOD(n, {groups})), 16, '0')"
+    failed_at = driver.database.dialect.now_plus("(0 - n * 1000000)")
+    values = f"{_key(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {failed_at}, {group}"
+    await _insert(driver, f"queue_failed_jobs ({columns})", values, count)
+
+
+def _key(driver: DatabaseDriver) -> str:
+    if driver.database.engine.dialect.name == "sqlite":
+        return "randomblob(16)"
+    return f"UNHEX(CONCAT('{new_token().hex()[:24]}', LPAD(HEX(n), 8, '0')))"
+
+
+async def _insert(driver: DatabaseDriver, target: str, values: str, count: int) -> None:
+    names = "abcdef"[: len(str(count - 1))]
+    number = " + ".join(f"{name}.n * {10**place}" for place, name in enumerate(names))
+    tables = ", ".join(f"({_DIGITS}) AS {name}" for name in names)
+    source = f"(SELECT {number} AS n FROM {tables} WHERE {number} < {count}) AS numbers"
+    async with driver.database.engine.begin() as connection:
+        await connection.exec_driver_sql(f"INSERT INTO {target} SELECT {values} FROM {source}")
+
+
+class RowsRead:
+    """The rows that servers of MySQL and MariaDB read for the statements of this process, by their own count."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._before = 0
+
+    def before(self, connection: Any, *_: object) -> None:
+        first = _rows_read(connection)
+        second = _rows_read(connection)
+        # Asking reads rows as well, as many each time.
+        self._before = second + (second - first)
+
+    def after(self, connection: Any, *_: object) -> None:
+        self.total += _rows_read(connection) - self._before
+
+
+@contextmanager
+def rows_read() -> Iterator[RowsRead]:
+    read = RowsRead()
+    listeners = (("before_cursor_execute", read.before), ("after_cursor_execute", read.after))
+    for name, listener in listeners:
+        event.listen(Engine, name, listener)
+    try:
+        yield read
+    finally:
+        for name, listener in listeners:
+            event.remove(Engine, name, listener)
+
+
+def _rows_read(connection: Any) -> int:
+    cursor = connection.connection.cursor()
+    cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read_%%'")
+    found = sum(int(value) for _, value in cursor.fetchall())
+    cursor.close()
+    return found
