@@ -12,7 +12,22 @@ from playwright.async_api import Page, async_playwright
 SIZE = ("--orders", "300", "--readings", "4000")
 START_SECONDS = 120
 WORK_SECONDS = 60_000  # milliseconds, in which a worker has to be seen
-PAGES = {"overview": "", "queues": "queues", "jobs": "jobs", "failures": "failures", "workers": "workers"}
+METRICS_SECONDS = 120_000
+PAGES = {
+    "overview": "",
+    "queues": "queues",
+    "queue": "queues/default",
+    "jobs": "jobs",
+    "failures": "failures",
+    "classes": "classes",
+    "class": "classes/one?name=app.ProcessReading",
+    "dispatch": "classes/dispatch?name=app.ProcessReading",
+    "workers": "workers",
+    "schedules": "schedules",
+    "keys": "keys",
+    "batches": "batches",
+    "health": "health",
+}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -51,6 +66,9 @@ async def _take(program: str, address: str, directory: Path) -> None:
         base = address.partition("?")[0]
         await page.goto(f"{base}workers")
         await page.get_by_text("alive").first.wait_for(timeout=WORK_SECONDS)
+        # Workers write their metrics once a minute.
+        await page.goto(f"{base}classes")
+        await page.locator("svg.spark").first.wait_for(timeout=METRICS_SECONDS)
         for theme in ("light", "dark"):
             await page.emulate_media(color_scheme=theme)  # type: ignore[arg-type,unused-ignore]
             await _pictures(page, base, directory, theme)

@@ -22,6 +22,7 @@ from outbox.web.rights import ADMIN, READ_ONLY
 from outbox.web.routes import Guard, error_page
 from outbox.web.security import SecurityHeaders, refused_host
 from outbox.web.stores import WebStores
+from outbox.web.traces import check_trace_url
 
 
 def dashboard(
@@ -35,6 +36,7 @@ def dashboard(
     redact: Hook | None = None,
     settings: Settings | None = None,
     time_limit: float = 5.0,
+    trace_url: str | None = None,
 ) -> Starlette:
     """The dashboard, to be mounted: ``app.mount("/outbox", dashboard(auth=…))``.
 
@@ -42,10 +44,12 @@ def dashboard(
     ``user`` and ``password`` are asked for by the browser. ``read_only`` takes every right away but those to look.
     ``allowed_hosts`` are the names of hosts that the dashboard answers for. ``connections`` are those that it shows;
     default: all of the settings. ``redact(name, payload)`` returns a payload as it may be shown. ``time_limit`` is the
-    seconds that a page waits for one connection.
+    seconds that a page waits for one connection. ``trace_url`` is where the trace of a job is, with ``{trace_id}`` in
+    the place of its id: ``"https://traces.example/{trace_id}"``.
 
     Raises:
-        ConfigurationError: there is neither ``auth`` nor a user with a password, or there are both.
+        ConfigurationError: there is neither ``auth`` nor a user with a password, or there are both; or ``trace_url`` is
+            no such address.
     """
     stores = WebStores(settings, connections, time_limit)
     return build(
@@ -55,6 +59,7 @@ def dashboard(
             allowed_hosts=allowed_hosts,
             stores=stores,
             redaction=Redaction(redact),
+            trace_url=check_trace_url(trace_url),
         )
     )
 

@@ -28,6 +28,12 @@ _PORT = 8822
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Answer for this host. Repeatable."
 )
+@click.option(
+    "--trace-url",
+    envvar="OUTBOX_WEB_TRACE_URL",
+    metavar="URL",
+    help="Where the trace of a job is, with {trace_id} in it.",
+)
 def web(
     host: str,
     port: int,
@@ -36,6 +42,7 @@ def web(
     read_only: bool,
     connections: Sequence[str],
     allowed_hosts: Sequence[str],
+    trace_url: str | None,
 ) -> None:
     """Serve the dashboard, until it is interrupted. It needs the extra `web`.
 
@@ -53,4 +60,5 @@ def web(
         read_only=read_only,
         connections=list(connections) or None,
         allowed_hosts=list(allowed_hosts) or None,
+        trace_url=trace_url,
     )

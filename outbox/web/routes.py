@@ -58,11 +58,13 @@ class Guard:
         allowed_hosts: Sequence[str],
         stores: WebStores,
         redaction: Redaction,
+        trace_url: str | None = None,
     ) -> None:
         """No viewer has more rights than ``may``."""
         self.sign_in = sign_in
         self.allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         self.redaction = redaction
+        self._trace_url = trace_url
         self._may = may
         self._readings = Readings(stores)
         self._live = Live(stores)
@@ -71,7 +73,7 @@ class Guard:
         """A page that was told of a change reads what others read as well."""
         told = request.method in SAFE_METHODS and "hx-request" in request.headers
         readings = self._live.readings if told and self._live.is_polling else self._readings
-        return View(request, viewer, readings, self.redaction, parameters, self._live)
+        return View(request, viewer, readings, self.redaction, parameters, self._live, self._trace_url)
 
     async def viewer(self, request: Request) -> Viewer | None:
         found = await self.sign_in.viewer(request)

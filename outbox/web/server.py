@@ -19,6 +19,7 @@ from outbox.web.redaction import Redaction
 from outbox.web.rights import ADMIN, READ_ONLY
 from outbox.web.routes import Guard
 from outbox.web.stores import WebStores
+from outbox.web.traces import check_trace_url
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _GRACE = 2
@@ -34,6 +35,7 @@ def serve(
     read_only: bool,
     connections: Sequence[str] | None,
     allowed_hosts: Sequence[str] | None,
+    trace_url: str | None = None,
 ) -> None:
     """Serve until a signal ends the process.
 
@@ -45,9 +47,16 @@ def serve(
     hosts = tuple(allowed_hosts or ((*_LOOPBACK_NAMES, host.lower()) if is_loopback(host) else ("*",)))
     if user is None and password is None:
         token = _token_for(host)
-        app = _with_token(token, read_only, hosts, connections)
+        app = _with_token(token, read_only, hosts, connections, trace_url)
     else:
-        app = dashboard(user=user, password=password, read_only=read_only, allowed_hosts=hosts, connections=connections)
+        app = dashboard(
+            user=user,
+            password=password,
+            read_only=read_only,
+            allowed_hosts=hosts,
+            connections=connections,
+            trace_url=trace_url,
+        )
     listening = _listen(host, port)
     click.echo(_address(host, listening.getsockname()[1], token))
     config = uvicorn.Config(
@@ -74,10 +83,15 @@ def _token_for(host: str) -> OneTimeToken:
 
 
 def _with_token(
-    token: OneTimeToken, read_only: bool, hosts: tuple[str, ...], connections: Sequence[str] | None
+    token: OneTimeToken,
+    read_only: bool,
+    hosts: tuple[str, ...],
+    connections: Sequence[str] | None,
+    trace_url: str | None,
 ) -> Starlette:
     stores = WebStores(connections=connections)
-    return build(Guard(token, READ_ONLY if read_only else ADMIN, hosts, stores, Redaction()))
+    may = READ_ONLY if read_only else ADMIN
+    return build(Guard(token, may, hosts, stores, Redaction(), check_trace_url(trace_url)))
 
 
 def is_loopback(host: str) -> bool:

@@ -55,6 +55,7 @@ class View:
     redaction: Redaction
     parameters: Parameters
     live: Live
+    trace_url: str | None = None
 
     @property
     def base(self) -> str:

@@ -15,6 +15,7 @@ from outbox.errors import InvalidOption, InvalidPayload
 from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
 from outbox.web.rendering import segment
+from outbox.web.traces import trace_link
 from outbox.web.values import LiveJob
 from outbox.web.view import View
 
@@ -81,6 +82,7 @@ async def show_one(view: View) -> Response:
         payload=view.payload(job.name, job.payload),
         headers=_headers(view, job.headers),
         links=_links(job.headers),
+        trace=_trace(view, job.headers),
     )
 
 
@@ -97,6 +99,7 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
         payload=view.payload(job.name, job.payload),
         headers=_headers(view, job.headers),
         links=_links(job.headers),
+        trace=_trace(view, job.headers),
     )
 
 
@@ -108,6 +111,14 @@ def _answering(view: View, connection: str) -> str:
 def _headers(view: View, text: str) -> str:
     """Headers hold payloads of later jobs of a chain, and keys: they need the right to see payloads."""
     return indented_json(text) if view.sees_payloads else ""
+
+
+def _trace(view: View, headers: str) -> str | None:
+    """Where the trace of the dispatch is."""
+    try:
+        return trace_link(view.trace_url, Headers.load(headers).trace)
+    except InvalidPayload:
+        return None
 
 
 def _links(headers: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import urlencode
 
@@ -10,6 +11,7 @@ import pytest
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.errors import ConfigurationError
 from outbox.ids import JobId
 from outbox.settings import Settings
 from outbox.web import Viewer, dashboard
@@ -93,6 +95,20 @@ async def test_a_job_is_found_by_its_id(driver: DatabaseDriver, admin: httpx.Asy
     response = await admin.get(f"{BASE}/jobs?id={jobs.ready}")
     assert response.status_code == 303
     assert response.headers["location"] == f"{BASE}/jobs/{jobs.ready}"
+
+
+async def test_a_job_links_to_the_trace_of_its_dispatch(driver: DatabaseDriver, settings: Settings) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = envelope()._replace(headers=json.dumps({"trace": {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}}))
+    other = envelope()._replace(headers=json.dumps({"trace": {"traceparent": '"><script>'}}))
+    await driver.jobs.insert([traced, other])
+    app = dashboard(signed_in(), settings=settings, time_limit=30, trace_url="https://traces.example/{trace_id}")
+    async with browser(mounted(app)) as client:
+        assert f'href="https://traces.example/{trace}"' in (await read(client, f"/jobs/{traced.id}")).text
+        assert "traces.example" not in (await read(client, f"/jobs/{other.id}")).text
+    for url in ("javascript:{trace_id}", "https://traces.example"):
+        with pytest.raises(ConfigurationError, match="trace_url is an address"):
+            dashboard(signed_in(), settings=settings, trace_url=url)
 
 
 async def test_what_needs_attention(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
