@@ -33,7 +33,7 @@ from outbox.web.view import View, render
 _log = logging.getLogger("outbox.web")
 
 _NOT_RECORDED = {"connection", "payload"}
-_COMMANDS = {"queues": "", "jobs": "", "failures": "", "schedules": "schedule", "operations": "bulk"}
+_COMMANDS = {"queues": "", "jobs": "", "classes": "", "failures": "", "schedules": "schedule", "operations": "bulk"}
 """Words of paths that commands call otherwise, or leave out."""
 
 Show = Callable[[View], Awaitable[Response]]

@@ -42,6 +42,8 @@ _ACTIONS: tuple[tuple[str, Show, Right, tuple[str, ...]], ...] = (
     ("/operations/{id}/stop", operations.stop, Right.STOP_OPERATIONS, _CONNECTION),
     ("/batches/{id}/cancel", batches.cancel, Right.MANAGE_BATCHES, _CONNECTION),
     ("/batches/{id}/retry", batches.retry, Right.MANAGE_BATCHES, _CONNECTION),
+    ("/classes/pause", classes.pause, Right.PAUSE_QUEUES, classes.PAUSE_FIELDS),
+    ("/classes/resume", classes.resume, Right.PAUSE_QUEUES, ("connection", "name")),
     ("/workers/{id}/quiet", workers.quiet, Right.MANAGE_WORKERS, _CONNECTION),
     ("/workers/{id}/resume", workers.resume, Right.MANAGE_WORKERS, _CONNECTION),
     ("/workers/{id}/stop", workers.stop, Right.MANAGE_WORKERS, _CONNECTION),

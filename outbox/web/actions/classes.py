@@ -1,4 +1,4 @@
-"""Dispatch a job of a class, from the form of its fields."""
+"""Pause and resume a job class, and dispatch a job of it, from the form of its fields."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
+from outbox.console.formatting import line
 from outbox.dispatch import dispatch
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, check_target, check_text
 from outbox.errors import ConfigurationError, DispatchError, JobError, UnknownJob
 from outbox.ids import JobId
 from outbox.job import Job
+from outbox.pausing import pause_on, resume_on
 from outbox.payload import load
 from outbox.web.actions.jobs import priority_digit
 from outbox.web.class_readings import class_of
@@ -18,6 +21,29 @@ from outbox.web.rendering import with_query
 from outbox.web.view import View
 
 FIELDS = FormFields("connection", "name", "queue", "priority", "delay")
+
+
+PAUSE_FIELDS = ("connection", "name", "reason", "for")
+
+
+def _place(view: View) -> str:
+    return with_query("/classes/one", {"connection": view.connection(), "name": view.parameters.required("name")})
+
+
+async def pause(view: View) -> Response:
+    name = view.parameters.required("name")
+    reason, seconds = check_text(view.parameters.text("reason"), "a reason"), view.parameters.span("for")
+    terms = PauseTerms(reason, None, seconds or None, view.viewer.name[:255])
+    target = check_target(PauseTarget(PauseKind.JOB, name))
+    done = await view.change(view.connection(), lambda driver: pause_on(driver, target, terms))
+    return view.done(f"{line(name)} is paused." if done else f"{line(name)} was paused already.", _place(view))
+
+
+async def resume(view: View) -> Response:
+    name = view.parameters.required("name")
+    target = check_target(PauseTarget(PauseKind.JOB, name))
+    done = await view.change(view.connection(), lambda driver: resume_on(driver, target))
+    return view.done(f"{line(name)} is resumed." if done else f"{line(name)} was not paused.", _place(view))
 
 
 def _kind(view: View) -> type[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from outbox.drivers.pauses import PauseKind
 from outbox.web import charts
 from outbox.web.class_readings import ClassRow, class_of, options_of
 from outbox.web.job_forms import fields_of
@@ -40,4 +41,6 @@ async def show_one(view: View) -> Response:
         connection=connection,
         fields=[] if kind is None else fields_of(kind, {}, {}),
         failure_rate=failure_rate(row.trend.last_hour),
+        pauses=[each for each in await view.readings.pauses(connection) if each.target == (PauseKind.JOB, name)],
+        now=await view.readings.now(connection),
     )

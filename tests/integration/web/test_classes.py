@@ -12,6 +12,7 @@ import httpx
 import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.metrics import MetricPoint
+from outbox.envelope import serialize
 from outbox.settings import Settings
 from outbox.web import dashboard
 from outbox.web.charts import durations, sparkline, throughput
@@ -87,6 +88,23 @@ async def test_the_form_of_a_class_is_checked_by_it(driver: DatabaseDriver, admi
     assert "No job was made" in told(await admin.get(again.headers["location"]))
     unknown = await admin.post(PATH, data={"connection": "database", "name": "tests.None"})
     assert (unknown.status_code, "OUTBOX_JOBS" in told(unknown)) == (400, True)
+
+
+async def test_a_class_is_paused_and_resumed(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    await driver.jobs.insert([serialize(Paint(number=1, colour=Colour.RED))])
+    fields = {"connection": "database", "name": Paint.name}
+    await admin.post(f"{BASE}/classes/pause", data=fields | {"reason": "wet walls", "for": "2h"})
+    page = told(await admin.get(f"{BASE}/classes/one?name=tests.Paint"))
+    for each in ("Paused", "by Ada", "wet walls", "Resume"):
+        assert each in page
+    assert await driver.jobs.claim(["paint"], 1, 30) == []
+    again = await admin.post(f"{BASE}/classes/pause", data=fields)
+    assert "was paused already" in told(await admin.get(again.headers["location"]))
+    await admin.post(f"{BASE}/classes/resume", data=fields)
+    assert len(await driver.jobs.claim(["paint"], 1, 30)) == 1
+    assert "Paused" not in told(await admin.get(f"{BASE}/classes/one?name=tests.Paint"))
+    for given in ({"for": "soon"}, {"reason": "x" * 300}):
+        assert (await admin.post(f"{BASE}/classes/pause", data=fields | given)).status_code == 400
 
 
 async def test_what_is_read_of_metrics_is_kept_for_a_while(driver: DatabaseDriver, settings: Settings) -> None:

@@ -64,9 +64,9 @@ class Workers:
         wanted = workers.update().where(workers.c.id == worker_id).values(ordered=order.value)
 
         async def write(connection: AsyncConnection) -> bool:
-            found = bool((await connection.execute(wanted)).rowcount)
-            await run(record(self._database.dialect, int(found)), connection)
-            return found
+            found = (await connection.execute(wanted)).rowcount
+            await run(record(self._database.dialect, found), connection)
+            return bool(found)
 
         return await self._database.write(write)
 
