@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from outbox.wakeups.base import OPERATIONS
 from outbox.wakeups.binlog.columns import Column, Unreadable, columns
 
 QUERY, TABLE_MAP = 0x02, 0x13
@@ -20,28 +21,33 @@ _TYPE = 5
 _HEADER = 20
 """The status byte of the packet, and the 19 bytes of the event's header."""
 _CHECKSUM = 4
-_TABLE = b"queue_jobs"
+_TABLE, _OPERATIONS_TABLE = b"queue_jobs", b"queue_operations"
 
 EVERY_QUEUE: frozenset[str] = frozenset()
 """Jobs were inserted, and the event does not say into which queue."""
 
 
 _Layout = tuple[Column, ...]
+_NEW_OPERATION = frozenset({OPERATIONS})
 
 
 class JobRows:
-    """Remembers the table ids of one schema's `queue_jobs`. ``queue_column`` counts from 0."""
+    """Remembers the table ids of one schema's `queue_jobs` and `queue_operations`. ``queue_column`` counts from 0."""
 
     def __init__(self, schema: str, queue_column: int, *, checksums: bool) -> None:
         name = schema.lower().encode()
         self._schema = name
-        self._prefix = bytes([len(name)]) + name + b"\0" + bytes([len(_TABLE)]) + _TABLE + b"\0"
+        self._prefix, self._operations_prefix = (
+            bytes([len(name)]) + name + b"\0" + bytes([len(table)]) + table + b"\0"
+            for table in (_TABLE, _OPERATIONS_TABLE)
+        )
         self._queue_column = queue_column
         self._checksum = _CHECKSUM if checksums else 0
         self._layouts: dict[bytes, _Layout | None] = {}
+        self._operations: set[bytes] = set()
 
     def queues(self, event: bytes) -> frozenset[str] | None:
-        """The queues of the jobs that this event inserted. None for other events."""
+        """The queues of the jobs that this event inserted, or `OPERATIONS`. None for other events."""
         kind = event[_TYPE]
         if kind == TABLE_MAP:
             self._map(event)
@@ -49,8 +55,10 @@ class JobRows:
             table = event[_HEADER : _HEADER + 6]
             if table in self._layouts:
                 return self._inserted(event, self._layouts[table], has_extra=_WRITE_ROWS[kind])
+            return _NEW_OPERATION if table in self._operations else None
         elif kind == _WRITE_ROWS_COMPRESSED:
-            return EVERY_QUEUE if event[_HEADER : _HEADER + 6] in self._layouts else None
+            table = event[_HEADER : _HEADER + 6]
+            return EVERY_QUEUE if table in self._layouts else _NEW_OPERATION if table in self._operations else None
         elif kind == QUERY and _TABLE in event and b"INSERT" in event.upper():
             # binlog_format is MIXED or STATEMENT.
             return EVERY_QUEUE if self._schema in event.lower() else None
@@ -58,6 +66,10 @@ class JobRows:
 
     def _map(self, event: bytes) -> None:
         table, start = event[_HEADER : _HEADER + 6], _HEADER + 8
+        if event[start : start + len(self._operations_prefix)].lower() == self._operations_prefix:
+            self._operations.add(table)
+        else:
+            self._operations.discard(table)
         end = start + len(self._prefix)
         # On a system that ignores case, MySQL writes names in either case.
         if event[start:end].lower() != self._prefix:

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import make_url, text
 
 import outbox
-from outbox.events import WakeupsHeard, WakeupsUnheard
+from outbox.drivers.bulk import BulkFilter, BulkRequest, Verb
+from outbox.drivers.database import DatabaseDriver
+from outbox.events import BulkOperationEnded, WakeupsHeard, WakeupsUnheard
 from tests.servers import LocalServer, MariaDB, MySQL, databases, sql
 from tests.support.embedded_worker import OFTEN, Arrival, dumps, kill, put, working
 from tests.support.recorded_jobs import Counted
@@ -38,6 +40,15 @@ async def test_a_commit_of_another_process_wakes_the_worker(migrated_url: str) -
             arrival = Arrival()
             await put(migrated_url, arrival.job, queue=queue)
             assert await arrival() == queue
+
+
+async def test_a_bulk_operation_of_another_process_wakes_the_worker(migrated_url: str) -> None:
+    async with working(migrated_url) as worker:
+        assert worker.woken_by == "binlog"
+        other = DatabaseDriver(migrated_url)
+        made = await other.operations.start(BulkRequest(Verb.RETRY, BulkFilter()))
+        await other.close()
+        assert (await worker.event(BulkOperationEnded)).operation_id == made.id
 
 
 async def test_jobs_of_other_queues_and_rows_of_other_tables_wake_nobody(migrated_url: str) -> None:

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from outbox.wakeups.base import OPERATIONS
 from outbox.wakeups.binlog.columns import Column, Unreadable, columns
 from outbox.wakeups.binlog.rows import EVERY_QUEUE, JobRows
 
@@ -80,6 +81,17 @@ def test_claims_and_ends_of_jobs_wake_nobody(jobs: JobRows, kind: int) -> None:
 def test_rows_of_other_tables_wake_nobody(jobs: JobRows, schema: bytes, table: bytes) -> None:
     jobs.queues(table_map(schema, table))
     assert jobs.queues(rows(row("mail"))) is None
+
+
+@pytest.mark.parametrize("kind", [WRITE_V1, WRITE_V2, COMPRESSED])
+def test_a_new_bulk_operation_is_told_and_its_progress_is_not(jobs: JobRows, kind: int) -> None:
+    jobs.queues(table_map())
+    jobs.queues(table_map(table=b"queue_operations", number=OTHER))
+    assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) == {OPERATIONS}
+    assert jobs.queues(rows(row("mail"), kind=UPDATE_V2, number=OTHER)) is None
+    assert jobs.queues(rows(row("mail"))) == {"mail"}
+    jobs.queues(table_map(table=b"orders", number=OTHER))
+    assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) is None
 
 
 def test_rows_of_a_table_nobody_described_wake_nobody(jobs: JobRows) -> None:
