@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 from uuid import UUID
 
 from outbox.client_state import current_client, current_settings
+from outbox.drivers.audit import check_by
 from outbox.drivers.base import Driver
 from outbox.drivers.bulk import (
     BulkFilter,
@@ -70,7 +71,7 @@ async def start(
         InvalidOption: an argument is of a wrong type or out of its range.
         ConfigurationError: the connection is no database.
     """
-    made = await _store(connection).start(_request(verb, chosen), by)
+    made = await _store(connection).start(_request(verb, chosen), check_by(by))
     announce_operation(current_client(), _name(connection))
     return made
 
@@ -113,7 +114,7 @@ async def stop(operation_id: UUID | str, *, by: str | None = None, connection: s
         JobNotFound: there is no such operation.
         ConfigurationError: the connection is no database.
     """
-    stopped = await _store(connection).stop(_id(operation_id), by)
+    stopped = await _store(connection).stop(_id(operation_id), check_by(by))
     if stopped is None:
         await progress(operation_id, connection=connection)
     return stopped is not None

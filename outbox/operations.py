@@ -313,6 +313,7 @@ async def reschedule(
     *,
     at: datetime | None = None,
     delay: Duration | None = None,
+    by: str | None = None,
     connection: str | None = None,
 ) -> bool:
     """Have a waiting job run at another time: ``at``, an aware datetime, or ``delay`` seconds from now; 0 is now. False
@@ -333,11 +334,17 @@ async def reschedule(
         raise InvalidOption(f"a time at which a job runs is an aware datetime, not {at!r}")
     due = as_delay(at or seconds or 0.0)
     wanted = JobChange(at=due) if isinstance(due, datetime) else JobChange(delay=due)
-    return await change_job(_driver(connection), _id(job_id), wanted)
+    with acting(by, "reschedule", {"id": str(job_id), "at": None if at is None else str(at), "delay": seconds}):
+        return await change_job(_driver(connection), _id(job_id), wanted)
 
 
 async def change(
-    job_id: AnyId, *, queue: str | None = None, priority: int | None = None, connection: str | None = None
+    job_id: AnyId,
+    *,
+    queue: str | None = None,
+    priority: int | None = None,
+    by: str | None = None,
+    connection: str | None = None,
 ) -> bool:
     """Give a waiting job another queue, another priority, or both; False where there is no such live job. Idle workers
     are woken.
@@ -352,7 +359,8 @@ async def change(
     if queue is None and priority is None:
         raise InvalidOption("nothing is to change: give the job a queue or a priority")
     wanted = JobChange(_queue(queue), None if priority is None else check_priority(priority))
-    return await change_job(_driver(connection), _id(job_id), wanted)
+    with acting(by, "change", {"id": str(job_id), "queue": queue, "priority": priority}):
+        return await change_job(_driver(connection), _id(job_id), wanted)
 
 
 async def clear(queue: str, *, by: str | None = None, connection: str | None = None) -> int:

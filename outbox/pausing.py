@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from outbox.client_state import current_client, current_settings
+from outbox.drivers.audit import acting
 from outbox.drivers.base import Driver
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms, check_target, check_text
 from outbox.errors import InvalidOption
@@ -28,13 +29,15 @@ async def pause(
     reason: str | None = None,
     until: datetime | None = None,
     for_: float | timedelta | None = None,
+    by: str | None = None,
 ) -> bool:
     """Stop claims of one thing: of a ``queue``, of the class or the name of a ``job``, or of a ``key`` (the value that
     ``concurrency_key``, ``ordering_key`` or ``fair_key`` gives, as ``outbox jobs ID`` shows it). With ``connection``
     alone, of the whole connection. What runs goes on, and dispatching goes on.
 
     ``reason`` has 1 to 255 characters. The pause ends by itself at ``until``, an aware datetime, or after ``for_``
-    seconds, more than 0; the store's clock decides. Without either it lasts until `resume`.
+    seconds, more than 0; the store's clock decides. Without either it lasts until `resume`. ``by`` names the person who
+    pauses, for those who look at the pause and for the audit log.
 
     Returns False when it was paused already. Then a ``reason`` or an end that is given replaces those of before.
 
@@ -44,7 +47,10 @@ async def pause(
         ConfigurationError: a connection on Redis cannot pause a job class or a key.
     """
     driver, target = _driver(connection), target_of(queue, job, key, connection)
-    return await pause_on(driver, target, terms_of(reason, until, for_))
+    terms = terms_of(reason, until, for_)
+    terms = terms if by is None else terms._replace(by=by)
+    with acting(by, "pause", {target.kind: target.name, "reason": reason}):
+        return await pause_on(driver, target, terms)
 
 
 async def resume(
@@ -53,6 +59,7 @@ async def resume(
     job: str | type[Job] | None = None,
     key: str | None = None,
     connection: str | None = None,
+    by: str | None = None,
 ) -> bool:
     """End a pause; False when there was none. Jobs of a class or a key join the end of their queues, in the order of
     their dispatch; of very many, the first start while this makes the others claimable.
@@ -61,7 +68,9 @@ async def resume(
         InvalidOption: an argument is of a wrong type, or more than one thing, or nothing, is named.
         ConfigurationError: a connection on Redis cannot pause a job class or a key.
     """
-    return await resume_on(_driver(connection), target_of(queue, job, key, connection))
+    target = target_of(queue, job, key, connection)
+    with acting(by, "resume", {target.kind: target.name}):
+        return await resume_on(_driver(connection), target)
 
 
 async def pauses(*, connection: str | None = None) -> Sequence[Pause]:

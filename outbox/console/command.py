@@ -26,7 +26,7 @@ import click
 from outbox.connections import open_driver
 from outbox.console.formatting import one_line
 from outbox.console.output import Output
-from outbox.drivers.audit import acting
+from outbox.drivers.audit import LONGEST_BY, acting
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.options import check_queue
 from outbox.settings import Settings
@@ -84,9 +84,9 @@ def actor() -> str:
     """Who runs the command, for the audit log: user and host."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name
+    except (OSError, KeyError, ImportError):  # a user id without a name
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{socket.gethostname()}"[:LONGEST_BY]
 
 
 def json_option(function: Function) -> Function:

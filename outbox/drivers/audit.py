@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from outbox.errors import InvalidOption
 from outbox.ids import JobId, new_job_id
 
 AUDIT_KEPT = 90 * 86_400.0
 """Seconds."""
+LONGEST_BY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,28 @@ def current_act() -> Act | None:
     return _act.get()
 
 
+def check_by(by: str | None) -> str | None:
+    """
+    Raises:
+        InvalidOption: it is no name.
+    """
+    if by is not None and (not isinstance(by, str) or not 1 <= len(by) <= LONGEST_BY):
+        raise InvalidOption(f"by is the name of a person, 1 to {LONGEST_BY} characters, not {by!r:.80}")
+    return by
+
+
 @contextmanager
 def acting(by: str | None, action: str, target: Mapping[str, Any]) -> Iterator[None]:
-    """In the block, changes that operators make are recorded as those of ``by``. With None they are not."""
-    if by is None:
+    """In the block, changes that operators make are recorded as those of ``by``. With None they are not.
+
+    Raises:
+        InvalidOption: ``by`` is no name.
+    """
+    if check_by(by) is None:
         yield
         return
     given = {name: value for name, value in target.items() if value not in (None, "", ())}
-    token = _act.set(Act(new_job_id(), by, action, given))
+    token = _act.set(Act(new_job_id(), str(by), action, given))
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import BigInteger, Column, Index, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.audit import AUDIT_KEPT, AuditEntry, current_act
+from outbox.drivers.audit import AUDIT_KEPT, LONGEST_BY, AuditEntry, current_act
 from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
@@ -21,7 +21,7 @@ from outbox.ids import JobId
 
 T = TypeVar("T")
 
-_LONGEST_BY, _LONGEST_ACTION = 255, 64
+_LONGEST_ACTION = 64
 _KEPT_MICROSECONDS = int(AUDIT_KEPT * MICROSECONDS)
 
 audit = Table(
@@ -64,7 +64,7 @@ def entry(
         "INSERT INTO queue_audit (id, acted_at, acted_by, action, target, affected) "
         f"VALUES ({listed}, {dialect.now}, {mark}, {mark}, {mark}, {count:d}) "
         f"{dialect.update_existing('id')} affected = queue_audit.affected + {count:d}",
-        (*parameters, _storable(by)[:_LONGEST_BY], action[:_LONGEST_ACTION], text),
+        (*parameters, _storable(by)[:LONGEST_BY], action[:_LONGEST_ACTION], text),
     )
 
 

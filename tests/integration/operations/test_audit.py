@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import outbox
 from outbox.drivers.audit import AuditEntry, acting
 from outbox.drivers.database import DatabaseDriver
+from outbox.errors import InvalidOption
 from outbox.policies.rate_limits import Terms
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers import sql
@@ -40,6 +41,8 @@ async def test_what_a_person_changes_is_recorded_and_nothing_else(database: Data
     assert await outbox.clear("mail", by="anna") == 1_201
     assert await outbox.retry(one, by="bert")
     assert await outbox.forget_all(queue="failing", by="bert") == 1
+    assert await outbox.pause("mail", by="bert")
+    assert await outbox.reschedule(one, delay=60, by="bert")
     with acting("bert", "limits set", {"name": "mailgun"}):
         await database.limits.set("mailgun", Terms.model_construct(name="mailgun", rate="5/m", burst=None, align=None))
     assert shown(await database.audit.latest(10)) == [
@@ -47,11 +50,17 @@ async def test_what_a_person_changes_is_recorded_and_nothing_else(database: Data
         ("anna", "clear", {"queue": "mail"}, 1_201),
         ("bert", "retry", {"id": str(one)}, 1),
         ("bert", "forget", {"queue": "failing"}, 1),
+        ("bert", "pause", {"queue": "mail"}, 1),
+        ("bert", "reschedule", {"id": str(one), "delay": 60.0}, 1),
         ("bert", "limits set", {"name": "mailgun"}, 1),
     ]
     assert await database.failed.get(two) is None
+    assert [each.by for each in await outbox.pauses()] == ["bert"]
+    for nobody in ("", 7, "x" * 256):
+        with pytest.raises(InvalidOption, match="name of a person"):
+            await outbox.clear("mail", by=nobody)  # type: ignore[arg-type]
     latest = await database.audit.latest(2)
-    assert [entry.action for entry in await database.audit.latest(2, before=latest[-1].id)] == ["retry", "clear"]
+    assert [entry.action for entry in await database.audit.latest(2, before=latest[-1].id)] == ["pause", "forget"]
     with sql.connection(migrated_url) as connection:
         connection.execute(text("UPDATE queue_audit SET acted_at = '2026-01-01 00:00:00' WHERE acted_by = 'anna'"))
         connection.commit()
