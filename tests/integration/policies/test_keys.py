@@ -288,6 +288,21 @@ async def test_the_job_of_one_tenant_waits_at_most_two_rounds_for_those_of_anoth
             await complete(database, each)
 
 
+async def test_a_first_round_runs_before_all_jobs_of_the_key_are_parked(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    """And no second one: a job of another tenant behind them is found first."""
+    await database.jobs.insert([turn("a") for _ in range(7_000)])
+    assert len(await claim(database, 50)) == ROUND
+    with sql.connection(migrated_url) as connection:
+        parked = connection.scalar(text("SELECT COUNT(*) FROM queue_jobs WHERE available_at > '9000-01-01'"))
+    assert 2_000 <= int(parked or 0) <= 2_100
+    await database.jobs.insert([one := turn("b")])
+    claims = await claim(database, 50)
+    assert one.id in ids(claims)
+    assert len(claims) <= ROUND + 1
+
+
 async def test_turns_lose_no_job_and_follow_weights(database: DatabaseDriver) -> None:
     jobs = [turn("a") for _ in range(120)] + [turn("b", fair_weight=2) for _ in range(120)] + [turn("c")]
     tenants = {job.id: job.payload for job in jobs}

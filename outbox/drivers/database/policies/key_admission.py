@@ -132,8 +132,8 @@ class Admission:
             some = yield from statements.due_waiting(self._dialect, [key], len(waiting) + round_ + 1)
             crowded = len(some) > len(waiting) + round_
         if crowded and (yield from self._sweep([key])) > _PORTION:
-            # First all of them are parked: jobs of other keys may be behind them.
-            self._refuse(waiting, [Turn.PARK] * len(waiting))
+            # Jobs of other keys may be behind them: after a first round, none runs until all of them are parked.
+            self._refuse(over, [Turn.PARK] * len(over))
             return
         missing = round_ - facts.let_in + (len(rows) - len(waiting))
         if not (crowded or facts.first_parked) or 2 * missing < round_:
