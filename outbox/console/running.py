@@ -13,10 +13,11 @@ RUNNING = "running"
 
 async def running_pages(stores: Stores, matching: JobFilter, limit: int) -> dict[str, JobPage]:
     """The jobs that workers named in their last heartbeats and still hold, the longest running of each worker first."""
-    return await stores.ask(lambda driver: _running(driver, matching, limit))
+    return await stores.ask(lambda driver: running_page(driver, matching, limit))
 
 
-async def _running(driver: Driver, matching: JobFilter, limit: int) -> JobPage:
+async def running_page(driver: Driver, matching: JobFilter, limit: int) -> JobPage:
+    """As `running_pages`, of one connection."""
     found: list[StoredJob] = []
     for worker in await driver.workers.all():
         for running in worker.jobs:

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from outbox.bulk import operations_of
 from outbox.console.finding import Finding
 from outbox.console.health_checks import run_checks
+from outbox.console.running import running_page
 from outbox.drivers.base import Driver
 from outbox.drivers.bulk import BulkPreview, BulkRequest
 from outbox.drivers.filters import FailedFilter, FailedGroup, JobFilter, JobPlace
@@ -49,7 +50,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _HOUR = 3_600.0
-_MOST_GROUPS = 1_000
+_COUNTED = 100
+"""Failed jobs of the last hour: fewer are counted exactly."""
 _MEMBERS_SHOWN = 100
 
 
@@ -90,9 +92,6 @@ class Readings:
     async def overview(self) -> Overview:
         queues, errors = await self._queues()
         workers = (await self.workers()).found
-        groups, _ = await self.stores.ask_all(
-            lambda driver: driver.failed.groups(limit=_MOST_GROUPS, matching=FailedFilter(since=_HOUR))
-        )
         alive = [worker.status for worker in workers if not worker.is_silent]
         counts = [queue.counts for queue in queues]
         waits = [each.oldest for each in counts if each.oldest is not None]
@@ -102,7 +101,7 @@ class Readings:
             delayed=sum(each.delayed + each.retrying for each in counts),
             parked=sum(each.parked for each in counts),
             failed=sum(each.failed for each in counts),
-            failed_last_hour=sum(group.count for found in groups.values() for group in found),
+            failed_last_hour=await self._failed_last_hour(),
             oldest=max(waits, default=None),
             at_least=any(each.at_least for each in counts),
             workers=len(alive),
@@ -119,6 +118,16 @@ class Readings:
                     await self._pauses(),
                 )
             ),
+        )
+
+    async def _failed_last_hour(self) -> int:
+        """Few are counted now, many are those that workers have written down."""
+        matching = FailedFilter(since=_HOUR)
+        latest, _ = await self.stores.ask_all(lambda driver: driver.failed.page(limit=_COUNTED, matching=matching))
+        trends = (await self.trends()).found
+        told = {name: trend.last_hour.settled["failed"] for name, trend in trends.items()}
+        return sum(
+            len(jobs) if len(jobs) < _COUNTED else max(_COUNTED, told.get(name, 0)) for name, jobs in latest.items()
         )
 
     async def _pauses(self) -> dict[str, Sequence[Pause]]:
@@ -170,6 +179,15 @@ class Readings:
                     told = [each for each in await driver.policies.explain(job) if each.startswith("parked")]
                     reasons.update({job.id: told[0]} if told else {})
             return LivePage(page, await driver.now(), reasons)
+
+        return await self.stores.ask(connection, read)
+
+    @_once
+    async def running(self, connection: str, matching: JobFilter, limit: int) -> LivePage:
+        """The jobs that workers named in their last heartbeats and still hold."""
+
+        async def read(driver: Driver) -> LivePage:
+            return LivePage(await running_page(driver, matching, limit), await driver.now(), {})
 
         return await self.stores.ask(connection, read)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from starlette.responses import RedirectResponse, Response
 
 from outbox.console.formatting import indented_json
+from outbox.console.running import RUNNING
 from outbox.drivers.filters import JobFilter, JobPlace
 from outbox.drivers.values import FailedJob, JobState
 from outbox.envelope import Headers
@@ -20,6 +21,7 @@ from outbox.web.values import LiveJob
 from outbox.web.view import View
 
 FILTERS = ("connection", "queue", "name", "state", "limit", "after", "id")
+_STATES = (*(state.value for state in JobState), RUNNING)
 
 
 async def show_all(view: View) -> Response:
@@ -27,11 +29,15 @@ async def show_all(view: View) -> Response:
     if (wanted := parameters.text("id")) is not None:
         return RedirectResponse(f"{view.base}/jobs/{segment(str(parse_id(wanted.strip())))}", status_code=303)
     connection = view.connection()
-    matching = JobFilter(_queue(parameters.text("queue")), parameters.text("name"), _state(parameters.text("state")))
+    running = parameters.text("state") == RUNNING
+    state = None if running else _state(parameters.text("state"))
+    matching = JobFilter(_queue(parameters.text("queue")), parameters.text("name"), state)
     after = parameters.text("after")
-    found = await view.readings.jobs(
-        connection, matching, parameters.size, None if after is None else JobPlace.parse(after)
-    )
+    if running:
+        found = await view.readings.running(connection, matching, parameters.size)
+    else:
+        place = None if after is None else JobPlace.parse(after)
+        found = await view.readings.jobs(connection, matching, parameters.size, place)
     return view.page(
         "jobs.html",
         "Jobs",
@@ -40,8 +46,8 @@ async def show_all(view: View) -> Response:
         connection=connection,
         connections=view.readings.connections,
         given=parameters.given(),
-        states=list(JobState),
-        is_filtered=matching != JobFilter(),
+        states=_STATES,
+        is_filtered=running or matching != JobFilter(),
     )
 
 
@@ -53,7 +59,7 @@ def _state(text: str | None) -> JobState | None:
     try:
         return None if text is None else JobState(text)
     except ValueError:
-        raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {text!r}") from None
+        raise InvalidOption(f"a state is one of {', '.join(_STATES)}, not {text!r}") from None
 
 
 @dataclass(frozen=True, slots=True)

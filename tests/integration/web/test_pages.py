@@ -73,6 +73,10 @@ async def test_the_pages_show_what_is_there(driver: DatabaseDriver, admin: httpx
     listed = told(await read(admin, "/jobs"))
     assert all(str(each) in listed for each in (jobs.ready, jobs.delayed, jobs.running, jobs.retrying))
     assert str(jobs.failed) not in listed
+    running = told(await read(admin, "/jobs?state=running&queue=mail"))
+    assert str(jobs.running) in running
+    assert str(jobs.ready) not in running
+    assert "No such jobs" in told(await read(admin, "/jobs?state=running&queue=other"))
     assert "SMTPError" in told(await read(admin, "/failures"))
     assert str(jobs.failed) in told(await read(admin, "/failures/jobs?name=tests.Letter&error=SMTPError"))
     workers = told(await read(admin, "/workers"))
