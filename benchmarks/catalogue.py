@@ -6,7 +6,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios.bulk import DISPATCH_MANY
 from benchmarks.scenarios.business import BUSINESS
 from benchmarks.scenarios.clusters import GALERA, GROUP_REPLICATION
-from benchmarks.scenarios.dashboard import DASHBOARD
+from benchmarks.scenarios.dashboard import DASHBOARD, METRICS
 from benchmarks.scenarios.dispatching import DISPATCH, DISPATCH_ONE
 from benchmarks.scenarios.distance import SLOW_DATABASE
 from benchmarks.scenarios.draining import DRAIN
@@ -30,6 +30,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     LATENCY_BUSY,
     MEMORY,
     DASHBOARD,
+    METRICS,
     SLOW_DATABASE,
     OVERLOAD,
     WORKERS,

@@ -18,7 +18,7 @@ _JOBS_PER_COMMAND = 10_000
 _DIGITS = "SELECT 0 AS n UNION ALL " + " UNION ALL ".join(f"SELECT {digit}" for digit in range(1, 10))
 
 _COLUMNS = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
-_FAILED_COLUMNS = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at"
+_FAILED_COLUMNS = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at, fingerprint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,16 @@ async def fill(store: Store, what: Fill) -> None:
             connection.execute(text(_insert_jobs(store, what, start, end)))
 
 
-def fill_failed(store: Store, count: int, first: int = 0) -> None:
-    """Failed jobs, as they are after their last attempt."""
+def fill_failed(store: Store, count: int, first: int = 0, groups: int = 1) -> None:
+    """Failed jobs, as they are after their last attempt, of so many groups."""
     with store.sql() as connection:
         for start, end in _portions(connection, store, count):
             number = f"(numbers.n + {first})"
             values = (
                 f"{_job_id(store, number)}, 'database', 'default', '{NoOp.name}', 5, "
                 f"{_payload(store, number)}, '{{}}', "
-                f'3, \'{{"type": "ValueError", "message": "no", "traceback": ""}}\', {_moment(store, "0")}'
+                f'3, \'{{"type": "ValueError", "message": "no", "traceback": ""}}\', {_moment(store, "0")}, '
+                f"{_fingerprint(store, number, groups)}"
             )
             statement = f"INSERT INTO queue_failed_jobs ({_FAILED_COLUMNS}) SELECT {values} FROM {_numbers(start, end)}"
             connection.execute(text(statement.replace(":", "\\:")))
@@ -121,6 +122,11 @@ def _job_id(store: Store, number: str) -> str:
         return f"CAST(printf('%016d', {number}) AS BLOB)"
     milliseconds = f"LPAD(HEX(1750000000000 + {number} DIV 64), 12, '0')"
     return f"UNHEX(CONCAT({milliseconds}, '7', LPAD(HEX({number} MOD 64), 3, '0'), '8', LPAD(HEX({number}), 15, '0')))"
+
+
+def _fingerprint(store: Store, number: str, groups: int) -> str:
+    group = _modulo(store, number, groups)
+    return f"printf('%016x', {group})" if store.kind == "sqlite" else f"LPAD(LOWER(HEX({group})), 16, '0')"
 
 
 def _payload(store: Store, number: str) -> str:

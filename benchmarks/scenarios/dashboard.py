@@ -1,81 +1,124 @@
-"""What operators read, with three million jobs in the tables."""
+"""What operators read, with three million jobs in the tables; and what it costs a worker to keep metrics for them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+
+import httpx
 
 from benchmarks.filling import Fill, fill, fill_failed
 from benchmarks.percentiles import percentile
 from benchmarks.scenario import Sample, Scenario, Site, Variant
+from benchmarks.scenarios.draining import RATE, SHAPES, drained
 from benchmarks.sizes import Sizes
 from benchmarks.stores import DATABASES, Store
 from outbox.drivers.base import Driver
-from outbox.drivers.filters import JobFilter
 from outbox.drivers.metrics import Activity
-from outbox.drivers.values import JobState
+from outbox.settings import Settings
 from outbox.settlement import Outcome
+from outbox.web import Viewer, dashboard
 
 _JOBS, _DELAYED, _FAILED = 2_500_000, 400_000, 100_000
+_GROUPS = 40
 _QUICK_SHARE = 50
 _READINGS, _CLASSES = 100, 20
+_QUICK_READINGS = 5
 
-Reading = Callable[[Driver], Awaitable[object]]
-
-_READ: dict[str, Reading] = {
-    "counts": lambda driver: driver.queues.counts(),
-    "a page of ready jobs": lambda driver: driver.jobs.page(JobFilter("q0", state=JobState.READY), 50),
-    "a page of failed jobs": lambda driver: driver.failed.page(limit=50),
-    "workers": lambda driver: driver.workers.all(),
-    "metrics of an hour": lambda driver: _metrics(driver),
+_PAGES = {
+    "overview": "/",
+    "queues": "/queues",
+    "one queue": "/queues/q0",
+    "ready jobs": "/jobs?queue=q0&state=ready",
+    "running jobs": "/jobs?state=running",
+    "groups of failures": "/failures",
+    "a group of failures": f"/failures/jobs?name=benchmarks.NoOp&group={1:016x}",
+    "job classes": "/classes",
+    "workers": "/workers",
+    "schedules": "/schedules",
+    "keys and limits": "/keys",
+    "batches": "/batches",
 }
-
-
-async def _metrics(driver: Driver) -> object:
-    return await driver.metrics.points(3_600) if driver.metrics is not None else None
 
 
 async def _measure(site: Site) -> Sample:
     share = _QUICK_SHARE if site.sizes.small else 1
     await fill(site.store, Fill(_JOBS // share, queues=4, priorities=3))
     await fill(site.store, Fill(_DELAYED // share, queues=4, delay=86_400, first=_JOBS))
-    fill_failed(site.store, _FAILED // share)
+    fill_failed(site.store, _FAILED // share, groups=_GROUPS)
     driver = site.store.driver()
-    try:
-        await _write_metrics(driver)
-        if driver.metrics is not None:
-            await driver.metrics.upkeep()
-        figures = {f"{name}, p95 ms": await _p95(driver, read) for name, read in _READ.items()}
-    finally:
-        await driver.close()
-    return Sample(figures)
+    await _write_metrics(driver)
+    await driver.close()
+    app = dashboard(lambda _: Viewer("bench"), settings=Settings(database_url=site.store.url), time_limit=30)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        readings = _QUICK_READINGS if site.sizes.small else _READINGS
+        return Sample({f"{name}, p95 ms": await _p95(client, path, readings) for name, path in _PAGES.items()})
 
 
 async def _write_metrics(driver: Driver) -> None:
-    """The rows of an hour, of one worker."""
-    activity = Activity()
-    for number in range(1_000):
-        activity.add(Outcome.COMPLETED, number / 100, number / 1_000)
+    """The rows of an hour, of one worker, and a count of all jobs."""
+    if driver.metrics is None:
+        return
+    activity = _activity()
     rows = {(f"q{number % 4}", f"job {number}"): activity for number in range(_CLASSES)}
     for _ in range(60):
-        if driver.metrics is not None:
-            await driver.metrics.write(rows)
+        await driver.metrics.write(rows)
+    await driver.metrics.upkeep()
 
 
-async def _p95(driver: Driver, read: Reading) -> float:
-    await read(driver)
+def _activity() -> Activity:
+    activity = Activity()
+    numbers = range(1_000)
+    waits, runs = ([number / divisor for number in numbers] for divisor in (100, 1_000))
+    activity.add([Outcome.COMPLETED] * len(numbers), waits, runs)
+    return activity
+
+
+async def _p95(client: httpx.AsyncClient, path: str, readings: int) -> float:
     taken = []
-    for _ in range(_READINGS):
+    for number in range(readings + 1):
         begun = time.perf_counter()
-        await read(driver)
-        taken.append((time.perf_counter() - begun) * 1_000)
+        response = await client.get(path)
+        response.raise_for_status()
+        if number:
+            taken.append((time.perf_counter() - begun) * 1_000)
     return percentile(taken, 95)
 
 
-def _variants(_: Store, __: Sizes) -> Sequence[Variant]:
+def _pages(_: Store, __: Sizes) -> Sequence[Variant]:
     return [Variant("2,500,000 ready, 400,000 delayed, 100,000 failed jobs", _measure)]
 
 
 DASHBOARD = Scenario(
-    "dashboard", "What operators read, with three million jobs", _variants, stores=DATABASES, once=True
+    "dashboard", "Pages of the dashboard, with three million jobs", _pages, stores=DATABASES, once=True
 )
+
+_MODULES = {"with metrics": "benchmarks.jobs", "without": "benchmarks.without_metrics"}
+
+
+async def _drain(site: Site, module: str) -> Sample:
+    await fill(site.store, Fill(site.sizes.drain))
+    return await drained(site, SHAPES[0], site.sizes.drain, {"OUTBOX_JOBS": module})
+
+
+async def _write(site: Site) -> Sample:
+    """What a worker sends once a minute."""
+    driver = site.store.driver()
+    rows = {("default", f"job {number}"): _activity() for number in range(_CLASSES)}
+    taken = []
+    for _ in range(_READINGS):
+        begun = time.perf_counter()
+        if driver.metrics is not None:
+            await driver.metrics.write(rows)
+        taken.append((time.perf_counter() - begun) * 1_000)
+    await driver.close()
+    return Sample({"of 20 job classes, p95 ms": percentile(taken, 95)})
+
+
+def _costs(_: Store, __: Sizes) -> Sequence[Variant]:
+    counted, plain = (Variant(f"drain, {name}", partial(_drain, module=module)) for name, module in _MODULES.items())
+    return [Variant(counted.name, counted.measure, against=plain.name), plain, Variant("the rows of a minute", _write)]
+
+
+METRICS = Scenario("metrics", "What metrics cost a draining worker", _costs, compared=RATE, stores=DATABASES)
