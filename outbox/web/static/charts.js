@@ -8,6 +8,11 @@
   const shown = (unit, value) =>
     value == null ? "–" : unit === "jobs" ? number.format(value) : value < 1 ? `${number.format(value * 1000)} ms` : `${number.format(value)} s`;
 
+  const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  // No line leads to these.
+  const alone = (plot, line) =>
+    plot.data[line].flatMap((value, at, all) => (value != null && all[at - 1] == null && all[at + 1] == null ? [at] : []));
+
   const options = (figure, chart) => ({
     width: figure.clientWidth - 28,
     height: 150,
@@ -15,7 +20,7 @@
     cursor: { y: false, drag: { x: false, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high, chart.unit === "jobs" ? 1 : 0.001)] } },
     axes: [
-      { stroke: colour("--soft"), grid: { show: false }, ticks: { stroke: colour("--line") } },
+      { stroke: colour("--soft"), grid: { show: false }, ticks: { stroke: colour("--line") }, values: (_, values) => values.map(time) },
       {
         stroke: colour("--soft"),
         size: 60,
@@ -24,13 +29,13 @@
         values: (_, values) => values.map((value) => shown(chart.unit, value)),
       },
     ],
-    series: [{}, ...chart.lines.map((line) => ({ label: line.name, stroke: colour(colours[line.colour]), width: 1.5, points: { show: false } }))],
+    series: [{}, ...chart.lines.map((line) => ({ label: line.name, stroke: colour(colours[line.colour]), width: 1.5, points: { show: true, size: 5, filter: alone } }))],
     hooks: {
       setCursor: [
         (plot) => {
           const at = plot.cursor.idx;
           const told = at == null ? "" : chart.lines.map((line, each) => `${line.name} ${shown(chart.unit, plot.data[each + 1][at])}`).join(", ");
-          plot.root.title = at == null ? "" : `${new Date(plot.data[0][at] * 1000).toLocaleTimeString()}: ${told}`;
+          plot.root.title = at == null ? "" : `${time(plot.data[0][at])}: ${told}`;
         },
       ],
     },
