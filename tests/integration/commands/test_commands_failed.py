@@ -232,7 +232,7 @@ async def test_prune_takes_what_is_older_than_a_day_and_workers_that_are_gone(
         await driver.workers.heartbeat(WorkerStatus(bytes([number]) * 16, name, "host", 1, "default", 20, 0, 0, 0))
     await execute(driver, "UPDATE queue_workers SET seen_at = '2020-01-01 00:00:00.000000' WHERE name = 'gone'")
     ran = await run(migrated_url, "prune", "--json")
-    removed = {"failed_jobs": 1, "workers": 1, "messages": 0, "finished_jobs": 0}
+    removed = {"failed_jobs": 1, "workers": 1, "messages": 0, "finished_jobs": 0, "audit_entries": 0}
     assert ran.document == {"connection": "database"} | removed
     assert [job.id for job in await driver.failed.page()] == [younger.fence.job_id]
     assert [worker.name for worker in await driver.workers.all()] == ["alive"]

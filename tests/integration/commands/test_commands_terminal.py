@@ -195,14 +195,14 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
     commands = {line.split()[0] for line in ran.out.partition("Commands:\n")[2].splitlines()}
     failed, live = (
         {"failed", "retry", "forget", "flush", "prune"},
-        {"clear", "pause", "resume", "cancel", "jobs", "show"},
+        {"clear", "pause", "resume", "cancel", "reschedule", "change", "jobs", "show"},
     )
     policies = {"unblock", "schedule", "limits", "batches"}
     without_store = {"ddl", "web"}
     assert commands == failed | live | without_store | policies | {
-        "stats", "monitor", "workers", "check", "dispatch", "rekey", "autoscale",
+        "stats", "monitor", "workers", "check", "dispatch", "rekey", "autoscale", "bulk", "operations", "audit",
     }  # fmt: skip
-    groups = {"schedule", "limits", "batches"}
+    groups = {"schedule", "limits", "batches", "operations", "bulk"}
     for command in commands - without_store - groups:
         shown = await run("", command, "--help")
         assert "--json" in shown.out

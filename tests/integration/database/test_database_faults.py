@@ -15,7 +15,7 @@ import aiosqlite
 import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import outbox
 from outbox.drivers.database import DatabaseDriver
@@ -312,8 +312,11 @@ async def test_a_lock_that_is_waited_for_is_not_waited_for_ten_times(
         tries += 1
         raise OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked"))
 
+    async def write(connection: AsyncConnection) -> None:
+        await connection.execute(text("DELETE FROM queue_pauses"))
+
     with pytest.raises(BackendUnavailable, match="locked"):
-        await driver.queues.pause("default")
+        await driver.database.write(write)
     assert tries == 2
 
 
