@@ -219,7 +219,7 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
             identity = f"x'{new_job_id().hex}'"
             opened.exec_driver_sql(
                 f"INSERT INTO queue_failed_jobs VALUES ({identity}, 'database', 'default', 'a', 77, 'x', 'y', 1, "
-                f"'[1]', {moment}, NULL)"
+                f"'[1]', {moment}, NULL, NULL)"
             )
             opened.exec_driver_sql(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
@@ -229,13 +229,19 @@ async def test_broken_rows_of_the_other_tables_hide_nothing(
         if backend == "sqlite":
             opened.exec_driver_sql(
                 "INSERT INTO queue_failed_jobs VALUES "
-                "(7, x'ff', x'ff', x'ff', 'x', x'ff', x'ff', 'y', x'ff', x'ff', x'ff')"
+                "(7, x'ff', x'ff', x'ff', 'x', x'ff', x'ff', 'y', x'ff', x'ff', x'ff', 'f')"
             )
             opened.exec_driver_sql(
                 f"INSERT INTO queue_workers ({WORKER}) VALUES "
                 f"('w', x'ff', x'ff', 'p', x'ff', 'c', 'r', 'p', 'f', 'x', 'y')"
             )
             opened.exec_driver_sql("INSERT INTO queue_pauses (queue, paused_at) VALUES (x'ff', 'x')")
+            opened.exec_driver_sql(
+                "INSERT INTO queue_job_pauses (id, kind, name, reason, paused_at, paused_until, probe) "
+                "VALUES ('w', 'x', x'ff', x'ff', 'y', 'zz', 'q'), (7, 1, 7, 7, 'y', NULL, 3)"
+            )
+    await database.jobs.insert([envelope(queue="claimed")])
+    assert await claim_one(database, "claimed")
     assert claim.fence.job_id in {job.id for job in await database.failed.page()}
     assert len(await database.workers.all()) >= len(bad)
     for command in (("stats",), ("failed",), ("failed", "--json"), ("workers",), ("workers", "--json"), ("check",)):

@@ -115,8 +115,11 @@ def _read(dialect: Dialect, ids: Sequence[bytes] | None, lock: str | None = None
     pauses = _Pauses()
     kinds: Mapping[int, dict[str, _Stored]] = {StoredKind.JOB: pauses.jobs, StoredKind.KEY: pauses.keys}
     for pause_id, kind, name, until, probe, is_over in rows:
+        # Another program may have written other types into SQLite.
+        if kind not in kinds or type(pause_id) is not bytes or not isinstance(probe, bytes | None):
+            continue
         moment = PARKED if until is None else dialect.timestamp(dialect.parse_timestamp(until))
-        kinds[kind][name] = _Stored(bytes(pause_id), None if probe is None else bytes(probe), moment, bool(is_over))
+        kinds[kind][name] = _Stored(pause_id, probe, moment, bool(is_over))
     return pauses
 
 

@@ -20,7 +20,7 @@ JOB_PAUSES = "queue_job_pauses"
 _MICROSECONDS = 1_000_000
 _RELEASED_AT_ONCE = 1_000
 _STORED = {PauseKind.JOB: StoredKind.JOB, PauseKind.KEY: StoredKind.KEY}
-_KINDS = {stored: kind for kind, stored in _STORED.items()}
+_KINDS: dict[int, PauseKind] = {stored: kind for kind, stored in _STORED.items()}
 
 
 def live(dialect: Dialect, table: str) -> str:
@@ -136,13 +136,16 @@ def all_pauses(dialect: Dialect, connection: str, *, ended: bool = False) -> Pla
         f"SELECT kind, name, {columns} FROM queue_job_pauses WHERE {of_jobs} ORDER BY kind, name",
         (),
     )
-    return found + [_pause(dialect, _KINDS[StoredKind(kind)], str(name), terms) for kind, name, *terms in rows]
+    # Another program may have written anything into SQLite.
+    readable = [(_KINDS[kind], raw_columns.text(name), terms) for kind, name, *terms in rows if kind in _KINDS]
+    return found + [_pause(dialect, *each) for each in readable]
 
 
 def _pause(dialect: Dialect, kind: PauseKind, name: str, terms: Sequence[Any]) -> Pause:
     reason, by, at, until = terms
     ends = None if until is None else dialect.parse_timestamp(until)
-    return Pause(kind, name, reason, by, dialect.parse_timestamp(at), ends)
+    why, who = raw_columns.text(reason) or None, raw_columns.text(by) or None
+    return Pause(kind, name, why, who, dialect.parse_timestamp(at), ends)
 
 
 class Released(NamedTuple):
