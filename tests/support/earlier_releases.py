@@ -25,6 +25,7 @@ class Release(NamedTuple):
 BEFORE = (
     Release("37b4a42ba243f75ca727bb31d86ac7c90913a6c9", 1),
     Release("75444a2c09584acce7006d4c1a3effbf6a0a95bd", 2),
+    Release("0f42345a377b27099f1a1ac526ec44723e1b9cc2", 3),
 )
 """The last commit with each version of the tables. The last one is the release that this one follows."""
 
