@@ -9,6 +9,8 @@ from sqlalchemy import event
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects.mysql import MySQL
+from outbox.drivers.database.operations.policies import DatabasePolicies
+from outbox.drivers.database.policies import registry
 from outbox.drivers.values import Claim
 from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
@@ -195,3 +197,14 @@ async def test_a_claim_from_many_queues_is_a_constant_number_of_statements(count
 async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:
     await counting.driver.jobs.insert(envelopes(3_000))
     assert counting.since() == ["INSERT"] * 3
+
+
+async def test_the_upkeep_asks_one_question_about_all_policies_operations_and_the_audit_log(
+    counting: Counting,
+) -> None:
+    await counting.driver.policies.upkeep()
+    idle = len(counting.since())
+    await registry.upkeep(counting.driver.database)
+    policies = len(counting.since())
+    await DatabasePolicies(counting.driver.database).upkeep()
+    assert (policies, idle) == (1, len(counting.since()))
