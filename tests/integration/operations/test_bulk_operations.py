@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 import outbox
 from outbox import Job, bulk, dispatch, dispatch_many
@@ -199,6 +199,30 @@ async def test_a_job_that_an_application_holds_is_passed_over_and_done_later(dat
     ended = await bulk.progress(made.id)
     assert (ended.done, ended.state) == (1_200, BulkState.FINISHED)
     assert await live(database) == {"slow": 1_200}
+
+
+async def test_jobs_that_leave_while_they_are_looked_at_let_no_other_be_skipped(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.database.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    monkeypatch.setattr("outbox.drivers.database.bulk.portion.EXAMINED", 10)
+    await database.jobs.insert([*envelopes(5, queue="other"), *envelopes(25, queue="mail")])
+    made = await bulk.start("cancel", queue="mail")
+    looks = 0
+
+    def look(connection: object, cursor: object, statement: str, *_: object) -> None:
+        nonlocal looks
+        looks += "queue_jobs.id" in statement
+        if looks == 2:
+            with sql.connection(migrated_url) as other:
+                other.execute(text("DELETE FROM queue_jobs WHERE queue = 'other'"))
+                other.commit()
+
+    event.listen(database.database.engine.sync_engine, "before_cursor_execute", look)
+    await database.operations.work_off()
+    assert (await bulk.progress(made.id)).done == 25
+    assert await live(database) == {}
 
 
 async def test_two_workers_share_no_operation(database: DatabaseDriver, migrated_url: str) -> None:

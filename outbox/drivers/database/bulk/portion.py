@@ -81,18 +81,14 @@ class Portion:
         self, connection: AsyncConnection, selection: Selection, row: RowMapping
     ) -> tuple[list[bytes], bytes, bool]:
         """The ids of the next jobs, the id up to which jobs have been then, and whether that is the last."""
-        last = bytes(row["last_id"])
-        part = selection.walked(bytes(row["position"]), last, EXAMINED)
-        query = select(part.c.id).where(*selection.conditions(part)).order_by(part.c.id).limit(CHUNK)
-        keys = [bytes(key) for key in await connection.scalars(query)]
-        if len(keys) == CHUNK:
-            return keys, keys[-1], False
-        ids = selection.walked(bytes(row["position"]), last, EXAMINED)
-        end, examined = (await connection.execute(select(func.max(ids.c.id), func.count()).select_from(ids))).one()
-        # A job that was committed between the two statements is left to the next transaction.
-        if examined < EXAMINED:
-            return keys, last, True
-        return keys, bytes(end), False
+        after, last = bytes(row["position"]), bytes(row["last_id"])
+        # First where the part ends. Jobs leave it while it is read, and what comes up behind it is not skipped.
+        part = selection.walked(after, last, EXAMINED)
+        end, examined = (await connection.execute(select(func.max(part.c.id), func.count()).select_from(part))).one()
+        at_end = examined < EXAMINED
+        position = last if at_end else bytes(end)
+        keys = [bytes(key) for key in await connection.scalars(selection.matching(after, position, CHUNK))]
+        return (keys, keys[-1], False) if len(keys) == CHUNK else (keys, position, at_end)
 
     async def _change(self, connection: AsyncConnection, selection: Selection, keys: Sequence[bytes]) -> _Change:
         match selection.request.verb:

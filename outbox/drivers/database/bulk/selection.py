@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, FromClause, Subquery, Table, Text, func, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    Table,
+    Text,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 
 from outbox.drivers.bulk import BulkRequest, Verb
 from outbox.drivers.database.dialects import Dialect
@@ -98,6 +110,13 @@ class Selection(NamedTuple):
         return self.part(limit, self.table.c.queue == queue, hint=hint)
 
     def walked(self, after: bytes, last: bytes, limit: int) -> Subquery:
-        """What one transaction looks at: the next jobs by id."""
+        """What one transaction looks at: the next jobs by id, whether they match or not."""
         key = self.table.c.id
-        return self.part(limit, key > after, key <= last, hint=self.dialect.primary_hint, order=(key,))
+        query = select(key).with_hint(self.table, self.dialect.primary_hint).where(key > after, key <= last)
+        return query.order_by(key).limit(limit).subquery(_ALIAS)
+
+    def matching(self, after: bytes, last: bytes, limit: int) -> Select[Any]:
+        """The ids of the jobs that match, from ``after`` one id on up to another."""
+        key = self.table.c.id
+        query = select(key).with_hint(self.table, self.dialect.primary_hint).where(key > after, key <= last)
+        return query.where(*self.conditions()).order_by(key).limit(limit)
