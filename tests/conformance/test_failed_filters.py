@@ -107,6 +107,7 @@ async def test_a_group_is_one_problem_whatever_its_numbers(driver: Driver) -> No
     [first, second] = await driver.failed.groups()
     assert (first.count, second.count) == (3, 1)
     assert first.fingerprint != second.fingerprint
+    assert await driver.failed.hours([second, first]) == [[0] * 23 + [1], [0] * 23 + [3]]
     matching = FailedFilter(group=first.fingerprint)
     assert sorted(job.id for job in await driver.failed.page(matching=matching)) == sorted(ids)
     assert [group.count for group in await driver.failed.groups(matching=matching)] == [3]

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from outbox.encryption import MARK
 from outbox.fingerprint import fingerprint, last_frame, normalized
-from outbox.settlement import Failure
+from outbox.settlement import ENCRYPTED, Failure
 
 TRACE = """Traceback (most recent call last):
   File "/venv/lib/python3.12/site-packages/outbox/middleware/stack.py", line 40, in call
@@ -64,6 +65,12 @@ def test_a_fingerprint_is_16_hexadecimal_digits_and_stays() -> None:
     failure = Failure("ValueError", "no order 7", TRACE.format(line=3))
     assert re.fullmatch("[0-9a-f]{16}", failure.fingerprint)
     assert failure.fingerprint == "f35325c8491677c2"
+
+
+def test_the_fingerprint_of_an_encrypted_failure_tells_only_its_type() -> None:
+    secrets = [Failure("ValueError", ENCRYPTED, f"{MARK}{text}") for text in ("one", "two")]
+    assert {each.fingerprint for each in secrets} == {fingerprint("ValueError", ENCRYPTED, "")}
+    assert Failure("KeyError", ENCRYPTED, f"{MARK}one").fingerprint != secrets[0].fingerprint
 
 
 @pytest.mark.parametrize("text", ["'" * 100_000, "a" * 100_000, "0" * 100_000, "abcdef0 " * 20_000, "\udcff"])
