@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from outbox.drivers.bulk import OperationStore
-from outbox.errors import OutboxError
+from outbox.errors import BackendUnavailable, OutboxError
 from outbox.runtime.service import BackgroundLoop
 from outbox.wakeups.base import OPERATIONS, Wake
 from outbox.wakeups.local_hub import local_hub
@@ -47,8 +47,9 @@ class OperationWatch(BackgroundLoop):
             # After a gap, in which messages may have been missed, there may be none.
             if told is not Wake.MAYBE or await self._store.is_open():
                 await self._work_off()
+        except BackendUnavailable:
+            pass  # claims say so; upkeep tries again
         except OutboxError as error:
-            # Claims say so if it lasts; upkeep tries again.
             _log.warning("bulk operations are left to upkeep: %s", error)
         except Exception:  # noqa: BLE001 - an operation must stop no worker
             _log.exception("bulk operations could not be worked off; upkeep tries again")

@@ -56,11 +56,11 @@ async def test_a_batch_ends_once_after_the_last_job_of_a_chain(
     [status] = await database.policies.batches(1)
     await database.close()
     assert not _left(migrated_url)
+    assert (status.state, status.total, status.failed, status.outstanding) == ("finished", 1, 0, 0)
     begun, then = workers.oracle.runs("begin"), workers.oracle.runs("then")
     assert [run.number for run in begun] == [number for number in range(_STEPS) for _ in range(2)]
     assert set(Counter(run.id for run in begun).values()) == {2}, "a job was inserted twice"
     assert [run.at > begun[-1].at for run in then] == [True]
-    assert (status.state, status.total, status.failed, status.outstanding) == ("finished", 1, 0, 0)
 
 
 def _left(url: str) -> int:

@@ -13,7 +13,7 @@ from tests.servers import sql
 JOBS = 200
 INDEXES = {
     "queue_jobs": {("queue", "priority", "available_at")},
-    "queue_failed_jobs": {("failed_at",), ("queue", "failed_at")},
+    "queue_failed_jobs": {("failed_at",), ("queue", "failed_at"), ("fingerprint", "name", "failed_at")},
 }
 POLICIES = ("queue_keyed_jobs", "queue_unique", "queue_rates", "queue_rate_waits", "queue_batch", "queue_schedule")
 
