@@ -141,9 +141,13 @@ class Consumer:
     def _isolate(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
         """Those that run as usual. Of the others, one runs when the rest has been handed back."""
         usual, alone, deferred = self._isolation.admit(attempts)
+        delay = self._isolation.delay
         for attempt in deferred:
-            attempt.end(Settlement.deferred(attempt.fence, self._isolation.delay))
+            attempt.end(Settlement.deferred(attempt.fence, delay))
             self._slots.release()
+        if deferred:
+            # The claimer may be asleep for longer than that.
+            asyncio.get_running_loop().call_later(delay, self.wakeups.wake)
         if alone is not None:
             self._start(alone, self._run_alone(alone, deferred))
         return usual

@@ -17,7 +17,7 @@ from tests.crash.harness import RedisWorkers
 from tests.crash.poison import INNOCENT, Innocent, Poison
 from tests.support.worker_processes import Workers, numbers
 
-FLAGS = ("--lease", "1", "--sleep", "0.2", "--concurrency", str(INNOCENT + 1))
+FLAGS = ("--lease", "1", "--sleep", "0.1", "--concurrency", str(INNOCENT + 1))
 
 
 @pytest.fixture
