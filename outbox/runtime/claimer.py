@@ -96,7 +96,7 @@ class Claimer(BackgroundLoop):
             reserved = await self._slots.reserve(
                 batch=batch, window=_BATCH_WINDOW, linger=linger, share=self._consumers
             )
-            if reserved and self._pause.active:
+            if reserved and (self._pause.active or not self._completer.is_caught_up):
                 self._slots.use(reserved, 0)
             elif reserved:
                 self._idle_poller.end()

@@ -29,7 +29,7 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.refused_settlements import SetAside
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.store_client import StoreClient
-from outbox.settlement import Failure, Outcome, Settlement
+from outbox.settlement import Failure, MoveRates, Outcome, Settlement
 
 MAX_BATCH = 500
 
@@ -72,6 +72,7 @@ class Completer(BackgroundLoop):
         self._on_policy_news = on_policy_news
         self._pending: deque[Attempt] = deque()
         self._writing = 0
+        self._refusals = 0
         self._wanted = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._caught_up.set()
@@ -87,7 +88,9 @@ class Completer(BackgroundLoop):
         """Take over an ended attempt that has a settlement."""
         self._pending.append(attempt)
         self._wanted.set()
-        if len(self._pending) >= MAX_BACKLOG and not self.stopping:
+        refused = _moves_rates(attempt)
+        self._refusals += refused
+        if (refused or len(self._pending) >= MAX_BACKLOG) and not self.stopping:
             self._caught_up.clear()
 
     def committed(self, attempt: Attempt, settled: Settled) -> None:
@@ -96,8 +99,14 @@ class Completer(BackgroundLoop):
         attempt.settlement = settled.accepted[0]
         self._report_accepted([attempt], settled.news)
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether jobs may be claimed. Before, a claim could take what has ended here, or a job whose rate limit was
+        refused here and admits nothing any more."""
+        return self._caught_up.is_set()
+
     async def caught_up(self) -> None:
-        """Return once the store takes settlements. Claiming before that could claim again what has ended here."""
+        """Return once `is_caught_up`."""
         await self._caught_up.wait()
 
     async def run(self) -> None:
@@ -113,6 +122,9 @@ class Completer(BackgroundLoop):
             except BackendUnavailable:
                 self._abandon([*batch, *self._pending])
             self._writing = 0
+            if self._refusals:
+                self._refusals -= sum(map(_moves_rates, batch))
+                self._resume_claims()
         self._abandon(self._set_aside.give_up())
 
     async def _wait(self) -> None:
@@ -211,10 +223,13 @@ class Completer(BackgroundLoop):
 
     async def _written(self, begun: float, batch: list[Attempt], settled: Settled) -> None:
         self._availability.succeeded(begun, SETTLE)
-        if len(self._pending) < MAX_BACKLOG:
-            self._caught_up.set()
+        self._resume_claims()
         self._in_flight.discard(batch)
         await self._report(batch, settled)
+
+    def _resume_claims(self) -> None:
+        if len(self._pending) < MAX_BACKLOG and not self._refusals:
+            self._caught_up.set()
 
     async def _retry_pause(self, seconds: float) -> None:
         """Also while stopping, when ``pause`` would return at once."""
@@ -263,6 +278,11 @@ class Completer(BackgroundLoop):
 
 def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:
     return [attempt.settlement for attempt in batch if attempt.settlement is not None]
+
+
+def _moves_rates(attempt: Attempt) -> bool:
+    end = attempt.settlement
+    return end is not None and bool(end.effects) and any(isinstance(effect, MoveRates) for effect in end.effects)
 
 
 def _chain_event(attempt: Attempt, chain: ChainSteps) -> Event | None:

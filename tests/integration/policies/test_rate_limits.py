@@ -297,6 +297,21 @@ class Refused(Job):
             Refused.all_seen.set()
 
 
+class Held(Job):
+    rate = "50/s"
+    started: ClassVar[asyncio.Event]
+    go_on: ClassVar[asyncio.Event]
+    second: ClassVar[asyncio.Event]
+
+    async def handle(self) -> None:
+        if Held.started.is_set():
+            Held.second.set()
+            return
+        Held.started.set()
+        await Held.go_on.wait()
+        self.context.rate_limited(retry_after=1.0)
+
+
 async def test_a_worker_moves_the_limit_after_a_429_and_uses_no_attempt(
     database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +322,32 @@ async def test_a_worker_moves_the_limit_after_a_429_and_uses_no_attempt(
         await Refused.all_seen.wait()
     assert [attempt for attempt, _ in Refused.seen] == [1] * 4
     assert Refused.seen[1][1] - Refused.seen[0][1] >= 0.99
+
+
+async def test_a_worker_claims_nothing_before_its_429_is_in_the_store(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if migrated_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time: no claim comes before the end either")
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    Held.started, Held.go_on, Held.second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    first, _ = await insert(database, Held(), Held())
+    other = DatabaseDriver(migrated_url)
+    try:
+        async with asyncio.timeout(30), Worker(queue="default", concurrency=1):
+            await Held.started.wait()
+            async with other.database.engine.connect() as connection:
+                row = {"id": first.id.bytes}
+                await connection.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), row)
+                Held.go_on.set()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await Held.second.wait()
+            refused = clock.now()
+            await Held.second.wait()
+            assert clock.now() - refused >= 0.95
+    finally:
+        await other.close()
 
 
 @pytest.mark.redis
