@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ class _Sentry:
     def __init__(self, *, monitor_schedules: bool) -> None:
         self._monitor_schedules = monitor_schedules
         self._lock = threading.Lock()
-        self._attempts: dict[JobId, _Attempt] = {}
+        self._attempts: dict[tuple[JobId, int], deque[_Attempt]] = {}
+        """By job and number, the oldest first: the next attempt may run before a listener hears how one ended, and an
+        attempt that was given back has its number again."""
 
     @contextmanager
     def dispatching(self, jobs: Dispatched) -> Iterator[Mapping[str, str]]:
@@ -107,14 +110,13 @@ class _Sentry:
                     attempt.error = error
                 raise
             finally:
-                self._keep(context.job_id, attempt)
+                self._keep(context.job_id, context.attempt, attempt)
 
     def hear(self, event: Event) -> None:
         """In a thread of its own."""
         if not isinstance(event, JobEvent):
             return
-        with self._lock:
-            attempt = self._attempts.pop(event.job_id, None)
+        attempt = self._take(event.job_id, event.attempt)
         if not isinstance(event, JobSettled):
             return
         if event.outcome is Outcome.FAILED:
@@ -124,11 +126,20 @@ class _Sentry:
             seconds = clock.now() - attempt.begun
             capture_checkin(attempt.monitor, event.job_id.hex, status, duration=seconds)
 
-    def _keep(self, job_id: JobId, attempt: _Attempt) -> None:
+    def _keep(self, job_id: JobId, number: int, attempt: _Attempt) -> None:
         with self._lock:
             if len(self._attempts) >= _MOST:
                 del self._attempts[next(iter(self._attempts))]
-            self._attempts[job_id] = attempt
+            self._attempts.setdefault((job_id, number), deque()).append(attempt)
+
+    def _take(self, job_id: JobId, number: int) -> _Attempt | None:
+        with self._lock:
+            kept = self._attempts.get((job_id, number))
+            if kept is None:
+                return None
+            if len(kept) == 1:
+                del self._attempts[job_id, number]
+            return kept.popleft()
 
     def _check_in(self, run: Run) -> str | None:
         """The slug of the monitor of a scheduled job, which begins."""

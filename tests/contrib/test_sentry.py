@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from outbox import Job, Outbox, Settings
 from outbox.contrib import sentry
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Headers, serialize, with_headers
+from outbox.events import JobStarted
 from outbox.policies.schedule import Tick, check_definition
 from outbox.schedule_declarations import Declaration
 
@@ -176,6 +178,22 @@ async def test_nothing_of_an_encrypted_job_is_told(client: Outbox, sent: Capture
     (error,) = event["exception"]["values"]
     assert error.get("value") is None
     assert "ada@example.org" not in "".join(str(each.serialize()) for each in sent.envelopes)
+
+
+async def test_each_attempt_ends_as_it_ended_where_listeners_are_late(client: Outbox, sent: Captured) -> None:
+    all_ended = threading.Event()
+    client.listen(lambda _: all_ended.wait(30), JobStarted)
+    tick = Tick(schedule="Morning Report", at=datetime.now(UTC))
+    driver = DatabaseDriver(client.settings.database_url)
+    await driver.jobs.insert([with_headers(serialize(Failing()), tick=tick)])
+    await driver.close()
+    async with client.worker(queue="mail", stop_when_empty=True, sleep=0.02) as worker:
+        await worker.wait()
+    all_ended.set()
+    await client.close()
+    assert [each["status"] for each in sent.items("check_in")] == ["in_progress", "in_progress", "error"]
+    (event,) = sent.items("event")
+    assert event["tags"] == {"outbox.queue": "mail", "attempt": 2}
 
 
 @pytest.mark.parametrize(("job", "status"), [(Fine(), "ok"), (Failing(), "error")])
