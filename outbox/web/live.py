@@ -32,13 +32,13 @@ Digest = Callable[[Readings], Awaitable[Hashable]]
 
 
 async def _queues(readings: Readings) -> Hashable:
-    answers = await readings.queues()
+    answers = await readings.queues.all()
     rows = [(each.connection, replace(each.counts, oldest=None, age=None)) for each in answers.found]
     return tuple(rows), tuple(answers.errors)
 
 
 async def _workers(readings: Readings) -> Hashable:
-    answers = await readings.workers()
+    answers = await readings.workers.all()
     rows = [
         (
             each.connection,
@@ -61,13 +61,13 @@ async def _jobs(readings: Readings) -> Hashable:
 
 
 async def _failures(readings: Readings) -> Hashable:
-    queues = await readings.queues()
-    latest = await readings.latest_failures()
+    queues = await readings.queues.all()
+    latest = await readings.failed.latest()
     return latest, tuple((each.connection, each.counts.queue, each.counts.failed) for each in queues.found)
 
 
 async def _schedules(readings: Readings) -> Hashable:
-    answers = await readings.schedules()
+    answers = await readings.schedules.all()
     return tuple(
         (each.connection, each.stored.name, each.state, each.is_missed, each.stored.next_at, each.stored.last_tick)
         for each in answers.found
@@ -75,17 +75,17 @@ async def _schedules(readings: Readings) -> Hashable:
 
 
 async def _keys(readings: Readings) -> Hashable:
-    blocked, limits = await readings.blocked_keys(), await readings.limits()
+    blocked, limits = await readings.keys.blocked(), await readings.keys.limits()
     rows = [(connection, replace(limit, left=None, next_in=None)) for connection, limit in limits.found]
     return tuple((each.connection, each.job_id) for each in blocked.found), tuple(rows)
 
 
 async def _batches(readings: Readings) -> Hashable:
-    return tuple((await readings.batches(_BATCHES)).found)
+    return tuple((await readings.batches.all(_BATCHES)).found)
 
 
 async def _operations(readings: Readings) -> Hashable:
-    found = [await readings.operations(name, _BATCHES) for name in readings.connections]
+    found = [await readings.operations.page(name, _BATCHES) for name in readings.connections]
     return tuple((each.operations, each.entries) for each in found)
 
 
@@ -127,7 +127,7 @@ async def _digest(readings: Readings, topic: str) -> Hashable:
     try:
         if not topic.startswith(_JOB):
             return await _TOPICS[topic](readings)
-        found = await readings.job(parse_id(topic.removeprefix(_JOB)))
+        found = await readings.jobs.get(parse_id(topic.removeprefix(_JOB)))
         if isinstance(found, LiveJob):
             return found.job.state, found.job.attempts, found.job.available_at, found.worker is None
         return found.id, found.failed_at

@@ -15,8 +15,8 @@ from outbox.job import Job
 from outbox.pausing import pause_on, resume_on
 from outbox.payload import load
 from outbox.web.actions.jobs import priority_digit
-from outbox.web.class_readings import class_of
 from outbox.web.job_forms import PREFIX, FormFields, errors_of, fields_of, payload_of
+from outbox.web.readings.classes import class_of
 from outbox.web.rendering import with_query
 from outbox.web.view import View
 

@@ -117,7 +117,7 @@ def _hidden(view: View, job: StoredJob | FailedJob) -> str:
 
 
 async def _found(view: View) -> tuple[str, StoredJob | FailedJob]:
-    found = await view.readings.job(parse_id(view.request.path_params["id"]))
+    found = await view.readings.jobs.get(parse_id(view.request.path_params["id"]))
     if isinstance(found, FailedJob):
         return found.connection, found
     return found.connection, found.job

@@ -9,7 +9,7 @@ from outbox.web.view import View
 
 
 async def show_all(view: View) -> Response:
-    answers = await view.readings.batches(view.parameters.size)
+    answers = await view.readings.batches.all(view.parameters.size)
     return view.page(
         "batches.html",
         "Batches",
@@ -22,7 +22,7 @@ async def show_all(view: View) -> Response:
 
 async def show_one(view: View) -> Response:
     connection = view.connection()
-    batch, waiting, failed = await view.readings.batch(connection, parse_id(view.request.path_params["id"]))
+    batch, waiting, failed = await view.readings.batches.get(connection, parse_id(view.request.path_params["id"]))
     return view.page(
         "batch.html",
         f"Batch {batch.name or batch.id}",

@@ -6,14 +6,14 @@ from starlette.responses import Response
 
 from outbox.drivers.pauses import PauseKind
 from outbox.web import charts
-from outbox.web.class_readings import ClassRow, class_of, options_of
 from outbox.web.job_forms import fields_of
+from outbox.web.readings.classes import ClassRow, class_of, options_of
 from outbox.web.trends import failure_rate
 from outbox.web.view import View
 
 
 async def show_all(view: View) -> Response:
-    answers = await view.readings.classes()
+    answers = await view.readings.classes.all()
     return view.page(
         "classes.html",
         "Job classes",
@@ -28,7 +28,7 @@ async def show_all(view: View) -> Response:
 
 async def show_one(view: View) -> Response:
     connection, name = view.connection(), view.parameters.required("name")
-    row: ClassRow = await view.readings.class_row(connection, name)
+    row: ClassRow = await view.readings.classes.get(connection, name)
     kind = class_of(view.readings.stores, name)
     return view.page(
         "class.html",
@@ -41,6 +41,6 @@ async def show_one(view: View) -> Response:
         connection=connection,
         fields=[] if kind is None else fields_of(kind, {}, {}),
         failure_rate=failure_rate(row.trend.last_hour),
-        pauses=[each for each in await view.readings.pauses(connection) if each.target == (PauseKind.JOB, name)],
+        pauses=[each for each in await view.readings.pauses.of(connection) if each.target == (PauseKind.JOB, name)],
         now=await view.readings.now(connection),
     )

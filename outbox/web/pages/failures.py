@@ -32,7 +32,7 @@ def _queue(view: View) -> str | None:
 
 
 async def show_groups(view: View) -> Response:
-    answers = await view.readings.failed_groups(matching_of(view), _queue(view), view.parameters.size)
+    answers = await view.readings.failed.groups(matching_of(view), _queue(view), view.parameters.size)
     return view.page(
         "failures.html",
         "Failures",
@@ -47,8 +47,8 @@ async def show_groups(view: View) -> Response:
 
 async def show_jobs(view: View) -> Response:
     connection = view.connection()
-    group, hours = await view.readings.failed_group(connection, matching_of(view), _queue(view))
-    page = await view.readings.failed_jobs(
+    group, hours = await view.readings.failed.group(connection, matching_of(view), _queue(view))
+    page = await view.readings.failed.page(
         connection, matching_of(view), _queue(view), view.parameters.size, view.parameters.job_id("before")
     )
     return view.page(

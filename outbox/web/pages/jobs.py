@@ -34,10 +34,10 @@ async def show_all(view: View) -> Response:
     matching = JobFilter(_queue(parameters.text("queue")), parameters.text("name"), state)
     after = parameters.text("after")
     if running:
-        found = await view.readings.running(connection, matching, parameters.size)
+        found = await view.readings.jobs.running(connection, matching, parameters.size)
     else:
         place = None if after is None else JobPlace.parse(after)
-        found = await view.readings.jobs(connection, matching, parameters.size, place)
+        found = await view.readings.jobs.page(connection, matching, parameters.size, place)
     return view.page(
         "jobs.html",
         "Jobs",
@@ -74,7 +74,7 @@ class Step:
 
 async def show_one(view: View) -> Response:
     job_id = parse_id(view.request.path_params["id"])
-    found = await view.readings.job(job_id)
+    found = await view.readings.jobs.get(job_id)
     if isinstance(found, FailedJob):
         return await _show_failed(view, found)
     job = found.job

@@ -9,7 +9,7 @@ from outbox.web.view import View
 
 
 async def show_all(view: View) -> Response:
-    blocked, limits = await view.readings.blocked_keys(), await view.readings.limits()
+    blocked, limits = await view.readings.keys.blocked(), await view.readings.keys.limits()
     return view.page(
         "keys.html",
         "Keys and limits",

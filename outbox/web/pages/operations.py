@@ -24,7 +24,7 @@ RIGHTS = {
 
 async def show_all(view: View) -> Response:
     connection, parameters = view.connection(), view.parameters
-    page = await view.readings.operations(
+    page = await view.readings.operations.page(
         connection, parameters.size, parameters.job_id("before"), parameters.job_id("audit_before")
     )
     return view.page(
@@ -73,7 +73,7 @@ async def show_new(view: View) -> Response:
         verb=verb,
         verbs=list(Verb),
         right=RIGHTS[verb],
-        found=None if request is None else await view.readings.preview(connection, request),
+        found=None if request is None else await view.readings.operations.preview(connection, request),
         error=lambda job: _error(view, job),
     )
 

@@ -11,8 +11,8 @@ from outbox.web.view import View
 
 
 async def show(view: View) -> Response:
-    overview = await view.readings.overview()
-    trends = (await view.readings.trends()).found
+    overview = await view.readings.overview.read()
+    trends = (await view.readings.trends.all()).found
     whole = together(list(trends.values()))
     return view.page(
         "overview.html",

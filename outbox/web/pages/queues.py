@@ -21,8 +21,8 @@ _FIRST_JOBS = 20
 
 
 async def show_all(view: View) -> Response:
-    answers = await view.readings.queues()
-    trends = (await view.readings.trends()).found
+    answers = await view.readings.queues.all()
+    trends = (await view.readings.trends.all()).found
     return view.page(
         "queues.html",
         "Queues",
@@ -59,11 +59,11 @@ def queue_of(text: str) -> str:
 
 async def show_one(view: View) -> Response:
     connection, name = view.connection(), queue_of(view.request.path_params["queue"])
-    queue = await view.readings.queue(connection, name)
-    first = await view.readings.jobs(connection, JobFilter(queue=name), _FIRST_JOBS, None)
-    trend = (await view.readings.trend(connection)).of(queue=name)
+    queue = await view.readings.queues.get(connection, name)
+    first = await view.readings.jobs.page(connection, JobFilter(queue=name), _FIRST_JOBS, None)
+    trend = (await view.readings.trends.of(connection)).of(queue=name)
     slots = sum(worker.concurrency for worker in queue.workers)
-    pauses = [pause for pause in await view.readings.pauses(connection) if _keeps(pause, name)]
+    pauses = [pause for pause in await view.readings.pauses.of(connection) if _keeps(pause, name)]
     return view.page(
         "queue.html",
         f"Queue {name}",

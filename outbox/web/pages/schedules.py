@@ -8,14 +8,14 @@ from outbox.web.view import View
 
 
 async def show_all(view: View) -> Response:
-    answers = await view.readings.schedules()
+    answers = await view.readings.schedules.all()
     return view.page(
         "schedules.html", "Schedules", topics=("schedules",), schedules=answers.found, errors=answers.errors
     )
 
 
 async def show_one(view: View) -> Response:
-    schedule = await view.readings.schedule(view.connection(), view.parameters.required("name"))
+    schedule = await view.readings.schedules.get(view.connection(), view.parameters.required("name"))
     job = schedule.stored.definition.job
     return view.page(
         "schedule.html",

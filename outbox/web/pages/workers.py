@@ -9,7 +9,7 @@ from outbox.web.view import View
 
 
 async def show_all(view: View) -> Response:
-    answers = await view.readings.workers()
+    answers = await view.readings.workers.all()
     return view.page(
         "workers.html",
         "Workers",

@@ -1,0 +1,56 @@
+"""Failed jobs, and the groups of those that failed alike."""
+
+from __future__ import annotations
+
+from outbox.drivers.base import Driver
+from outbox.drivers.filters import FailedFilter, FailedGroup
+from outbox.ids import JobId
+from outbox.web.readings.source import Subject, once
+from outbox.web.values import Answers, FailedPage
+
+
+class FailedJobReadings(Subject):
+    @once
+    async def groups(
+        self, matching: FailedFilter, queue: str | None, limit: int
+    ) -> Answers[list[tuple[FailedGroup, list[int]]]]:
+        """The largest groups of all connections first, each with its failures by the hour."""
+
+        async def read(driver: Driver) -> list[tuple[FailedGroup, list[int]]]:
+            groups = await driver.failed.groups(queue, limit, matching=matching)
+            return list(zip(groups, await driver.failed.hours(groups), strict=True))
+
+        found, errors = await self.stores.ask_all(read)
+        groups = [group for each in found.values() for group in each]
+        return Answers(sorted(groups, key=lambda each: -each[0].count)[:limit], errors)
+
+    @once
+    async def group(
+        self, connection: str, matching: FailedFilter, queue: str | None
+    ) -> tuple[FailedGroup | None, list[int]]:
+        """The group of ``matching`` with its failures by the hour; None where no group is meant, or it is gone."""
+        if matching.group is None:
+            return None, []
+
+        async def read(driver: Driver) -> tuple[FailedGroup | None, list[int]]:
+            groups = await driver.failed.groups(queue, 1, matching=matching)
+            hours = await driver.failed.hours(groups)
+            return (groups[0], hours[0]) if groups else (None, [])
+
+        return await self.stores.ask(connection, read)
+
+    @once
+    async def page(
+        self, connection: str, matching: FailedFilter, queue: str | None, limit: int, before: JobId | None
+    ) -> FailedPage:
+        jobs = await self.stores.ask(
+            connection, lambda driver: driver.failed.page(queue, limit + 1, before, matching=matching)
+        )
+        shown = tuple(jobs[:limit])
+        return FailedPage(shown, shown[-1].id if len(jobs) > limit else None)
+
+    @once
+    async def latest(self) -> tuple[JobId, ...]:
+        """The latest failed job of each connection."""
+        found, _ = await self.stores.ask_all(lambda driver: driver.failed.page(limit=1))
+        return tuple(job.id for jobs in found.values() for job in jobs)
