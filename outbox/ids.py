@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic_core import core_schema
 
@@ -27,6 +27,23 @@ class JobId(UUID):
 
 def _of_uuid(value: UUID) -> JobId:
     return value if isinstance(value, JobId) else JobId(int=value.int)
+
+
+_set_number, _set_safety = vars(UUID)["int"].__set__, vars(UUID)["is_safe"].__set__
+_UNKNOWN = SafeUUID.unknown
+
+
+def _numbered(number: int) -> JobId:
+    """As ``JobId(int=number)``, in a quarter of the time."""
+    made = JobId.__new__(JobId)
+    _set_number(made, number)
+    _set_safety(made, _UNKNOWN)
+    return made
+
+
+def stored_job_id(stored: bytes) -> JobId:
+    """The id that a store holds as 16 bytes: every claimed job passes here, and `UUID` asks what it is given."""
+    return _numbered(int.from_bytes(stored))
 
 
 class _MetJobId(JobId):
@@ -81,7 +98,7 @@ class _Sequence:
                     millisecond << 80 | 0x7 << 76 | counter >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | counter & _LOW_MASK
                 )
             self._millisecond, self._counter = millisecond, counter
-        return [JobId(int=number) for number in numbers]
+        return list(map(_numbered, numbers))
 
 
 _sequence = _Sequence()

@@ -42,6 +42,10 @@ class Outcome(StrEnum):
     """A policy removed the job before it ran. No settlement has it."""
 
 
+_COMPLETED = Outcome.COMPLETED
+"""Python 3.11 finds a member of an enumeration by calling a function; this is for every job."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An exception as it is stored: type, message and traceback as text. Of an encrypted job, ``traceback`` holds both
@@ -177,7 +181,7 @@ class Settlement(NamedTuple):
     @classmethod
     def completed(cls, fence: Fence, effects: tuple[Effect, ...] = ()) -> Settlement:
         """The job succeeded and leaves the queue; ``effects`` are part of the same transaction."""
-        return cls(fence, Outcome.COMPLETED, effects=effects)
+        return cls(fence, _COMPLETED, 0.0, None, effects)
 
     @classmethod
     def retried(cls, fence: Fence, delay: float, failure: Failure) -> Settlement:

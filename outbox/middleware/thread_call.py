@@ -26,7 +26,8 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
 
     async def call_coroutine(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
-        return HandlerResult(await job.handle(**attempt.arguments), job.context.decision)
+        value = await (job.handle(**attempt.arguments) if attempt.arguments else job.handle())
+        return HandlerResult(value, job.context.decision)
 
     async def call_plain(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job

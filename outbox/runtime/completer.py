@@ -89,7 +89,8 @@ class Completer(BackgroundLoop):
         self._pending.append(attempt)
         self._wanted.set()
         refused = _moves_rates(attempt)
-        self._refusals += refused
+        if refused:
+            self._refusals += 1
         if (refused or len(self._pending) >= MAX_BACKLOG) and not self.stopping:
             self._caught_up.clear()
 

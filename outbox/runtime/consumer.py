@@ -36,6 +36,7 @@ from outbox.wakeups.base import Wakeups
 
 _log = logging.getLogger("outbox.runtime")
 
+_COMPLETED = Outcome.COMPLETED
 _PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED})
 
 
@@ -202,13 +203,17 @@ class Consumer:
             self._slots.mark_stuck()
         if attempt.settlement is not None:
             self.completer.submit(attempt)
-        if attempt.interruption is Interruption.CANCELLED:
-            self._events.emit(attempt.event(JobCancelled))
-            self._cancelled(attempt)
-        elif attempt.interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
-            self._events.emit(attempt.event(LeaseLost, attempt.interruption.value))
+        if attempt.interruption is not None:
+            self._ended_early(attempt, attempt.interruption)
         if attempt.settlement is None:
             self.in_flight.discard([attempt])
+
+    def _ended_early(self, attempt: Attempt, interruption: Interruption) -> None:
+        if interruption is Interruption.CANCELLED:
+            self._events.emit(attempt.event(JobCancelled))
+            self._cancelled(attempt)
+        elif interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
+            self._events.emit(attempt.event(LeaseLost, interruption.value))
 
     def _cancelled(self, attempt: Attempt) -> None:
         self._failed_hooks.call(attempt, "cancelled")
@@ -219,7 +224,7 @@ class Consumer:
             self.activities.count(attempts)
         for attempt in attempts:
             settlement = attempt.settlement
-            if settlement is None or settlement.effects or settlement.outcome is not Outcome.COMPLETED:
+            if settlement is None or settlement.effects or settlement.outcome is not _COMPLETED:
                 self._follow_end(attempt, settlement)
         if self._options.stop_when_empty and not self.in_flight:
             # That may have been the last one.

@@ -92,8 +92,10 @@ class Slots:
         if rest > 0:
             self._resting += 1
             asyncio.get_running_loop().call_later(rest, self._rested)
-        self._serve()
-        self._tell_idle()
+        if self._waiters:
+            self._serve()
+        if self._idle_waiters:
+            self._tell_idle()
 
     def mark_stuck(self) -> None:
         """One of those running does not end although it was told to."""
@@ -120,12 +122,14 @@ class Slots:
 
     def _serve(self) -> None:
         while self._waiters:
-            waiter = self._waiters[0]
-            amount = self._room(waiter)
+            # Every job that ends passes here, mostly for a claimer that goes on waiting.
+            waiter, free = self._waiters[0], self.free
+            amount = -(-free // waiter.share)
+            if self._budget is not None:
+                amount = min(amount, self._budget)
             if amount <= 0:
                 return
-            if not self._ripe(waiter):
-                self._set_timer(waiter)
+            if not (waiter.waited or self.running <= self.stuck) and self._must_wait(waiter, free):
                 return
             self._waiters.popleft()
             self._take(amount)
@@ -136,24 +140,19 @@ class Slots:
         if self._budget is not None:
             self._budget -= amount
 
-    def _room(self, waiter: _Waiter) -> int:
-        room = -(-self.free // waiter.share)
-        return room if self._budget is None else min(room, self._budget)
-
-    def _ripe(self, waiter: _Waiter) -> bool:
-        if waiter.waited or not self.busy:
-            return True
-        return waiter.linger <= 0 if self.free >= waiter.batch else waiter.window <= 0
-
-    def _set_timer(self, waiter: _Waiter) -> None:
-        lingers = self.free >= waiter.batch
+    def _must_wait(self, waiter: _Waiter, free: int) -> bool:
+        """Whether it waits for more than the ``free`` slots; there is a timer then."""
+        lingers = free >= waiter.batch
+        seconds = waiter.linger if lingers else waiter.window
+        if seconds <= 0:
+            return False
         if waiter.timer is not None:
             if waiter.lingers or not lingers:
-                return
+                return True
             waiter.timer.cancel()
         waiter.lingers = lingers
-        seconds = waiter.linger if lingers else waiter.window
         waiter.timer = asyncio.get_running_loop().call_later(seconds, self._window_over, waiter)
+        return True
 
     def _window_over(self, waiter: _Waiter) -> None:
         waiter.waited = True

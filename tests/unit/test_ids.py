@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from outbox import ids
-from outbox.ids import JobId, met, new_job_id, new_job_ids, new_token
+from outbox.ids import JobId, met, new_job_id, new_job_ids, new_token, stored_job_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front() -> None:
@@ -46,6 +46,17 @@ def test_ids_go_on_in_the_next_millisecond_when_one_has_no_more(monkeypatch: pyt
     [last] = sequence.take(1)
     assert last.int >> 80 == 2
     assert sequence.take(1)[0] > last
+
+
+@pytest.mark.parametrize("number", [0, 1, 1 << 127, (1 << 128) - 1])
+def test_the_id_of_a_row_is_the_id_that_was_stored(number: int) -> None:
+    whole = JobId(int=number)
+    read = stored_job_id(whole.bytes)
+    assert (read, hash(read), str(read), read.bytes, read.is_safe) == (
+        whole, hash(whole), str(whole), whole.bytes, whole.is_safe
+    )  # fmt: skip
+    assert type(read) is JobId
+    assert pickle.loads(pickle.dumps(read)) == whole
 
 
 def test_threads_never_get_the_same_id() -> None:

@@ -10,6 +10,7 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
 
 _PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
+_FAILED = Outcome.FAILED
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Counters:
                 self._count_put_back(attempt, settlement.outcome)
                 continue
             self.processed += 1
-            if settlement.outcome is Outcome.FAILED:
+            if settlement.outcome is _FAILED:
                 self.failed += 1
 
     def _count_put_back(self, attempt: Attempt, outcome: Outcome) -> None:

@@ -62,6 +62,8 @@ from outbox.settlement import Failure, Outcome
 
 _LONGEST = 300
 _MOST_NAMES = 20
+_LAST_DIGITS = 0xFFFF_FFFF_FFFF
+"""Twelve hexadecimal digits of a job id."""
 
 
 class Level(Enum):
@@ -78,6 +80,7 @@ class EventText(NamedTuple):
     text: str
 
 
+_PUT_BACK = (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED)
 _OUTCOMES = {
     Outcome.COMPLETED: (Level.GOOD, "done"),
     Outcome.RETRIED: (Level.WARNING, "retry"),
@@ -109,7 +112,7 @@ def _(event: JobStarted) -> EventText:
 def _(event: JobSettled) -> EventText:
     level, word = _OUTCOMES[event.outcome]
     text = f"{_job(event)}, {_seconds(event.seconds)}"
-    if event.outcome in (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED):
+    if event.outcome in _PUT_BACK:
         text += f"; again in {_seconds(event.delay)}" if event.delay else "; again at once"
     if event.failure is not None:
         text += f": {_failure(event.failure)}"
@@ -441,7 +444,7 @@ def _by(name: str | None) -> str:
 
 
 def _job(event: JobEvent) -> str:
-    return f"{event.name} {event.job_id.hex[-12:]} attempt {event.attempt}"
+    return f"{event.name} {event.job_id.int & _LAST_DIGITS:012x} attempt {event.attempt}"
 
 
 def _jobs(count: int) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from outbox.events import Event, Events, JobEvent, JobStarted, LogLinesDropped, WorkerStarted
-from outbox.runtime.reporting.event_text import Level, banner, describe, one_line
+from outbox.runtime.reporting.event_text import EventText, Level, banner, describe, one_line
 from outbox.runtime.reporting.log_writer import LogWriter, Stream
 
 _COLOURS = {Level.QUIET: "2", Level.GOOD: "32", Level.NOTICE: "36", Level.WARNING: "33", Level.ERROR: "31"}
@@ -32,6 +32,8 @@ _NUMBERS = {
 }
 _ROOT = "outbox"
 
+_describers: dict[type[Event], Callable[..., EventText]] = {}
+"""By the type of an event: `describe` looks for them anew each time, and there is an event for each job."""
 
 _Entry = tuple[Event | logging.LogRecord, float]
 """An event or a record, and when it was emitted. A plain tuple: there is one for each job."""
@@ -162,9 +164,15 @@ def _is_configured(ours: logging.Handler) -> bool:
     return any(logger.level or any(each is not ours for each in logger.handlers) for logger in _loggers())
 
 
+def _described(event: Event) -> EventText:
+    kind = type(event)
+    describer = _describers.get(kind) or _describers.setdefault(kind, describe.dispatch(kind))
+    return describer(event)
+
+
 def as_record(event: Event, at: float) -> logging.LogRecord:
     """The event for handlers of `logging`: its name in snake case as ``event``, its fields as ``details``."""
-    level, word, text = describe(event)
+    level, word, text = _described(event)
     name = "outbox.jobs" if isinstance(event, JobEvent) else "outbox.worker"
     record = logging.LogRecord(name, _NUMBERS[level], __file__, 0, f"{word} {text}", None, None)
     record.created, record.msecs = at, at % 1 * 1000
@@ -175,14 +183,14 @@ def as_record(event: Event, at: float) -> logging.LogRecord:
 
 def as_line(event: Event, at: float) -> str:
     """``2026-01-31T12:00:00+01:00  done  app.SendReceipt …``"""
-    _, word, text = describe(event)
+    _, word, text = _described(event)
     return f"{_local(int(at))}  {word:<9} {text}"
 
 
 def as_coloured_line(event: Event, at: float) -> str:
     if isinstance(event, WorkerStarted):
         return banner(event)
-    level, word, text = describe(event)
+    level, word, text = _described(event)
     return f"\x1b[2m{_local(int(at))[11:19]}\x1b[0m  \x1b[{_COLOURS[level]}m{word:<9}\x1b[0m {text}"
 
 
@@ -190,7 +198,7 @@ def as_line_of_json(event: Event, at: float) -> str:
     """All fields of the event, with its name in snake case as ``event``."""
     values: dict[str, Any] = {
         "time": _iso(at),
-        "level": _LEVELS.get(describe(event)[0], "info"),
+        "level": _LEVELS.get(_described(event).level, "info"),
         "event": _snake_case(type(event).__name__),
     }
     return json.dumps(values | _details(event))

@@ -11,6 +11,9 @@ from outbox.drivers.database.dialects.syntax import PRIORITY_LIST, Syntax
 from outbox.drivers.database.raw_columns import Selection
 from outbox.drivers.database.tables import CLAIMED, KEPT, failed_jobs
 
+RESCUED, ANY_PAUSE = 1, 2
+"""Flags of a row: an earlier claim ended without being settled; a job class or a key may be paused."""
+
 _DUE_ROWS_LOOKED_AT = 1_000
 _KEPT = ", ".join(KEPT)
 _INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at, fingerprint)"
@@ -22,12 +25,12 @@ class FailedJobStatements(Syntax):
     claimable = Selection(
         {
             **{name: name for name in CLAIMED},
-            "rescued": "reserved_by IS NOT NULL",
-            "any_pause": "EXISTS (SELECT 1 FROM queue_job_pauses)",
+            # One column for both: each costs the server and the driver something for every row.
+            "flags": f"(reserved_by IS NOT NULL) + {ANY_PAUSE} * EXISTS (SELECT 1 FROM queue_job_pauses)",
         }
     )
-    """What `select_claimable` reads of a row. ``any_pause``: a job class or a key may be paused. Each dialect adds
-    ``waited``: microseconds for which it could have been claimed."""
+    """What `select_claimable` reads of a row. ``flags`` are `RESCUED` and `ANY_PAUSE`. Each dialect adds ``waited``:
+    microseconds for which it could have been claimed."""
     is_queue: str
     """Whether a row is in a queue, which may be NULL. Parameters: queue."""
     as_failed: Mapping[str, str]

@@ -11,6 +11,7 @@ from outbox.drivers.database.claim_scan.base import Candidates, QueueRows
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.failed_job_statements import ANY_PAUSE
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
 from outbox.drivers.database.pauses.admission import unpaused
 from outbox.drivers.database.policies import registry
@@ -20,7 +21,7 @@ from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
-from outbox.ids import JobId
+from outbox.ids import stored_job_id
 from outbox.settlement import Outcome
 from outbox.wakeups.base import CANCELLED
 
@@ -71,7 +72,7 @@ async def admit(tx: SqlConnection, dialect: Dialect, found: Candidates) -> Admit
     admitted = Admitted()
     gated: list[Candidate] = []
     queues: Sequence[QueueRows] = found.queues
-    if any(each.rows and each.rows[0].any_pause for each in queues):
+    if any(each.rows and each.rows[0].flags & ANY_PAUSE for each in queues):
         queues = await run(unpaused(dialect, found), tx)
         admitted.paused = queues is not found.queues
     for queue, rows, _ in queues:
@@ -99,7 +100,7 @@ def _gate(queue: str, row: Any, gated: list[Candidate]) -> str | None:
         headers = Headers.load(row.headers)
     except InvalidPayload as error:
         return str(error)
-    gated.append(Candidate(JobId(bytes=bytes(row.id)), queue, row, headers))
+    gated.append(Candidate(stored_job_id(row.id), queue, row, headers))
     return None
 
 

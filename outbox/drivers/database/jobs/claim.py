@@ -11,6 +11,7 @@ from outbox.drivers.database.claim_scan.base import Candidates, ClaimScan, Timin
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects.failed_job_statements import RESCUED
 from outbox.drivers.database.jobs.admission import admit, write_verdicts
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
@@ -18,7 +19,7 @@ from outbox.drivers.database.jobs.unreadable import reject
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.values import Claim, PolicyNews
-from outbox.ids import JobId, new_token
+from outbox.ids import new_token, stored_job_id
 from outbox.settlement import Fence
 
 _MICROSECONDS = 1_000_000
@@ -118,7 +119,7 @@ class ClaimTransaction:
         self.found, self._claims = found, [self._claim(queue, row, deadline) for queue, row in admitted.run]
         begun = clock.now()
         if self._claims:
-            await self._reserve(tx, in_place=self._scan.holds_in_place(found))
+            await self._reserve(tx, admitted.run, in_place=self._scan.holds_in_place(found))
         self.update_seconds = clock.now() - begun
         self.rejected, self.held_back, self.news, self.skipped = 0, False, PolicyNews(), []
         if admitted.rejected:
@@ -129,28 +130,29 @@ class ClaimTransaction:
             self.news = await run(write_verdicts(self._database.dialect, admitted, self._name), tx)
         return self._claims
 
-    async def _reserve(self, tx: SqlConnection, *, in_place: bool) -> None:
+    async def _reserve(self, tx: SqlConnection, rows: Sequence[tuple[str, Any]], *, in_place: bool) -> None:
         dialect = self._database.dialect
         microseconds = int(self._lease * _MICROSECONDS)
         ends = (microseconds,) if in_place else (microseconds, microseconds)
-        for keys in chunked(sorted(claim.fence.job_id.bytes for claim in self._claims)):
+        for keys in chunked(sorted(row.id for _, row in rows)):
             listed, parameters = dialect.id_list(keys)
             statement = dialect.reserve(listed, in_place=in_place)
             await tx.exec_driver_sql(statement, (self._token, *ends, *parameters))
 
     def _claim(self, queue: str, row: Any, deadline: float) -> Claim:
+        waited = row.waited
         return Claim(
-            Fence(JobId(bytes=bytes(row.id)), self._token),
+            Fence(stored_job_id(row.id), self._token),
             queue,
             row.name,
             row.priority,
             row.payload,
             row.headers,
             row.attempts + 1,
-            bool(row.rescued),
+            row.flags & RESCUED == RESCUED,
             deadline,
             row.policies,
-            max(0, row.waited or 0) / _MICROSECONDS,
+            waited / _MICROSECONDS if waited and waited > 0 else 0.0,
         )
 
     def remember(self) -> None:

@@ -17,8 +17,8 @@ from outbox.settlement import Failure, Fence, Outcome, Settlement
 _MICROSECONDS = 1_000_000
 _UNKNOWN = Failure("unknown", "", "")
 _TOKENS_AT_ONCE = 2
-_REMOVED = {Outcome.COMPLETED, Outcome.CANCELLED}
-_LEAVES = _REMOVED | {Outcome.FAILED}
+_REMOVED = (Outcome.COMPLETED, Outcome.CANCELLED)
+_LEAVES = (*_REMOVED, Outcome.FAILED)
 _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
 
@@ -35,11 +35,14 @@ class SettlementPlan:
         than that of their keys."""
 
     def _by_token(self) -> dict[bytes, list[bytes]]:
-        ids: dict[bytes, list[bytes]] = {}
-        for settlement in sorted(self._settlements, key=lambda settlement: settlement.fence.job_id.bytes):
-            if settlement.outcome not in _REMOVED or settlement.effects:
+        pairs: list[tuple[bytes, bytes]] = []
+        for (job_id, token), outcome, _, _, effects in self._settlements:
+            if effects or outcome not in _REMOVED:
                 return {}
-            ids.setdefault(settlement.fence.token, []).append(settlement.fence.job_id.bytes)
+            pairs.append((job_id.bytes, token))
+        ids: dict[bytes, list[bytes]] = {}
+        for key, token in sorted(pairs):
+            ids.setdefault(token, []).append(key)
         in_order = all(some[-1] < after[0] for some, after in pairwise(ids.values()))
         return ids if in_order and len(ids) <= _TOKENS_AT_ONCE else {}
 

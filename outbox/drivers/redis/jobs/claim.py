@@ -18,7 +18,7 @@ from outbox.drivers.redis.script import Call, Script, command, signs
 from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
-from outbox.ids import JobId, new_token
+from outbox.ids import JobId, new_token, stored_job_id
 from outbox.settlement import Fence
 
 _CLAIM, _EXTEND = Script("claim", "common/claims", returns=(list, NoneType)), Script("extend", returns=bytes)
@@ -218,7 +218,7 @@ def _claims(
     for job_id, priority, attempts, rescued, length in _RECORD.iter_unpack(records):
         start, end = end, end + length
         _, name, headers, payload, relayed = unpack_body(jobs[start:end])
-        fence = Fence(JobId(bytes=job_id), token)
+        fence = Fence(stored_job_id(job_id), token)
         # Only a database admits jobs with policies.
         policies = policies_in(headers) if relayed else None
         claims.append(
