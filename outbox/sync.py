@@ -27,6 +27,8 @@ from outbox.ids import JobId
 from outbox.inbox import inbox
 from outbox.job import Job
 from outbox.open_drivers import OpenDrivers
+from outbox.operations.arguments import AnyId
+from outbox.operations.changes import cancel_in
 from outbox.options import DispatchOptions
 from outbox.policies.batch import AllowedFailures
 from outbox.policies.inbox import MessageId
@@ -249,7 +251,7 @@ workers = _blocking(operations.workers)
 
 
 def cancel(
-    job_id: operations.AnyId,
+    job_id: AnyId,
     *,
     session: AnySession | None = None,
     by: str | None = None,
@@ -257,7 +259,7 @@ def cancel(
 ) -> bool:
     """`outbox.cancel`, for code with a sync ``Session`` or none."""
     if session is not None:
-        return operations.cancel_in(session, job_id, connection, by)
+        return cancel_in(session, job_id, connection, by)
     return current_client().part(SyncLoops).run_in_thread(operations.cancel(job_id, by=by, connection=connection))
 
 
