@@ -8,6 +8,7 @@ from outbox import clock
 from outbox.drivers.base import LimitStore
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.open_drivers import driver_here
+from outbox.policies.rate import Window
 from outbox.policies.rate_limits import Terms, check_cost, check_name, defined, defined_names
 from outbox.settings import DATABASE
 
@@ -38,6 +39,8 @@ async def take(
         raise InvalidOption(f"a timeout is a number of seconds, not negative, not {timeout!r}")
     store = _store(connection)
     terms = await _terms(store, check_name(name))
+    if isinstance(limit := terms.limit, Window) and cost > limit.count:
+        raise InvalidOption(f"the limit {name} ({terms.rate} by the {terms.align}) never admits a cost of {cost:,}")
     end = None if timeout is None else clock.now() + timeout
     while wait := await store.take(terms, cost, key):
         if end is not None and clock.now() + wait > end:

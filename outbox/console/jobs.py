@@ -36,6 +36,7 @@ _FINISHED = "finished"
 
 
 @click.command()
+@click.argument("job_id", metavar="[ID]", required=False)
 @click.option("--queue", type=queue_type, help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name, as `outbox jobs` shows it.")
 @click.option(
@@ -49,6 +50,7 @@ _FINISHED = "finished"
 async def jobs(
     stores: Stores,
     output: Output,
+    job_id: str | None,
     queue: str | None,
     name: str | None,
     state: str | None,
@@ -58,8 +60,11 @@ async def jobs(
     """List live jobs by queue, then in the order of claims; `--state finished`: completed jobs with keep_for.
 
     A page examines at most 10,000 jobs. Name a queue to find ready, delayed or retrying jobs among more. The jobs that
-    are running are those of the workers' last heartbeats, at most 200 of each.
+    are running are those of the workers' last heartbeats, at most 200 of each. With an ID: as `outbox show ID`.
     """
+    if job_id is not None:
+        await _alone(stores, output, job_id, (queue, name, state, after))
+        return
     if state == _FINISHED:
         await finished_jobs.listed(stores, output, queue, name, limit, after)
         return
@@ -87,6 +92,12 @@ async def jobs(
         for problem in (await unknown_name(stores, name), await unknown_queue(stores, queue)):
             if problem is not None:
                 output.note(problem)
+
+
+async def _alone(stores: Stores, output: Output, job_id: str, others: Sequence[str | None]) -> None:
+    if any(others):
+        raise click.UsageError("an ID names one job: leave out --queue, --name, --state and --after")
+    await _show_one(stores, output, job_id, decrypt=False)
 
 
 async def _reasons(stores: Stores, found: Sequence[tuple[str, StoredJob]]) -> dict[JobId, str]:
@@ -149,6 +160,14 @@ async def _pages(stores: Stores, matching: JobFilter, limit: int, after: str | N
 @on_connections
 async def show(stores: Stores, output: Output, job_id: str, decrypt: bool) -> None:
     """Show all details of one job: live, failed, or finished if it is kept."""
+    await _show_one(stores, output, job_id, decrypt=decrypt)
+
+
+async def _show_one(stores: Stores, output: Output, job_id: str, *, decrypt: bool) -> None:
+    """
+    Raises:
+        JobNotFound: no such job is there.
+    """
     for connection, found in (await stores.ask(lambda driver: _ids(driver, job_id))).items():
         for one in found:
             if await _show(stores, output, connection, one, decrypt=decrypt):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntFlag
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from outbox.errors import InvalidJob
 
 
 class Policies(IntFlag):
@@ -36,3 +39,38 @@ def chosen(kind: type, options: Any, name: str) -> Any:
     """The value of an option: that of the dispatch, else that of the class."""
     dispatched = getattr(options, name)
     return getattr(kind, name) if dispatched is None else dispatched
+
+
+def field_value(job: Any, payload: Mapping[str, Any], field: str) -> Any:
+    """The value of a field of ``job``, as its payload has it: by the field's name, or by its alias. A payload can have
+    it in another shape, or leave it out where it is the default: then it is that of the job, as JSON has it.
+
+    Raises:
+        InvalidJob: the job has no such field, or JSON cannot hold its value.
+    """
+    if field in payload:
+        return payload[field]
+    known = type(job).model_fields.get(field)
+    if known is None:
+        raise InvalidJob(f"{job.name}: the job has no field {field!r}, which is to be its key")
+    if known.serialization_alias is not None and known.serialization_alias in payload:
+        return payload[known.serialization_alias]
+    try:
+        return to_jsonable_python(getattr(job, field))
+    except PydanticSerializationError as error:
+        raise InvalidJob(f"{job.name}: the field {field!r} cannot be its key: {error}") from error
+
+
+def checked_text(job: Any, method: str, value: object) -> str:
+    """The text that a method of ``job`` has returned, by which a policy knows it.
+
+    Raises:
+        InvalidJob: it is no text, or one that UTF-8 does not have.
+    """
+    if not isinstance(value, str):
+        raise InvalidJob(f"{job.name}: {method} returned {value!r}, which is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidJob(f"{job.name}: {method} returned {value!r}, which UTF-8 does not have: {error}") from None
+    return value

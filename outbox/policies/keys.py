@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from outbox.errors import InvalidJob, InvalidOption
-from outbox.policies.base import Declaration, Policies, chosen
+from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
 
 SLOTS = 4_096
 """Rows that claims and settlements lock in place of keys: no INSERT of a key, and no gap between keys."""
@@ -162,15 +162,15 @@ def in_order(candidates: Sequence[Candidate], facts: Facts) -> list[Turn]:
     return [Turn.RUN if place == first else behind for place in places]
 
 
-def within_limit(candidates: Sequence[Candidate], facts: Facts, limit: int) -> list[Turn]:
-    """As many jobs of a concurrency key as its limit has room for."""
-    room = limit - facts.held
+def within_limit(candidates: Sequence[Candidate], facts: Facts, limits: Sequence[int]) -> list[Turn]:
+    """As many jobs of a concurrency key as there is room for, by the limit of each."""
+    held = facts.held
     turns = []
-    for candidate in candidates:
+    for candidate, limit in zip(candidates, limits, strict=True):
         if candidate.state is State.HELD:
             turns.append(Turn.RUN)
-        elif room > 0:
-            room -= 1
+        elif held < limit:
+            held += 1
             turns.append(Turn.RUN)
         else:
             turns.append(Turn.PARK)
@@ -276,13 +276,10 @@ def _key(job: Any, payload: bytes, of: Any, option: str, size: int) -> dict[str,
         value = getattr(job, option)()
         if value is None:
             return None
-        if not isinstance(value, str) or not value:
-            raise InvalidJob(f"{job.name}: {option} returned {value!r}, which is no text")
+        if not checked_text(job, option, value):
+            raise InvalidJob(f"{job.name}: {option} returned an empty text, which is no key")
         return {"name": value, "size": size}
-    fields = json.loads(payload)
-    if of not in fields:
-        raise InvalidJob(f"{job.name}: {option} is {of!r}, and the job has no such field")
-    value = fields[of]
+    value = field_value(job, json.loads(payload), of)
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
-from outbox.policies.base import Declaration, Policies, chosen
+from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
 from outbox.policies.rate import Limit, Rate, Window
 
 MAX_COST = MAX_BURST = 1_000_000
@@ -257,11 +257,6 @@ def _key(job: Any, payload: bytes, of: str | Callable[..., str | None] | None) -
         return None
     if callable(of):
         value = job.rate_key()
-        if value is not None and not isinstance(value, str):
-            raise InvalidJob(f"{job.name}: rate_key returned {value!r}, which is no text")
-        return value
-    fields = json.loads(payload)
-    if of not in fields:
-        raise InvalidJob(f"{job.name}: rate_key is {of!r}, and the job has no such field")
-    value = fields[of]
+        return None if value is None else checked_text(job, "rate_key", value)
+    value = field_value(job, json.loads(payload), of)
     return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)

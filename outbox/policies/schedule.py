@@ -231,4 +231,7 @@ def check_name(name: object) -> str:
         raise InvalidOption(
             f"a schedule's name is 1 to {LONGEST_NAME} printable ASCII characters, not {str(name)[:LONGEST_NAME]!r}"
         )
+    if name != name.strip():
+        # To MySQL, names that differ by spaces at their ends are the same.
+        raise InvalidOption(f"a schedule's name begins and ends without a space, not {name!r}")
     return name

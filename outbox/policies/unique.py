@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from outbox.backoff import MAX_DELAY
-from outbox.errors import InvalidJob, InvalidOption
-from outbox.policies.base import Declaration, Policies, chosen
+from outbox.errors import InvalidOption
+from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
 
 _SLOT_BITS = 12
 SLOTS = 1 << _SLOT_BITS
@@ -128,7 +128,11 @@ def declare(kind: type, options: Any) -> Declaration | None:
     by_method = fields is None and method is not None
 
     def value(job: Any, payload: bytes) -> UniqueHeaders:
-        key = key_of_text(name, _text_of(job)) if by_method else key_of_fields(name, payload, fields)
+        if by_method:
+            key = key_of_text(name, checked_text(job, "unique_key", job.unique_key()))
+        else:
+            values = json.loads(payload)
+            key = key_of_values(name, values if fields is None else {f: field_value(job, values, f) for f in fields})
         return UniqueHeaders(key=key.hex(), **terms)
 
     return Declaration(Policies.UNIQUE, "unique", value, terms["debounce"])
@@ -163,22 +167,11 @@ def _check_fields(kind: type, fields: Collection[str] | None) -> None:
         raise InvalidOption(f"{kind.__name__} has no field {unknown[0]!r}, by which it is to be unique")
 
 
-def _text_of(job: Any) -> str:
-    text = job.unique_key()
-    if not isinstance(text, str):
-        raise InvalidJob(f"{job.name}: unique_key() returns a str, not {text!r}")
-    return text
+def key_of_values(name: str, values: Mapping[str, Any]) -> bytes:
+    """The key of a job by the values of fields, as JSON has them: all fields, or some. 32 bytes.
 
-
-def key_of_fields(name: str, payload: str | bytes, fields: Collection[str] | None = None) -> bytes:
-    """The key of a job by its serialised fields: all of them, or ``fields``. 32 bytes.
-
-    It does not depend on the order or the spelling of the JSON.
+    It does not depend on the order of the fields.
     """
-    values = json.loads(payload)
-    if fields is not None:
-        # A field may be left out of a payload where it has its default.
-        values = {field: values.get(field) for field in fields}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return _hashed("fields", name, text)
 

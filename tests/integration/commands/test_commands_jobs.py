@@ -150,6 +150,14 @@ async def test_waiting_and_failed_jobs_are_shown(driver: DatabaseDriver, migrate
 # --- failed jobs by what they have in common
 
 
+async def test_jobs_shows_the_job_of_an_id(driver: DatabaseDriver, migrated_url: str) -> None:
+    await driver.jobs.insert([job := envelope()])
+    shown = await run(migrated_url, "jobs", str(job.id))
+    assert (shown.code, shown.out) == (0, (await run(migrated_url, "show", str(job.id))).out)
+    assert (await run(migrated_url, "jobs", str(job.id), "--queue", "default")).code == 2
+    assert (await run(migrated_url, "jobs", str(new_job_id()))).code == 1
+
+
 async def test_failed_jobs_are_chosen_by_name_error_and_age(driver: DatabaseDriver, migrated_url: str) -> None:
     late = Failure("app.Late", "took too long", "")
     old, *_ = await fail(driver, envelope(), failure=late)

@@ -23,6 +23,13 @@ class Step(Job):
     async def handle(self) -> None: ...
 
 
+class Named(Job):
+    ordering_key = "key"
+    key: str
+
+    async def handle(self) -> None: ...
+
+
 @pytest.fixture
 async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
     monkeypatch.chdir(tmp_path)  # away from this project's own settings
@@ -67,6 +74,18 @@ async def test_an_operator_unblocks_a_key(driver: DatabaseDriver, migrated_url: 
     assert again.code == 1
     assert "no failed job blocks the key aggregate:7" in again.out
     assert list(await driver.policies.blocked_keys()) == [other]
+
+
+async def test_a_key_is_unblocked_by_its_very_text(driver: DatabaseDriver, migrated_url: str) -> None:
+    """The server may take texts for the same that differ by spaces at their ends, and a row has part of a long one."""
+    long = "x" * 10_000
+    for key in ("spaced", "spaced ", "Spaced", long):
+        await driver.jobs.insert([serialize(Named(key=key))])
+        claim = await claim_one(driver)
+        await driver.jobs.settle([Settlement.failed(claim.fence, FAILURE).leaving(claim.policies or 0, claim.headers)])
+    for key in ("spaced", "spaced ", "Spaced", long):
+        done = await run(migrated_url, "unblock", f"key:{key}", "--skip", "--json")
+        assert (done.code, done.document["unblocked"]) == (0, [f"key:{key}"[:255]])
 
 
 async def test_unblock_says_what_it_needs(driver: DatabaseDriver, migrated_url: str) -> None:

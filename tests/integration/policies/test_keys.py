@@ -167,6 +167,22 @@ async def test_a_full_key_skips(database: DatabaseDriver) -> None:
     assert [job.id for job in await database.jobs.list_jobs()] == [jobs[0].id]
 
 
+async def test_each_job_of_a_key_has_its_own_options(database: DatabaseDriver) -> None:
+    """Those of a dispatch go before those of the class, whatever jobs a claim finds beside it."""
+    await database.jobs.insert([limited()])
+    first = await claim_one(database)
+    jobs = [limited(concurrency_limit=1), limited(on_full="skip", concurrency_limit=1), limited(on_full="skip")]
+    await database.jobs.insert([*jobs, late := limited(on_full="skip")])
+    [beside] = await claim(database)
+    assert beside.fence.job_id == jobs[2].id, "of the others one waits to be alone, and two are skipped"
+    assert {job.id for job in await database.jobs.list_jobs()} == {first.fence.job_id, jobs[0].id, jobs[2].id}
+    assert await database.jobs.get(late.id) is None
+    await database.jobs.insert([newer := limited(on_full="replace_running"), limited()])
+    [new] = await claim(database)
+    assert new.fence.job_id == newer.id
+    assert await database.jobs.get(first.fence.job_id) is None, "the oldest running one"
+
+
 async def test_a_newer_job_replaces_the_running_one(database: DatabaseDriver) -> None:
     jobs = [limited(concurrency_limit=1, on_full="replace_running") for _ in range(3)]
     await database.jobs.insert(jobs[:1])
@@ -439,10 +455,21 @@ async def test_an_operator_changes_a_limit_while_jobs_wait(database: DatabaseDri
     await database.jobs.insert(jobs)
     first, second = await claim(database)
     assert await claim(database) == []
+    news: list[PolicyNews] = []
+    assert database.policies is not None
+    database.policies.on_news = news.append
     await database.limits.set(Limited.name, concurrency=4)
+    assert news == [PolicyNews(frozenset({"default"}))], "workers are told"
+    assert len(await claim(database)) == 2
     await complete(database, first)
-    assert len(await claim(database)) == 3
-    await complete(database, second)
     assert len(await claim(database)) == 1
     await database.limits.set(Limited.name, concurrency=1)
+    await complete(database, second)
     assert await claim(database) == []
+    await database.limits.set(Limited.name, concurrency=3)
+    assert await claim(database) == []
+    await database.limits.set(Limited.name, concurrency=1)
+    await database.limits.reset(Limited.name)
+    assert await claim(database) == [], "three run, and the class lets two"
+    await database.limits.set(Limited.name, concurrency=9)
+    assert len(await claim(database)) == 3

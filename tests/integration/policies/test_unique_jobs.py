@@ -16,6 +16,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import Claim, JobState
 from outbox.errors import DuplicateJob, InvalidOption, SessionUnusable, TablesMissing
 from outbox.settlement import Outcome, Settlement
+from outbox.testing import travel
 from tests.conformance.jobs import FAILURE
 from tests.integration.policies.unique_job_classes import ByMethod, Latest, Once, Quiet, Sync
 from tests.servers import sql
@@ -367,6 +368,25 @@ async def test_upkeep_removes_what_is_over(database: DatabaseDriver, migrated_ur
     make_overdue(migrated_url, 120)
     await database.policies.upkeep()
     assert _rows(migrated_url) == (2, 2), "of the job that waits, and of the key that lasts for seconds"
+
+
+async def test_keys_that_are_held_for_long_are_not_in_the_way_of_upkeep(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    """More of them than an upkeep looks at, among them one that an operator has removed."""
+    held = await dispatch_many([Once(customer_id=number) for number in range(502)], unique_until=3600)
+    assert await outbox.cancel(held[0])
+    await database.jobs.claim(["default"], 501, 30)
+    with travel(seconds=1):
+        await dispatch_many([Sync(customer_id=number) for number in range(5)])
+        await claimed(database)
+    with travel(seconds=90):
+        await database.policies.upkeep()
+        assert _rows(migrated_url) == (501, 501)
+        assert not (await dispatch(Once(customer_id=501), unique_until=3600)).created
+    with travel(hours=25):
+        await database.policies.upkeep()
+    assert _rows(migrated_url) == (0, 0)
 
 
 def _rows(url: str) -> tuple[int, int]:

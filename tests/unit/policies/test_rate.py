@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.errors import ConfigurationError
+from outbox import RateLimit, limits
+from outbox.errors import ConfigurationError, InvalidOption
 from outbox.policies.rate import SECOND, Rate, State, Window, parse_rate, take_all
 
 NOW = 1_800_000_000 * SECOND
@@ -138,3 +139,9 @@ def test_what_is_left_is_what_would_be_admitted(limit: Rate | Window) -> None:
     assert limit.left(limit.given_back(state, 2), NOW) == 2
     assert limit.left(limit.pushed(state, NOW + 3 * SECOND), NOW + SECOND) == 0
     assert limit.reset(limit.pushed(state, NOW + 3600 * SECOND), NOW).at <= NOW + SECOND
+
+
+async def test_a_cost_that_a_window_never_admits_is_refused() -> None:
+    """As a dispatch refuses it: nothing is asked of a database."""
+    with pytest.raises(InvalidOption, match="never admits a cost of 11"):
+        await limits.take(RateLimit("tests.window", "10/d", align="day").name, 11)

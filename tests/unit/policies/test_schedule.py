@@ -243,6 +243,8 @@ def test_a_declaration_is_known_by_its_hash() -> None:
         lambda: check_name("büro"),
         lambda: check_name("two\nlines"),
         lambda: check_name(7),
+        lambda: check_name("digest "),
+        lambda: check_name(" digest"),
     ],
 )
 def test_what_is_no_schedule(wrong: object) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.policies import key_operations, rates
 from outbox.drivers.database.policies import rate_operations as plans
-from outbox.drivers.database.policies import rates
 from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.values import LimitStatus, PolicyNews
 from outbox.policies.rate_limits import Terms
@@ -33,7 +33,9 @@ class Limits:
                 recorded(dialect, plans.set_limit(dialect, name, terms, concurrency), lambda _: 1), connection
             )
         )
-        self._report(queues)
+        self._report(PolicyNews(queues))
+        if concurrency is not None:
+            self._report(await key_operations.let_in_of_class(self._database, name, concurrency))
 
     async def reset(self, name: str) -> bool:
         dialect = self._database.dialect
@@ -42,7 +44,9 @@ class Limits:
                 recorded(dialect, plans.reset_limit(dialect, name), lambda found: int(found[0])), connection
             )
         )
-        self._report(queues)
+        self._report(PolicyNews(queues))
+        if known:
+            self._report(await key_operations.let_in_of_class(self._database, name, None))
         return known
 
     async def terms(self, name: str) -> Terms | None:
@@ -60,6 +64,6 @@ class Limits:
         jobs = [(headers_of(each.headers), each.seconds) for each in refused]
         await self._database.write_plain(lambda connection: run(rates.move(self._database.dialect, jobs), connection))
 
-    def _report(self, queues: frozenset[str]) -> None:
-        if queues:
-            self._database.on_policy_news(PolicyNews(queues))
+    def _report(self, news: PolicyNews) -> None:
+        if news:
+            self._database.on_policy_news(news)

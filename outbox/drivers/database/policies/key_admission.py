@@ -87,21 +87,28 @@ class Admission:
                 self._refuse(rows, [Turn.LEAVE] * len(rows))
 
     def _decide_limit(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
-        limit = self._limits.get(rows[0].key, rows[0].size)
-        header = self._by_id[rows[0].job_id].headers.keys
-        on_full = OnFull.WAIT if header is None or header.concurrency is None else header.concurrency.on_full
-        if on_full is OnFull.REPLACE_RUNNING:
-            yield from self._replace(rows, facts, limit)
-            return
-        turns = keys.within_limit(_asked(rows), facts, limit)
-        if on_full is OnFull.WAIT:
-            self._refuse(rows, turns)
-            if Turn.PARK in turns:
-                self._full.append(rows[0].key)
-            return
-        for row, turn in zip(rows, turns, strict=True):
-            if turn is not Turn.RUN:
+        """Each job by its own options: a dispatch can override those of the class."""
+        replacing = [row for row in rows if self._on_full(row) is OnFull.REPLACE_RUNNING]
+        others = [row for row in rows if row not in replacing] if replacing else rows
+        turns = keys.within_limit(_asked(others), facts, [self._limit(row) for row in others])
+        for row, turn in zip(others, turns, strict=True):
+            if turn is Turn.PARK and self._on_full(row) is OnFull.SKIP:
                 self._verdicts[row.job_id] = Skip(f"its concurrency key {self._name(row)} is full")
+            elif turn is Turn.PARK:
+                self._refuse([row], [turn])
+                self._full.append(row.key)
+        if replacing:
+            started = sum(
+                turn is Turn.RUN and row.state is not State.HELD for row, turn in zip(others, turns, strict=True)
+            )
+            yield from self._replace(replacing, facts._replace(held=facts.held + started), self._limit(replacing[-1]))
+
+    def _limit(self, row: KeyedRow) -> int:
+        return self._limits.get(row.key, row.size)
+
+    def _on_full(self, row: KeyedRow) -> OnFull:
+        header = self._by_id[row.job_id].headers.keys
+        return OnFull.WAIT if header is None or header.concurrency is None else header.concurrency.on_full
 
     def _replace(self, rows: list[KeyedRow], facts: Facts, limit: int) -> Plan[None]:
         """The newest run. Those that run already are cancelled, the oldest first."""

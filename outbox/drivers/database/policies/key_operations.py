@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from outbox.drivers.database.audit import record
 from outbox.drivers.database.chunks import chunked
@@ -18,7 +19,7 @@ from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.events import KeyUnblocked
 from outbox.ids import JobId
-from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of
+from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown
 
 _REPAIRED_AT_ONCE = 500
 
@@ -64,16 +65,19 @@ def _ahead(dialect: Dialect, row: KeyedRow) -> Plan[int]:
 
 
 async def blocked(database: Database, key: str | None) -> dict[JobId, str]:
-    """The failed jobs that block keys, or this key, and the names of their keys."""
+    """The failed jobs that block keys, or this key, and the names of their keys. Of a long key, its row has the
+    beginning, which stands for all keys that begin so."""
+    named = None if key is None else shown(key)
     chosen = "" if key is None else f"AND k.name = {database.dialect.placeholder} "
 
     async def read(connection: SqlConnection) -> dict[JobId, str]:
         rows = await connection.exec_driver_sql(
             "SELECT f.id, k.name FROM queue_failed_jobs AS f JOIN queue_keyed_jobs AS k ON k.job_id = f.id "
             f"WHERE k.kind = {int(Kind.ORDERING)} AND k.state = {int(State.BLOCKING)} {chosen}ORDER BY f.id",
-            () if key is None else (key,),
+            () if named is None else (named,),
         )
-        return {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows}
+        # Texts that differ by spaces at their ends are the same to MySQL.
+        return {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows if named in (None, str(name))}
 
     return await database.read_plain(read)
 
@@ -119,19 +123,51 @@ def unblocking(dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobI
 async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNews:
     """Let in the next jobs of the keys of jobs with these headers."""
     rows = [
-        KeyedRow(0, b"", kind, hash_of(kind, key), State.HELD, key.size, Place("", 0))
+        _held(kind, hash_of(kind, key), key.size)
         for headers in ended
         if headers.keys is not None
         for kind, key in headers.keys.kinds()
     ]
     if not rows:
         return PolicyNews()
+    return PolicyNews(
+        await database.write_plain(lambda connection: run(_let_in(database.dialect, rows, ended), connection))
+    )
 
-    def plan() -> Plan[frozenset[str]]:
-        yield from statements.lock_slots(database.dialect, [row.key for row in rows], wait=True)
-        return (yield from let_in(database.dialect, rows, ended))
 
-    return PolicyNews(await database.write_plain(lambda connection: run(plan(), connection)))
+async def let_in_of_class(database: Database, name: str, limit: int | None) -> PolicyNews:
+    """The limit of the jobs called ``name`` has changed: to ``limit``, or for None to what they were dispatched with.
+    Let in those of their keys that have room now."""
+    news, last = PolicyNews(), bytes(16)
+    while rows := await database.read_plain(partial(_crowded, database.dialect, name, last)):
+        sized = [row if limit is None else row._replace(size=limit) for row in rows]
+        news += PolicyNews(
+            await database.write_plain(lambda connection, some=sized: run(_let_in(database.dialect, some), connection))
+        )
+        last = rows[-1].key
+    return news
+
+
+async def _crowded(dialect: Dialect, name: str, after: bytes, connection: SqlConnection) -> list[KeyedRow]:
+    """Concurrency keys behind which jobs called ``name`` are parked, in the order of their hashes."""
+    listed, parameters = dialect.id_list([after])
+    rows = await connection.exec_driver_sql(
+        "SELECT k.key_hash, MAX(k.size) FROM queue_keyed_jobs AS k JOIN queue_jobs AS j ON j.id = k.job_id "
+        f"WHERE k.kind = {int(Kind.CONCURRENCY)} AND k.state = {int(State.PARKED)} AND k.key_hash > {listed} "
+        f"AND j.name = {dialect.placeholder} GROUP BY k.key_hash ORDER BY k.key_hash LIMIT {_REPAIRED_AT_ONCE}",
+        (*parameters, name),
+    )
+    return [_held(Kind.CONCURRENCY, bytes(key), int(size)) for key, size in rows]
+
+
+def _held(kind: Kind, key: bytes, size: int) -> KeyedRow:
+    """Stands for a job that has left its key."""
+    return KeyedRow(0, b"", kind, key, State.HELD, size, Place("", 0))
+
+
+def _let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[frozenset[str]]:
+    yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
+    return (yield from let_in(dialect, rows, ended))
 
 
 async def repair(database: Database) -> PolicyNews:

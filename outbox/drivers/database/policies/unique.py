@@ -78,7 +78,8 @@ class UniqueRows(PolicyRows):
         return verdicts
 
     def started(self, dialect: Dialect, starting: Sequence[Candidate], held_back: Sequence[Candidate]) -> Plan[None]:
-        yield from _set_state(dialect, [each.job_id.bytes for each in starting], State.STARTED)
+        for seconds, ids in _by_seconds(starting).items():
+            yield from _set_state(dialect, ids, State.STARTED, due_at=_after(dialect, seconds))
         # Another policy has parked them: dispatches go on joining them, however long they have been due.
         yield from _set_state(dialect, [each.job_id.bytes for each in held_back], State.WAITING, due_at=f"'{PARKED}'")
         lasting = {each.job_id.bytes: each for each in held_back if lasts(each.headers)}
@@ -150,6 +151,20 @@ class UniqueRows(PolicyRows):
 def _key(candidate: Candidate) -> bytes:
     terms = candidate.headers.unique
     return b"" if terms is None else terms.key_bytes
+
+
+def _by_seconds(candidates: Sequence[Candidate]) -> dict[float, list[bytes]]:
+    """The ids of jobs, by the seconds for which their keys are held: 0 for those that are free with the start."""
+    found: dict[float, list[bytes]] = {}
+    for each in candidates:
+        until = None if each.headers.unique is None else each.headers.unique.until
+        found.setdefault(until if isinstance(until, float) else 0.0, []).append(each.job_id.bytes)
+    return found
+
+
+def _after(dialect: Dialect, seconds: float) -> str:
+    """When the row of a job that starts is over: not before its key is. Upkeep does not look at it till then."""
+    return dialect.now_plus(str(int(seconds * MICROSECONDS))) if seconds else dialect.now
 
 
 def _of_waiting(row: _Row | None, *, locked: bool) -> Verdict:
@@ -224,32 +239,28 @@ class _Read:
         return await run(dead(), connection)
 
     async def over(self, connection: SqlConnection) -> list[Any]:
-        """Jobs that started a while ago, or were removed, and their keys."""
+        """Jobs that started a while ago or were removed, their keys, and whether they were removed."""
         dialect = self._dialect
         before = dialect.now_plus(str(-_KEPT_SECONDS * MICROSECONDS))
         rows = await connection.exec_driver_sql(
-            f"SELECT job_id, unique_key FROM queue_unique_jobs WHERE state IN ({State.STARTED:d}, {State.REMOVED:d}) "
-            f"AND due_at < {before} LIMIT {_PRUNED_AT_ONCE}",
+            "SELECT job_id, unique_key, state FROM queue_unique_jobs "
+            f"WHERE state IN ({State.STARTED:d}, {State.REMOVED:d}) AND due_at < {before} LIMIT {_PRUNED_AT_ONCE}",
             (),
         )
-        return [(bytes(job_id), bytes(key)) for job_id, key in rows]
+        return [(bytes(job_id), bytes(key), state == State.REMOVED) for job_id, key, state in rows]
 
 
 async def _prune(database: Database) -> None:
     """Each statement is a transaction of its own, so that no dispatch waits for a process."""
     dialect = database.dialect
     while rows := await database.read_plain(_Read(dialect).over):
-        pairs = sorted(rows, key=lambda row: (row[1], row[0]))
         removed = 0
-        for some in chunked(pairs, 50):
-            keys, first = dialect.id_list([key for _, key in some])
-            ids, second = dialect.id_list([job_id for job_id, _ in some])
-            await _write_alone(
-                database,
-                f"DELETE FROM queue_unique WHERE unique_key IN ({keys}) AND job_id IN ({ids}) "
-                f"AND (held_until IS NULL OR held_until <= {dialect.now})",
-                (*first, *second),
-            )
+        for some in chunked(sorted(rows, key=lambda row: (row[1], row[0])), 50):
+            ids, second = dialect.id_list([job_id for job_id, _, _ in some])
+            over = f"AND (held_until IS NULL OR held_until <= {dialect.now})"
+            await _free_keys(database, [row[:2] for row in some if not row[2]], over)
+            # What an operator has removed holds its key no longer.
+            await _free_keys(database, [row[:2] for row in some if row[2]], "")
             removed += await _write_alone(
                 database,
                 f"DELETE FROM queue_unique_jobs WHERE job_id IN ({ids}) "
@@ -260,6 +271,14 @@ async def _prune(database: Database) -> None:
             )
         if removed < len(rows):
             return
+
+
+async def _free_keys(database: Database, jobs: Sequence[tuple[bytes, bytes]], also: str) -> None:
+    if jobs:
+        keys, first = database.dialect.id_list([key for _, key in jobs])
+        ids, second = database.dialect.id_list([job_id for job_id, _ in jobs])
+        statement = f"DELETE FROM queue_unique WHERE unique_key IN ({keys}) AND job_id IN ({ids}) {also}"
+        await _write_alone(database, statement, (*first, *second))
 
 
 async def _write_alone(database: Database, statement: str, parameters: tuple[Any, ...]) -> int:
