@@ -263,7 +263,7 @@ async def test_a_head_that_is_gone_is_passed_by_the_next_claim(database: Databas
     await claim(database)
     due = (await database.jobs.next_due(["default"])).due
     assert due is not None
-    assert due <= 0.25
+    assert due < 0.251, "the clock of SQLite has milliseconds"
 
 
 async def test_operators_see_why_a_job_is_parked(database: DatabaseDriver) -> None:

@@ -141,9 +141,11 @@ async def let_in_of_class(database: Database, name: str, limit: int | None) -> P
     news, last = PolicyNews(), bytes(16)
     while rows := await database.read_plain(partial(_crowded, database.dialect, name, last)):
         sized = [row if limit is None else row._replace(size=limit) for row in rows]
-        news += PolicyNews(
-            await database.write_plain(lambda connection, some=sized: run(_let_in(database.dialect, some), connection))
-        )
+
+        async def write(connection: SqlConnection, sized: list[KeyedRow] = sized) -> frozenset[str]:
+            return await run(_let_in(database.dialect, sized), connection)
+
+        news += PolicyNews(await database.write_plain(write))
         last = rows[-1].key
     return news
 
