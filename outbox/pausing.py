@@ -15,6 +15,7 @@ from outbox.errors import InvalidOption
 from outbox.events import Paused, Resumed
 from outbox.job import Job
 from outbox.open_drivers import driver_here
+from outbox.registry import names_of
 from outbox.wakeups.announce import announce
 
 LONGEST_SECONDS = 10 * 365 * 86_400.0
@@ -94,8 +95,10 @@ async def pause_on(driver: Driver, target: PauseTarget, terms: PauseTerms) -> bo
 async def resume_on(driver: Driver, target: PauseTarget) -> bool:
     """`resume`, of one store. Idle workers are told."""
     tell = partial(announce, current_client(), connection=driver.name)
-    ended = await driver.pauses.resume(target, tell)
-    if not ended:
+    # A class that was renamed can have been paused under an old name.
+    names = names_of(target.name) if target.kind is PauseKind.JOB else (target.name,)
+    ended = [await driver.pauses.resume(PauseTarget(target.kind, name), tell) for name in names]
+    if not any(ended):
         return False
     if target.kind is PauseKind.QUEUE:
         tell([target.name])

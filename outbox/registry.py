@@ -90,6 +90,13 @@ def is_registered(name: str) -> bool:
     return name in _classes
 
 
+def names_of(name: str) -> tuple[str, ...]:
+    """All names of the class that is registered under ``name``: its own and its aliases. Of an unknown one, ``name``
+    alone."""
+    kind = _classes.get(name)
+    return (name,) if kind is None else (kind.name, *kind.aliases)
+
+
 def unreachable(job_class: type[Job]) -> str | None:
     """Why no worker can make this class from a row, and what to do; None if one can, as far as is known here."""
     if job_class in _reachable:

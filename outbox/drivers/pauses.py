@@ -12,6 +12,7 @@ from outbox.drivers.values import JobState, StoredJob
 from outbox.envelope import Headers
 from outbox.errors import InvalidOption, InvalidPayload
 from outbox.options import check_queue
+from outbox.registry import names_of
 
 LONGEST_TEXT = 255
 """Characters of a reason, of a key, and of who has paused."""
@@ -107,7 +108,7 @@ def pause_of(pauses: Sequence[Pause], job: StoredJob) -> Pause | None:
     """What keeps a live job from being claimed: the first of these pauses that does."""
     if job.state is JobState.RESERVED or not pauses:
         return None
-    names: dict[PauseKind, Sequence[str]] = {PauseKind.QUEUE: [job.queue], PauseKind.JOB: [job.name]}
+    names: dict[PauseKind, Sequence[str]] = {PauseKind.QUEUE: [job.queue], PauseKind.JOB: names_of(job.name)}
     if any(pause.kind is PauseKind.KEY for pause in pauses):
         names[PauseKind.KEY] = _keys(job)
     return next(

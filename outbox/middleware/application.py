@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from outbox.job_definition import check_middleware
@@ -10,12 +11,17 @@ from outbox.middleware.results import HandlerResult
 from outbox.registry import load_function
 
 if TYPE_CHECKING:
+    from outbox.events import Events
     from outbox.job import CallNext, Job, Middleware
     from outbox.middleware.results import Handler
     from outbox.runtime.execution.attempt import Attempt
 
 
-def link(call_next: Handler, middleware: Sequence[Middleware]) -> Handler:
+attempt_events: ContextVar[Events | None] = ContextVar("outbox_attempt_events", default=None)
+"""Who hears what a middleware tells: those who hear of the attempt that it surrounds. None outside of one."""
+
+
+def link(call_next: Handler, middleware: Sequence[Middleware], events: Events) -> Handler:
     """The first of ``middleware`` is the outermost. A job class without any has no link."""
     if not middleware:
         return call_next
@@ -32,7 +38,11 @@ def link(call_next: Handler, middleware: Sequence[Middleware]) -> Handler:
         for each in reversed(middleware):
             chain = _around(each, chain)
         assert attempt.job is not None  # noqa: S101 - for the type checker: made by the link of the context
-        value = await chain(attempt.job)
+        token = attempt_events.set(events)
+        try:
+            value = await chain(attempt.job)
+        finally:
+            attempt_events.reset(token)
         return inner._replace(value=value, decision=attempt.job.context.decision)
 
     return run

@@ -91,7 +91,7 @@ class HandlerStack:
         else:
             chain = thread_call.handler(kind, self._threads)
         chain = resources.link(chain, kind, self._provided, self._close)
-        chain = application.link(chain, (*self._middleware, *kind.middleware))
+        chain = application.link(chain, (*self._middleware, *kind.middleware), events=self._events)
         chain = instrumentation.link(chain, self._instruments, self._lease)
         chain = timeouts.link(chain, self._timeouts)
         chain = started.link(chain, self._events, self._lease)

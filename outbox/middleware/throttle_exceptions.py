@@ -12,6 +12,7 @@ from outbox.drivers.base import Driver
 from outbox.drivers.breakers import BreakerStore, BreakerTerms
 from outbox.errors import ConfigurationError, OutboxError
 from outbox.events import CircuitClosed, CircuitOpened, Event
+from outbox.middleware.application import attempt_events
 from outbox.open_drivers import driver_here
 from outbox.wakeups.announce import announce
 
@@ -119,6 +120,6 @@ class _Throttle:
 
 
 def _tell(event: Event) -> None:
-    events = current_client().events
+    events = attempt_events.get()
     if events is not None:
         events.emit(event)

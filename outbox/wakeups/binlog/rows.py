@@ -1,4 +1,5 @@
-"""Reads the queues of inserted jobs from the events of a binary log, and skips everything else cheaply.
+"""Reads from the events of a binary log which idle workers to wake, and skips everything else cheaply: the queues of
+inserted jobs, new bulk operations, and pauses that have ended.
 
 The parser of asyncmy converts every column of every row to Python values, JSON documents included. It also needs a
 second connection for the table's definition. Here only one short string per row is read.
@@ -15,16 +16,19 @@ QUERY, TABLE_MAP = 0x02, 0x13
 _WRITE_ROWS = {0x17: False, 0x1E: True}
 """Inserted rows, and whether extra data precedes them. MariaDB writes version 1, MySQL version 2."""
 _WRITE_ROWS_COMPRESSED = 0xA6
-"""MariaDB with ``log_bin_compress``."""
+_DELETE_ROWS = {0x19, 0x20, 0xA8}
+"""In the same versions, and as MariaDB compresses them, which it does with ``log_bin_compress``."""
 
 _TYPE = 5
 _HEADER = 20
 """The status byte of the packet, and the 19 bytes of the event's header."""
 _CHECKSUM = 4
 _TABLE, _OPERATIONS_TABLE = b"queue_jobs", b"queue_operations"
+_PAUSE_TABLES = (b"queue_pauses", b"queue_paused_jobs")
+"""A resume deletes a row of the first, or makes jobs claimable and deletes their rows of the second."""
 
 EVERY_QUEUE: frozenset[str] = frozenset()
-"""Jobs were inserted, and the event does not say into which queue."""
+"""Jobs can be claimed, and the event does not say of which queue."""
 
 
 _Layout = tuple[Column, ...]
@@ -32,22 +36,25 @@ _NEW_OPERATION = frozenset({OPERATIONS})
 
 
 class JobRows:
-    """Remembers the table ids of one schema's `queue_jobs` and `queue_operations`. ``queue_column`` counts from 0."""
+    """Remembers the table ids of one schema's tables. ``queue_column``, of `queue_jobs`, counts from 0."""
 
     def __init__(self, schema: str, queue_column: int, *, checksums: bool) -> None:
         name = schema.lower().encode()
         self._schema = name
-        self._prefix, self._operations_prefix = (
+        self._prefix, self._operations_prefix, *pauses = (
             bytes([len(name)]) + name + b"\0" + bytes([len(table)]) + table + b"\0"
-            for table in (_TABLE, _OPERATIONS_TABLE)
+            for table in (_TABLE, _OPERATIONS_TABLE, *_PAUSE_TABLES)
         )
+        self._pause_prefixes = tuple(pauses)
         self._queue_column = queue_column
         self._checksum = _CHECKSUM if checksums else 0
         self._layouts: dict[bytes, _Layout | None] = {}
         self._operations: set[bytes] = set()
+        self._pauses: set[bytes] = set()
 
     def queues(self, event: bytes) -> frozenset[str] | None:
-        """The queues of the jobs that this event inserted, or `OPERATIONS`. None for other events."""
+        """The queues of the jobs that this event inserted, or `OPERATIONS`; `EVERY_QUEUE` for an end of a pause. None
+        for other events."""
         kind = event[_TYPE]
         if kind == TABLE_MAP:
             self._map(event)
@@ -59,17 +66,16 @@ class JobRows:
         elif kind == _WRITE_ROWS_COMPRESSED:
             table = event[_HEADER : _HEADER + 6]
             return EVERY_QUEUE if table in self._layouts else _NEW_OPERATION if table in self._operations else None
-        elif kind == QUERY and _TABLE in event and b"INSERT" in event.upper():
-            # binlog_format is MIXED or STATEMENT.
+        elif kind in _DELETE_ROWS:
+            return EVERY_QUEUE if event[_HEADER : _HEADER + 6] in self._pauses else None
+        elif kind == QUERY and _makes_claimable(event):
             return EVERY_QUEUE if self._schema in event.lower() else None
         return None
 
     def _map(self, event: bytes) -> None:
         table, start = event[_HEADER : _HEADER + 6], _HEADER + 8
-        if event[start : start + len(self._operations_prefix)].lower() == self._operations_prefix:
-            self._operations.add(table)
-        else:
-            self._operations.discard(table)
+        _note(self._operations, table, is_it=event[start:].lower().startswith(self._operations_prefix))
+        _note(self._pauses, table, is_it=event[start:].lower().startswith(self._pause_prefixes))
         end = start + len(self._prefix)
         # On a system that ignores case, MySQL writes names in either case.
         if event[start:end].lower() != self._prefix:
@@ -108,6 +114,17 @@ class JobRows:
                 if column == self._queue_column:
                     yield rows[position + layout[column].length : end].decode("ascii")
                 position = end
+
+
+def _note(tables: set[bytes], table: bytes, *, is_it: bool) -> None:
+    (tables.add if is_it else tables.discard)(table)
+
+
+def _makes_claimable(event: bytes) -> bool:
+    """Of a statement, which is logged where binlog_format is MIXED or STATEMENT."""
+    if _TABLE in event and b"INSERT" in event.upper():
+        return True
+    return b"DELETE" in event.upper() and any(table in event for table in _PAUSE_TABLES)
 
 
 def _layout(event: bytes, position: int) -> _Layout | None:

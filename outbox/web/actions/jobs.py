@@ -149,7 +149,7 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
     kept: dict[str, Any] = {name: getattr(options, name) for name in _HEADERS}
     with view.readings.stores.as_client():
         if token_of(job.payload) is None:
-            made = deserialize(job.name, payload)
+            made = deserialize(job.name, payload, job.headers)
         else:
             made, kept["encrypt"] = _decrypted(connection, job), True
         return await dispatch(

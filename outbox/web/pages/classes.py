@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from outbox.drivers.pauses import PauseKind
+from outbox.drivers.pauses import Pause, PauseKind
+from outbox.registry import names_of
 from outbox.web import charts
 from outbox.web.job_forms import fields_of
 from outbox.web.readings.classes import ClassRow, class_of, options_of
 from outbox.web.trends import failure_rate
 from outbox.web.view import View
+
+
+def _is_of(pause: Pause, name: str) -> bool:
+    return pause.kind is PauseKind.JOB and pause.name in names_of(name)
 
 
 async def show_all(view: View) -> Response:
@@ -41,6 +46,6 @@ async def show_one(view: View) -> Response:
         connection=connection,
         fields=[] if kind is None else fields_of(kind, {}, {}),
         failure_rate=failure_rate(row.trend.last_hour),
-        pauses=[each for each in await view.readings.pauses.of(connection) if each.target == (PauseKind.JOB, name)],
+        pauses=[each for each in await view.readings.pauses.of(connection) if _is_of(each, name)],
         now=await view.readings.now(connection),
     )

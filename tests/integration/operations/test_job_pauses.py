@@ -15,7 +15,7 @@ import outbox
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.claim import ClaimTransaction
-from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, pause_of
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.envelope import Envelope, serialize
 from outbox.errors import InvalidOption
@@ -38,6 +38,13 @@ class Import(Job):
 
     def concurrency_key(self) -> str:
         return f"tenant:{self.tenant}"
+
+    async def handle(self) -> None: ...
+
+
+class Renamed(Job):
+    name = "tests.Renamed"
+    aliases = ("tests.Former",)
 
     async def handle(self) -> None: ...
 
@@ -132,6 +139,26 @@ async def test_an_end_can_be_brought_forward(database: DatabaseDriver, other: Da
     due = (await other.jobs.next_due(["default"])).due
     assert due is not None
     assert 0 < due <= 60
+
+
+@pytest.mark.parametrize("paused_as", ["tests.Renamed", "tests.Former"])
+async def test_a_class_is_paused_with_the_jobs_that_have_its_old_name(
+    migrated_url: str, database: DatabaseDriver, paused_as: str
+) -> None:
+    """Under whichever name it was paused, and it is resumed by the class."""
+    jobs = [envelope()._replace(name=name) for name in ("tests.Renamed", "tests.Former", BAD.name)]
+    await database.jobs.insert(jobs)
+    async with outbox.Outbox(database_url=migrated_url) as client:
+        with client.use():
+            assert await outbox.pause(job=paused_as, reason="a bug")
+            assert ids(await claim(database)) == [jobs[2].id]
+            assert await parked(database) == 2
+            for each in await database.jobs.list_jobs():
+                assert (pause := pause_of(await outbox.pauses(), each)) is None or pause.reason == "a bug"
+                assert (pause is None) == (each.name == BAD.name)
+            assert await outbox.resume(job=Renamed)
+            assert not await outbox.resume(job=Renamed)
+    assert ids(await claim(database)) == [jobs[0].id, jobs[1].id]
 
 
 async def test_a_key_is_paused_and_other_keys_go_on(database: DatabaseDriver, other: DatabaseDriver) -> None:

@@ -12,9 +12,10 @@ from sqlalchemy import make_url, text
 import outbox
 from outbox.drivers.bulk import BulkFilter, BulkRequest, Verb
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms
 from outbox.events import BulkOperationEnded, WakeupsHeard, WakeupsUnheard
 from tests.servers import LocalServer, MariaDB, MySQL, databases, sql
-from tests.support.embedded_worker import OFTEN, Arrival, dumps, kill, put, working
+from tests.support.embedded_worker import OFTEN, TIMEOUT, Arrival, Ping, dumps, kill, put, working
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers
 
@@ -49,6 +50,28 @@ async def test_a_bulk_operation_of_another_process_wakes_the_worker(migrated_url
         made = await other.operations.start(BulkRequest(Verb.RETRY, BulkFilter()))
         await other.close()
         assert (await worker.event(BulkOperationEnded)).operation_id == made.id
+
+
+@pytest.mark.parametrize("target", [PauseTarget(PauseKind.QUEUE, "default"), PauseTarget(PauseKind.JOB, Ping.name)])
+async def test_the_end_of_a_pause_by_another_process_wakes_the_worker(migrated_url: str, target: PauseTarget) -> None:
+    other = DatabaseDriver(migrated_url)
+    await other.pauses.pause(target, PauseTerms())
+    kept, behind = Arrival(), Arrival()
+    async with working(migrated_url, queue=("default", "mail")) as worker:
+        assert worker.woken_by == "binlog"
+        await put(migrated_url, kept.job)
+        await put(migrated_url, behind.job, queue="mail")
+        if target.kind is PauseKind.QUEUE:
+            await behind()
+        else:
+            async with asyncio.timeout(TIMEOUT):
+                while sum(counts.parked for counts in await other.queues.counts()) < 2:
+                    await asyncio.sleep(0.02)
+        await worker.idle()
+        assert not kept.done
+        await other.pauses.resume(target, lambda _: None)
+        await kept()
+    await other.close()
 
 
 async def test_jobs_of_other_queues_and_rows_of_other_tables_wake_nobody(migrated_url: str) -> None:

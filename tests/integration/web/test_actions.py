@@ -50,6 +50,20 @@ class Parcel(outbox.Job):
     async def handle(self) -> None: ...
 
 
+class Bill(outbox.Job):
+    name = "tests.Bill"
+    version = 2
+
+    cents: int
+
+    @outbox.upgrade(1)  # version 1 had whole units
+    @staticmethod
+    def in_cents(payload: dict[str, Any]) -> dict[str, Any]:
+        return {"cents": 100 * payload["units"]}
+
+    async def handle(self) -> None: ...
+
+
 async def act(client: httpx.AsyncClient, path: str, **fields: Any) -> str:
     """Send a form; what the next page says about it."""
     response = await client.post(BASE + path, data={"connection": "database"} | fields)
@@ -129,6 +143,22 @@ async def test_a_copy_is_checked_by_the_class(driver: DatabaseDriver, admin: htt
     assert json.loads(copy.payload) == {"number": 8}
     assert (copy.priority, copy.state) == (2, JobState.DELAYED)
     assert json.loads(copy.headers)["max_tries"] == 7
+
+
+@pytest.mark.parametrize("edited", [None, '{"units": 7}'])
+async def test_the_payload_of_a_copy_has_the_version_of_its_job(
+    driver: DatabaseDriver, admin: httpx.AsyncClient, edited: str | None
+) -> None:
+    old = envelope(payload='{"units": 7}')._replace(name=Bill.name)
+    new = envelope(payload='{"cents": 5}')._replace(name=Bill.name, headers='{"version": 2}')
+    newer = envelope(payload='{"francs": 5}')._replace(name=Bill.name, headers='{"version": 3}')
+    await driver.jobs.insert([old, new, newer])
+    await act(admin, f"/jobs/{old.id}/copy", queue="copies", **({} if edited is None else {"payload": edited}))
+    await act(admin, f"/jobs/{new.id}/copy", queue="copies")
+    assert "the payload has version 3" in await refused(admin, f"/jobs/{newer.id}/copy", 200, queue="copies")
+    copies = await driver.jobs.list_jobs("copies")
+    assert [json.loads(each.payload) for each in copies] == [{"cents": 700}, {"cents": 5}]
+    assert {json.loads(each.headers)["version"] for each in copies} == {2}
 
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["without its key", "with its key"])

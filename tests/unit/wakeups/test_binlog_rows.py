@@ -12,7 +12,8 @@ from outbox.wakeups.binlog.rows import EVERY_QUEUE, JobRows
 
 TABLE = b"\x5f\x02\0\0\0\0"
 OTHER = b"\x60\x02\0\0\0\0"
-TABLE_MAP, QUERY, WRITE_V1, WRITE_V2, UPDATE_V2, DELETE_V2, COMPRESSED = 0x13, 0x02, 0x17, 0x1E, 0x1F, 0x20, 0xA6
+TABLE_MAP, QUERY, WRITE_V1, WRITE_V2, UPDATE_V2, COMPRESSED = 0x13, 0x02, 0x17, 0x1E, 0x1F, 0xA6
+DELETE_V1, DELETE_V2, COMPRESSED_DELETE = 0x19, 0x20, 0xA8
 CHECKSUM = b"\xde\xad\xbe\xef"
 
 # id BINARY(16), queue VARCHAR(64), payload JSON, n INT UNSIGNED, at DATETIME(6), text VARCHAR(300)
@@ -90,6 +91,21 @@ def test_a_new_bulk_operation_is_told_and_its_progress_is_not(jobs: JobRows, kin
     assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) == {OPERATIONS}
     assert jobs.queues(rows(row("mail"), kind=UPDATE_V2, number=OTHER)) is None
     assert jobs.queues(rows(row("mail"))) == {"mail"}
+    jobs.queues(table_map(table=b"orders", number=OTHER))
+    assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) is None
+
+
+@pytest.mark.parametrize("kind", [DELETE_V1, DELETE_V2, COMPRESSED_DELETE])
+@pytest.mark.parametrize("table", [b"queue_pauses", b"queue_paused_jobs"])
+def test_the_end_of_a_pause_wakes_everybody_and_its_begin_nobody(jobs: JobRows, table: bytes, kind: int) -> None:
+    jobs.queues(table_map())
+    jobs.queues(table_map(table=table, number=OTHER))
+    assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) == EVERY_QUEUE
+    assert jobs.queues(rows(row("mail"), number=OTHER)) is None
+    assert jobs.queues(rows(row("mail"), kind=kind)) is None
+    statement = b"\0" * 13 + b"shop\0DELETE FROM " + table + b" WHERE 1"
+    assert jobs.queues(event(QUERY, statement)) == EVERY_QUEUE
+    assert jobs.queues(event(QUERY, statement.replace(b"shop", b"else"))) is None
     jobs.queues(table_map(table=b"orders", number=OTHER))
     assert jobs.queues(rows(row("mail"), kind=kind, number=OTHER)) is None
 

@@ -16,6 +16,7 @@ from outbox.drivers.database.tables import PARKED
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.policies.base import Policies
+from outbox.registry import names_of
 
 _SWEPT = 1_000
 """Due jobs of a queue of which one claim parks those that are paused, where many of what it has found were."""
@@ -42,10 +43,14 @@ class _Pauses:
     def pause_of(self, queue: str, row: Any) -> _Stored | None:
         """Of a row with an id, a name, policies and headers. A row on its way to another connection has no class
         here."""
-        mine = None if queue.startswith(RELAY_PREFIX) else self.jobs.get(row.name)
+        mine = None if queue.startswith(RELAY_PREFIX) or not self.jobs else self._of_class(row.name)
         if mine is None and self.keys and type(row.policies) is int and row.policies & int(Policies.KEY):
             mine = next((self.keys[name] for name in _keys(row.headers) if name in self.keys), None)
         return None if mine is None or mine.probe == row.id else mine
+
+    def _of_class(self, name: str) -> _Stored | None:
+        """A class that was renamed has jobs under its old names, and may be paused under any of them."""
+        return next((self.jobs[each] for each in names_of(name) if each in self.jobs), None)
 
 
 def _keys(headers: str) -> list[str]:
