@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,8 +61,7 @@ class Worker:
         self.events = Events()
         self.events.listen(_write)
         self._client = current_client()
-        if self._client.events is not None:
-            self.events.listen_to_batches(self._client.events.emit_all)
+        self.events.listen_to_batches(self._tell_client)
         self._engine: Engine | None = None
         self._task: asyncio.Task[Ended] | None = None
 
@@ -113,6 +113,11 @@ class Worker:
         if cancelled is not None:
             raise cancelled
         _report(task)
+
+    def _tell_client(self, events: Sequence[Event]) -> None:
+        """Its listeners may be added later than the worker."""
+        if self._client.events is not None:
+            self._client.events.emit_all(events)
 
     async def wait(self) -> None:
         """Return when it has ended: because it was stopped, or by itself (``max_jobs``, ``stop_when_empty``, an error,

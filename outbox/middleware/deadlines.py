@@ -16,6 +16,7 @@ from outbox.middleware.results import HandlerResult
 from outbox.policies.attempt_limits import DROP
 
 if TYPE_CHECKING:
+    from outbox.drivers.values import StoredJob
     from outbox.middleware.results import Handler
     from outbox.policies.attempt_limits import AttemptLimits
     from outbox.runtime.execution.attempt import Attempt
@@ -27,6 +28,14 @@ JobTimes = Callable[[str, JobId], Awaitable[tuple[datetime, datetime] | None]]
 async def no_times(_: str, __: JobId) -> None:
     """`JobTimes` of attempts without a store: each job was dispatched just now."""
     return
+
+
+async def times_in(
+    get: Callable[[JobId], Awaitable[StoredJob | None]], now: Callable[[], Awaitable[datetime]], job_id: JobId
+) -> tuple[datetime, datetime] | None:
+    """`JobTimes` of a store, which ``get`` and ``now`` ask."""
+    job = await get(job_id)
+    return None if job is None else (job.created_at, await now())
 
 
 async def check(

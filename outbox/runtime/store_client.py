@@ -13,6 +13,7 @@ from outbox.drivers.base import Driver
 from outbox.drivers.values import BlockingClaimRequest, Claim, NextDue, PolicyNews, Settled
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.ids import JobId
+from outbox.middleware.deadlines import times_in
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
 from outbox.runtime.leases.removal import removed
@@ -139,8 +140,7 @@ class StoreClient:
         return found
 
     async def _times(self, job_id: JobId) -> tuple[datetime, datetime] | None:
-        job = await self.driver.jobs.get(job_id)
-        return None if job is None else (job.created_at, await self.driver.now())
+        return await times_in(self.driver.jobs.get, self.driver.now, job_id)
 
     async def is_empty(self) -> bool:
         """Whether the queues of this worker hold no job."""

@@ -61,7 +61,7 @@ async def drain(
     store = await _store(client, session, connection)
     queues = (queue,) if isinstance(queue, str) else queue
     ended: list[Performed] = []
-    async with Runner(store.sessions, as_resources(resources)) as runner:
+    async with Runner(store.sessions, as_resources(resources), lambda _, job_id: store.times(job_id)) as runner:
         hooks = _Hooks(runner)
         while True:
             claims = await store.jobs.claim(queues or await _queues(store), 1, _LEASE)

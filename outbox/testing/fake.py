@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
+from contextvars import Token
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -229,22 +230,33 @@ class _FakedClient(ClientState):
         return self._around.part(kind)
 
 
-@contextmanager
-def fake() -> Iterator[Fake]:
+class fake(ContextDecorator):  # noqa: N801 - a function to its users, as `contextlib.suppress` is
     """In the block, dispatches are recorded instead of stored: in this task, and in tasks and threads that it starts.
 
     Raises:
-        RuntimeError: a fake is in use here already.
+        RuntimeError: a fake is in use here already, or this one was entered before.
     """
-    around = current_client()
-    if around.recorder is not None:
-        raise RuntimeError(_ONCE)
-    recorder = Fake()
-    token = enter_client(_FakedClient(around, recorder))
-    try:
-        yield recorder
-    finally:
-        leave_client(token)
+
+    def __init__(self) -> None:
+        self._token: Token[ClientState] | None = None
+
+    def __enter__(self) -> Fake:
+        around = current_client()
+        if around.recorder is not None:
+            raise RuntimeError(_ONCE)
+        if self._token is not None:
+            raise RuntimeError("this fake was entered before, and its records have ended: make another with fake()")
+        recorder = Fake()
+        self._token = enter_client(_FakedClient(around, recorder))
+        return recorder
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            leave_client(self._token)
+
+    def _recreate_cm(self) -> fake:
+        """As a decorator, it is another one for each call."""
+        return fake()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from outbox.events import Events
 from outbox.handler_parameters import takes_session
 from outbox.ids import new_token
 from outbox.job import Job, ProgressReports
+from outbox.middleware.deadlines import JobTimes, no_times
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads
 from outbox.options import DispatchOptions
@@ -132,14 +133,24 @@ async def close_resources(attempt: Attempt) -> None:
 class Runner:
     """The executor of a worker, by itself."""
 
-    def __init__(self, sessions: JobSessions | None = None, resources: Resources | None = None) -> None:
+    def __init__(
+        self,
+        sessions: JobSessions | None = None,
+        resources: Resources | None = None,
+        times: JobTimes = no_times,
+    ) -> None:
         self.options = WorkerOptions.load()
         self.threads = Threads()
         self.events = Events()
         self._sessions = sessions or JobSessions({}, 1)
         self.resources = resources or Resources()
         self._executor = Executor(
-            self.options, self.threads, self.events, sessions=self._sessions, resources=self.resources
+            self.options,
+            self.threads,
+            self.events,
+            sessions=self._sessions,
+            resources=self.resources,
+            times=times,
         )
 
     async def __aenter__(self) -> Self:

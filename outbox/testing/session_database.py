@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, NestedTransaction
@@ -15,12 +16,14 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import dialect_for
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.inspection import now
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.operations.queues import Queues
 from outbox.drivers.database.pauses.store import Pauses
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import PolicyNews
 from outbox.errors import ConfigurationError
+from outbox.middleware.deadlines import times_in
 from outbox.middleware.job_sessions import JobSessions
 from outbox.settings import DATABASE
 from outbox.testing.store import Store
@@ -45,12 +48,14 @@ async def store_in_session(session: AnySession) -> Store:
     await _call(connection, target.flush)
     database = SessionDatabase(connection)
     pauses = Pauses(database, DATABASE)
+    stored = DatabaseJobs(database, DATABASE, inserts_directly=False)
     return Store(
         DATABASE,
-        DatabaseJobs(database, DATABASE, inserts_directly=False),
+        stored,
         Queues(database, FailedJobScope(), pauses),
         DatabasePolicies(database, (pauses,)),
         SessionsInTransaction(connection),
+        partial(times_in, stored.get, partial(now, database)),
     )
 
 

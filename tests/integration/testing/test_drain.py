@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 import outbox
 from outbox import Job, Outbox
-from outbox.errors import ConfigurationError
+from outbox.errors import ConfigurationError, JobExpired
 from outbox.testing import drain, fake, sync, travel
 from tests.servers import sql
 
@@ -278,6 +278,30 @@ async def test_a_drain_without_a_database_says_what_to_do(tmp_path: object) -> N
 async def test_a_drain_in_a_fake_is_refused(client: Outbox) -> None:
     with fake(), pytest.raises(ConfigurationError, match="a fake is in use"):
         await drain()
+
+
+async def test_times_of_jobs_pass_with_the_clock(client: Outbox) -> None:
+    await outbox.dispatch(Step(label="late"), expires_after=60)
+    await outbox.dispatch(Step(label="dropped"), expires_after=60, on_expired="drop")
+    with travel(seconds=61):
+        late, dropped = sorted(await drain(), key=lambda each: each.deleted)
+    assert late.failed
+    assert isinstance(late.error, JobExpired)
+    assert dropped.deleted
+    await outbox.dispatch(Step(label="retried", breaks=True), retry_until=100)
+    assert (await drain())[0].retried(60)
+    with travel(seconds=61):
+        assert (await drain())[0].failed
+    assert ["failed " + str(late.error), "retried", "retried", "failed retried"] == RAN
+
+
+async def test_times_of_jobs_pass_in_the_tests_transaction(connection: AsyncConnection) -> None:
+    async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
+        await outbox.dispatch(Step(label="late"), session=session, expires_after=60)
+        await session.commit()
+        with travel(seconds=61):
+            [late] = await drain(session=session)
+    assert isinstance(late.error, JobExpired)
 
 
 async def test_a_chain_is_drained_to_its_end(client: Outbox) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 import outbox
 from outbox import Batch, Job, Outbox, sync
+from outbox.client_state import current_client
 from outbox.errors import InvalidJob, InvalidOption, SessionUnusable
 from outbox.events import JobDispatched
 from outbox.testing import Fake, fake
@@ -203,6 +204,28 @@ async def test_listeners_hear_of_what_is_recorded(database_url: str) -> None:
 def test_a_fake_in_a_fake_is_refused(faked: Fake) -> None:
     with pytest.raises(RuntimeError, match="a fake is in use here already"), fake():
         pass
+
+
+async def test_a_fake_is_entered_once() -> None:
+    once = fake()
+    with once as recorder:
+        with pytest.raises(RuntimeError, match="a fake is in use here already"), once:
+            pass
+        await outbox.dispatch(Ship(order_id=1))
+        recorder.assert_dispatched(Ship, order_id=1)
+    with pytest.raises(RuntimeError, match=r"make another with fake\(\)"), once:
+        pass
+
+
+def test_a_fake_that_decorates_is_another_for_each_call() -> None:
+    @fake()
+    def recorders() -> object:
+        return current_client().recorder
+
+    first, second = recorders(), recorders()
+    assert isinstance(first, Fake)
+    assert first is not second
+    assert current_client().recorder is None
 
 
 async def test_a_chain_is_found_by_its_jobs(faked: Fake) -> None:
