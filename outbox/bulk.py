@@ -35,7 +35,8 @@ class Chosen(TypedDict, total=False):
     ``name`` is the job's, as stored. ``key`` is the name of an ordering, concurrency or fair key, such as
     ``customer:7``. ``error`` is a part of the last error of a live job; of a failed one it is a type of exception, with
     or without its module, or a part of the message. ``since`` and ``older_than`` are seconds or a ``timedelta``: how
-    long ago a live job was dispatched, or a failed one failed. ``to`` is the queue to move jobs to.
+    long ago a live job was dispatched, or a failed one failed. ``group`` is the fingerprint of a group of failed jobs,
+    as ``outbox failed --groups`` shows it. ``to`` is the queue to move jobs to.
     """
 
     queue: str | None
@@ -44,13 +45,14 @@ class Chosen(TypedDict, total=False):
     error: str | None
     since: float | timedelta | None
     older_than: float | timedelta | None
+    group: str | None
     to: str | None
 
 
 async def preview(verb: Verb | str, *, connection: str | None = None, **chosen: Unpack[Chosen]) -> BulkPreview:
     """How many jobs ``"cancel"``, ``"retry"``, ``"forget"`` or ``"move"`` would be about, and the first five of them.
 
-    It looks at 20,000 jobs at most: of the queue, if one is named.
+    It looks at 20,000 jobs at most: of the group or the queue, if one is named.
 
     Raises:
         InvalidOption: an argument is of a wrong type or out of its range.
@@ -149,7 +151,7 @@ def verb_of(text: Verb | str) -> Verb:
 
 
 def _request(verb: Verb | str, chosen: Chosen) -> BulkRequest:
-    texts = {name: _text(name, chosen.get(name)) for name in ("queue", "name", "key", "error", "to")}
+    texts = {name: _text(name, chosen.get(name)) for name in ("queue", "name", "key", "error", "group", "to")}
     matching = BulkFilter(
         queue=texts["queue"],
         name=texts["name"],
@@ -157,6 +159,7 @@ def _request(verb: Verb | str, chosen: Chosen) -> BulkRequest:
         error=texts["error"],
         since=_seconds("since", chosen.get("since")),
         older_than=_seconds("older_than", chosen.get("older_than")),
+        group=texts["group"],
     )
     return BulkRequest(verb_of(verb), matching, texts["to"]).checked()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 
 from outbox.drivers.base import Driver
@@ -31,13 +32,13 @@ def connection_settings(settings: Settings, name: str) -> ConnectionSettings:
     if url is None:
         variable = spec.url_setting.upper()
         raise ConfigurationError(f"the connection {name} needs a server: set {variable}={name}://host:6379/0")
-    return _connection(name, url)
+    return _connection(name, url, settings.replica_url if spec.is_sql else None)
 
 
 @lru_cache(maxsize=32)
-def _connection(driver: str, url: str) -> ConnectionSettings:
+def _connection(driver: str, url: str, replica_url: str | None) -> ConnectionSettings:
     """Asked for several times at every dispatch."""
-    return ConnectionSettings(driver=driver, url=url)
+    return ConnectionSettings(driver=driver, url=url, replica_url=replica_url)
 
 
 def spec_of(settings: Settings, name: str) -> DriverSpec:
@@ -54,15 +55,20 @@ def spec_of(settings: Settings, name: str) -> DriverSpec:
     return spec
 
 
-def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches: bool = False) -> Driver:
+def open_driver(
+    settings: Settings, name: str, *, pool_size: int = 5, dispatches: bool = False, reads_replica: bool = False
+) -> Driver:
     """A driver for the connection ``name``; its pool belongs to the event loop on which it is first used. One that only
-    ``dispatches`` does that in the fewest round trips.
+    ``dispatches`` does that in the fewest round trips. With ``reads_replica`` it is one for an operator who only looks:
+    `Driver.read_only` reads from the replica, if the connection has one.
 
     Raises:
         ConfigurationError: there is no such connection, or its URL or driver is wrong.
     """
-    spec, url = spec_of(settings, name), connection_settings(settings, name).url
-    failed_store, elsewhere = None, []
+    spec, known = spec_of(settings, name), connection_settings(settings, name)
+    url, failed_store, elsewhere = known.url, None, []
+    if known.replica_url is not None and not spec.is_sql:
+        raise ConfigurationError(f"the connection {name} has a replica_url, which only a database can have")
     if spec.is_relayed_to and has_database(settings):
         with _blamed(settings, DATABASE):
             failed_store = BUILT_IN[DATABASE].open_failed_store(settings.database_url, name)
@@ -70,7 +76,8 @@ def open_driver(settings: Settings, name: str, *, pool_size: int = 5, dispatches
         elsewhere = _relayed_names(settings)
     note = NOT_SET if is_default(settings, name) else ""
     with _blamed(settings, name):
-        return spec.open(OpenOptions(name, url, pool_size, dispatches, note, elsewhere, failed_store))
+        options = OpenOptions(name, url, pool_size, dispatches, note, elsewhere, failed_store)
+        return spec.open(replace(options, replica_url=known.replica_url) if reads_replica else options)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ DATABASE = "database"
 
 _VARIABLE = "OUTBOX_"
 _SECRET = {"DATABASE_URL", "REDIS_URL", "OUTBOX_CONNECTIONS", "database_url", "redis_url", "connections", "url"}
-_SECRET |= {"encryption_keys", "OUTBOX_ENCRYPTION_KEYS"}
+_SECRET |= {"encryption_keys", "OUTBOX_ENCRYPTION_KEYS", "replica_url", "OUTBOX_REPLICA_URL"}
 _ALIKE = 0.75
 """How much a name has in common with that of a setting, of 1, to be taken for a slip in writing it."""
 
@@ -143,6 +143,8 @@ class ConnectionSettings(BaseModel):
 
     driver: str = DATABASE
     url: str = Field(repr=False)
+    replica_url: str | None = Field(default=None, repr=False)
+    """A copy of the database, from which the dashboard and commands read that change nothing."""
 
 
 class Settings(_Layered):
@@ -150,6 +152,8 @@ class Settings(_Layered):
 
     connection: str = Field(default=DATABASE, validation_alias="QUEUE_CONNECTION")
     database_url: str = Field(default="sqlite+aiosqlite:///outbox.db", validation_alias="DATABASE_URL", repr=False)
+    replica_url: str | None = Field(default=None, repr=False)
+    """A replica of ``database_url``, from which the dashboard and commands read that change nothing."""
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL", repr=False)
     jobs: Annotated[tuple[str, ...], NoDecode] = ()
     payload_limit: int = Field(default=DEFAULT_PAYLOAD_LIMIT, ge=1)

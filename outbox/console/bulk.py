@@ -23,6 +23,7 @@ from outbox.drivers.bulk import BulkFilter, BulkOperation, BulkPreview, BulkRequ
 from outbox.drivers.values import FailedJob, StoredJob
 from outbox.wakeups.announce import announce, announce_operation
 
+_TEXTS = ("queue", "name", "key", "error", "group")
 _BETWEEN_LOOKS = 0.5
 """Seconds between two looks of ``--wait``."""
 
@@ -44,17 +45,18 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--error", metavar="TEXT", help="Only with this in the last error; of failed jobs also its type.")
     @click.option("--since", type=Since(), metavar="TIME", help="Only those dispatched, or failed, since: 2h, a date.")
     @click.option("--older-than", type=Since(), metavar="TIME", help="Only those before that: 30m, 3d, or a date.")
+    @click.option("--group", metavar="FINGERPRINT", help="Only this group of `outbox failed --groups`.")
     @click.option("--all", "everything", is_flag=True, help="All jobs, where no other option chooses some.")
     @click.option("--preview", is_flag=True, help="Say how many jobs match, show five, and do nothing.")
     @click.option("--wait", is_flag=True, help="Take part in the work, and return when it is done.")
     @yes_option
     @functools.wraps(function)
     def choose(*args: Any, everything: bool, **given: Any) -> Any:
-        texts = {name: given.pop(name) for name in ("queue", "name", "key", "error", "since", "older_than")}
+        texts = {name: given.pop(name) for name in (*_TEXTS, "since", "older_than")}
         matching = BulkFilter(**texts)
         if everything is not matching.is_any:
             raise click.UsageError(
-                "choose jobs by --queue, --name, --key, --error, --since or --older-than, or give --all"
+                "choose jobs by --queue, --name, --key, --error, --group, --since or --older-than, or give --all"
             )
         return function(*args, matching=matching, **given)
 

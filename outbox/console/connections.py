@@ -43,7 +43,15 @@ class Stores:
         return len(self.names) > 1
 
     async def ask(self, question: Callable[[Driver], Awaitable[T]]) -> dict[str, T]:
-        """Ask every connection. Returns the answers by name.
+        """Ask every connection, each in a transaction that only reads. Returns the answers by name.
+
+        Raises:
+            OutboxError: no connection answered. It is the error of the first one.
+        """
+        return await self.change(lambda driver: _read(question, driver))
+
+    async def change(self, work: Callable[[Driver], Awaitable[T]]) -> dict[str, T]:
+        """Do something in every connection, in as many transactions as it takes. Returns the results by name.
 
         Raises:
             OutboxError: no connection answered. It is the error of the first one.
@@ -53,7 +61,7 @@ class Stores:
             if name in self.errors:
                 continue
             try:
-                answers[name] = await question(self._driver(name))
+                answers[name] = await work(self._driver(name))
             except (BackendUnavailable, ConfigurationError) as error:
                 self.errors[name] = error
         if not answers and self.errors:
@@ -62,7 +70,7 @@ class Stores:
 
     def _driver(self, name: str) -> Driver:
         if name not in self._drivers:
-            self._drivers[name] = open_driver(self.settings, name)
+            self._drivers[name] = open_driver(self.settings, name, reads_replica=True)
         return self._drivers[name]
 
     def forget_errors(self) -> None:
@@ -88,6 +96,13 @@ class Stores:
     async def close(self) -> None:
         for driver in self._drivers.values():
             await driver.close()
+
+
+async def _read(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
+    async def ask() -> T:
+        return await question(driver)
+
+    return await driver.read_only(ask)
 
 
 def on_connections(work: Work) -> Callable[..., None]:

@@ -12,7 +12,9 @@ from outbox.console.decryption import decrypted_finished_job, indented_payload
 from outbox.console.formatting import age, ago, block, due, queue_name
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
+from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob
+from outbox.errors import InvalidOption
 from outbox.ids import JobId
 
 
@@ -21,24 +23,40 @@ async def listed(
 ) -> None:
     """
     Raises:
-        click.UsageError: ``after`` is given.
+        click.UsageError: ``after`` is not a place that a page printed.
     """
-    if after is not None:
-        raise click.UsageError("--after does not go with --state finished: raise --limit")
+    try:
+        begin = None if after is None else FinishedPlace.parse(after)
+    except InvalidOption as error:
+        raise click.UsageError(f"--after: {error}") from error
 
-    async def read(driver: Driver) -> list[FinishedJob]:
-        return [] if driver.finished is None else await driver.finished.latest(queue, name, limit)
+    async def read(driver: Driver) -> FinishedPage:
+        if driver.finished is None:
+            return FinishedPage([], None)
+        return await driver.finished.page(queue, name, limit, begin)
 
-    found = [(connection, job) for connection, jobs in (await stores.ask(read)).items() for job in jobs]
-    found.sort(key=lambda each: each[1].finished_at, reverse=True)
+    found, place = _together(await stores.ask(read), limit)
     if output.as_json:
-        listed = [json_views.finished_job(*each) for each in found[:limit]]
-        output.document(stores.document(jobs=listed, next=None))
+        listed = [json_views.finished_job(*each) for each in found]
+        output.document(stores.document(jobs=listed, next=None if place is None else str(place)))
     elif found:
         now = next(iter((await stores.ask(lambda driver: driver.now())).values()))
-        output.print(tables.finished_jobs(found[:limit], now, several=stores.several))
+        output.print(tables.finished_jobs(found, now, several=stores.several))
     else:
         output.print("No finished jobs are kept." if queue is None and name is None else "No such jobs.")
+    if place is not None:
+        searched = "" if found else f"None of the {EXAMINED_PER_PAGE:,} jobs examined; "
+        output.note(f"{searched}there are more: --after {place}")
+
+
+def _together(pages: dict[str, FinishedPage], limit: int) -> tuple[list[tuple[str, FinishedJob]], FinishedPlace | None]:
+    """The latest jobs of all connections, and the place where they go on. What lies behind the place up to which one
+    connection was examined is for a later page."""
+    examined = max((page.next for page in pages.values() if page.next is not None), default=None)
+    found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
+    found = [each for each in found if examined is None or FinishedPlace.of(each[1]) >= examined]
+    found.sort(key=lambda each: FinishedPlace.of(each[1]), reverse=True)
+    return found[:limit], FinishedPlace.of(found[limit - 1][1]) if len(found) > limit else examined
 
 
 async def shown(stores: Stores, output: Output, typed: str, *, decrypt: bool) -> bool:

@@ -57,5 +57,5 @@ async def _pass(stores: Stores, rekeying: Rekeying) -> RewrittenTexts:
             return RewrittenTexts()
         return await driver.encrypted_texts.rewrite(rekeying)
 
-    found = (await stores.ask(rewrite)).values()
+    found = (await stores.change(rewrite)).values()
     return sum(found, RewrittenTexts())

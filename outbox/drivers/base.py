@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from outbox.drivers.audit import AuditLog
 from outbox.drivers.breakers import BreakerStore
 from outbox.drivers.bulk import OperationStore
-from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, JobFilter, JobPage, JobPlace
+from outbox.drivers.filters import (
+    ANY_FAILED,
+    FailedFilter,
+    FailedGroup,
+    FinishedPage,
+    FinishedPlace,
+    JobFilter,
+    JobPage,
+    JobPlace,
+)
 from outbox.drivers.metrics import MetricStore
 from outbox.drivers.pauses import PauseStore
 from outbox.drivers.schedules import ScheduleStore
@@ -42,6 +51,8 @@ from outbox.ids import JobId
 from outbox.policies.rate_limits import Terms
 from outbox.policies.results import Progress
 from outbox.settlement import Fence, MoveRates, Outcome, Settlement
+
+T = TypeVar("T")
 
 
 class JobWriter(Protocol):
@@ -227,6 +238,11 @@ class FinishedJobStore(Protocol):
 
     async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
         """Finished jobs (of a queue) (of a name), the latest first."""
+
+    async def page(
+        self, queue: str | None = None, name: str | None = None, limit: int = 100, after: FinishedPlace | None = None
+    ) -> FinishedPage:
+        """The same, beginning after a place. It looks at a bounded number of them, however many are kept."""
 
     async def progress(self, job_id: JobId) -> JobProgress | None:
         """How far a live job is, by its last report."""
@@ -420,6 +436,11 @@ class Driver(Protocol):
 
     async def now(self) -> datetime:
         """The store's clock."""
+
+    async def read_only(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Await ``question``, which only reads, for an operator. Where the store has such transactions, it reads in one
+        that cannot write, from the replica of the connection if it has one, and no statement takes long."""
+        return await question()
 
     async def health_issues(self) -> list[HealthIssue]:
         """What in the store's settings or tables weakens the guarantees."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from outbox.errors import InvalidOption
+from outbox.fingerprint import is_fingerprint
 from outbox.ids import JobId
 from outbox.options import check_queue
 
@@ -38,11 +39,12 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BulkFilter:
-    """Jobs of a queue, of a name (as stored), with a key, with an error, of an age; None stands for any.
+    """Jobs of a queue, of a name (as stored), with a key, with an error, of an age, of a group; None stands for any.
 
     ``key`` is the name of an ordering, concurrency or fair key. ``error`` is a part of the last error of a live job; of
     a failed job it is the exception's type, with or without its module, or a part of its message. ``since`` and
-    ``older_than`` are seconds: how long ago a live job was dispatched, or a failed one failed.
+    ``older_than`` are seconds: how long ago a live job was dispatched, or a failed one failed. ``group`` is the
+    fingerprint of a group of failed jobs.
     """
 
     queue: str | None = None
@@ -51,6 +53,7 @@ class BulkFilter:
     error: str | None = None
     since: float | None = None
     older_than: float | None = None
+    group: str | None = None
 
     @property
     def is_any(self) -> bool:
@@ -82,12 +85,20 @@ class BulkRequest:
             raise InvalidOption(f"only a move has a queue to move jobs to, {self.verb} has none")
         if self.matching.queue is not None:
             check_queue(self.matching.queue)
+        if self.matching.group is not None:
+            self._check_group(self.matching.group)
         for name, value in self.matching.given().items():
             if isinstance(value, str) and not 1 <= len(value) <= _LONGEST_TEXT:
                 raise InvalidOption(f"{name} is a text of 1 to {_LONGEST_TEXT} characters")
             if isinstance(value, float) and not 0 <= value <= _LONGEST_AGE:
                 raise InvalidOption(f"{name} is a number of seconds, from 0 to ten years")
         return self
+
+    def _check_group(self, group: str) -> None:
+        if not self.verb.of_failed:
+            raise InvalidOption(f"a group is one of failed jobs, and {self.verb} is about live jobs")
+        if not is_fingerprint(group):
+            raise InvalidOption("group is the fingerprint of a group of failed jobs: 16 digits of 0-9 and a-f")
 
 
 class BulkState(StrEnum):

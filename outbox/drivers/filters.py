@@ -11,7 +11,7 @@ from outbox.errors import InvalidOption
 from outbox.ids import JobId
 
 if TYPE_CHECKING:
-    from outbox.drivers.values import JobState, StoredJob
+    from outbox.drivers.values import FinishedJob, JobState, StoredJob
     from outbox.settlement import Failure
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,8 +46,7 @@ class JobPlace(NamedTuple):
         return cls(job.queue, job.priority, job.available_at, job.id)
 
     def __str__(self) -> str:
-        microseconds = (self.available_at - _EPOCH) // timedelta(microseconds=1)
-        return f"{self.queue}:{self.priority}:{microseconds}:{self.id}"
+        return f"{self.queue}:{self.priority}:{_microseconds(self.available_at)}:{self.id}"
 
     @classmethod
     def parse(cls, text: str) -> JobPlace:
@@ -57,8 +56,7 @@ class JobPlace(NamedTuple):
         """
         try:
             queue, priority, microseconds, job_id = text.split(":", _PARTS - 1)
-            available_at = _EPOCH + timedelta(microseconds=int(microseconds))
-            return cls(queue, int(priority), available_at, JobId(job_id))
+            return cls(queue, int(priority), _moment(microseconds), JobId(job_id))
         except (ValueError, OverflowError):
             raise InvalidOption(f"{text!r} is no place at which a page of jobs ended") from None
 
@@ -70,6 +68,48 @@ class JobPage:
 
     jobs: Sequence[StoredJob]
     next: JobPlace | None
+
+
+class FinishedPlace(NamedTuple):
+    """Where a kept finished job is among them, the latest first. As text it is ``moment:id``."""
+
+    finished_at: datetime
+    id: JobId
+
+    @classmethod
+    def of(cls, job: FinishedJob) -> FinishedPlace:
+        return cls(job.finished_at, job.id)
+
+    def __str__(self) -> str:
+        return f"{_microseconds(self.finished_at)}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> FinishedPlace:
+        """
+        Raises:
+            InvalidOption: no page of finished jobs ended there.
+        """
+        try:
+            microseconds, job_id = text.split(":")
+            return cls(_moment(microseconds), JobId(job_id))
+        except (ValueError, OverflowError):
+            raise InvalidOption(f"{text!r} is no place at which a page of finished jobs ended") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPage:
+    """As `JobPage`, of finished jobs that are kept."""
+
+    jobs: Sequence[FinishedJob]
+    next: FinishedPlace | None
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: str) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(microseconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class OpenOptions:
     """Connections whose failed jobs this store keeps beside its own."""
     failed_store: Any = None
     """Keeps the failed jobs of this connection in another store, as `DriverSpec.open_failed_store` made it."""
+    replica_url: str | None = None
+    """A copy of the store, from which operators read: see `Driver.read_only`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from outbox.errors import BackendUnavailable, InvalidOption, OutboxError
 from outbox.web.parameters import parse_id
 from outbox.web.readings import Readings
 from outbox.web.stores import WebStores
-from outbox.web.values import LiveJob
+from outbox.web.values import KeptJob, LiveJob
 
 INTERVAL = 2.0
 """Seconds between two digests."""
@@ -130,6 +130,8 @@ async def _digest(readings: Readings, topic: str) -> Hashable:
         found = await readings.jobs.get(parse_id(topic.removeprefix(_JOB)))
         if isinstance(found, LiveJob):
             return found.job.state, found.job.attempts, found.job.available_at, found.worker is None
+        if isinstance(found, KeptJob):
+            return found.job.id, found.job.finished_at
         return found.id, found.failed_at
     except OutboxError as error:
         # A page that is told shows the error.

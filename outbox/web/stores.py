@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ class _Opened:
     """The drivers of one event loop."""
 
     def __init__(self) -> None:
-        self.drivers: dict[tuple[str, str], Driver] = {}
+        self.drivers: dict[tuple[str, str, str | None], Driver] = {}
         self.closes_at_end: AsyncGenerator[None, None] | None = None
 
     async def close(self) -> None:
@@ -93,7 +93,8 @@ class WebStores:
             BackendUnavailable: it does not answer in time.
             OutboxError: as the question.
         """
-        task = self._begin(name, question)
+        driver = self._driver(name, reads=True)
+        task = self._begin(_read(question, driver))
         done, _ = await asyncio.wait([task], timeout=self._time_limit)
         if not done:
             raise BackendUnavailable(f"the connection {name} did not answer within {self._time_limit:g} s")
@@ -126,10 +127,10 @@ class WebStores:
         Raises:
             OutboxError: as the work.
         """
-        return await asyncio.shield(self._begin(name, work))
+        return await asyncio.shield(self._begin(_done(work, self._driver(name))))
 
-    def _begin(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> asyncio.Task[T]:
-        task = asyncio.ensure_future(_asked(work, self._driver(name)))
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
         self._left.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -157,7 +158,8 @@ class WebStores:
             raise next(iter(errors.values()))
         return answers, errors
 
-    def _driver(self, name: str) -> Driver:
+    def _driver(self, name: str, *, reads: bool = False) -> Driver:
+        """One for changes is another where the connection has a replica: what is done goes to the primary alone."""
         loop = asyncio.get_running_loop()
         opened: _Opened | None = getattr(loop, self._attribute, None)
         if opened is None:
@@ -165,11 +167,19 @@ class WebStores:
             setattr(loop, self._attribute, opened)
             opened.closes_at_end = before_loop_ends(opened.close)
         settings = self.settings
-        key = (name, connection_settings(settings, name).url)
+        known = connection_settings(settings, name)
+        key = (name, known.url, known.replica_url if reads else None)
         if key not in opened.drivers:
-            opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE)
+            opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE, reads_replica=reads)
         return opened.drivers[key]
 
 
-async def _asked(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
-    return await question(driver)
+async def _read(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
+    async def ask() -> T:
+        return await question(driver)
+
+    return await driver.read_only(ask)
+
+
+async def _done(work: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
+    return await work(driver)

@@ -8,9 +8,17 @@ from typing import Generic, TypeVar
 
 from outbox.drivers.audit import AuditEntry
 from outbox.drivers.bulk import BulkOperation
-from outbox.drivers.filters import JobPage
+from outbox.drivers.filters import FinishedPage, JobPage
 from outbox.drivers.schedules import StoredSchedule
-from outbox.drivers.values import SILENT_SECONDS, FailedJob, QueueCounts, RunningJob, StoredJob, WorkerStatus
+from outbox.drivers.values import (
+    SILENT_SECONDS,
+    FailedJob,
+    FinishedJob,
+    QueueCounts,
+    RunningJob,
+    StoredJob,
+    WorkerStatus,
+)
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 
@@ -96,6 +104,24 @@ class LivePage:
 class FailedPage:
     jobs: tuple[FailedJob, ...]
     next: JobId | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJobs:
+    """A page of finished jobs that are kept; ``is_kept`` is whether the connection keeps any: a database does."""
+
+    page: FinishedPage
+    now: datetime
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJob:
+    """A finished job that is kept."""
+
+    connection: str
+    job: FinishedJob
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +13,7 @@ from outbox.drivers.base import Driver
 from outbox.drivers.database.audit import AuditRows
 from outbox.drivers.database.bulk.store import BulkOperations
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.engine import parse_url, server_version
+from outbox.drivers.database.connection.engine import parse_url, replica_of, server_version
 from outbox.drivers.database.finished_jobs import FinishedJobs
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
@@ -34,6 +35,8 @@ from outbox.drivers.registry import OpenOptions
 from outbox.drivers.values import Claim, HealthIssue
 from outbox.errors import TablesMissing
 
+T = TypeVar("T")
+
 
 class DatabaseDriver(Driver):
     """Jobs in MySQL, MariaDB or SQLite. Its connections belong to the event loop on which they are first used.
@@ -54,11 +57,14 @@ class DatabaseDriver(Driver):
         keeps_failed_of: Collection[str] = (),
         note: str = "",
         inserts_directly: bool = False,
+        replica_url: str | None = None,
     ) -> None:
-        """With ``inserts_directly`` an INSERT goes over a connection that is kept for nothing else, in autocommit: for
-        those who only dispatch. Others have a connection for their transactions anyway."""
+        """What operators read comes from ``replica_url``, if it is given. With ``inserts_directly`` an INSERT goes over
+        a connection that is kept for nothing else, in autocommit: for those who only dispatch. Others have a connection
+        for their transactions anyway."""
         self.name = name
-        self._database = Database(parse_url(url), pool_size, note)
+        replica = None if replica_url is None else replica_of(parse_url(url), replica_url)
+        self._database = Database(parse_url(url), pool_size, note, replica)
         scope = FailedJobScope(but=frozenset(keeps_failed_of))
         self.jobs: DatabaseJobs = DatabaseJobs(self._database, name, inserts_directly=inserts_directly)
         self.failed: FailedJobs = FailedJobs(self._database, scope)
@@ -116,6 +122,9 @@ class DatabaseDriver(Driver):
             raise await outdated_tables.explained(self._database, error) from error
         await self._database.write(write_nothing)
 
+    async def read_only(self, question: Callable[[], Awaitable[T]]) -> T:
+        return await self._database.read_only(question)
+
     async def now(self) -> datetime:
         return await inspection.now(self._database)
 
@@ -162,4 +171,5 @@ def open_driver(options: OpenOptions) -> DatabaseDriver:
         keeps_failed_of=options.keeps_failed_of,
         note=options.note,
         inserts_directly=options.dispatches,
+        replica_url=options.replica_url,
     )

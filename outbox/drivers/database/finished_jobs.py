@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Double, Index, String, Table, delete, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Double,
+    Index,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    literal,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +31,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.jobs.insert import packets
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
+from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob, JobProgress
 from outbox.ids import JobId
 from outbox.policies.results import TEXT_LIMIT, Progress
@@ -64,6 +79,7 @@ progress = Table(
 
 _MOMENTS = ("finished_at", "kept_until")
 _COLUMNS = tuple(finished_jobs.c.keys())
+_LATEST_FIRST = (finished_jobs.c.finished_at.desc(), finished_jobs.c.id.desc())
 
 
 def keep(dialect: Dialect, effects: Sequence[KeepFinished]) -> Plan[None]:
@@ -118,25 +134,41 @@ class FinishedJobs:
         return next(iter(found), None)
 
     async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
-        query = select(finished_jobs).order_by(finished_jobs.c.finished_at.desc(), finished_jobs.c.id.desc())
-        for column, value in ((finished_jobs.c.queue, queue), (finished_jobs.c.name, name)):
-            if value is not None:
-                query = query.where(column == value)
+        query = select(finished_jobs).where(*_wanted(queue, name)).order_by(*_LATEST_FIRST)
         return await self._read(query.limit(limit))
 
-    async def _read(self, query: Any) -> list[FinishedJob]:
-        parse = self._database.dialect.parse_timestamp
+    async def page(
+        self, queue: str | None = None, name: str | None = None, limit: int = 100, after: FinishedPlace | None = None
+    ) -> FinishedPage:
+        """Two reads, as for live jobs: where the part ends that the page may look at, and what matches in it."""
+        dialect, wanted = self._database.dialect, _wanted(queue, name)
+        part = [] if after is None else _behind(dialect, after)
 
+        async def read(connection: AsyncConnection) -> FinishedPage:
+            end = await _end(connection, dialect, part) if wanted else None
+            query = select(finished_jobs).where(*part, *wanted).order_by(*_LATEST_FIRST).limit(limit)
+            if end is not None:
+                query = query.where(finished_jobs.c.finished_at >= _moment_of(dialect, end))
+                query = query.where(not_(_is_behind(dialect, end)))
+            found = self._jobs((await connection.execute(query)).mappings())
+            return FinishedPage(found, FinishedPlace.of(found[-1]) if len(found) == limit else end)
+
+        return await self._database.inspect(read)
+
+    async def _read(self, query: Any) -> list[FinishedJob]:
         async def read(connection: AsyncConnection) -> list[FinishedJob]:
-            rows = (await connection.execute(query)).mappings()
-            return [
-                FinishedJob(
-                    **dict(row) | {"id": JobId(bytes=bytes(row["id"]))} | {key: parse(row[key]) for key in _MOMENTS}
-                )
-                for row in rows
-            ]
+            return self._jobs((await connection.execute(query)).mappings())
 
         return await self._database.read(read)
+
+    def _jobs(self, rows: Iterable[Any]) -> list[FinishedJob]:
+        parse = self._database.dialect.parse_timestamp
+        return [
+            FinishedJob(
+                **dict(row) | {"id": JobId(bytes=bytes(row["id"]))} | {key: parse(row[key]) for key in _MOMENTS}
+            )
+            for row in rows
+        ]
 
     async def progress(self, job_id: JobId) -> JobProgress | None:
         query = select(progress.c.fraction, progress.c.message, progress.c.reported_at).where(
@@ -158,6 +190,35 @@ class FinishedJobs:
 
     async def prune(self) -> int:
         return await prune(self._database)
+
+
+def _wanted(queue: str | None, name: str | None) -> list[ColumnElement[bool]]:
+    given = ((finished_jobs.c.queue, queue), (finished_jobs.c.name, name))
+    return [column == value for column, value in given if value is not None]
+
+
+def _moment_of(dialect: Dialect, place: FinishedPlace) -> ColumnElement[Any]:
+    # As a text, which a clock of another zone cannot shift.
+    return literal(dialect.timestamp(place.finished_at), Text)
+
+
+def _is_behind(dialect: Dialect, place: FinishedPlace) -> ColumnElement[bool]:
+    finished_at, moment = finished_jobs.c.finished_at, _moment_of(dialect, place)
+    return or_(finished_at < moment, and_(finished_at == moment, finished_jobs.c.id < place.id.bytes))
+
+
+def _behind(dialect: Dialect, place: FinishedPlace) -> list[ColumnElement[bool]]:
+    """The first condition is a range of the index."""
+    return [finished_jobs.c.finished_at <= _moment_of(dialect, place), _is_behind(dialect, place)]
+
+
+async def _end(
+    connection: AsyncConnection, dialect: Dialect, part: Sequence[ColumnElement[bool]]
+) -> FinishedPlace | None:
+    """The last place that one page may look at; None where the jobs end before it."""
+    query = select(finished_jobs.c.finished_at, finished_jobs.c.id).where(*part).order_by(*_LATEST_FIRST)
+    row = (await connection.execute(query.limit(1).offset(EXAMINED_PER_PAGE - 1))).one_or_none()
+    return None if row is None else FinishedPlace(dialect.parse_timestamp(row.finished_at), JobId(bytes=bytes(row.id)))
 
 
 async def prune(database: Database) -> int:

@@ -12,7 +12,7 @@ from outbox.console.formatting import indented_json
 from outbox.console.time_spans import parse_span
 from outbox.dispatch import dispatch
 from outbox.drivers.base import Driver
-from outbox.drivers.values import FailedJob, JobChange, StoredJob
+from outbox.drivers.values import FailedJob, FinishedJob, JobChange, StoredJob
 from outbox.encrypted_jobs import open_payload, token_of
 from outbox.envelope import Headers, deserialize
 from outbox.errors import DecryptionFailed, DispatchError, InvalidOption, InvalidPayload, JobError, JobNotFound
@@ -29,6 +29,7 @@ from outbox.web.view import View
 
 LONGEST_PAYLOAD = 1024 * 1024
 COPY_FIELDS = ("connection", "payload", "queue", "priority", "delay", "forget")
+Copied = StoredJob | FailedJob | FinishedJob
 _HEADERS = ("max_tries", "timeout", "backoff")
 """Options of the dispatch that a copy keeps."""
 
@@ -89,7 +90,7 @@ async def show_copy(view: View) -> Response:
     return _form(view, connection, job, payload=indented_json(job.payload))
 
 
-def _form(view: View, connection: str, job: StoredJob | FailedJob, payload: str, problem: str = "") -> Response:
+def _form(view: View, connection: str, job: Copied, payload: str, problem: str = "") -> Response:
     return view.page(
         "copy.html",
         f"Copy of {job.name}",
@@ -105,7 +106,7 @@ def _form(view: View, connection: str, job: StoredJob | FailedJob, payload: str,
     )
 
 
-def _hidden(view: View, job: StoredJob | FailedJob) -> str:
+def _hidden(view: View, job: Copied) -> str:
     """Why the payload cannot be edited; empty where it can."""
     if not view.sees_payloads:
         return "You may not see payloads: the copy has the payload of the job."
@@ -116,8 +117,13 @@ def _hidden(view: View, job: StoredJob | FailedJob) -> str:
     return ""
 
 
+<<<<<<< HEAD
 async def _found(view: View) -> tuple[str, StoredJob | FailedJob]:
     found = await view.readings.jobs.get(parse_id(view.request.path_params["id"]))
+=======
+async def _found(view: View) -> tuple[str, Copied]:
+    found = await view.readings.job(parse_id(view.request.path_params["id"]))
+>>>>>>> a5fe29e (Choose jobs of bulk operations by fingerprint, move a queue's jobs from its page, page through finished jobs, and read in one transaction, from a replica if there is one)
     if isinstance(found, FailedJob):
         return found.connection, found
     return found.connection, found.job
@@ -138,7 +144,7 @@ async def copy(view: View) -> Response:
     return view.done(message, f"/jobs/{job_id}")
 
 
-async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, payload: str) -> JobId:
+async def _dispatch(view: View, connection: str, job: Copied, payload: str) -> JobId:
     """
     Raises:
         DispatchError, JobError: the class refuses the payload, or an option is wrong.
@@ -162,7 +168,7 @@ async def _dispatch(view: View, connection: str, job: StoredJob | FailedJob, pay
         )
 
 
-def _decrypted(connection: str, job: StoredJob | FailedJob) -> Job:
+def _decrypted(connection: str, job: Copied) -> Job:
     """
     Raises:
         DecryptionFailed: this process has not the key of the payload.
@@ -181,7 +187,7 @@ def _decrypted(connection: str, job: StoredJob | FailedJob) -> Job:
         raise InvalidPayload(f"{job.name} refuses the payload, which is encrypted") from None
 
 
-def _priority(view: View, job: StoredJob | FailedJob) -> int:
+def _priority(view: View, job: Copied) -> int:
     given = priority_digit(view.parameters.text("priority"))
     return job.priority if given is None else given
 

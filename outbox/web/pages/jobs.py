@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from outbox.console.formatting import indented_json
 from outbox.console.running import RUNNING
-from outbox.drivers.filters import JobFilter, JobPlace
+from outbox.drivers.filters import FinishedPlace, JobFilter, JobPlace
 from outbox.drivers.values import FailedJob, JobState
 from outbox.envelope import Headers
 from outbox.errors import InvalidOption, InvalidPayload
@@ -17,17 +17,20 @@ from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
 from outbox.web.rendering import segment
 from outbox.web.traces import trace_link
-from outbox.web.values import LiveJob
+from outbox.web.values import KeptJob, LiveJob
 from outbox.web.view import View
 
 FILTERS = ("connection", "queue", "name", "state", "limit", "after", "id")
-_STATES = (*(state.value for state in JobState), RUNNING)
+_FINISHED = "finished"
+_STATES = (*(state.value for state in JobState), RUNNING, _FINISHED)
 
 
 async def show_all(view: View) -> Response:
     parameters = view.parameters
     if (wanted := parameters.text("id")) is not None:
         return RedirectResponse(f"{view.base}/jobs/{segment(str(parse_id(wanted.strip())))}", status_code=303)
+    if parameters.text("state") == _FINISHED:
+        return await _show_finished(view)
     connection = view.connection()
     running = parameters.text("state") == RUNNING
     state = None if running else _state(parameters.text("state"))
@@ -48,6 +51,25 @@ async def show_all(view: View) -> Response:
         given=parameters.given(),
         states=_STATES,
         is_filtered=running or matching != JobFilter(),
+    )
+
+
+async def _show_finished(view: View) -> Response:
+    """Completed jobs with ``keep_for``."""
+    parameters, connection = view.parameters, view.connection()
+    matching, after = JobFilter(_queue(parameters.text("queue")), parameters.text("name")), parameters.text("after")
+    place = None if after is None else FinishedPlace.parse(after)
+    return view.page(
+        "jobs.html",
+        "Jobs",
+        topics=("workers",),
+        found=await view.readings.finished(connection, matching, parameters.size, place),
+        connection=connection,
+        connections=view.readings.connections,
+        given=parameters.given(),
+        states=_STATES,
+        is_filtered=True,
+        result=lambda job: view.payload(job.name, job.result),
     )
 
 
@@ -77,6 +99,8 @@ async def show_one(view: View) -> Response:
     found = await view.readings.jobs.get(job_id)
     if isinstance(found, FailedJob):
         return await _show_failed(view, found)
+    if isinstance(found, KeptJob):
+        return _show_kept(view, found)
     job = found.job
     return view.page(
         "job.html",
@@ -102,6 +126,22 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
         now=await view.readings.now(_answering(view, job.connection)),
         message=view.error(job.name, job.payload, failure.message),
         traceback="" if failure.encrypted else view.error(job.name, job.payload, failure.traceback),
+        payload=view.payload(job.name, job.payload),
+        headers=_headers(view, job.headers),
+        links=_links(job.headers),
+        trace=_trace(view, job.headers),
+    )
+
+
+def _show_kept(view: View, found: KeptJob) -> Response:
+    job = found.job
+    return view.page(
+        "finished_job.html",
+        f"Finished job {job.id}",
+        found=found,
+        job=job,
+        result=view.payload(job.name, job.result),
+        told=job.progress_text if view.sees_payloads else None,
         payload=view.payload(job.name, job.payload),
         headers=_headers(view, job.headers),
         links=_links(job.headers),

@@ -12,7 +12,7 @@ from outbox.web.rights import Right
 from outbox.web.view import View
 
 PARAMETERS = ("connection", "limit", "before", "audit_before")
-FILTERS = ("connection", "queue", "name", "key", "error", "since", "older_than", "to")
+FILTERS = ("connection", "queue", "name", "key", "error", "group", "since", "older_than", "to")
 RIGHTS = {
     Verb.CANCEL: Right.CLEAR_QUEUES,
     Verb.RETRY: Right.RETRY_FAILED,
@@ -53,7 +53,8 @@ def request_of(view: View, verb: Verb) -> BulkRequest:
         InvalidOption: a part of the filter is out of its range.
     """
     text, span = view.parameters.text, view.parameters.span
-    matching = BulkFilter(text("queue"), text("name"), text("key"), text("error"), span("since"), span("older_than"))
+    texts = {part: text(part) for part in ("queue", "name", "key", "error", "group")}
+    matching = BulkFilter(**texts, since=span("since"), older_than=span("older_than"))
     return BulkRequest(verb, matching, text("to") if verb is Verb.MOVE else None).checked()
 
 

@@ -25,7 +25,7 @@ from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import failed_jobs, jobs
 
 _LIVE = ("id", "queue", "name", "created_at", "reserved_until", "last_error")
-_FAILED = ("id", "connection", "queue", "name", "failed_at")
+_FAILED = ("id", "connection", "queue", "name", "failed_at", "fingerprint")
 _KEYS = ("ordering", "concurrency", "fair")
 _ALIAS = "part"
 
@@ -47,7 +47,7 @@ class Selection(NamedTuple):
         given = self.table if source is None else source
         columns, matching = given.c, self.request.matching
         found = [*self._of_table(columns), *self._of_age(columns)]
-        exact = {"queue": matching.queue, "name": matching.name}
+        exact = {"queue": matching.queue, "name": matching.name, "fingerprint": matching.group}
         found += [columns[name] == value for name, value in exact.items() if value is not None]
         name = _ALIAS if source is not None else self.table.name
         if matching.key is not None:
@@ -102,8 +102,10 @@ class Selection(NamedTuple):
         return query.order_by(*order).limit(limit).subquery(_ALIAS)
 
     def counted(self, limit: int) -> Subquery:
-        """What a preview looks at: of the queue that the request names, or of all jobs."""
-        queue = self.request.matching.queue
+        """What a preview looks at: of the group or the queue that the request names, or of all jobs."""
+        queue, group = self.request.matching.queue, self.request.matching.group
+        if group is not None:
+            return self.part(limit, failed_jobs.c.fingerprint == group, hint=self.dialect.group_hint)
         if queue is None:
             return self.part(limit, hint=self.dialect.primary_hint, order=(self.table.c.id,))
         hint = self.dialect.failed_hint if self.request.verb.of_failed else self.dialect.claim_hint

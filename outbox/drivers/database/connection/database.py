@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from sqlalchemy import URL
@@ -41,6 +42,9 @@ Connect = Callable[[AsyncEngine], AbstractAsyncContextManager[Any]]
 # what a network that swallows packets would be.
 _TRANSACTION_SECONDS = 60.0
 
+_reading: ContextVar[tuple[Database, AsyncConnection] | None] = ContextVar("outbox_reading", default=None)
+"""The transaction of `Database.read_only` that this code is in."""
+
 _MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
 """Proxies answer for servers that they have lost."""
 
@@ -48,13 +52,19 @@ _MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
 class Database:
     """Runs short transactions on connections of outbox's own."""
 
-    def __init__(self, url: URL, pool_size: int = 5, note: str = "") -> None:
-        """``note`` is said after the address, wherever that is said."""
+    def __init__(self, url: URL, pool_size: int = 5, note: str = "", replica: URL | None = None) -> None:
+        """``note`` is said after the address, wherever that is said. Operators read from ``replica``, if it is given:
+        see `inspect`.
+
+        Raises:
+            ConfigurationError: a package is missing, or an option of a URL is wrong.
+        """
         self.url = url
         self._note = note and f" ({note})"
+        self._replica = replica
         self.engine = create_engine(url, pool_size)
         self._reader = create_reader(self.engine, pool_size)
-        self.inspector = create_inspector(self.engine)
+        self.inspector = create_inspector(self.engine, replica)
         """For what operators read: see `inspect`."""
         self._opened = OpenedConnections(self.engine, self._reader, self.inspector)
         self._direct = DirectConnections(
@@ -80,6 +90,10 @@ class Database:
     def address(self) -> str:
         return f"{shown_url(self.url)}{self._note}"
 
+    @property
+    def _read_address(self) -> str:
+        return self.address if self._replica is None else f"the replica {shown_url(self._replica)}"
+
     async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
         """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
 
@@ -99,7 +113,7 @@ class Database:
 
     async def inspect(self, work: Work[T]) -> T:
         """Run ``work`` for an operator: in a transaction that cannot write, over a connection of a small pool that
-        nothing else uses. Retries and errors are those of `write`.
+        nothing else uses, to the replica if there is one. Retries and errors are those of `write`.
 
         Raises:
             RequestRefused: a statement took longer than `INSPECTION_SECONDS`, which servers watch.
@@ -112,11 +126,28 @@ class Database:
                 if code_of(error) not in TOO_LONG:
                     raise
                 raise RequestRefused(
-                    f"{self.address}: a reading took longer than {INSPECTION_SECONDS} s and was stopped: ask for less, "
-                    "or when the server is less busy"
+                    f"{self._read_address}: a reading took longer than {INSPECTION_SECONDS} s and was stopped: "
+                    "ask for less, or when the server is less busy"
                 ) from error
 
         return await self._read(AsyncEngine.connect, limited, self.inspector)
+
+    async def read_only(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run ``work``, whose reads of this database are those of one transaction, as `inspect` has it. After a lost
+        connection it is run again.
+
+        Raises:
+            RequestRefused: as `inspect`.
+        """
+
+        async def inside(connection: AsyncConnection) -> T:
+            token = _reading.set((self, connection))
+            try:
+                return await work()
+            finally:
+                _reading.reset(token)
+
+        return await self.inspect(inside)
 
     async def write_alone(self, work: Work[T]) -> T:
         """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
@@ -195,23 +226,27 @@ class Database:
                 await self._pause_or_raise(error, budget)
 
     async def _read(self, connect: Connect, work: AnyWork[T], engine: AsyncEngine | None = None) -> T:
+        reading = _reading.get()
+        if reading is not None and reading[0] is self:
+            return await work(reading[1])
         budget = RetryBudget()
         while True:
             try:
                 return await self._once(connect, work, engine)
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
-                await self._pause_or_raise(error, budget)
+                await self._pause_or_raise(error, budget, self.address if engine is None else self._read_address)
 
     async def _once(self, connect: Connect, work: AnyWork[T], engine: AsyncEngine | None = None) -> T:
         async with asyncio.timeout(_TRANSACTION_SECONDS), connect(engine or self._reader) as connection:
             return await work(connection)
 
-    async def _pause_or_raise(self, error: Exception, budget: RetryBudget) -> None:
+    async def _pause_or_raise(self, error: Exception, budget: RetryBudget, address: str = "") -> None:
+        address = address or self.address
         if isinstance(error, TimeoutError):
-            raise BackendUnavailable(f"{self.address} did not answer within {_TRANSACTION_SECONDS:.0f} s") from error
+            raise BackendUnavailable(f"{address} did not answer within {_TRANSACTION_SECONDS:.0f} s") from error
         if await budget.pause_after(error):
             return
-        translated = translate(error, self.address)
+        translated = translate(error, address)
         if translated is None:
             raise error
         if self._proven and classify(error) is Fault.MISCONFIGURED:

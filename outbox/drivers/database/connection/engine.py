@@ -78,6 +78,21 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
+def replica_of(url: URL, replica_url: str) -> URL:
+    """The URL of a replica of the database at ``url``.
+
+    Raises:
+        ConfigurationError: it is not the URL of a database that outbox can use, or not of the same kind.
+    """
+    try:
+        replica = parse_url(replica_url)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"its replica: {error}") from error
+    if (replica.get_backend_name() == "sqlite") is not (url.get_backend_name() == "sqlite"):
+        raise ConfigurationError(f"{shown_url(replica)} cannot be a replica of {shown_url(url)}: they are of two kinds")
+    return replica
+
+
 def read_url(url: str) -> URL:
     """
     Raises:
@@ -153,10 +168,11 @@ def _check_options(engine: AsyncEngine) -> None:
 
 
 def create_inspector(engine: AsyncEngine, url: URL | None = None) -> AsyncEngine:
-    """An engine for what operators read: each connection is one transaction that cannot write and sees one state of the
-    tables. Of servers it has few connections, and a statement ends after `INSPECTION_SECONDS`."""
+    """An engine for what operators read, from the replica at ``url`` if it is given: each connection is one transaction
+    that cannot write and sees one state of the tables. Of servers it has few connections, and a statement ends after
+    `INSPECTION_SECONDS`."""
     if engine.dialect.name == "sqlite":
-        return create_reader(engine, 0)
+        return create_reader(engine if url is None else create_engine(url, _INSPECTORS), 0)
     return _server_engine(engine.url if url is None else url, "REPEATABLE READ", _INSPECTORS, 0, _INSPECTION)
 
 
