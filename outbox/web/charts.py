@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from markupsafe import Markup
 
@@ -29,7 +30,7 @@ class Line:
     values: Values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chart:
     """``times`` are seconds since 1970, at which each value begins. ``unit`` is ``"jobs"`` or ``"seconds"``."""
 
@@ -38,7 +39,7 @@ class Chart:
     times: tuple[int, ...]
     lines: tuple[Line, ...]
 
-    @property
+    @cached_property
     def top(self) -> float:
         """The greatest value, at least one job or a millisecond."""
         smallest = 1.0 if self.unit == "jobs" else 0.001
@@ -53,7 +54,7 @@ class Chart:
             return NOTHING
         return f"{value:,.0f}" if self.unit == "jobs" else seconds(value)
 
-    @property
+    @cached_property
     def rows(self) -> list[tuple[datetime, list[str]]]:
         """For the table: times at which something was measured."""
         return [
@@ -62,13 +63,13 @@ class Chart:
             if any(line.values[number] for line in self.lines)
         ]
 
-    @property
+    @cached_property
     def data(self) -> str:
         """For the script."""
         lines = [{"name": each.name, "colour": each.colour, "values": each.values} for each in self.lines]
         return json.dumps({"unit": self.unit, "times": self.times, "lines": lines}, separators=(",", ":"))
 
-    @property
+    @cached_property
     def svg(self) -> Markup:
         drawn = Markup().join(_drawn(line, self.top, _WIDTH, _HEIGHT) for line in self.lines)
         label = f"{self.title}: at most {self.shown(self.top)}"
@@ -131,8 +132,10 @@ _PERCENTILES = {measure for _, _, measure in _DURATIONS}
 
 def throughput(trend: Trend) -> tuple[Chart, ...]:
     """What became of attempts, a minute in the last hour and in each ten minutes of the last day."""
-    if not trend.is_kept:
-        return ()
+    return trend.once("throughput", lambda: _throughput(trend)) if trend.is_kept else ()
+
+
+def _throughput(trend: Trend) -> tuple[Chart, ...]:
     hour = _lines(trend.hour, trend.now, HOUR, MINUTE, _THROUGHPUT)
     day = _lines(trend.day, trend.now, DAY, DAY_STEP, _THROUGHPUT)
     return Chart("Attempts a minute, last hour", "jobs", *hour), Chart("Attempts in 10 minutes, last day", "jobs", *day)
@@ -140,8 +143,10 @@ def throughput(trend: Trend) -> tuple[Chart, ...]:
 
 def durations(trend: Trend) -> tuple[Chart, ...]:
     """How long handlers took, and how long jobs waited for them."""
-    if not trend.is_kept:
-        return ()
+    return trend.once("durations", lambda: _durations(trend)) if trend.is_kept else ()
+
+
+def _durations(trend: Trend) -> tuple[Chart, ...]:
     hour = _lines(trend.hour, trend.now, HOUR, MINUTE, _DURATIONS)
     day = _lines(trend.day, trend.now, DAY, DAY_STEP, _DURATIONS)
     return Chart("Run and wait, last hour", "seconds", *hour), Chart("Run and wait, last day", "seconds", *day)
@@ -149,6 +154,10 @@ def durations(trend: Trend) -> tuple[Chart, ...]:
 
 def sparkline(trend: Trend) -> Markup:
     """Attempts of the last day in a row of a table, and those that failed."""
+    return trend.once("sparkline", lambda: _sparkline(trend))
+
+
+def _sparkline(trend: Trend) -> Markup:
     wanted = (
         ("completed", "running", _counted("completed")),
         ("failed", "failed", lambda point: float(point.settled.get("failed", 0) + point.settled.get("retried", 0))),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
-from outbox import clock
 from outbox.client_state import ClientState, current_settings, enter_client, leave_client
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.drivers.base import Driver
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidOption, OutboxError
 from outbox.loop_cleanup import before_loop_ends
 from outbox.settings import Settings
+from outbox.web.kept_answers import KeptAnswers
 
 T = TypeVar("T")
 
 POOL_SIZE = 2
-_KEPT_SECONDS = 20.0
+_KEPT_SECONDS, _RECENT_SECONDS = 20.0, 1.5
 _numbers = count()
 
 
@@ -51,7 +51,7 @@ class WebStores:
         self._time_limit = time_limit
         # Kept with each event loop, so that the drivers are open until it ends.
         self._attribute = f"_outbox_web_{next(_numbers)}"
-        self._kept: dict[Any, tuple[float, Any]] = {}
+        self._kept = KeptAnswers()
         self._left: set[asyncio.Task[object]] = set()
 
     @property
@@ -107,19 +107,28 @@ class WebStores:
         Raises:
             OutboxError: as `ask`.
         """
-        until, answer = self._kept.get((name, question), (0.0, None))
-        if answer is None or clock.now() > until:
-            begun = clock.now()
-            try:
-                answer = await self.ask(name, question)
-            except BackendUnavailable as error:
-                answer = error
-            took = clock.now() - begun
-            self._kept[name, question] = (clock.now() + _KEPT_SECONDS * max(1.0, took), answer)
-        if isinstance(answer, BackendUnavailable):
-            raise answer
-        kept: T = answer
-        return kept
+        return await self._kept.get(
+            (name, question), lambda: self.ask(name, question), lambda _: _KEPT_SECONDS, error_seconds=_KEPT_SECONDS
+        )
+
+    async def recent(
+        self,
+        name: str,
+        key: Hashable,
+        question: Callable[[Driver], Awaitable[T]],
+        is_large: Callable[[T], bool],
+    ) -> T:
+        """The answer to `ask`. One that ``is_large`` serves all viewers for 1.5 seconds, or for longer if it took
+        more than a second, but not beyond a change through this dashboard.
+
+        Raises:
+            OutboxError: as `ask`.
+        """
+
+        def seconds(answer: T) -> float:
+            return _RECENT_SECONDS if is_large(answer) else 0.0
+
+        return await self._kept.get((name, key), lambda: self.ask(name, question), seconds, until_change=True)
 
     async def change(self, name: str, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Change something in one connection, however long it takes. It goes on when the browser has gone.
@@ -127,7 +136,10 @@ class WebStores:
         Raises:
             OutboxError: as the work.
         """
-        return await asyncio.shield(self._begin(_done(work, self._driver(name))))
+        try:
+            return await asyncio.shield(self._begin(_done(work, self._driver(name))))
+        finally:
+            self._kept.forget_after_change()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.ensure_future(work)
@@ -147,11 +159,19 @@ class WebStores:
         Raises:
             OutboxError: none of them answered. It is the error of the first.
         """
+        return await self.each(lambda name: self.ask(name, question))
+
+    async def each(self, ask: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], dict[str, OutboxError]]:
+        """As `ask_all`, where ``ask`` asks the connection of a name.
+
+        Raises:
+            OutboxError: as `ask_all`.
+        """
         answers: dict[str, T] = {}
         errors: dict[str, OutboxError] = {}
         for name in self.names:
             try:
-                answers[name] = await self.ask(name, question)
+                answers[name] = await ask(name)
             except (BackendUnavailable, ConfigurationError) as error:
                 errors[name] = error
         if errors and not answers:

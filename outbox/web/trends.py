@@ -1,13 +1,17 @@
-"""What workers have done in the last day, of one connection: kept in memory for a short while, for all pages."""
+"""What workers have done in the last day, of one connection: kept in memory for a short while, for all pages, with
+what was made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from outbox.drivers.base import Driver
 from outbox.drivers.metrics import MINUTE, Activity, MetricPoint, clear_seconds, merged, total
+
+T = TypeVar("T")
 
 HOUR, DAY = 3_600, 86_400
 DAY_STEP = 600
@@ -23,9 +27,20 @@ class Trend:
     day: tuple[MetricPoint, ...] = ()
     is_kept: bool = True
     """Whether the store keeps metrics."""
+    _made: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for all views of these points."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
     def of(self, queue: str | None = None, name: str | None = None) -> Trend:
         """Those of a queue, of a class, or of both."""
+        return self.once(("of", queue, name), lambda: self._of(queue, name))
+
+    def _of(self, queue: str | None, name: str | None) -> Trend:
 
         def chosen(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:
             return tuple(
@@ -38,11 +53,11 @@ class Trend:
 
     @property
     def names(self) -> list[str]:
-        return sorted({each.name for each in self.day})
+        return self.once("names", lambda: sorted({each.name for each in self.day}))
 
     @property
     def last_hour(self) -> Activity:
-        return total(self.hour)
+        return self.once("last hour", lambda: total(self.hour))
 
 
 async def read_trend(driver: Driver) -> Trend:
@@ -57,8 +72,25 @@ async def read_trend(driver: Driver) -> Trend:
 
 def together(trends: Sequence[Trend]) -> Trend | None:
     """Several connections as one; None without any."""
-    if not trends:
-        return None
+    if len(trends) < 2:
+        return trends[0] if trends else None
+    return trends[0].once(("together", *map(_Same, trends[1:])), lambda: _together(trends))
+
+
+class _Same:
+    """The very same trend, and not one that is equal."""
+
+    def __init__(self, trend: Trend) -> None:
+        self._trend = trend
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._trend is self._trend
+
+    def __hash__(self) -> int:
+        return id(self._trend)
+
+
+def _together(trends: Sequence[Trend]) -> Trend:
     hour = [each for trend in trends for each in trend.hour]
     day = [each for trend in trends for each in trend.day]
     is_kept = any(trend.is_kept for trend in trends)

@@ -117,13 +117,8 @@ def _hidden(view: View, job: Copied) -> str:
     return ""
 
 
-<<<<<<< HEAD
-async def _found(view: View) -> tuple[str, StoredJob | FailedJob]:
-    found = await view.readings.jobs.get(parse_id(view.request.path_params["id"]))
-=======
 async def _found(view: View) -> tuple[str, Copied]:
-    found = await view.readings.job(parse_id(view.request.path_params["id"]))
->>>>>>> a5fe29e (Choose jobs of bulk operations by fingerprint, move a queue's jobs from its page, page through finished jobs, and read in one transaction, from a replica if there is one)
+    found = await view.readings.jobs.get(parse_id(view.request.path_params["id"]))
     if isinstance(found, FailedJob):
         return found.connection, found
     return found.connection, found.job

@@ -63,7 +63,7 @@ async def _show_finished(view: View) -> Response:
         "jobs.html",
         "Jobs",
         topics=("workers",),
-        found=await view.readings.finished(connection, matching, parameters.size, place),
+        found=await view.readings.jobs.finished(connection, matching, parameters.size, place),
         connection=connection,
         connections=view.readings.connections,
         given=parameters.given(),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter, FailedGroup
 from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
 from outbox.web.values import Answers, FailedPage
+
+_MANY = 1_000
+"""Failed jobs whose groups are not counted for each view."""
 
 
 class FailedJobReadings(Subject):
@@ -20,7 +25,8 @@ class FailedJobReadings(Subject):
             groups = await driver.failed.groups(queue, limit, matching=matching)
             return list(zip(groups, await driver.failed.hours(groups), strict=True))
 
-        found, errors = await self.stores.ask_all(read)
+        key = ("groups", matching, queue, limit)
+        found, errors = await self.stores.each(lambda name: self.stores.recent(name, key, read, _are_many))
         groups = [group for each in found.values() for group in each]
         return Answers(sorted(groups, key=lambda each: -each[0].count)[:limit], errors)
 
@@ -54,3 +60,7 @@ class FailedJobReadings(Subject):
         """The latest failed job of each connection."""
         found, _ = await self.stores.ask_all(lambda driver: driver.failed.page(limit=1))
         return tuple(job.id for jobs in found.values() for job in jobs)
+
+
+def _are_many(groups: Sequence[tuple[FailedGroup, list[int]]]) -> bool:
+    return sum(group.count for group, _ in groups) > _MANY

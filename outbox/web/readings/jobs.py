@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from outbox.console.running import running_page
 from outbox.drivers.base import Driver
-from outbox.drivers.filters import JobFilter, JobPlace
+from outbox.drivers.filters import FinishedPage, FinishedPlace, JobFilter, JobPlace
 from outbox.drivers.pauses import described, pause_of
 from outbox.drivers.values import FailedJob, JobState
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
-from outbox.web.values import LiveJob, LivePage
+from outbox.web.values import FinishedJobs, KeptJob, LiveJob, LivePage
 
 
 class JobReadings(Subject):
@@ -40,22 +40,39 @@ class JobReadings(Subject):
         return await self.stores.ask(connection, read)
 
     @once
-    async def get(self, job_id: JobId) -> LiveJob | FailedJob:
-        """The live or failed job of this id, in the first connection that has it.
+    async def finished(
+        self, connection: str, matching: JobFilter, limit: int, after: FinishedPlace | None
+    ) -> FinishedJobs:
+        async def read(driver: Driver) -> FinishedJobs:
+            if driver.finished is None:
+                return FinishedJobs(FinishedPage([], None), await driver.now(), is_kept=False)
+            page = await driver.finished.page(matching.queue, matching.name, limit, after)
+            return FinishedJobs(page, await driver.now(), is_kept=True)
+
+        return await self.stores.ask(connection, read)
+
+    @once
+    async def get(self, job_id: JobId) -> LiveJob | FailedJob | KeptJob:
+        """The live, failed or kept job of this id, in the first connection that has it.
 
         Raises:
             JobNotFound: no connection that answers has it.
         """
 
-        async def read(driver: Driver) -> LiveJob | FailedJob | None:
+        async def read(driver: Driver) -> LiveJob | FailedJob | KeptJob | None:
             live = await _live_job(driver, job_id)
-            return live or await driver.failed.get(job_id)
+            return live or await driver.failed.get(job_id) or await _kept_job(driver, job_id)
 
         answers, _ = await self.stores.ask_all(read)
         found = next((each for each in answers.values() if each is not None), None)
         if found is None:
             raise JobNotFound(f"there is no job {job_id}, live or failed: it has ended, was removed, or never was")
         return found
+
+
+async def _kept_job(driver: Driver, job_id: JobId) -> KeptJob | None:
+    job = None if driver.finished is None else await driver.finished.get(job_id)
+    return None if job is None else KeptJob(driver.name, job, await driver.now())
 
 
 async def _live_job(driver: Driver, job_id: JobId) -> LiveJob | None:

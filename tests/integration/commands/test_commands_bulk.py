@@ -53,6 +53,10 @@ async def test_jobs_are_previewed_changed_and_recorded(driver: DatabaseDriver, m
     assert (document["verb"], document["state"], document["done"], document["by"]) == (
         "retry", "finished", 1, "anna@web1",
     )  # fmt: skip
+    refused = await run(migrated_url, "bulk", "cancel", "--group", "0" * 16)
+    assert "a group is one of failed jobs" in refused.err
+    gone = await run(migrated_url, "bulk", "forget", "--group", "0" * 16, "--preview")
+    assert gone.out == "0 failed jobs match.\n"
     none = await run(migrated_url, "bulk", "forget", "--all", "--yes")
     assert (none.code, none.out) == (0, "0 failed jobs match.\n")
     await run(migrated_url, "clear", "slow", "--yes")

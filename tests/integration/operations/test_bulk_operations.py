@@ -261,6 +261,26 @@ async def test_what_cannot_be_done_is_said(database: DatabaseDriver) -> None:
     assert not await database.operations.is_open()
 
 
+async def test_jobs_of_one_group_are_retried(database: DatabaseDriver) -> None:
+    await database.jobs.insert(envelopes(3, queue="mail"))
+    timed_out = await fail(database)
+    await database.jobs.insert(envelopes(2, queue="mail"))
+    await fail(database, failure=Failure("shop.Refused", "no such card", "Traceback: …"))
+    group = TIMED_OUT.fingerprint
+    found = await bulk.preview("retry", group=group)
+    assert (found.count, {job.id for job in found.sample}) == (3, set(timed_out))
+    made = await bulk.start("retry", group=group, queue="mail")
+    await database.policies.upkeep()
+    ended = await bulk.progress(made.id)
+    assert (ended.done, ended.request.matching.group) == (3, group)
+    assert {job.id for job in await database.jobs.list_jobs("mail")} == set(timed_out)
+    assert {job.failure.type for job in await database.failed.page()} == {"shop.Refused"}
+    with pytest.raises(InvalidOption, match="is about live jobs"):
+        await bulk.preview("cancel", group=group)
+    with pytest.raises(InvalidOption, match="16 digits"):
+        await bulk.start("retry", group=group.upper())
+
+
 async def test_a_connection_on_redis_says_what_to_use(redis: RedisDriver) -> None:
     with pytest.raises(ConfigurationError, match="outbox retry"):
         bulk.operations_of(redis)

@@ -304,6 +304,32 @@ async def test_the_commands_show_finished_jobs(engine: AsyncEngine, migrated_url
     assert (await run(migrated_url, "jobs", "--state", "finished", "--after", "x")).code == 2
 
 
+async def test_finished_jobs_come_by_pages(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.jobs.insert([envelope(number) for number in range(7)])
+    for number, claim in enumerate(await database.jobs.claim(["default"], 7, 30)):
+        queue = "default" if number else "rare"
+        kept = KeepFinished(claim.fence.job_id, queue, claim.name, 5, "{}", "{}", 1, 60.0, "null", None, 0.5)
+        await database.jobs.settle([Settlement.completed(claim.fence, (kept,))])
+    every = [job.id for job in await database.finished.latest()]
+    found: list[str] = []
+    after: list[str] = []
+    for _ in range(4):
+        page = await run(migrated_url, "jobs", "--state", "finished", "--limit", "2", "--json", *after)
+        found += [job["id"] for job in page.document["jobs"]]
+        after = ["--after", page.document["next"] or ""]
+    assert (found, page.document["next"]) == ([str(job_id) for job_id in every], None)
+    said = await run(migrated_url, "jobs", "--state", "finished", "--limit", "2")
+    assert "there are more: --after " in said.err
+    monkeypatch.setattr("outbox.drivers.database.finished_jobs.EXAMINED_PER_PAGE", 3)
+    first = await database.finished.page("rare")
+    assert (first.jobs, first.next and first.next.id) == ([], every[2]), "three jobs were looked at"
+    second = await database.finished.page("rare", after=first.next)
+    third = await database.finished.page("rare", after=second.next)
+    assert [[job.id for job in page.jobs] for page in (second, third)] == [[], [every[6]]]
+
+
 async def test_what_is_wrong_is_said(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     with pytest.raises(InvalidOption, match="keep_for keeps a job in the database"):

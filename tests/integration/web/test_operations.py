@@ -63,6 +63,32 @@ async def test_failures_are_retried_from_their_page(driver: DatabaseDriver, admi
     assert "3 of 3" in told(await admin.get(f"{BASE}/operations"))
 
 
+async def test_a_group_is_chosen_from_its_page(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
+    await fail(driver, *envelopes(3))
+    [group] = await driver.failed.groups()
+    page = await admin.get(f"{BASE}/failures/jobs?group={group.fingerprint}")
+    assert f"verb=retry&amp;group={group.fingerprint}" in page.text
+    seen = await admin.get(f"{BASE}/operations/new?verb=retry&group={group.fingerprint}")
+    assert "3 failed jobs match" in told(seen)
+    fields = {"connection": "database", "group": group.fingerprint}
+    assert (await admin.post(f"{BASE}/operations/forget", data=fields)).status_code == 303
+    [made] = await driver.operations.latest(5)
+    assert made.request == BulkRequest(Verb.FORGET, BulkFilter(group=group.fingerprint))
+    assert f"group {group.fingerprint}" in told(await admin.get(f"{BASE}/operations"))
+    wrong = await admin.get(f"{BASE}/operations/new?verb=cancel&group={group.fingerprint}")
+    assert (wrong.status_code, "is about live jobs" in told(wrong)) == (400, True)
+
+
+async def test_a_queue_is_moved_from_its_page(
+    driver: DatabaseDriver, admin: httpx.AsyncClient, settings: Settings
+) -> None:
+    await driver.jobs.insert(envelopes(3, queue="mail"))
+    page = await admin.get(f"{BASE}/queues/mail")
+    assert 'name="verb" value="move"' in page.text
+    async with browser(mounted(dashboard(lambda _: Viewer("Bo", "viewer"), settings=settings))) as viewer:
+        assert 'value="move"' not in (await viewer.get(f"{BASE}/queues/mail")).text
+
+
 async def test_pages_go_on_by_id(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
     for _ in range(3):
         await driver.operations.start(BulkRequest(Verb.RETRY, BulkFilter(queue="mail")), "bert")

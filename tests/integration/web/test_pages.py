@@ -14,6 +14,7 @@ from outbox.drivers.redis import RedisDriver
 from outbox.errors import ConfigurationError
 from outbox.ids import JobId
 from outbox.settings import Settings
+from outbox.settlement import KeepFinished, Settlement
 from outbox.web import Viewer, dashboard
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.commands import execute, fail
@@ -169,6 +170,42 @@ async def test_pages_of_failed_jobs_show_each_once(driver: DatabaseDriver, admin
     assert sorted(seen) == sorted(str(claim.fence.job_id) for claim in claims)
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.sqlite
+async def test_finished_jobs_that_are_kept_are_listed_and_shown(
+    driver: DatabaseDriver, admin: httpx.AsyncClient, settings: Settings
+) -> None:
+    assert "keep_for" in told(await read(admin, "/jobs?state=finished"))
+    await driver.jobs.insert(envelopes(25, queue="mail"))
+    claims = await driver.jobs.claim(["mail"], 25, 30)
+    result = '{"email": "secret@example.org", "sent": 7}'
+    for claim in claims:
+        kept = (
+            claim.fence.job_id,
+            "mail",
+            Letter.name,
+            5,
+            '{"text": "hello"}',
+            "{}",
+            2,
+            60.0,
+            result,
+            (0.5, "half"),
+            0.25,
+        )
+        await driver.jobs.settle([Settlement.completed(claim.fence, (KeepFinished(*kept),))])
+    seen = await _walk(admin, f"{BASE}/jobs?state=finished&limit=10")
+    assert seen == [str(claim.fence.job_id) for claim in sorted(claims, key=lambda each: each.fence.job_id)[::-1]]
+    assert "No such jobs" in told(await read(admin, "/jobs?state=finished&queue=other"))
+    page = await read(admin, f"/jobs/{seen[0]}")
+    for said in ("finished", '"sent": 7', '"text": "hello"', "50%, half", "250 ms"):
+        assert said in told(page), said
+    assert "secret@example.org" not in page.text + (await read(admin, "/jobs?state=finished")).text
+    async with browser(mounted(dashboard(lambda _: Viewer("Bo", ["see"]), settings=settings))) as blind:
+        assert "half" not in told(await read(blind, f"/jobs/{seen[0]}"))
+        assert "sent" not in told(await read(blind, "/jobs?state=finished"))
+
+
 async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
     seen: list[str] = []
     following: str | None = address
@@ -201,6 +238,7 @@ async def _walk(client: httpx.AsyncClient, address: str) -> list[str]:
         ("/jobs?limit=1e9", 400, "a whole number from 1 to 200"),
         ("/jobs?limit=\N{ARABIC-INDIC DIGIT ONE}", 400, "a whole number"),
         ("/jobs?after=nowhere", 400, "is no place"),
+        ("/jobs?state=finished&after=nowhere", 400, "is no place"),
         (f"/jobs?after=mail:5:99999999999999999999999999:{NO_JOB}", 400, "is no place"),
         (f"/jobs?after=mail:5:{253402300799000000}:{NO_JOB}", 200, "No jobs"),
         ("/jobs?name=" + "x" * 501, 400, "at most 500"),

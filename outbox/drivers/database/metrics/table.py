@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 from sqlalchemy import Column, Index, Table
 
@@ -35,6 +36,11 @@ class Period(IntEnum):
     MINUTE = 1
     TEN_MINUTES = 10
     HOUR = 60
+
+    @classmethod
+    def of(cls, stored: Any) -> Period:
+        """That of a row; of one that another program has written, `MINUTE`."""
+        return cls(stored) if stored in set(cls) else cls.MINUTE
 
     @property
     def seconds(self) -> int:

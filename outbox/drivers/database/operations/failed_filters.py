@@ -19,9 +19,9 @@ from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import FailedFilter, FailedGroup
 
 _MICROSECONDS = 1_000_000
-_LATEST, _UNMARKED = 5_000, 500
+_LATEST, _UNMARKED = 4_000, 500
 """Jobs that are looked at where no index has the groups: of a queue or with an error, and without a fingerprint. A
-server counts each four times: in the index, kept, looked up, and in its group."""
+server counts each up to six times: in the index, kept, looked up, and in its group."""
 
 
 async def conditions(database: Database, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:

@@ -11,11 +11,11 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.metrics.rows import LastCount, last_counts, points_of
+from outbox.drivers.database.metrics.rows import LastCount, ends_in, last_counts
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.queue_counts import DUE, FAILED, STATES_OF, Found, bounded_counts
 from outbox.drivers.database.tables import EVERY_QUEUE
-from outbox.drivers.metrics import moved_on
+from outbox.drivers.metrics import MetricPoint, moved_on
 from outbox.drivers.running_jobs import load_running
 from outbox.drivers.values import JobState, QueueCounts
 
@@ -32,7 +32,7 @@ async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]
 
 
 def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:
-    found = yield from bounded_counts(dialect, scope)
+    found, last = yield from bounded_counts(dialect, scope, last_counts(dialect, 2))
     rows = yield (
         f"SELECT queue FROM queue_pauses WHERE paused_until IS NULL OR paused_until > {dialect.now}",
         (),
@@ -44,24 +44,24 @@ def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:
     counts = [_exact(queue, found[queue], paused=every or queue in paused) for queue in sorted(found)]
     if not any(each.cut for each in found.values()):
         return [each for each in counts if _is_worth_a_row(each)]
-    last = yield from last_counts(dialect, 2)
     running = yield from _running(dialect)
+    due = [queue for queue, each in found.items() if DUE in each.cut]
+    ends = (yield from ends_in(dialect, due, last[1].age)) if due and len(last) > 1 else {}
     completed: list[QueueCounts] = []
     for each in filter(_is_worth_a_row, counts):
         cut = found[each.queue].cut
-        moved = (yield from _moved_on(dialect, each.queue, last)) if DUE in cut else None
+        moved = _moved_on(each.queue, last, ends.get(each.queue, ())) if DUE in cut else None
         completed.append(_completed(each, cut, last[0] if last else None, running.get(each.queue, 0), moved))
     return completed
 
 
-def _moved_on(dialect: Dialect, queue: str, last: Sequence[LastCount]) -> Plan[int | None]:
+def _moved_on(queue: str, last: Sequence[LastCount], ends: Sequence[MetricPoint]) -> int | None:
     """How many ready jobs there should be by now: those of the last count, and what has come since as fast as between
     the last two counts, without what workers say has ended."""
     after, before = (count.of(queue) for count in (*last, _NO_COUNT, _NO_COUNT)[:2])
     if after is None or before is None:
         return None if after is None else after.ready
-    points = yield from points_of(dialect, queue, last[1].age)
-    return moved_on(before, after, points, last[0].age)
+    return moved_on(before, after, ends, last[0].age)
 
 
 def _is_worth_a_row(counts: QueueCounts) -> bool:

@@ -10,6 +10,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
+from outbox.drivers.database.metrics.rows import LastCount
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import JobState
@@ -17,9 +18,13 @@ from outbox.options import PRIORITIES
 
 EXACT_BELOW = 10_000
 """Fewer entries of one range are counted exactly."""
-_FIRST_ENTRIES, _MOST_ENTRIES = 1_500, 12_000
+_FIRST_ENTRIES, _MOST_ENTRIES = 1_500, 11_500
 """Entries of the indexes that a first statement may read of all ranges together, and that all statements may. A server
 counts each entry twice: it keeps those of a range, and reads them again."""
+_PROBED = EXACT_BELOW // 2
+"""What it takes of them to find out whether a range is long: each entry is read once."""
+_CERTAINLY_LONG = 10 * EXACT_BELOW
+"""Entries that a range had in the last count of all jobs, with which it is still too long to count."""
 _FEWEST = 10
 _SELECTS = 200
 """In one statement: SQLite joins at most 500."""
@@ -60,14 +65,26 @@ class Found:
     """Kinds of ranges that have more entries than were read."""
 
 
-def bounded_counts(dialect: Dialect, scope: FailedJobScope) -> Plan[dict[str, Found]]:
-    """By queue. Of a range that was cut, ``states`` has a lower bound."""
+def bounded_counts(
+    dialect: Dialect, scope: FailedJobScope, last: Plan[Sequence[LastCount]]
+) -> Plan[tuple[dict[str, Found], Sequence[LastCount]]]:
+    """By queue, and the ``last`` counts of all jobs, which are read only where a range is long. Of a range that was
+    cut, ``states`` has a lower bound."""
     ranges = yield from _ranges(dialect)
     limit = max(_FEWEST, min(EXACT_BELOW, _FIRST_ENTRIES // max(1, len(ranges))))
     counted = yield from _count(dialect, scope, ranges, limit)
     left = _MOST_ENTRIES - sum(each.entries for each in counted.values())
+    cut = [each for each in ranges if counted[each].entries >= limit]
+    counts = (yield from last) if cut else ()
     # Those that are likely to end soon come first.
-    for each in [each for each in ranges if counted[each].entries >= limit]:
+    for each in cut:
+        before = _in_last_count(each, counts)
+        if before >= EXACT_BELOW:
+            if before >= _CERTAINLY_LONG or left < _PROBED:
+                continue
+            left -= _PROBED
+            if (yield from _is_long(dialect, each)):
+                continue
         more = min(EXACT_BELOW, left)
         if more <= limit:
             break
@@ -75,7 +92,28 @@ def bounded_counts(dialect: Dialect, scope: FailedJobScope) -> Plan[dict[str, Fo
         left -= counted[each].entries
     found = _by_queue(counted)
     yield from _oldest_of_cut(dialect, [each.queue for each in counted if each.kind == DUE], found)
-    return found
+    return found, counts
+
+
+def _in_last_count(each: Range, counts: Sequence[LastCount]) -> int:
+    """How many jobs the range had when all were counted; 0 where that is not known."""
+    depth = counts[0].of(raw_columns.text(each.queue)) if counts else None
+    if depth is None or each.kind == STRANGE:
+        return 0
+    return sum(getattr(depth, state) for state in STATES_OF[each.kind] if state != _HELD)
+
+
+def _is_long(dialect: Dialect, each: Range) -> Plan[bool]:
+    """Whether the range has too many entries to count them. Unlike a count, this reads nothing but the index."""
+    if each.kind == FAILURES:
+        table, where = f"queue_failed_jobs {dialect.failed_hint}", f"queue = {dialect.placeholder}"
+    else:
+        table, where = f"queue_jobs {dialect.claim_hint}", _of_kind(dialect, each.kind)[2]
+    rows = yield (
+        f"SELECT 1 FROM {table} WHERE {where} LIMIT 1 OFFSET {EXACT_BELOW - 1}",
+        (each.queue,) * where.count(dialect.placeholder),
+    )
+    return bool(list(rows))
 
 
 class _Counted(NamedTuple):
