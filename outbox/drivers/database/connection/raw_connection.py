@@ -44,6 +44,9 @@ class Answer(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         return self._rows[index]
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
 
 class RawConnection:
     """A connection of the engine's pool to MySQL or MariaDB. What was not committed when the context is left with an

@@ -26,7 +26,8 @@ from outbox.settlement import Outcome
 from outbox.wakeups.base import CANCELLED
 
 _LEFT_FOR = 0.25
-"""Seconds until a claim looks again at a job whose policy rows another transaction has locked."""
+"""Seconds until a claim looks again at jobs whose policy rows another transaction has locked, where they are more than
+those that run. Fewer are left where they are: the next claim finds them."""
 _MICROSECONDS = 1_000_000
 
 
@@ -107,6 +108,7 @@ def _gate(queue: str, row: Any, gated: list[Candidate]) -> str | None:
 async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted, gated: Sequence[Candidate]) -> None:
     verdicts = await run(registry.admit(dialect, gated), tx)
     replaced: dict[bytes, Any] = {}
+    left: list[bytes] = []
     for candidate in gated:
         row = candidate.row
         match verdicts[candidate.job_id]:
@@ -118,13 +120,15 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
                     replaced[row.id] = row._replace(payload=payload, headers=headers)
                     admitted.payloads.append((bytes(row.id), payload, headers))
             case Leave():
-                admitted.postponed.append((bytes(row.id), _LEFT_FOR))
+                left.append(bytes(row.id))
             case Park(None):
                 admitted.parked.append(bytes(row.id))
             case Park(seconds):
                 admitted.postponed.append((bytes(row.id), seconds or 0.0))
             case Skip(reason):
                 admitted.skipped.append((candidate, reason))
+    if len(left) > len(replaced):
+        admitted.postponed += [(job_id, _LEFT_FOR) for job_id in left]
     asked = {candidate.row.id for candidate in gated}
     admitted.run = [
         (queue, replaced.get(row.id, row)) for queue, row in admitted.run if row.id in replaced or row.id not in asked

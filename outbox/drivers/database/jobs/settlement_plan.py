@@ -11,8 +11,8 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.insert import packets
 from outbox.drivers.database.jobs.lease import current_tokens
-from outbox.drivers.values import Settled
-from outbox.settlement import Failure, Fence, Outcome, Settlement
+from outbox.drivers.values import PolicyNews, Settled
+from outbox.settlement import Effect, Failure, Fence, LeavePolicies, Outcome, Settlement
 
 _MICROSECONDS = 1_000_000
 _UNKNOWN = Failure("unknown", "", "")
@@ -37,7 +37,7 @@ class SettlementPlan:
     def _by_token(self) -> dict[bytes, list[bytes]]:
         pairs: list[tuple[bytes, bytes]] = []
         for (job_id, token), outcome, _, _, effects in self._settlements:
-            if effects or outcome not in _REMOVED:
+            if outcome not in _REMOVED or (effects and not all(map(_is_leaving, effects))):
                 return {}
             pairs.append((job_id.bytes, token))
         ids: dict[bytes, list[bytes]] = {}
@@ -54,7 +54,9 @@ class SettlementPlan:
             result = yield self._dialect.remove_held(listed), (*parameters, token)
             if result.rowcount != len(ids):
                 return None
-        return Settled(self._settlements, ())
+        gated = [settlement for settlement in self._settlements if settlement.effects]
+        news = (yield from apply_effects(self._dialect, gated)) if gated else PolicyNews()
+        return Settled(self._settlements, (), news)
 
     def lock_and_settle(self, unconfirmed: Collection[Fence] = ()) -> Plan[Settled]:
         """Lock the rows, compare their tokens, and write what was accepted. Nothing has to be rolled back for what was
@@ -139,6 +141,10 @@ class SettlementPlan:
             return
         ids = sorted(settlement.fence.job_id.bytes for settlement in removed)
         yield self._dialect.remove(len(ids)), tuple(ids)
+
+
+def _is_leaving(effect: Effect) -> bool:
+    return isinstance(effect, LeavePolicies)
 
 
 def _has_left_its_end(

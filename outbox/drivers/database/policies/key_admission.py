@@ -34,17 +34,20 @@ class Admission:
 
     def decide(self) -> Plan[Mapping[JobId, Verdict]]:
         hashes = {job_id: statements.hashes_of(each.headers) for job_id, each in self._by_id.items()}
+        # Before the locks, for which others wait: what changes these rows has locked their jobs first.
+        rows = yield from statements.rows_of(self._dialect, list(self._by_id))
+        self._limits = yield from statements.limits_of(self._dialect, [each.headers for each in self._by_id.values()])
         slots = yield from statements.lock_slots(
             self._dialect, [key for each in hashes.values() for key in each], wait=False
         )
         for job_id, mine in hashes.items():
             if not all(statements.in_slots(key, slots) for key in mine):
                 self._verdicts[job_id] = Leave()
-        rows = yield from statements.rows_of(self._dialect, [*self._running()])
+        running = set(self._running())
+        rows = [row for row in rows if row.job_id in running]
         facts = yield from statements.facts_of(
             self._dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE
         )
-        self._limits = yield from statements.limits_of(self._dialect, [each.headers for each in self._by_id.values()])
         for kind in Kind:
             for group in self._groups(rows, kind):
                 yield from self._decide_key(kind, group, facts[group[0].key])

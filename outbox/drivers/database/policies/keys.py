@@ -51,8 +51,9 @@ class KeyRows(PolicyRows):
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
         keys = [key for job in jobs for key in statements.hashes_of(job.headers)]
-        yield from statements.lock_slots(dialect, keys, wait=True)
+        # Before the locks, for which others wait: what changes these rows has locked their jobs first.
         rows = yield from statements.rows_of(dialect, [job.job_id.bytes for job in jobs])
+        yield from statements.lock_slots(dialect, keys, wait=True)
         ends = {job.job_id.bytes: job for job in jobs}
         gone: list[int] = []
         waiting: list[int] = []
