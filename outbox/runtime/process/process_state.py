@@ -96,7 +96,7 @@ class ProcessState:
         os.umask(self._umask)
         self._streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         self._descriptors = dict(_copies_of_standard_descriptors())
-        self._environment = dict(os.environ)
+        self._environment: dict[str, str] = {}
         self._user = (os.geteuid(), os.getegid())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settings = [
@@ -114,6 +114,8 @@ class ProcessState:
     def guard(self, loop: WorkerLoop, main: asyncio.Task[Any]) -> None:
         """From now until ``main`` is done, jobs run on ``loop``."""
         self._loop = loop
+        # Not before: what a supervisor has told the process is taken from the environment until here.
+        self._environment = dict(os.environ)
         loop.guard(main, self.report, GUARDED)
 
     def report(self, what: str, action: str) -> None:

@@ -311,6 +311,7 @@ async def test_processes_share_the_work_and_replace_one_that_is_killed(workers: 
         await workers.oracle.wait("end", put := put + 1)
     await until(lambda: set(numbers(workers.oracle.runs("end"))) == set(range(put)))
     assert await worker.terminate() == 0
+    assert worker.of("process_altered") == [], "what a supervisor has told its processes is not of the jobs"
     pids = {run.pid for run in workers.oracle.runs("begin")}
     assert len(pids) == 3
     assert worker.pid not in pids
