@@ -47,7 +47,8 @@ class inbox:  # noqa: N801 - a function to its users, as `contextlib.suppress` i
     def __init__(self, session: AnySession, message_id: MessageId, *, source: str = "default") -> None:
         if session is None:
             raise SessionUnusable(
-                "inbox() needs a session: the message is received by the transaction of what its consumer does"
+                "the inbox needs a session: give it the AsyncSession or Session in which the consumer writes, whose "
+                "commit receives the message"
             )
         self._given = session() if isinstance(session, async_scoped_session) else session
         self._session = sync_session(self._given)

@@ -95,8 +95,9 @@ def check_versions(cls: Any) -> None:
         )
     missing = next((each for each in range(min(steps), newest) if each not in steps), None)
     if missing is not None:
+        beyond = f", and so not to {newest}" if newest > missing + 1 else ""
         raise ConfigurationError(
-            f"{where}: nothing leads from version {missing} to {missing + 1}, and so not to {newest}: "
+            f"{where}: nothing leads from version {missing} to {missing + 1}{beyond}: "
             f"add a function marked @upgrade({missing})"
         )
 

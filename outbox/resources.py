@@ -65,14 +65,15 @@ class Resources:
                 )
         return None
 
-    def check(self, job_classes: Iterable[type]) -> None:
-        """
+    def check(self, job_classes: Iterable[type], otherwise: str = "") -> None:
+        """``otherwise`` ends the message: another way to provide it.
+
         Raises:
             ConfigurationError: one of the job classes asks for what nothing provides.
         """
         problems = [problem for each in job_classes if (problem := self.missing(each)) is not None]
         if problems:
-            raise ConfigurationError("; ".join(problems))
+            raise ConfigurationError("; ".join(problems) + otherwise)
 
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[Any]]

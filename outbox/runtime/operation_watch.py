@@ -1,4 +1,5 @@
-"""Begins with bulk operations as soon as a message tells of one. What no message tells of is found by upkeep."""
+"""Begins with bulk operations when the worker starts, and as soon as a message tells of one. What no message tells of
+is found by upkeep."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _log = logging.getLogger("outbox.runtime")
 
 
 class OperationWatch(BackgroundLoop):
-    """Works off the bulk operations of one database. While none is announced, it asks nothing."""
+    """Works off the bulk operations of one database. It asks once at the start, and then nothing while none is
+    announced."""
 
     def __init__(self, store: OperationStore, *, ready: Callable[[], bool]) -> None:
         super().__init__()
@@ -32,6 +34,8 @@ class OperationWatch(BackgroundLoop):
         try:
             while not self._ready() and not await self.pause(_UNTIL_READY):
                 pass
+            if not self.stopping:
+                await self._told(Wake.MAYBE)
             while not self.stopping:
                 told = await self._wakeups.wait(_SELDOM)
                 if not self.stopping and told is not Wake.NOTHING:
@@ -44,7 +48,7 @@ class OperationWatch(BackgroundLoop):
 
     async def _told(self, told: Wake) -> None:
         try:
-            # After a gap, in which messages may have been missed, there may be none.
+            # At the start, and after a gap in which messages may have been missed, there may be none.
             if told is not Wake.MAYBE or await self._store.is_open():
                 await self._work_off()
         except BackendUnavailable:

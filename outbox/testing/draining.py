@@ -78,7 +78,7 @@ async def drain(
 
 async def _run(store: Store, runner: Runner, hooks: _Hooks, claim: Claim) -> Performed:
     if registry.is_registered(claim.name):
-        runner.resources.check([registry.resolve(claim.name)])
+        runner.resources.check([registry.resolve(claim.name)], ", or give it to drain() as `resources`")
     attempt = await runner.run(claim, store.name, None if store.policies is None else _Unwritten())
     settlement = attempt.settlement
     if settlement is not None:

@@ -92,7 +92,7 @@ async def perform(
         ConfigurationError: its ``handle`` takes a session, or a resource that is not given.
     """
     provided = as_resources(resources)
-    provided.check([type(job)])
+    provided.check([type(job)], ", or give it to perform() as `resources`")
     serialized = serialize_all((job,), {**options, "dispatch_if": True})
     if takes_session(type(job)):
         raise ConfigurationError(

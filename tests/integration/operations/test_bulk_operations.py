@@ -26,6 +26,7 @@ from outbox.wakeups.base import CANCELLED
 from tests.conformance.jobs import envelope, envelopes
 from tests.integration.policies.unique_job_classes import Sync
 from tests.servers import sql
+from tests.support.embedded_worker import working
 from tests.support.python_process import run_python
 from tests.support.row_locks import locked
 
@@ -223,6 +224,13 @@ async def test_jobs_that_leave_while_they_are_looked_at_let_no_other_be_skipped(
     await database.operations.work_off()
     assert (await bulk.progress(made.id)).done == 25
     assert await live(database) == {}
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_worker_begins_with_what_waits_when_it_starts(database: DatabaseDriver, migrated_url: str) -> None:
+    made = await database.operations.start(BulkRequest(Verb.RETRY, BulkFilter()))
+    async with working(migrated_url) as worker:
+        assert (await worker.event(BulkOperationEnded)).operation_id == made.id
 
 
 async def test_two_workers_share_no_operation(database: DatabaseDriver, migrated_url: str) -> None:
