@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.embedded_worker import Arrival, put, working
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms
+from tests.support.embedded_worker import TIMEOUT, Arrival, Ping, put, working
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers
 
@@ -26,6 +29,22 @@ async def test_a_commit_of_another_process_is_seen_long_before_the_next_look(mig
             began = time.monotonic()
             await arrival()
             assert time.monotonic() - began < 5, "it looks once a minute"
+
+
+async def test_the_end_of_a_pause_by_another_process_wakes_the_worker(migrated_url: str) -> None:
+    target = PauseTarget(PauseKind.JOB, Ping.name)
+    other = DatabaseDriver(migrated_url)
+    await other.pauses.pause(target, PauseTerms())
+    async with working(migrated_url) as worker:
+        kept = Arrival()
+        await put(migrated_url, kept.job)
+        async with asyncio.timeout(TIMEOUT):
+            while not any(counts.parked for counts in await other.queues.counts()):
+                await asyncio.sleep(0.02)
+        await worker.idle()
+        await other.pauses.resume(target, lambda _: None)
+        await kept()
+    await other.close()
 
 
 async def test_worker_processes_see_each_others_commits(migrated_url: str, tmp_path: Path) -> None:

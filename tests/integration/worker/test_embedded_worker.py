@@ -15,6 +15,7 @@ from outbox import Job, dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import JobState
 from outbox.errors import ConfigurationError
+from outbox.events import Event, WorkerStopped
 
 
 class Greet(Job):
@@ -181,6 +182,15 @@ async def test_a_running_worker_names_what_it_runs(driver: DatabaseDriver) -> No
                 await asyncio.sleep(0.05)
     assert [(job.id, job.name, job.queue) for job in running] == [(job_id, "tests.embedded.Greet", "default")]
     assert running[0].seconds >= 0
+
+
+async def test_a_listener_that_comes_later_hears_of_it(driver: DatabaseDriver) -> None:
+    heard: list[Event] = []
+    async with outbox.Outbox(database_url=driver.database.url.render_as_string(hide_password=False)) as client:
+        with client.use():
+            async with outbox.Worker(sleep=0.1):
+                client.listen(heard.append, WorkerStopped)
+    assert [type(event) for event in heard] == [WorkerStopped]
 
 
 @pytest.mark.parametrize("options", [{"processes": 2}, {"reload": True}, {"relay": True}, {"once": True}])
