@@ -14,9 +14,10 @@ Each of these marks the test with its backend: `pytest -m sqlite`, `pytest -m "n
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         if "limited_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.alone_on_its_server("limited user"))
         if alone := item.get_closest_marker(ALONE):
-            item.add_marker(pytest.mark.xdist_group(*alone.args))
+            kind = "mysql" if item.get_closest_marker("mysql") else "mariadb"
+            item.add_marker(pytest.mark.xdist_group(f"{alone.args[0]} on {kind}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What was imported and collected stays to the end, a million objects: no search for garbage looks at them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def forget_settings() -> None:

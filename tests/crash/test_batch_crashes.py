@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -25,13 +24,13 @@ _KILLS = 5
 
 
 async def test_batches_survive_their_workers(
-    migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     for number in range(_BATCHES):
         await dispatch_batch([Member(number=number) for _ in range(_MEMBERS)], then=Then(number=number))
     await outbox.disconnect()
-    workers = Workers(migrated_url, tmp_path, "tests.crash.batched")
+    workers.modules = "tests.crash.batched"
     total = _BATCHES * _MEMBERS
     for kill in range(_KILLS):
         worker = await workers.started("--lease", "1.5", "--sleep", "0.1")
@@ -45,7 +44,6 @@ async def test_batches_survive_their_workers(
     await database.policies.upkeep()
     await database.close()
     await until(lambda: len({run.number for run in workers.oracle.runs("then")}) == _BATCHES)
-    await workers.close()
     then = workers.oracle.runs("then")
     ids = {run.id for run in then}
     assert len(ids) == _BATCHES, "one job follows each batch"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -22,34 +21,32 @@ _STEPS = 4
 
 
 async def test_each_job_of_a_chain_is_inserted_exactly_once(
-    migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     await dispatch_chain([Step(number=number) for number in range(_STEPS)])
     await outbox.disconnect()
-    workers = Workers(migrated_url, tmp_path, "tests.crash.chained")
+    workers.modules = "tests.crash.chained"
     while _left(migrated_url):
         worker = await workers.start("--lease", "1", "--sleep", "0.1", "--processes", "1")
         await until(lambda worker=worker: worker.process.returncode is not None)  # type: ignore[misc]
-    await workers.close()
     _check_steps(workers.oracle.runs("begin"))
 
 
 async def test_a_batch_ends_once_after_the_last_job_of_a_chain(
-    migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its worker dies before the end of each job of the chain is written, and right after: so also between the end of
     the last and that of the batch."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     await dispatch_batch([[Step(number=number) for number in range(_STEPS)]], then=Then())
     await outbox.disconnect()
-    workers = Workers(migrated_url, tmp_path, "tests.crash.chained")
+    workers.modules = "tests.crash.chained"
     database = DatabaseDriver(migrated_url)
     while _left(migrated_url):
         worker = await workers.start("--lease", "1", "--sleep", "0.1", "--processes", "1")
         await until(lambda worker=worker: worker.process.returncode is not None)  # type: ignore[misc]
         await database.policies.upkeep()
-    await workers.close()
     await database.policies.upkeep()
     [status] = await database.policies.batches(1)
     await database.close()

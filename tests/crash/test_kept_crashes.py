@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -27,11 +26,11 @@ async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 
 async def test_a_result_is_kept_with_the_end_of_its_job(
-    migrated_url: str, database: DatabaseDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, database: DatabaseDriver, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     job_id = await dispatch(Kept())
-    workers = Workers(migrated_url, tmp_path, "tests.crash.kept")
+    workers.modules = "tests.crash.kept"
     for attempts, fate in enumerate(("killed before", "killed within"), 1):
         await ended(await started(workers, fate, monkeypatch))
         assert await database.finished.latest() == [], fate
@@ -41,7 +40,6 @@ async def test_a_result_is_kept_with_the_end_of_its_job(
     monkeypatch.delenv("KEPT_FATE")
     last = await workers.start(*_OPTIONS, "--stop-when-empty")
     assert await last.exit_code() == 0
-    await workers.close()
     assert [run.attempt for run in workers.oracle.runs("kept")] == [1, 2, 3]
     assert [(job.id, job.result, job.attempts) for job in await database.finished.latest()] == [(job_id, "3", 3)]
     assert await outbox.result(job_id) == 3
@@ -49,12 +47,12 @@ async def test_a_result_is_kept_with_the_end_of_its_job(
 
 
 async def test_a_worker_that_lost_its_lease_keeps_no_result(
-    migrated_url: str, database: DatabaseDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_url: str, database: DatabaseDriver, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     job_id = await dispatch(Kept())
     await outbox.disconnect()
-    workers = Workers(migrated_url, tmp_path, "tests.crash.kept")
+    workers.modules = "tests.crash.kept"
     frozen = await started(workers, "frozen before", monkeypatch)
     await until(lambda: len(workers.oracle.runs("kept")) == 1)
     await ended(await started(workers, "killed before", monkeypatch))
@@ -65,7 +63,6 @@ async def test_a_worker_that_lost_its_lease_keeps_no_result(
     monkeypatch.delenv("KEPT_FATE")
     last = await workers.start(*_OPTIONS, "--stop-when-empty")
     assert await last.exit_code() == 0
-    await workers.close()
     [kept] = await database.finished.latest()
     assert (kept.id, kept.result, kept.attempts) == (job_id, "3", 3)
 

@@ -37,13 +37,18 @@ class Oracle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._runs: list[Run] = []
+        self._read = 0
+        """Bytes of the log that are in ``_runs``: a test that waits looks every 20 ms."""
 
     def runs(self, what: str | None = None) -> list[Run]:
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        runs = [Run(**json.loads(line)) for line in lines]
-        return [run for run in runs if what is None or run.what == what]
+        if self.path.exists():
+            with self.path.open("rb") as log:
+                log.seek(self._read)
+                lines = log.read().splitlines()
+                self._read = log.tell()
+            self._runs += [Run(**json.loads(line)) for line in lines]
+        return [run for run in self._runs if what is None or run.what == what]
 
     async def wait(self, what: str, count: int = 1) -> list[Run]:
         await until(lambda: len(self.runs(what)) >= count, lambda: f"{count} times {what!r} in {self.runs()}")

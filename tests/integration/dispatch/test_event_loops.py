@@ -108,11 +108,17 @@ def held() -> tuple[int, int]:
 
 
 def settled(way: Callable[[], None]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Before and after many rounds. A thread that has been told to end takes a moment for it."""
     way()
     before = held()
     for _ in range(ROUNDS):
         way()
-    return before, held()
+    changed = threading.Event()
+    for _ in range(100):
+        if (after := held())[1] <= before[1]:
+            break
+        changed.wait(0.05)
+    return before, after
 
 
 @pytest.mark.parametrize("way", WAYS)
