@@ -13,8 +13,9 @@ from outbox.drivers.database.versions import Element, Kind, TableState, elements
 from outbox.errors import MigrationError
 from outbox.migrations.online import Operations, apply
 
-_WRITTEN_ANEW = {"queue_workers", *SEEDS}
-"""Workers write all of their rows with every heartbeat, and an upgrade those that tables are made with."""
+_OF_NO_VALUE = {"queue_workers", "queue_metrics", *SEEDS}
+"""Workers write their rows anew with every heartbeat, and an upgrade those that tables are made with. Metrics are
+numbers of what was done: any worker that has run has written some, and a way back must not end there."""
 _DERIVED = {Element("queue_failed_jobs", Kind.COLUMN, "fingerprint")}
 """Columns that are made from others."""
 
@@ -109,7 +110,7 @@ def _stored(surplus: Collection[Element]) -> Iterator[Element]:
     for element in sorted(surplus):
         goes_with_table = element.kind is not Kind.TABLE and element.table in tables
         holds = element.kind in {Kind.TABLE, Kind.COLUMN} and not goes_with_table
-        if holds and element.table not in _WRITTEN_ANEW and element not in _DERIVED:
+        if holds and element.table not in _OF_NO_VALUE and element not in _DERIVED:
             yield element
 
 

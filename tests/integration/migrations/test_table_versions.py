@@ -289,9 +289,15 @@ def test_a_downgrade_refuses_to_lose_what_is_stored(database_url: str) -> None:
     assert describe(database_url) == {}
 
 
-def test_what_workers_write_anew_is_no_loss(database_url: str) -> None:
+def test_what_workers_write_by_themselves_is_no_loss(database_url: str) -> None:
     with operations(database_url) as op:
-        migrations.upgrade(op, version=2)
+        migrations.upgrade(op, version=4)
+        execute(
+            database_url,
+            "INSERT INTO queue_metrics (id, period, begins_at, queue, name, data) "
+            "VALUES ('0123456789abcdef', 1, '2026-01-01 00:00:00', 'mail', 'a.Job', '{}')",
+        )
+        migrations.downgrade(op, version=2)
         execute(
             database_url,
             "INSERT INTO queue_workers (id, name, host, pid, queues, concurrency, running, processed, failed, "
