@@ -18,9 +18,12 @@ from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
 
-@click.group()
-def batches() -> None:
-    """Look at batches, cancel them, or retry their failures."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def batches(context: click.Context) -> None:
+    """Look at batches, cancel them, or retry their failures. Without a command: list."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_batches)
 
 
 @batches.command("list")

@@ -24,6 +24,14 @@ ROUND = 10
 MAX_LIMIT = 65_535
 _MAX_WEIGHT = 100
 _NAME_LENGTH = 255
+_DEPENDENT = {
+    "concurrency_limit": "concurrency_key",
+    "on_full": "concurrency_key",
+    "on_failed": "ordering_key",
+    "ordering": "ordering_key",
+    "fair_weight": "fair_key",
+}
+"""Options, and the key that each is about."""
 
 
 class Kind(IntEnum):
@@ -217,7 +225,7 @@ def one_of(name: str, *values: str) -> Callable[[object], str]:
 
     def check(value: object) -> str:
         if value not in values:
-            raise InvalidOption(f"{name} is {' or '.join(map(repr, values))}, not {value!r}")
+            raise InvalidOption(f"{name} is {' or '.join(repr(str(each)) for each in values)}, not {value!r}")
         return str(value)
 
     return check
@@ -233,6 +241,10 @@ def check_class(kind: type) -> None:
         key = getattr(kind, name)
         if isinstance(key, str) and key not in fields:
             raise InvalidOption(f"{name} = {key!r}: the job has no such field")
+    # A class without a handler may be a base of others, which have the key.
+    for name, of in _DEPENDENT.items() if callable(getattr(kind, "handle", None)) else ():
+        if getattr(kind, name) is not None and getattr(kind, of) is None:
+            raise InvalidOption(f"{name} says something of a key: set `{of}` as well")
 
 
 def declare(kind: type, options: Any) -> Declaration | None:

@@ -37,7 +37,7 @@ async def test_a_batch_is_listed_shown_retried_and_cancelled(driver: DatabaseDri
     [waiting, *_] = await driver.jobs.list_jobs()
     assert f"member of the batch `import` {batch_id}" in (await run(migrated_url, "show", str(waiting.id))).out
 
-    listed = (await run(migrated_url, "batches", "list")).out.splitlines()
+    listed = (await run(migrated_url, "batches")).out.splitlines()
     assert f"{batch_id}  open       3 jobs, 2 left, 1 failed  import" in listed
     shown = (await run(migrated_url, "batches", "show", str(batch_id), "--json")).document
     assert (shown["name"], shown["state"], shown["total"], shown["failed"], shown["outstanding"]) == (

@@ -9,7 +9,7 @@ from pydantic import Field, model_serializer, model_validator
 
 from outbox import Job
 from outbox.envelope import Headers, serialize
-from outbox.errors import InvalidJob
+from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
 from outbox.options import JobOptions
 
 KEYED_BY = ("unique", "concurrency_key", "ordering_key", "fair_key", "rate_key")
@@ -76,3 +76,31 @@ def test_a_method_whose_text_cannot_be_stored(option: str) -> None:
     job = type(f"Lone{option}", (Job,), body)()
     with pytest.raises(InvalidJob, match=f"{method} returned .*, which UTF-8 does not have"):
         serialize(job)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("concurrency_limit", 2, "concurrency_key"),
+        ("on_full", "skip", "concurrency_key"),
+        ("on_failed", "skip", "ordering_key"),
+        ("ordering", "strict", "ordering_key"),
+        ("fair_weight", 3, "fair_key"),
+    ],
+)
+def test_an_option_of_a_key_without_the_key_is_a_mistake(option: str, value: object, key: str) -> None:
+    """It would limit nothing, and say nothing."""
+
+    async def handle(self: Job) -> None: ...
+
+    body: dict[str, Any] = {option: value, "handle": handle, "__module__": __name__}
+    with pytest.raises(ConfigurationError, match=f"{option} says something of a key: set `{key}` as well"):
+        type("Keyless", (Job,), body)
+    without = {name: each for name, each in body.items() if name != "handle"}
+    keyed = type(f"Keyed{option}", (type("Shared", (Job,), without),), body | {key: lambda self: "a"})
+    assert serialize(keyed()).policies
+
+
+def test_a_wrong_value_is_told_from_the_right_ones() -> None:
+    with pytest.raises(InvalidOption, match="on_full is 'wait' or 'skip' or 'replace_running', not 'drop'"):
+        JobOptions.checked(on_full="drop")  # type: ignore[typeddict-item]
