@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from outbox import registry
 from outbox.connections import all_connections, connection_settings, open_driver
@@ -27,9 +28,11 @@ _JOBS_CHECKED = 500
 """Live jobs whose names are compared with the registered ones."""
 
 
-async def run_checks(connection: str | None, given: Settings | None = None) -> AsyncGenerator[Finding, None]:
+async def run_checks(
+    connection: str | None, given: Settings | None = None, *, for_page: bool = False
+) -> AsyncGenerator[Finding, None]:
     """Yield the findings. Of the connections, check only ``connection`` if it is given. The settings are those
-    ``given``, or those of the environment."""
+    ``given``, or those of the environment. ``for_page`` leaves out what writes, or reads a great part of the tables."""
     try:
         settings = given or Settings.load()
         WorkerOptions.load()
@@ -44,7 +47,7 @@ async def run_checks(connection: str | None, given: Settings | None = None) -> A
     for finding in _check_jobs(settings):
         yield finding
     for name in [connection] if connection else connection_names(settings):
-        async with aclosing(_check_connection(settings, name)) as findings:
+        async with aclosing(_check_connection(settings, name, for_page=for_page)) as findings:
             async for finding in findings:
                 yield finding
 
@@ -78,32 +81,39 @@ def _check_jobs(settings: Settings) -> Iterator[Finding]:
         yield Finding.warning("jobs", "no job class is registered", "give the classes in these modules a `handle`")
 
 
-async def _check_connection(settings: Settings, name: str) -> AsyncGenerator[Finding, None]:
+async def _check_connection(settings: Settings, name: str, *, for_page: bool) -> AsyncGenerator[Finding, None]:
     try:
         driver = open_driver(settings, name)
     except ConfigurationError as error:
         yield Finding.problem(name, str(error))
         return
     try:
-        await driver.check()
+        if not for_page:
+            await driver.check()
         tables = " and has the tables" if connection_settings(settings, name).driver == DATABASE else ""
         yield Finding.ok(name, f"{driver.description} answers{tables}")
         yield await _compare_clocks(driver)
         for issue in await driver.health_issues():
             make = Finding.problem if issue.serious else Finding.warning
             yield make(name, issue.message, issue.advice)
-        counts = await driver.queues.counts()
-        workers = await driver.workers.all()
-        for finding in (*_count_jobs(name, counts), *check_queues(name, counts, workers, await driver.pauses.all())):
-            yield finding
-        for finding in check_workers(name, workers):
-            yield finding
-        for finding in (*await _check_names(driver), *await _check_retries(driver, counts)):
+        for finding in await driver.read_only(partial(_check_jobs_of, driver, for_page=for_page)):
             yield finding
     except OutboxError as error:
         yield Finding.problem(name, str(error))
     finally:
         await driver.close()
+
+
+async def _check_jobs_of(driver: Driver, *, for_page: bool) -> list[Finding]:
+    name, counts, workers = driver.name, await driver.queues.counts(), await driver.workers.all()
+    return [
+        *_count_jobs(name, counts),
+        *check_queues(name, counts, workers, await driver.pauses.all()),
+        *check_workers(name, workers),
+        *await _check_names(driver),
+        *([] if for_page else await _check_failed(driver)),
+        *await _check_retries(driver, counts, examine=not for_page),
+    ]
 
 
 async def _compare_clocks(driver: Driver) -> Finding:
@@ -196,18 +206,22 @@ def check_workers(name: str, workers: Sequence[WorkerStatus]) -> Iterator[Findin
             )
 
 
-async def _check_retries(driver: Driver, counts: list[QueueCounts]) -> list[Finding]:
-    """Jobs that wait for another attempt, and their most frequent error."""
+async def _check_retries(driver: Driver, counts: list[QueueCounts], *, examine: bool) -> list[Finding]:
+    """Jobs that wait for another attempt, and, if some are to be examined, their most frequent error."""
     retrying = sum(queue.retrying for queue in counts)
     if not retrying:
         return []
-    page = await driver.jobs.page(JobFilter(state=JobState.RETRYING), _JOBS_CHECKED)
-    errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
-    [(most, number)] = errors.most_common(1) or [("", 0)]
-    often = f", most often {most} ({number:,} of {len(page.jobs):,} examined)" if most else ""
+    often = await _most_frequent_error(driver) if examine else ""
     waits = "waits" if retrying == 1 else "wait"
     message = f"{counted(retrying, 'job')} {waits} for another attempt after a failure{often}"
     return [Finding.warning(driver.name, message, "see `outbox jobs --state retrying` and `outbox show ID`")]
+
+
+async def _most_frequent_error(driver: Driver) -> str:
+    page = await driver.jobs.page(JobFilter(state=JobState.RETRYING), _JOBS_CHECKED)
+    errors = Counter(f"{job.name} with {(job.last_error or '').partition(':')[0]}" for job in page.jobs)
+    [(most, number)] = errors.most_common(1) or [("", 0)]
+    return f", most often {most} ({number:,} of {len(page.jobs):,} examined)" if most else ""
 
 
 async def _check_names(driver: Driver) -> list[Finding]:
@@ -225,9 +239,13 @@ async def _check_names(driver: Driver) -> list[Finding]:
         )
         for name in unknown
     ]
-    broken = await driver.failed.unretryable()
-    if broken:
-        ids = ", ".join(map(str, broken))
-        message = f"the payload or the headers of {counted(len(broken), 'failed job')} are not JSON: {ids}"
-        findings.append(Finding.warning(driver.name, message, "repair the rows, or `outbox forget` them"))
     return findings
+
+
+async def _check_failed(driver: Driver) -> list[Finding]:
+    broken = await driver.failed.unretryable()
+    if not broken:
+        return []
+    ids = ", ".join(map(str, broken))
+    message = f"the payload or the headers of {counted(len(broken), 'failed job')} are not JSON: {ids}"
+    return [Finding.warning(driver.name, message, "repair the rows, or `outbox forget` them")]

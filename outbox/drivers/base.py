@@ -17,6 +17,7 @@ from outbox.drivers.filters import (
     ANY_FAILED,
     FailedFilter,
     FailedGroup,
+    FailedPage,
     FinishedPage,
     FinishedPlace,
     JobFilter,
@@ -385,6 +386,19 @@ class FailedJobStore(Protocol):
         """Remove all failed jobs (of a queue) (that failed more than ``older_than`` seconds ago); return how many."""
 
 
+class FailedPages(Protocol):
+    """A store that reads pages of failed jobs at a bounded cost."""
+
+    async def page(
+        self, queue: str | None, limit: int, before: JobId | None, *, matching: FailedFilter = ANY_FAILED
+    ) -> FailedPage:
+        """As `FailedJobStore.page`. It looks at a bounded number of failed jobs, however many match.
+
+        Raises:
+            JobNotFound: ``before`` is no longer there.
+        """
+
+
 class JobStore(JobWriter, JobClaims, JobInspection, Protocol):
     """Live jobs: stored, claimed, settled, inspected."""
 
@@ -397,6 +411,7 @@ class Driver(Protocol):
 
     jobs: JobStore
     failed: FailedJobStore
+    failed_pages: FailedPages | None = None
     queues: QueueControl
     pauses: PauseStore
     workers: WorkerRegistry

@@ -119,7 +119,7 @@ class BulkPreview:
 
     count: int
     at_least: bool
-    """There are more jobs than a preview looks at, 20,000: ``count`` is of those, and there may be more."""
+    """There are more jobs than the preview looked at: ``count`` is of those, and there may be more."""
     sample: tuple[StoredJob | FailedJob, ...] = ()
 
 
@@ -147,7 +147,8 @@ class BulkOperation:
 class OperationStore(Protocol):
     """A store that keeps bulk operations, and works them off."""
 
-    async def preview(self, request: BulkRequest) -> BulkPreview: ...
+    async def preview(self, request: BulkRequest, most: int | None = None) -> BulkPreview:
+        """It looks at ``most`` jobs, 20,000 without it."""
 
     async def start(self, request: BulkRequest, by: str | None = None) -> BulkOperation:
         """Store the operation. It is about the jobs that there are now."""

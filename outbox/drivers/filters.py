@@ -11,7 +11,7 @@ from outbox.errors import InvalidOption
 from outbox.ids import JobId
 
 if TYPE_CHECKING:
-    from outbox.drivers.values import FinishedJob, JobState, StoredJob
+    from outbox.drivers.values import FailedJob, FinishedJob, JobState, StoredJob
     from outbox.settlement import Failure
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,6 +140,18 @@ class FailedFilter:
 
 
 ANY_FAILED = FailedFilter()
+
+FAILED_EXAMINED = 3_000
+"""How many failed jobs one page looks at where no index finds those that match: by name alone, or by an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPage:
+    """``next`` is the id after which the following page begins, None at the end. A page may have no job and a ``next``:
+    then as many were looked at as one page may, and none passed the filter."""
+
+    jobs: Sequence[FailedJob]
+    next: JobId | None
 
 
 @dataclass(frozen=True, slots=True)

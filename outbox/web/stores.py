@@ -107,9 +107,15 @@ class WebStores:
         Raises:
             OutboxError: as `ask`.
         """
-        return await self._kept.get(
-            (name, question), lambda: self.ask(name, question), lambda _: _KEPT_SECONDS, error_seconds=_KEPT_SECONDS
-        )
+        return await self.kept_answer((name, question), lambda: self.ask(name, question))
+
+    async def kept_answer(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
+        """As `kept`, for what ``ask`` returns.
+
+        Raises:
+            OutboxError: as ``ask``.
+        """
+        return await self._kept.get(key, ask, lambda _: _KEPT_SECONDS, error_seconds=_KEPT_SECONDS)
 
     async def recent(
         self,

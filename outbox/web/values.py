@@ -12,7 +12,6 @@ from outbox.drivers.filters import FinishedPage, JobPage
 from outbox.drivers.schedules import StoredSchedule
 from outbox.drivers.values import (
     SILENT_SECONDS,
-    FailedJob,
     FinishedJob,
     QueueCounts,
     RunningJob,
@@ -98,12 +97,6 @@ class LivePage:
     now: datetime
     reasons: dict[JobId, str]
     """Why parked jobs are parked."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPage:
-    jobs: tuple[FailedJob, ...]
-    next: JobId | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,11 @@ from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.schedules.store import DatabaseSchedules
 from outbox.drivers.database.tables import SEEDS, metadata
 from outbox.drivers.database.versions import LATEST, rows_of
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedPage
 from outbox.drivers.registry import OpenOptions
 from outbox.drivers.values import Claim, HealthIssue
 from outbox.errors import TablesMissing
+from outbox.ids import JobId
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class DatabaseDriver(Driver):
         scope = FailedJobScope(but=frozenset(keeps_failed_of))
         self.jobs: DatabaseJobs = DatabaseJobs(self._database, name, inserts_directly=inserts_directly)
         self.failed: FailedJobs = FailedJobs(self._database, scope)
+        self.failed_pages: BoundedPages = BoundedPages(self.failed)
         self.pauses: Pauses = Pauses(self._database, name)
         self.breakers: Pauses = self.pauses
         self.queues: Queues = Queues(self._database, scope, self.pauses)
@@ -137,6 +140,18 @@ class DatabaseDriver(Driver):
 
     def drop(self) -> None:
         self._database.drop()
+
+
+class BoundedPages:
+    """`FailedPages`."""
+
+    def __init__(self, failed: FailedJobs) -> None:
+        self._failed = failed
+
+    async def page(
+        self, queue: str | None, limit: int, before: JobId | None, *, matching: FailedFilter = ANY_FAILED
+    ) -> FailedPage:
+        return await self._failed.bounded_page(queue, limit, before, matching=matching)
 
 
 class Aging:

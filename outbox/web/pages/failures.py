@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from outbox.drivers.filters import FailedFilter
+from outbox.drivers.filters import FAILED_EXAMINED, FailedFilter
 from outbox.errors import InvalidOption
 from outbox.fingerprint import is_fingerprint
 from outbox.web.pages.queues import queue_of
@@ -56,6 +56,7 @@ async def show_jobs(view: View) -> Response:
         "Failed jobs",
         topics=("failures",),
         page=page,
+        examined=FAILED_EXAMINED,
         group=group,
         hours=hours,
         connection=connection,

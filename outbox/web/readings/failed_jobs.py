@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.base import Driver
-from outbox.drivers.filters import FailedFilter, FailedGroup
+from outbox.drivers.filters import FailedFilter, FailedGroup, FailedPage
 from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
-from outbox.web.values import Answers, FailedPage
+from outbox.web.values import Answers
 
 _MANY = 1_000
 """Failed jobs whose groups are not counted for each view."""
@@ -49,11 +49,13 @@ class FailedJobReadings(Subject):
     async def page(
         self, connection: str, matching: FailedFilter, queue: str | None, limit: int, before: JobId | None
     ) -> FailedPage:
-        jobs = await self.stores.ask(
-            connection, lambda driver: driver.failed.page(queue, limit + 1, before, matching=matching)
-        )
-        shown = tuple(jobs[:limit])
-        return FailedPage(shown, shown[-1].id if len(jobs) > limit else None)
+        async def read(driver: Driver) -> FailedPage:
+            if driver.failed_pages is not None:
+                return await driver.failed_pages.page(queue, limit, before, matching=matching)
+            jobs = await driver.failed.page(queue, limit + 1, before, matching=matching)
+            return FailedPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+
+        return await self.stores.ask(connection, read)
 
     @once
     async def latest(self) -> tuple[JobId, ...]:

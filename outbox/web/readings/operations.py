@@ -9,6 +9,9 @@ from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
 from outbox.web.values import OperationsPage
 
+_PREVIEWED = 4_000
+"""Jobs that a preview looks at: fewer than that of the command, which may take longer."""
+
 
 class OperationReadings(Subject):
     @once
@@ -34,4 +37,4 @@ class OperationReadings(Subject):
 
     @once
     async def preview(self, connection: str, request: BulkRequest) -> BulkPreview:
-        return await self.stores.ask(connection, lambda driver: operations_of(driver).preview(request))
+        return await self.stores.ask(connection, lambda driver: operations_of(driver).preview(request, _PREVIEWED))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import httpx
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+from sqlalchemy import Engine, event
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.metrics import Activity
+from outbox.settings import Settings
 from outbox.settlement import Outcome
-from tests.support.dashboards import BASE
+from outbox.web import dashboard
+from tests.conformance.jobs import envelopes
+from tests.support.commands import fail
+from tests.support.dashboards import BASE, browser, mounted, signed_in, told
 from tests.support.dashboards import fill as fill_shown
 from tests.support.many_rows import MOST_READ, fill, fill_failed, rows_read
 
@@ -23,8 +33,22 @@ PAGES = [
     "/jobs?name=tests.None",
     "/failures",
     "/failures?since=2h",
+    "/jobs?state=finished",
+    "/jobs?state=finished&name=tests.None",
+    "/failures?queue=many",
+    "/failures?error=nothing",
     "/failures/jobs",
     f"/failures/jobs?name=tests.Job&group={1:016x}",
+    "/failures/jobs?error=nothing",
+    "/failures/jobs?name=tests.None&queue=many",
+    "/classes",
+    "/classes/one?name=tests.Job",
+    "/operations",
+    "/operations/new?verb=cancel&queue=many",
+    "/operations/new?verb=move&name=tests.None&to=other",
+    f"/operations/new?verb=retry&group={1:016x}",
+    "/operations/new?verb=forget&error=nothing",
+    "/health",
     "/workers",
     "/schedules",
     "/keys",
@@ -33,9 +57,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
-async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(
-    driver: DatabaseDriver, admin: httpx.AsyncClient
-) -> None:
+async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(driver: DatabaseDriver, settings: Settings) -> None:
     await fill(driver, 180_000)
     await fill(driver, 80_000, available_at="2999-01-01 00:00:00")
     await fill_failed(driver, 40_000, groups=40)
@@ -45,11 +67,65 @@ async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(
     assert driver.metrics is not None
     await driver.metrics.write({(f"q{number}", "tests.Job"): activity for number in range(20)})
     await driver.metrics.upkeep()
-    cost = {}
-    for path in [*PAGES, f"/jobs/{jobs.running}", f"/jobs/{jobs.failed}"]:
-        with rows_read() as read:
-            response = await admin.get(BASE + path)
-        assert response.status_code == 200, path
-        cost[path] = read.total
+    cost = {path: await _read(settings, path) for path in [*PAGES, f"/jobs/{jobs.running}", f"/jobs/{jobs.failed}"]}
     assert cost["/jobs"] > 0, "statements are counted"
     assert {path: total for path, total in cost.items() if total > MOST_READ} == {}
+
+
+async def _read(settings: Settings, path: str) -> int:
+    """Rows that the server reads for the page where no other view has read anything."""
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as viewer:
+        with rows_read() as read:
+            response = await viewer.get(BASE + path)
+    assert response.status_code == 200, path
+    return read.total
+
+
+@pytest.mark.parametrize("backend", ["mysql"], indirect=True)
+async def test_ten_viewers_of_long_queues_cost_what_one_costs(driver: DatabaseDriver, settings: Settings) -> None:
+    await fill(driver, 30_000)
+    app = mounted(dashboard(signed_in(), settings=settings, time_limit=30))
+    async with browser(app) as viewer:
+        with statements("FROM queue_jobs") as by_one:
+            await viewer.get(f"{BASE}/queues")
+        await viewer.post(f"{BASE}/queues/other/pause", data={"connection": "database"})
+        with statements("FROM queue_jobs") as by_ten:
+            await asyncio.gather(*(viewer.get(f"{BASE}/queues") for _ in range(10)))
+        assert len(by_ten) == len(by_one) >= 5
+        await viewer.post(f"{BASE}/queues/many/pause", data={"connection": "database"})
+        assert "paused" in told(await viewer.get(f"{BASE}/queues/many")), "an action is seen at once"
+
+
+@contextmanager
+def statements(text: str) -> Iterator[list[str]]:
+    """Statements of this process that have ``text`` in them."""
+    found: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        found.extend([statement] if text in statement else [])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("backend", ["mysql"], indirect=True)
+async def test_failures_that_no_index_finds_come_by_parts(
+    driver: DatabaseDriver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.drivers.database.operations.failed_jobs.FAILED_EXAMINED", 30)
+    await fill_failed(driver, 100, groups=4)
+    await fail(driver, *envelopes(2))
+    found, address, pages = [], f"{BASE}/failures/jobs?name=tests.None", 0
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as viewer:
+        while address:
+            page = (await viewer.get(address)).text
+            pages += 1
+            found += re.findall(r'<th scope="row">\s*<a class="id"', page)
+            link = re.search(r'<a rel="next" href="([^"]*)"', page)
+            address = link[1].replace("&amp;", "&") if link else ""
+        assert (len(found), pages) == (0, 4), "102 failed jobs, 30 a page"
+        page = (await viewer.get(f"{BASE}/failures/jobs?error=ConnectionRefusedError")).text
+        assert len(re.findall(r'<th scope="row">\s*<a class="id"', page)) == 2

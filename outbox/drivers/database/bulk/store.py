@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, literal_column, select, update
+from sqlalchemy import and_, case, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import clock
@@ -43,18 +43,19 @@ class BulkOperations:
         self._database = database
         self._failed = failed
 
-    async def preview(self, request: BulkRequest) -> BulkPreview:
+    async def preview(self, request: BulkRequest, most: int | None = None) -> BulkPreview:
         """
         Raises:
             InvalidOption: a part of the request is of a wrong type or out of its range.
             RequestRefused: the database has taken too long.
         """
         request.checked()
+        examined = COUNTED if most is None else most
 
         async def read(connection: AsyncConnection) -> BulkPreview:
             selection = await self._now(connection, request)
-            count, at_least = await self._count(connection, selection)
-            return BulkPreview(count, at_least, tuple(await self._sample(connection, selection)))
+            count, at_least = await self._count(connection, selection, examined)
+            return BulkPreview(count, at_least, tuple(await self._sample(connection, selection, examined)))
 
         return await self._database.inspect(read)
 
@@ -64,15 +65,16 @@ class BulkOperations:
         return Selection(dialect, self._failed.scope, request, at)
 
     @staticmethod
-    async def _count(connection: AsyncConnection, selection: Selection) -> tuple[int, bool]:
-        part = selection.counted(COUNTED + 1)
-        matching = select(func.count()).select_from(part).where(*selection.conditions(part))
-        every = selection.counted(COUNTED + 1)
-        examined = await connection.scalar(select(func.count()).select_from(every)) or 0
-        return await connection.scalar(matching) or 0, examined > COUNTED
+    async def _count(connection: AsyncConnection, selection: Selection, most: int) -> tuple[int, bool]:
+        part = selection.counted(most + 1)
+        matches = func.sum(case((and_(*selection.conditions(part)), 1), else_=0))
+        examined, count = (await connection.execute(select(func.count(), matches).select_from(part))).one()
+        return int(count or 0), examined > most
 
-    async def _sample(self, connection: AsyncConnection, selection: Selection) -> list[StoredJob] | list[FailedJob]:
-        part = selection.counted(COUNTED)
+    async def _sample(
+        self, connection: AsyncConnection, selection: Selection, most: int
+    ) -> list[StoredJob] | list[FailedJob]:
+        part = selection.counted(most)
         query = select(part.c.id).where(*selection.conditions(part)).order_by(part.c.id).limit(_SAMPLE)
         keys = [bytes(key) for key in await connection.scalars(query)]
         if not keys:
@@ -91,7 +93,7 @@ class BulkOperations:
 
         async def write(connection: AsyncConnection) -> None:
             selection = await self._now(connection, request)
-            total, at_least = await self._count(connection, selection)
+            total, at_least = await self._count(connection, selection, COUNTED)
             last = await connection.scalar(select(func.max(selection.table.c.id)))
             row = {
                 "id": operation_id.bytes,

@@ -29,6 +29,8 @@ class MySQL(Dialect):
     for_share = "LOCK IN SHARE MODE"
     claim_hint = f"FORCE INDEX ({CLAIM_INDEX})"
     group_hint = "FORCE INDEX (queue_failed_jobs_fingerprint)"
+    loose_scans = ("Using index for group-by", "index skip scan for")  # as a table, and as a tree
+    latest_hint = "FORCE INDEX (queue_failed_jobs_failed_at)"
     failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
     primary_hint = "FORCE INDEX (PRIMARY)"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"

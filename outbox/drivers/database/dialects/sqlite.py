@@ -31,6 +31,7 @@ class SQLite(Dialect):
     for_share = ""
     claim_hint = ""
     group_hint = ""
+    latest_hint = ""
     failed_hint = ""
     primary_hint = ""
     key_hint = ""

@@ -17,7 +17,7 @@ from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, 
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.policies import Removal, Return
 from outbox.drivers.database.tables import failed_jobs
-from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
+from outbox.drivers.filters import ANY_FAILED, FAILED_EXAMINED, FailedFilter, FailedGroup, FailedPage
 from outbox.drivers.values import FailedJob
 from outbox.errors import InvalidPayload, JobNotFound
 from outbox.ids import JobId
@@ -26,6 +26,9 @@ from outbox.settlement import Failure, Outcome
 # The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it. As
 # text, because what SQLite keeps as a BLOB is put back as text.
 _STORABLE = tuple(func.json_valid(cast(column, Text)) == 1 for column in (failed_jobs.c.payload, failed_jobs.c.headers))
+
+
+_LATEST_FIRST = (failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc())
 
 
 class FailedJobs:
@@ -56,14 +59,39 @@ class FailedJobs:
         Raises:
             JobNotFound: ``before`` is gone, and with it the place where its page ended.
         """
-        query = _failed_jobs().where(*await self._matching(queue, matching))
-        query = query.order_by(failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc()).limit(limit)
+        query = _failed_jobs().where(*await self._matching(queue, matching)).order_by(*_LATEST_FIRST).limit(limit)
 
         async def read(connection: AsyncConnection) -> list[FailedJob]:
             page = query if before is None else query.where(await _earlier_than(connection, before))
             return _readable(self._database.dialect, (await connection.execute(page)).mappings())
 
-        return await self._database.read(read)
+        return await self._database.inspect(read)
+
+    async def bounded_page(
+        self, queue: str | None, limit: int, before: JobId | None, *, matching: FailedFilter = ANY_FAILED
+    ) -> FailedPage:
+        """`FailedPages`. Two reads, as for live jobs: where the part ends that the page may look at, and what matches
+        in it."""
+        mine = [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
+        part = [self.scope.condition, *await failed_filters.conditions(self._database, queue, FailedFilter())]
+        dialect = self._database.dialect
+        finds = matching.error is None and (matching.name is None or matching.group is not None)
+
+        async def read(connection: AsyncConnection) -> FailedPage:
+            behind = [] if before is None else [await _earlier_than(connection, before)]
+            query = _failed_jobs().where(*mine, *behind).order_by(*_LATEST_FIRST).limit(limit + 1)
+            end = None
+            if not finds:
+                hint = dialect.latest_hint if queue is None else dialect.failed_hint
+                query = query.with_hint(failed_jobs, hint)
+                end = await _end(connection, hint, [*part, *behind])
+            if end is not None:
+                query = query.where(*_up_to(*end))
+            found = _readable(dialect, (await connection.execute(query)).mappings())
+            last = None if end is None else raw_columns.job_id(end[1])
+            return FailedPage(found[:limit], found[limit - 1].id if len(found) > limit else last)
+
+        return await self._database.inspect(read)
 
     async def locked(self, connection: AsyncConnection, keys: Sequence[bytes]) -> list[FailedJob]:
         """The failed jobs in rows that this transaction has locked."""
@@ -225,6 +253,21 @@ class FailedJobs:
 
     async def _matching(self, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
         return [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
+
+
+async def _end(connection: AsyncConnection, hint: str, part: Sequence[ColumnElement[bool]]) -> tuple[Any, Any] | None:
+    """The time and the id, as they are stored, of the last failed job at which one page may look; None where they end
+    before it."""
+    columns = map(raw_columns.as_stored, (failed_jobs.c.failed_at, failed_jobs.c.id))
+    query = select(*columns).with_hint(failed_jobs, hint).where(*part).order_by(*_LATEST_FIRST)
+    row = (await connection.execute(query.limit(1).offset(FAILED_EXAMINED - 1))).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def _up_to(failed_at: Any, key: Any) -> list[ColumnElement[bool]]:
+    """The first condition is a range of an index."""
+    moment = raw_columns.value_as_stored(failed_at)
+    return [failed_jobs.c.failed_at >= moment, or_(failed_jobs.c.failed_at > moment, failed_jobs.c.id >= key)]
 
 
 async def _earlier_than(connection: AsyncConnection, job_id: JobId) -> ColumnElement[bool]:

@@ -34,7 +34,7 @@ async def explained(database: Database, error: TablesMissing) -> TablesMissing:
 
 
 def newer_tables(connection: Connection) -> Iterator[HealthIssue]:
-    if unknown := TableState.read(connection).unknown:
+    if unknown := TableState.read(connection, rows=False).unknown:
         yield HealthIssue(
             f"the tables are newer than this release of outbox, which does not know {listed(unknown)}",
             "jobs run all the same; finish the deploy of the release that upgraded the tables",
