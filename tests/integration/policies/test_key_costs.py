@@ -78,3 +78,36 @@ async def test_jobs_behind_one_key_cost_the_others_nothing(migrated_url: str, ba
     many, each_of_many = await cost_beside(migrated_url, kind, MANY, others())
     assert many <= few + 40, (few, many)
     assert each_of_many <= each_of_few + 10, (each_of_few, each_of_many)
+
+
+async def statements_sent(driver: DatabaseDriver) -> int:
+    """By the session of the driver's only connection."""
+    async with driver.database.engine.connect() as connection:
+        [row] = await connection.execute(text("SHOW SESSION STATUS LIKE 'Questions'"))
+        return int(row[1])
+
+
+async def test_keys_whose_first_jobs_are_elsewhere_cost_no_statement_each(migrated_url: str, backend: str) -> None:
+    """Another claim has locked the first job of each key. What comes after them is parked, and runs in its turn."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    driver, other = DatabaseDriver(migrated_url, pool_size=1), DatabaseDriver(migrated_url)
+    sent = []
+    for keys in (range(1), range(1, 51)):
+        await driver.jobs.insert(serialize_many([Step(customer_id=key) for key in keys]))
+        async with other.database.engine.connect() as claiming:
+            await claiming.execute(text("SELECT id FROM queue_jobs FOR UPDATE"))
+            await other.jobs.insert(serialize_many([Step(customer_id=key) for key in keys]))
+            begun = await statements_sent(driver)
+            assert await driver.jobs.claim(["default"], 100, 30) == []
+            sent.append(await statements_sent(driver) - begun)
+            await claiming.rollback()
+        for _ in range(2):
+            claims = await driver.jobs.claim(["default"], 100, 30)
+            assert len(claims) == len(keys)
+            await driver.jobs.settle(
+                [Settlement.completed(each.fence).leaving(each.policies or 0, each.headers) for each in claims]
+            )
+    await driver.close()
+    await other.close()
+    assert sent[1] <= sent[0]

@@ -31,6 +31,8 @@ class Admission:
         self._limits: Mapping[bytes, int] = {}
         self._full: list[bytes] = []
         """Keys of which jobs were parked."""
+        self._behind: dict[int, list[KeyedRow]] = {}
+        """Rows of ordering keys, by the sequence of the first job of the key, which this claim has not found."""
 
     def decide(self) -> Plan[Mapping[JobId, Verdict]]:
         hashes = {job_id: statements.hashes_of(each.headers) for job_id, each in self._by_id.items()}
@@ -51,6 +53,7 @@ class Admission:
         for kind in Kind:
             for group in self._groups(rows, kind):
                 yield from self._decide_key(kind, group, facts[group[0].key])
+        yield from self._leave_behind_removed()
         yield from self._sweep(sorted(set(self._full)))
         yield from self._write(rows)
         return {self._by_id[job_id].job_id: verdict for job_id, verdict in self._verdicts.items()}
@@ -85,8 +88,15 @@ class Admission:
             # The first is parked, and nothing will let it in but this.
             yield from release(self._dialect, [Wanted(rows[0].key, Kind.ORDERING, 1)], {rows[0].key: facts})
         elif facts.first_waiting is not None:
-            first = yield from statements.jobs_at([facts.first_waiting.seq])
-            if (yield from forget_removed(self._dialect, first)):
+            self._behind[facts.first_waiting.seq] = rows
+
+    def _leave_behind_removed(self) -> Plan[None]:
+        """An application may have removed the first job of a key: the next claim finds those behind it. All keys at
+        once, because a claim may meet hundreds of them."""
+        if self._behind:
+            firsts = yield from statements.jobs_at(list(self._behind))
+            for seq in (yield from forget_removed(self._dialect, firsts)):
+                rows = self._behind[seq]
                 self._refuse(rows, [Turn.LEAVE] * len(rows))
 
     def _decide_limit(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
