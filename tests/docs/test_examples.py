@@ -67,18 +67,40 @@ class Application:
         self.run("-m", "alembic", "revision", "--autogenerate", "--message", "outbox")
         self.run("-m", "alembic", "upgrade", "head")
 
+    def migrate_as(self, other: Application) -> None:
+        """The same with the revision of another, which is on SQLite."""
+        for made in (other.directory / "migrations" / "versions").glob("*.py"):
+            shutil.copy(made, self.directory / "migrations" / "versions")
+        if self.environment["DATABASE_URL"] == other.environment["DATABASE_URL"]:
+            shutil.copy(other.directory / "shop.db", self.directory)
+        else:
+            self.run("-m", "alembic", "upgrade", "head")
+
     def receipts(self) -> int:
         file = self.directory / "mail.log"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-@pytest.fixture
-def application(database_url: str, backend: str, tmp_path: Path) -> Application:
-    # The examples name SQLite's file as the pages do: relative to where they are run.
-    url = "sqlite+aiosqlite:///shop.db" if backend == "sqlite" else database_url
-    made = Application(tmp_path, url)
+# The examples name SQLite's file as the pages do: relative to where they are run.
+SQLITE = "sqlite+aiosqlite:///shop.db"
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Application:
+    made = Application(tmp_path_factory.mktemp("migrated"), SQLITE)
     made.migrate()
     return made
+
+
+@pytest.fixture
+def application(database_url: str, backend: str, migrated: Application, tmp_path: Path) -> Application:
+    made = Application(tmp_path, SQLITE if backend == "sqlite" else database_url)
+    made.migrate_as(migrated)
+    return made
+
+
+on_sqlite = pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)])
+"""What each database makes of the same statements is tested where the feature is."""
 
 
 def test_a_job_is_completed_by_the_transaction_of_its_writes(application: Application) -> None:
@@ -117,9 +139,9 @@ def test_schedules_are_added_and_declared(application: Application) -> None:
 
 
 @pytest.mark.sqlite
-def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", OUTBOX_JOBS="logging_jobs,receipts")
-    application.migrate()
+def test_a_workers_lines_go_where_the_application_says(migrated: Application, tmp_path: Path) -> None:
+    application = Application(tmp_path, SQLITE, OUTBOX_JOBS="logging_jobs,receipts")
+    application.migrate_as(migrated)
     application.run("sync_orders.py")
     shown = application.run("-m", "outbox.work", "--queue", "mail", "--stop-when-empty")
     logged = (application.directory / "worker.log").read_text()
@@ -127,7 +149,9 @@ def test_a_workers_lines_go_where_the_application_says(tmp_path: Path) -> None:
     assert "SendReceipt" not in shown
 
 
-def test_a_revision_upgrades_the_tables(application: Application, database_url: str) -> None:
+def test_a_revision_upgrades_the_tables(database_url: str, backend: str, tmp_path: Path) -> None:
+    application = Application(tmp_path, SQLITE if backend == "sqlite" else database_url)
+    application.migrate()
     url = application.environment["DATABASE_URL"].replace(":///shop", f":///{application.directory}/shop")
     with operations(url) as op:
         migrations.downgrade(op, version=3)
@@ -181,6 +205,7 @@ def test_old_payloads_are_upgraded(application: Application) -> None:
     assert sorted(lines) == ["de: b@example.com", "en: c@example.com"]
 
 
+@on_sqlite
 def test_handlers_take_resources(application: Application) -> None:
     application.environment["OUTBOX_JOBS"] = "resources"
     application.run("-m", "outbox", "dispatch", "resources.CheckPrice", '{"article": "coffee"}')
@@ -189,6 +214,7 @@ def test_handlers_take_resources(application: Application) -> None:
     assert lines == ["coffee costs 6.00", "closed after attempt 1"]
 
 
+@on_sqlite
 def test_a_tenant_travels_with_its_jobs(application: Application) -> None:
     application.environment["OUTBOX_JOBS"] = "dispatch_middleware"
     said = application.run("dispatch_middleware.py")
@@ -205,10 +231,8 @@ def test_a_chain_hands_on_its_results(application: Application) -> None:
     assert shown.index("2 prices need a look") < shown.index("stored ['coffee', 'tea']")
 
 
-def test_jobs_with_keys_run_in_order(database_url: str, backend: str, tmp_path: Path) -> None:
-    url = "sqlite+aiosqlite:///shop.db" if backend == "sqlite" else database_url
-    application = Application(tmp_path, url, OUTBOX_JOBS="keyed_jobs")
-    application.migrate()
+def test_jobs_with_keys_run_in_order(application: Application) -> None:
+    application.environment["OUTBOX_JOBS"] = "keyed_jobs"
     application.run("keyed_jobs.py")
     application.run("-m", "outbox.work", "--stop-when-empty", "--sleep", "0.2")
     lines = (application.directory / "keyed.log").read_text().splitlines()
@@ -290,12 +314,14 @@ def test_attempts_are_limited(migrated_url: str, backend: str, tmp_path: Path) -
     assert ("the warehouse does not answer" in failed, "its max_snoozes" in failed) == (True, True)
 
 
+@on_sqlite
 def test_events_are_heard(application: Application) -> None:
     shown = application.run("events.py").splitlines()
     assert shown.count("receipts.SendReceipt completed") == 2
     assert shown[-1] == "batch receipts: finished, 0 of 2 failed"
 
 
+@on_sqlite
 def test_encrypted_jobs_are_read_by_workers_only(application: Application) -> None:
     key = base64.b64encode(bytes(range(32))).decode()
     application.environment |= {"OUTBOX_JOBS": "encrypted_jobs", "OUTBOX_ENCRYPTION_KEYS": key}
@@ -325,6 +351,7 @@ def test_messages_are_received_once(application: Application) -> None:
     assert application.run("inbox.py").splitlines() == ["stored", "known", "dispatched", "known"]
 
 
+@on_sqlite
 def test_an_applications_tests_pass(application: Application) -> None:
     ran = application.run("-m", "pytest", "-q", "--asyncio-mode", "auto", "-p", "no:cacheprovider", "test_checkout.py")
     assert "6 passed" in ran
@@ -341,9 +368,9 @@ def test_a_worker_runs_in_an_applications_process(migrated_url: str, backend: st
 
 
 @pytest.mark.sqlite
-def test_the_dashboard_of_an_application_is_closed_and_redacts(tmp_path: Path) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", SHOP_SESSION="s3cret")
-    application.migrate()
+def test_the_dashboard_of_an_application_is_closed_and_redacts(migrated: Application, tmp_path: Path) -> None:
+    application = Application(tmp_path, SQLITE, SHOP_SESSION="s3cret")
+    application.migrate_as(migrated)
     application.run("-c", LOOK)
 
 
@@ -398,7 +425,7 @@ def test_a_line_says_which_job_wrote_it(migrated_url: str, backend: str, tmp_pat
 
 @pytest.mark.sqlite
 def test_failed_jobs_are_reported(tmp_path: Path) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db")
+    application = Application(tmp_path, SQLITE)
     application.run(
         "-c", "import error_reports, outbox.client_state as c; assert len(c.current_client().instruments) == 1"
     )
@@ -408,9 +435,11 @@ def test_failed_jobs_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "client"), [("web_fastapi", "fastapi.testclient"), ("web_litestar", "litestar.testing")]
 )
-def test_a_lifespan_runs_a_worker_in_development(tmp_path: Path, module: str, client: str) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", DEVELOPMENT="1")
-    application.migrate()
+def test_a_lifespan_runs_a_worker_in_development(
+    migrated: Application, tmp_path: Path, module: str, client: str
+) -> None:
+    application = Application(tmp_path, SQLITE, DEVELOPMENT="1")
+    application.migrate_as(migrated)
     application.run("-c", PLACE.format(module=module, client=client))
     assert application.receipts() == 1
 
@@ -432,10 +461,10 @@ with TestClient(app) as client:
     "place",
     [("-c", "from web_flask import app; assert app.test_client().post('/orders').text == '1'"), ("web_sqlmodel.py",)],
 )
-def test_sessions_of_other_libraries_carry_jobs(tmp_path: Path, place: tuple[str, ...]) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db")
+def test_sessions_of_other_libraries_carry_jobs(migrated: Application, tmp_path: Path, place: tuple[str, ...]) -> None:
+    application = Application(tmp_path, SQLITE)
     application.environment["DATABASE_URL"] = f"sqlite+aiosqlite:///{application.directory}/shop.db"
-    application.migrate()
+    application.migrate_as(migrated)
     application.run(*place)
     application.run("-m", "outbox.work", "--queue", "mail", "--stop-when-empty")
     assert application.receipts() == 1
@@ -468,9 +497,11 @@ asyncio.run(serve())
 
 
 @pytest.mark.sqlite
-def test_a_dispatch_to_redis_in_a_transaction_is_run_from_there(redis_url: str, tmp_path: Path) -> None:
-    application = Application(tmp_path, "sqlite+aiosqlite:///shop.db", REDIS_URL=redis_url)
-    application.migrate()
+def test_a_dispatch_to_redis_in_a_transaction_is_run_from_there(
+    migrated: Application, redis_url: str, tmp_path: Path
+) -> None:
+    application = Application(tmp_path, SQLITE, REDIS_URL=redis_url)
+    application.migrate_as(migrated)
     application.run("redis_orders.py")
     application.run("-m", "outbox.work", "--connection", "redis", "--queue", "mail", "--stop-when-empty")
     assert application.receipts() == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 import outbox
 from outbox import migrations
-from outbox.drivers.database.versions import VERSIONS, Kind, TableState, elements_of, tables_of
+from outbox.drivers.database.versions import VERSIONS, Kind, elements_of, tables_of
 from outbox.errors import MigrationError
 from tests.servers import databases, sql
 from tests.support.earlier_releases import BEFORE, Release, unpack
@@ -179,16 +178,14 @@ def test_an_upgrade_that_was_interrupted_gets_on(database_url: str, start: int) 
         migrations.downgrade(op, version=0)
         for number in range(1, start + 1):
             migrations.upgrade(op, version=number)
-        while missing(database_url):
-            with suppress(StopError):
+        while True:
+            try:
                 migrations.upgrade(Interrupted(op, 1), version=migrations.LATEST)
+                break
+            except StopError:
+                continue
         migrations.upgrade(Interrupted(op, 0), version=migrations.LATEST)
     assert describe(database_url) == upgraded
-
-
-def missing(url: str) -> set[object]:
-    with sql.connection(url) as connection:
-        return set(TableState.read(connection).missing)
 
 
 def test_a_downgrade_that_was_interrupted_gets_on(database_url: str) -> None:
