@@ -45,6 +45,8 @@ def test_a_worker_is_killed_and_nothing_is_lost(database_url: str, backend: str)
     assert "kill -9" in shown.stdout
     assert ("dashboard: http://127.0.0.1:" in shown.stdout) == web
 
+    if backend != "sqlite":
+        return  # what there is already is counted with the same query everywhere
     again = demonstrate(database_url)
 
     assert again.returncode == 1
