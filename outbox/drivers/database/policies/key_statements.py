@@ -165,6 +165,9 @@ def _facts(dialect: Dialect, keys: Iterable[bytes], asked: Sequence[str]) -> Pla
     return facts
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+_STATES = {int(state): state for state in State}
+"""A call of an enumeration takes as long as all the rest of reading a row."""
 _COUNTED = {"held": State.HELD, "let_in": State.LET_IN, "blocked": State.BLOCKING}
 _FIRST = {"first_waiting": State.WAITING, "first_parked": State.PARKED}
 
@@ -336,4 +339,4 @@ def _row(row: Any) -> KeyedRow:
     seq, job_id, kind, key, state, size, place = row
     known = _place(place)
     assert known is not None  # noqa: S101 - neither of its columns is nullable
-    return KeyedRow(seq, bytes(job_id), Kind(kind), bytes(key), State(state), size, known)
+    return KeyedRow(seq, bytes(job_id), _KINDS[kind], bytes(key), _STATES[state], size, known)
