@@ -1,13 +1,15 @@
 """`python -m app.demo.screenshots DIRECTORY`: pictures of the dashboard while the demonstration runs, and after it."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from playwright.async_api import Page, async_playwright
@@ -24,9 +26,20 @@ AFTERWARDS = {
     "schedules": "schedules",
     "keys": "keys",
     "batches": "batches",
+    "operations": "operations",
     "health": "health",
 }
 """Workers write their metrics once a minute, and when they stop."""
+OPERATIONS = (
+    ("pause", "default", "--reason", "the bank is away"),
+    ("resume", "default"),
+    ("bulk", "retry", "--all", "--yes", "--wait"),
+    ("bulk", "cancel", "--older-than", "0s", "--yes"),
+)
+"""Commands of an operator, for the page Operations."""
+HOUR = {("default", "app.ProcessReading"): (90, 2), ("default", "app.SendReceipt"): (40, 5)}
+"""What workers have done in each minute of the hour before, by queue and class: completed and failed attempts. The
+demonstration is over within a minute."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -39,11 +52,12 @@ async def main(directory: Path) -> int:
     with tempfile.TemporaryDirectory() as kept:
         demo = ("-m", "app.demo", "--web", *SIZE, "--dir", kept)
         async with _serving(*demo, says=r"dashboard: (\S+)") as (process, address):
-            await _take(program, address, directory, WHILE_IT_RUNS, wait_for="alive")
+            await _take(program, address, directory, WHILE_IT_RUNS, lambda page: _at_work(page, address, kept))
             await process.communicate()
-        [database] = await asyncio.to_thread(lambda: list(Path(kept).glob("*/demo.db")))
+        given = {"DATABASE_URL": f"sqlite+aiosqlite:///{await _database_file(kept)}", "OUTBOX_JOBS": "app.jobs"}
+        for command in OPERATIONS:
+            await _run("-m", "outbox", *command, **given)
         web = ("-m", "outbox", "web", "--port", "0")
-        given = {"DATABASE_URL": f"sqlite+aiosqlite:///{database}", "OUTBOX_JOBS": "app.jobs"}
         async with _serving(*web, says=r"(http\S+)", **given) as (process, address):
             await _take(program, address, directory, AFTERWARDS)
             process.terminate()
@@ -72,15 +86,55 @@ async def _address(process: asyncio.subprocess.Process, says: str) -> str:
     raise SystemExit("the process ended before it served a dashboard")
 
 
-async def _take(program: str, address: str, directory: Path, pages: dict[str, str], wait_for: str = "") -> None:
+async def _run(*arguments: str, **given: str) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=os.environ | given)
+    if await process.wait():
+        raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
+
+
+async def _database_file(kept: str) -> Path:
+    [file] = await asyncio.to_thread(lambda: list(Path(kept).glob("*/demo.db")))
+    return file
+
+
+async def _at_work(page: Page, address: str, kept: str) -> None:
+    """Wait for a worker, and let there be metrics of the hour before."""
+    await page.goto(f"{address.partition('?')[0]}workers")
+    await page.get_by_text("alive").first.wait_for(timeout=WORK_SECONDS)
+    await asyncio.to_thread(_write_metrics, await _database_file(kept))
+
+
+def _write_metrics(file: Path) -> None:
+    rows = []
+    for minute in range(1, 60):
+        for number, ((queue, name), (completed, failed)) in enumerate(HOUR.items()):
+            wave = 1 + minute * (number + 3) % 7 / 7
+            settled = {"completed": round(completed * wave), "failed": failed * (minute % 5 == 0)}
+            slots = {str(12 + each): settled["completed"] // (each + 1) for each in range(6)}
+            times = {"buckets": slots, "total": 0.2 * sum(slots.values())}
+            data = json.dumps({"settled": settled, "wait": times, "run": times}, separators=(",", ":"))
+            rows.append((os.urandom(16), f"-{minute} minutes", queue, name, data))
+    with closing(sqlite3.connect(file)) as database, database:
+        database.executemany(
+            "INSERT INTO queue_metrics (id, period, begins_at, queue, name, data) "
+            "VALUES (?, 1, strftime('%Y-%m-%d %H:%M:00.000000', 'now', ?), ?, ?, ?)",
+            rows,
+        )
+
+
+Prepare = Callable[[Page], Awaitable[None]]
+
+
+async def _take(
+    program: str, address: str, directory: Path, pages: dict[str, str], prepare: Prepare | None = None
+) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = await browser.new_page(viewport={"width": 1280, "height": 800})
         await page.goto(address)
         base = address.partition("?")[0]
-        if wait_for:
-            await page.goto(f"{base}workers")
-            await page.get_by_text(wait_for).first.wait_for(timeout=WORK_SECONDS)
+        if prepare is not None:
+            await prepare(page)
         for theme in ("light", "dark"):
             await page.emulate_media(color_scheme=theme)  # type: ignore[arg-type,unused-ignore]
             await _pictures(page, base, directory, theme, pages)
