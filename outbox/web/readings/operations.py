@@ -37,4 +37,7 @@ class OperationReadings(Subject):
 
     @once
     async def preview(self, connection: str, request: BulkRequest) -> BulkPreview:
-        return await self.stores.ask(connection, lambda driver: operations_of(driver).preview(request, _PREVIEWED))
+        async def read(driver: Driver) -> BulkPreview:
+            return await operations_of(driver).preview(request, _PREVIEWED)
+
+        return await self.stores.recent(connection, ("preview", request), read, lambda found: found.at_least)
