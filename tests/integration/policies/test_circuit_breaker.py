@@ -19,7 +19,7 @@ from outbox.errors import ConfigurationError
 from outbox.events import CircuitClosed, CircuitOpened, Event
 from outbox.ids import JobId
 from tests.conformance.jobs import envelopes
-from tests.support.embedded_worker import OFTEN, TIMEOUT, working
+from tests.support.embedded_worker import OFTEN, TIMEOUT
 
 NAME = "tests.Job"
 TERMS = BreakerTerms(max_exceptions=3, within=60, pause=60)
@@ -141,35 +141,33 @@ class Unstable(Job):
 
 
 async def test_two_workers_stop_try_one_and_go_on(migrated_url: str, database: DatabaseDriver) -> None:
+    """Each step is told once: to the log of its worker, and to the client that has started the worker."""
     Unstable.works, Unstable.started = False, 0
-    of_client: list[Event] = []
+    opened: list[int] = []
+    """How many had started at each opening."""
+    closed, of_client = asyncio.Event(), list[str]()
 
-    async def heard(kind: type[Event], count: int) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while len(one.of(kind)) + len(two.of(kind)) < count:
-                await asyncio.sleep(0.02)
+    def hear(event: Event) -> None:
+        if isinstance(event, CircuitClosed):
+            closed.set()
+        else:
+            opened.append(Unstable.started)
+            Unstable.works = len(opened) == 2
 
-    client = outbox.Outbox(database_url=migrated_url)
-    client.listen(of_client.append, CircuitOpened, CircuitClosed)
-    async with client:
+    async with outbox.Outbox(database_url=migrated_url) as client:
+        client.listen(lambda event: of_client.append(type(event).__name__), CircuitOpened, CircuitClosed)
         await database.jobs.insert([serialize(Unstable()) for _ in range(30)])
-        async with (
-            working(migrated_url, sleep=OFTEN, concurrency=1) as one,
-            working(migrated_url, sleep=OFTEN, concurrency=1) as two,
-        ):
-            await heard(CircuitOpened, 1)
-            before = Unstable.started
-            assert before <= 4  # two that raised, and what the two workers held already
-            await heard(CircuitOpened, 2)
-            assert Unstable.started <= before + 3  # the probe, and what was held
-            Unstable.works = True
-            await heard(CircuitClosed, 1)
-            async with asyncio.timeout(TIMEOUT):
-                while await database.queues.counts():
-                    await asyncio.sleep(0.05)
-    assert len(one.of(CircuitClosed)) + len(two.of(CircuitClosed)) == 1
-    # Each is told once: by its worker, whose events a client hears that has started it.
-    assert of_client == []
+        with client.use():
+            one, two = (outbox.Worker(sleep=OFTEN, concurrency=1) for _ in range(2))
+        for each in (one, two):
+            each.events.listen(hear, CircuitOpened, CircuitClosed)
+        async with asyncio.timeout(TIMEOUT), one, two:
+            await closed.wait()
+            while await database.queues.counts():
+                await asyncio.sleep(0.05)
+    assert opened[0] <= 4, "two that raised, and what the two workers held already"
+    assert opened[1] <= opened[0] + 3, "the probe, and what was held"
+    assert of_client == ["CircuitOpened", "CircuitOpened", "CircuitClosed"]
 
 
 @pytest.mark.parametrize(
