@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tomllib
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +62,24 @@ def pyproject_table() -> tuple[str, dict[str, Any]]:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        table: Any = tomllib.loads(_read(path))
+        table: Any = _parsed(_read(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     for name in ("tool", "outbox"):
         table = table.get(name, {})
         if not isinstance(table, dict):
             raise ConfigurationError(f"{path}: {name} is not a table: write settings below [tool.outbox]")
-    return dict(table)
+    return deepcopy(table)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> dict[str, Any]:
+    """An application's tests load settings again and again: most of that time went into a file that stays the same.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is not TOML.
+    """
+    return tomllib.loads(text)
 
 
 def _is_file(path: Path) -> bool:
