@@ -59,7 +59,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group("named servers"))
     elif item.get_closest_marker("mysql") or item.get_closest_marker("mariadb"):
         if "limited_url" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.alone_on_its_server("limited user"))
+            item.add_marker(pytest.mark.alone_on_its_server("one by one"))
         if alone := item.get_closest_marker(ALONE):
             kind = "mysql" if item.get_closest_marker("mysql") else "mariadb"
             item.add_marker(pytest.mark.xdist_group(f"{alone.args[0]} on {kind}"))

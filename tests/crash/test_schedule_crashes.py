@@ -103,7 +103,7 @@ async def test_ticks_while_no_worker_is_there(fleet: Fleet) -> None:
     verify(fleet.oracle)
 
 
-@pytest.mark.alone_on_its_server("schedules")
+@pytest.mark.alone_on_its_server("one by one")
 async def test_a_database_that_is_killed_and_comes_back(local_database: LocalServer, tmp_path: Path) -> None:
     with databases.fresh_database(local_database) as url:
         databases.create_tables(url, outbox.metadata)

@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,60 +35,49 @@ async def send_mail(order_id: int) -> None: ...
 """
 
 
-def lines_with_errors(command: list[str], file: Path) -> dict[int, str]:
-    """The lines of ``file`` in which a type checker finds an error, each with its last message."""
-    found = subprocess.run([sys.executable, "-m", *command, file.name], cwd=file.parent, capture_output=True, text=True)
+Errors = dict[int, str]
+"""The lines with an error, each with its last message."""
+
+
+def checked(command: list[str], folder: Path) -> dict[str, Errors]:
+    """What a type checker finds in each file of ``folder``."""
+    names = sorted(file.name for file in folder.glob("*.py"))
+    found = subprocess.run([sys.executable, "-m", *command, *names], cwd=folder, capture_output=True, text=True)
     assert found.returncode in {0, 1}, found.stdout + found.stderr
-    pattern = re.compile(rf"{re.escape(file.name)}:(\d+):(?:\d+)?.*?error: (.*)")
-    errors = {int(line): message for line, message in pattern.findall(found.stdout)}
-    assert bool(errors) == bool(found.returncode), found.stdout + found.stderr
+    errors: dict[str, Errors] = {name: {} for name in names}
+    for name, line, message in re.findall(r"(\w+\.py):(\d+):(?:\d+)?.*?error: (.*)", found.stdout):
+        errors[name][int(line)] = message
+    assert any(errors.values()) == bool(found.returncode), found.stdout + found.stderr
     return errors
 
 
-def by_mypy(file: Path, cache: Path) -> dict[int, str]:
-    flags = ["--strict", "--config-file=", "--show-error-codes", "--cache-dir", str(cache)]
-    return lines_with_errors(["mypy", *flags], file)
+def by_mypy(folder: Path) -> dict[str, Errors]:
+    flags = ["--strict", "--config-file=", "--show-error-codes", "--cache-dir", str(folder / "cache")]
+    return checked(["mypy", *flags], folder)
 
 
-def by_pyright(file: Path, cache: Path) -> dict[int, str]:
+def by_pyright(folder: Path) -> dict[str, Errors]:
     """Pyright's strict rules. This distribution of it brings its own Node.js; pyright's own downloads one."""
-    (file.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
-    return lines_with_errors(["basedpyright", "--pythonpath", sys.executable], file)
+    (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    return checked(["basedpyright", "--pythonpath", sys.executable], folder)
 
 
-Checker = Callable[[Path], dict[int, str]]
-# What mypy has found out of outbox and the libraries is for all tests.
-CHECKERS = [pytest.param(by_mypy, marks=pytest.mark.xdist_group("mypy")), by_pyright]
+# Most of what a checker does is to read outbox and the libraries: it looks at all files at once.
+CHECKERS = [pytest.param(check, marks=pytest.mark.xdist_group(check.__name__)) for check in (by_mypy, by_pyright)]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mypy")
+@pytest.fixture(scope="session", params=CHECKERS)
+def errors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Errors]:
+    """Of each file. They stand beside no configuration but that of the test."""
+    folder = tmp_path_factory.mktemp("checked")
+    for name in ("shop_jobs.py", "mistakes.py"):
+        (folder / name).write_text((HERE / name).read_text())
+    (folder / "readme.py").write_text(code_of_the_readme())
+    found: dict[str, Errors] = request.param(folder)
+    return found
 
 
-@pytest.fixture(params=CHECKERS)
-def check(request: pytest.FixtureRequest, cache: Path) -> Checker:
-    return partial(request.param, cache=cache)
-
-
-def copied(name: str, folder: Path) -> Path:
-    """Beside no configuration but that of the test."""
-    file = folder / name
-    file.write_text((HERE / name).read_text())
-    return file
-
-
-def test_what_an_application_writes_has_no_type_errors(check: Checker, tmp_path: Path) -> None:
-    assert check(copied("shop_jobs.py", tmp_path)) == {}
-
-
-def test_mistakes_are_type_errors(check: Checker, tmp_path: Path) -> None:
-    file = copied("mistakes.py", tmp_path)
-    mistakes = [number for number, line in enumerate(file.read_text().splitlines(), 1) if "# mistake" in line]
-    assert sorted(check(file)) == mistakes
-
-
-def test_the_code_of_the_readme_has_no_type_errors(check: Checker, tmp_path: Path) -> None:
+def code_of_the_readme() -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     statements = [block for block in blocks if not re.search(r"^(await|async with) ", block, re.MULTILINE)]
     awaiting = [block for block in blocks if block not in statements]
@@ -101,8 +88,20 @@ def test_the_code_of_the_readme_has_no_type_errors(check: Checker, tmp_path: Pat
         for number, block in enumerate(awaiting)
     ]
     # An import in a block that awaits is for all of those that follow it.
-    file = tmp_path / "readme.py"
-    file.write_text("\n".join([PREAMBLE, *statements, *functions]))
-    errors = check(file)
-    unused = {number for number, message in errors.items() if "reportUnused" in message or "is not accessed" in message}
-    assert {number: message for number, message in errors.items() if number not in unused} == {}, file.read_text()
+    return "\n".join([PREAMBLE, *statements, *functions])
+
+
+def test_what_an_application_writes_has_no_type_errors(errors: dict[str, Errors]) -> None:
+    assert errors["shop_jobs.py"] == {}
+
+
+def test_mistakes_are_type_errors(errors: dict[str, Errors]) -> None:
+    lines = (HERE / "mistakes.py").read_text().splitlines()
+    mistakes = [number for number, line in enumerate(lines, 1) if "# mistake" in line]
+    assert sorted(errors["mistakes.py"]) == mistakes
+
+
+def test_the_code_of_the_readme_has_no_type_errors(errors: dict[str, Errors]) -> None:
+    found = errors["readme.py"]
+    unused = {number for number, message in found.items() if "reportUnused" in message or "is not accessed" in message}
+    assert {number: message for number, message in found.items() if number not in unused} == {}, code_of_the_readme()

@@ -124,7 +124,7 @@ def no_new_statistics(migrated_url: str) -> Iterator[None]:
         operator.exec_driver_sql("SET GLOBAL innodb_stats_auto_recalc = ON")
 
 
-@pytest.mark.alone_on_its_server("pages")
+@pytest.mark.alone_on_its_server("one by one")
 @pytest.mark.parametrize(
     "backend", [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 )

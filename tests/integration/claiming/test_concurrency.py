@@ -72,7 +72,7 @@ async def test_sixteen_claimers_take_each_job_once(
 
 
 @pytest.mark.parametrize("short_jobs", [False, True], ids=["moved", "in place"])
-@pytest.mark.alone_on_its_server("pages")
+@pytest.mark.alone_on_its_server("one by one")
 async def test_application_transactions_never_wait_for_claimers(
     claimers: list[DatabaseDriver], migrated_url: str, backend: str, short_jobs: bool
 ) -> None:
@@ -137,7 +137,7 @@ async def test_application_transactions_never_wait_for_claimers(
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100, 500, 1_100])
-@pytest.mark.alone_on_its_server("pages")
+@pytest.mark.alone_on_its_server("one by one")
 async def test_no_statement_of_a_worker_waits_for_an_open_transaction_of_the_application(
     migrated_url: str, backend: str, count: int
 ) -> None:

@@ -28,7 +28,7 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.orders import Receipt
 
-pytestmark = pytest.mark.alone_on_its_server("snapshots")
+pytestmark = pytest.mark.alone_on_its_server("one by one")
 
 SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb))
 GROWTH = {"mysql": 1.25, "mariadb": 2}

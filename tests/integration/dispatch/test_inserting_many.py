@@ -87,7 +87,7 @@ def server_in_mode(sql_server: Server, mode: str) -> Iterator[None]:
         operator.execute(text("SET GLOBAL sql_mode = :mode"), {"mode": before})
 
 
-@pytest.mark.alone_on_its_server("limited user")
+@pytest.mark.alone_on_its_server("one by one")
 @pytest.mark.usefixtures("server_in_mode")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("listened_to", [False, True])
@@ -113,7 +113,7 @@ async def test_any_text_is_stored_as_it_is_whatever_the_sql_mode(
     await driver.close()
 
 
-@pytest.mark.alone_on_its_server("limited user")
+@pytest.mark.alone_on_its_server("one by one")
 @pytest.mark.usefixtures("server_in_mode")
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_application_may_dispatch_on_connections_of_any_sql_mode(migrated_url: str, mode: str) -> None:

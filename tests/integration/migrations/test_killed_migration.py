@@ -16,6 +16,7 @@ from outbox import migrations
 from tests.integration.migrations.test_migrations import alembic
 from tests.integration.migrations.test_online import waits
 from tests.servers import sql
+from tests.support.python_process import run_python
 from tests.support.table_versions import add_job
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +29,9 @@ def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("changes", [1, 2, 5, 8])
 def test_between_two_changes(database_url: str, changes: int) -> None:
-    assert start(database_url, "tests.support.dying_migration", str(changes)).wait(60) == -signal.SIGKILL
+    environment = {**os.environ, "DATABASE_URL": database_url}
+    dying = run_python("-m", "tests.support.dying_migration", str(changes), cwd=ROOT, env=environment, check=False)
+    assert dying.returncode == -signal.SIGKILL, dying.stderr
     alembic(database_url, "upgrade", "head")
     with sql.connection(database_url) as connection:
         assert migrations.version_of(connection) == migrations.LATEST

@@ -19,7 +19,7 @@ from tests.support.embedded_worker import OFTEN, TIMEOUT, Arrival, Ping, dumps, 
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers
 
-pytestmark = pytest.mark.alone_on_its_server("binary log")
+pytestmark = pytest.mark.alone_on_its_server("one by one")
 
 ON_SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 
