@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from outbox.connections import open_driver
@@ -39,6 +41,12 @@ SCHEMES = (
 def can_be_told(has_host: bool, is_option: bool, between: str) -> bool:
     """``user:one@two`` is a user, a password and a host, and an option ends at the next &."""
     return not ("@" in between and not has_host and not is_option) and not ("&" in between and is_option)
+
+
+@pytest.fixture(autouse=True)
+def directory_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings are loaded three thousand times, and each would read this repository's pyproject.toml."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
