@@ -422,6 +422,7 @@ async def test_a_job_that_blocks_the_loop_for_longer_than_its_lease_keeps_it(
     assert await failed(driver) == {}
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])  # the processes are what is looked at: five start
 async def test_a_job_that_blocks_the_loop_for_good_costs_two_processes_and_ends_as_failed(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
@@ -483,22 +484,19 @@ async def test_jobs_that_never_end_keep_their_slots_and_nothing_else(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-@pytest.mark.parametrize(
-    "kind",
-    [failing_jobs.BlocksWhenLoaded, failing_jobs.BlocksInItsHook, failing_jobs.LeavesABlockerBehind],
-    ids=lambda kind: kind.__name__,
-)
 async def test_what_blocks_the_loop_without_being_a_handler_costs_the_process(
-    workers: Workers, driver: DatabaseDriver, kind: type[Job]
+    workers: Workers, driver: DatabaseDriver
 ) -> None:
     """A validator, a hook, a callback that a job left behind: nobody's timeout, and yet every job of the process waits
     for it, under leases that are renewed."""
     workers.modules = SHORT_TIMEOUTS
     headers = Headers(options=JobOptions(max_tries=1)).dump()
-    poison = Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', headers)
-    await driver.jobs.insert([poison])
     worker = await workers.start("--sleep", "0.05", "--lease", "1", "--timeout", "0.3", "--processes", "2")
-    await worker.event("process_ended", exit_code=15)
+    blocking = (failing_jobs.BlocksWhenLoaded, failing_jobs.BlocksInItsHook, failing_jobs.LeavesABlockerBehind)
+    for ended, kind in enumerate(blocking, 1):
+        assert len(worker.of("process_ended")) == ended - 1, f"before {kind.name}"
+        await driver.jobs.insert([Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', headers)])
+        await worker.event("process_ended", ended, exit_code=15)
     await put_healthy(driver)
     while await driver.jobs.list_jobs(limit=1):
         await asyncio.sleep(0.05)
