@@ -22,8 +22,8 @@ from outbox import Job, dispatch
 from tests.support.orders import async_engine
 from tests.support.recorded_jobs import note
 
-_PAUSE_SECONDS = 0.01
-_JOB_SECONDS = 0.1
+_PAUSE_SECONDS = 0.02
+_JOB_SECONDS = 0.15
 """Too long for one worker alone: the idle one of two would look ever more rarely, and find nothing for a long time."""
 
 
