@@ -21,7 +21,7 @@ from tests.crash.harness import FLAGS, LEASE, DatabaseHarness, now
 from tests.servers import LocalServer, Server, databases, sql
 from tests.servers.databases import connections_of
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
-from tests.support.worker_processes import until
+from tests.support.worker_processes import WorkerProcess, until
 
 
 @pytest.fixture
@@ -147,16 +147,22 @@ def reserved_by(url: str, jobs: Collection[JobId]) -> set[tuple[bytes, bytes]]:
 async def test_a_job_that_kills_its_process_ends_in_the_failed_table(harness: DatabaseHarness) -> None:
     await harness.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
     # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
-    workers = await harness.workers.start("--processes", "2", "--concurrency", "1", *FLAGS)
-    await harness.all_done()
-    assert await workers.terminate() == 0
+    fleet: list[WorkerProcess] = []
+    async with asyncio.timeout(60):
+        while await harness.driver.jobs.list_jobs(limit=1):
+            if sum(worker.process.returncode is None for worker in fleet) < 2:
+                fleet.append(await harness.workers.started("--concurrency", "1", *FLAGS))
+            await asyncio.sleep(0.05)
+    for worker in fleet:
+        if worker.process.returncode is None:
+            assert await worker.terminate() == 0
+    assert [worker.process.returncode for worker in fleet if worker.process.returncode] == [-signal.SIGKILL] * 3
     (failed,) = await harness.driver.failed.page()
     assert (failed.name, failed.attempts) == (KillsItself.name, 4)
     assert failed.failure.type == "outbox.errors.AttemptsExhausted"
     assert "lease ended 3 times" in failed.failure.message
     runs = [run for run in harness.oracle.runs("begin") if run.number == 0]
     assert [run.attempt for run in runs] == [1, 2, 3]
-    assert len(workers.of("process_ended", exit_code=-signal.SIGKILL)) == 3
     await harness.verify()
 
 
