@@ -20,16 +20,15 @@ from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.running import RUNNING, running_pages
 from outbox.console.suggestions import unknown_name, unknown_queue
+from outbox.console.told import told_of
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.pauses import described as described_pause
 from outbox.drivers.pauses import pause_of
 from outbox.drivers.values import JobState, RunningJob, StoredJob, WorkerStatus
-from outbox.envelope import Headers
-from outbox.errors import ConfigurationError, InvalidOption, InvalidPayload, JobError, JobNotFound
+from outbox.errors import ConfigurationError, InvalidOption, JobError, JobNotFound
 from outbox.ids import JobId
 from outbox.job import Job
-from outbox.policies.attempt_limits import NO_COUNTS, described, limits_of
 
 _LONGEST_PAGE = 10_000
 _FINISHED = "finished"
@@ -189,7 +188,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
         if driver.name != connection:
             return None
         job = await driver.jobs.get(job_id)
-        told = await _told(driver, job) if job is not None else []
+        told = await told_of(driver, job, _class_of(job)) if job is not None else []
         told += await finished_jobs.progress_of(driver, job_id)
         return job, await driver.workers.all(), await driver.now(), told
 
@@ -219,26 +218,12 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
     return True
 
 
-async def _told(driver: Driver, job: StoredJob) -> list[str]:
-    """What holds a live job back."""
-    told = _limits(job)
-    if driver.policies is not None:
-        told += await driver.policies.explain(job)
-    pause = pause_of(await driver.pauses.all(), job)
-    return told if pause is None else [*told, described_pause(pause)]
-
-
-def _limits(job: StoredJob) -> list[str]:
-    """Lines about the limits of its attempts. Those of its class are left out where that cannot be imported."""
-    kind: type[Job] | None = None
+def _class_of(job: StoredJob) -> type[Job] | None:
+    """None where it cannot be imported."""
     with suppress(ConfigurationError, JobError):
         registry.import_jobs(current_settings().jobs)
-        kind = registry.resolve(job.name)
-    try:
-        headers = Headers.load(job.headers)
-    except InvalidPayload:
-        return []
-    return described(limits_of(kind, headers.options), headers.counts or NO_COUNTS)
+        return registry.resolve(job.name)
+    return None
 
 
 Run = tuple[WorkerStatus, RunningJob]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from outbox.runtime.store_thread import StoreThread
-from outbox.wakeups.base import Wakeups
+from outbox.wakeups.base import RESUMED, Wakeups
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.selector import WakeupSelector
 
@@ -33,7 +33,7 @@ class WakeupService:
             ConfigurationError: the selected source is not configured.
         """
         for wakeups in self._wakeups.values():
-            local_hub.listen(self._queues, wakeups)
+            local_hub.listen((*self._queues, RESUMED), wakeups)
         if self._wakeup_selector is None:
             return []
         return [await self._stores.call(self._wakeup_selector.start, connection) for connection in self._wakeups]

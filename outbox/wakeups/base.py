@@ -12,6 +12,9 @@ CANCELLED = "!cancelled"
 OPERATIONS = "!operations"
 """Announced in the same way: there is a new bulk operation."""
 
+RESUMED = "!resumed"
+"""Announced in the same way: a pause has ended, and jobs of any queue may be claimable."""
+
 
 class Wake(IntEnum):
     """What ended a wait. False if the time was up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from outbox.wakeups.base import OPERATIONS
+from outbox.wakeups.base import OPERATIONS, RESUMED
 from outbox.wakeups.binlog.columns import Column, Unreadable, columns
 
 QUERY, TABLE_MAP = 0x02, 0x13
@@ -28,11 +28,11 @@ _PAUSE_TABLES = (b"queue_pauses", b"queue_paused_jobs")
 """A resume deletes a row of the first, or makes jobs claimable and deletes their rows of the second."""
 
 EVERY_QUEUE: frozenset[str] = frozenset()
-"""Jobs can be claimed, and the event does not say of which queue."""
+"""Jobs were inserted, and the event does not say into which queue."""
 
 
 _Layout = tuple[Column, ...]
-_NEW_OPERATION = frozenset({OPERATIONS})
+_NEW_OPERATION, _END_OF_PAUSE = frozenset({OPERATIONS}), frozenset({RESUMED})
 
 
 class JobRows:
@@ -46,6 +46,7 @@ class JobRows:
             for table in (_TABLE, _OPERATIONS_TABLE, *_PAUSE_TABLES)
         )
         self._pause_prefixes = tuple(pauses)
+        self._longest = max(map(len, (self._prefix, self._operations_prefix, *pauses)))
         self._queue_column = queue_column
         self._checksum = _CHECKSUM if checksums else 0
         self._layouts: dict[bytes, _Layout | None] = {}
@@ -53,8 +54,7 @@ class JobRows:
         self._pauses: set[bytes] = set()
 
     def queues(self, event: bytes) -> frozenset[str] | None:
-        """The queues of the jobs that this event inserted, or `OPERATIONS`; `EVERY_QUEUE` for an end of a pause. None
-        for other events."""
+        """The queues of the jobs that this event inserted, or `OPERATIONS`, or `RESUMED`. None for other events."""
         kind = event[_TYPE]
         if kind == TABLE_MAP:
             self._map(event)
@@ -67,21 +67,21 @@ class JobRows:
             table = event[_HEADER : _HEADER + 6]
             return EVERY_QUEUE if table in self._layouts else _NEW_OPERATION if table in self._operations else None
         elif kind in _DELETE_ROWS:
-            return EVERY_QUEUE if event[_HEADER : _HEADER + 6] in self._pauses else None
-        elif kind == QUERY and _makes_claimable(event):
-            return EVERY_QUEUE if self._schema in event.lower() else None
+            return _END_OF_PAUSE if event[_HEADER : _HEADER + 6] in self._pauses else None
+        elif kind == QUERY and (queues := _told_by_statement(event)) is not None:
+            return queues if self._schema in event.lower() else None
         return None
 
     def _map(self, event: bytes) -> None:
         table, start = event[_HEADER : _HEADER + 6], _HEADER + 8
-        _note(self._operations, table, is_it=event[start:].lower().startswith(self._operations_prefix))
-        _note(self._pauses, table, is_it=event[start:].lower().startswith(self._pause_prefixes))
-        end = start + len(self._prefix)
         # On a system that ignores case, MySQL writes names in either case.
-        if event[start:end].lower() != self._prefix:
+        names = event[start : start + self._longest].lower()
+        _note(self._operations, table, is_it=names.startswith(self._operations_prefix))
+        _note(self._pauses, table, is_it=names.startswith(self._pause_prefixes))
+        if not names.startswith(self._prefix):
             self._layouts.pop(table, None)
         elif table not in self._layouts:
-            self._layouts[table] = _layout(event, end)
+            self._layouts[table] = _layout(event, start + len(self._prefix))
 
     def _inserted(self, event: bytes, layout: _Layout | None, *, has_extra: bool) -> frozenset[str]:
         try:
@@ -120,11 +120,12 @@ def _note(tables: set[bytes], table: bytes, *, is_it: bool) -> None:
     (tables.add if is_it else tables.discard)(table)
 
 
-def _makes_claimable(event: bytes) -> bool:
-    """Of a statement, which is logged where binlog_format is MIXED or STATEMENT."""
+def _told_by_statement(event: bytes) -> frozenset[str] | None:
+    """Statements are logged where binlog_format is MIXED or STATEMENT."""
     if _TABLE in event and b"INSERT" in event.upper():
-        return True
-    return b"DELETE" in event.upper() and any(table in event for table in _PAUSE_TABLES)
+        return EVERY_QUEUE
+    ends = any(table in event for table in _PAUSE_TABLES) and b"DELETE" in event.upper()
+    return _END_OF_PAUSE if ends else None
 
 
 def _layout(event: bytes, position: int) -> _Layout | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from outbox.console.running import running_page
+from outbox.console.told import told_of
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FinishedPage, FinishedPlace, JobFilter, JobPlace
 from outbox.drivers.pauses import described, pause_of
 from outbox.drivers.values import FailedJob, JobState
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
+from outbox.web.readings.classes import class_of
 from outbox.web.readings.source import Subject, once
+from outbox.web.stores import WebStores
 from outbox.web.values import FinishedJobs, KeptJob, LiveJob, LivePage
 
 
@@ -60,7 +63,7 @@ class JobReadings(Subject):
         """
 
         async def read(driver: Driver) -> LiveJob | FailedJob | KeptJob | None:
-            live = await _live_job(driver, job_id)
+            live = await _live_job(self.stores, driver, job_id)
             return live or await driver.failed.get(job_id) or await _kept_job(driver, job_id)
 
         answers, _ = await self.stores.ask_all(read)
@@ -75,14 +78,11 @@ async def _kept_job(driver: Driver, job_id: JobId) -> KeptJob | None:
     return None if job is None else KeptJob(driver.name, job, await driver.now())
 
 
-async def _live_job(driver: Driver, job_id: JobId) -> LiveJob | None:
+async def _live_job(stores: WebStores, driver: Driver, job_id: JobId) -> LiveJob | None:
     job = await driver.jobs.get(job_id)
     if job is None:
         return None
-    told = await driver.policies.explain(job) if driver.policies is not None else []
-    pause = pause_of(await driver.pauses.all(), job)
-    if pause is not None:
-        told = [*told, described(pause)]
+    told = await told_of(driver, job, class_of(stores, job.name))
     runs = [(worker, run) for worker in await driver.workers.all() for run in worker.jobs if run.id == job_id]
     worker, run = runs[0] if runs else (None, None)
     return LiveJob(driver.name, job, await driver.now(), worker, run, tuple(told))

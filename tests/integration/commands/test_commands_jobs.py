@@ -103,12 +103,13 @@ async def test_an_unknown_queue_is_paused_all_the_same(driver: DatabaseDriver, m
 
 
 async def test_the_limits_of_a_job_are_shown_in_words(driver: DatabaseDriver, migrated_url: str) -> None:
-    headers = '{"max_exceptions": 3, "counts": {"exceptions": 1}, "expires_after": 60.0}'
+    headers = '{"max_exceptions": 3, "counts": {"exceptions": 1}, "expires_after": 60.0, "keep_for": 90.0}'
     job = envelope(queue="mail")._replace(headers=headers)
     await driver.jobs.insert([job])
     shown = (await run(migrated_url, "show", str(job.id))).out
     assert "fails with exception 3; 1 so far" in shown
     assert "failed if no attempt has begun 60 s after its dispatch" in shown
+    assert "kept for 90 s after its end" in shown
     told = (await run(migrated_url, "show", str(job.id), "--json")).document["job"]["policies"]
     assert told[0] == "fails with exception 3; 1 so far"
 

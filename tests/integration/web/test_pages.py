@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from outbox import Job
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from outbox.errors import ConfigurationError
@@ -93,6 +94,29 @@ async def test_the_life_of_a_job(driver: DatabaseDriver, admin: httpx.AsyncClien
     failed = told(await read(admin, f"/jobs/{jobs.failed}"))
     assert "SMTPError" in failed
     assert "no such address" in failed
+
+
+class Limited(Job):
+    name = "tests.pages.Limited"
+    max_snoozes = 2
+    keep_for = 60
+
+    async def handle(self) -> None: ...
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_job_says_the_limits_of_its_class_and_its_dispatch(
+    driver: DatabaseDriver, admin: httpx.AsyncClient
+) -> None:
+    job = envelope()._replace(name=Limited.name, headers='{"expires_after": 30.0}')
+    await driver.jobs.insert([job])
+    page = told(await read(admin, f"/jobs/{job.id}"))
+    for line in (
+        "at most 2 snoozes; 0 so far",
+        "failed if no attempt has begun 30 s after its dispatch",
+        "kept for 60 s after its end",
+    ):
+        assert line in page
 
 
 async def test_a_job_is_found_by_its_id(driver: DatabaseDriver, admin: httpx.AsyncClient) -> None:
