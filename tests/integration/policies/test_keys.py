@@ -274,6 +274,9 @@ async def test_operators_see_why_a_job_is_parked(database: DatabaseDriver) -> No
     lines = [await database.policies.explain(job) for job in stored if job is not None]
     assert lines[0] == ["concurrency key `customer:7`, 2 of 2 held, 0 ahead"]
     assert lines[3] == ["parked: key `customer:7` is full, 1 ahead"]
+    await database.limits.set(Limited.name, concurrency=1)
+    [first, *_] = [job for job in stored if job is not None]
+    assert await database.policies.explain(first) == ["concurrency key `customer:7`, 2 of 1 held, 0 ahead"]
     assert lines[5] == ["parked: key `aggregate:1` runs one job at a time, 0 ahead"]
 
 
@@ -370,6 +373,72 @@ async def test_many_workers_at_once_end_all_jobs_of_keys(
 
 
 @pytest.mark.parametrize("options", [{}, {"ordering": "strict"}])
+class Shared(Job):
+    """One at a time of all tenants, in the order of each aggregate, and tenants take turns."""
+
+    concurrency_key = "service"
+    fair_key = "tenant"
+    ordering_key = "aggregate"
+    service: str = "api"
+    tenant: str = "a"
+    aggregate: str | None = None
+
+    async def handle(self) -> None: ...
+
+
+async def test_a_job_that_another_key_parks_keeps_no_place(database: DatabaseDriver) -> None:
+    """Of a job that waits for its turn, the others of its concurrency key would wait for ever."""
+    first, *early = (serialize(Shared()) for _ in range(3))
+    await database.jobs.insert([first])
+    running = await claim_one(database)
+    await database.jobs.insert(early)
+    assert await claim(database) == []
+    later = [serialize(Shared()) for _ in range(30)]
+    await database.jobs.insert(later)
+    ended = []
+    for _ in range(1 + len(early) + len(later)):
+        await complete(database, running)
+        ended.append(running.fence.job_id)
+        for _ in range(50):  # claims that only park
+            if claims := await claim(database, 1):
+                running = claims[0]
+                assert await claim(database, 50) == []
+                break
+    assert sorted(ended) == sorted(job.id for job in (first, *early, *later))
+    assert await database.jobs.list_jobs() == []
+
+
+async def test_a_blocked_key_takes_no_turns_of_its_tenant(database: DatabaseDriver) -> None:
+    blocking, *behind = (serialize(Shared(service=str(number), aggregate="1")) for number in range(40))
+    await database.jobs.insert([blocking, *behind])
+    running = await claim_one(database)
+    assert await claim(database, 50) == []
+    other = serialize(Shared(service="other", aggregate="2"))
+    await database.jobs.insert([other])
+    await end(database, Settlement.failed(running.fence, FAILURE), running)
+    await database.policies.upkeep()
+    found: list[Claim] = []
+    for _ in range(20):
+        found += await claim(database, 10)
+    assert ids(found) == [other.id]
+
+
+async def test_a_job_that_its_rate_holds_back_keeps_no_place(database: DatabaseDriver) -> None:
+    def of(tenant: str) -> Envelope:
+        options = JobOptions.checked(rate="1/h", rate_key="tenant")
+        return serialize(Shared(tenant=tenant), options)
+
+    await database.jobs.insert([first := of("a")])
+    running = await claim_one(database)
+    await database.jobs.insert([held_back := of("a"), other := of("b")])
+    assert await claim(database) == []
+    await complete(database, running)
+    found = await claim(database, 1) + await claim(database, 1)
+    assert ids(found) == [other.id]
+    assert {job.id for job in await database.jobs.list_jobs()} == {held_back.id, other.id}
+    assert first.id not in ids(found)
+
+
 async def test_tables_of_autogenerate_get_their_rows(
     database: DatabaseDriver, migrated_url: str, options: dict[str, str]
 ) -> None:

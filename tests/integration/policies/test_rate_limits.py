@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any, ClassVar
 
 import pytest
@@ -19,9 +20,11 @@ from outbox.policies.rate_limits import Terms, rate_id, slot_of
 from outbox.relay.relay import Relay
 from outbox.relay.route import to_relay_row
 from outbox.settlement import MoveRates, Settlement
+from outbox.testing import travel
 from tests.conformance.jobs import FAILURE, envelope
 from tests.servers import sql
 
+BEHIND_A_LIMIT = int(os.environ.get("OUTBOX_TEST_JOBS_BEHIND_A_LIMIT", "2000"))
 MAIL = RateLimit("tests.mail", "2/h", burst=2)
 SMS = RateLimit("tests.sms", "1/h")
 
@@ -205,7 +208,7 @@ async def test_an_attempt_that_fails_and_its_retry_both_count(database: Database
 
 
 async def test_what_waits_costs_claims_nothing(database: DatabaseDriver, migrated_url: str) -> None:
-    await insert(database, *(ByKey(tenant="a") for _ in range(2_000)))
+    await insert(database, *(ByKey(tenant="a") for _ in range(BEHIND_A_LIMIT)))
     while await ids(database, 100) or (await database.jobs.next_due(["default"])).due == 0.0:
         pass
     with sql.connection(migrated_url) as connection:
@@ -236,6 +239,37 @@ async def test_taking_outside_jobs(database: DatabaseDriver) -> None:
     assert await database.limits.take(terms, 1, "other key") == 0.0
     await insert(database, Light())
     assert await ids(database) == []
+
+
+class PerCustomer(Job):
+    rate = "60/h"
+    concurrency_key = "customer"
+    customer: int
+
+    async def handle(self) -> None: ...
+
+
+async def test_a_job_that_waits_for_its_key_is_in_the_way_of_no_other(database: DatabaseDriver) -> None:
+    """It was the next of its limit when another job took the last place of its key."""
+    await insert(database, PerCustomer(customer=9))
+    [_] = await started(database)
+    [first] = await insert(database, PerCustomer(customer=1))
+    assert await started(database) == []
+    [second] = await insert(database, PerCustomer(customer=1))
+    assert await started(database) == []
+    [other] = await insert(database, PerCustomer(customer=2))
+    assert await started(database) == []
+    with travel(seconds=61):
+        [running] = await started(database)
+        assert running.fence.job_id == first.id
+    with travel(seconds=122):
+        assert await ids(database) + await ids(database) == [other.id]
+        await database.jobs.settle(
+            [Settlement.completed(running.fence).leaving(running.policies or 0, running.headers)]
+        )
+        assert await ids(database) == []
+    with travel(seconds=183):
+        assert await ids(database) == [second.id]
 
 
 class Crowd(Job):

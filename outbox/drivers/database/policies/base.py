@@ -137,6 +137,11 @@ class PolicyRows:
         """
         return done({})
 
+    def parked_before(self, dialect: Dialect, jobs: Sequence[Candidate]) -> Plan[None]:  # noqa: ARG002
+        """In the claim's transaction: a policy that is asked before this one has parked ``jobs``, for as long as it
+        takes. No other job may wait for them."""
+        return done(None)
+
     def started(
         self,
         dialect: Dialect,  # noqa: ARG002

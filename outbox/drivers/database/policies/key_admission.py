@@ -9,7 +9,7 @@ from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import RUN, Candidate, Leave, Park, Run, Skip, Verdict
-from outbox.drivers.database.policies.key_release import Wanted, forget_removed, release
+from outbox.drivers.database.policies.key_release import Wanted, forget_removed, let_in, release
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.ids import JobId
 from outbox.policies import keys
@@ -33,6 +33,8 @@ class Admission:
         """Keys of which jobs were parked."""
         self._behind: dict[int, list[KeyedRow]] = {}
         """Rows of ordering keys, by the sequence of the first job of the key, which this claim has not found."""
+        self._blocked: set[bytes] = set()
+        """Jobs behind one that has failed."""
 
     def decide(self) -> Plan[Mapping[JobId, Verdict]]:
         hashes = {job_id: statements.hashes_of(each.headers) for job_id, each in self._by_id.items()}
@@ -56,6 +58,7 @@ class Admission:
         yield from self._leave_behind_removed()
         yield from self._sweep(sorted(set(self._full)))
         yield from self._write(rows)
+        yield from self._pass_on(rows)
         return {self._by_id[job_id].job_id: verdict for job_id, verdict in self._verdicts.items()}
 
     def _running(self) -> Iterable[bytes]:
@@ -81,6 +84,8 @@ class Admission:
     def _decide_order(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
         turns = keys.in_order(_asked(rows), facts)
         self._refuse(rows, turns)
+        if facts.blocked:
+            self._blocked.update(row.job_id for row in rows)
         if Turn.RUN in turns or facts.held or facts.blocked:
             if Turn.PARK in turns:
                 self._full.append(rows[0].key)
@@ -186,7 +191,7 @@ class Admission:
 
     def _sweep(self, full: Sequence[bytes]) -> Plan[int]:
         """Park also what claims have not yet found of keys that have no room. Returns how many there were, at most one
-        more than it parks."""
+        more than it parks; 0 where claims find none of them, because other keys have parked them."""
         if not full:
             return 0
         more = yield from statements.due_waiting(self._dialect, full, _PORTION + len(self._by_id) + 1)
@@ -195,7 +200,7 @@ class Admission:
         for some in chunked(locked):
             yield self._dialect.park(len(some)), tuple(some)
         yield from statements.set_state([others[job_id] for job_id in locked], State.PARKED)
-        return len(others)
+        return len(others) if locked else 0
 
     def _write(self, rows: Sequence[KeyedRow]) -> Plan[None]:
         running = set(self._running())
@@ -206,6 +211,21 @@ class Admission:
         for state in State:
             yield from statements.set_state([seq for seq, new in self._states.items() if new is state], state)
         yield from statements.delete_rows(ended)
+
+    def _pass_on(self, rows: Sequence[KeyedRow]) -> Plan[None]:
+        """One key has let a job in, and another one has parked it. Others have its place: they would wait for it."""
+        given = [
+            row
+            for row in rows
+            if row.state is State.LET_IN
+            and row.seq not in self._states
+            and self._verdicts[row.job_id] == Park()
+            # What waits for a running job has its turn after that.
+            and (row.kind is Kind.CONCURRENCY or row.job_id in self._blocked)
+        ]
+        if given:
+            yield from statements.set_state([row.seq for row in given], State.WAITING)
+            yield from let_in(self._dialect, given, [self._by_id[row.job_id].headers for row in given])
 
 
 def _asked(rows: Sequence[KeyedRow]) -> list[keys.Candidate]:

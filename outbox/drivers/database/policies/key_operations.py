@@ -15,17 +15,27 @@ from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import Returning
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
+from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.events import KeyUnblocked
 from outbox.ids import JobId
-from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown
+from outbox.policies.keys import Facts, Kind, Place, State, hash_of, shown
 
 _REPAIRED_AT_ONCE = 500
+_GIVEN = (
+    f"(k.state = {int(State.LET_IN)} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = k.job_id "
+    f"AND p.available_at = '{PARKED}') AND (k.kind = {int(Kind.CONCURRENCY)} OR EXISTS ("
+    "SELECT 1 FROM queue_keyed_jobs AS w JOIN queue_keyed_jobs AS b ON b.key_hash = w.key_hash "
+    f"AND b.state = {int(State.BLOCKING)} WHERE w.job_id = k.job_id AND w.kind = {int(Kind.ORDERING)})))"
+)
+"""A key has let a job in, and another one has parked it: for as long as an operator leaves a key blocked."""
 
 
-def lines(dialect: Dialect, job_id: JobId, keys: Sequence[tuple[Kind, Key]]) -> Plan[list[str]]:
+def lines(dialect: Dialect, job_id: JobId, headers: Headers) -> Plan[list[str]]:
     """What keys do with a job."""
+    keys = [] if headers.keys is None else headers.keys.kinds()
+    limits = yield from statements.limits_of(dialect, [headers])
     rows = yield from statements.rows_of(dialect, [job_id.bytes])
     by_kind = {row.kind: row for row in rows}
     facts = yield from statements.facts_of(dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE)
@@ -34,7 +44,8 @@ def lines(dialect: Dialect, job_id: JobId, keys: Sequence[tuple[Kind, Key]]) -> 
         row = by_kind.get(kind)
         if row is not None:
             ahead = yield from _ahead(dialect, row)
-            found.append(_line(kind, key.name, row, facts[row.key], ahead))
+            now = row._replace(size=limits.get(row.key, row.size))
+            found.append(_line(kind, key.name, now, facts[row.key], ahead))
     return found
 
 
@@ -182,7 +193,8 @@ async def repair(database: Database) -> PolicyNews:
             f"AND (NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = k.job_id) OR (k.state = {int(State.PARKED)} "
             "AND NOT EXISTS (SELECT 1 FROM queue_keyed_jobs AS o WHERE o.key_hash = k.key_hash AND "
             f"(o.state IN ({int(State.HELD)}, {int(State.BLOCKING)}, {int(State.LET_IN)}) "
-            f"OR (o.state = {int(State.WAITING)} AND o.moment <= {dialect.now}))))) LIMIT {_REPAIRED_AT_ONCE}",
+            f"OR (o.state = {int(State.WAITING)} AND o.moment <= {dialect.now})))) OR {_GIVEN}) "
+            f"LIMIT {_REPAIRED_AT_ONCE}",
             (),
         )
         return [bytes(job_id) for (job_id,) in rows]
@@ -200,4 +212,9 @@ def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:
     there = yield from statements.present(dialect, [row.job_id for row in rows])
     gone = [row.seq for row in rows if row.job_id not in there and row.state is not State.BLOCKING]
     yield from statements.delete_rows(gone)
+    if not rows:
+        return frozenset()
+    listed, parameters = dialect.id_list(sorted({row.job_id for row in rows}))
+    given = yield f"SELECT k.seq FROM queue_keyed_jobs AS k WHERE k.job_id IN ({listed}) AND {_GIVEN}", parameters
+    yield from statements.set_state([seq for (seq,) in given], State.WAITING)
     return (yield from let_in(dialect, rows))

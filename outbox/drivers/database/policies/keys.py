@@ -45,9 +45,13 @@ class KeyRows(PolicyRows):
     def started(self, dialect: Dialect, starting: Sequence[Candidate], held_back: Sequence[Candidate]) -> Plan[None]:  # noqa: ARG002
         if not held_back:
             return
-        # They keep their places, and are asked about again.
+        # They keep their places, and are asked about again. Others may run meanwhile, where their keys have room.
         rows = yield from statements.rows_of(dialect, [bytes(each.row.id) for each in held_back])
-        yield from statements.set_state([row.seq for row in rows if row.state is State.HELD], State.WAITING)
+        held = [row for row in rows if row.state is State.HELD]
+        yield from statements.set_state([row.seq for row in held], State.WAITING)
+        limited = [row for row in held if row.kind is Kind.CONCURRENCY]
+        if limited:
+            yield from let_in(dialect, limited, [each.headers for each in held_back])
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
         keys = [key for job in jobs for key in statements.hashes_of(job.headers)]
@@ -103,8 +107,7 @@ class KeyRows(PolicyRows):
         return None
 
     def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
-        keys = [] if job.headers.keys is None else job.headers.keys.kinds()
-        return (yield from key_operations.lines(dialect, job.job_id, keys))
+        return (yield from key_operations.lines(dialect, job.job_id, job.headers))
 
     async def upkeep(self, database: Database) -> Upkeep:
         return Upkeep(await key_operations.repair(database))

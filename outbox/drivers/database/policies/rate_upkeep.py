@@ -12,10 +12,16 @@ from outbox.drivers.database.policies import rate_statements as statements
 from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.database.policies.rate_release import release
 from outbox.drivers.database.policies.rate_statements import LET_IN, PARKED
+from outbox.drivers.database.tables import PARKED as PARKED_UNTIL
 from outbox.drivers.values import PolicyNews
 from outbox.policies.rate import SECOND
 
 _REPAIRED_AT_ONCE = 500
+_GIVEN = (
+    f"(w.state = {LET_IN} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = w.job_id "
+    f"AND p.available_at = '{PARKED_UNTIL}'))"
+)
+"""The limit has given a job its time, and a key has parked it. A claim that could not lock the limit has left that."""
 _IDLE = 86_400 * SECOND
 """Nanoseconds after which the state of a limit that nothing waits for says no more than a missing one."""
 
@@ -70,7 +76,7 @@ async def repair(database: Database) -> PolicyNews:
     async def look(connection: SqlConnection) -> list[bytes]:
         rows = await connection.exec_driver_sql(
             f"SELECT DISTINCT w.rate_id FROM queue_rate_waits AS w WHERE "
-            "NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = w.job_id) "
+            f"NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = w.job_id) OR {_GIVEN} "
             f"OR (w.state = {PARKED} AND NOT EXISTS (SELECT 1 FROM queue_rate_waits AS o "
             "JOIN queue_jobs AS k ON k.id = o.job_id "
             f"WHERE o.rate_id = w.rate_id AND o.state = {LET_IN})) LIMIT {_REPAIRED_AT_ONCE}",
@@ -92,7 +98,7 @@ def _repair(dialect: Dialect, rates: Sequence[bytes]) -> Plan[frozenset[str]]:
         listed, parameters = dialect.id_list([rate])
         rows = yield (
             f"SELECT w.seq FROM queue_rate_waits AS w WHERE w.rate_id = {listed} "
-            "AND NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = w.job_id) LIMIT 1000",
+            f"AND (NOT EXISTS (SELECT 1 FROM queue_jobs AS j WHERE j.id = w.job_id) OR {_GIVEN}) LIMIT 1000",
             parameters,
         )
         yield from statements.delete_waits([seq for (seq,) in rows])

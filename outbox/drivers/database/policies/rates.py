@@ -35,6 +35,18 @@ class RateRows(PolicyRows):
     def admit(self, dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[Mapping[JobId, Verdict]]:
         return Admission(dialect, candidates).decide()
 
+    def parked_before(self, dialect: Dialect, jobs: Sequence[Candidate]) -> Plan[None]:
+        """A job that waits for its key gives up its place, and takes another one when the key lets it in: its limit may
+        admit many others until then."""
+        waits = yield from statements.waits_of(dialect, [job.job_id.bytes for job in jobs])
+        if not waits:
+            return
+        slots = yield from statements.lock_slots(dialect, {wait.rate for wait in waits.values()}, wait=False)
+        given = [wait for wait in waits.values() if slot_of(wait.rate) in slots]
+        yield from statements.delete_waits([wait.seq for wait in given])
+        facts = yield from statements.facts_of(dialect, {wait.rate for wait in given})
+        yield from release(dialect, facts)
+
     def started(self, dialect: Dialect, starting: Sequence[Candidate], held_back: Sequence[Candidate]) -> Plan[None]:  # noqa: ARG002
         """What another policy holds back gives back what it has taken."""
         terms = {rate: each for job in held_back for rate, each in _terms(job.headers).items()}

@@ -16,6 +16,7 @@ from outbox.drivers.database.policies.base import (
     Candidate,
     Chore,
     Leaving,
+    Park,
     PolicyRows,
     Refusal,
     Returning,
@@ -66,9 +67,11 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
     """A verdict for each candidate: that of the first policy that does not admit it."""
     verdicts: dict[JobId, Verdict] = {candidate.job_id: RUN for candidate in candidates}
     admitted: list[tuple[PolicyRows, list[Candidate]]] = []
-    left = list(candidates)
+    left, parked = list(candidates), list[Candidate]()
     for policy in POLICIES:
         bit = int(policy.policy)
+        if behind := [each for each in parked if each.row.policies & bit]:
+            yield from policy.parked_before(dialect, behind)
         mine = [each for each in left if each.row.policies & bit]
         if not mine:
             continue
@@ -76,6 +79,7 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
         for job_id, verdict in found.items():
             verdicts[job_id] = _after(verdicts[job_id], verdict)
         admitted.append((policy, [each for each in mine if isinstance(verdicts[each.job_id], Run)]))
+        parked += [each for each in mine if verdicts[each.job_id] == Park()]
         left = [each for each in left if isinstance(verdicts[each.job_id], Run)]
     running = {each.job_id for each in left}
     for policy, mine in admitted:
