@@ -30,11 +30,16 @@ AFTERWARDS = {
     "health": "health",
 }
 """Workers write their metrics once a minute, and when they stop."""
+RECEIPTS = (
+    "import asyncio, outbox; from app.jobs import SendReceipt; "
+    "asyncio.run(outbox.dispatch_many([SendReceipt(order_id=each) for each in range(240)], queue='receipts'))"
+)
 OPERATIONS = (
-    ("pause", "default", "--reason", "the bank is away"),
-    ("resume", "default"),
-    ("bulk", "retry", "--all", "--yes", "--wait"),
-    ("bulk", "cancel", "--older-than", "0s", "--yes"),
+    ("-c", RECEIPTS),
+    ("-m", "outbox", "pause", "receipts", "--reason", "the mail server is away"),
+    ("-m", "outbox", "bulk", "move", "--queue", "receipts", "--to", "later", "--yes", "--wait"),
+    ("-m", "outbox", "resume", "receipts"),
+    ("-m", "outbox", "bulk", "cancel", "--queue", "later", "--yes"),
 )
 """Commands of an operator, for the page Operations."""
 HOUR = {("default", "app.ProcessReading"): (90, 2), ("default", "app.SendReceipt"): (40, 5)}
@@ -56,7 +61,7 @@ async def main(directory: Path) -> int:
             await process.communicate()
         given = {"DATABASE_URL": f"sqlite+aiosqlite:///{await _database_file(kept)}", "OUTBOX_JOBS": "app.jobs"}
         for command in OPERATIONS:
-            await _run("-m", "outbox", *command, **given)
+            await _run(*command, **given)
         web = ("-m", "outbox", "web", "--port", "0")
         async with _serving(*web, says=r"(http\S+)", **given) as (process, address):
             await _take(program, address, directory, AFTERWARDS)

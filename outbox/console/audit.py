@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from outbox.console.command import on_connection
+from outbox.console.command import looking_at_connection
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.json_views import timestamp
 from outbox.console.output import Output
@@ -19,7 +19,7 @@ from outbox.ids import JobId
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Entries per page.")
 @click.option("--before", metavar="ID", type=click.UUID, help="Continue after a page, with its last id.")
-@on_connection
+@looking_at_connection
 async def audit(driver: Driver, output: Output, limit: int, before: UUID | None) -> None:
     """List what operators did to a database in the last 90 days, the newest first: who, what, to which jobs, how many.
 

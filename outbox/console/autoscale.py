@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from outbox.console.command import Finite, on_connection
+from outbox.console.command import Finite, looking_at_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.formatting import counted
 from outbox.console.output import Output
@@ -53,7 +53,7 @@ class Load:
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, help="Slots of one process. Default: 20.")
 @click.option("--min", "least", type=click.IntRange(0), default=0, help="Processes at least. Default: 0.")
 @click.option("--max", "most", type=click.IntRange(1), default=100, help="Processes at most. Default: 100.")
-@on_connection
+@looking_at_connection
 async def autoscale(
     driver: Driver, output: Output, queue: str, within: float, concurrency: int, least: int, most: int
 ) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from outbox.batching import cancel_on, policies_of, retry_on
-from outbox.console.command import on_connection
+from outbox.console.command import looking_at_connection, on_connection
 from outbox.console.formatting import counted, line
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
@@ -28,7 +28,7 @@ def batches(context: click.Context) -> None:
 
 @batches.command("list")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
-@on_connection
+@looking_at_connection
 async def list_batches(driver: Driver, output: Output, limit: int) -> None:
     """The latest batches, the newest first."""
     found = await policies_of(driver).batches(limit)
@@ -38,7 +38,7 @@ async def list_batches(driver: Driver, output: Output, limit: int) -> None:
 
 @batches.command()
 @click.argument("batch_id", metavar="ID", type=click.UUID)
-@on_connection
+@looking_at_connection
 async def show(driver: Driver, output: Output, batch_id: UUID) -> None:
     """How far the batch ID is."""
     status = await _found(driver, batch_id)

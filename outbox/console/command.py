@@ -93,18 +93,39 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
-def on_connection(work: Work) -> Callable[..., None]:
-    """A command that awaits ``work(driver, output, …)`` for ``--connection``, and exits with its result."""
+def on_connection(work: Work, *, only_looks: bool = False) -> Callable[..., None]:
+    """A command that awaits ``work(driver, output, …)`` for ``--connection``, and exits with its result. One that
+    ``only_looks`` reads in one transaction that cannot write, from the replica if the connection has one."""
 
     @click.option("--connection", metavar="NAME", help="A connection of the settings. Default: QUEUE_CONNECTION.")
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
         settings = Settings.load()
-        code = asyncio.run(_run(work, settings, connection or settings.connection, Output(as_json), parameters))
+        name, output, does = connection or settings.connection, Output(as_json), _look if only_looks else _run
+        code = asyncio.run(does(work, settings, name, output, parameters))
         click.get_current_context().exit(code or 0)
 
     return run
+
+
+def looking_at_connection(work: Work) -> Callable[..., None]:
+    """`on_connection` for a command that changes nothing."""
+    return on_connection(work, only_looks=True)
+
+
+async def _look(
+    work: Work, settings: Settings, connection: str, output: Output, parameters: dict[str, Any]
+) -> int | None:
+    driver = open_driver(settings, connection, reads_replica=True)
+
+    async def look() -> int | None:
+        return await work(driver, output, **parameters)
+
+    try:
+        return await driver.read_only(look)
+    finally:
+        await driver.close()
 
 
 async def _run(

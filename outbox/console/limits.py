@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from outbox.console.command import on_connection
+from outbox.console.command import looking_at_connection, on_connection
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, line
 from outbox.console.output import Output
@@ -28,7 +28,7 @@ def limits(context: click.Context) -> None:
 
 
 @limits.command("list")
-@on_connection
+@looking_at_connection
 async def list_limits(driver: Driver, output: Output) -> None:
     """Show what is left of each rate, and how many jobs wait for it."""
     found = await _store(driver).list()

@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from outbox.bulk import no_operation, operations_of
-from outbox.console.command import actor, on_connection
+from outbox.console.command import actor, looking_at_connection, on_connection
 from outbox.console.formatting import counted, line
 from outbox.console.json_views import timestamp
 from outbox.console.output import Output
@@ -28,7 +28,7 @@ def operations(context: click.Context) -> None:
 @operations.command("list")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="How many.")
 @click.option("--before", metavar="ID", type=click.UUID, help="Continue after a page, with its last id.")
-@on_connection
+@looking_at_connection
 async def list_operations(driver: Driver, output: Output, limit: int = 20, before: UUID | None = None) -> None:
     """The latest bulk operations, the newest first."""
     found = await operations_of(driver).latest(limit, None if before is None else JobId(int=before.int))
@@ -38,7 +38,7 @@ async def list_operations(driver: Driver, output: Output, limit: int = 20, befor
 
 @operations.command()
 @click.argument("operation_id", metavar="ID", type=click.UUID)
-@on_connection
+@looking_at_connection
 async def show(driver: Driver, output: Output, operation_id: UUID) -> None:
     """How far the operation ID is."""
     found = await operations_of(driver).get(JobId(int=operation_id.int))

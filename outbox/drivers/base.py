@@ -44,6 +44,7 @@ from outbox.drivers.values import (
     RewrittenTexts,
     Settled,
     StoredJob,
+    StoreFacts,
     WorkerOrder,
     WorkerStatus,
 )
@@ -451,6 +452,10 @@ class Driver(Protocol):
 
     async def now(self) -> datetime:
         """The store's clock."""
+
+    async def facts(self) -> StoreFacts:
+        """What the store says of its size and of open transactions."""
+        return StoreFacts()
 
     async def read_only(self, question: Callable[[], Awaitable[T]]) -> T:
         """Await ``question``, which only reads, for an operator. Where the store has such transactions, it reads in one

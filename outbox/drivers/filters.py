@@ -141,7 +141,7 @@ class FailedFilter:
 
 ANY_FAILED = FailedFilter()
 
-FAILED_EXAMINED = 3_000
+FAILED_EXAMINED = 1_500
 """How many failed jobs one page looks at where no index finds those that match: by name alone, or by an error."""
 
 

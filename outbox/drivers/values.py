@@ -319,6 +319,29 @@ class HealthIssue:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSize:
+    """How large a table is, as far as the server knows without counting."""
+
+    name: str
+    rows: int | None
+    """About so many; None where the store does not say."""
+    data: int
+    indexes: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What a store says of itself."""
+
+    tables: tuple[TableSize, ...] = ()
+    """The largest first."""
+    oldest_transaction: float | None = None
+    """Seconds for which the oldest transaction of the server has been open. None where there is none, or the user may
+    not see those of others."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitStatus:
     """A limit, and how much of it is left."""
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from outbox.console.finding import Finding, Level
-from outbox.console.formatting import counted
+from outbox.console.formatting import age, counted
 from outbox.console.health_checks import check_queues, check_workers
 from outbox.drivers.pauses import Pause, PauseKind
+from outbox.drivers.values import StoreFacts
 from outbox.errors import OutboxError
 from outbox.web.values import Alert, Blocked, Queue, Schedule, Worker
+
+_LEFT_OPEN = 600.0
+"""Seconds after which an open transaction is one that something has forgotten."""
 
 
 def alerts_of(
@@ -20,6 +24,7 @@ def alerts_of(
     blocked: Sequence[Blocked],
     schedules: Sequence[Schedule],
     pauses: Mapping[str, Sequence[Pause]],
+    facts: Mapping[str, StoreFacts],
 ) -> list[Alert]:
     """Connections that do not answer first."""
     alerts = [_unreachable(name, error) for name, error in errors.items()]
@@ -32,6 +37,7 @@ def alerts_of(
     alerts += [_blocked(name, blocked) for name in connections if any(each.connection == name for each in blocked)]
     alerts += [_paused_keys(name, number) for name in connections if (number := _number_of_keys(pauses.get(name, ())))]
     alerts += [_missed(each) for each in schedules if each.is_missed]
+    alerts += [_left_open(name, each) for name, each in facts.items() if (each.oldest_transaction or 0.0) > _LEFT_OPEN]
     return [alert for alert in alerts if alert.advice]
 
 
@@ -56,6 +62,12 @@ def _paused_keys(connection: str, number: int) -> Alert:
 def _missed(schedule: Schedule) -> Alert:
     message = f"the schedule {schedule.stored.name} has missed its tick"
     return Alert(schedule.connection, message, "start a worker: each worker lets schedules tick", "/schedules")
+
+
+def _left_open(connection: str, facts: StoreFacts) -> Alert:
+    message = f"a transaction of the server has been open for {age(facts.oldest_transaction or 0.0)}"
+    advice = "find it in information_schema.innodb_trx: until it ends, the server keeps every row version of that time"
+    return Alert(connection, message, advice, "/health")
 
 
 def _unreachable(name: str, error: OutboxError) -> Alert:

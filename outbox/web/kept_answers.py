@@ -40,9 +40,10 @@ class KeptAnswers:
         """
         until, answer = self._kept.get(key, (0.0, None))
         if clock.now() >= until:
-            place = (key, self._changes, id(asyncio.get_running_loop()))
+            place = (key, self._changes)
             asked = self._asked.get(place)
-            if asked is None:
+            # What a loop that was closed has left is never done.
+            if asked is None or asked.get_loop() is not asyncio.get_running_loop():
                 asked = asyncio.ensure_future(self._ask(key, ask, seconds, error_seconds, until_change=until_change))
                 self._asked[place] = asked
                 asked.add_done_callback(lambda _: self._asked.pop(place, None))

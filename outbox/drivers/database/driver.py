@@ -18,7 +18,7 @@ from outbox.drivers.database.finished_jobs import FinishedJobs
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.jobs.relay_source import RelayRows
 from outbox.drivers.database.metrics.store import DatabaseMetrics
-from outbox.drivers.database.operations import health, inspection, outdated_tables
+from outbox.drivers.database.operations import facts, health, inspection, outdated_tables
 from outbox.drivers.database.operations.encrypted_rows import EncryptedRows
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
@@ -33,7 +33,7 @@ from outbox.drivers.database.tables import SEEDS, metadata
 from outbox.drivers.database.versions import LATEST, rows_of
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedPage
 from outbox.drivers.registry import OpenOptions
-from outbox.drivers.values import Claim, HealthIssue
+from outbox.drivers.values import Claim, HealthIssue, StoreFacts
 from outbox.errors import TablesMissing
 from outbox.ids import JobId
 
@@ -130,6 +130,9 @@ class DatabaseDriver(Driver):
 
     async def now(self) -> datetime:
         return await inspection.now(self._database)
+
+    async def facts(self) -> StoreFacts:
+        return await facts.facts(self._database)
 
     async def health_issues(self) -> list[HealthIssue]:
         return await health.health_issues(self._database)

@@ -33,6 +33,8 @@ _ACTIONS: tuple[tuple[str, Show, Right, tuple[str, ...]], ...] = (
     ("/failures/{id}/forget", failures.forget, Right.FORGET_FAILED, _CONNECTION),
     ("/keys/retry", keys.retry, Right.UNBLOCK_KEYS, ("connection", "id")),
     ("/keys/skip", keys.skip, Right.UNBLOCK_KEYS, ("connection", "id")),
+    ("/keys/pause", keys.pause, Right.PAUSE_QUEUES, ("connection", "key", "reason", "for")),
+    ("/keys/resume", keys.resume, Right.PAUSE_QUEUES, ("connection", "key")),
     ("/limits/set", keys.set_limit, Right.SET_LIMITS, ("connection", "name", "value")),
     ("/limits/reset", keys.reset_limit, Right.SET_LIMITS, ("connection", "name")),
     ("/schedules/pause", schedules.pause, Right.RUN_SCHEDULES, schedules.FIELDS),

@@ -1,4 +1,4 @@
-"""Let blocked keys go on, and change limits."""
+"""Let blocked keys go on, pause and resume keys, and change limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from starlette.responses import Response
 
 from outbox.console.formatting import line
 from outbox.drivers.base import Driver, LimitStore, PolicyStore
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, check_target, check_text
 from outbox.errors import ConfigurationError, InvalidOption, JobNotFound
+from outbox.pausing import pause_on, resume_on
 from outbox.policies.keys import MAX_LIMIT
 from outbox.policies.rate_limits import Terms, check_name, check_terms
 from outbox.web.parameters import parse_id
@@ -31,6 +33,24 @@ async def skip(view: View) -> Response:
     if not await view.change(view.connection(), lambda driver: _policies(driver).skip_failed([job_id])):
         raise JobNotFound(f"the job {job_id} blocks no key any more")
     return view.done("The key goes on without the failed job.", "/keys")
+
+
+async def pause(view: View) -> Response:
+    key = view.parameters.required("key")
+    reason, seconds = check_text(view.parameters.text("reason"), "a reason"), view.parameters.span("for")
+    terms, target = PauseTerms(reason, None, seconds or None, view.viewer.name[:255]), _target(key)
+    done = await view.change(view.connection(), lambda driver: pause_on(driver, target, terms))
+    return view.done(f"{line(key)} is paused." if done else f"{line(key)} was paused already.", "/keys")
+
+
+async def resume(view: View) -> Response:
+    key = view.parameters.required("key")
+    done = await view.change(view.connection(), lambda driver: resume_on(driver, _target(key)))
+    return view.done(f"{line(key)} is resumed." if done else f"{line(key)} was not paused.", "/keys")
+
+
+def _target(key: str) -> PauseTarget:
+    return check_target(PauseTarget(PauseKind.KEY, key))
 
 
 def _limits(driver: Driver) -> LimitStore:

@@ -1,4 +1,4 @@
-"""What `outbox check` finds."""
+"""What `outbox check` finds, how large the tables are, and the settings."""
 
 from __future__ import annotations
 
@@ -8,4 +8,10 @@ from outbox.web.view import View
 
 
 async def show(view: View) -> Response:
-    return view.page("health.html", "Health", findings=await view.readings.health())
+    return view.page(
+        "health.html",
+        "Health",
+        findings=await view.readings.health(),
+        facts=await view.readings.facts.all(),
+        settings=view.readings.facts.settings(),
+    )

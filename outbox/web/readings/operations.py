@@ -9,7 +9,7 @@ from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
 from outbox.web.values import OperationsPage
 
-_PREVIEWED = 4_000
+_PREVIEWED = 3_000
 """Jobs that a preview looks at: fewer than that of the command, which may take longer."""
 
 

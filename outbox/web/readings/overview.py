@@ -5,6 +5,7 @@ from __future__ import annotations
 from outbox.drivers.filters import FailedFilter
 from outbox.errors import OutboxError
 from outbox.web.alerts import alerts_of
+from outbox.web.readings.facts import FactReadings
 from outbox.web.readings.keys import KeyReadings
 from outbox.web.readings.pauses import PauseReadings
 from outbox.web.readings.queues import QueueReadings
@@ -29,6 +30,7 @@ class OverviewReadings(Subject):
         schedules: ScheduleReadings,
         keys: KeyReadings,
         trends: TrendReadings,
+        facts: FactReadings,
     ) -> None:
         super().__init__(source)
         self._queues = queues
@@ -37,6 +39,7 @@ class OverviewReadings(Subject):
         self._schedules = schedules
         self._keys = keys
         self._trends = trends
+        self._facts = facts
 
     @once
     async def read(self) -> Overview:
@@ -79,4 +82,5 @@ class OverviewReadings(Subject):
             (await self._keys.blocked()).found,
             (await self._schedules.all()).found,
             await self._pauses.by_connection(),
+            await self._facts.all(),
         )

@@ -10,6 +10,7 @@ from outbox.console.finding import Finding
 from outbox.console.health_checks import run_checks
 from outbox.web.readings.batches import BatchReadings
 from outbox.web.readings.classes import ClassReadings
+from outbox.web.readings.facts import FactReadings
 from outbox.web.readings.failed_jobs import FailedJobReadings
 from outbox.web.readings.jobs import JobReadings
 from outbox.web.readings.keys import KeyReadings
@@ -42,8 +43,9 @@ class Readings(Subject):
         self.operations = OperationReadings(source)
         self.trends = TrendReadings(source)
         self.classes = ClassReadings(source, self.trends)
+        self.facts = FactReadings(source)
         self.overview = OverviewReadings(
-            source, self.queues, self.workers, self.pauses, self.schedules, self.keys, self.trends
+            source, self.queues, self.workers, self.pauses, self.schedules, self.keys, self.trends, self.facts
         )
 
     def forget(self) -> None:

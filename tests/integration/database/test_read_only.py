@@ -104,6 +104,8 @@ async def test_pages_and_commands_read_the_replica_and_write_the_primary(
     cleared = await run(migrated_url, "clear", "here", "--yes")
     assert "1 job" in cleared.out
     assert (await run(migrated_url, "stats", "--json")).document["queues"][0]["queue"] == "there"
+    assert (await run(migrated_url, "audit", "--json")).document["entries"] == []
+    assert [entry.action for entry in await primary.audit.latest(10)] == ["clear", "pause"]
 
 
 async def test_without_its_replica_pages_say_so_and_actions_go_on(primary: DatabaseDriver, migrated_url: str) -> None:

@@ -178,6 +178,23 @@ async def test_one_connection_that_does_not_answer_hides_no_other(migrated_url: 
         await read(client, "/jobs?connection=redis", 503)
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "mysql"], indirect=True)
+async def test_health_tells_sizes_and_settings(
+    driver: DatabaseDriver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await driver.jobs.insert(envelopes(5))
+    shown = settings.model_copy(update={"redis_url": "redis://:hunter2@cache:6379/0"})
+    async with browser(mounted(dashboard(signed_in(), settings=shown, connections=["database"]))) as client:
+        page = await read(client, "/health")
+    assert "Tables of database" in told(page)
+    assert ("the whole file" if "sqlite" in settings.database_url else "queue_jobs") in told(page)
+    assert "redis://:***@cache:6379/0" in told(page)
+    assert "hunter2" not in page.text
+    monkeypatch.setenv("OUTBOX_LEASE", "soon")
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as client:
+        assert "lease: " in told(await read(client, "/health")), "a finding says what is wrong"
+
+
 # --- pages
 
 

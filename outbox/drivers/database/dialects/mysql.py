@@ -33,6 +33,17 @@ class MySQL(Dialect):
     latest_hint = "FORCE INDEX (queue_failed_jobs_failed_at)"
     failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
     primary_hint = "FORCE INDEX (PRIMARY)"
+    table_sizes = (
+        "SELECT table_name, table_rows, data_length, index_length FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND LEFT(table_name, 6) = 'queue_' "
+        "ORDER BY data_length + index_length DESC, table_name"
+    )
+    fresh_sizes = "SET @outbox_sizes = 0 /*!80003 , SESSION information_schema_stats_expiry = 0 */"  # not of MariaDB
+    # The times are in the zone of the server's machine.
+    oldest_transaction = (
+        "SELECT MAX(TIMESTAMPDIFF(MICROSECOND, trx_started, CONVERT_TZ(NOW(6), @@session.time_zone, 'SYSTEM'))) / 1e6 "
+        "FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()"
+    )
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"

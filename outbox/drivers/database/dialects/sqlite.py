@@ -32,6 +32,9 @@ class SQLite(Dialect):
     claim_hint = ""
     group_hint = ""
     latest_hint = ""
+    table_sizes = (
+        "SELECT 'the whole file', NULL, page_count * page_size, 0 FROM pragma_page_count(), pragma_page_size()"
+    )
     failed_hint = ""
     primary_hint = ""
     key_hint = ""

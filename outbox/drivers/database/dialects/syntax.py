@@ -33,6 +33,12 @@ class Syntax(ABC):
     """A hint to read ``queue_failed_jobs`` by time."""
     failed_hint: str
     """A hint to read ``queue_failed_jobs`` by queue."""
+    table_sizes: str
+    """Name, rows and bytes of data and of indexes of outbox's tables, the largest first. SQLite knows its file only."""
+    fresh_sizes: str = ""
+    """Has the server tell sizes of now and not of a day ago; empty where it does anyway."""
+    oldest_transaction: str = ""
+    """Seconds for which the oldest transaction of another connection has been open; empty where nothing tells."""
     wait_hint: str
     """A hint to read ``queue_rate_waits`` by rate."""
     keep_existing: str

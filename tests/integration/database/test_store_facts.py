@@ -1,0 +1,38 @@
+"""What a database says of its size and of open transactions."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import StoreFacts
+from outbox.web.alerts import alerts_of
+from tests.conformance.jobs import envelopes
+from tests.servers import sql
+
+
+async def test_tables_have_sizes(database: DatabaseDriver) -> None:
+    await database.jobs.insert(envelopes(50))
+    found = await database.facts()
+    assert sum(table.data for table in found.tables) >= 16 * 1024
+    if database.database.engine.dialect.name != "sqlite":
+        assert {"queue_jobs", "queue_metrics"} <= {table.name for table in found.tables}
+
+
+@pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
+async def test_the_oldest_open_transaction_is_told(database: DatabaseDriver, migrated_url: str) -> None:
+    with sql.connection(migrated_url) as other:
+        other.execute(text("UPDATE queue_lock_slots SET slot = slot WHERE slot = 0"))
+        age = (await database.facts()).oldest_transaction
+        assert age is not None
+        assert age < 3_000, "in no zone is it hours old"
+        other.rollback()
+
+
+@pytest.mark.sqlite
+def test_a_transaction_that_was_forgotten_is_an_alert() -> None:
+    facts = {"long": StoreFacts(oldest_transaction=7_200.0), "short": StoreFacts(oldest_transaction=5.0)}
+    [alert] = alerts_of(["long", "short"], [], [], {}, [], [], {}, facts)
+    assert (alert.connection, alert.place) == ("long", "/health")
+    assert "has been open for 2h" in alert.message
