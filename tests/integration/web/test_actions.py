@@ -379,18 +379,18 @@ async def test_a_key_that_a_failed_job_blocks_goes_on(
 async def test_a_key_is_paused_and_resumed(
     driver: DatabaseDriver, admin: httpx.AsyncClient, settings: Settings
 ) -> None:
-    said = await act(admin, "/keys/pause", key="customer:7", reason="a dispute", **{"for": "2h"})
-    assert "customer:7 is paused." in said
+    said = await act(admin, "/keys/pause", key="customer:4711", reason="a dispute", **{"for": "2h"})
+    assert "customer:4711 is paused." in said
     [pause] = await driver.pauses.all()
-    assert (pause.target, pause.by, pause.reason) == ((PauseKind.KEY, "customer:7"), "Ada", "a dispute")
+    assert (pause.target, pause.by, pause.reason) == ((PauseKind.KEY, "customer:4711"), "Ada", "a dispute")
     page = told(await admin.get(f"{BASE}/keys"))
-    assert "customer:7" in page
+    assert "customer:4711" in page
     assert "a dispute" in page
     async with browser(mounted(dashboard(lambda _: Viewer("Bo", ["see", "pause-queues"]), settings=settings))) as blind:
         seen = await blind.get(f"{BASE}/keys")
-        assert "customer:7" not in seen.text
-    assert "customer:7 is resumed." in await act(admin, "/keys/resume", key="customer:7")
-    assert "customer:7 was not paused." in await act(admin, "/keys/resume", key="customer:7")
+        assert "customer:4711" not in seen.text
+    assert "customer:4711 is resumed." in await act(admin, "/keys/resume", key="customer:4711")
+    assert "customer:4711 was not paused." in await act(admin, "/keys/resume", key="customer:4711")
     assert await driver.pauses.all() == []
     assert (await admin.post(f"{BASE}/keys/pause", data={"connection": "database"})).status_code == 400
 
