@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -18,18 +16,11 @@ from typing import TypeVar
 from outbox import clock
 from outbox.client_state import current_settings
 from outbox.drivers.base import Driver
-from outbox.drivers.values import WorkerOrder, WorkerState, WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import (
     Events,
-    WorkerKilled,
-    WorkerPaused,
-    WorkerResumed,
-    WorkerStarted,
-    WorkerStopped,
-    WorkerStopping,
 )
-from outbox.ids import JobId, new_token
+from outbox.ids import JobId
 from outbox.job import Job
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
@@ -44,42 +35,29 @@ from outbox.runtime.execution.failed_hook import FailedHooks
 from outbox.runtime.execution.isolation import Isolation
 from outbox.runtime.execution.resource_cleanup import ResourceCleanup
 from outbox.runtime.health.worker_health import WorkerHealth
-from outbox.runtime.heartbeat import Heartbeat, running_jobs
-from outbox.runtime.leases.cancellations import CancellationWatch
-from outbox.runtime.leases.expiry import Expiry
-from outbox.runtime.leases.removal import removed
-from outbox.runtime.leases.renewal import Renewal
 from outbox.runtime.lifespan import LifespanService
-from outbox.runtime.metrics import Metrics
-from outbox.runtime.operation_watch import OperationWatch
-from outbox.runtime.policy_upkeep import PolicyReporter, Upkeep
-from outbox.runtime.process.exit_codes import ExitCode, Reason, end_now
+from outbox.runtime.policy_upkeep import PolicyReporter
+from outbox.runtime.process.exit_codes import Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
-from outbox.runtime.process.installed_version import installed_version
-from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit, resident_mib
-from outbox.runtime.process.pause_request import PauseRequest
+from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit
 from outbox.runtime.process.process_state import ProcessState
-from outbox.runtime.process.stop_request import StopRequest
 from outbox.runtime.process.watchdog import HARD_GRACE, Watchdog
 from outbox.runtime.relay_loop import RelayLoop
 from outbox.runtime.reporting.counters import Counters
-from outbox.runtime.scheduler import Scheduler
+from outbox.runtime.reporting.worker_reports import WorkerReports
 from outbox.runtime.service import BackgroundLoop, Cancelled, Service, Together
 from outbox.runtime.slots import Slots
+from outbox.runtime.store_services import StoreServices
 from outbox.runtime.store_thread import StoreThread
-from outbox.runtime.unreadable_rows import UnreadableRows
 from outbox.runtime.wakeup_service import WakeupService
-from outbox.schedules import declared_schedules
+from outbox.runtime.worker_control import WorkerControl
 from outbox.settings import DATABASE, WorkerOptions
-from outbox.settlement import Failure
 from outbox.wakeups.polling import Polling
 from outbox.wakeups.redis_subscription import Subscription
 from outbox.wakeups.selector import WakeupSelector
 
 _STOP_WITHIN = 1.0
 """Seconds for each part of a worker whose tasks were cancelled."""
-
-_BEAT_AT_MOST = 10.0
 
 _log = logging.getLogger("outbox.runtime")
 _T = TypeVar("_T")
@@ -114,84 +92,102 @@ class Worker:
         process: ProcessState | None = None,
         health: WorkerHealth | None = None,
     ) -> None:
-        self.stop = StopRequest()
         self.hard_grace = HARD_GRACE
         """Seconds that a handler may block the event loop past its timeout before the process is ended."""
-        self.pause = PauseRequest()
         self._options = options
         self._drivers = drivers
         self._events = events
         self._name = name
         self._process = process
         self._health = health
-        self._wakeup_selector = wakeup_selector
         self._relays = relays
         self._wakeups: list[str] = []
-        self._id = new_token()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.get_ident()
         self._counters = Counters()
         self._slots = Slots(options.concurrency, budget=1 if options.once else options.max_jobs or None)
+        self.control = WorkerControl(name, self._slots, events, self._wake_claimers)
+        self.stop = self.control.stop
+        self._reports = WorkerReports(name, options, self.control, self._slots, self._counters, events)
         self._slots.on_all_stuck = partial(self.stop.request, Reason.STUCK)
         self._slots.on_budget_spent = partial(self.stop.request, Reason.ONCE if options.once else Reason.MAX_JOBS)
         self._threads = Threads()
         self._stores = StoreThread(drivers, self._alive, self._crashed)
         self._failed_hooks = FailedHooks(options, self._slots, self._threads, events)
-        stop_when_empty = StopWhenEmpty(
-            len(drivers), Reason.ONCE if options.once else Reason.EMPTY, self._slots, self.stop
-        )
         report = PolicyReporter(events, {relay.connection: relay.wake for relay in relays})
         urls = {driver.name: driver.session_url for driver in drivers if driver.session_url is not None}
         self._sessions = JobSessions(urls, options.concurrency)
-        resources, cleanup = Resources(), ResourceCleanup(self._slots, events)
-        executor = Executor(
+        resources = Resources()
+        self._lifespan = LifespanService(options.lifespan, resources, self._own_job_classes)
+        self.consumers = self._make_consumers(self._make_executor(resources), wakeup_selector, report)
+        self._wakeup_service = WakeupService(
+            wakeup_selector,
+            self._stores,
+            options.queue,
+            {consumer.connection: consumer.wakeups for consumer in self.consumers},
+        )
+        self._store_services = StoreServices(
             options,
+            self.consumers,
+            relays,
+            tell=self._tell,
+            status=lambda consumer: self._reports.status(consumer.in_flight.attempts()),
+            obey=self.control.obey,
+            polls=self._polls,
+        )
+        self._connect_relays(report)
+
+    def _make_executor(self, resources: Resources) -> Executor:
+        cleanup = ResourceCleanup(self._slots, self._events)
+        return Executor(
+            self._options,
             self._threads,
-            events,
+            self._events,
             sessions=self._sessions,
             times=self._times,
             resources=resources,
             close_resources=cleanup.close,
         )
-        self._lifespan = LifespanService(options.lifespan, resources, self._own_job_classes)
+
+    def _make_consumers(
+        self, executor: Executor, wakeup_selector: WakeupSelector | None, report: PolicyReporter
+    ) -> list[Consumer]:
+        reason = Reason.ONCE if self._options.once else Reason.EMPTY
+        stop_when_empty = StopWhenEmpty(len(self._drivers), reason, self._slots, self.stop)
         isolation = Isolation()
-        self._consumers = [
+        on_the_way = {relay.connection: relay.on_the_way for relay in self._relays}
+        return [
             Consumer(
                 driver,
-                options,
+                self._options,
                 self._stores,
-                consumers=len(drivers),
+                consumers=len(self._drivers),
                 slots=self._slots,
                 executor=executor,
                 isolation=isolation,
                 failed_hooks=self._failed_hooks,
                 counters=self._counters,
-                events=events,
+                events=self._events,
                 wakeups=wakeup_selector.wakeups(driver.name) if wakeup_selector is not None else Polling(),
-                on_the_way={relay.connection: relay.on_the_way for relay in relays}.get(driver.name),
+                on_the_way=on_the_way.get(driver.name),
                 on_empty=lambda consumer: stop_when_empty.found(consumer.connection),
-                on_job_end=process.job_ended if process is not None else lambda _: None,
-                pause=self.pause,
+                on_job_end=self._process.job_ended if self._process is not None else lambda _: None,
+                pause=self.control.pause,
                 on_policy_news=report,
             )
-            for driver in drivers
+            for driver in self._drivers
         ]
-        self._wakeup_service = WakeupService(
-            wakeup_selector,
-            self._stores,
-            options.queue,
-            {consumer.connection: consumer.wakeups for consumer in self._consumers},
-        )
-        self._schedulers = self._make_schedulers()
-        for relay in relays:
-            relay.alone = not drivers
+
+    def _connect_relays(self, report: PolicyReporter) -> None:
+        for relay in self._relays:
+            relay.alone = not self._drivers
             if relay.policies is not None:
                 relay.policies.on_news = partial(report, DATABASE)
-            for driver in drivers:
+            for driver in self._drivers:
                 if driver.name == relay.connection and driver.relay_target is not None:
                     driver.relay_target.on_relayed_end = relay.wake
                     driver.relay_target.on_refused = relay.refused
-            relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self._consumers), default=1)
+            relay.idle_workers = lambda: max((consumer.claimer.idle_workers for consumer in self.consumers), default=1)
 
     async def run(self) -> Ended:
         """Work until something asks to stop; then stop in order.
@@ -207,7 +203,7 @@ class Worker:
             if self._drivers:
                 await self._lifespan.start()
             self._wakeups = await self._wakeup_service.listen()
-            self._announce()
+            self._reports.started(self._drivers, self._relays, self._wakeups)
             for service in services:
                 if isinstance(service, BackgroundLoop):
                     service.on_crash = self._crashed
@@ -216,7 +212,7 @@ class Worker:
                 await self.stop.wait()
             except asyncio.CancelledError:
                 self._crashed(Cancelled())
-            self._announce_stop()
+            self._reports.stopping()
         finally:
             # What a handler has cancelled comes to no end, and what waits for it would wait for ever.
             within = _STOP_WITHIN if isinstance(self.stop.error, Cancelled) else None
@@ -224,9 +220,12 @@ class Worker:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(within):
                         await service.stop()
-        counters = self._counters
-        self._events.emit(WorkerStopped(self._name, counters.processed, counters.failed, counters.handed_back))
+        self._reports.stopped()
         return Ended(self.stop.reason or Reason.CRASHED, self.stop.error, self._slots.stuck)
+
+    def stopped_hard(self, signal: str) -> None:
+        """Say which jobs are left behind when a second ``signal`` ends the process."""
+        self._reports.stopped_hard(signal, self._attempts())
 
     @property
     def slots(self) -> Slots:
@@ -250,7 +249,7 @@ class Worker:
         """In the order in which they start. They stop the other way round: nothing new is claimed, what runs comes to
         its end, the ends are written, their hooks run, and only then leases are no longer renewed."""
         options = self._options
-        for consumer in self._consumers:
+        for consumer in self.consumers:
             consumer.claimer.on_crash = consumer.completer.on_crash = self._crashed
         drain = partial(GracefulShutdown, self._interrupt, slots=self._slots, stop=self.stop, grace=options.grace)
         limits: list[Service] = []
@@ -265,9 +264,9 @@ class Worker:
             self._stores,
             self._wakeup_service,
             drain(),  # of hooks
-            Together([consumer.completer for consumer in self._consumers]),
+            Together([consumer.completer for consumer in self.consumers]),
             drain(),  # of jobs
-            Together([consumer.claimer for consumer in self._consumers]),
+            Together([consumer.claimer for consumer in self.consumers]),
             *limits,
         ]
 
@@ -297,13 +296,7 @@ class Worker:
             on_answer=self._process.look if self._process is not None else lambda: None,
         )
         return [
-            *(service for consumer in self._consumers for service in self._heartbeat(consumer)),
-            *self._metrics(),
-            *(writer for consumer in self._consumers if (writer := consumer.store.progress) is not None),
-            *self._upkeep(),
-            *self._operations(),
-            *self._schedulers,
-            *self._relays,
+            *self._store_services.all(),
             watchdog,
             *([self._health.watch(self._loop, self._unready)] if self._health is not None else []),
         ]
@@ -312,101 +305,19 @@ class Worker:
         """Why nothing is claimed, for a health check. From any thread."""
         if self.stop.reason is not None:
             return [f"the worker stops: {self.stop.reason.text}"]
-        asked = [(each.connection, each.availability.last_went_well(CLAIM, LOOK)) for each in self._consumers]
+        asked = [(each.connection, each.availability.last_went_well(CLAIM, LOOK)) for each in self.consumers]
         if not asked:
             asked = [(f"relay to {each.connection}", each.availability.last_went_well("")) for each in self._relays]
         reason = {False: "the last look for jobs failed", None: "no look for jobs has ended yet"}
         return [f"{name}: {reason[went_well]}" for name, went_well in asked if not went_well]
 
-    def _upkeep(self) -> list[BackgroundLoop]:
-        """For the policies and the metrics of each database that this worker drains, and the policies of one that it
-        relays from."""
-        found: list[BackgroundLoop] = [
-            Upkeep(store, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
-            for consumer in self._consumers
-            for store in (consumer.store.driver.policies, consumer.store.driver.metrics)
-            if store is not None
-        ]
-        for relay in self._relays[:1]:
-            if not found and relay.policies is not None:
-                found.append(Upkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
-        return found
-
-    def _operations(self) -> list[BackgroundLoop]:
-        return [
-            OperationWatch(store, ready=partial(_checked, consumer))
-            for consumer in self._consumers
-            if (store := consumer.store.driver.operations) is not None
-        ]
-
-    def _metrics(self) -> list[BackgroundLoop]:
-        return [
-            Metrics(store, consumer.activities, ready=partial(_checked, consumer))
-            for consumer in self._consumers
-            if (store := consumer.store.driver.metrics) is not None and consumer.activities is not None
-        ]
-
-    def _make_schedulers(self) -> list[Scheduler]:
-        """For the schedules of each database that this worker drains, or relays from."""
-        settings = current_settings()
-        found = [
-            Scheduler(
-                schedules,
-                declared_schedules(settings, consumer.connection),
-                ready=partial(_checked, consumer),
-                idle_workers=partial(_idle_workers, consumer),
-            )
-            for consumer in self._consumers
-            if (schedules := consumer.store.driver.schedules) is not None
-        ]
-        for relay in self._relays[:1]:
-            if not found and relay.schedules is not None:
-                declared, idle_workers = declared_schedules(settings, DATABASE), partial(_idle_relays, relay)
-                found.append(Scheduler(relay.schedules, declared, ready=lambda: True, idle_workers=idle_workers))
-        return found
-
-    def _heartbeat(self, consumer: Consumer) -> list[BackgroundLoop]:
-        lease, driver = self._options.lease, consumer.store.driver
-        return [
-            Heartbeat(
-                driver.workers,
-                consumer.availability,
-                interval=min(lease / 3, _BEAT_AT_MOST),
-                ready=lambda: consumer.store.checked,
-                status=partial(self._status, consumer),
-                idle_workers=lambda: consumer.claimer.idle_workers,
-                obey=partial(self._tell, self._obey),
-            ),
-            UnreadableRows(
-                driver.jobs,
-                ready=lambda: consumer.store.checked,
-                idle_workers=lambda: consumer.claimer.idle_workers,
-            ),
-            CancellationWatch(
-                driver.jobs.missing,
-                consumer.in_flight,
-                polls=partial(self._polls, consumer.connection),
-                on_cancelled=partial(self._tell, consumer.cancel),
-            ),
-            Expiry(consumer.in_flight, lease=lease, on_expiring=partial(self._tell, consumer.expire)),
-            Renewal(
-                driver.jobs,
-                consumer.in_flight,
-                consumer.availability,
-                lease=lease,
-                on_lost=partial(self._tell, consumer.lose),
-                on_cancelled=partial(self._tell, consumer.cancel),
-                removed=partial(removed, driver.jobs),
-            ),
-        ]
-
     def _polls(self, connection: str) -> bool:
         """Whether no message tells this worker of jobs of the connection that were cancelled."""
-        names = [consumer.connection for consumer in self._consumers]
+        names = [consumer.connection for consumer in self.consumers]
         return dict(zip(names, self._wakeups, strict=False)).get(connection) != Subscription.name
 
     async def _times(self, connection: str, job_id: JobId) -> tuple[datetime, datetime] | None:
-        stores = (consumer.store for consumer in self._consumers if consumer.connection == connection)
+        stores = (consumer.store for consumer in self.consumers if consumer.connection == connection)
         return await next(stores).times(job_id)
 
     def _tell(self, hear: Callable[..., None], *arguments: object) -> None:
@@ -421,7 +332,7 @@ class Worker:
         for relay in self._relays:
             if relay.alone:
                 await self._stores.call(relay.check)
-        checks = await asyncio.gather(*map(self._check_consumer, self._consumers), return_exceptions=True)
+        checks = await asyncio.gather(*map(self._check_consumer, self.consumers), return_exceptions=True)
         for error in checks:
             if error is not None:
                 raise error
@@ -434,7 +345,7 @@ class Worker:
             consumer.availability.failed(begun, error, LOOK)
 
     def _attempts(self) -> list[Attempt]:
-        return [attempt for consumer in self._consumers for attempt in consumer.in_flight.attempts()]
+        return [attempt for consumer in self.consumers for attempt in consumer.in_flight.attempts()]
 
     def _interrupt(self) -> None:
         for attempt in self._attempts():
@@ -447,96 +358,7 @@ class Worker:
             _log.error("a service of the worker failed", exc_info=error)
         self.stop.request(Reason.CONFIGURATION if configuration else Reason.CRASHED, error)
 
-    def _status(self, consumer: Consumer) -> WorkerStatus:
-        return WorkerStatus(
-            id=self._id,
-            name=self._name,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            queues=",".join(self._options.queue),
-            concurrency=self._options.concurrency,
-            running=self._slots.running,
-            processed=self._counters.processed,
-            failed=self._counters.failed,
-            jobs=running_jobs(consumer.in_flight.attempts()),
-            state=self._state,
-            memory=int(resident_mib() * 1024**2) or None,
-            version=installed_version(),
-        )
-
-    def pause_claiming(self) -> None:
-        """Claim nothing until `resume_claiming`. Made to be called by a signal handler."""
-        self.pause.begin()
-        self._events.emit(WorkerPaused(self._name, self._slots.running))
-        self._wake_claimers()
-
-    def resume_claiming(self) -> None:
-        self.pause.end()
-        self._events.emit(WorkerResumed(self._name))
-        self._wake_claimers()
-
-    def _obey(self, order: WorkerOrder) -> None:
-        """Do what an operator asks of this process."""
-        if order is WorkerOrder.STOP:
-            self.stop.request(Reason.SIGNAL)
-        elif order is WorkerOrder.QUIET and not self.pause.active:
-            self.pause_claiming()
-        elif order is WorkerOrder.RESUME and self.pause.active:
-            self.resume_claiming()
-
-    @property
-    def _state(self) -> WorkerState:
-        if self.stop.reason is not None:
-            return WorkerState.STOPPING
-        return WorkerState.QUIET if self.pause.active else WorkerState.WORKING
-
     def _wake_claimers(self) -> None:
-        for consumer in self._consumers:
+        for consumer in self.consumers:
             if self._loop is not None:
                 self._tell(consumer.claimer.interrupt)
-
-    def stopped_hard(self, name: str) -> None:
-        """Say which jobs are left behind when a second signal, of this ``name``, ends the process."""
-        held = [f"{each.claim.name} {each.fence.job_id}" for each in self._attempts()]
-        reason = f"a second request to stop ({name})"
-        self._events.emit(WorkerKilled(self._name, ExitCode.HARD_STOP, reason, tuple(sorted(held))))
-
-    def _announce(self) -> None:
-        options = self._options
-        self._events.emit(
-            WorkerStarted(
-                self._name,
-                os.getpid(),
-                (
-                    *(f"{driver.name}: {driver.description}" for driver in self._drivers),
-                    *(relay.description for relay in self._relays),
-                ),
-                options.queue if self._consumers else tuple(relay.queue for relay in self._relays),
-                options.concurrency,
-                options.lease,
-                tuple(self._wakeups),
-            )
-        )
-
-    def _announce_stop(self) -> None:
-        reason, error = self.stop.reason, self.stop.error
-        self._events.emit(
-            WorkerStopping(
-                self._name,
-                reason.text if reason is not None else "",
-                self._slots.running,
-                None if error is None else Failure.of(error),
-            )
-        )
-
-
-def _checked(consumer: Consumer) -> bool:
-    return consumer.store.checked
-
-
-def _idle_workers(consumer: Consumer) -> int:
-    return consumer.claimer.idle_workers
-
-
-def _idle_relays(relay: RelayLoop) -> int:
-    return relay.idle_workers()

@@ -97,7 +97,7 @@ class Embedded:
 
     def _waiters(self) -> list[object]:
         """What claimers sleep on, or nothing while one of them does not."""
-        found = [getattr(consumer.wakeups, "_waiter", None) for consumer in self.worker._consumers]
+        found = [getattr(consumer.wakeups, "_waiter", None) for consumer in self.worker.consumers]
         return found if all(found) else []
 
 

@@ -96,8 +96,8 @@ def run_worker(
 
 def _listen(worker: Worker, signals: Signals, events: Events) -> None:
     signals.on_second = worker.stopped_hard
-    signals.on_pause = worker.pause_claiming
-    signals.on_resume = worker.resume_claiming
+    signals.on_pause = worker.control.pause_claiming
+    signals.on_resume = worker.control.resume_claiming
     signals.on_harmless = lambda name, reason: events.emit(SignalIgnored(name, reason))
     signals.on_stop = lambda: worker.stop.request(Reason.SIGNAL)
     # The application's modules may have installed their own.

@@ -479,7 +479,7 @@ async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
     """It was asked to stop before it heard of that."""
     database = databases.fresh_file(tmp_path, migrated_sqlite)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
-        [consumer] = worker.worker._consumers
+        [consumer] = worker.worker.consumers
         assert isinstance(consumer.store.driver, RedisDriver)
         monkeypatch.setattr(consumer.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
         await redis.jobs.insert([serialize(Arrival().job, JobOptions())])

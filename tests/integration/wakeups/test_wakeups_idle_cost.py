@@ -72,7 +72,7 @@ async def statements(migrated_url: str) -> AsyncIterator[Count]:
 async def all_know_each_other(workers: list[Embedded]) -> None:
     """Until each of them has looked once with all the others there."""
     async with asyncio.timeout(60):
-        while any(consumer.claimer.idle_workers < FLEET for worker in workers for consumer in worker.worker._consumers):
+        while any(consumer.claimer.idle_workers < FLEET for worker in workers for consumer in worker.worker.consumers):
             await asyncio.sleep(0.1)
 
 
