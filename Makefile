@@ -12,8 +12,9 @@ ARGS ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
-# Tests wait more than they work: three processes for each of two cores. Python caches what it has compiled for all.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 6 --dist loadgroup
+# Tests wait more than they work, so there are more processes than cores. More than these, and leases of a second are
+# lost for want of the processor. Python caches what it has compiled for all.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadgroup
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # pip 25.1 is the first that knows --group.
 INSTALL = $(PIP) install 'pip>=25.1' && $(PIP) install

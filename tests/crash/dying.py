@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,20 +13,13 @@ from outbox.drivers.database.connection.raw_connection import RawConnection
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.values import Settled
 from outbox.settlement import Settlement
+from tests.support.death_marker import die
 
 BEFORE_COMMIT = "before the commit"
 AFTER_COMMIT = "after the commit"
 
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
 _settle = DatabaseJobs.settle
-
-
-def die(moment: str) -> None:
-    """Once, in one process: the marker is taken away by whoever dies."""
-    marker = Path(os.environ["RUN_LOG"]).with_name("die")
-    if marker.exists() and marker.read_text(encoding="utf-8") == moment:
-        marker.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def settle(self: DatabaseJobs, settlements: Sequence[Settlement]) -> Settled:

@@ -7,14 +7,13 @@ file ``die`` names a moment of a tick ends there by SIGKILL, once.
 from __future__ import annotations
 
 import os
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from outbox import Job, schedule
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.schedules.store import DatabaseSchedules
+from tests.support.death_marker import die
 from tests.support.recorded_jobs import note
 
 BEFORE_INSERT, AFTER_INSERT, AFTER_COMMIT = "before the insert", "after the insert", "after the commit"
@@ -35,13 +34,6 @@ class EverySecond(Job):
         assert tick is not None
         seconds = None if previous is None else (tick - previous).total_seconds()
         note("tick", self, error=f"{tick:%Y-%m-%d %H:%M:%S} {seconds}")
-
-
-def die(moment: str) -> None:
-    marker = Path(os.environ["RUN_LOG"]).with_name("die")
-    if marker.exists() and marker.read_text(encoding="utf-8") == moment:
-        marker.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if "RUN_LOG" in os.environ:  # in a worker, and not where tests are collected

@@ -18,7 +18,6 @@ ROOT = Path(outbox.__file__).parents[1]
 # The names that the README uses and does not define.
 PREAMBLE = """
 from __future__ import annotations
-import outbox
 from outbox import dispatch, dispatch_many
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column

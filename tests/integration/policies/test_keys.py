@@ -372,7 +372,6 @@ async def test_many_workers_at_once_end_all_jobs_of_keys(
             assert [job_id for job_id in ended if job_id in mine] == mine
 
 
-@pytest.mark.parametrize("options", [{}, {"ordering": "strict"}])
 class Shared(Job):
     """One at a time of all tenants, in the order of each aggregate, and tenants take turns."""
 
@@ -439,6 +438,7 @@ async def test_a_job_that_its_rate_holds_back_keeps_no_place(database: DatabaseD
     assert first.id not in ids(found)
 
 
+@pytest.mark.parametrize("options", [{}, {"ordering": "strict"}])
 async def test_tables_of_autogenerate_get_their_rows(
     database: DatabaseDriver, migrated_url: str, options: dict[str, str]
 ) -> None:
