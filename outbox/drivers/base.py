@@ -244,7 +244,7 @@ class FinishedJobStore(Protocol):
     async def page(
         self, queue: str | None = None, name: str | None = None, limit: int = 100, after: FinishedPlace | None = None
     ) -> FinishedPage:
-        """The same, beginning after a place. It looks at a bounded number of them, however many are kept."""
+        """A page of finished jobs, the latest first, beginning after a place. It examines a bounded number of rows."""
 
     async def progress(self, job_id: JobId) -> JobProgress | None:
         """How far a live job is, by its last report."""
