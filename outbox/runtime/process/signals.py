@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from outbox import clock
@@ -149,6 +151,32 @@ class Signals:
         # The parent's event loop would hear of the child's signals and take them for its own.
         signal.set_wakeup_fd(-1)
         self._let_go()
+
+
+@contextmanager
+def waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have each signal wake the loop of the main thread.
+
+    The kernel gives a signal to another thread while one is pending for the main thread. That does not interrupt the
+    main thread's wait, and Python runs handlers in the main thread only: an idle loop would not hear of it.
+    """
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):
+        os.set_blocking(descriptor, False)
+
+    def empty() -> None:
+        with suppress(BlockingIOError):
+            os.read(reading, 4096)
+
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    loop.add_reader(reading, empty)
+    try:
+        yield
+    finally:
+        loop.remove_reader(reading)
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 def ignore_until_the_end() -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 from outbox import clock
 from outbox.events import Events, ProcessEnded, ProcessStarted, SignalIgnored
 from outbox.runtime.process.exit_codes import ExitCode
-from outbox.runtime.process.signals import Signals
+from outbox.runtime.process.signals import Signals, waking
 from outbox.runtime.process.worker_process import HEALTH_DESCRIPTOR, SUPERVISED
 from outbox.wakeups.supervisor_fanout import DESCRIPTOR, FanoutServer
 
@@ -90,10 +90,12 @@ class Supervisor:
 
     async def run(self) -> int:
         """Until every process has ended for good. Returns the exit code."""
-        self._listen(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._listen(loop)
         self._alive = os.pipe()
         try:
-            await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
+            with waking(loop):
+                await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
         finally:
             if self._fanout is not None:
                 await self._fanout.stop()

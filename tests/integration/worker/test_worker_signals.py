@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -119,6 +121,22 @@ async def test_a_supervisor_passes_signals_on(workers: Workers, queue: Queue) ->
     worker.send(signal.SIGINT)
     assert await worker.exit_code() == 130
     assert sum(len(event["running"]) for event in worker.of("worker_killed")) == 1
+
+
+async def test_a_supervisor_hears_at_once_of_a_signal_that_another_thread_gets(workers: Workers, queue: Queue) -> None:
+    """The kernel gives it to another one while a signal is pending for the main thread."""
+    worker = await workers.started("--processes", "2", *FAST)
+    await worker.event("worker_started", 2)
+    tasks = Path(f"/proc/{worker.pid}/task").iterdir()
+    others = [int(task.name) for task in tasks if int(task.name) != worker.pid and not blocked(task, signal.SIGUSR2)]
+    assert ctypes.CDLL(None).tgkill(worker.pid, others[0], signal.SIGUSR2) == 0
+    await worker.event("worker_paused", 2)
+    assert await worker.terminate() == 0
+
+
+def blocked(task: Path, number: int) -> bool:
+    (mask,) = re.findall(r"SigBlk:\s*(\w+)", (task / "status").read_text())
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 async def test_hup_stays_ignored_under_nohup(workers: Workers, queue: Queue) -> None:
