@@ -102,9 +102,9 @@ class WorkerProcess:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
-    async def exit_code(self) -> int:
+    async def exit_code(self, *, within: float = TIMEOUT) -> int:
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(within):
                 code = await self.process.wait()
         except TimeoutError:
             raise AssertionError(f"it did not end; it said {self.events[-20:]} {self.other[-20:]}") from None

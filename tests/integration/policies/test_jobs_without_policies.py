@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine, event, inspect, text
 
 from outbox import Job, metadata
@@ -9,6 +10,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.dialects.mysql import MySQL
 from outbox.envelope import serialize
 from outbox.events import JobSettled
+from outbox.runtime import store_services
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
 from tests.servers import sql
@@ -54,8 +56,12 @@ async def test_it_is_in_no_other_table(database: DatabaseDriver, migrated_url: s
     assert not any(count.values()), count
 
 
-async def test_a_worker_writes_its_claim_and_its_end(database: DatabaseDriver, migrated_url: str) -> None:
-    """Whatever classes with limits, results, versions, encryption, resources or sessions this process knows."""
+async def test_a_worker_writes_its_claim_and_its_end(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever classes with limits, results, versions, encryption, resources or sessions this process knows. Schedules
+    that other tests declare are left out: they tick by the clock."""
+    monkeypatch.setattr(store_services, "declared_schedules", lambda _settings, _connection: [])
     sent: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
