@@ -198,6 +198,11 @@ class Job(BaseModel, metaclass=JobClass):
         object.__setattr__(self, "_context", context)
 
 
+# For each job class, pydantic evaluates the annotations of its bases, and these are most of the time that a definition
+# takes. That they are no fields is all it has to know of them.
+Job.__annotations__.update(dict.fromkeys(Job.__class_vars__, ClassVar))
+
+
 def _check_definition(cls: type[Job]) -> None:
     where = f"{cls.__module__}.{cls.__qualname__}"
     shadowed = [name for name in _RESERVED if name in cls.model_fields]

@@ -59,9 +59,14 @@ def check_attributes(where: str, namespace: Mapping[str, Any], known: Iterable[s
     Raises:
         ConfigurationError: an attribute without an annotation is one; pydantic takes those for forgotten fields.
     """
-    for name, value in namespace.items():
-        ignored = name in known or name.startswith("_") or name == "model_config" or _is_code(value)
-        if not ignored and (advice := _advice(name)) and name not in _annotations(namespace):
+    unknown = [
+        name
+        for name, value in namespace.items()
+        if not (name in known or name.startswith("_") or name == "model_config" or _is_code(value))
+    ]
+    annotated = _annotations(namespace) if unknown else {}
+    for name in unknown:
+        if name not in annotated and (advice := _advice(name)):
             raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
 
 

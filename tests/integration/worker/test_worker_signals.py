@@ -127,16 +127,18 @@ async def test_a_supervisor_hears_at_once_of_a_signal_that_another_thread_gets(w
     """The kernel gives it to another one while a signal is pending for the main thread."""
     worker = await workers.started("--processes", "2", *FAST)
     await worker.event("worker_started", 2)
-    tasks = Path(f"/proc/{worker.pid}/task").iterdir()
-    others = [int(task.name) for task in tasks if int(task.name) != worker.pid and not blocked(task, signal.SIGUSR2)]
-    assert ctypes.CDLL(None).tgkill(worker.pid, others[0], signal.SIGUSR2) == 0
+    thread = other_thread_that_hears(worker.pid, signal.SIGUSR2)
+    assert ctypes.CDLL(None).tgkill(worker.pid, thread, signal.SIGUSR2) == 0
     await worker.event("worker_paused", 2)
     assert await worker.terminate() == 0
 
 
-def blocked(task: Path, number: int) -> bool:
-    (mask,) = re.findall(r"SigBlk:\s*(\w+)", (task / "status").read_text())
-    return bool(int(mask, 16) >> (number - 1) & 1)
+def other_thread_that_hears(pid: int, number: int) -> int:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        (blocked,) = re.findall(r"SigBlk:\s*(\w+)", (task / "status").read_text())
+        if int(task.name) != pid and not int(blocked, 16) >> (number - 1) & 1:
+            return int(task.name)
+    raise AssertionError("the main thread is the only one that hears of it")
 
 
 async def test_hup_stays_ignored_under_nohup(workers: Workers, queue: Queue) -> None:
