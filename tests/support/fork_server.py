@@ -39,7 +39,14 @@ PRELOADED = (
     "aiosqlite",
     "alembic.command",
     "alembic.config",
+    "inotify_simple",
+    "multiprocessing.reduction",
+    "outbox.drivers.database.connection.lazy_asyncmy",
+    "outbox.drivers.database.connection.sqlite_engine",
+    "outbox.wakeups.sqlite_data_version",
+    "outbox.wakeups.sqlite_file_changes",
     "redis.asyncio",
+    "sqlalchemy.dialects.mysql.asyncmy",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "uvloop",
 )
@@ -48,6 +55,8 @@ PRELOADED = (
 def preload() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
+    sys.modules["outbox.drivers.database.connection.lazy_asyncmy"].load_asyncmy()
+    importlib.import_module("outbox.wakeups.binlog.stream")  # after what it needs of asyncmy
     for name in ENTRY_POINTS:  # a fork runs them as `__main__`
         del sys.modules[name]
         package, _, module = name.rpartition(".")
