@@ -10,7 +10,7 @@ from outbox.dispatch import AnySession
 from outbox.job import Job
 from outbox.options import DispatchOptions
 from outbox.resources import Resources
-from outbox.sync import SyncLoops
+from outbox.sync.loops import SyncLoops
 from outbox.testing import draining, performing
 from outbox.testing.performing import Performed
 

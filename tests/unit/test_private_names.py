@@ -21,7 +21,6 @@ STILL: dict[str, int] = {
     "integration/database/test_database_faults.py": 2,
     "integration/database/test_database_outages.py": 1,
     "integration/database/test_sqlite_hops.py": 6,
-    "integration/dispatch/test_event_loops.py": 2,
     "integration/operations/test_paging_cost.py": 3,
     "integration/redis/test_blocking_claims.py": 9,
     "integration/redis/test_redis_handover.py": 10,

@@ -18,6 +18,7 @@ import outbox.sync
 from outbox import Job, configure, disconnect, dispatch
 from outbox.client_state import default_client
 from outbox.open_drivers import OpenDrivers
+from outbox.sync.loops import MOST_LOOPS, SyncLoops
 from tests.servers import sql
 from tests.servers.databases import connections_of
 
@@ -226,7 +227,7 @@ def test_more_threads_than_loops_all_dispatch(migrated_url: str) -> None:
         for thread in threads:
             thread.join()
         assert len(set(ids)) == 100
-        assert len(default_client.part(outbox.sync.SyncLoops)._idle) <= outbox.sync._MOST_LOOPS
+        assert 0 < default_client.part(SyncLoops).idle <= MOST_LOOPS
     finally:
         outbox.sync.disconnect()
         configure()
