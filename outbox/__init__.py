@@ -34,7 +34,8 @@ from outbox.drivers.values import (
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.inbox import inbox, receive
-from outbox.job import CallNext, Job, JobContext, Middleware
+from outbox.job import CallNext, Job, Middleware
+from outbox.job_context import JobContext
 from outbox.middleware.context_variables import context_variables
 from outbox.middleware.skip_if import skip_if
 from outbox.middleware.throttle_exceptions import throttle_exceptions

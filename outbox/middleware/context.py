@@ -8,7 +8,8 @@ from outbox.client_state import current_keys
 from outbox.encrypted_jobs import JobCipher, open_payload, token_of
 from outbox.envelope import NO_HEADERS, Headers, load_stored
 from outbox.errors import AttemptsExhausted, DecryptionFailed, InvalidPayload, JobError
-from outbox.job import Job, JobContext
+from outbox.job import Job
+from outbox.job_context import JobContext
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.middleware.completion import Completion

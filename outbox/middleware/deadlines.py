@@ -10,7 +10,7 @@ from outbox import clock
 from outbox.errors import AttemptsExhausted, BackendUnavailable, JobExpired
 from outbox.events import Events, JobSkipped
 from outbox.ids import JobId
-from outbox.job import Deleted
+from outbox.job_context import Deleted
 from outbox.middleware.interruption import Interruption
 from outbox.middleware.results import HandlerResult
 from outbox.policies.attempt_limits import DROP

@@ -9,7 +9,7 @@ from outbox.settlement import KeepFinished, Outcome, Settlement
 
 if TYPE_CHECKING:
     from outbox.ids import JobId
-    from outbox.job import ProgressReports
+    from outbox.job_context import ProgressReports
     from outbox.policies.results import Progress
     from outbox.runtime.execution.attempt import Attempt
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from outbox.job import Decision
+    from outbox.job_context import Decision
     from outbox.runtime.execution.attempt import Attempt
 
 

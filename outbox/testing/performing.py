@@ -12,7 +12,8 @@ from outbox.errors import ConfigurationError
 from outbox.events import Events
 from outbox.handler_parameters import takes_session
 from outbox.ids import new_token
-from outbox.job import Job, ProgressReports
+from outbox.job import Job
+from outbox.job_context import ProgressReports
 from outbox.middleware.deadlines import JobTimes, no_times
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.thread_call import Threads

@@ -10,7 +10,8 @@ from outbox import clock
 from outbox.drivers.values import Claim, Settled
 from outbox.encrypted_jobs import JobCipher
 from outbox.events import JobEvent
-from outbox.job import Job, ProgressReports
+from outbox.job import Job
+from outbox.job_context import ProgressReports
 from outbox.middleware.batch_additions import BatchAdditions
 from outbox.middleware.cancellation import HandlerCall
 from outbox.middleware.chain_steps import ChainSteps

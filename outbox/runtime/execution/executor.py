@@ -16,7 +16,7 @@ from outbox.errors import (
     NewerPayload,
 )
 from outbox.events import Events, JobGivenBack, JobOverdue
-from outbox.job import Failed, RateLimited, Released, Snoozed
+from outbox.job_context import Failed, RateLimited, Released, Snoozed
 from outbox.middleware.application import load_middleware
 from outbox.middleware.cancellation import CANCEL_STEPS
 from outbox.middleware.deadlines import JobTimes, no_times
