@@ -77,7 +77,7 @@ class _Sequence:
         self._counter = 0
 
     def forget(self) -> None:
-        """After a fork: start anew, with a lock that nobody holds."""
+        """After a fork: start anew, with a lock that no thread holds."""
         self.__init__()  # type: ignore[misc]
 
     def take(self, count: int) -> list[JobId]:

@@ -108,9 +108,9 @@ class Job(BaseModel, metaclass=JobClass):
     ``cancelled(self)`` after a running job was cancelled.
 
     Raises:
-        ConfigurationError: on definition, when an option is of a wrong type, out of its range, shadowed by a field or
-            called otherwise (``max_retries``), when ``handle``, ``failed``, ``cancelled`` or ``backoff`` cannot be
-            called as a worker does, or when ``context`` or ``run_in`` is replaced.
+        ConfigurationError: on definition. An option is of a wrong type, out of its range, shadowed by a field or called
+            otherwise (``max_retries``). Or ``handle``, ``failed``, ``cancelled`` or ``backoff`` cannot be called as a
+            worker does. Or ``context`` or ``run_in`` is replaced.
     """
 
     # Not a private attribute of pydantic's: making, setting and reading one costs several microseconds per job.

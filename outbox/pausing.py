@@ -32,9 +32,9 @@ async def pause(
     for_: float | timedelta | None = None,
     by: str | None = None,
 ) -> bool:
-    """Stop claims of one thing: of a ``queue``, of the class or the name of a ``job``, or of a ``key`` (the value that
-    ``concurrency_key``, ``ordering_key`` or ``fair_key`` gives, as ``outbox jobs ID`` shows it). With ``connection``
-    alone, of the whole connection. What runs goes on, and dispatching goes on.
+    """Stop claims of one thing: of a ``queue``, of the class or the name of a ``job``, or of a ``key``. That is the
+    value which ``concurrency_key``, ``ordering_key`` or ``fair_key`` gives, as ``outbox jobs ID`` shows it. With
+    ``connection`` alone, of the whole connection. What runs goes on, and dispatching goes on.
 
     ``reason`` has 1 to 255 characters. The pause ends by itself at ``until``, an aware datetime, or after ``for_``
     seconds, more than 0; the store's clock decides. Without either it lasts until `resume`. ``by`` names the person who

@@ -53,14 +53,15 @@ def schedule(
     * ``tz``: the time zone of the crontab line
     * ``misfire``: what becomes of ticks that no worker was there for: ``"once"`` runs the latest one if it is at most
       ``grace`` seconds late (0 to 366 days; a minute at least), ``"skip"`` none, ``"all"`` the last 100
-    * ``overlap``: what a tick does while the job of an earlier one is not finished: ``"allow"`` runs both, ``"skip"``
-      leaves the tick out, ``"queue_one"`` lets one job wait for the end of the running one, ``"cancel"`` removes the
-      earlier jobs
+    * ``overlap``: what a tick does while the job of an earlier one is not finished: ``"allow"`` runs both, and
+      ``"skip"`` leaves the tick out. ``"queue_one"`` lets one job wait for the end of the running one. ``"cancel"``
+      removes the earlier jobs
     * ``jitter``: each job waits 0 to so many seconds, at most a day
 
     Raises:
-        ConfigurationError: on definition: a value is of a wrong type or out of its range, the line never ticks, there
-            is no such time zone, another class has a schedule of this name, or the class cannot be made without fields.
+        ConfigurationError: on definition. A value is of a wrong type or out of its range, the line never ticks, or
+            there is no such time zone. Or another class has a schedule of this name, or the class cannot be made
+            without fields.
     """
 
     def declare(kind: JobType) -> JobType:

@@ -11,7 +11,7 @@ _NAMES = ("stdin", "stdout", "stderr")
 def open_closed_streams() -> list[str]:
     """Open the null device in place of standard streams that are closed. Returns their names.
 
-    Without it, the next file or connection that is opened would become the standard stream of the process, and
+    Without it, the next file or connection that is opened would become the standard stream of the process.
     ``sys.stdout`` would be None, which few programs expect.
     """
     closed = []

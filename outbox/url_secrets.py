@@ -11,8 +11,8 @@ _PORT = re.compile(r":\d{1,5}(?:[/?#,]|$)")
 def without_secrets(url: str) -> str:
     """``url`` for people.
 
-    What stands between the name of a user and the last @ is taken for a password, and so is what stands in the place of
-    a port and is none. Where it cannot be told what is a password, nothing but the scheme is shown.
+    What stands between the name of a user and the last @ is taken for a password. So is what stands in the place of a
+    port and is none. Where it cannot be told what is a password, nothing but the scheme is shown.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

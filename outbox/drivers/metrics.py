@@ -94,7 +94,7 @@ class MetricStore(Protocol):
         """How many jobs there were in the last ``since`` seconds, the oldest first."""
 
     async def upkeep(self) -> float | None:
-        """Count all jobs where the last count is old, merge what is old, remove what is older than 90 days, and give
+        """Count all jobs where the last count is old. Merge what is old, and remove what is older than 90 days. Give
         failures of earlier releases a fingerprint. Returns None: it is to be called again at the usual interval."""
 
 

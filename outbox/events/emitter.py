@@ -41,13 +41,13 @@ class Events:
     def listen_to_batches(
         self, listener: BatchListener, *kinds: type[Event], without: tuple[type[Event], ...] = ()
     ) -> None:
-        """Call ``listener`` with events of one kind that happened together: for one to which they cost less together
-        than one by one. ``without`` are kinds that it does not want."""
+        """Call ``listener`` with events of one kind that happened together, where they cost it less than one by one.
+        ``without`` are kinds that it does not want."""
         self._listeners.append(_Listening(listener, kinds or (Event,), without))
         self._by_kind = {}
 
     def wants(self, kind: type[Event]) -> bool:
-        """Whether anybody listens for ``kind``; for events that come once per job, and cost more than this question."""
+        """Whether a listener wants ``kind``: for events that come once per job, and cost more than this question."""
         return bool(self._who(kind))
 
     def emit(self, event: Event) -> None:

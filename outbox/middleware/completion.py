@@ -84,7 +84,7 @@ class Completion:
         return completed if policies is None else completed.leaving(policies, self._claim.headers)
 
     def committed(self, settled: Settled | None = None) -> None:
-        """The transaction has been committed. Without ``settled``, nobody heard of it then."""
+        """The transaction has been committed. ``settled`` is None where a later look has found that out."""
         self.settled = settled or Settled((self.settlement(),), ())
 
 

@@ -94,8 +94,8 @@ class ThreadCall:
     def interrupt(self) -> None:
         """Raise `Interrupted` in the thread, before its next bytecode.
 
-        CPython's ``PyThreadState_SetAsyncExc``: it cannot end a call into C that does not return, such as a long sleep,
-        a read without a timeout, or a computation in an extension. The exception comes when that call has returned.
+        CPython's ``PyThreadState_SetAsyncExc`` cannot end a call into C that does not return: a long sleep, a read
+        without a timeout, a computation in an extension. The exception comes when that call has returned.
         """
         with self._lock:
             self._interrupted = True

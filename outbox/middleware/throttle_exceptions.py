@@ -36,10 +36,10 @@ def throttle_exceptions(
     """A middleware of jobs: a circuit breaker for the class that lists it, in the whole fleet. Its state is in the
     database.
 
-    When jobs of the class have raised ``max_exceptions`` exceptions (1 to 10,000) ``within`` so many seconds (more than
-    0, at most a day) of the first, the class is paused for ``pause`` seconds (1 to a day). Then one job runs, the
-    probe. If it succeeds, the class goes on; if it raises, the class is paused again. ``on`` are the exceptions that
-    count.
+    The class is paused for ``pause`` seconds (1 to a day) when its jobs have raised ``max_exceptions`` exceptions (1 to
+    10,000). They count together ``within`` so many seconds of the first (more than 0, at most a day). After the pause
+    one job runs, the probe. If it succeeds, the class goes on; if it raises, the class is paused again. ``on`` are the
+    exceptions that count.
 
     Raises:
         ConfigurationError: an argument is of a wrong type or out of its range.

@@ -12,9 +12,9 @@ async def counts(*, connection: str | None = None) -> list[QueueCounts]:
     """One row per queue that has live or failed jobs, or is paused; by name.
 
     At most 12,000 jobs are looked at, so that it costs the same however many there are. Numbers below 10,000 are exact.
-    Greater ones, or some of many queues with thousands of jobs, are of the last count that a worker has made, and
-    ``age`` says how many seconds ago that was. Before there is one, ``at_least`` is true. For a connection on Redis all
-    numbers are exact.
+    Greater ones, or some of many queues with thousands of jobs, are of the last count that a worker has made. ``age``
+    says how many seconds ago that was. Before there is one, ``at_least`` is true. For a connection on Redis all numbers
+    are exact.
     """
     return await driver_of(connection).queues.counts()
 

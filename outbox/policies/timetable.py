@@ -46,9 +46,9 @@ class Cron:
     """A crontab line of five fields, or six with seconds first, by the clock of a time zone.
 
     Summer time is that of Debian's cron. A line with fixed minutes and hours ticks once a day: at the end of an hour
-    that is left out, and in the first of two hours of the same name. One with ``*`` in its minutes or hours goes by
-    the time that passes. Where the clock changes by half an hour (Lord Howe), such a line may tick at another time on
-    that day, because CronSim counts whole hours.
+    that is left out, and in the first of two hours of the same name. One with ``*`` in its minutes or hours goes by the
+    time that passes. CronSim counts whole hours. Where the clock changes by half an hour (Lord Howe), such a line may
+    tick at another time on that day.
 
     Raises:
         InvalidOption: it is no crontab line, never ticks, or there is no such time zone.
@@ -74,7 +74,7 @@ class Cron:
 
     def after(self, moment: datetime) -> datetime | None:
         # CronSim counts by the clock on the wall. In the second of two hours of the same name it begins with ticks of
-        # the first, and two ticks of an hour that is left out are one.
+        # the first. Two ticks of an hour that is left out are one.
         ticks = (tick.astimezone(UTC) for tick in CronSim(self.line, moment.astimezone(self.zone)))
         return next((tick for tick in ticks if tick > moment), None)
 

@@ -4,8 +4,8 @@ The row stays in the database until the job has ended over there, and is looked 
 rarely: a store that lost the job, because it was flushed or restored from an older state, is given it once more.
 
 A job with a delay is moved at once, too, with what is left of the delay by the database's clock; the other store counts
-that down by its own. No clock is compared with another, and nobody has to look at the database when the delay ends. The
-next look at such a row is after that, or a day later: until then there is little to see.
+that down by its own. No clock is compared with another, and no relay has to look at the database when the delay ends.
+The next look at such a row is after that, or a day later: until then there is little to see.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 10.0, 3600.0
 
 _LONGEST_WAIT = 86_400.0
 """Seconds after which a row is looked at although its job still waits for its delay. Redis forgets what it was given
-after 30 days without a look (`insert_once.lua`), and would then take a job that has ended for a new one."""
+after 30 days without a look (`insert_once.lua`). It would then take a job that has ended for a new one."""
 
 
 class Relay:
@@ -199,14 +199,14 @@ def _left(envelope: Envelope, written: datetime, now: datetime) -> float:
     try:
         until = envelope.available_at or written + timedelta(seconds=envelope.delay)
     except OverflowError:
-        # The row's date is one that only somebody else can have written.
+        # Another program has written the row's date: outbox writes none that is out of range.
         return envelope.delay
     return max(0.0, (until - now).total_seconds())
 
 
 def next_look(attempt: int, delay: float = 0.0) -> float:
-    """Seconds until the row is looked at again, after it was looked at for the ``attempt``-th time and its job has to
-    wait for ``delay`` seconds more."""
+    """Seconds until the row is looked at again. It was looked at for the ``attempt``-th time, and its job has to wait
+    for ``delay`` seconds more."""
     if delay:
         return min(_LONGEST_WAIT, delay) + _FIRST_LOOK
     return min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))

@@ -41,7 +41,7 @@ class RelayThread:
         self._pending = False
         """Something was committed since the last move began."""
         self._moved = threading.Event()
-        """Nothing is left that was committed here, or nobody here is going to move it."""
+        """Nothing is left that was committed here, or it is left to the workers."""
         self._moved.set()
         self._failed = False
         """The last move that has ended did."""
@@ -172,7 +172,7 @@ class RelayThreads(ClientPart):
             for thread in threads:
                 thread.wait(until - clock.now())
         except (KeyboardInterrupt, SystemExit):
-            # Of a signal's handler: somebody has less patience. It is ending already.
+            # Raised by a signal's handler: wait no longer. The process is ending already.
             until = 0.0
         self._seconds_left = max(0.0, until - clock.now())
 

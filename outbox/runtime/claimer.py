@@ -31,9 +31,10 @@ is."""
 class Claimer(BackgroundLoop):
     """Takes as many jobs as there are free slots.
 
-    A claim that came back full says that there is more: the next one follows when a quarter of the slots is free and
-    the others were waited for a moment, or a short while after the first is free. A claim that came back with less says
-    that the store has been emptied: the next one follows a wake-up, or a poll that found something due.
+    A claim that came back full says that there is more. The next one follows when a quarter of the slots is free and
+    the others were waited for a moment. Where fewer are free, it follows a short while after the first. A claim that
+    came back with less says that the store has been emptied: the next one follows a wake-up, or a poll that found
+    something due.
 
     `IdlePoller` polls in the thread of the stores. When it is woken and nothing runs, it claims there, so that the jobs
     need one change of threads to start, not two.

@@ -151,7 +151,7 @@ class Completer(BackgroundLoop):
 
     def interrupt(self) -> None:
         self._wanted.set()
-        # Whoever waits for a store that may never answer has to stop as well.
+        # A caller that waits for a store that may never answer has to stop as well.
         self._caught_up.set()
 
     async def _write(self, batch: list[Attempt]) -> None:

@@ -21,13 +21,14 @@ _SHORTEST, _STEPS = 0.005, 20
 """The first pause while something is due that cannot be claimed, and how often the next one is four times as long."""
 
 _DOUBT = 0.02
-"""Seconds after which a worker that was woken for nothing looks once more, should the moment have been a long one."""
+"""Seconds after which a worker that was woken for nothing looks once more: a binary log tells of a commit a moment
+before its rows can be seen."""
 
 _SHARE = 0.2
 """Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many."""
 
 _SPREAD = (1.2, 1.4)
-"""Pauses are longer than ``--sleep`` by a random part, so that workers started together do not look together, and one
+"""Pauses are longer than ``--sleep`` by a random part, so that workers started together do not look together. One
 worker's looks, heartbeats and upkeep together stay below one statement per second."""
 
 _HERD_SPREAD, _HERD_SPREAD_AT_MOST = 0.001, 0.05
@@ -130,8 +131,8 @@ class IdlePoller:
         self.idle_workers = max(1, next_due.idle)
         news = self._news(next_due.due)
         if next_due.due is not None and next_due.due <= 0:
-            # What is due and cannot be claimed is in the hands of somebody who is claiming it right now, or is held in
-            # place by a worker that died.
+            # What is due and cannot be claimed: another worker is claiming it right now, or a worker that died holds it
+            # in place.
             in_other_hands = self._fruitless and not doubtful
             steps = min(self._fruitless - 1, _STEPS)
             return min(self._longest_pause, _SHORTEST * 4**steps) if in_other_hands else 0.0

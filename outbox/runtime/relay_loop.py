@@ -115,7 +115,7 @@ class RelayLoop(BackgroundLoop):
         """Whether there are jobs that the other store does not have yet. A database that does not answer may have some.
 
         Raises:
-            ConfigurationError: the database is not what outbox needs, so that nobody can tell.
+            ConfigurationError: the database is not what outbox needs, and cannot be asked.
         """
         begun = clock.now()
         try:

@@ -17,7 +17,8 @@ _log = logging.getLogger("outbox.runtime")
 
 
 class Cancelled(Exception):
-    """Nobody here cancels what runs in the background. A handler does that cancels every task that it finds."""
+    """A handler cancelled what runs in the background: it cancels every task that it finds. The worker itself never
+    does."""
 
     def __init__(self) -> None:
         super().__init__("a handler has cancelled tasks that are not its own")
@@ -52,7 +53,7 @@ class BackgroundLoop(ABC):
     """A service that is one task.
 
     The task is asked to end and never cancelled: it may be in the middle of a database call, and a cancelled call
-    leaves behind a connection in a state that nobody knows.
+    leaves behind a connection in an unknown state.
     """
 
     on_crash: Callable[[BaseException], None] | None = None

@@ -25,7 +25,7 @@ class _Waiter:
 class Slots:
     """Counts; it runs nothing. Not thread-safe, except for reading the numbers.
 
-    A slot is reserved before a claim is sent, so that what comes back can be started at once, and stays taken until the
+    A slot is reserved before a claim is sent, so that what comes back can be started at once. It stays taken until the
     handler has really ended, even where its attempt was given up before.
     """
 
@@ -116,7 +116,7 @@ class Slots:
             await waiter
 
     def kick(self) -> None:
-        """Wake everybody who waits for room, with none."""
+        """Wake all that wait for room, with none."""
         while self._waiters:
             self._grant(self._waiters.popleft(), 0)
 

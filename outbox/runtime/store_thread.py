@@ -23,8 +23,8 @@ class StoreThread:
     """A service that is a thread with an event loop of its own, on which all drivers are used.
 
     A handler that blocks its loop for minutes therefore keeps its lease: renewal runs here. Nor does it hold up a
-    transaction: a claim or a settlement caught half way would keep its row locks for as long as the handler blocks,
-    and on SQLite the whole database, against other workers, and against the renewal of this worker's own leases.
+    transaction. A claim or a settlement caught half way would keep its row locks while the handler blocks, and on
+    SQLite the whole database. Other workers would wait for them, and so would the renewal of this worker's own leases.
 
     Only code that holds the interpreter's lock without a break, in an extension written in C, stops this thread, too.
     """
@@ -114,7 +114,7 @@ class StoreThread:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._main(caller, started))
-        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would hear of this
+        except BaseException as error:  # noqa: BLE001 - a thread has no caller that would hear of this
             _tell(caller, _reject, started, error)
             _tell(caller, self._on_crash, error)
         finally:

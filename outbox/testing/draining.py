@@ -44,9 +44,9 @@ async def drain(
     after a last attempt. A job whose retry is due later stays: see `travel`.
 
     Without a session these are the stored jobs of ``connection``, or of the default one, of all its queues or those in
-    ``queue``. With one, they are those that its connection sees: the session must be on a connection whose transaction
-    the test has begun and will roll back (``join_transaction_mode="create_savepoint"``), and so must the sessions that
-    the jobs use. What was dispatched in it is flushed before. ``resources`` are what ``handle`` of jobs takes, by their
+    ``queue``. With one, they are those that its connection sees. The session must be on a connection whose transaction
+    the test has begun and will roll back (``join_transaction_mode="create_savepoint"``). So must the sessions that the
+    jobs use. What was dispatched in it is flushed before. ``resources`` are what ``handle`` of jobs takes, by their
     types, or `outbox.Resources`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Tells open pages when something has changed: one poller in a process, and only while a page is open.
 
-A page names its topics. The poller reads a digest of each topic that is looked at, every two seconds, and the pages
-of a topic whose digest has changed are told once. They read what they show from `Live.readings`, which reads each
-thing once for all of them.
+A page names its topics. Every two seconds the poller reads a digest of each topic that an open page names. The pages of
+a topic whose digest has changed are told once. They read what they show from `Live.readings`, which reads each thing
+once for all of them.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class Live:
 
     @asynccontextmanager
     async def open_page(self, topics: Collection[str], seen: int) -> AsyncIterator[asyncio.Event]:
-        """The event is set when a topic of the page has changed, and soon where that may have been since ``seen``, the
-        version when the page was made.
+        """The event is set when a topic of the page has changed. It is set soon where that may have been since
+        ``seen``, the version when the page was made.
 
         Raises:
             BackendUnavailable: too many pages are open.

@@ -124,8 +124,8 @@ class WebStores:
         question: Callable[[Driver], Awaitable[T]],
         is_large: Callable[[T], bool],
     ) -> T:
-        """The answer to `ask`. One that ``is_large`` serves all viewers for 1.5 seconds, or for longer if it took
-        more than a second, but not beyond a change through this dashboard.
+        """The answer to `ask`. One that ``is_large`` serves all viewers for 1.5 seconds, or for longer if it took more
+        than a second. A change through this dashboard ends that.
 
         Raises:
             OutboxError: as `ask`.

@@ -17,8 +17,14 @@ MOST_WORDS = 25
 NOT_WRAPPED = {"architecture.md", "0004-jobs-in-redis.md", "0008-standing-claims.md", "0008-blocking-claims.md"}
 NOT_WRAPPED |= {"0009-gaps-that-applications-hold.md", "0009-what-a-claim-locks.md"}
 
-PLAIN_PACKAGES = ("wakeups", "console")
+PLAIN_PACKAGES = (
+    "console", "drivers/base", "drivers/redis", "events", "middleware", "operations", "policies", "relay", "runtime",
+    "sync", "testing", "wakeups", "web",
+)  # fmt: skip
 """Packages of ``outbox`` whose docstrings are checked."""
+
+UNNAMED = re.compile(r"\b(whoever|(some|any|every|no)body|(some|any|every|no )one)\b", re.IGNORECASE)
+"""A worker, a transaction, an operator: a sentence says which of them it is about."""
 
 
 def _name(path: Path) -> str:
@@ -61,6 +67,19 @@ def _sentences(docstring: str) -> Iterator[str]:
         lines = [line.strip() for line in block.splitlines()]
         if not any(line.startswith(("====", "::", "|")) for line in lines):
             yield from re.split(r"(?<=[.!?:;])\s+", " ".join(lines))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_pages_say_whom_they_mean(path: Path) -> None:
+    found = [number for number, line in _prose(path) if UNNAMED.search(line)]
+    assert not found, f"{_name(path)}: lines {found}"
+
+
+def test_docstrings_say_whom_they_mean() -> None:
+    files = sorted((ROOT / "outbox").rglob("*.py"))
+    found = [f"{_name(path)}: {text}" for path in files for text in _docstrings(path) if UNNAMED.search(text)]
+    assert files
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("package", PLAIN_PACKAGES)

@@ -81,8 +81,8 @@ class Driver(Protocol):
         return StoreFacts()
 
     async def read_only(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Await ``question``, which only reads, for an operator. Where the store has such transactions, it reads in one
-        that cannot write, from the replica of the connection if it has one, and no statement takes long."""
+        """Await ``question``, which only reads, for an operator. A store with transactions reads in one that cannot
+        write, and ends a statement that takes long. It reads from the replica of the connection if there is one."""
         return await question()
 
     async def health_issues(self) -> list[HealthIssue]:

@@ -112,5 +112,5 @@ class Subscribed(RawConnection):
     def lost(self, error: Exception) -> None:
         if not self._lost.done():
             self._lost.set_exception(error)
-            # Whoever has stopped listening does not ask.
+            # A listener that has stopped does not ask.
             self._lost.exception()

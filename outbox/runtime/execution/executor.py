@@ -38,8 +38,8 @@ from outbox.settings import WorkerOptions
 from outbox.settlement import MoveRates, Settlement
 
 OVERDUE_DELAY = 5.0
-"""Seconds for which a job stays unclaimable that is handed back while its handler still runs, so that this process has
-ended before the next one begins."""
+"""Seconds for which a job stays unclaimable that is handed back while its handler still runs. By then this process has
+ended: the next attempt does not run beside it."""
 
 
 class Executor:

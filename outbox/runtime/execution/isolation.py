@@ -1,8 +1,8 @@
 """Keeps a job that may have killed its process away from others of that kind.
 
 A process that dies takes all its jobs with it, and each of them has one attempt less. Their rows do not tell which of
-them was the cause. After two such deaths the next one may be the last for all of them, so from then on each runs beside
-no other of its kind.
+them was the cause. After two such deaths the next one may be the last for all of them. From then on each runs beside no
+other of its kind.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LOOK_AGAIN = 0.02
 
 
 def is_suspect(claim: Claim) -> bool:
-    """Whether this attempt is the third or a later one, and the last one died with its process. One process that is
-    lost makes nobody a suspect."""
+    """Whether this attempt is the third or a later one, and the last one died with its process. One lost process makes
+    no job a suspect."""
     return claim.rescued and claim.attempt > 2
 
 

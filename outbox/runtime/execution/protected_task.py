@@ -13,9 +13,9 @@ _current: ContextVar[ProtectedTask | None] = ContextVar("outbox_task_of_job", de
 class ProtectedTask(asyncio.Task[Any]):
     """A task of the worker: of a service, or of an attempt.
 
-    Code of a job may cancel the task in which it runs, as `asyncio.timeout` and `asyncio.TaskGroup` do. If it cancels
-    that of another job, or a service, which happens when it cancels every task that it finds, the request is reported
-    and ignored.
+    Code of a job may cancel the task in which it runs, as `asyncio.timeout` and `asyncio.TaskGroup` do. A job that
+    cancels every task that it finds cancels those of other jobs and of services, too. Such a request is reported and
+    ignored.
     """
 
     __slots__ = ("_cancelled_by_other",)

@@ -1,4 +1,4 @@
-"""Why a worker stops, and the exit codes that say so to whoever started it.
+"""Why a worker stops, and the exit codes that say so to what started it.
 
 ==== =====================================================================================================
 code meaning

@@ -51,8 +51,8 @@ class Signals:
     Each callback runs in the main thread, between two bytecodes of whatever runs there. Before ``on_stop`` is set, a
     signal that stops ends the process at once with ``start_code``: nothing has been claimed.
 
-    A process that a job forks is no worker. It has Python's own handlers again: with these, ``terminate()`` of
-    `multiprocessing` would ask a copy of the worker to stop, which nobody runs.
+    A process that a job forks is no worker. It has Python's own handlers again: with the worker's, ``terminate()`` of
+    `multiprocessing` would ask a copy of the worker to stop, which no thread runs.
     """
 
     def __init__(self, start_code: int = ExitCode.OK) -> None:

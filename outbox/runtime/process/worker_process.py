@@ -71,8 +71,8 @@ def run_worker(
     _listen(worker, signals, events)
     if supervised is not None and supervised.paused:
         signals.pause()
-    # What was imported stays. Without this the collector walks over all of it again whenever some batches of jobs have
-    # come and gone, which takes a quarter of the worker's own time.
+    # What was imported stays. Without this the collector would walk over all of it again after every few batches of
+    # jobs, which takes a quarter of the worker's time.
     gc.collect()
     gc.freeze()
     # A batch of jobs that run at the same time fits in: what ends in order is gone before the collector looks at it.

@@ -97,7 +97,7 @@ class Database:
     async def write(self, work: Work[T], *, confirm: Work[T | None] | None = None) -> T:
         """Run ``work`` in one transaction, and again after a deadlock, a lock wait timeout or a lost connection.
 
-        When the connection is lost while committing, nobody knows whether it was committed. ``confirm`` looks in a new
+        When the connection is lost while committing, it is unknown whether it was committed. ``confirm`` looks in a new
         transaction and returns the result if it was, else None; without it the work is simply done again.
 
         Raises:

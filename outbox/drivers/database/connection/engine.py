@@ -206,8 +206,8 @@ def _server_engine(
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_recycle=RECYCLE_SECONDS,
-        # A transaction that was not committed is rolled back when its connection is closed; after a commit there is
-        # nothing to roll back, and asking the server all the same is a round trip in the way of every claim.
+        # A transaction that was not committed is rolled back when its connection is closed. After a commit there is
+        # nothing to roll back: to ask the server all the same would cost every claim a round trip.
         pool_reset_on_return=None,
         connect_args={
             "connect_timeout": _CONNECT_SECONDS,

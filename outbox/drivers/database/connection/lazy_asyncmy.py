@@ -37,7 +37,7 @@ def load_asyncmy() -> None:
     try:
         import_module("asyncmy")
     finally:
-        # Only asyncmy has them: everybody else imports the modules themselves.
+        # Only asyncmy has them: other code imports the modules themselves.
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]

@@ -53,8 +53,8 @@ class Dialect(FailedJobStatements):
     """The beginning of an UPDATE of rows that may hold broken JSON. MariaDB checks all JSON columns of a row that is
     updated, and refuses: then no worker could claim anything."""
     keeps_deleted: bool = False
-    """Whether entries that were deleted stay in the claim index for as long as an older transaction is open, so that
-    claims had better not begin at its head: see `cursors`."""
+    """Whether deleted entries stay in the claim index for as long as an older transaction is open. Then claims had
+    better not begin at its head: see `cursors`."""
     settings: str
     """Names and values of those settings of the server that `outbox check` judges."""
 
@@ -157,9 +157,9 @@ class Dialect(FailedJobStatements):
         """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `among`
         makes.
 
-        Both moments move to the end of the lease: what is held leaves the part of the claim index that claims read, so
-        that they never meet a row that its holder is about to delete, nor walk over thousands of long jobs.
-        ``in_place`` it stays there, for a moment, and no index is touched.
+        Both moments move to the end of the lease, so what is held leaves the part of the claim index that claims read.
+        They never meet a row that its holder is about to delete, nor walk over thousands of long jobs. ``in_place`` it
+        stays there, for a moment, and no index is touched.
         """
         end = self.now_plus(self.placeholder)
         moved = "" if in_place else f"available_at = {end}, "
@@ -340,9 +340,9 @@ class Dialect(FailedJobStatements):
     @abstractmethod
     def next_due(self, queues: int, unseen_for: int) -> str:
         """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL if it has
-        none), now, seconds until then. One row without a queue, for the workers that have room, take jobs of one of the
-        queues and were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, and for
-        `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
+        none), now, seconds until then. One row without a queue counts the workers that have room and take jobs of one
+        of the queues. They were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, and
+        for `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
         `look_parameters`."""
 
     @abstractmethod

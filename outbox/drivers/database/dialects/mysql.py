@@ -194,8 +194,8 @@ class MySQL(Dialect):
             "AND reserved_by IS NOT NULL"
         )
 
-    # Where a list of ids names most of a small table, the optimizer reads the whole table, even with an index hint,
-    # and waits for every row that another transaction is writing. A join with the list looks up each row by its key.
+    # Where a list of ids names most of a small table, the optimizer reads the whole table, even with an index hint. It
+    # then waits for every row that another transaction is writing. A join with the list looks up each row by its key.
 
     def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:
         picked = text(f"SELECT hex FROM {_PICKED}").bindparams(ids=_json(ids)).columns(column("hex")).subquery("picked")

@@ -33,7 +33,8 @@ async def find_again(
     database: Database, unconfirmed: UnconfirmedWrites, limit: int, lease: float, queues: Sequence[str] | None = None
 ) -> list[Claim]:
     """What claims in doubt have taken, of some queues or of all: up to ``limit`` jobs, with a new lease. More are given
-    back, without an attempt counted. It does not matter how long ago that was, as long as nobody else has taken them.
+    back, without an attempt counted. It does not matter how long ago that was, as long as no other worker has taken
+    them.
 
     Raises:
         BackendUnavailable: the next call has to find out.
@@ -48,7 +49,7 @@ async def find_again(
         renewed = await _renew(database, connection, [claim.fence for claim in mine], lease)
         kept = [claim._replace(deadline=renewed.deadline) for claim in mine if claim.fence in renewed.kept]
         await _put_back(database, connection, kept[limit:])
-        # Of a job that is there and that nobody holds, this node of a cluster may hear later that it was taken.
+        # A job is there, and its row has no holder: this node of a cluster may hear later that it was taken.
         free = {job_id for job_id, token in held.items() if token is None}
         unknown = [claim for claim in doubtful if claim.fence.job_id.bytes in free and claim.deadline > asked]
         return kept[:limit], unknown
@@ -62,7 +63,7 @@ async def find_again(
 
 
 async def give_back(database: Database, unconfirmed: UnconfirmedWrites) -> None:
-    """What claims in doubt have taken, if the database answers. Nobody is going to run it here."""
+    """Give back what claims in doubt have taken, if the database answers. This worker will not run it."""
     if unconfirmed.claims:
         with suppress(OutboxError):
             await find_again(database, unconfirmed, 0, _MOMENT)

@@ -1,4 +1,4 @@
-"""What may have been committed although nobody knows, because the answer was lost and the server stayed away."""
+"""Writes that may have been committed: the answer to the COMMIT was lost, and the server stayed away."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class UnconfirmedWrites:
 
     def __init__(self) -> None:
         self.claims: dict[JobId, Claim] = {}
-        """Jobs that may be held for nobody. Whoever claims such a job anew knows that it was not held."""
+        """Jobs that may be held, although no worker runs them. A later claim of such a job shows that it was not
+        held."""
         self.ends: frozenset[Fence] = frozenset()
-        """Settlements that may be written: those of the last transaction in doubt, as whoever has to write them writes
-        the same ones again before any others."""
+        """Fences of the last settlement transaction whose COMMIT got no answer. One transaction is enough: the caller
+        retries those settlements before any others."""
 
     def add(self, claims: Iterable[Claim]) -> None:
         self.claims.update((claim.fence.job_id, claim) for claim in claims)

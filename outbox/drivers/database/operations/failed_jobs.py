@@ -215,8 +215,7 @@ class FailedJobs:
         act: Callable[..., Awaitable[list[bytes]]],
     ) -> int:
         """Walk once, in the order of the key, over the jobs (of a queue) that match and failed at least ``age`` seconds
-        ago, and ``act`` on each chunk; what changes between looking and acting is seen by the conditions that ``act``
-        repeats."""
+        ago. ``act`` on each chunk: it repeats the conditions, and so sees what has changed since."""
         horizon = await failed_filters.time_from_now(self._database, -age)
         conditions = [failed_jobs.c.failed_at <= horizon, *await self._matching(queue, matching)]
         done = 0

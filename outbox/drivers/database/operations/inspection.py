@@ -193,8 +193,8 @@ async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
 
 
 async def clear(database: Database, queue: str) -> int:
-    """Walks the queue once in the order of the claim index, so that it ends however fast jobs come in at its end, and
-    leaves a row alone that a worker claims while it passes."""
+    """Walk the queue once in the order of the claim index, so that it ends however fast jobs come in at its end. A row
+    that a worker claims meanwhile is left alone."""
     removed = 0
     place: _Place | None = None
     while True:

@@ -1,8 +1,8 @@
 """Batches. A member's row leaves with its settlement; the end of the batch is decided after the commit of that.
 
-The last to commit sees that no member is left. Each settlement that ended a member looks, so two that were the last
-ones at the same time both look, and the row of the batch lets one of them write the end. Upkeep finds the batches whose
-last settlement was followed by a crash.
+The last to commit sees that no member is left. Each settlement that ended a member looks. If two of them were the last
+at the same time, both look. The row of the batch lets one of them write the end. Upkeep finds the batches whose last
+settlement was followed by a crash.
 """
 
 from __future__ import annotations

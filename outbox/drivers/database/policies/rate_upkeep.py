@@ -69,8 +69,8 @@ def _next(dialect: Dialect, rate: bytes) -> Plan[str]:
 
 
 async def repair(database: Database) -> PolicyNews:
-    """Forget jobs that applications have removed, give a time to the first of limits where no job has one, and forget
-    states that are long past."""
+    """Forget jobs that applications have removed, and states that are long past. Where no job of a limit has a time,
+    give one to the first."""
     dialect = database.dialect
 
     async def look(connection: SqlConnection) -> list[bytes]:

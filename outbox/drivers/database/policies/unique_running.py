@@ -1,7 +1,7 @@
 """Unique jobs that last until their end: never one beside a running one of its key.
 
 Only claims and settlements touch these rows. A claim skips a row that another one has locked. The first claim of a key
-inserts its row, and waits for another claim that inserts the same one at this moment, for as long as that takes.
+inserts its row. If another claim inserts the same row at this moment, it waits for that one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rows of schedules: added, changed, removed, paused and synced with what code declares.
 
-An application's transaction locks the slot of the name before it touches the row, so that two of them that add the same
-schedule wait for each other and neither gets a deadlock.
+An application's transaction locks the slot of the name before it touches the row. So two of them that add the same
+schedule wait for each other, and neither gets a deadlock.
 """
 
 from __future__ import annotations

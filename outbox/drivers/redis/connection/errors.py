@@ -14,8 +14,8 @@ from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, R
 _ATTEMPTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 
-# What a server says that will soon be able to, by the word with which its answer begins: BUSY is somebody's endless
-# script, MASTERDOWN and NOREPLICAS a failover, CLUSTERDOWN and TRYAGAIN a cluster that moves slots.
+# What a server says that will soon be able to, by the word with which its answer begins: BUSY is another client's
+# endless script, MASTERDOWN and NOREPLICAS a failover, CLUSTERDOWN and TRYAGAIN a cluster that moves slots.
 _FOR_NOW = ("LOADING", "BUSY ", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
 _ACCESS = (
     exceptions.AuthenticationError,
@@ -55,7 +55,8 @@ class Fault(Enum):
     REFUSED = "refused"
     """The server changed nothing and says that it soon will be able to."""
     FULL = "full"
-    """Its memory is used up, or it cannot write to its disk: it changed nothing, and will not until somebody helps."""
+    """Its memory is used up, or it cannot write to its disk. It changed nothing, and will not until an operator
+    helps."""
     UNREACHABLE = "unreachable"
     """The connection is gone; what was asked may have been done."""
     OTHER = "other"
@@ -130,7 +131,7 @@ class RetryBudget:
     """Bounded retries of one piece of work: about two seconds for a server that is about to be able to, one
     reconnection for a lost connection.
 
-    Whoever must not give up, a worker's loop, catches `BackendUnavailable` and starts over at its own pace.
+    A worker's loop must not give up: it catches `BackendUnavailable` and starts over at its own pace.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,8 @@
 
 redis-py translates an OSError. An event loop, a transport or redis-py itself raises other errors when a connection is
 reset while it is made or used: uvloop a RuntimeError, redis-py an AttributeError or a TypeError. Its pools, its
-sentinels and its cluster client look for its own errors only, and would neither close such a connection nor ask the
-next server.
+sentinels and its cluster client look for its own errors only. After others they would neither close the connection nor
+ask the next server.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Guarded:
 
     async def _connect(self) -> None:
         await super()._connect()  # type: ignore[misc]
-        # No one awaits the end of the stream. asyncio prints an exception that is not retrieved.
+        # Nothing awaits the end of the stream. asyncio prints an exception that is not retrieved.
         closed: asyncio.Future[None] | None = getattr(getattr(self._writer, "_protocol", None), "_closed", None)  # type: ignore[attr-defined]
         if closed is not None:
             closed.add_done_callback(_retrieve)

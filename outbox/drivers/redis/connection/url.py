@@ -60,7 +60,7 @@ class RedisUrl:
             raise ConfigurationError(f"{without_secrets(url)!r} is not the URL of a Redis: write {_EXAMPLES}") from None
         if parts.scheme in _PLAIN:
             address = cls(url, parts.scheme)
-            # Here, for whoever only sends messages tells nobody of what fails later.
+            # Here, because what only sends messages reports no later failure.
             address.client()
             return address
         if parts.scheme not in _DEFAULT_PORTS:
@@ -110,7 +110,7 @@ class RedisUrl:
 
 
 def _refuse_unescaped(url: str) -> None:
-    """One of these characters in a password ends the part of the URL in which it is, and the rest of the password is
+    """One of these characters in a password ends the part of the URL in which it is. The rest of the password would be
     taken for a host, a path or an option, and shown in errors.
 
     Raises:
@@ -141,7 +141,7 @@ def _timeouts() -> dict[str, Any]:
 
 
 def _once() -> Retry:
-    """Whoever asks knows better: another sentinel, or how often a command may be sent."""
+    """The caller knows better: another sentinel, or how often a command may be sent."""
     return Retry(NoBackoff(), 0)
 
 

@@ -2,8 +2,7 @@
 
 A failed job first moves within Redis, in the script that checks its fence; that is the end of the attempt. From there
 it is copied to the database and then removed from Redis. Whatever breaks off in between, the job is in one of the two,
-and nobody without the fence has written a row. What can happen, step by step:
-`docs/decisions/0003-failed-jobs-of-redis.md`.
+and no row was written without the fence. What can happen, step by step: `docs/decisions/0003-failed-jobs-of-redis.md`.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class HandedOver(FailedJobs):
         self._complained = False
 
     def arrived(self) -> None:
-        """Move them on beside whatever else happens: a database that does not answer delays nobody."""
+        """Move them on in the background: a database that does not answer delays no caller."""
         self._more = True
         if self._moving is None or self._moving.done():
             self._moving = asyncio.get_running_loop().create_task(self._move_while_there_are_more())
@@ -138,12 +137,12 @@ class HandedOver(FailedJobs):
         )
 
     async def _drop(self, jobs: Sequence[FailedJob]) -> None:
-        """Nobody who is in the middle of handing one of them over may write its row again."""
+        """A handover of one of them that is under way may not write its row again."""
         await self._here.forget([job.id for job in jobs])
 
     async def check(self) -> None:
-        # Workers can do without the database for as long as nobody asks for failed jobs, and one that hangs would keep
-        # them from starting for a minute.
+        # Workers can do without the database until an operator asks for failed jobs. One that hangs would keep them
+        # from starting for a minute.
         with suppress(BackendUnavailable, TimeoutError):
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._there.check()

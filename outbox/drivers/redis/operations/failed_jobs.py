@@ -243,7 +243,7 @@ class FailedJobs:
         return chosen
 
     async def _kept(self, left: Mapping[str, Collection[bytes]], horizon: int) -> dict[str, int]:
-        """How many of these an order left where they are; the others somebody else has removed."""
+        """How many of these an order left where they are. The others were removed by another caller."""
         scores = await self._store.do_all([command("ZMSCORE", key(name, FAILED), *ids) for name, ids in left.items()])
         return {
             name: sum(score is not None and float(score) <= horizon for score in found)

@@ -59,7 +59,7 @@ async def health_issues(store: Store) -> list[HealthIssue]:
 
 
 async def _setting(store: Store, name: str) -> str | None:
-    """None where nobody may ask, as with managed servers."""
+    """None where the server refuses to tell, as managed ones do."""
     try:
         answer = await store.do(command("CONFIG GET", name))
     except BackendUnavailable:
@@ -95,6 +95,6 @@ def _judge(info: Info, fsync: str | None) -> Iterator[HealthIssue]:
     policy = str(info.get("maxmemory_policy", _NOEVICTION))
     if policy.startswith("allkeys"):
         yield HealthIssue(
-            f"maxmemory-policy is {policy}: should a maxmemory be set, jobs would be evicted",
+            f"maxmemory-policy is {policy}: jobs would be evicted if a maxmemory was set",
             f"set maxmemory-policy {_NOEVICTION}",
         )

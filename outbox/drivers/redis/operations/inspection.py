@@ -19,7 +19,7 @@ _SHOW, _COUNT = Script("show", returns=list), Script("count", returns=list)
 _CANCEL, _CLEAR = Script("cancel", "common/ended", returns=list), Script("clear", "common/ended", returns=list)
 
 CHUNK = 1_000
-"""Jobs per script: enough to be quick, few enough that nobody waits long for the server meanwhile."""
+"""Jobs per script: enough to be quick, few enough that other commands do not wait long for the server."""
 
 _MATCHES = 20
 _SCANS = 100

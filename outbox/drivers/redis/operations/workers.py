@@ -65,7 +65,7 @@ class Workers:
 
 
 def _status(worker_id: bytes, unseen: int, row: bytes, order: bytes) -> WorkerStatus:
-    """One that somebody else wrote must not hide all others."""
+    """A row that another program wrote must not hide all others."""
     started_at, _, written = text(row).partition("\n")
     try:
         values = json.loads(written)
