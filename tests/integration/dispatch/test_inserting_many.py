@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -48,13 +48,6 @@ NASTY = [
 @pytest.fixture(params=ON_SERVERS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 def holding(value: object, *, ascii_only: bool) -> Envelope:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.worker.test_worker import Queue
+from tests.integration.worker.worker_queue import Queue
 from tests.support.altering_jobs import HARMLESS, REPORTED, Alters, Innocent
 from tests.support.worker_processes import WorkerProcess, Workers, numbers, until
 
@@ -26,13 +26,6 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
     workers = Workers(migrated_url, tmp_path, modules="tests.support.altering_jobs")
     yield workers
     await workers.close()
-
-
-@pytest.fixture
-async def queue(migrated_url: str) -> AsyncIterator[Queue]:
-    queue = Queue(migrated_url)
-    yield queue
-    await queue.close()
 
 
 def _is_told(worker: WorkerProcess, what: str) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,13 +23,6 @@ FAST = ("--sleep", "0.05", "--health-port", "0")
 @pytest.fixture
 def backend() -> str:
     return "sqlite"
-
-
-@pytest.fixture
-async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
-    workers = Workers(migrated_url, tmp_path)
-    yield workers
-    await workers.close()
 
 
 @pytest.fixture

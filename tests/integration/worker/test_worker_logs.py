@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.worker.test_worker import FAST, Queue
+from tests.integration.worker.worker_queue import FAST, Queue
 from tests.support.commands import run_process
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers

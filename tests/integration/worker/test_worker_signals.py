@@ -7,13 +7,11 @@ import ctypes
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from outbox.drivers.values import JobState
-from tests.integration.worker.test_worker import FAST, Queue
+from tests.integration.worker.worker_queue import FAST, Queue
 from tests.support.recorded_jobs import Counted, Endless
 from tests.support.worker_processes import Workers, numbers
 
@@ -21,20 +19,6 @@ from tests.support.worker_processes import Workers, numbers
 @pytest.fixture
 def backend() -> str:
     return "sqlite"
-
-
-@pytest.fixture
-async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
-    workers = Workers(migrated_url, tmp_path)
-    yield workers
-    await workers.close()
-
-
-@pytest.fixture
-async def queue(migrated_url: str) -> AsyncIterator[Queue]:
-    queue = Queue(migrated_url)
-    yield queue
-    await queue.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
