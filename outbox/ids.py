@@ -68,13 +68,16 @@ _LOW_BITS = 62
 _LOW_MASK = (1 << _LOW_BITS) - 1
 
 
-class _Sequence:
-    """Ids that only grow, within one process (RFC 9562, 6.2, method 2: the random part is a counter)."""
+class IdSequence:
+    """Ids that only grow, within one process (RFC 9562, 6.2, method 2: the random part is a counter).
 
-    def __init__(self) -> None:
+    The first id is greater than that of ``counter`` (0 to 2**74 - 1) in ``millisecond`` (since 1970).
+    """
+
+    def __init__(self, millisecond: int = 0, counter: int = 0) -> None:
         self._lock = threading.Lock()
-        self._millisecond = 0
-        self._counter = 0
+        self._millisecond = millisecond
+        self._counter = counter
 
     def forget(self) -> None:
         """After a fork: start anew, with a lock that no thread holds."""
@@ -101,7 +104,7 @@ class _Sequence:
         return list(map(_numbered, numbers))
 
 
-_sequence = _Sequence()
+_sequence = IdSequence()
 os.register_at_fork(after_in_child=_sequence.forget)
 
 

@@ -92,7 +92,7 @@ async def _check_connection(settings: Settings, name: str, *, for_page: bool) ->
             await driver.check()
         tables = " and has the tables" if connection_settings(settings, name).driver == DATABASE else ""
         yield Finding.ok(name, f"{driver.description} answers{tables}")
-        yield await _compare_clocks(driver)
+        yield await compare_clocks(driver)
         for issue in await driver.health_issues():
             make = Finding.problem if issue.serious else Finding.warning
             yield make(name, issue.message, issue.advice)
@@ -116,7 +116,7 @@ async def _check_jobs_of(driver: Driver, *, for_page: bool) -> list[Finding]:
     ]
 
 
-async def _compare_clocks(driver: Driver) -> Finding:
+async def compare_clocks(driver: Driver) -> Finding:
     before = datetime.now(UTC)
     there = await driver.now()
     ahead = there - before - (datetime.now(UTC) - before) / 2

@@ -68,7 +68,7 @@ class Claimer(BackgroundLoop):
         self._backoff = ReconnectBackoff()
         self._backlog = False
         self._took = 0.0
-        self._idle_poller = IdlePoller(
+        self.idle_poller = IdlePoller(
             options,
             store,
             availability,
@@ -79,7 +79,7 @@ class Claimer(BackgroundLoop):
     @property
     def idle_workers(self) -> int:
         """How many workers with room for more drain these queues, as far as is known."""
-        return self._idle_poller.idle_workers
+        return self.idle_poller.idle_workers
 
     async def run(self) -> None:
         await self._try(self._store.check)
@@ -100,7 +100,7 @@ class Claimer(BackgroundLoop):
             if reserved and (self._pause.active or not self._completer.is_caught_up):
                 self._slots.use(reserved, 0)
             elif reserved:
-                self._idle_poller.end()
+                self.idle_poller.end()
                 begun = clock.now()
                 found = await self._fill(reserved, self._store.claim, reserved, self._backlog)
                 self._took = clock.now() - begun
@@ -110,7 +110,7 @@ class Claimer(BackgroundLoop):
                         await asyncio.sleep(0)
                     # Other consumers might need the slots meanwhile.
                     free = self._slots.grab() if self._consumers == 1 else 0
-                    found = await self._fill(free, self._idle_poller.take, bool(found), free)
+                    found = await self._fill(free, self.idle_poller.take, bool(found), free)
 
     def interrupt(self) -> None:
         self._interrupted.set()

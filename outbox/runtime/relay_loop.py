@@ -35,7 +35,7 @@ class RelayLoop(BackgroundLoop):
         super().__init__()
         self.source = open_relay_source(settings)
         self._target = open_relay_target(settings, connection)
-        self._relay = Relay(self.source, self._target, connection)
+        self.relay = Relay(self.source, self._target, connection)
         self.availability = Availability(f"relay to {connection}", events)
         self._interval = interval
         self.alone = False
@@ -46,7 +46,7 @@ class RelayLoop(BackgroundLoop):
         self.connection = connection
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
-        self.queue = self._relay.queue
+        self.queue = self.relay.queue
         self.policies = self.source.policies
         """The policies of the jobs that it moves."""
         self.schedules = self.source.schedules
@@ -83,7 +83,7 @@ class RelayLoop(BackgroundLoop):
 
     def refused(self, refused: Sequence[MoveRates]) -> None:
         """A service has refused jobs of this process. From any thread."""
-        self._relay.note_refused(refused)
+        self.relay.note_refused(refused)
         self.wake()
 
     def interrupt(self) -> None:
@@ -119,18 +119,18 @@ class RelayLoop(BackgroundLoop):
         """
         begun = clock.now()
         try:
-            return await self._relay.has_unrelayed()
+            return await self.relay.has_unrelayed()
         except BackendUnavailable as error:
             self.availability.failed(begun, error)
             return True
 
     async def _move_what_is_due(self) -> float:
         """Seconds until the next look."""
-        await self._relay.move_rates()
+        await self.relay.move_rates()
         due = (await self.source.jobs.next_due([self.queue])).due
-        while due == 0 and not self.stopping and await self._relay.move():
+        while due == 0 and not self.stopping and await self.relay.move():
             pass
-        await self._relay.remove_ended()
+        await self.relay.remove_ended()
         if self.availability.down:
             # That there was nothing to move says nothing about the other store.
             await self._target.check()

@@ -69,7 +69,7 @@ async def connections_left(driver: Driver) -> int:
     assert isinstance(driver, RedisDriver)
     # Afterwards, because failed jobs may be on their way until then.
     await driver.close()
-    client = driver.store._client
+    client = driver.store.client
     if isinstance(client, RedisCluster):
         return sum(len(node._connections) - len(node._free) for node in client.get_nodes())
     return len(client.connection_pool._in_use_connections)

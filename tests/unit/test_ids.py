@@ -39,10 +39,8 @@ def test_many_ids_at_once_are_new_ids_in_their_order(monkeypatch: pytest.MonkeyP
 
 
 def test_ids_go_on_in_the_next_millisecond_when_one_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    sequence = ids._Sequence()
+    sequence = ids.IdSequence(1, (1 << 74) - 1)
     monkeypatch.setattr(ids.time, "time_ns", lambda: 1_000_000)
-    sequence.take(1)
-    sequence._counter = ids._COUNTER_MAX
     [last] = sequence.take(1)
     assert last.int >> 80 == 2
     assert sequence.take(1)[0] > last

@@ -14,7 +14,7 @@ from outbox.drivers.redis.connection.guarded import abandon, close_client, conne
 from outbox.drivers.redis.connection.raw_connection import RawConnection, pack
 from outbox.drivers.redis.connection.url import RedisUrl
 
-_ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 
 
 class PubSub:
@@ -68,10 +68,10 @@ class Subscribed(RawConnection):
     async def begin(self, channel: str) -> None:
         self.say(pack(("SUBSCRIBE", channel)))
         done, _ = await asyncio.wait(
-            {self._begun, self._lost}, timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            {self._begun, self._lost}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
-            raise exceptions.TimeoutError(f"no answer for {_ANSWER_SECONDS:.0f} s")
+            raise exceptions.TimeoutError(f"no answer for {ANSWER_SECONDS:.0f} s")
         await next(iter(done))
 
     async def keep_listening(self, silent_seconds: float) -> None:

@@ -85,7 +85,7 @@ def run_worker(
         _watch(loop, supervised.descriptor, worker)
     stuck = 0
     try:
-        ended = _run(loop, worker, partial(process.guard, loop))
+        ended = run_until_ended(loop, worker, partial(process.guard, loop))
         stuck = ended.stuck
         return ended.reason.exit_code(supervised=supervised is not None)
     finally:
@@ -104,7 +104,7 @@ def _listen(worker: Worker, signals: Signals, events: Events) -> None:
     signals.reinstall()
 
 
-def _run(
+def run_until_ended(
     loop: asyncio.AbstractEventLoop, worker: Worker, guard: Callable[[asyncio.Task[Any]], object] = lambda _: None
 ) -> Ended:
     main = ProtectedTask(worker.run(), loop=loop)

@@ -30,7 +30,7 @@ class Counting:
     def __init__(self, driver: DatabaseDriver) -> None:
         self.driver = driver
         self.sent: list[str] = []
-        engine, reader = driver.database.engine, driver.database._reader
+        engine, reader = driver.database.engine, driver.database.reader
         # On SQLite the reader is the same engine with an option, and tells of its statements there as well.
         for each in (engine,) if reader.pool is engine.pool else (engine, reader):
             event.listen(each.sync_engine, "before_cursor_execute", self._note)

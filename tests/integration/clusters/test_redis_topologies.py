@@ -261,7 +261,7 @@ async def test_follow_ups_reach_other_slots(driver: RedisDriver, nodes: Sequence
     jobs = await driver.jobs.list_jobs()
     assert sorted(job.id for job in jobs) == ids
     assert {0 < (job.available_at - job.created_at).total_seconds() < 1 for job in jobs} == {True}
-    assert await driver.store._client.hlen("outbox:{default}:parked") == 0
+    assert await driver.store.client.hlen("outbox:{default}:parked") == 0
 
 
 async def test_follow_ups_that_a_process_left_on_their_way_are_moved_on_by_another(
@@ -319,7 +319,7 @@ async def test_connections_that_are_closed_while_they_are_opened_are_opened_agai
     """When a command fails, redis-py closes the connections to its node, also those that others are opening."""
     await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
     await driver.queues.counts()
-    client = driver.store._client
+    client = driver.store.client
     for node in client.get_nodes():
         await node.disconnect_free_connections()
     send = Connection._send_packed_command
@@ -387,14 +387,14 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
         await send(connection, command)
 
     monkeypatch.setattr(Connection, "_send_packed_command", late)
-    client = driver.store._client
+    client = driver.store.client
     client._initialize = True
     under_way = asyncio.create_task(client.execute_command("EXISTS", "outbox:{a}:paused"))
     await sending.wait()
     await driver.store._start_over(exceptions.RedisClusterException("no node answers"))
     continue_from.set()
     await asyncio.wait([under_way])
-    assert driver.store._client is not client
+    assert driver.store.client is not client
     await driver.close()
     wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
     with warnings.catch_warnings():

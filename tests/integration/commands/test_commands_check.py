@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.operations.health import _innodb, _sqlite
+from outbox.drivers.database.operations.health import innodb_issues, sqlite_issues
 from outbox.drivers.values import WorkerStatus
 from outbox.relay.route import relay_queue
 from tests.conformance.jobs import envelope, envelopes
@@ -256,7 +256,7 @@ async def test_a_server_whose_clock_is_wrong_is_no_problem(shop: Path, tmp_path:
         async def now(self) -> Any:
             return health_checks.datetime.fromtimestamp(time.time() - 3600, health_checks.UTC)
 
-    finding = await health_checks._compare_clocks(Elsewhere())  # type: ignore[arg-type]
+    finding = await health_checks.compare_clocks(Elsewhere())  # type: ignore[arg-type]
     assert finding.level == "info"
     assert "3,600 s behind" in finding.message
 
@@ -284,18 +284,18 @@ IN_ORDER = {
     ],
 )
 def test_settings_of_a_server_that_weaken_the_guarantees(setting: str, value: str, serious: bool) -> None:
-    assert list(_innodb(IN_ORDER)) == []
-    [concern] = _innodb(IN_ORDER | {setting: value})
+    assert list(innodb_issues(IN_ORDER)) == []
+    [concern] = innodb_issues(IN_ORDER | {setting: value})
     assert concern.serious is serious
     assert concern.advice
-    without_binlog = list(_innodb(IN_ORDER | {setting: value, "log_bin": "OFF"}))
+    without_binlog = list(innodb_issues(IN_ORDER | {setting: value, "log_bin": "OFF"}))
     assert bool(without_binlog) == (setting not in {"sync_binlog", "binlog_format"})
 
 
 def test_settings_of_sqlite_that_weaken_the_guarantees() -> None:
-    assert list(_sqlite({"file": "outbox.db", "journal_mode": "wal"})) == []
-    [memory] = _sqlite({"file": "", "journal_mode": "memory"})
-    [rollback] = _sqlite({"file": "outbox.db", "journal_mode": "delete"})
+    assert list(sqlite_issues({"file": "outbox.db", "journal_mode": "wal"})) == []
+    [memory] = sqlite_issues({"file": "", "journal_mode": "memory"})
+    [rollback] = sqlite_issues({"file": "outbox.db", "journal_mode": "delete"})
     assert (memory.serious, rollback.serious) == (True, False)
 
 

@@ -21,7 +21,7 @@ import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.engine import check_version
 from outbox.drivers.database.jobs.claim import ClaimTransaction
-from outbox.drivers.database.jobs.settle import _Settling
+from outbox.drivers.database.jobs.settle import SettleTransaction
 from outbox.drivers.values import WorkerStatus
 from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing, UnsupportedServer
 from outbox.settlement import InsertJobs, Settlement
@@ -186,7 +186,7 @@ async def test_a_node_that_learns_of_a_commit_only_after_it_was_asked_about_it(
         pytest.skip("SQLite has no nodes")
     await driver.jobs.insert(envelopes(3))
     claims = [] if verb == "claim" else await driver.jobs.claim(["default"], 3, 30)
-    work = {"claim": ClaimTransaction, "settle": _Settling}[verb]
+    work = {"claim": ClaimTransaction, "settle": SettleTransaction}[verb]
     asked: list[str] = []
     recover, attempt = work.recover, getattr(work, "run" if verb == "claim" else "write")
 

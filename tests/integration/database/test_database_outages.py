@@ -47,7 +47,7 @@ class Outage:
         self._engine = database.engine.sync_engine
         self._commit = self._engine.dialect.do_commit
         self._engine.dialect.do_commit = self._lose  # type: ignore[method-assign]
-        for pool in {database.engine.pool, database._reader.pool}:
+        for pool in {database.engine.pool, database.reader.pool}:
             event.listen(pool, "checkout", self._refuse)
 
     def _lose(self, connection: object) -> None:

@@ -26,7 +26,7 @@ async def rows_read(driver: DatabaseDriver, matching: JobFilter, limit: int, aft
     """Of one page, by the server's count of this session: the reader has one connection."""
 
     async def count() -> int:
-        async with driver.database._reader.connect() as connection:
+        async with driver.database.reader.connect() as connection:
             rows = await connection.execute(text(f"SHOW SESSION STATUS LIKE '{READS}'"))
             return sum(int(row[1]) for row in rows)
 
@@ -95,12 +95,12 @@ async def plans_of(driver: DatabaseDriver, work: Callable[[], object]) -> list[l
         if statement.lstrip().startswith("SELECT"):
             sent.append((statement, parameters))
 
-    engine = driver.database._reader.sync_engine
+    engine = driver.database.reader.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     await work()  # type: ignore[misc]
     event.remove(engine, "before_cursor_execute", note)
     plans = []
-    async with driver.database._reader.connect() as connection:
+    async with driver.database.reader.connect() as connection:
         for statement, parameters in sent:
             rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             plans.append([row[3] for row in rows])

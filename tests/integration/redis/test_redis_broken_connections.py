@@ -112,9 +112,9 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     # No handshake gets as far as certificates, and to read the system's takes a connection 35 ms of the processor.
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
-    monkeypatch.setattr(addresses, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(addresses, "_CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(messengers, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(messengers, "ANSWER_SECONDS", 0.5)
     complaints: list[dict[str, Any]] = []
 
     def run(test: Awaitable[None]) -> None:

@@ -224,7 +224,7 @@ async def test_a_claim_that_is_cancelled_under_way_is_asked_for_by_the_next_one(
     await driver.jobs.insert([envelope()])
     claiming = asyncio.create_task(driver.jobs.claim(["default"], 1, 30))
     # It is sent when the store has no connection at rest any more.
-    while driver.store._idle:
+    while driver.store.idle:
         await asyncio.sleep(0)
     claiming.cancel()
     await asyncio.wait([claiming])
@@ -292,7 +292,7 @@ async def test_an_end_that_never_arrived_is_refused_where_its_job_is_gone(
 ) -> None:
     await other.jobs.insert([envelope()])
     claim = await claim_one(driver)
-    await driver.store._close_idle()
+    await driver.store.close_idle()
     between.go_away()
     settlement = Settlement.completed(claim.fence)
     with pytest.raises(BackendUnavailable):
@@ -371,7 +371,7 @@ async def test_a_renewal_whose_answer_was_lost_is_made_again(
 async def test_a_server_that_froze_is_unavailable_before_leases_end(
     local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 0.2)
     driver = RedisDriver(local_redis.url)
     await driver.jobs.insert([envelope()])
     assert local_redis.pid
@@ -386,7 +386,7 @@ async def test_connections_that_lead_nowhere_are_given_up_together(
     redis_url: str, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each of them would cost a call its patience."""
-    monkeypatch.setattr(addresses, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 0.3)
     driver = RedisDriver(between.url)
     send, timeouts = driver.store.send, 0
 
@@ -409,4 +409,4 @@ async def test_connections_that_lead_nowhere_are_given_up_together(
 
 
 def test_the_answer_is_not_waited_for_longer_than_a_third_of_the_default_lease() -> None:
-    assert addresses._ANSWER_SECONDS <= 30 / 3
+    assert addresses.ANSWER_SECONDS <= 30 / 3

@@ -44,27 +44,27 @@ async def test_answers_have_the_form_that_is_read_here_whatever_the_url_says(red
     driver = RedisDriver(f"{redis_url}?protocol=3&socket_timeout=9")
     await driver.jobs.insert(envelopes(3))
     assert len(await driver.jobs.claim(["default"], 5, 30)) == 3
-    [line] = driver.store._idle
+    [line] = driver.store.idle
     assert (line._connection.protocol, line._seconds) == (2, 9)
     await driver.close()
 
 
 async def test_a_connection_that_the_server_closed_meanwhile_is_not_used(driver: RedisDriver, redis_url: str) -> None:
     await driver.jobs.insert(envelopes(1))
-    [line] = driver.store._idle
+    [line] = driver.store.idle
     with Client.from_url(redis_url) as operator:
         operator.client_kill_filter(_type="normal", skipme=True)
     async with asyncio.timeout(10):
         while not line.closed:
             await asyncio.sleep(0.01)
     assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
-    assert line not in driver.store._idle
+    assert line not in driver.store.idle
 
 
 async def test_a_dispatch_that_is_cancelled_leaves_no_answer_behind(driver: RedisDriver) -> None:
     await driver.jobs.insert(envelopes(1))
     cancelled = asyncio.create_task(driver.jobs.insert(envelopes(1)))
-    while driver.store._idle:
+    while driver.store.idle:
         await asyncio.sleep(0)
     cancelled.cancel()
     await asyncio.wait([cancelled])

@@ -311,7 +311,7 @@ def test_errors_are_sorted_by_what_to_do_about_them(error: exceptions.RedisError
 
 def test_a_version_without_numbers_is_none_that_is_known() -> None:
     with pytest.raises(UnsupportedServer):
-        health._refuse({}, "somewhere", one_slot=True)
+        health.check_server({}, "somewhere", one_slot=True)
 
 
 # --- what was right once

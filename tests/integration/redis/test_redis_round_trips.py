@@ -66,7 +66,7 @@ async def extend(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]
 
 async def extend_of_another_process(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
     call = await extend(driver, count)
-    driver.jobs.locator._claimed.clear()
+    driver.jobs.locator.settled([job.id for job in await driver.jobs.list_jobs(limit=1_000)])
     return call
 
 
@@ -115,7 +115,7 @@ async def after_a_restart(driver: RedisDriver, count: int) -> Callable[[], Await
     async def anew() -> None:
         await call()
 
-    await driver.store._client.script_flush()
+    await driver.store.client.script_flush()
     return anew
 
 
@@ -138,7 +138,7 @@ async def test_a_call_waits_as_often_for_many_queues_as_for_few(driver: RedisDri
     waited = []
     # The first time it connects, and the server learns the scripts.
     for count in (FEW, FEW, MANY):
-        await driver.store._client.flushdb()
+        await driver.store.client.flushdb()
         run = await call(driver, count)
         proxy.round_trips = 0
         await run()

@@ -100,7 +100,7 @@ class Watched:
         events.listen(lambda _: self.up.set(), ConnectionUp)
         settings = Settings(DATABASE_URL=database_url, REDIS_URL=redis_url)  # type: ignore[call-arg]
         self.loop = RelayLoop(settings, "redis", events, interval=0.01)
-        next_due, move = self.loop.source.jobs.next_due, self.loop._relay.move
+        next_due, move = self.loop.source.jobs.next_due, self.loop.relay.move
 
         async def counted_look(queues: Sequence[str]) -> NextDue:
             self.looks.release()
@@ -111,7 +111,7 @@ class Watched:
             return await move()
 
         monkeypatch.setattr(self.loop.source.jobs, "next_due", counted_look)
-        monkeypatch.setattr(self.loop._relay, "move", counted_move)
+        monkeypatch.setattr(self.loop.relay, "move", counted_move)
 
     @property
     def kinds(self) -> list[type[Event]]:

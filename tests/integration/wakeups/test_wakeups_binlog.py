@@ -76,7 +76,7 @@ async def test_the_end_of_a_pause_by_another_process_wakes_the_worker(migrated_u
 
 async def test_jobs_of_other_queues_and_rows_of_other_tables_wake_nobody(migrated_url: str) -> None:
     async with working(migrated_url) as worker:
-        looks = worker.worker.consumers[0].claimer._idle_poller
+        looks = worker.worker.consumers[0].claimer.idle_poller
         before = looks._known, looks._expecting
         await put(migrated_url, Arrival().job, queue="elsewhere")
         with sql.connection(migrated_url) as connection:

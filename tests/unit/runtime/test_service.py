@@ -107,7 +107,7 @@ def test_a_task_that_exits_does_not_end_the_worker(new_loop: Callable[[], asynci
             return Ended(Reason.SIGNAL, None, 0)
 
     loop = new_loop()
-    assert worker_process._run(loop, Worker()).reason is Reason.SIGNAL  # type: ignore[arg-type]
+    assert worker_process.run_until_ended(loop, Worker()).reason is Reason.SIGNAL  # type: ignore[arg-type]
     loop.close()
 
 

@@ -63,12 +63,13 @@ class Database:
         self._note = note and f" ({note})"
         self._replica = replica
         self.engine = create_engine(url, pool_size)
-        self._reader = create_reader(self.engine, pool_size)
+        self.reader = create_reader(self.engine, pool_size)
+        """For statements that are each a transaction of their own."""
         self.inspector = create_inspector(self.engine, replica)
         """For what operators read: see `inspect`."""
-        self._opened = OpenedConnections(self.engine, self._reader, self.inspector)
+        self._opened = OpenedConnections(self.engine, self.reader, self.inspector)
         self._direct = DirectConnections(
-            self._reader, RawConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+            self.reader, RawConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
         )
         self._direct_sqlite = DirectConnections(
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
@@ -83,7 +84,7 @@ class Database:
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:
         """Each pool of connections once. On SQLite all share that of the first."""
-        found = {engine.pool: engine for engine in (self.inspector, self._reader, self.engine)}
+        found = {engine.pool: engine for engine in (self.inspector, self.reader, self.engine)}
         return tuple(found.values())
 
     @property
@@ -181,7 +182,7 @@ class Database:
     async def write_directly(self, work: PlainWork[T]) -> T:
         """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
         checked out."""
-        if RawConnection.fits(self._reader):
+        if RawConnection.fits(self.reader):
             return await self._directly(self._direct, work)
         return await (self.write_plain(work) if self.engine.dialect.name == "sqlite" else self.read_plain(work))
 
@@ -237,7 +238,7 @@ class Database:
                 await self._pause_or_raise(error, budget, self.address if engine is None else self._read_address)
 
     async def _once(self, connect: Connect, work: AnyWork[T], engine: AsyncEngine | None = None) -> T:
-        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(engine or self._reader) as connection:
+        async with asyncio.timeout(_TRANSACTION_SECONDS), connect(engine or self.reader) as connection:
             return await work(connection)
 
     async def _pause_or_raise(self, error: Exception, budget: RetryBudget, address: str = "") -> None:
@@ -263,7 +264,7 @@ class Database:
         await self._direct.close()
         await self._direct_sqlite.close()
         await self.inspector.dispose()
-        await self._reader.dispose()
+        await self.reader.dispose()
         await self.engine.dispose()
 
 

@@ -27,7 +27,7 @@ async def settle(
     stale: list[Settlement] = []
     news = PolicyNews()
     for batch in _batches(settlements):
-        settling = _Settling(database, unconfirmed, SettlementPlan(database.dialect, connection_name, batch))
+        settling = SettleTransaction(database, unconfirmed, SettlementPlan(database.dialect, connection_name, batch))
         settled = await database.write_plain(settling.write, confirm=settling.recover, on_unconfirmed=settling.remember)
         unconfirmed.settled(batch)
         accepted += settled.accepted
@@ -60,7 +60,7 @@ def _leaving(effect: Effect) -> Leaving:
     return leaving(*cast("LeavePolicies", effect))
 
 
-class _Settling:
+class SettleTransaction:
     """One batch, its retries included."""
 
     def __init__(self, database: Database, unconfirmed: UnconfirmedWrites, plan: SettlementPlan) -> None:

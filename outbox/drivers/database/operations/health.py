@@ -22,13 +22,13 @@ async def health_issues(database: Database) -> list[HealthIssue]:
     async def look(connection: AsyncConnection) -> list[HealthIssue]:
         rows: Iterable[Any] = await connection.exec_driver_sql(database.dialect.settings)
         settings = {str(row[0]): str(row[1]) for row in rows}
-        judge = _sqlite if connection.dialect.name == "sqlite" else _innodb
+        judge = sqlite_issues if connection.dialect.name == "sqlite" else innodb_issues
         return [*judge(settings), *await connection.run_sync(_tables)]
 
     return await database.read(look)
 
 
-def _innodb(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
+def innodb_issues(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
     """MySQL and MariaDB, by what their manuals say of each setting."""
     logs = settings.get("log_bin") == "ON"
     if "ON" in {settings.get("read_only"), settings.get("super_read_only")}:
@@ -59,7 +59,7 @@ def _innodb(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
         )
 
 
-def _sqlite(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
+def sqlite_issues(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
     if not settings.get("file"):
         yield HealthIssue(
             "the database is in memory: no other process sees its jobs, and they end with this one",

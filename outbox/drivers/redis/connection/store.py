@@ -36,9 +36,10 @@ class Store:
 
     def __init__(self, address: RedisUrl, connections: int) -> None:
         self.address = address
-        self._client: Any = self._connect()
+        self.client: Any = self._connect()
+        """redis-py's own, for what is not said over connections of outbox."""
         self._room = asyncio.Semaphore(connections)
-        self._idle: list[Exchange] = []
+        self.idle: list[Exchange] = []
         """Connections on which nothing is under way."""
         self._proven = False
         """Whether a script was run here: then the user and the server were right once, and an error of configuration is
@@ -104,7 +105,7 @@ class Store:
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
         if not script:
             with connection_failures():
-                return await self._client.execute_command(*words)
+                return await self.client.execute_command(*words)
         answer = (await self._run([words]))[0]
         if isinstance(answer, Exception):
             raise answer
@@ -119,7 +120,7 @@ class Store:
                 answers = await self._run([call.words for call in calls])
             else:
                 with connection_failures():
-                    async with self._client.pipeline(transaction=False) as pipeline:
+                    async with self.client.pipeline(transaction=False) as pipeline:
                         for call in calls:
                             pipeline.execute_command(*call.words)
                         answers = await pipeline.execute(raise_on_error=False)
@@ -154,18 +155,18 @@ class Store:
         if any(isinstance(answer, ReadOnlyError) for answer in answers):
             # It was the master once. Who is it now, a new connection finds out.
             await line.close()
-            await self._close_idle()
+            await self.close_idle()
         else:
-            self._idle.append(line)
+            self.idle.append(line)
         return answers
 
     async def _line(self) -> Exchange:
-        while self._idle:
-            line = self._idle.pop()
+        while self.idle:
+            line = self.idle.pop()
             if not line.closed:
                 return line
             await line.close()
-        connection = self._client.connection_pool.make_connection()
+        connection = self.client.connection_pool.make_connection()
         try:
             with connection_failures():
                 await connection.connect()
@@ -176,8 +177,8 @@ class Store:
                 raise NotConnected(first_line(error)) from error
             raise
 
-    async def _close_idle(self) -> None:
-        idle, self._idle = self._idle, []
+    async def close_idle(self) -> None:
+        idle, self.idle = self.idle, []
         for line in idle:
             await line.close()
 
@@ -198,21 +199,21 @@ class Store:
 
     async def _start_over(self, _: Exception) -> None:
         """The connections that wait lead to the same server."""
-        await self._close_idle()
+        await self.close_idle()
         with suppress(Exception):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            await self.client.connection_pool.disconnect(inuse_connections=False)
 
     def drop(self) -> None:
         """Close every connection without its event loop, which is closed."""
-        idle, self._idle = self._idle, []
+        idle, self.idle = self.idle, []
         for line in idle:
             line.drop()
-        drop_client(self._client)
+        drop_client(self.client)
 
     async def close(self) -> None:
         """Raises nothing, whatever state the connections are in."""
-        await self._close_idle()
-        await close_client(self._client)
+        await self.close_idle()
+        await close_client(self.client)
 
 
 class Cluster(Store):
@@ -224,7 +225,7 @@ class Cluster(Store):
         return self.address.cluster()
 
     async def _execute(self, words: Sequence[Any], *, script: bool) -> Any:
-        answer = await self._client.execute_command(*words)
+        answer = await self.client.execute_command(*words)
         self._proven |= script
         return answer
 
@@ -238,7 +239,7 @@ class Cluster(Store):
 
     async def info(self) -> list[dict[str, Any]]:
         async def ask(_: float | None) -> dict[str, dict[str, Any]]:
-            found: dict[str, dict[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+            found: dict[str, dict[str, Any]] = await self.client.info(target_nodes=RedisCluster.PRIMARIES)
             return found
 
         found = await self.persist(ask)
@@ -247,11 +248,11 @@ class Cluster(Store):
     async def _start_over(self, error: Exception) -> None:
         """The client looks for the nodes anew by itself, until it has given up all that it was told of."""
         if isinstance(error, RedisClusterException):
-            given_up, self._client = self._client, self._connect()
+            given_up, self.client = self.client, self._connect()
             await given_up.aclose()
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self.client.aclose()
 
 
 def open_store(url: str, connections: int) -> Store:

@@ -28,11 +28,11 @@ async def check(store: Store) -> str:
     """
     infos = await store.info()
     for info in infos:
-        _refuse(info, str(store.address), one_slot=store.one_slot)
+        check_server(info, str(store.address), one_slot=store.one_slot)
     return _version(infos[0])
 
 
-def _refuse(info: Info, where: str, *, one_slot: bool) -> None:
+def check_server(info: Info, where: str, *, one_slot: bool) -> None:
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < _OLDEST:
