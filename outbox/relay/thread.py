@@ -145,19 +145,21 @@ class RelayThreads(ClientPart):
     def __init__(self, client: ClientState | None = None) -> None:
         super().__init__(client)
         self._lock = threading.Lock()
-        self._threads: dict[str, RelayThread] = {}
+        self.threads: dict[str, RelayThread] = {}
+        """By connection."""
         self._ending = threading.Event()
-        self._seconds_left = FLUSH_SECONDS
+        self.seconds_left = FLUSH_SECONDS
+        """Of those for which `flush_at_exit` may wait."""
 
     def wake(self, connection: str) -> None:
         with self._lock:
-            thread = self._threads.setdefault(connection, RelayThread(connection, self._ending, self.client.settings))
+            thread = self.threads.setdefault(connection, RelayThread(connection, self._ending, self.client.settings))
         thread.wake()
 
     def stop(self) -> None:
         """End all of them. The next commit starts anew."""
         with self._lock:
-            threads, self._threads = self._threads, {}
+            threads, self.threads = self.threads, {}
         for thread in threads.values():
             thread.stop()
 
@@ -165,16 +167,16 @@ class RelayThreads(ClientPart):
         """The interpreter ends: give what was just committed a moment to be moved on. However often this is called, it
         waits no longer than `FLUSH_SECONDS` in all."""
         self._ending.set()
-        until = clock.now() + self._seconds_left
+        until = clock.now() + self.seconds_left
         try:
             with self._lock:
-                threads = list(self._threads.values())
+                threads = list(self.threads.values())
             for thread in threads:
                 thread.wait(until - clock.now())
         except (KeyboardInterrupt, SystemExit):
             # Raised by a signal's handler: wait no longer. The process is ending already.
             until = 0.0
-        self._seconds_left = max(0.0, until - clock.now())
+        self.seconds_left = max(0.0, until - clock.now())
 
     async def close(self) -> None:
         await asyncio.to_thread(self.stop)

@@ -77,7 +77,7 @@ class Completer(BackgroundLoop):
         self._caught_up = asyncio.Event()
         self._caught_up.set()
         self._give_up_at: float | None = None
-        self._set_aside = SetAside(self._isolate, events)
+        self.set_aside = SetAside(self._isolate, events)
 
     @property
     def backlog(self) -> int:
@@ -111,8 +111,8 @@ class Completer(BackgroundLoop):
         await self._caught_up.wait()
 
     async def run(self) -> None:
-        while self._pending or not self.stopping or self._set_aside.waits:
-            await self._set_aside.retry()
+        while self._pending or not self.stopping or self.set_aside.waits:
+            await self.set_aside.retry()
             if not self._pending:
                 await self._wait()
                 continue
@@ -126,17 +126,17 @@ class Completer(BackgroundLoop):
             if self._refusals:
                 self._refusals -= sum(map(_moves_rates, batch))
                 self._resume_claims()
-        self._abandon(self._set_aside.give_up())
+        self._abandon(self.set_aside.give_up())
 
     async def _wait(self) -> None:
         """For an end to write, or for the next try of those that were set aside."""
-        if self.stopping and self._set_aside.waits:
-            await asyncio.sleep(min(1.0, self._set_aside.due_in or 0.0))
+        if self.stopping and self.set_aside.waits:
+            await asyncio.sleep(min(1.0, self.set_aside.due_in or 0.0))
             if self._out_of_time:
-                self._abandon(self._set_aside.give_up())
+                self._abandon(self.set_aside.give_up())
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._set_aside.due_in):
+            async with asyncio.timeout(self.set_aside.due_in):
                 await self._wanted.wait()
         self._wanted.clear()
 
@@ -206,7 +206,7 @@ class Completer(BackgroundLoop):
             settled = await self._store.settle(_settlements(batch))
         except Exception as error:  # noqa: BLE001 - sorted below
             if isinstance(error, BackendUnavailable) and len(batch) == 1:
-                self._set_aside.add(batch[0], error)
+                self.set_aside.add(batch[0], error)
             else:
                 await self._refuse_or_split(batch, error, self._isolate)
         else:

@@ -66,7 +66,7 @@ class IdlePoller:
         self._availability = availability
         self._stopping = stopping
         self._idle = idle
-        self._backoff = WakeupBackoff()
+        self.backoff = WakeupBackoff()
         self._has_room = False
         self._fruitless = 0
         self._expecting = False
@@ -100,7 +100,7 @@ class IdlePoller:
     async def _wait_until_worthwhile(self, found: bool) -> None:
         if found:
             self._fruitless, self._expecting = 0, False
-            self._backoff.succeeded()
+            self.backoff.succeeded()
             if await self._wakeups.wait(_LULL) >= Wake.JOBS:
                 self._expecting = True
                 return
@@ -138,7 +138,7 @@ class IdlePoller:
             return min(self._longest_pause, _SHORTEST * 4**steps) if in_other_hands else 0.0
         self._fruitless = 0
         if expecting and not news:
-            self._backoff.failed()
+            self.backoff.failed()
         return self._until(next_due.due)
 
     def _news(self, due: float | None) -> bool:
@@ -164,7 +164,7 @@ class IdlePoller:
             return False
         alone = self.idle_workers == 1
         others = self.idle_workers - 1 if alone or woken is Wake.JOBS else self.idle_workers
-        delay = self._backoff.delay(_HERD_STEP * others)
+        delay = self.backoff.delay(_HERD_STEP * others)
         if delay:
             await self._sit_out(delay)
         return bool(delay) or woken is Wake.MAYBE

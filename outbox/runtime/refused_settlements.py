@@ -23,7 +23,7 @@ class SetAside:
         self._events = events
         self._attempts: dict[Attempt, Exception] = {}
         self._told: set[Attempt] = set()
-        self._backoff = ReconnectBackoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self.backoff = ReconnectBackoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._due = float("inf")
 
     @property
@@ -40,7 +40,7 @@ class SetAside:
             self._told.add(attempt)
             self._events.emit(attempt.event(SettlementPostponed, attempt.settlement.outcome, Failure.of(error)))
         if not self._attempts:
-            self._due = clock.now() + self._backoff.next()
+            self._due = clock.now() + self.backoff.next()
         self._attempts[attempt] = error
 
     async def retry(self) -> None:
@@ -52,7 +52,7 @@ class SetAside:
             await self._write([attempt])
         self._told.intersection_update(self._attempts)
         if not self._attempts:
-            self._backoff.reset()
+            self.backoff.reset()
 
     def give_up(self) -> list[Attempt]:
         """Those that are left."""

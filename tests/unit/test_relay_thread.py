@@ -93,12 +93,12 @@ def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves
 
 
 def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
-    relays._seconds_left = 0.2
+    relays.seconds_left = 0.2
     moves.continue_from.clear()
     relays.wake("redis")
     relays.wake("another")
     assert 0.2 <= flush(relays) < AT_ONCE
-    relays._seconds_left = 0.0
+    relays.seconds_left = 0.0
     assert flush(relays) < AT_ONCE
     assert moves.ended == 0
 
@@ -108,7 +108,7 @@ def test_its_seconds_are_for_all_that_it_waits_for(relays: RelayThreads, moves: 
     relays.wake("redis")
     later(moves.continue_from)
     took = flush(relays)
-    assert relays._seconds_left == pytest.approx(module.FLUSH_SECONDS - took, abs=0.1)
+    assert relays.seconds_left == pytest.approx(module.FLUSH_SECONDS - took, abs=0.1)
 
 
 def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
@@ -139,7 +139,7 @@ def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: M
     relays.flush_at_exit()
     moves.error = None
     relays.wake("redis")
-    while moves.ended < 2 or not relays._threads["redis"]._moved.is_set():
+    while moves.ended < 2 or not relays.threads["redis"]._moved.is_set():
         time.sleep(0.001)
     moves.continue_from.clear()
     relays.wake("redis")
@@ -159,7 +159,7 @@ def test_it_does_not_wait_for_a_relay_that_cannot_be_opened(
     monkeypatch.setattr(module, "open_relay_target", refuse)
     for count in (1, 2):
         relays.wake("redis")
-        relays._threads["redis"].wait(20)
+        relays.threads["redis"].wait(20)
         assert len(caplog.records) == count
     assert flush(relays) < AT_ONCE
 
@@ -197,7 +197,7 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
     moves.error = RuntimeError("a bug")
     moves.continue_from.clear()
     relays.wake("redis")
-    thread = relays._threads["redis"]._thread
+    thread = relays.threads["redis"]._thread
     assert thread is not None
     moves.continue_from.set()
     thread.join()
@@ -211,7 +211,7 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
 def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Moves) -> None:
     moves.continue_from.clear()
     relays.wake("redis")
-    [inherited] = relays._threads.values()
+    [inherited] = relays.threads.values()
     relays.after_fork()
     assert flush(relays) < AT_ONCE
     moves.continue_from.set()

@@ -93,7 +93,7 @@ child.join()
 INTERRUPTED = """
 import signal, sys
 
-default_client.part(RelayThreads)._patience = 45.0
+default_client.part(RelayThreads).seconds_left = 45.0
 
 def interrupt():
     while not default_client.part(RelayThreads)._ending.is_set():

@@ -203,7 +203,7 @@ async def test_a_process_that_dispatches_gives_it_none_either(
         async with AsyncSession(engine) as session, session.begin():
             await dispatch(Counted(number=1), session=session, connection="redis")
         # It ends without a try when it is told to stop before it has begun.
-        await asyncio.to_thread(default_client.part(RelayThreads)._threads["redis"].wait, 30)
+        await asyncio.to_thread(default_client.part(RelayThreads).threads["redis"].wait, 30)
         await asyncio.to_thread(default_client.part(RelayThreads).stop)
         assert await admin.dbsize() == 0
     await engine.dispose()

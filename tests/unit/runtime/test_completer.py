@@ -152,7 +152,7 @@ async def answering(bench: Bench) -> None:
 
 async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(bench: Bench) -> None:
     """The others of its batch, and all that come after it, are written meanwhile."""
-    bench.completer._set_aside._backoff = ReconnectBackoff(0.05, 0.05)
+    bench.completer.set_aside.backoff = ReconnectBackoff(0.05, 0.05)
     attempts = await bench.claim(20)
     refused = {attempts[3].fence, attempts[17].fence}
     bench.store.refuses_now = lambda settlement: settlement.fence in refused

@@ -225,7 +225,7 @@ async def test_one_worker_alone_never_hesitates(play: Play) -> None:
 
 def always_too_late(script: Script) -> None:
     """It was woken at once, when it was eager, and found nothing."""
-    script.idle_poller._backoff.succeeded()
+    script.idle_poller.backoff.succeeded()
     script.pending = JOBS
     script.idle_poller.end()
 
@@ -259,7 +259,7 @@ async def test_a_wake_up_for_a_job_that_is_due_later_disappoints_nobody(play: Pl
     script = play([NOTHING], [NextDue(0.5, 50)])
     always_too_late(script)
     await script.take(found=False)
-    assert script.idle_poller._backoff.delay(1.0) == 0.0
+    assert script.idle_poller.backoff.delay(1.0) == 0.0
 
 
 def test_hesitation_grows_up_to_its_limit_and_ends_with_a_reward() -> None:
@@ -314,7 +314,7 @@ async def test_woken_for_a_commit_that_cannot_be_seen_yet_it_claims_once_more(pl
     await script.take(found=False, limit=20)
     assert script.claims == [20, 20]
     script = play([JOBS], [NextDue(None, 2), NextDue(None, 2)])
-    script.idle_poller._backoff.succeeded()
+    script.idle_poller.backoff.succeeded()
     await script.take(found=False, limit=20)
     assert script.claims == [20], "somebody else was quicker"
 
