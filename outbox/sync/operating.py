@@ -8,7 +8,6 @@ from outbox import limits as _limits
 from outbox import schedules as _schedules
 from outbox.client_state import current_client
 from outbox.dispatch import AnySession
-from outbox.ids import JobId
 from outbox.operations.arguments import AnyId
 from outbox.operations.changes import cancel_in
 from outbox.sync.blocking import blocking, in_session_or_blocking
