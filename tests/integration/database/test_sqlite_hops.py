@@ -13,6 +13,7 @@ from sqlalchemy import event
 import outbox.sync
 from outbox import configure
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.embedded_worker import Ping
@@ -26,6 +27,7 @@ def backend() -> str:
 class Hops:
     def __init__(self) -> None:
         self.count = 0
+        self.connections: set[object] = set()
 
     def since(self) -> int:
         count, self.count = self.count, 0
@@ -39,6 +41,7 @@ def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
 
     async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
         hops.count += 1
+        hops.connections.add(self)
         return await execute(self, *arguments, **options)
 
     monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
@@ -124,3 +127,37 @@ async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseD
     await asyncio.gather(*(driver.jobs.insert([envelope()]) for _ in range(100)))
     assert len(driver.database._direct_sqlite._idle) <= 5
     assert sum(counts.ready for counts in await driver.queues.counts()) == 100
+
+
+async def test_claims_and_ends_at_once_follow_each_other_on_one_connection(driver: DatabaseDriver, hops: Hops) -> None:
+    """On two, one of them would sleep inside SQLite until the other has ended, and longer."""
+    await driver.jobs.insert(envelopes(30))
+    ended = await driver.jobs.claim(["default"], 10, 30)
+    hops.connections.clear()
+    await asyncio.gather(
+        driver.jobs.settle([Settlement.completed(claim.fence) for claim in ended]),
+        driver.jobs.claim(["default"], 10, 30),
+        driver.jobs.claim(["default"], 10, 30),
+    )
+    assert len(hops.connections) == 1
+    assert sum(counts.reserved for counts in await driver.queues.counts() if counts.queue == "default") == 20
+
+
+async def test_a_dispatch_asks_sqlite_once_the_write_before_it_has_ended(driver: DatabaseDriver, hops: Hops) -> None:
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def write(connection: SqlConnection) -> None:
+        await connection.exec_driver_sql("DELETE FROM queue_pauses", ())
+        begun.set()
+        await end.wait()
+
+    writing = asyncio.create_task(driver.database.write_plain(write))
+    await begun.wait()
+    hops.since()
+    dispatching = asyncio.create_task(driver.jobs.insert([envelope()]))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert hops.since() == 0
+    end.set()
+    await asyncio.gather(writing, dispatching)
+    assert sum(counts.ready for counts in await driver.queues.counts()) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -74,6 +74,11 @@ class Database:
         self._direct_sqlite = DirectConnections(
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
         )
+        self._writer: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        )
+        """The turn to write. SQLite has one writer, and others sleep for longer and longer until it lets them in, even
+        those of this process: here they follow each other at once, in the order in which they came."""
         self.dialect = dialect_for(self.engine.dialect)
         self.on_policy_news: Callable[[PolicyNews], None] = lambda _: None
         """Called after a commit in which policies made jobs claimable, or that they report."""
@@ -177,7 +182,12 @@ class Database:
     async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
         """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
         `write`."""
-        await self._directly(self._direct_sqlite, lambda connection: connection.write(statements()))
+
+        async def write(connection: SQLiteRawConnection) -> None:
+            async with self._writer:
+                await connection.write(statements())
+
+        await self._directly(self._direct_sqlite, write)
 
     async def write_directly(self, work: PlainWork[T]) -> T:
         """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
@@ -211,7 +221,7 @@ class Database:
                     known = await self._once(connect, confirm)
                     if known is not None:
                         return known
-                async with asyncio.timeout(_TRANSACTION_SECONDS), connect(self.engine) as connection:
+                async with asyncio.timeout(_TRANSACTION_SECONDS), self._writer, connect(self.engine) as connection:
                     result = await work(connection)
                     committing = True
                     await connection.commit()
