@@ -24,11 +24,11 @@ async def fill(
     now = dialect.now if available_at == "NOW" else f"'{available_at}'"
     if table == "jobs":
         columns = "id, queue, name, priority, payload, headers, attempts, available_at, created_at"
-        values = f"{_key(driver)}, '{queue}', 'tests.Job', n & 7, '{{}}', '{{}}', 0, {now}, {dialect.now}"
+        values = f"{row_id(driver)}, '{queue}', 'tests.Job', n & 7, '{{}}', '{{}}', 0, {now}, {dialect.now}"
     else:
         columns = "id, connection, queue, name, priority, payload, headers, attempts, exception, failed_at"
-        values = f"{_key(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {now}"
-    await _insert(driver, f"queue_{table} ({columns})", values, count)
+        values = f"{row_id(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {now}"
+    await insert_rows(driver, f"queue_{table} ({columns})", values, count)
 
 
 async def fill_failed(driver: DatabaseDriver, count: int, groups: int, queue: str = "many") -> None:
@@ -37,17 +37,28 @@ async def fill_failed(driver: DatabaseDriver, count: int, groups: int, queue: st
     sqlite = driver.database.engine.dialect.name == "sqlite"
     group = f"printf('%016x', n % {groups})" if sqlite else f"LPAD(HEX(MOD(n, {groups})), 16, '0')"
     failed_at = driver.database.dialect.now_plus("(0 - n * 1000000)")
-    values = f"{_key(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {failed_at}, {group}"
-    await _insert(driver, f"queue_failed_jobs ({columns})", values, count)
+    values = f"{row_id(driver)}, 'database', '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, '{{}}', {failed_at}, {group}"
+    await insert_rows(driver, f"queue_failed_jobs ({columns})", values, count)
 
 
-def _key(driver: DatabaseDriver) -> str:
+async def fill_finished(driver: DatabaseDriver, count: int, queue: str = "many") -> None:
+    """Insert jobs that were completed in one moment, and are kept for a day."""
+    dialect = driver.database.dialect
+    columns = "id, queue, name, priority, payload, headers, attempts, result, seconds, finished_at, kept_until"
+    kept_until = dialect.now_plus("86400000000")
+    values = f"{row_id(driver)}, '{queue}', 'tests.Job', 5, '{{}}', '{{}}', 1, 'null', 0.1, {dialect.now}, {kept_until}"
+    await insert_rows(driver, f"queue_finished_jobs ({columns})", values, count)
+
+
+def row_id(driver: DatabaseDriver) -> str:
+    """An id for each row of one `insert_rows`, as an expression."""
     if driver.database.engine.dialect.name == "sqlite":
         return "randomblob(16)"
     return f"UNHEX(CONCAT('{new_token().hex()[:24]}', LPAD(HEX(n), 8, '0')))"
 
 
-async def _insert(driver: DatabaseDriver, target: str, values: str, count: int) -> None:
+async def insert_rows(driver: DatabaseDriver, target: str, values: str, count: int) -> None:
+    """Insert ``values``, in which ``n`` counts from 0, into ``target``, a table with its columns."""
     names = "abcdef"[: len(str(count - 1))]
     number = " + ".join(f"{name}.n * {10**place}" for place, name in enumerate(names))
     tables = ", ".join(f"({_DIGITS}) AS {name}" for name in names)

@@ -16,7 +16,6 @@ from sqlalchemy import (
     and_,
     delete,
     literal,
-    not_,
     or_,
     select,
 )
@@ -148,8 +147,7 @@ class FinishedJobs:
             end = await _end(connection, dialect, part) if wanted else None
             query = select(finished_jobs).where(*part, *wanted).order_by(*_LATEST_FIRST).limit(limit)
             if end is not None:
-                query = query.where(finished_jobs.c.finished_at >= _moment_of(dialect, end))
-                query = query.where(not_(_is_behind(dialect, end)))
+                query = query.where(*_up_to(dialect, end))
             found = self._jobs((await connection.execute(query)).mappings())
             return FinishedPage(found, FinishedPlace.of(found[-1]) if len(found) == limit else end)
 
@@ -202,14 +200,19 @@ def _moment_of(dialect: Dialect, place: FinishedPlace) -> ColumnElement[Any]:
     return literal(dialect.timestamp(place.finished_at), Text)
 
 
-def _is_behind(dialect: Dialect, place: FinishedPlace) -> ColumnElement[bool]:
-    finished_at, moment = finished_jobs.c.finished_at, _moment_of(dialect, place)
-    return or_(finished_at < moment, and_(finished_at == moment, finished_jobs.c.id < place.id.bytes))
-
-
 def _behind(dialect: Dialect, place: FinishedPlace) -> list[ColumnElement[bool]]:
-    """The first condition is a range of the index."""
-    return [finished_jobs.c.finished_at <= _moment_of(dialect, place), _is_behind(dialect, place)]
+    """Two conditions that are ranges of the index: by the time alone, which SQLite makes one of, and by time and id.
+    With the first alone, MariaDB reads all jobs of the place's moment, backwards, before it looks at their ids."""
+    finished_at, moment = finished_jobs.c.finished_at, _moment_of(dialect, place)
+    same_moment = and_(finished_at == moment, finished_jobs.c.id < place.id.bytes)
+    return [finished_at <= moment, or_(finished_at < moment, same_moment)]
+
+
+def _up_to(dialect: Dialect, place: FinishedPlace) -> list[ColumnElement[bool]]:
+    """The jobs down to ``place``, and it too: two ranges, as `_behind`."""
+    finished_at, moment = finished_jobs.c.finished_at, _moment_of(dialect, place)
+    same_moment = and_(finished_at == moment, finished_jobs.c.id >= place.id.bytes)
+    return [finished_at >= moment, or_(finished_at > moment, same_moment)]
 
 
 async def _end(

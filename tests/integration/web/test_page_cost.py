@@ -20,7 +20,7 @@ from tests.conformance.jobs import envelopes
 from tests.support.commands import fail
 from tests.support.dashboards import BASE, browser, mounted, signed_in, told
 from tests.support.dashboards import fill as fill_shown
-from tests.support.many_rows import MOST_READ, fill, fill_failed, rows_read
+from tests.support.many_rows import MOST_READ, fill, fill_failed, fill_finished, rows_read
 
 PAGES = [
     "/",
@@ -54,6 +54,12 @@ PAGES = [
     "/keys",
     "/batches",
 ]
+OF_ONE_MOMENT = [
+    "/failures/jobs?error=nothing",
+    "/failures/jobs?name=tests.None",
+    "/failures/jobs?error=nothing&queue=many",
+    "/jobs?state=finished&name=tests.None",
+]
 
 
 @pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
@@ -70,6 +76,28 @@ async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(driver: Database
     cost = {path: await _read(settings, path) for path in [*PAGES, f"/jobs/{jobs.running}", f"/jobs/{jobs.failed}"]}
     assert cost["/jobs"] > 0, "statements are counted"
     assert {path: total for path, total in cost.items() if total > MOST_READ} == {}
+
+
+@pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
+async def test_pages_of_jobs_that_ended_in_one_moment_read_25_000_rows_at_most(
+    driver: DatabaseDriver, settings: Settings
+) -> None:
+    """Their order is that of their ids, in which an index continues."""
+    await fill(driver, 30_000, table="failed_jobs")
+    await fill_finished(driver, 30_000)
+    cost = {}
+    for path in OF_ONE_MOMENT:
+        for page in (path, await _next(settings, path)):
+            cost[page] = await _read(settings, page)
+    assert {page: total for page, total in cost.items() if not 0 < total <= MOST_READ} == {}
+
+
+async def _next(settings: Settings, path: str) -> str:
+    """The address of the page that follows."""
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as viewer:
+        found = re.search(r'<a rel="next" href="([^"]*)"', (await viewer.get(BASE + path)).text)
+    assert found is not None
+    return found[1].replace("&amp;", "&").removeprefix(BASE)
 
 
 async def _read(settings: Settings, path: str) -> int:

@@ -264,9 +264,11 @@ async def _end(connection: AsyncConnection, hint: str, part: Sequence[ColumnElem
 
 
 def _up_to(failed_at: Any, key: Any) -> list[ColumnElement[bool]]:
-    """The first condition is a range of an index."""
+    """Two conditions that are ranges of an index: by the time alone, which SQLite makes one of, and by time and id.
+    With the first alone, MariaDB reads all failures of the last moment, backwards, before it looks at their ids."""
     moment = raw_columns.value_as_stored(failed_at)
-    return [failed_jobs.c.failed_at >= moment, or_(failed_jobs.c.failed_at > moment, failed_jobs.c.id >= key)]
+    same_moment = and_(failed_jobs.c.failed_at == moment, failed_jobs.c.id >= key)
+    return [failed_jobs.c.failed_at >= moment, or_(failed_jobs.c.failed_at > moment, same_moment)]
 
 
 async def _earlier_than(connection: AsyncConnection, job_id: JobId) -> ColumnElement[bool]:
