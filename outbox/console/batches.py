@@ -88,6 +88,8 @@ def _document(status: BatchStatus) -> dict[str, Any]:
         "parent": None if status.parent is None else str(status.parent),
         "created_at": status.created_at.isoformat(),
         "finished_at": _moment(status.finished_at),
+        **({"failed_at_least": True} if status.failed_at_least else {}),
+        **({"outstanding_at_least": True} if status.outstanding_at_least else {}),
     }
 
 
@@ -96,6 +98,7 @@ def _moment(when: datetime | None) -> str | None:
 
 
 def _line(status: BatchStatus) -> str:
-    left = "1,000 or more" if status.outstanding >= 1_000 else str(status.outstanding)
-    counts = f"{status.total:,} jobs, {left} left, {status.failed:,} failed"
+    left = f"{status.outstanding:,}{' or more' if status.outstanding_at_least else ''}"
+    failed = f"{status.failed:,}{' or more' if status.failed_at_least else ''}"
+    counts = f"{status.total:,} jobs, {left} left, {failed} failed"
     return f"{status.id}  {status.state:<9}  {counts}  {status.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import click
 
@@ -177,8 +178,12 @@ async def _show_one(stores: Stores, output: Output, job_id: str, *, decrypt: boo
 
 
 async def _ids(driver: Driver, typed: str) -> tuple[JobId, ...]:
-    live = await look_up([typed], driver.jobs.find)
-    return live.ids or (await look_up([typed], driver.failed.find)).ids
+    """Where all ids would have to be read, the failed jobs are looked at before that."""
+    for nearby in (True, False):
+        for find in (driver.jobs.find, driver.failed.find):
+            if ids := (await look_up([typed], partial(find, nearby=nearby))).ids:
+                return ids
+    return ()
 
 
 async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, *, decrypt: bool) -> bool:

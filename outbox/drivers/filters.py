@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -142,7 +142,8 @@ class FailedFilter:
 ANY_FAILED = FailedFilter()
 
 FAILED_EXAMINED = 1_500
-"""How many failed jobs one page looks at where no index finds those that match: by name alone, or by an error."""
+"""How many failed jobs one page looks at where no index finds those that match: by name alone, by an error, or because
+they block a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,15 @@ class FailedPage:
     then as many were looked at as one page may, and none passed the filter."""
 
     jobs: Sequence[FailedJob]
+    next: JobId | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedPage:
+    """The failed jobs that block ordering keys, with the names of their keys, among `FAILED_EXAMINED` failed jobs.
+    ``next`` is the id after which the following page looks, None at the end."""
+
+    keys: Mapping[JobId, str]
     next: JobId | None
 
 

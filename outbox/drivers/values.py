@@ -245,6 +245,10 @@ class BatchStatus:
     parent: JobId | None
     created_at: datetime
     finished_at: datetime | None
+    failed_at_least: bool = False
+    """``failed`` is a lower bound: it is counted up to 10,000, and in a list of many batches up to fewer."""
+    outstanding_at_least: bool = False
+    """``outstanding`` is a lower bound: in a list of many batches it is counted up to fewer than 1,000."""
 
 
 SILENT_SECONDS = 60.0
@@ -361,3 +365,5 @@ class LimitStatus:
     """How many jobs of the class run at once under one key; None: as it is declared."""
     is_set: bool = False
     """Whether an operator has set it."""
+    waiting_at_least: bool = False
+    """``waiting`` is a lower bound: a bounded list counts no more."""

@@ -10,7 +10,7 @@ from outbox.console.health_checks import check_queues, check_workers
 from outbox.drivers.pauses import Pause, PauseKind
 from outbox.drivers.values import StoreFacts
 from outbox.errors import OutboxError
-from outbox.web.values import Alert, Blocked, Queue, Schedule, Worker
+from outbox.web.values import Alert, BlockedKeys, Queue, Schedule, Worker
 
 _LEFT_OPEN = 600.0
 """Seconds after which an open transaction is one that something has forgotten."""
@@ -21,7 +21,7 @@ def alerts_of(
     queues: Sequence[Queue],
     workers: Sequence[Worker],
     errors: Mapping[str, OutboxError],
-    blocked: Sequence[Blocked],
+    blocked: BlockedKeys,
     schedules: Sequence[Schedule],
     pauses: Mapping[str, Sequence[Pause]],
     facts: Mapping[str, StoreFacts],
@@ -34,18 +34,19 @@ def alerts_of(
         kept = [pause for pause in pauses.get(name, ()) if pause.kind is not PauseKind.KEY]
         alerts += [_alert(name, each, "/queues") for each in check_queues(name, counts, statuses, kept)]
         alerts += [_alert(name, each, "/workers") for each in check_workers(name, statuses)]
-    alerts += [_blocked(name, blocked) for name in connections if any(each.connection == name for each in blocked)]
+    alerts += [_blocked(name, blocked) for name in connections if any(each.connection == name for each in blocked.keys)]
     alerts += [_paused_keys(name, number) for name in connections if (number := _number_of_keys(pauses.get(name, ())))]
     alerts += [_missed(each) for each in schedules if each.is_missed]
     alerts += [_left_open(name, each) for name, each in facts.items() if (each.oldest_transaction or 0.0) > _LEFT_OPEN]
     return [alert for alert in alerts if alert.advice]
 
 
-def _blocked(connection: str, blocked: Sequence[Blocked]) -> Alert:
+def _blocked(connection: str, blocked: BlockedKeys) -> Alert:
     """Keys are not named: not each viewer may see them."""
-    number = sum(each.connection == connection for each in blocked)
+    number = sum(each.connection == connection for each in blocked.keys)
     verb = "is" if number == 1 else "are"
-    message = f"{counted(number, 'key')} {verb} blocked by failed jobs"
+    among = " among the latest" if connection in blocked.next else ""
+    message = f"{counted(number, 'key')} {verb} blocked by failed jobs{among}"
     return Alert(connection, message, "retry the jobs, or skip them", "/keys")
 
 

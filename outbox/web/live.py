@@ -78,7 +78,7 @@ async def _keys(readings: Readings) -> Hashable:
     blocked, limits = await readings.keys.blocked(), await readings.keys.limits()
     rows = [(connection, replace(limit, left=None, next_in=None)) for connection, limit in limits.found]
     paused = tuple(await readings.pauses.of_keys())
-    return tuple((each.connection, each.job_id) for each in blocked.found), tuple(rows), paused
+    return tuple((each.connection, each.job_id) for each in blocked.found.keys), tuple(rows), paused
 
 
 async def _batches(readings: Readings) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -149,6 +150,14 @@ class Blocked:
     connection: str
     key: str
     job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedKeys:
+    """``next`` has the connections with failed jobs that were not looked at, each with the place where they begin."""
+
+    keys: tuple[Blocked, ...]
+    next: Mapping[str, JobId]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ class FailedJobStore(Protocol):
 
     async def get(self, job_id: JobId) -> FailedJob | None: ...
 
-    async def find(self, digits: str) -> list[JobId]:
-        """Ids of failed jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20."""
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
+        """Ids of failed jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20. ``nearby``: a store
+        may leave out those that it does not find at a bounded cost."""
 
     async def page(
         self,

@@ -49,8 +49,9 @@ class JobInspection(Protocol):
 
     async def get(self, job_id: JobId) -> StoredJob | None: ...
 
-    async def find(self, digits: str) -> list[JobId]:
-        """Ids of live jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20."""
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
+        """Ids of live jobs that begin or end with these 1 to 32 hexadecimal digits: at most 20. ``nearby``: a store
+        may leave out those that it does not find at a bounded cost."""
 
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
         """Live jobs in the order in which they would be claimed."""

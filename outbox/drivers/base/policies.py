@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from outbox.drivers.filters import BlockedPage
 from outbox.drivers.values import BatchStatus, LimitStatus, PolicyNews, StoredJob
 from outbox.envelope import Envelope
 from outbox.ids import JobId
@@ -55,6 +56,14 @@ class PolicyStore(Protocol):
     async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
         """The failed jobs that block ordering keys, or the key of this name, with the names of their keys."""
 
+    async def blocked_page(self, before: JobId | None = None) -> BlockedPage:
+        """The failed jobs that block ordering keys, the latest first, going on after the failed job ``before``. It
+        looks at a bounded number of failed jobs.
+
+        Raises:
+            JobNotFound: ``before`` is gone, and with it the place where its page ended.
+        """
+
     async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Let the keys that these failed jobs block go on without them; return those that did block one."""
 
@@ -62,8 +71,9 @@ class PolicyStore(Protocol):
 class LimitStore(Protocol):
     """A store that keeps limits."""
 
-    async def list(self) -> Sequence[LimitStatus]:
-        """Limits that an operator has set or that jobs have used, by name and key."""
+    async def list(self, most: int | None = None) -> Sequence[LimitStatus]:
+        """Limits that an operator has set or that jobs have used, by name and key. With ``most``, at most so many of
+        those that jobs have used, at a bounded cost: first those that jobs have waited for longest."""
 
     async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:
         """Change a rate for all workers, or how many jobs of a class run at once."""

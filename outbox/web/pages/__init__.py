@@ -34,7 +34,7 @@ _PAGES: tuple[tuple[str, Show, tuple[str, ...]], ...] = (
     ("/workers", workers.show_all, ()),
     ("/schedules", schedules.show_all, ()),
     ("/schedules/one", schedules.show_one, ("connection", "name")),
-    ("/keys", keys.show_all, ()),
+    ("/keys", keys.show_all, keys.PARAMETERS),
     ("/batches", batches.show_all, ("limit",)),
     ("/batches/{id}", batches.show_one, ("connection",)),
     ("/operations", operations.show_all, operations.PARAMETERS),

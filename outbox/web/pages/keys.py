@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from outbox.drivers.filters import FAILED_EXAMINED
+from outbox.web.readings.keys import LIMITS_SHOWN
 from outbox.web.redaction import HIDDEN
 from outbox.web.view import View
 
+PARAMETERS = ("connection", "before")
+
 
 async def show_all(view: View) -> Response:
-    blocked, limits = await view.readings.keys.blocked(), await view.readings.keys.limits()
+    limits = await view.readings.keys.limits()
+    errors = limits.errors
+    before = view.parameters.job_id("before")
+    if before is not None:
+        blocked = await view.readings.keys.blocked_before(view.connection(), before)
+    else:
+        answers = await view.readings.keys.blocked()
+        blocked, errors = answers.found, errors | answers.errors
     paused = await view.readings.pauses.of_keys()
     return view.page(
         "keys.html",
         "Keys and limits",
         topics=("keys",),
-        blocked=blocked.found,
+        blocked=blocked,
+        examined=FAILED_EXAMINED,
+        given=view.parameters.given(),
         limits=limits.found,
+        limits_shown=LIMITS_SHOWN,
         paused=paused,
         now=await view.readings.now(paused[0][0]) if paused else None,
         connection=view.readings.connections[0],
         connections=view.readings.connections,
-        errors=blocked.errors | limits.errors,
+        errors=errors,
         key=lambda text: text if view.sees_payloads else HIDDEN,
     )

@@ -18,6 +18,7 @@ from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.conformance.test_looking import worker
 from tests.support.commands import age_failure, execute, fail, run
+from tests.support.many_rows import MOST_READ, fill, rows_read
 
 HOUR = 3600.0
 
@@ -28,6 +29,12 @@ async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     driver = DatabaseDriver(migrated_url)
     yield driver
     await driver.close()
+
+
+@pytest.fixture
+def few_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end of an id is looked for among three jobs of each place first."""
+    monkeypatch.setattr("outbox.drivers.database.operations.inspection.ENDS_LOOKED_AT", 3)
 
 
 # --- jobs
@@ -146,6 +153,30 @@ async def test_waiting_and_failed_jobs_are_shown(driver: DatabaseDriver, migrate
     missing = str(new_job_id())
     ran = await run(migrated_url, "show", missing)
     assert (ran.code, ran.out, missing in ran.err, ran.err.count("\n")) == (1, "", True, 1)
+
+
+@pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
+async def test_show_by_the_end_of_an_id_reads_25_000_rows_at_most(driver: DatabaseDriver, migrated_url: str) -> None:
+    await fill(driver, 200_000)
+    await fill(driver, 60_000, table="failed_jobs")
+    [failed] = await fail(driver, envelope())
+    live = envelope()
+    await driver.jobs.insert([live])
+    for job_id in (failed.fence.job_id, live.id):
+        with rows_read() as read:
+            ran = await run(migrated_url, "show", job_id.hex[-12:])
+        assert (ran.code, str(job_id) in ran.out) == (0, True)
+        assert 0 < read.total <= MOST_READ
+
+
+@pytest.mark.usefixtures("few_ends")
+async def test_a_job_that_is_not_nearby_is_found_all_the_same(driver: DatabaseDriver, migrated_url: str) -> None:
+    jobs = envelopes(9, queue="mail")
+    await driver.jobs.insert(jobs)
+    middle = sorted(job.id for job in jobs)[4]
+    assert await driver.jobs.find(middle.hex[-12:], nearby=True) == []
+    assert str(middle) in (await run(migrated_url, "show", middle.hex[-12:])).out
+    assert str(middle) in (await run(migrated_url, "show", middle.hex[-8:])).out
 
 
 # --- failed jobs by what they have in common

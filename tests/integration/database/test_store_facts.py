@@ -10,6 +10,7 @@ from sqlalchemy import text
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import StoreFacts
 from outbox.web.alerts import alerts_of
+from outbox.web.values import BlockedKeys
 from tests.conformance.jobs import envelopes
 from tests.servers import sql
 
@@ -37,6 +38,6 @@ async def test_the_oldest_open_transaction_is_told(database: DatabaseDriver, mig
 @pytest.mark.sqlite
 def test_a_transaction_that_was_forgotten_is_an_alert() -> None:
     facts = {"long": StoreFacts(oldest_transaction=7_200.0), "short": StoreFacts(oldest_transaction=5.0)}
-    [alert] = alerts_of(["long", "short"], [], [], {}, [], [], {}, facts)
+    [alert] = alerts_of(["long", "short"], [], [], {}, BlockedKeys((), {}), [], {}, facts)
     assert (alert.connection, alert.place) == ("long", "/health")
     assert "has been open for 2h" in alert.message

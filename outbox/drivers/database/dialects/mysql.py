@@ -44,6 +44,7 @@ class MySQL(Dialect):
         "SELECT MAX(TIMESTAMPDIFF(MICROSECOND, trx_started, CONVERT_TZ(NOW(6), @@session.time_zone, 'SYSTEM'))) / 1e6 "
         "FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()"
     )
+    straight_join = "STRAIGHT_JOIN"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"

@@ -41,6 +41,7 @@ class SQLite(Dialect):
     insert_missing = "INSERT OR IGNORE INTO"
     keep_paused = "ON CONFLICT (pause_id, job_id) DO NOTHING"
     keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
+    straight_join = "CROSS JOIN"
     wait_hint = ""
     keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "

@@ -39,6 +39,8 @@ class Syntax(ABC):
     """Has the server tell sizes of now and not of a day ago; empty where it does anyway."""
     oldest_transaction: str = ""
     """Seconds for which the oldest transaction of another connection has been open; empty where nothing tells."""
+    straight_join: str
+    """Joins a table to the one before it, which is read first whatever the optimizer expects."""
     wait_hint: str
     """A hint to read ``queue_rate_waits`` by rate."""
     keep_existing: str

@@ -70,8 +70,8 @@ class DatabaseJobs:
     async def get(self, job_id: JobId) -> StoredJob | None:
         return await inspection.get(self._database, job_id)
 
-    async def find(self, digits: str) -> list[JobId]:
-        return await inspection.find(self._database, digits)
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
+        return await inspection.find(self._database, digits, nearby=nearby)
 
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:
         return await inspection.list_jobs(self._database, queue, limit)

@@ -122,8 +122,8 @@ class FailedJobArchive:
     async def get(self, job_id: JobId) -> FailedJob | None:
         return await self._rows.get(job_id)
 
-    async def find(self, digits: str) -> list[JobId]:
-        return await self._rows.find(digits)
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
+        return await self._rows.find(digits, nearby=nearby)
 
     async def page(
         self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED

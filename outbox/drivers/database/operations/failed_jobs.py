@@ -98,8 +98,11 @@ class FailedJobs:
         query = self._database.dialect.by_ids(_failed_jobs(), failed_jobs, keys)
         return _readable(self._database.dialect, (await connection.execute(query)).mappings())
 
-    async def find(self, digits: str) -> list[JobId]:
-        return await inspection.find_ids(self._database, failed_jobs, digits, self.scope.condition)
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
+        dialect = self._database.dialect
+        latest = (dialect.latest_hint, failed_jobs.c.failed_at.desc()), (dialect.primary_hint, failed_jobs.c.id.desc())
+        searched = inspection.IdSearch(failed_jobs, digits, latest, (self.scope.condition,))
+        return await searched.find(self._database, nearby=nearby)
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Put failed jobs back under their ids, with no attempts counted, available now. A live job of the same id

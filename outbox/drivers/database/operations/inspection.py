@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,6 +37,10 @@ from outbox.settlement import Outcome
 
 _FAILED, _PAUSED = "failed", "paused"
 _MATCHES = 20
+ENDS_LOOKED_AT = 5_000
+"""Rows of each place in which an end of an id is looked for first."""
+_SHOWN_DIGITS = 12
+"""Of an id, as commands show it."""
 _ID_DIGITS = 32
 
 
@@ -105,22 +110,66 @@ def _stored_job(dialect: Dialect, job_id: JobId, row: Any) -> StoredJob:
     return StoredJob(**{**values, "id": job_id, "state": JobState(row["state"])})
 
 
-async def find(database: Database, digits: str) -> list[JobId]:
-    return await find_ids(database, jobs, digits)
+async def find(database: Database, digits: str, *, nearby: bool) -> list[JobId]:
+    hint = database.dialect.primary_hint
+    return await IdSearch(jobs, digits, ((hint, jobs.c.id.asc()), (hint, jobs.c.id.desc()))).find(
+        database, nearby=nearby
+    )
 
 
-async def find_ids(database: Database, table: Table, digits: str, *conditions: ColumnElement[bool]) -> list[JobId]:
-    """Ids in ``table`` that begin with these hexadecimal digits (a range of the key), or end with them (all keys)."""
-    first, last = (bytes.fromhex(digits.ljust(_ID_DIGITS, filler)) for filler in "0f")
-    ends = func.hex(table.c.id).like(f"%{digits.upper()}")
-    matches = or_(table.c.id.between(first, last), ends)
-    query = select(raw_columns.as_stored(table.c.id)).where(matches, *conditions).order_by(table.c.id).limit(_MATCHES)
+@dataclass(frozen=True, slots=True)
+class IdSearch:
+    """Finds ids in ``table`` that begin with these hexadecimal ``digits``, which are a range of the key, or end with
+    them, of rows that meet ``conditions``.
 
-    async def read(connection: AsyncConnection) -> list[JobId]:
-        found = map(raw_columns.job_id, await connection.scalars(query))
+    No index has the ends. Those of as many digits as commands show are looked for among the first rows in the order of
+    each of the ``places``, an index hint and a column, and only then among all: another id with the same end is next to
+    impossible.
+    """
+
+    table: Table
+    digits: str
+    places: Sequence[tuple[str, ColumnElement[Any]]]
+    conditions: Sequence[ColumnElement[bool]] = ()
+
+    async def find(self, database: Database, *, nearby: bool) -> list[JobId]:
+        """``nearby``: not among all."""
+
+        async def read(connection: AsyncConnection) -> list[JobId]:
+            found = await self._nearby(connection) if len(self.digits) >= _SHOWN_DIGITS else []
+            return found if found or nearby else await self._anywhere(connection)
+
+        return await database.read(read)
+
+    async def _nearby(self, connection: AsyncConnection) -> list[JobId]:
+        query = select(self._key).where(self._begins, *self.conditions).order_by(self.table.c.id).limit(_MATCHES)
+        keys = list(await connection.scalars(query))
+        # In the rows, and not a condition on them: a row that does not pass is looked at, too.
+        passes = case((and_(true(), *self.conditions), 1), else_=0).label("passes")
+        for hint, order in self.places:
+            part = select(self._key, passes).with_hint(self.table, hint).order_by(order).limit(ENDS_LOOKED_AT)
+            keys += [row.id for row in await connection.execute(part) if row.passes]
+        ids = {job_id for job_id in map(raw_columns.job_id, keys) if job_id is not None}
+        return sorted(each for each in ids if self._matches(each))[:_MATCHES]
+
+    def _matches(self, job_id: JobId) -> bool:
+        digits = self.digits.lower()
+        return job_id.hex.startswith(digits) or job_id.hex.endswith(digits)
+
+    async def _anywhere(self, connection: AsyncConnection) -> list[JobId]:
+        ends = func.hex(self.table.c.id).like(f"%{self.digits.upper()}")
+        query = select(self._key).where(or_(self._begins, ends), *self.conditions)
+        found = map(raw_columns.job_id, await connection.scalars(query.order_by(self.table.c.id).limit(_MATCHES)))
         return [job_id for job_id in found if job_id is not None]
 
-    return await database.read(read)
+    @property
+    def _key(self) -> ColumnElement[Any]:
+        return raw_columns.as_stored(self.table.c.id)
+
+    @property
+    def _begins(self) -> ColumnElement[bool]:
+        first, last = (bytes.fromhex(self.digits.ljust(_ID_DIGITS, filler)) for filler in "0f")
+        return self.table.c.id.between(first, last)
 
 
 async def exact_counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:

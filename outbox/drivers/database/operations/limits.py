@@ -21,9 +21,9 @@ class Limits:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list(self) -> Sequence[LimitStatus]:
+    async def list(self, most: int | None = None) -> Sequence[LimitStatus]:
         return await self._database.read_plain(
-            lambda connection: run(plans.list_limits(self._database.dialect), connection)
+            lambda connection: run(plans.list_limits(self._database.dialect, most), connection)
         )
 
     async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:

@@ -18,6 +18,7 @@ from outbox.drivers.database.policies.base import Chore, Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
 from outbox.drivers.database.tables import jobs
+from outbox.drivers.filters import BlockedPage
 from outbox.drivers.values import BatchStatus, PolicyNews, StoredJob
 from outbox.envelope import Envelope
 from outbox.errors import DuplicateJob
@@ -168,6 +169,9 @@ class DatabasePolicies:
 
     async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
         return await key_operations.blocked(self._database, key)
+
+    async def blocked_page(self, before: JobId | None = None) -> BlockedPage:
+        return await key_operations.blocked_page(self._database, before)
 
     async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
         return await key_operations.skip(self._database, job_ids)

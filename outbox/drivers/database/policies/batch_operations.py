@@ -13,6 +13,10 @@ from outbox.ids import JobId
 from outbox.policies.batch import is_over
 
 _PORTION = 1_000
+_MOST_OUTSTANDING, _MOST_FAILED = 1_000, 10_000
+"""Members that are counted of one batch."""
+_OF_ALL, _FEWEST = 5_000, 20
+"""Members of a kind that are counted of all batches of a list together, and at least of each."""
 
 
 async def latest(database: Database, limit: int) -> list[BatchStatus]:
@@ -24,19 +28,27 @@ async def latest(database: Database, limit: int) -> list[BatchStatus]:
 
 
 async def statuses(database: Database, batch_ids: Sequence[JobId]) -> list[BatchStatus]:
+    """How far each batch is, at a bounded cost for all of them together."""
+    share = max(_FEWEST, _OF_ALL // max(1, len(batch_ids)))
+    bounds = (_MOST_OUTSTANDING, _MOST_FAILED) if len(batch_ids) == 1 else (min(share, _MOST_OUTSTANDING), share)
+
     async def look(connection: SqlConnection) -> list[BatchStatus]:
-        found = [await _status(database, connection, each) for each in batch_ids]
+        found = [await _status(database, connection, each, *bounds) for each in batch_ids]
         return [each for each in found if each is not None]
 
     return await database.read_plain(look)
 
 
-async def _status(database: Database, connection: SqlConnection, batch_id: JobId) -> BatchStatus | None:
+async def _status(
+    database: Database, connection: SqlConnection, batch_id: JobId, most_outstanding: int, most_failed: int
+) -> BatchStatus | None:
     dialect = database.dialect
     row = await run(statements.lock_batch(dialect, batch_id, ""), connection)
     if row is None:
         return None
-    failed, added, outstanding = await run(statements.counted(dialect, batch_id), connection)
+    failed, added, outstanding = await run(
+        statements.counted(dialect, batch_id, most_outstanding, most_failed), connection
+    )
     listed, parameters = dialect.id_list([batch_id.bytes])
     times = await connection.exec_driver_sql(
         f"SELECT created_at, finished_at FROM queue_batches WHERE id = {listed}", parameters
@@ -44,6 +56,10 @@ async def _status(database: Database, connection: SqlConnection, batch_id: JobId
     [(created, finished)] = list(times)
     total = row.total + added
     over = is_over(failed, total, row.plan.allow_failures)
+    if row.finished and failed == most_failed and not over and not row.cancelled:
+        # It allows more than were counted.
+        every, _, _ = await run(statements.counted(dialect, batch_id, 1), connection)
+        over = is_over(every, total, row.plan.allow_failures)
     state = "cancelled" if row.cancelled else "open" if not row.finished else "failed" if over else "finished"
     return BatchStatus(
         batch_id,
@@ -56,6 +72,8 @@ async def _status(database: Database, connection: SqlConnection, batch_id: JobId
         row.plan.parent,
         dialect.parse_timestamp(created),
         None if finished is None else dialect.parse_timestamp(finished),
+        failed_at_least=failed == most_failed,
+        outstanding_at_least=outstanding == most_outstanding,
     )
 
 

@@ -116,11 +116,17 @@ def a_member(dialect: Dialect, batch_id: JobId, end: str = "") -> Plan[bool]:
     return any(True for _ in rows)
 
 
-def counted(dialect: Dialect, batch_id: JobId, bound: int = 1_000) -> Plan[tuple[int, int, int]]:
-    """Failed members, members that were added later, and members that have not ended, up to ``bound``."""
+def counted(
+    dialect: Dialect, batch_id: JobId, bound: int, most_failed: int | None = None
+) -> Plan[tuple[int, int, int]]:
+    """Failed members, up to ``most_failed``; members that were added later; and members that have not ended, up to
+    ``bound``."""
     listed, parameters = dialect.id_list([batch_id.bytes])
+    failures = f"FROM {FAILURES} WHERE batch_id = {listed}"
+    if most_failed is not None:
+        failures = f"FROM (SELECT 1 {failures} LIMIT {most_failed}) AS failures"
     rows = yield (
-        f"SELECT (SELECT COUNT(*) FROM {FAILURES} WHERE batch_id = {listed}), "
+        f"SELECT (SELECT COUNT(*) {failures}), "
         f"(SELECT COALESCE(SUM(members), 0) FROM {ADDITIONS} WHERE batch_id = {listed}), "
         f"(SELECT COUNT(*) FROM (SELECT 1 FROM {MEMBERS} WHERE batch_id = {listed} LIMIT {bound}) AS some)",
         parameters * 3,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.audit import record
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
@@ -16,13 +18,17 @@ from outbox.drivers.database.policies.base import Returning
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.drivers.database.tables import PARKED
+from outbox.drivers.filters import FAILED_EXAMINED, BlockedPage
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
+from outbox.errors import JobNotFound
 from outbox.events import KeyUnblocked
 from outbox.ids import JobId
 from outbox.policies.keys import Facts, Kind, Place, State, hash_of, shown
 
 _REPAIRED_AT_ONCE = 500
+_AHEAD = 100
+"""How many jobs are counted that wait before one: a page lists many that are parked."""
 _GIVEN = (
     f"(k.state = {int(State.LET_IN)} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = k.job_id "
     f"AND p.available_at = '{PARKED}') AND (k.kind = {int(Kind.CONCURRENCY)} OR EXISTS ("
@@ -50,26 +56,27 @@ def lines(dialect: Dialect, job_id: JobId, headers: Headers) -> Plan[list[str]]:
 
 
 def _line(kind: Kind, name: str, row: KeyedRow, facts: Facts, ahead: int) -> str:
+    before = f"{ahead:,} {'or more ' if ahead >= _AHEAD else ''}ahead"
     if row.state is not State.PARKED:
         held = f", {facts.held:,} of {row.size:,} held" if kind is Kind.CONCURRENCY else ""
-        return f"{kind.name.lower()} key `{name}`{held}, {ahead:,} ahead"
+        return f"{kind.name.lower()} key `{name}`{held}, {before}"
     if kind is Kind.CONCURRENCY:
-        return f"parked: key `{name}` is full, {ahead:,} ahead"
+        return f"parked: key `{name}` is full, {before}"
     if kind is Kind.FAIR:
-        return f"parked: other keys have their turn before `{name}`, {ahead:,} ahead"
+        return f"parked: other keys have their turn before `{name}`, {before}"
     if facts.blocked:
-        return f"parked: key `{name}` is blocked by a failed job, {ahead:,} ahead: `outbox unblock {name} --retry`"
-    return f"parked: key `{name}` runs one job at a time, {ahead:,} ahead"
+        return f"parked: key `{name}` is blocked by a failed job, {before}: `outbox unblock {name} --retry`"
+    return f"parked: key `{name}` runs one job at a time, {before}"
 
 
 def _ahead(dialect: Dialect, row: KeyedRow) -> Plan[int]:
-    """How many jobs of the key wait before this one."""
+    """How many jobs of the key wait before this one, at most `_AHEAD`."""
     listed, parameters = dialect.id_list([row.key])
     mark = dialect.placeholder
     rows = yield (
-        f"SELECT COUNT(*) FROM queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash = {listed} "
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash = {listed} "
         f"AND state IN ({int(State.WAITING)}, {int(State.PARKED)}, {int(State.LET_IN)}) "
-        f"AND (moment < {mark} OR (moment = {mark} AND seq < {row.seq}))",
+        f"AND (moment < {mark} OR (moment = {mark} AND seq < {row.seq})) LIMIT {_AHEAD}) AS some",
         (*parameters, *([row.place.moment] * 2)),
     )
     return next(int(count) for (count,) in rows)
@@ -91,6 +98,47 @@ async def blocked(database: Database, key: str | None) -> dict[JobId, str]:
         return {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows if named in (None, str(name))}
 
     return await database.read_plain(read)
+
+
+async def blocked_page(database: Database, before: JobId | None) -> BlockedPage:
+    """Two reads, as for pages of failed jobs: which of those that the page may look at block a key, and where they
+    end."""
+
+    async def read(connection: SqlConnection) -> BlockedPage:
+        return await run(_blocked_page(database.dialect, before), connection)
+
+    return await database.read_plain(read)
+
+
+def _blocked_page(dialect: Dialect, before: JobId | None) -> Plan[BlockedPage]:
+    where, parameters = ("", ()) if before is None else (yield from _earlier_than(dialect, before))
+    part = f"FROM queue_failed_jobs {dialect.latest_hint} {where} ORDER BY failed_at DESC, id DESC"
+    rows = yield (
+        f"SELECT f.id, k.name FROM (SELECT id, failed_at {part} LIMIT {FAILED_EXAMINED}) AS f "
+        f"{dialect.straight_join} queue_keyed_jobs AS k ON k.job_id = f.id AND k.kind = {int(Kind.ORDERING)} "
+        f"AND k.state = {int(State.BLOCKING)} ORDER BY f.failed_at DESC, f.id DESC",
+        parameters,
+    )
+    keys = {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows}
+    ends = yield f"SELECT id {part} LIMIT 1 OFFSET {FAILED_EXAMINED - 1}", parameters
+    return BlockedPage(keys, next((raw_columns.job_id(job_id) for (job_id,) in ends), None))
+
+
+def _earlier_than(dialect: Dialect, before: JobId) -> Plan[tuple[str, tuple[Any, ...]]]:
+    """
+    Raises:
+        JobNotFound: it is gone.
+    """
+    listed, key = dialect.id_list([before.bytes])
+    rows = yield f"SELECT failed_at FROM queue_failed_jobs WHERE id = {listed}", key
+    found = [failed_at for (failed_at,) in rows]
+    if not found:
+        raise JobNotFound(f"the failed job {before} was removed meanwhile: begin again with the first page")
+    mark = dialect.placeholder
+    return (
+        f"WHERE failed_at <= {mark} AND (failed_at < {mark} OR (failed_at = {mark} AND id < {listed}))",
+        (*found * 3, *key),
+    )
 
 
 async def skip(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:

@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import rate_statements as statements
-from outbox.drivers.database.policies.rate_statements import LET_IN
+from outbox.drivers.database.policies.rate_statements import LET_IN, PARKED
 from outbox.drivers.values import LimitStatus
 from outbox.policies.rate import SECOND, State
 from outbox.policies.rate_limits import Terms, rate_id
 
 _MOVED_AT_ONCE = 1_000
+_LONGEST_WAITING = 1_000
+"""Jobs whose limits are listed first where not all are."""
+_COUNTED, _FEWEST = 5_000, 20
+"""Waiting jobs that are counted for all limits of a bounded list together, and at least for each."""
+_RATES_AT_ONCE = 100
 
 
-def list_limits(dialect: Dialect) -> Plan[Sequence[LimitStatus]]:
+class _Waiting(NamedTuple):
+    """The jobs that wait for a limit."""
+
+    number: int = 0
+    at_least: bool = False
+    seconds: float | None = None
+    """Until the first of them may start."""
+
+
+def list_limits(dialect: Dialect, most: int | None = None) -> Plan[Sequence[LimitStatus]]:
+    """Those that an operator has set, and those that jobs have used: all, or at most ``most`` at a bounded cost."""
     rows = yield "SELECT name, rate, burst, align, concurrency FROM queue_limits ORDER BY name", ()
     limits = {row[0]: row for row in rows}
-    rows = yield (
-        "SELECT w.rate_id, COUNT(*), MIN(CASE WHEN w.state = "
-        f"{LET_IN} THEN {dialect.seconds_until('j.available_at')} END) FROM queue_rate_waits AS w "
-        "LEFT JOIN queue_jobs AS j ON j.id = w.job_id GROUP BY w.rate_id",
-        (),
-    )
-    waits = {bytes(rate): (int(count), seconds) for rate, count, seconds in rows}
-    rows = yield (
-        f"SELECT id, name, key_name, rate, burst, align, arrival, used, {dialect.microseconds(dialect.now)} "
-        "FROM queue_rates ORDER BY name, key_name",
-        (),
-    )
+    rates = yield from (_rates(dialect) if most is None else _some_rates(dialect, most))
+    waits = yield from (_waits(dialect) if most is None else _some_waits(dialect, [bytes(row[0]) for row in rates]))
     found: list[LimitStatus] = []
     used = set()
-    for rate, name, key, *declared, arrival, times, microseconds in rows:
+    for rate, name, key, *declared, arrival, times, microseconds in rates:
         changed = limits.get(name)
         is_set = changed is not None and changed[1] is not None
         text, burst, align = changed[1:4] if is_set and changed is not None else declared
         terms = Terms.model_construct(name=name, rate=text, burst=burst, align=align)
         left = terms.limit.left(State(int(arrival), int(times)), int(microseconds) * 1000)
-        count, seconds = waits.get(bytes(rate), (0, None))
-        due = None if seconds is None else max(0.0, float(seconds))
+        waiting = waits.get(bytes(rate), _Waiting())
+        due = None if waiting.seconds is None else max(0.0, waiting.seconds)
         concurrency = None if changed is None else changed[4]
-        found.append(LimitStatus(name, key, text, burst, align, left, count, due, concurrency, is_set))
+        found.append(
+            LimitStatus(name, key, text, burst, align, left, waiting.number, due, concurrency, is_set, waiting.at_least)
+        )
         used.add(name)
     found += [
         LimitStatus(name, None, rate, burst, align, concurrency=concurrency, is_set=True)
@@ -49,6 +58,70 @@ def list_limits(dialect: Dialect) -> Plan[Sequence[LimitStatus]]:
         if name not in used
     ]
     return sorted(found, key=lambda limit: (limit.name, limit.key or ""))
+
+
+def _rates(dialect: Dialect, part: str = "", parameters: tuple[Any, ...] = ()) -> Plan[list[Any]]:
+    rows = yield (
+        f"SELECT id, name, key_name, rate, burst, align, arrival, used, {dialect.microseconds(dialect.now)} "
+        f"FROM queue_rates {part}",
+        parameters,
+    )
+    return list(rows)
+
+
+def _some_rates(dialect: Dialect, most: int) -> Plan[list[Any]]:
+    """Those that jobs have waited for longest, and then any."""
+    rows = yield (
+        "SELECT DISTINCT rate_id FROM (SELECT rate_id FROM queue_rate_waits ORDER BY seq "
+        f"LIMIT {_LONGEST_WAITING}) AS first",
+        (),
+    )
+    waited_for = sorted(bytes(rate) for (rate,) in rows)[:most]
+    found: dict[bytes, Any] = {}
+    for some in chunked(waited_for):
+        listed, parameters = dialect.id_list(some)
+        part = yield from _rates(dialect, f"{dialect.primary_hint} WHERE id IN ({listed})", parameters)
+        found.update((bytes(row[0]), row) for row in part)
+    for row in (yield from _rates(dialect, f"{dialect.primary_hint} ORDER BY id LIMIT {most}")):
+        if len(found) < most:
+            found[bytes(row[0])] = row
+    return list(found.values())
+
+
+def _waits(dialect: Dialect) -> Plan[dict[bytes, _Waiting]]:
+    rows = yield (
+        "SELECT w.rate_id, COUNT(*), MIN(CASE WHEN w.state = "
+        f"{LET_IN} THEN {dialect.seconds_until('j.available_at')} END) FROM queue_rate_waits AS w "
+        "LEFT JOIN queue_jobs AS j ON j.id = w.job_id GROUP BY w.rate_id",
+        (),
+    )
+    return {bytes(rate): _waiting(count, None, seconds) for rate, count, seconds in rows}
+
+
+def _some_waits(dialect: Dialect, rates: Sequence[bytes]) -> Plan[dict[bytes, _Waiting]]:
+    limit = max(_FEWEST, _COUNTED // max(1, len(rates)))
+    until = dialect.seconds_until("j.available_at")
+    found: dict[bytes, _Waiting] = {}
+    for some in chunked(rates, _RATES_AT_ONCE):
+        selects: list[str] = []
+        parameters: tuple[Any, ...] = ()
+        for number, rate in enumerate(some):
+            listed, more = dialect.id_list([rate])
+            part = f"FROM queue_rate_waits AS w {dialect.wait_hint} WHERE w.rate_id = {listed} AND w.state"
+            # Few are let in at once.
+            selects.append(
+                f"SELECT {number}, (SELECT COUNT(*) FROM (SELECT 1 {part} IN ({PARKED}, {LET_IN}) LIMIT {limit}) "
+                f"AS some{number}), (SELECT MIN({until}) FROM (SELECT w.job_id {part} "
+                f"= {LET_IN} LIMIT {limit}) AS first{number} JOIN queue_jobs AS j ON j.id = first{number}.job_id)"
+            )
+            parameters += more * 2
+        rows = yield " UNION ALL ".join(selects), parameters
+        found.update((some[int(number)], _waiting(count, limit, seconds)) for number, count, seconds in rows)
+    return found
+
+
+def _waiting(count: Any, limit: int | None, seconds: Any) -> _Waiting:
+    return _Waiting(int(count), int(count) == limit, None if seconds is None else float(seconds))
 
 
 def set_limit(dialect: Dialect, name: str, terms: Terms | None, concurrency: int | None) -> Plan[frozenset[str]]:

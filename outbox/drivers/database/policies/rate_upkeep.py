@@ -17,6 +17,8 @@ from outbox.drivers.values import PolicyNews
 from outbox.policies.rate import SECOND
 
 _REPAIRED_AT_ONCE = 500
+_AHEAD = 100
+"""How many jobs are counted that wait before one: a page lists many that are parked."""
 _GIVEN = (
     f"(w.state = {LET_IN} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = w.job_id "
     f"AND p.available_at = '{PARKED_UNTIL}'))"
@@ -41,7 +43,8 @@ def lines(dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
         if wait is not None and wait.rate == rate:
             ahead = yield from _ahead(dialect, rate, wait.seq)
             due = yield from _next(dialect, rate)
-            found.append(f"parked: rate {name} ({terms.rate}), next at {due}, {ahead:,} ahead")
+            before = f"{ahead:,} {'or more ' if ahead >= _AHEAD else ''}ahead"
+            found.append(f"parked: rate {name} ({terms.rate}), next at {due}, {before}")
         else:
             left = terms.limit.left(facts[rate].state, facts[rate].now)
             found.append(f"rate {name} ({terms.rate}), {left:,} left")
@@ -49,9 +52,11 @@ def lines(dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
 
 
 def _ahead(dialect: Dialect, rate: bytes, sequence: int) -> Plan[int]:
+    """How many jobs wait for the limit before the one with this sequence, at most `_AHEAD`."""
     listed, parameters = dialect.id_list([rate])
     rows = yield (
-        f"SELECT COUNT(*) FROM queue_rate_waits {dialect.wait_hint} WHERE rate_id = {listed} AND seq < {sequence}",
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM queue_rate_waits {dialect.wait_hint} WHERE rate_id = {listed} "
+        f"AND state IN ({PARKED}, {LET_IN}) AND seq < {sequence} LIMIT {_AHEAD}) AS some",
         parameters,
     )
     return next(int(count) for (count,) in rows)

@@ -93,7 +93,7 @@ class RedisJobs:
     async def get(self, job_id: JobId) -> StoredJob | None:
         return await inspection.get(self._store, job_id)
 
-    async def find(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:  # noqa: ARG002 - it looks at all
         return await inspection.find(self._store, digits)
 
     async def list_jobs(self, queue: str | None = None, limit: int = 100) -> list[StoredJob]:

@@ -58,7 +58,7 @@ class FailedStore(Protocol):
 
     async def get(self, job_id: JobId) -> FailedJob | None: ...
 
-    async def find(self, digits: str) -> list[JobId]: ...
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]: ...
 
     async def page(
         self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
@@ -165,9 +165,9 @@ class HandedOver(FailedJobs):
         await self.hand_over()
         return await self._there.get(job_id)
 
-    async def find(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:
         await self.hand_over()
-        return await self._there.find(digits)
+        return await self._there.find(digits, nearby=nearby)
 
     async def page(
         self,

@@ -61,7 +61,7 @@ class FailedJobs:
         found = await self._read([Place(0, job_id.bytes, queue) for queue in queues])
         return found[0] if found else None
 
-    async def find(self, digits: str) -> list[JobId]:
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]:  # noqa: ARG002 - it looks at all
         return await inspection.find_ids(
             self._store, digits, [key(queue, FAILED) for queue in await self._store.queues()]
         )
