@@ -90,6 +90,10 @@ class MetricStore(Protocol):
         """What was done in the last ``since`` seconds, the oldest first. Several points may be of the same time: see
         `merged`."""
 
+    async def rolled_up(self, since: float) -> list[MetricPoint]:
+        """As `points`, of all queues and names, but of ten minutes each, as far as the store has rolled them up: for
+        charts of a day. It costs little more for many queues and names."""
+
     async def depths(self, since: float, *, queue: str | None = None) -> list[DepthPoint]:
         """How many jobs there were in the last ``since`` seconds, the oldest first."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from outbox.drivers.base import Driver
@@ -65,8 +65,7 @@ async def read_trend(driver: Driver) -> Trend:
     now = await driver.now()
     if driver.metrics is None:
         return Trend(now, is_kept=False)
-    points = await driver.metrics.points(DAY)
-    recent = [each for each in points if each.at >= now - timedelta(seconds=HOUR + MINUTE)]
+    recent, points = await driver.metrics.points(HOUR + MINUTE), await driver.metrics.rolled_up(DAY)
     return Trend(now, tuple(merged(recent, MINUTE)), tuple(merged(points, DAY_STEP)))
 
 

@@ -39,18 +39,19 @@ def activity(*runs: float, outcome: Outcome = Outcome.COMPLETED) -> Activity:
 
 
 async def age(database: DatabaseDriver, seconds: int) -> None:
-    """All rows become so much older."""
+    """All rows of what workers did become so much older."""
     moment = "begins_at"
     if database.database.engine.dialect.name == "sqlite":
         older = f"strftime('%Y-%m-%d %H:%M:%f', {moment}, '-{seconds} seconds') || '000'"
     else:
         older = f"{moment} - INTERVAL {seconds} SECOND"
-    await execute(database, f"UPDATE queue_metrics SET begins_at = {older} WHERE queue <> ''")
+    await execute(database, f"UPDATE queue_metrics SET begins_at = {older} WHERE queue NOT IN ('', '*')")
 
 
 async def rows(database: DatabaseDriver) -> Counter[tuple[int, str, str]]:
     async with database.database.engine.connect() as connection:
-        found = await connection.exec_driver_sql("SELECT period, queue, name FROM queue_metrics WHERE queue <> ''")
+        query = "SELECT period, queue, name FROM queue_metrics WHERE queue NOT IN ('', '*')"
+        found = await connection.exec_driver_sql(query)
         return Counter((int(period), str(queue), str(name)) for period, queue, name in found)
 
 

@@ -11,10 +11,12 @@ from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rows
 from outbox.drivers.database.metrics.rows import Stored, new_row, seconds_ago
-from outbox.drivers.database.metrics.table import Period
+from outbox.drivers.database.metrics.table import ROLLUP, Period
 from outbox.drivers.metrics import Activity
 
 _DAY = 86_400
+CLOSED_AFTER = 180
+"""Seconds after its end when workers have written all that they will write of a span of time."""
 _MERGED_AT_ONCE = 1_000
 """Rows of one transaction."""
 
@@ -28,11 +30,12 @@ class _Step(NamedTuple):
 
 
 _STEPS = (
-    _Step(Period.WRITTEN, Period.MINUTE, 180),
+    _Step(Period.WRITTEN, Period.MINUTE, CLOSED_AFTER),
     _Step(Period.MINUTE, Period.TEN_MINUTES, _DAY + Period.TEN_MINUTES.seconds),
     _Step(Period.TEN_MINUTES, Period.HOUR, 7 * _DAY + Period.HOUR.seconds),
 )
 _KEPT_SECONDS = 90 * _DAY
+_ROLLUPS_KEPT_SECONDS = _DAY + Period.HOUR.seconds
 
 
 async def merge_step(database: Database) -> bool:
@@ -98,8 +101,9 @@ def _merged(found: Sequence[Stored]) -> dict[tuple[str, str], str]:
 
 def _remove_old(dialect: Dialect) -> Plan[bool]:
     found = yield (
-        f"SELECT id FROM queue_metrics WHERE period = {int(Period.HOUR)} "
-        f"AND begins_at < {seconds_ago(dialect, _KEPT_SECONDS)} LIMIT {_MERGED_AT_ONCE}",
+        "SELECT id FROM queue_metrics WHERE "
+        f"(period = {int(Period.HOUR)} AND begins_at < {seconds_ago(dialect, _KEPT_SECONDS)}) OR "
+        f"(period = {ROLLUP} AND begins_at < {seconds_ago(dialect, _ROLLUPS_KEPT_SECONDS)}) LIMIT {_MERGED_AT_ONCE}",
         (),
     )
     keys = [bytes(key) for (key,) in found]

@@ -28,9 +28,9 @@ _DECODER = json.JSONDecoder()
 
 
 class NewRow(NamedTuple):
-    """``begins_at`` is an SQL expression."""
+    """``begins_at`` is an SQL expression; ``period`` is a `Period` or `ROLLUP`."""
 
-    period: Period
+    period: int
     begins_at: str
     queue: str
     name: str
@@ -69,16 +69,11 @@ class Stored(NamedTuple):
     data: Any
 
     def point(self) -> MetricPoint:
-        activity = load_activity(self.data)
-        return MetricPoint(
-            self.begins_at,
-            self.period.seconds,
-            self.queue,
-            self.name,
-            dict(activity.settled),
-            activity.wait,
-            activity.run,
-        )
+        return point_of(self.begins_at, self.period, self.queue, self.name, load_activity(self.data))
+
+
+def point_of(at: datetime, period: Period, queue: str, name: str, activity: Activity) -> MetricPoint:
+    return MetricPoint(at, period.seconds, queue, name, dict(activity.settled), activity.wait, activity.run)
 
 
 def select(dialect: Dialect, where: str, parameters: Sequence[Any], order: str = "") -> Plan[list[Stored]]:
@@ -102,10 +97,16 @@ def _stored(dialect: Dialect, row: Any) -> Stored:
 
 
 def dump_activity(activity: Activity) -> str:
-    return json.dumps(
-        {"settled": dict(activity.settled), "wait": activity.wait.dump(), "run": activity.run.dump()},
-        separators=(",", ":"),
-    )
+    return dump(activity_values(activity))
+
+
+def activity_values(activity: Activity) -> dict[str, Any]:
+    """As JSON can hold it, in the order that `_SETTLED` expects."""
+    return {"settled": dict(activity.settled), "wait": activity.wait.dump(), "run": activity.run.dump()}
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def load_activity(data: Any) -> Activity:
@@ -123,7 +124,7 @@ def load_activity(data: Any) -> Activity:
 def dump_depths(depths: Sequence[DepthPoint], seconds: float) -> str:
     """``seconds`` is how long the count took."""
     queues = {each.queue: {**{name: getattr(each, name) for name in _COUNTS}, "oldest": each.oldest} for each in depths}
-    return json.dumps({"seconds": round(seconds, 6), "queues": queues}, separators=(",", ":"))
+    return dump({"seconds": round(seconds, 6), "queues": queues})
 
 
 def load_depths(at: datetime, data: Any) -> list[DepthPoint]:

@@ -14,7 +14,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.metrics import rows
+from outbox.drivers.database.metrics import rollups, rows
 from outbox.drivers.database.metrics.merging import merge_step
 from outbox.drivers.database.metrics.rows import NewRow, Stored, new_row, seconds_ago
 from outbox.drivers.database.metrics.table import Period
@@ -31,6 +31,8 @@ _COUNT_EVERY = 55.0
 
 _MERGES = 200
 """Transactions of one round of upkeep."""
+_ROLLUPS = 150
+"""Rollups of one round of upkeep: those of a day."""
 
 
 class DatabaseMetrics:
@@ -71,6 +73,13 @@ class DatabaseMetrics:
         found = await self._select(where, parameters)
         return sorted((each.point() for each in found), key=lambda point: (point.at, point.queue, point.name))
 
+    async def rolled_up(self, since: float) -> list[MetricPoint]:
+        async def read(connection: AsyncConnection) -> list[MetricPoint]:
+            return await run(rollups.points(self._database.dialect, since), connection)
+
+        found = await self._database.inspect(read)
+        return sorted(found, key=lambda point: (point.at, point.queue, point.name))
+
     async def depths(self, since: float, *, queue: str | None = None) -> list[DepthPoint]:
         dialect = self._database.dialect
         where = f"queue = '' AND begins_at >= {seconds_ago(dialect, since)}"
@@ -90,6 +99,9 @@ class DatabaseMetrics:
         await self._count()
         for _ in range(_MERGES):
             if not await merge_step(self._database):
+                break
+        for _ in range(_ROLLUPS):
+            if not await rollups.roll_up(self._database):
                 break
         await missing_fingerprints.add_missing(self._database)
         return None
