@@ -92,6 +92,68 @@ def test_labels_select_what_they_should() -> None:
     assert int(trigger["metadata"]["queryValue"]) == 60 * int(flags()["--concurrency"])
 
 
+def scaled() -> dict[str, Any]:
+    spec: dict[str, Any] = documents("worker-scaler.yaml")[0]["spec"]
+    return spec
+
+
+def test_the_scaled_object_has_fields_that_keda_documents() -> None:
+    """KEDA's webhook refuses other numbers of replicas, and its API server drops a field that it does not know."""
+    [document, _] = documents("worker-scaler.yaml")
+    assert (document["apiVersion"], document["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    spec = scaled()
+    seconds = {"pollingInterval", "cooldownPeriod", "initialCooldownPeriod"}
+    replicas = {"idleReplicaCount", "minReplicaCount", "maxReplicaCount"}
+    assert spec.keys() <= {"scaleTargetRef", "advanced", "fallback", "triggers", *seconds, *replicas}
+    assert spec["scaleTargetRef"].keys() <= {"name", "apiVersion", "kind", "envSourceContainerName"}
+    assert all(type(spec[name]) is int and spec[name] >= 0 for name in (seconds | replicas) & spec.keys())
+    assert spec["minReplicaCount"] <= spec["maxReplicaCount"]
+    assert spec.get("idleReplicaCount", -1) < spec["minReplicaCount"]
+
+
+def test_the_behaviour_of_the_scaler_is_one_of_kubernetes() -> None:
+    """KEDA hands it to a HorizontalPodAutoscaler, whose schema is published."""
+    spec = scaled()
+    known = {"horizontalPodAutoscalerConfig", "restoreToOriginalReplicaCount", "scalingModifiers"}
+    assert spec["advanced"].keys() <= known
+    config = spec["advanced"]["horizontalPodAutoscalerConfig"]
+    assert config.keys() <= {"name", "behavior"}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": spec["scaleTargetRef"]["name"]}
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "keda"},
+        "spec": {
+            "scaleTargetRef": target,
+            "minReplicas": spec["minReplicaCount"],
+            "maxReplicas": spec["maxReplicaCount"],
+            "behavior": config["behavior"],
+        },
+    }
+    kubernetes_validate.validate(autoscaler, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_trigger_is_one_of_mysql() -> None:
+    [trigger] = scaled()["triggers"]
+    assert trigger.keys() <= {"type", "name", "metadata", "authenticationRef", "metricType", "useCachedMetrics"}
+    assert trigger["type"] == "mysql"
+    assert trigger["metricType"] in {"AverageValue", "Value"}, "Utilization is for cpu and memory"
+    assert trigger["authenticationRef"].keys() <= {"name", "kind"}
+    metadata = trigger["metadata"]
+    assert all(type(value) is str for value in metadata.values()), "the API server takes no number here"
+    assert {"query", "queryValue"} <= metadata.keys() <= {"query", "queryValue", "activationQueryValue"}
+    assert int(metadata["queryValue"]) > 0
+
+
+def test_the_scaler_gets_its_connection_from_a_secret() -> None:
+    [_, authentication] = documents("worker-scaler.yaml")
+    assert (authentication["apiVersion"], authentication["kind"]) == ("keda.sh/v1alpha1", "TriggerAuthentication")
+    assert authentication["spec"].keys() == {"secretTargetRef"}
+    [reference] = authentication["spec"]["secretTargetRef"]
+    assert reference.keys() == {"parameter", "name", "key"}
+    assert reference["parameter"] == "connectionString", "as the scaler calls it"
+
+
 def test_the_migration_runs_once_with_the_same_settings() -> None:
     [job] = documents("migrate.yaml")
     spec = job["spec"]["template"]["spec"]
