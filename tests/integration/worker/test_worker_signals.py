@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
