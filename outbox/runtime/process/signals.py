@@ -154,7 +154,7 @@ class Signals:
 
 
 @contextmanager
-def waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Have each signal wake the loop of the main thread.
 
     The kernel gives a signal to another thread while one is pending for the main thread. That does not interrupt the

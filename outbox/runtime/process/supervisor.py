@@ -17,7 +17,7 @@ from typing import Protocol
 from outbox import clock
 from outbox.events import Events, ProcessEnded, ProcessStarted, SignalIgnored
 from outbox.runtime.process.exit_codes import ExitCode
-from outbox.runtime.process.signals import Signals, waking
+from outbox.runtime.process.signals import Signals, woken_by_signals
 from outbox.runtime.process.worker_process import HEALTH_DESCRIPTOR, SUPERVISED
 from outbox.wakeups.supervisor_fanout import DESCRIPTOR, FanoutServer
 
@@ -94,7 +94,7 @@ class Supervisor:
         self._listen(loop)
         self._alive = os.pipe()
         try:
-            with waking(loop):
+            with woken_by_signals(loop):
                 await asyncio.gather(*(self._keep(index) for index in range(1, self._count + 1)))
         finally:
             if self._fanout is not None:

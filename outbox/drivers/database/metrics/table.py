@@ -30,7 +30,7 @@ and replaced by merged ones."""
 
 ROLLUP = 11
 """``period`` of a row with what all workers did in ten minutes, of the queue `EVERY_QUEUE`: see `rollups`. No `Period`:
-the rows that it was made of are there beside it, and whoever reads those must not count it as well."""
+the rows that it was made of are there beside it, and a reader of those must not count it as well."""
 
 
 class Period(IntEnum):
