@@ -14,7 +14,7 @@ from outbox.chains import dispatch_chain
 from outbox.client import Outbox
 from outbox.client_state import configure
 from outbox.dispatch import dispatch, dispatch_many
-from outbox.dispatch_middleware import CallNextDispatch, DispatchMiddleware
+from outbox.dispatch.middleware import CallNextDispatch, DispatchMiddleware
 from outbox.drivers.bulk import BulkOperation, BulkPreview
 from outbox.drivers.database import metadata
 from outbox.drivers.filters import FailedGroup, JobPage, JobPlace

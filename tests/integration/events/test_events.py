@@ -64,7 +64,7 @@ TABLE = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", re.MULTILINE)
 TIMEOUT = 20.0
 
 TOLD_IN = {
-    "JobDispatched": {"dispatch.py"},
+    "JobDispatched": {"dispatch/observers.py"},
     "JobStarted": {"middleware/started.py"},
     "JobSettled": {"runtime/completer.py", "inline.py"},
     "JobSkipped": {"drivers/database/jobs/admission.py", "middleware/deadlines.py"},

@@ -1,0 +1,50 @@
+"""What is checked of a job's class once in a dispatch: whether a worker could run its jobs."""
+
+from __future__ import annotations
+
+from outbox import registry
+from outbox.connections import connection_settings
+from outbox.errors import InvalidJob, InvalidOption
+from outbox.handler_parameters import takes_session
+from outbox.job import Job
+from outbox.job_definition import generator_method
+from outbox.options import JobOptions
+from outbox.settings import DATABASE, Settings
+
+
+def check_class(kind: type[Job], options: JobOptions, settings: Settings, connection: str) -> None:
+    """
+    Raises:
+        InvalidJob: no worker of the connection ``connection`` can run jobs of this class.
+        InvalidOption: the connection cannot keep a completed job.
+        ConfigurationError: there is no such connection.
+    """
+    _check_runnable(kind)
+    _check_connection(kind, settings, connection)
+    _check_kept(kind, options, settings, connection)
+
+
+def _check_runnable(kind: type[Job]) -> None:
+    reason = registry.unreachable(kind)
+    if reason is not None:
+        raise InvalidJob(f"{kind.name} cannot be run by a worker: {reason}")
+    generator = generator_method(kind)
+    if generator is not None:
+        raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
+
+
+def _check_connection(kind: type[Job], settings: Settings, name: str) -> None:
+    if connection_settings(settings, name).driver != DATABASE and takes_session(kind):
+        raise InvalidJob(
+            f"{kind.name}: `handle` takes a session, and the connection {name!r} is not a database: dispatch it to a "
+            "connection on a database, or let `handle` open a session itself"
+        )
+
+
+def _check_kept(kind: type[Job], options: JobOptions, settings: Settings, name: str) -> None:
+    keep_for = kind.keep_for if options.keep_for is None else options.keep_for
+    if keep_for and connection_settings(settings, name).driver != DATABASE:
+        raise InvalidOption(
+            f"{kind.name}: keep_for keeps a job in the database that has it, and the connection {name!r} is none: "
+            "dispatch it to a connection on a database, or with keep_for=0"
+        )
