@@ -31,7 +31,7 @@ from outbox.policies.attempt_limits import AttemptCounts
 from outbox.policies.base import Declaration, Policies
 from outbox.policies.batch import BatchHeader
 from outbox.policies.chain import ChainHeader, Link
-from outbox.policies.declarations import declarations
+from outbox.policies.declarations import declarations, declares_nothing
 from outbox.policies.keys import KeyHeader
 from outbox.policies.rate_limits import RateHeader
 from outbox.policies.schedule import Tick
@@ -205,7 +205,7 @@ def serialize_many(
         if type(job) is not known:
             _check_kind(job)
             known = type(job)
-            declared = declarations(known, options)
+            declared = () if options is NO_OPTIONS and declares_nothing(known) else declarations(known, options)
             if options.delay is not None:
                 attempt_limits.check_delay(known, options)
             headers, policies, put_off = plain_headers, _NONE, delay

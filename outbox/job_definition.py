@@ -188,6 +188,7 @@ def _check_handler(cls: type, where: str) -> None:
 
 
 @lru_cache(maxsize=1_000)
+@lru_cache(maxsize=1_000)
 def generator_method(cls: type) -> str | None:
     """The method of ``cls`` that a worker would call for nothing: a generator runs when it is iterated over."""
     methods = {name: getattr(cls, name, None) for name in ("handle", "failed", "cancelled", "backoff")}

@@ -24,6 +24,8 @@ ROUND = 10
 MAX_LIMIT = 65_535
 _MAX_WEIGHT = 100
 _NAME_LENGTH = 255
+DECISIVE_OPTIONS = ("concurrency_key", "ordering_key", "fair_key")
+"""A class has the policy if one of them is set."""
 _DEPENDENT = {
     "concurrency_limit": "concurrency_key",
     "on_full": "concurrency_key",

@@ -20,6 +20,8 @@ SLOTS = 4_096
 
 _NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _NAME_LENGTH = 255
+DECISIVE_OPTIONS = ("rate",)
+"""A class has the policy if it is set."""
 _DEPENDENT = ("burst", "rate_key", "cost", "align")
 
 _defined: dict[str, RateLimit] = {}

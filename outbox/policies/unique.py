@@ -24,6 +24,9 @@ JOINED_FOR = timedelta(seconds=5)
 
 START, END = "start", "end"
 QUEUE_ONE, SKIP = "queue_one", "skip"
+DECISIVE_OPTIONS = ("unique",)
+"""A class has the policy if one of them is set, or if it has a method `KEY_METHOD`."""
+KEY_METHOD = "unique_key"
 _ONLY_UNIQUE = ("unique_until", "on_conflict", "when_running", "debounce", "max_wait")
 
 
@@ -115,7 +118,7 @@ def declare(kind: type, options: Any) -> Declaration | None:
         InvalidOption: the options do not go together, or ``unique`` names a field that the job does not have.
     """
     unique = chosen(kind, options, "unique")
-    method = getattr(kind, "unique_key", None)
+    method = getattr(kind, KEY_METHOD, None)
     if unique is None:
         unique = method is not None
     if not unique:
