@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -46,6 +46,20 @@ class Measurement:
     axis: str | None
     figures: Mapping[str, Sequence[float]]
     series: Sequence[Point]
+    by_part: bool = False
+    """As `Scenario.by_part`."""
+
+    def parts(self) -> Iterator[Self]:
+        """One of each part, which is its variant; the measurement itself where it has none."""
+        if not self.by_part:
+            yield self
+            return
+        found: dict[str, dict[str, Sequence[float]]] = {}
+        for name, values in self.figures.items():
+            part, _, figure = name.rpartition(", ")
+            found.setdefault(part, {})[figure] = values
+        for part, figures in found.items():
+            yield replace(self, variant=part, figures=figures, by_part=False)
 
     def spread(self, figure: str) -> Spread:
         return Spread.of(self.figures[figure])

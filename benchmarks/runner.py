@@ -34,7 +34,8 @@ class Runner:
             for variant in variants if cycle % 2 == 0 else reversed(variants):
                 sample = await self._measure(variant, store)
                 samples[variant.name].append(sample)
-                self.tell(f"{store.kind}  {scenario.name}  {variant.name}: {_shown(sample)}")
+                shown = f"{len(sample.figures)} figures" if scenario.by_part else _shown(sample)
+                self.tell(f"{store.kind}  {scenario.name}  {variant.name}: {shown}")
         return [_measurement(scenario, store, variant, samples[variant.name]) for variant in variants]
 
     async def _measure(self, variant: Variant, store: Store) -> Sample:
@@ -54,6 +55,7 @@ def _measurement(scenario: Scenario, store: Store, variant: Variant, samples: Se
         scenario.axis,
         {name: [sample.figures[name] for sample in samples] for name in samples[0].figures},
         samples[-1].series,
+        scenario.by_part,
     )
 
 

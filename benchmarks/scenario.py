@@ -58,3 +58,5 @@ class Scenario:
     """Why it cannot be measured on this machine, where it needs something beside the store; None where it can."""
     axis: str | None = None
     """What the level of a point counts."""
+    by_part: bool = False
+    """Its figures are called ``PART, FIGURE``: in tables, each part has a row."""

@@ -21,7 +21,7 @@ class Table:
 def tables(run: Run) -> Iterator[Table]:
     """One for each scenario."""
     for name in dict.fromkeys(measurement.scenario for measurement in run.measurements):
-        measurements = list(run.of(name))
+        measurements = [part for each in run.of(name) for part in each.parts()]
         figures = list(dict.fromkeys(figure for each in measurements for figure in each.figures))
         ratios = [run.ratio(each) for each in measurements]
         compared = any(ratio is not None for ratio in ratios)
