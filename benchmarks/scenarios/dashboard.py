@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import httpx
 
+from benchmarks import processor_times
 from benchmarks.filling import Fill, fill, fill_failed
 from benchmarks.percentiles import percentile
 from benchmarks.scenario import Sample, Scenario, Site, Variant
@@ -130,6 +132,7 @@ DASHBOARD = Scenario(
 )
 
 _MODULES = {"with metrics": "benchmarks.jobs", "without": "benchmarks.without_metrics"}
+_MINUTE = 60.0
 
 
 async def _drain(site: Site, module: str) -> Sample:
@@ -137,23 +140,60 @@ async def _drain(site: Site, module: str) -> Sample:
     return await drained(site, SHAPES[0], site.sizes.drain, {"OUTBOX_JOBS": module})
 
 
+async def _share(site: Site) -> Sample:
+    """What of the processor time of a draining worker metrics take: in one run, so that nothing drifts in between."""
+    sample = await _drain(site, "benchmarks.timed_metrics")
+    times = processor_times.read(site.directory)
+    written = await _written(site.store)
+    # Of what a worker that drains so fast uses in a minute.
+    of_rows = written.processor / (_MINUTE * sample.figures[RATE] * times.job)
+    return Sample(
+        {
+            **sample.figures,
+            "processor µs a job": times.job * 1_000_000,
+            "of them for metrics": times.metrics * 1_000_000,
+            "metrics %": 100 * (times.metrics / times.job + of_rows),
+        }
+    )
+
+
 async def _write(site: Site) -> Sample:
     """What a worker sends once a minute."""
-    driver = site.store.driver()
+    written = await _written(site.store)
+    return Sample({"p95 ms": percentile(written.milliseconds, 95), "processor ms": written.processor * 1_000})
+
+
+class _Written(NamedTuple):
+    """The INSERTs of the rows of a minute, of 20 job classes."""
+
+    milliseconds: list[float]
+    processor: float
+    """Seconds of processor time of one."""
+
+
+async def _written(store: Store) -> _Written:
+    driver = store.driver()
     rows = {("default", f"job {number}"): _activity() for number in range(_CLASSES)}
     taken = []
+    before = time.process_time()
     for _ in range(_READINGS):
         begun = time.perf_counter()
         if driver.metrics is not None:
             await driver.metrics.write(rows)
         taken.append((time.perf_counter() - begun) * 1_000)
+    processor = (time.process_time() - before) / _READINGS
     await driver.close()
-    return Sample({"of 20 job classes, p95 ms": percentile(taken, 95)})
+    return _Written(taken, processor)
 
 
 def _costs(_: Store, __: Sizes) -> Sequence[Variant]:
     counted, plain = (Variant(f"drain, {name}", partial(_drain, module=module)) for name, module in _MODULES.items())
-    return [Variant(counted.name, counted.measure, against=plain.name), plain, Variant("the rows of a minute", _write)]
+    return [
+        Variant(counted.name, counted.measure, against=plain.name),
+        plain,
+        Variant("drain, processor time", _share),
+        Variant("the rows of a minute, of 20 job classes", _write),
+    ]
 
 
 METRICS = Scenario("metrics", "What metrics cost a draining worker", _costs, compared=RATE, stores=DATABASES)
