@@ -9,8 +9,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -54,6 +54,10 @@ class State(IntEnum):
     """It has failed for good, and what comes after it under its ordering key waits."""
     LET_IN = 4
     """It was parked, and claims find it again."""
+
+
+_ORDERING, _CONCURRENCY, _FAIR, _HELD = Kind.ORDERING, Kind.CONCURRENCY, Kind.FAIR, State.HELD
+"""Python 3.11 finds a member of an enumeration by calling a function; these are for every job with a key."""
 
 
 class OnFull(StrEnum):
@@ -101,8 +105,14 @@ class KeyHeader(BaseModel):
 
     def kinds(self) -> list[tuple[Kind, Key]]:
         """In the order in which they are asked: a job that is not the next in order takes no slot."""
-        pairs = [(Kind.ORDERING, self.ordering), (Kind.CONCURRENCY, self.concurrency), (Kind.FAIR, self.fair)]
+        pairs = [(_ORDERING, self.ordering), (_CONCURRENCY, self.concurrency), (_FAIR, self.fair)]
         return [(kind, key) for kind, key in pairs if key is not None]
+
+    @cached_property
+    def hashes(self) -> dict[Kind, bytes]:
+        """The 16 bytes of each key, in the order of `kinds`. Jobs of one key often have the same headers, which a claim
+        and a settlement ask several times."""
+        return {kind: hash_of(kind, key) for kind, key in self.kinds()}
 
 
 def hash_of(kind: Kind, key: Key) -> bytes:
@@ -151,11 +161,21 @@ class Candidate(NamedTuple):
     state: State
 
 
+class HasState(Protocol):
+    """A `Candidate`, or its row."""
+
+    @property
+    def state(self) -> State: ...
+
+
 class Turn(StrEnum):
     RUN = "run"
     PARK = "park"
     LEAVE = "leave"
     """The job before it has to be found first."""
+
+
+_RUN, _PARK = Turn.RUN, Turn.PARK
 
 
 def in_order(candidates: Sequence[Candidate], facts: Facts) -> list[Turn]:
@@ -172,18 +192,18 @@ def in_order(candidates: Sequence[Candidate], facts: Facts) -> list[Turn]:
     return [Turn.RUN if place == first else behind for place in places]
 
 
-def within_limit(candidates: Sequence[Candidate], facts: Facts, limits: Sequence[int]) -> list[Turn]:
+def within_limit(candidates: Sequence[HasState], facts: Facts, limits: Sequence[int]) -> list[Turn]:
     """As many jobs of a concurrency key as there is room for, by the limit of each."""
     held = facts.held
     turns = []
     for candidate, limit in zip(candidates, limits, strict=True):
-        if candidate.state is State.HELD:
-            turns.append(Turn.RUN)
+        if candidate.state is _HELD:
+            turns.append(_RUN)
         elif held < limit:
             held += 1
-            turns.append(Turn.RUN)
+            turns.append(_RUN)
         else:
-            turns.append(Turn.PARK)
+            turns.append(_PARK)
     return turns
 
 

@@ -151,7 +151,12 @@ class Dialect(FailedJobStatements):
 
     def id_list(self, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
         """A list of ids for the statements that every job passes through, with its parameters."""
-        return self.placeholders(len(ids)), tuple(ids)
+        listed, parameters = self.each_id(ids)
+        return ", ".join(listed), parameters
+
+    def each_id(self, ids: Sequence[bytes]) -> tuple[list[str], tuple[bytes, ...]]:
+        """Each of these ids as an expression, with the parameters of all of them."""
+        return [self.placeholder] * len(ids), tuple(ids)
 
     def reserve(self, ids: str, *, in_place: bool = False) -> str:
         """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `among`

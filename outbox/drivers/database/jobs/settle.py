@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import cast
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
@@ -14,7 +13,6 @@ from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.policies import registry
-from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.database.policies.leaving import leaving
 from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import Effect, LeavePolicies, Settlement
@@ -39,25 +37,26 @@ async def settle(
 
 async def follow_commit(database: Database, accepted: Sequence[Settlement]) -> PolicyNews:
     """What policies do after the commit of settlements."""
-    gated = [_leaving(effect) for each in accepted for effect in each.effects if _is_leaving(effect)]
-    return await registry.committed(database, gated) if gated else PolicyNews()
+    ends = [effect for each in accepted for effect in each.effects if isinstance(effect, LeavePolicies)]
+    if not ends:
+        return PolicyNews()
+    following = registry.following()
+    return await registry.committed(database, [leaving(*end) for end in ends if end.policies & following])
 
 
 def _batches(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
     """Those of jobs with policies by themselves: the others need no more than a DELETE."""
     if not any(settlement.effects for settlement in settlements):
         return chunked(settlements)
-    gated = [settlement for settlement in settlements if any(map(_is_leaving, settlement.effects))]
-    plain = [settlement for settlement in settlements if not any(map(_is_leaving, settlement.effects))]
+    gated: list[Settlement] = []
+    plain: list[Settlement] = []
+    for settlement in settlements:
+        (gated if any(map(_is_leaving, settlement.effects)) else plain).append(settlement)
     return chain(chunked(plain), chunked(gated))
 
 
 def _is_leaving(effect: Effect) -> bool:
     return isinstance(effect, LeavePolicies)
-
-
-def _leaving(effect: Effect) -> Leaving:
-    return leaving(*cast("LeavePolicies", effect))
 
 
 class SettleTransaction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
@@ -17,6 +18,10 @@ from outbox.policies.keys import Facts, Kind, OnFull, State, Turn
 
 _PORTION = 2_000
 """Jobs of keys without room that one claim parks."""
+
+_REPLACE_RUNNING, _FAIR, _ORDERING = OnFull.REPLACE_RUNNING, Kind.FAIR, Kind.ORDERING
+_HELD, _LET_IN, _PARK = State.HELD, State.LET_IN, Turn.PARK
+"""Python 3.11 finds a member of an enumeration by calling a function; these are for every job with a key."""
 
 
 class Admission:
@@ -52,7 +57,7 @@ class Admission:
         facts = yield from statements.facts_of(
             self._dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE
         )
-        for kind in Kind:
+        for kind in sorted({row.kind for row in rows}):
             for group in self._groups(rows, kind):
                 yield from self._decide_key(kind, group, facts[group[0].key])
         yield from self._leave_behind_removed()
@@ -68,15 +73,15 @@ class Admission:
         """The rows of candidates that may still run, by key and in the order of places."""
         running = set(self._running())
         groups: dict[bytes, list[KeyedRow]] = {}
-        for row in sorted(rows, key=lambda each: each.place):
+        for row in sorted(rows, key=attrgetter("place_text")):
             if row.kind is kind and row.job_id in running:
                 groups.setdefault(row.key, []).append(row)
         return list(groups.values())
 
     def _decide_key(self, kind: Kind, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
-        if kind is Kind.FAIR:
+        if kind is _FAIR:
             yield from self._decide_fair(rows, facts)
-        elif kind is Kind.ORDERING:
+        elif kind is _ORDERING:
             yield from self._decide_order(rows, facts)
         else:
             yield from self._decide_limit(rows, facts)
@@ -106,13 +111,15 @@ class Admission:
 
     def _decide_limit(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
         """Each job by its own options: a dispatch can override those of the class."""
-        replacing = [row for row in rows if self._on_full(row) is OnFull.REPLACE_RUNNING]
+        replacing = [row for row in rows if self._on_full(row) is _REPLACE_RUNNING]
         others = [row for row in rows if row not in replacing] if replacing else rows
-        turns = keys.within_limit(_asked(others), facts, [self._limit(row) for row in others])
+        turns = keys.within_limit(others, facts, [self._limit(row) for row in others])
         for row, turn in zip(others, turns, strict=True):
-            if turn is Turn.PARK and self._on_full(row) is OnFull.SKIP:
+            if turn is not _PARK:
+                continue
+            if self._on_full(row) is OnFull.SKIP:
                 self._verdicts[row.job_id] = Skip(f"its concurrency key {self._name(row)} is full")
-            elif turn is Turn.PARK:
+            else:
                 self._refuse([row], [turn])
                 self._full.append(row.key)
         if replacing:
@@ -204,11 +211,11 @@ class Admission:
 
     def _write(self, rows: Sequence[KeyedRow]) -> Plan[None]:
         running = set(self._running())
-        ended = [row.seq for row in rows if row.job_id in running and row.kind is Kind.FAIR]
+        ended = [row.seq for row in rows if row.kind is _FAIR and row.job_id in running]
         for row in rows:
-            if row.job_id in running and row.kind is not Kind.FAIR and row.state is not State.HELD:
-                self._states[row.seq] = State.HELD
-        for state in State:
+            if row.kind is not _FAIR and row.state is not _HELD and row.job_id in running:
+                self._states[row.seq] = _HELD
+        for state in sorted(set(self._states.values())):
             yield from statements.set_state([seq for seq, new in self._states.items() if new is state], state)
         yield from statements.delete_rows(ended)
 
@@ -217,7 +224,7 @@ class Admission:
         given = [
             row
             for row in rows
-            if row.state is State.LET_IN
+            if row.state is _LET_IN
             and row.seq not in self._states
             and self._verdicts[row.job_id] == Park()
             # What waits for a running job has its turn after that.

@@ -24,7 +24,7 @@ from outbox.envelope import Headers
 from outbox.errors import JobNotFound
 from outbox.events import KeyUnblocked
 from outbox.ids import JobId
-from outbox.policies.keys import Facts, Kind, Place, State, hash_of, shown
+from outbox.policies.keys import Facts, Kind, State, hash_of, shown
 
 _REPAIRED_AT_ONCE = 500
 _AHEAD = 100
@@ -223,7 +223,7 @@ async def _crowded(dialect: Dialect, name: str, after: bytes, connection: SqlCon
 
 def _held(kind: Kind, key: bytes, size: int) -> KeyedRow:
     """Stands for a job that has left its key."""
-    return KeyedRow(0, b"", kind, key, State.HELD, size, Place("", 0))
+    return KeyedRow(0, b"", kind, key, State.HELD, size, "")
 
 
 def _let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[frozenset[str]]:

@@ -18,6 +18,7 @@ _MICROSECONDS = 1_000_000
 _MOMENT = 26
 _OLDEST = "2000-01-01 00:00:00.000000"
 """The moment of a job that is the next of its key, whatever waits."""
+_CONCURRENCY = Kind.CONCURRENCY
 
 
 class KeyedRow(NamedTuple):
@@ -29,7 +30,14 @@ class KeyedRow(NamedTuple):
     key: bytes
     state: State
     size: int
-    place: Place
+    place_text: Any
+    """Its place as `Dialect.place` has it: such texts sort as the places do."""
+
+    @property
+    def place(self) -> Place:
+        found = _place(self.place_text)
+        assert found is not None  # noqa: S101 - neither of its columns is nullable
+        return found
 
 
 class Parked(NamedTuple):
@@ -145,22 +153,19 @@ def facts_of(
 def _facts(dialect: Dialect, keys: Iterable[bytes], asked: Sequence[str]) -> Plan[dict[bytes, Facts]]:
     facts: dict[bytes, Facts] = {}
     columns = ", ".join(_fact(dialect, name) for name in asked)
+    unknown: dict[str, Any] = dict.fromkeys(_FIRST) | dict.fromkeys(_COUNTED, 0)
     for some in chunked(sorted(keys), 200):
-        parts: list[str] = []
-        parameters: list[bytes] = []
-        for key in some:
-            listed, more = dialect.id_list([key])
-            parts.append(f"SELECT {listed} AS key_hash")
-            parameters += more
-        rows = yield f"SELECT asked.key_hash, {columns} FROM ({' UNION ALL '.join(parts)}) AS asked", tuple(parameters)
+        listed, parameters = dialect.each_id(some)
+        selects = " UNION ALL SELECT ".join([f"{one} AS key_hash" for one in listed])
+        rows = yield f"SELECT asked.key_hash, {columns} FROM (SELECT {selects}) AS asked", parameters
         for key, *values in rows:
-            known = dict(zip(asked, values, strict=True))
+            known = unknown | dict(zip(asked, values, strict=True))
             facts[bytes(key)] = Facts(
-                known.get("held", 0),
-                known.get("let_in", 0),
-                bool(known.get("blocked")),
-                _place(known.get("first_waiting")),
-                _place(known.get("first_parked")),
+                known["held"],
+                known["let_in"],
+                bool(known["blocked"]),
+                _place(known["first_waiting"]),
+                _place(known["first_parked"]),
             )
     return facts
 
@@ -273,9 +278,9 @@ def present(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
 def limits_of(dialect: Dialect, ended: Iterable[Headers]) -> Plan[dict[bytes, int]]:
     """The limits of concurrency keys that an operator has set, by the names of jobs."""
     keys = {
-        hash_of(Kind.CONCURRENCY, limited): limited.job
+        header.hashes[_CONCURRENCY]: limited.job
         for headers in ended
-        if headers.keys is not None and (limited := headers.keys.concurrency) is not None
+        if (header := headers.keys) is not None and (limited := header.concurrency) is not None
     }
     names = sorted({name for name in keys.values() if name})
     if not names:
@@ -317,7 +322,7 @@ def new_rows(jobs: Sequence[tuple[Envelope, Headers]]) -> list[NewRow]:
 
 
 def hashes_of(headers: Headers) -> list[bytes]:
-    return [] if headers.keys is None else [hash_of(kind, key) for kind, key in headers.keys.kinds()]
+    return [] if headers.keys is None else list(headers.keys.hashes.values())
 
 
 def in_slots(key: bytes, slots: set[int]) -> bool:
@@ -337,6 +342,4 @@ def _place(text: Any) -> Place | None:
 
 def _row(row: Any) -> KeyedRow:
     seq, job_id, kind, key, state, size, place = row
-    known = _place(place)
-    assert known is not None  # noqa: S101 - neither of its columns is nullable
-    return KeyedRow(seq, bytes(job_id), _KINDS[kind], bytes(key), _STATES[state], size, known)
+    return KeyedRow(seq, bytes(job_id), _KINDS[kind], bytes(key), _STATES[state], size, place)

@@ -26,6 +26,8 @@ from outbox.policies.keys import Kind, State
 from outbox.settlement import Outcome
 
 _PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
+_COMPLETED = Outcome.COMPLETED
+"""Python 3.11 finds a member of an enumeration by calling a function; this is for every job with a key."""
 
 
 class KeyRows(PolicyRows):
@@ -64,7 +66,9 @@ class KeyRows(PolicyRows):
         blocking: list[KeyedRow] = []
         for row in rows:
             outcome = ends[row.job_id].outcome
-            if outcome is Outcome.FAILED and row.kind is Kind.ORDERING and row.size:
+            if outcome is _COMPLETED:
+                gone.append(row.seq)
+            elif outcome is Outcome.FAILED and row.kind is Kind.ORDERING and row.size:
                 blocking.append(row)
             elif outcome in _PUT_BACK:
                 waiting.append(row.seq)

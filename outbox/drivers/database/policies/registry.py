@@ -76,16 +76,20 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
         if not mine:
             continue
         found = yield from policy.admit(dialect, mine)
-        for job_id, verdict in found.items():
+        changed = {job_id: verdict for job_id, verdict in found.items() if verdict is not RUN}
+        for job_id, verdict in changed.items():
             verdicts[job_id] = _after(verdicts[job_id], verdict)
-        admitted.append((policy, [each for each in mine if isinstance(verdicts[each.job_id], Run)]))
-        parked += [each for each in mine if verdicts[each.job_id] == Park()]
-        left = [each for each in left if isinstance(verdicts[each.job_id], Run)]
-    running = {each.job_id for each in left}
+        refused = {job_id for job_id in changed if not isinstance(verdicts[job_id], Run)}
+        if refused:
+            parked += [each for each in mine if each.job_id in refused and verdicts[each.job_id] == Park()]
+            mine = [each for each in mine if each.job_id not in refused]
+            left = [each for each in left if each.job_id not in refused]
+        admitted.append((policy, mine))
+    running = {each.job_id for each in left} if len(admitted) > 1 else None
     for policy, mine in admitted:
         if mine:
-            starting = [each for each in mine if each.job_id in running]
-            held_back = [each for each in mine if each.job_id not in running]
+            starting = mine if running is None else [each for each in mine if each.job_id in running]
+            held_back = [] if running is None else [each for each in mine if each.job_id not in running]
             yield from policy.started(dialect, starting, held_back)
     return verdicts
 
@@ -135,6 +139,11 @@ def explain(dialect: Dialect, job: Leaving) -> Plan[list[str]]:
     for policy, _ in _with_policies([job]):
         lines += yield from policy.explain(dialect, job)
     return lines
+
+
+def following() -> int:
+    """The bits of the policies that do something after the commit of a settlement."""
+    return sum(int(policy.policy) for policy in POLICIES if type(policy).committed is not PolicyRows.committed)
 
 
 async def committed(database: Database, jobs: Sequence[Leaving]) -> PolicyNews:
