@@ -15,30 +15,41 @@ from benchmarks.stores import DATABASES, Store, opened
 from outbox import configure, disconnect, dispatch
 
 RATE = "jobs/s"
+_PROCESSOR = "CPU µs a job"
+"""Of this process, whose threads are counted as well."""
 _BARE = "bare INSERT and COMMIT"
 _BARE_AUTOCOMMIT = "bare INSERT in autocommit"
+
+
+def _begin() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _end(count: int, begun: tuple[float, float]) -> Sample:
+    seconds, processor = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    return Sample({RATE: count / seconds, _PROCESSOR: 1_000_000 * processor / count})
 
 
 async def _outbox(site: Site) -> Sample:
     count = site.sizes.dispatches
     async with site.store.in_use():
         await dispatch(NoOp(number=0))
-        begun = time.perf_counter()
+        begun = _begin()
         for number in range(count):
             await dispatch(NoOp(number=number))
-        return Sample({RATE: count / (time.perf_counter() - begun)})
+        return _end(count, begun)
 
 
 async def _bare(site: Site) -> Sample:
     count = site.sizes.dispatches
     writer = await open_writer(site.store, rows=1)
-    begun = time.perf_counter()
+    begun = _begin()
     for number in range(count):
         await writer.write([number])
         await writer.commit()
-    seconds = time.perf_counter() - begun
+    sample = _end(count, begun)
     await writer.close()
-    return Sample({RATE: count / seconds})
+    return sample
 
 
 def _variants(store: Store, _: Sizes) -> Sequence[Variant]:
@@ -54,14 +65,14 @@ async def _with_redis(site: Site) -> Sample:
         configure(database_url=site.store.url, redis_url=redis.url)
         try:
             await dispatch(NoOp(number=0))
-            begun = time.perf_counter()
+            begun = _begin()
             for number in range(count):
                 await dispatch(NoOp(number=number))
-            seconds = time.perf_counter() - begun
+            sample = _end(count, begun)
             await disconnect()
         finally:
             configure()
-    return Sample({RATE: count / seconds})
+    return sample
 
 
 async def _sync(site: Site) -> Sample:
@@ -73,14 +84,14 @@ def _dispatch_sync(site: Site) -> Sample:
     configure(database_url=site.store.url)
     try:
         outbox.sync.dispatch(NoOp(number=0))
-        begun = time.perf_counter()
+        begun = _begin()
         for number in range(count):
             outbox.sync.dispatch(NoOp(number=number))
-        seconds = time.perf_counter() - begun
+        sample = _end(count, begun)
         outbox.sync.disconnect()
     finally:
         configure()
-    return Sample({RATE: count / seconds})
+    return sample
 
 
 async def _bare_autocommit(site: Site) -> Sample:
@@ -88,12 +99,12 @@ async def _bare_autocommit(site: Site) -> Sample:
     count = site.sizes.dispatches
     writer = await open_writer(site.store, rows=1)
     await writer.autocommit()
-    begun = time.perf_counter()
+    begun = _begin()
     for number in range(count):
         await writer.write([number])
-    seconds = time.perf_counter() - begun
+    sample = _end(count, begun)
     await writer.close()
-    return Sample({RATE: count / seconds})
+    return sample
 
 
 def _one_variants(_: Store, __: Sizes) -> Sequence[Variant]:
