@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 SHORTEST, LONGEST = 0.001, 86_400.0
@@ -17,17 +19,8 @@ BUCKETS = math.ceil(2 * math.log2(LONGEST / SHORTEST)) + 2
 BOUNDS = tuple(SHORTEST * 2 ** (number / 2) for number in range(BUCKETS - 1))
 """Seconds. Bucket ``n`` has what is longer than the bound before, up to the bound ``n`` itself; the last has no end."""
 
-_SCALE = (1 - 1e-9) / SHORTEST**2
-"""A little less than exact, so that a bound is in the bucket that it ends."""
-
-
-def bucket_of(seconds: float) -> int:
-    """The number of the bucket that counts a duration."""
-    if seconds <= SHORTEST:
-        return 0
-    # The exponent of a square counts half powers of two, quicker than a logarithm does.
-    number = math.frexp(seconds * seconds * _SCALE)[1]
-    return number if number < BUCKETS else BUCKETS - 1
+bucket_of: Callable[[float], int] = partial(bisect_left, BOUNDS)
+"""The number of the bucket that counts a duration. Nothing of it is Python: each attempt of a worker asks twice."""
 
 
 class Histogram:
@@ -36,7 +29,7 @@ class Histogram:
     __slots__ = ("buckets", "total")
 
     def __init__(self, buckets: Mapping[int, int] | None = None, total: float = 0.0) -> None:
-        self.buckets = dict(buckets or {})
+        self.buckets = Counter(buckets or {})
         self.total = total
         """Seconds that all of them took together."""
 
@@ -46,17 +39,12 @@ class Histogram:
 
     def add_all(self, durations: Sequence[float]) -> None:
         """As `add` for each of them."""
-        buckets = self.buckets
-        for seconds in durations:
-            number = 0 if seconds <= SHORTEST else bucket_of(seconds)
-            buckets[number] = buckets.get(number, 0) + 1
-            if seconds > 0:
-                self.total += seconds
+        self.buckets.update(map(bucket_of, durations))
+        self.total += sum(durations if min(durations, default=0.0) >= 0 else [max(0.0, each) for each in durations])
 
     def merge(self, other: Histogram) -> None:
         """Count what the other has counted."""
-        for number, count in other.buckets.items():
-            self.buckets[number] = self.buckets.get(number, 0) + count
+        self.buckets.update(other.buckets)
         self.total += other.total
 
     @classmethod
