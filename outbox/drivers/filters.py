@@ -142,8 +142,10 @@ class FailedFilter:
 ANY_FAILED = FailedFilter()
 
 FAILED_EXAMINED = 1_500
-"""How many failed jobs one page looks at where no index finds those that match: by name alone, by an error, or because
-they block a key."""
+"""How many failed jobs one page looks at where no index finds those that match: by name alone, or by an error."""
+
+BLOCKED_EXAMINED = 1_000
+"""The same for those that block a key, of which the overview tells too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class FailedPage:
 
 @dataclass(frozen=True, slots=True)
 class BlockedPage:
-    """The failed jobs that block ordering keys, with the names of their keys, among `FAILED_EXAMINED` failed jobs.
+    """The failed jobs that block ordering keys, with the names of their keys, among `BLOCKED_EXAMINED` failed jobs.
     ``next`` is the id after which the following page looks, None at the end."""
 
     keys: Mapping[JobId, str]

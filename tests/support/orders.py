@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import Engine, String, create_engine, event, make_url, text
@@ -11,8 +10,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from outbox import Job
-from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.values import StoredJob
 
 
 class Base(DeclarativeBase):
@@ -70,12 +67,3 @@ def _begin_immediately(engine: Engine) -> None:
 
 
 COUNT = text("SELECT COUNT(*) FROM queue_jobs")
-
-
-async def stored(driver: DatabaseDriver) -> list[StoredJob]:
-    return await driver.jobs.list_jobs(limit=10_000)
-
-
-async def numbers(driver: DatabaseDriver) -> list[int]:
-    """The orders of the receipts that are stored."""
-    return sorted(json.loads(job.payload)["order_id"] for job in await stored(driver))

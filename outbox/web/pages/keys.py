@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from outbox.drivers.filters import FAILED_EXAMINED
+from outbox.drivers.filters import BLOCKED_EXAMINED
 from outbox.web.readings.keys import LIMITS_SHOWN
 from outbox.web.redaction import HIDDEN
 from outbox.web.view import View
@@ -27,7 +27,7 @@ async def show_all(view: View) -> Response:
         "Keys and limits",
         topics=("keys",),
         blocked=blocked,
-        examined=FAILED_EXAMINED,
+        examined=BLOCKED_EXAMINED,
         given=view.parameters.given(),
         limits=limits.found,
         limits_shown=LIMITS_SHOWN,

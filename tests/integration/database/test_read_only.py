@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 import outbox
 from outbox.connections import open_driver
@@ -21,6 +20,7 @@ from tests.conformance.jobs import envelope
 from tests.servers import databases
 from tests.support.commands import run
 from tests.support.dashboards import BASE, browser, fill, mounted, signed_in, told
+from tests.support.every_engine import before_each_statement
 
 NOWHERE = "mysql+asyncmy://nobody@127.0.0.1:1/shop"
 SHOWN = [
@@ -133,13 +133,10 @@ async def test_what_pages_read_could_not_be_written(primary: DatabaseDriver, mig
         seen.setdefault(statement, set()).add(cursor.fetchone()[0])
         cursor.close()
 
-    event.listen(Engine, "before_cursor_execute", look)
-    try:
+    with before_each_statement(look):
         async with browser(mounted(dashboard(signed_in(), settings=Settings(database_url=migrated_url)))) as admin:
             for path in [*SHOWN, f"/jobs/{jobs.ready}", f"/jobs/{jobs.failed}"]:
                 assert (await admin.get(BASE + path)).status_code == 200, path
-    finally:
-        event.remove(Engine, "before_cursor_execute", look)
     assert len(seen) > 20
     assert {statement for statement, flags in seen.items() if flags != {1}} == set()
 

@@ -14,7 +14,8 @@ import outbox
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.errors import SessionUnusable
-from tests.support.orders import COUNT, Order, Receipt, numbers, stored
+from tests.support.orders import COUNT, Order, Receipt
+from tests.support.stored_receipts import numbers, stored
 
 JOBS = outbox.metadata.tables["queue_jobs"]
 

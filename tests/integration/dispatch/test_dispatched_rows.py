@@ -16,7 +16,8 @@ import outbox.sync
 from outbox import dispatch, dispatch_many
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import StoredJob
-from tests.support.orders import Receipt, numbers, stored
+from tests.support.orders import Receipt
+from tests.support.stored_receipts import numbers, stored
 
 
 async def test_a_thousand_dispatches_in_a_transaction_are_one_insert(

@@ -14,7 +14,8 @@ import outbox.sync
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.errors import SessionUnusable
-from tests.support.orders import COUNT, Base, Order, Receipt, async_engine, numbers, stored
+from tests.support.orders import COUNT, Base, Order, Receipt, async_engine
+from tests.support.stored_receipts import numbers, stored
 
 JOBS = outbox.metadata.tables["queue_jobs"]
 

@@ -16,7 +16,8 @@ from outbox import dispatch, dispatch_many
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge, SessionUnusable
-from tests.support.orders import Receipt, async_engine, stored
+from tests.support.orders import Receipt, async_engine
+from tests.support.stored_receipts import stored
 
 
 async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(

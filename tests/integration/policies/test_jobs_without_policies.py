@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Engine, event, inspect, text
+from sqlalchemy import inspect, text
 
 from outbox import Job, metadata
 from outbox.drivers.database import DatabaseDriver
@@ -15,6 +15,7 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
 from tests.servers import sql
 from tests.support.embedded_worker import OFTEN, working
+from tests.support.every_engine import before_each_statement
 
 JOBS = 200
 INDEXES = {
@@ -68,12 +69,9 @@ async def test_a_worker_writes_its_claim_and_its_end(
         sent.append(statement.removeprefix(MySQL.unchecked))
 
     async with working(migrated_url, sleep=OFTEN, queue=("plain",), concurrency=10) as worker:
-        event.listen(Engine, "before_cursor_execute", note)
-        try:
+        with before_each_statement(note):
             await database.jobs.insert([serialize(Plain()) for _ in range(10)])
             await worker.event(JobSettled, 10)
-        finally:
-            event.remove(Engine, "before_cursor_execute", note)
     written = [each.split(" SELECT ")[0] for each in sent if each.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE"))]
     of_jobs = [each for each in written if not any(table in each for table in NOT_OF_JOBS)]
     assert {table for each in of_jobs for table in metadata.tables if table in each} == {"queue_jobs"}, of_jobs

@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import WorkerStatus
@@ -22,6 +20,7 @@ from outbox.web.stores import WebStores
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.commands import fail
 from tests.support.dashboards import BASE, browser, mounted, signed_in, told, worker
+from tests.support.every_engine import before_each_statement
 
 TOPICS = ("overview", "queues", "workers", "jobs", "failures", "schedules", "keys", "batches")
 
@@ -35,14 +34,8 @@ def statements() -> Iterator[list[str]]:
         if arguments[2] != "BEGIN":
             sent.append(arguments[2])
 
-    with pytest.MonkeyPatch.context() as patch:
-        # Engines would be taken for ones with listeners from now on, in all tests of this process.
-        patch.setattr(Engine, "_has_events", False)
-        event.listen(Engine, "before_cursor_execute", note)
-        try:
-            yield sent
-        finally:
-            event.remove(Engine, "before_cursor_execute", note)
+    with before_each_statement(note):
+        yield sent
 
 
 @pytest.fixture

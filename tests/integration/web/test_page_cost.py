@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.metrics import Activity
@@ -20,6 +19,7 @@ from tests.conformance.jobs import envelopes
 from tests.support.commands import fail
 from tests.support.dashboards import BASE, browser, mounted, signed_in, told
 from tests.support.dashboards import fill as fill_shown
+from tests.support.every_engine import before_each_statement
 from tests.support.many_rows import MOST_READ, fill, fill_failed, fill_finished, rows_read
 
 PAGES = [
@@ -132,11 +132,8 @@ def statements(text: str) -> Iterator[list[str]]:
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         found.extend([statement] if text in statement else [])
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with before_each_statement(note):
         yield found
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("backend", ["mysql"], indirect=True)

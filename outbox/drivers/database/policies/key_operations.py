@@ -18,7 +18,7 @@ from outbox.drivers.database.policies.base import Returning
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.drivers.database.tables import PARKED
-from outbox.drivers.filters import FAILED_EXAMINED, BlockedPage
+from outbox.drivers.filters import BLOCKED_EXAMINED, BlockedPage
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import JobNotFound
@@ -114,13 +114,13 @@ def _blocked_page(dialect: Dialect, before: JobId | None) -> Plan[BlockedPage]:
     where, parameters = ("", ()) if before is None else (yield from _earlier_than(dialect, before))
     part = f"FROM queue_failed_jobs {dialect.latest_hint} {where} ORDER BY failed_at DESC, id DESC"
     rows = yield (
-        f"SELECT f.id, k.name FROM (SELECT id, failed_at {part} LIMIT {FAILED_EXAMINED}) AS f "
+        f"SELECT f.id, k.name FROM (SELECT id, failed_at {part} LIMIT {BLOCKED_EXAMINED}) AS f "
         f"{dialect.straight_join} queue_keyed_jobs AS k ON k.job_id = f.id AND k.kind = {int(Kind.ORDERING)} "
         f"AND k.state = {int(State.BLOCKING)} ORDER BY f.failed_at DESC, f.id DESC",
         parameters,
     )
     keys = {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows}
-    ends = yield f"SELECT id {part} LIMIT 1 OFFSET {FAILED_EXAMINED - 1}", parameters
+    ends = yield f"SELECT id {part} LIMIT 1 OFFSET {BLOCKED_EXAMINED - 1}", parameters
     return BlockedPage(keys, next((raw_columns.job_id(job_id) for (job_id,) in ends), None))
 
 

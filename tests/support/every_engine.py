@@ -1,0 +1,23 @@
+"""What SQLAlchemy sends, over any engine of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+
+@contextmanager
+def before_each_statement(note: Callable[..., Any]) -> Iterator[None]:
+    """Call ``note`` with the arguments of SQLAlchemy's event ``before_cursor_execute``."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Engines would be taken for ones with listeners from now on, in all tests of this process.
+        patch.setattr(Engine, "_has_events", False)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
