@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, event
-
 from outbox.drivers.database import DatabaseDriver
 from outbox.ids import new_token
+from tests.support.every_engine import listening
 
 MOST_READ = 25_000
 """Rows that a server may read for one page or command, by its own count."""
@@ -87,14 +86,8 @@ class RowsRead:
 @contextmanager
 def rows_read() -> Iterator[RowsRead]:
     read = RowsRead()
-    listeners = (("before_cursor_execute", read.before), ("after_cursor_execute", read.after))
-    for name, listener in listeners:
-        event.listen(Engine, name, listener)
-    try:
+    with listening(before_cursor_execute=read.before, after_cursor_execute=read.after):
         yield read
-    finally:
-        for name, listener in listeners:
-            event.remove(Engine, name, listener)
 
 
 def _rows_read(connection: Any) -> int:
