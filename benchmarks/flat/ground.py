@@ -98,7 +98,9 @@ class Ground:
             passed += len(claims)
 
     async def keep_snapshot(self) -> None:
-        """Open a transaction that sees the store as it is now, and leave it open."""
+        """Open a transaction that sees the store as it is now, and leave it open. What was deleted before is removed
+        first: else the server goes on with that in the background while pages are counted."""
+        await self._purge()
         self._patient = False
         engine = create_async_engine(self.store.url)
         self._stack.push_async_callback(engine.dispose)
