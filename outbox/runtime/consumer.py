@@ -37,6 +37,9 @@ from outbox.wakeups.base import Wakeups
 _log = logging.getLogger("outbox.runtime")
 
 _COMPLETED = Outcome.COMPLETED
+_SOON = 5.0
+"""Seconds within which a worker remembers when a job that it has put back is due again."""
+
 _PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED})
 
 
@@ -142,13 +145,10 @@ class Consumer:
     def _isolate(self, attempts: Sequence[Attempt]) -> Sequence[Attempt]:
         """Those that run as usual. Of the others, one runs when the rest has been handed back."""
         usual, alone, deferred = self._isolation.admit(attempts)
-        delay = self._isolation.delay
-        for attempt in deferred:
+        delays = self._isolation.delays(len(deferred))
+        for attempt, delay in zip(deferred, delays, strict=True):
             attempt.end(Settlement.deferred(attempt.fence, delay))
             self._slots.release()
-        if deferred:
-            # The claimer may be asleep for longer than that.
-            asyncio.get_running_loop().call_later(delay, self.wakeups.wake)
         if alone is not None:
             self._start(alone, self._run_alone(alone, deferred))
         return usual
@@ -239,8 +239,8 @@ class Consumer:
             return
         if settlement.outcome is Outcome.FAILED:
             self._failed_hooks.call(attempt)
-        elif settlement.outcome in _PUT_BACK and settlement.delay < self._options.sleep:
-            # The claimer may be asleep for longer than that.
+        elif settlement.outcome in _PUT_BACK and settlement.delay < max(_SOON, self._options.sleep):
+            # The claimer may be asleep for longer than that, or its next look at the head of the index be further away.
             asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
         elif settlement.inserted:
             self.wakeups.wake()

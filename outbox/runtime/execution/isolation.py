@@ -15,7 +15,11 @@ from outbox.drivers.values import Claim
 from outbox.runtime.execution.attempt import Attempt
 
 _SHORTEST, _LONGEST = 0.1, 30.0
-"""Seconds for which a deferred job stays away: as long as the one that runs has run already."""
+"""Seconds for which the first deferred job stays away: as long as the one that runs has run already."""
+
+_APART = 0.025
+"""Seconds by which the deferred jobs of one claim come back one after another. Together, they would all be claimed and
+put back each time that one of them can run."""
 
 _LOOK_AGAIN = 0.02
 """Seconds between two looks at whether the deferred ones have left."""
@@ -50,10 +54,10 @@ class Isolation:
                 deferred.append(attempt)
         return usual, chosen, deferred
 
-    @property
-    def delay(self) -> float:
-        """Seconds until deferred jobs may be claimed again."""
-        return min(_LONGEST, max(_SHORTEST, clock.now() - self._since))
+    def delays(self, count: int) -> list[float]:
+        """Seconds until each of so many deferred jobs may be claimed again."""
+        first = max(_SHORTEST, clock.now() - self._since)
+        return [min(_LONGEST, first + number * _APART) for number in range(count)]
 
     def leave(self, attempt: Attempt) -> None:
         """This one has ended, and so has its handler."""

@@ -46,6 +46,8 @@ class Store:
     claims_were_brief: list[bool] = field(default_factory=list)
     unreachable: bool = False
     idle: int = 1
+    looks_find: bool = True
+    """Whether `next_due` knows of delayed jobs."""
     poison: Callable[[Settlement], bool] = lambda settlement: False
     refuses_now: Callable[[Settlement], bool] = lambda settlement: False
     """Ends that are refused with an error that may pass."""
@@ -160,7 +162,7 @@ class MemoryDriver:
     async def next_due(self, queues: Sequence[str]) -> NextDue:
         with self.store.lock:
             self._reach("look")
-            rows = [row for row in self.store.rows.values() if row.queue in queues]
+            rows = [row for row in self.store.rows.values() if row.queue in queues and self.store.looks_find]
             moments = [max(row.available_at, row.reserved_until) for row in rows]
             return NextDue(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)
 

@@ -158,6 +158,17 @@ async def test_a_job_is_tried_again_and_then_fails_with_its_hook_called_once() -
     assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 3, 1, 0)]
 
 
+async def test_a_worker_remembers_what_it_has_put_back_where_looks_do_not_find_it() -> None:
+    """While an open transaction makes looks at the head of the claim index expensive, they are seconds apart."""
+    running = Running(sleep=0.01)
+    running.store.looks_find = False
+    running.store.put(Flaky())
+    running.start()
+    outcomes = [event.outcome for event in await running.recorder.wait(JobSettled, 3) if isinstance(event, JobSettled)]
+    assert outcomes == [Outcome.RETRIED, Outcome.RETRIED, Outcome.FAILED]
+    await running.stopped()
+
+
 async def test_once_runs_one_job() -> None:
     running = Running(once=True)
     running.store.put(Quick(), Quick())
