@@ -12,6 +12,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Envelope, serialize, serialize_many
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope
+from tests.support.parking import park
 
 FEW, MANY = 300, int(os.environ.get("OUTBOX_TEST_JOBS_BEHIND_A_KEY", "6000"))
 
@@ -43,9 +44,7 @@ async def cost_beside(url: str, kind: type[Job], waiting: int, jobs: list[Envelo
     driver = DatabaseDriver(url, pool_size=1)
     await driver.jobs.insert(serialize_many([kind(customer_id=1) for _ in range(waiting + 1)]))
     begun = await rows_read(driver)
-    held = await driver.jobs.claim(["default"], 20, 30)
-    while more := await driver.jobs.claim(["default"], 20, 30):
-        held += more
+    held = await park(driver, 20)
     parked = await rows_read(driver) - begun
     assert len(held) == 1
     await driver.jobs.insert(jobs)
