@@ -6,7 +6,7 @@ Every histogram has the same buckets, so that merging two loses nothing: percent
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ BOUNDS = tuple(SHORTEST * 2 ** (number / 2) for number in range(BUCKETS - 1))
 """Seconds. Bucket ``n`` has what is longer than the bound before, up to the bound ``n`` itself; the last has no end."""
 
 bucket_of: Callable[[float], int] = partial(bisect_left, BOUNDS)
-"""The number of the bucket that counts a duration. Nothing of it is Python: each attempt of a worker asks twice."""
+"""The number of the bucket that counts a duration."""
 
 
 class Histogram:
@@ -38,9 +38,16 @@ class Histogram:
         self.add_all((seconds,))
 
     def add_all(self, durations: Sequence[float]) -> None:
-        """As `add` for each of them."""
-        self.buckets.update(map(bucket_of, durations))
-        self.total += sum(durations if min(durations, default=0.0) >= 0 else [max(0.0, each) for each in durations])
+        """As `add` for each of them. In their order, so that a bucket is looked for once for all that it gets:
+        durations of jobs that end together are alike."""
+        ordered = sorted(durations)
+        begin = 0
+        while begin < len(ordered):
+            bucket = bucket_of(ordered[begin])
+            end = bisect_right(ordered, BOUNDS[bucket], begin) if bucket < len(BOUNDS) else len(ordered)
+            self.buckets[bucket] += end - begin
+            begin = end
+        self.total += sum(ordered[bisect_left(ordered, 0.0) :])
 
     def merge(self, other: Histogram) -> None:
         """Count what the other has counted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -38,6 +39,18 @@ def test_what_is_shorter_is_in_the_first_bucket(seconds: float) -> None:
 
 def test_what_is_longer_is_in_the_last_bucket() -> None:
     assert bucket_of(30 * LONGEST) == BUCKETS - 1
+
+
+def test_many_at_once_are_counted_as_one_by_one() -> None:
+    random_ones = [random.Random(5).randrange(1, 1 << 20) / 1024 for _ in range(500)]
+    durations = [*random_ones, *BOUNDS, 30 * LONGEST, 40 * LONGEST, 0.0, -0.5, -2.0, 0.25, 0.25]
+    together = Histogram()
+    together.add_all(durations)
+    together.add_all(())
+    one_by_one = of(*durations)
+    assert together.buckets == one_by_one.buckets == Counter(map(bucket_of, durations))
+    assert together.total == pytest.approx(one_by_one.total)
+    assert together.total == pytest.approx(sum(each for each in durations if each > 0))
 
 
 def test_merging_in_any_order_is_the_same_as_counting_all_together() -> None:

@@ -10,6 +10,7 @@ from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
 
+_COMPLETED = Outcome.COMPLETED
 _PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 _Ends = tuple[list[Outcome], list[float], list[float]]
 """How attempts ended; how long jobs had waited, and how long handlers took, in seconds."""
@@ -27,13 +28,21 @@ class Activities:
     def count(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts whose ends are in the store. One that has not run, or was given back unfinished, is none."""
         ends: dict[tuple[str, str], _Ends] = {}
+        of_one: _Ends = ([], [], [])
+        queue: str | None = None
+        name: str | None = None
         for attempt in attempts:
             settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
-            if settlement is None or (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+            if settlement is None:
                 continue
-            key = (claim.queue, claim.name)
-            outcomes, waits, runs = ends.get(key) or ends.setdefault(key, ([], [], []))
-            outcomes.append(settlement.outcome)
+            outcome = settlement.outcome
+            if outcome is not _COMPLETED and outcome in _PUT_BACK and _was_handed_back(attempt):
+                continue
+            if claim.name != name or claim.queue != queue:
+                queue, name = claim.queue, claim.name
+                of_one = ends.setdefault((queue, name), ([], [], []))
+            outcomes, waits, runs = of_one
+            outcomes.append(outcome)
             if started is not None:
                 runs.append(attempt.seconds)
                 if claim.waited is not None:
