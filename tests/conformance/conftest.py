@@ -12,11 +12,18 @@ from outbox.drivers.base import Driver
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from tests.servers import databases, summary
+from tests.support.even_costs import EvenCosts
 from tests.support.redis_clusters import ClusterServer, cluster, cluster_url
 
 DriverFactory = Callable[[], Driver]
 
 SQL = {"sqlite", "mysql", "mariadb"}
+
+
+@pytest.fixture(autouse=True)
+def even_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No claim is put off because statements take long on this machine."""
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", EvenCosts)
 
 
 @pytest.fixture(

@@ -10,6 +10,13 @@ from sqlalchemy import make_url, text
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from tests.servers import sql
+from tests.support.even_costs import EvenCosts
+
+
+@pytest.fixture(autouse=True)
+def even_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No claim is put off because statements take long on this machine. Tests of that have a fixture of this name."""
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", EvenCosts)
 
 
 @pytest.fixture

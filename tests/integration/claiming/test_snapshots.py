@@ -47,6 +47,11 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture
+def even_costs() -> None:
+    """Here costs differ."""
+
+
 class Clock:
     seconds = 100.0
 

@@ -258,7 +258,11 @@ async def test_a_conflict_in_a_session_inserts_the_next_job_once(migrated_url: s
     async with working(migrated_url) as worker:
         await dispatch_chain([Step(label="a", returns=1), InSession(conflicts=True), Step(label="b")])
         assert await ends(worker, 3) == [Outcome.COMPLETED] * 3
-        assert ran == [("a", None), ("session", 1), ("session", 1), ("b", 7)]
+        # The worker's own writes, such as its heartbeat, may refuse a further transaction.
+        first, *tries, last = ran
+        assert (first, last) == (("a", None), ("b", 7))
+        assert len(tries) >= 2
+        assert set(tries) == {("session", 1)}
         assert [settled.attempt for settled in worker.of(JobSettled)] == [1, 1, 1]
     assert stored(migrated_url) == []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -111,11 +111,11 @@ class Database:
                 what would be one of the next.
             TablesMissing, ConfigurationError: as their names say.
         """
-        return await self._write(AsyncEngine.connect, work, confirm)
+        return await self._write(_connect, work, confirm)
 
     async def read(self, work: Work[T]) -> T:
         """Run ``work``, which writes nothing, with the same retries and errors as `write`."""
-        return await self._read(AsyncEngine.connect, work)
+        return await self._read(_connect, work)
 
     async def inspect(self, work: Work[T]) -> T:
         """Run ``work`` for an operator: in a transaction that cannot write, over a connection of a small pool that
@@ -136,7 +136,7 @@ class Database:
                     "ask for less, or when the server is less busy"
                 ) from error
 
-        return await self._read(AsyncEngine.connect, limited, self.inspector)
+        return await self._read(_connect, limited, self.inspector)
 
     async def read_only(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work``, whose reads of this database are those of one transaction, as `inspect` has it. After a lost
@@ -278,9 +278,24 @@ class Database:
         await self.engine.dispose()
 
 
+@asynccontextmanager
+async def _connect(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """A connection of the engine's pool, which gets it back even where the event loop ends meanwhile.
+
+    SQLAlchemy closes it in a task of its own. A loop that ends cancels all tasks, and this one before it has begun.
+    """
+    connection = engine.connect()
+    try:
+        async with connection:
+            yield connection
+    finally:
+        if connection.sync_connection is not None and not connection.closed:
+            await connection.close()
+
+
 def _plainly(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
     if RawConnection.fits(engine):
         return RawConnection(engine)
     if SQLiteRawConnection.fits(engine):
         return SQLiteReading(engine) if engine.get_execution_options().get(READS) else SQLiteRawConnection(engine)
-    return engine.connect()
+    return _connect(engine)
