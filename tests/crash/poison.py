@@ -10,7 +10,7 @@ from pathlib import Path
 from outbox import Job
 from tests.support.recorded_jobs import note
 
-INNOCENT = 100
+INNOCENT = 50
 SHARED_DEATHS = 2
 """Attempts in which all of them run in one process, and die with it."""
 
