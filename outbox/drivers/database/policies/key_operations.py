@@ -15,6 +15,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import Returning
+from outbox.drivers.database.policies.jobs_ahead import ahead
 from outbox.drivers.database.policies.key_release import let_in
 from outbox.drivers.database.policies.key_statements import KeyedRow
 from outbox.drivers.database.tables import PARKED
@@ -27,8 +28,6 @@ from outbox.ids import JobId
 from outbox.policies.keys import Facts, Kind, State, hash_of, shown
 
 _REPAIRED_AT_ONCE = 500
-_AHEAD = 100
-"""How many jobs are counted that wait before one: a page lists many that are parked."""
 _GIVEN = (
     f"(k.state = {int(State.LET_IN)} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = k.job_id "
     f"AND p.available_at = '{PARKED}') AND (k.kind = {int(Kind.CONCURRENCY)} OR EXISTS ("
@@ -49,14 +48,13 @@ def lines(dialect: Dialect, job_id: JobId, headers: Headers) -> Plan[list[str]]:
     for kind, key in keys:
         row = by_kind.get(kind)
         if row is not None:
-            ahead = yield from _ahead(dialect, row)
+            before = yield from _before(dialect, row)
             now = row._replace(size=limits.get(row.key, row.size))
-            found.append(_line(kind, key.name, now, facts[row.key], ahead))
+            found.append(_line(kind, key.name, now, facts[row.key], before))
     return found
 
 
-def _line(kind: Kind, name: str, row: KeyedRow, facts: Facts, ahead: int) -> str:
-    before = f"{ahead:,} {'or more ' if ahead >= _AHEAD else ''}ahead"
+def _line(kind: Kind, name: str, row: KeyedRow, facts: Facts, before: str) -> str:
     if row.state is not State.PARKED:
         held = f", {facts.held:,} of {row.size:,} held" if kind is Kind.CONCURRENCY else ""
         return f"{kind.name.lower()} key `{name}`{held}, {before}"
@@ -69,17 +67,18 @@ def _line(kind: Kind, name: str, row: KeyedRow, facts: Facts, ahead: int) -> str
     return f"parked: key `{name}` runs one job at a time, {before}"
 
 
-def _ahead(dialect: Dialect, row: KeyedRow) -> Plan[int]:
-    """How many jobs of the key wait before this one, at most `_AHEAD`."""
+def _before(dialect: Dialect, row: KeyedRow) -> Plan[str]:
+    """How many jobs of the key wait before this one."""
     listed, parameters = dialect.id_list([row.key])
     mark = dialect.placeholder
-    rows = yield (
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash = {listed} "
-        f"AND state IN ({int(State.WAITING)}, {int(State.PARKED)}, {int(State.LET_IN)}) "
-        f"AND (moment < {mark} OR (moment = {mark} AND seq < {row.seq})) LIMIT {_AHEAD}) AS some",
-        (*parameters, *([row.place.moment] * 2)),
+    return (
+        yield from ahead(
+            f"queue_keyed_jobs AS k {dialect.key_hint} WHERE key_hash = {listed} "
+            f"AND state IN ({int(State.WAITING)}, {int(State.PARKED)}, {int(State.LET_IN)}) "
+            f"AND (moment < {mark} OR (moment = {mark} AND seq < {row.seq}))",
+            (*parameters, *([row.place.moment] * 2)),
+        )
     )
-    return next(int(count) for (count,) in rows)
 
 
 async def blocked(database: Database, key: str | None) -> dict[JobId, str]:

@@ -10,6 +10,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import rate_statements as statements
 from outbox.drivers.database.policies.base import Leaving
+from outbox.drivers.database.policies.jobs_ahead import ahead
 from outbox.drivers.database.policies.rate_release import release
 from outbox.drivers.database.policies.rate_statements import LET_IN, PARKED
 from outbox.drivers.database.tables import PARKED as PARKED_UNTIL
@@ -17,8 +18,6 @@ from outbox.drivers.values import PolicyNews
 from outbox.policies.rate import SECOND
 
 _REPAIRED_AT_ONCE = 500
-_AHEAD = 100
-"""How many jobs are counted that wait before one: a page lists many that are parked."""
 _GIVEN = (
     f"(w.state = {LET_IN} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = w.job_id "
     f"AND p.available_at = '{PARKED_UNTIL}'))"
@@ -41,9 +40,8 @@ def lines(dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
         name = terms.name if header.key is None else f"{terms.name}, key `{header.key}`"
         wait = waits.get(job.job_id.bytes)
         if wait is not None and wait.rate == rate:
-            ahead = yield from _ahead(dialect, rate, wait.seq)
+            before = yield from _before(dialect, rate, wait.seq)
             due = yield from _next(dialect, rate)
-            before = f"{ahead:,} {'or more ' if ahead >= _AHEAD else ''}ahead"
             found.append(f"parked: rate {name} ({terms.rate}), next at {due}, {before}")
         else:
             left = terms.limit.left(facts[rate].state, facts[rate].now)
@@ -51,15 +49,16 @@ def lines(dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
     return found
 
 
-def _ahead(dialect: Dialect, rate: bytes, sequence: int) -> Plan[int]:
-    """How many jobs wait for the limit before the one with this sequence, at most `_AHEAD`."""
+def _before(dialect: Dialect, rate: bytes, sequence: int) -> Plan[str]:
+    """How many jobs wait for the limit before the one with this sequence."""
     listed, parameters = dialect.id_list([rate])
-    rows = yield (
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM queue_rate_waits {dialect.wait_hint} WHERE rate_id = {listed} "
-        f"AND state IN ({PARKED}, {LET_IN}) AND seq < {sequence} LIMIT {_AHEAD}) AS some",
-        parameters,
+    return (
+        yield from ahead(
+            f"queue_rate_waits {dialect.wait_hint} WHERE rate_id = {listed} "
+            f"AND state IN ({PARKED}, {LET_IN}) AND seq < {sequence}",
+            parameters,
+        )
     )
-    return next(int(count) for (count,) in rows)
 
 
 def _next(dialect: Dialect, rate: bytes) -> Plan[str]:
