@@ -62,7 +62,8 @@ class Draining:
         self.obey = True
 
     def interrupt(self) -> None:
-        self.interrupted.append(clock.now())
+        if self.slots.running:
+            self.interrupted.append(clock.now())
         while self.obey and self.slots.running:
             self.slots.release()
 
@@ -74,8 +75,10 @@ async def test_jobs_that_end_within_the_grace_are_not_interrupted() -> None:
     await asyncio.sleep(0.02)
     assert not stopping.done()
     bench.slots.release()
-    await stopping
-    await bench.drain.stop()
+    async with asyncio.timeout(10):
+        await stopping
+        await bench.drain.stop()
+    assert bench.interrupted == []
 
 
 async def test_what_still_runs_after_the_grace_is_interrupted() -> None:
@@ -111,8 +114,11 @@ async def test_what_is_stuck_is_not_waited_for() -> None:
 
 async def test_nothing_running_is_drained_at_once() -> None:
     bench = Draining(running=0, grace=60)
-    await bench.drain.start()
-    await bench.drain.stop()
+    bench.stop.request(Reason.SIGNAL)
+    async with asyncio.timeout(10):
+        await bench.drain.start()
+        await bench.drain.stop()
+    assert bench.interrupted == []
 
 
 async def test_the_limit_of_time() -> None:
