@@ -41,7 +41,7 @@ async def record(session: AsyncSession, arrived: Sequence[NewReading]) -> list[J
     missing: the unique key then fails one of them with an IntegrityError, and its second try finds it.
     """
     fresh = {reading.key: reading for reading in arrived}
-    for key in await _stored(session, list(fresh)):
+    for key in await stored(session, list(fresh)):
         del fresh[key]
     rows = [Reading(**reading.model_dump()) for reading in fresh.values()]
     session.add_all(rows)
@@ -50,7 +50,8 @@ async def record(session: AsyncSession, arrived: Sequence[NewReading]) -> list[J
     return await dispatch_many(jobs, session=session) if jobs else []
 
 
-async def _stored(session: AsyncSession, keys: Sequence[Key]) -> list[Key]:
+async def stored(session: AsyncSession, keys: Sequence[Key]) -> list[Key]:
+    """Those of these readings that are there already, committed or in this transaction."""
     columns = Reading.sensor, Reading.measured_at
     found = await session.execute(select(*columns).where(tuple_(*columns).in_(keys)))
     return [(sensor, measured_at) for sensor, measured_at in found]

@@ -129,13 +129,13 @@ class Ground:
 
     async def _measure(self) -> tuple[Reads, float]:
         """One claim of every driver, at once: the mean of their reads, and the time divided by their number."""
-        before = await self._reads()
+        before = await self.reads()
         begun = time.perf_counter()
         taken = await asyncio.gather(
             *((each.short_jobs or each.jobs).claim(self.queues, BATCH, _LEASE) for each in self.drivers)
         )
         seconds = time.perf_counter() - begun
-        after = await self._reads()
+        after = await self.reads()
         for driver, claims in zip(self.drivers, taken, strict=True):
             if len(claims) != BATCH:
                 raise RuntimeError(f"a claim of {BATCH} took {len(claims)} jobs: the load is not what it should be")
@@ -146,7 +146,8 @@ class Ground:
         pages = (after[0] - before[0]).pages
         return Reads(rows // count, pages // count), seconds / count
 
-    async def _reads(self) -> list[Reads]:
+    async def reads(self) -> list[Reads]:
+        """What each driver has read so far."""
         return [await reads(driver) for driver in self.drivers]
 
 

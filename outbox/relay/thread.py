@@ -41,10 +41,14 @@ class RelayThread:
         self._pending = False
         """Something was committed since the last move began."""
         self._moved = threading.Event()
-        """Nothing is left that was committed here, or it is left to the workers."""
         self._moved.set()
         self._failed = False
         """The last move that has ended did."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether nothing is left that was committed here, or it is left to the workers."""
+        return self._moved.is_set()
 
     def wake(self) -> None:
         """Jobs were committed. Never waits, and raises nothing."""

@@ -59,7 +59,7 @@ class LocalHub:
     def _living(self, queue: str) -> Iterable[ref[Wakeups]]:
         return (listener for listener in self._listening.get(queue, ()) if listener() is not None)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """The listeners belong to event loops of the parent process."""
         self.__init__()  # type: ignore[misc]
 
@@ -67,4 +67,4 @@ class LocalHub:
 local_hub = LocalHub()
 """The hub of this process. Dispatching code and workers share nothing else."""
 
-os.register_at_fork(after_in_child=local_hub._after_fork)  # noqa: SLF001 - private to this module
+os.register_at_fork(after_in_child=local_hub.after_fork)

@@ -41,7 +41,7 @@ class DataVersion(Polling):
         self._asked_kernel = False
         self._seen: int | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._listening: int | None = None
+        self._watched: int | None = None
         self._steps = 0
         self._changed = False
         """A commit was seen, and the wait has not ended for it yet."""
@@ -53,6 +53,11 @@ class DataVersion(Polling):
         if url.database in {None, "", ":memory:"} or url.query.get("uri"):
             return None
         return cls(Path(url.database).resolve())
+
+    @property
+    def listening(self) -> bool:
+        """Whether a wait leaves it to the kernel to report the next write, and reads nothing meanwhile."""
+        return self._watched is not None
 
     async def wait(self, seconds: float) -> Wake:
         loop = asyncio.get_running_loop()
@@ -92,8 +97,8 @@ class DataVersion(Polling):
             quick = self._steps >= _STEPS - _QUICK_STEPS
             self._timer = loop.call_later(_STEP if quick else _TICK, self._tick, loop)
         else:
-            self._timer, self._listening = None, self._changes.descriptor
-            loop.add_reader(self._listening, self._written, loop)
+            self._timer, self._watched = None, self._changes.descriptor
+            loop.add_reader(self._watched, self._written, loop)
 
     def _has_changed(self) -> bool:
         """Whether another connection has committed since the last call."""
@@ -133,9 +138,9 @@ class DataVersion(Polling):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._listening is not None:
-            loop.remove_reader(self._listening)
-            self._listening = None
+        if self._watched is not None:
+            loop.remove_reader(self._watched)
+            self._watched = None
 
     def _close_changes(self) -> None:
         changes, self._changes = self._changes, None

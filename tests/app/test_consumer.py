@@ -55,7 +55,7 @@ async def test_readings_within_one_second_are_two(shop: str) -> None:
 
 async def test_two_consumers_with_one_message_store_it_once(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second comes while the first has received the message and has not committed."""
-    look = readings._stored
+    look = readings.stored
     database = DatabaseDriver(shop)
     second: list[asyncio.Task[Outcome]] = []
 
@@ -65,7 +65,7 @@ async def test_two_consumers_with_one_message_store_it_once(shop: str, monkeypat
             await Arrivals([database]).wait_for(1)
         return await look(session, keys)
 
-    monkeypatch.setattr(readings, "_stored", look_while_another_waits)
+    monkeypatch.setattr(readings, "stored", look_while_another_waits)
     assert await take(TOPIC, payload()) is Outcome.STORED
     [other] = second
     assert await other is Outcome.KNOWN

@@ -234,7 +234,7 @@ def claimer(loaded: Ground) -> DatabaseDriver:
 
 
 async def pages(loaded: Ground) -> int:
-    [reads] = await loaded._reads()
+    [reads] = await loaded.reads()
     return reads.pages
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis as Client
 from redis import exceptions
+from redis.asyncio import RedisCluster
 from redis.asyncio.connection import Connection
 
 from outbox.drivers.redis import RedisDriver
@@ -353,15 +355,16 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
     await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
     assert connections_to(nodes) >= before + 3
 
-    send = Connection._send_packed_command
+    send = Connection.send_packed_command
 
-    async def fail(connection: Connection, command: Iterable[bytes]) -> None:
+    async def fail(connection: Connection, command: Iterable[bytes], *options: Any, **named: Any) -> None:
         if any(b"EVALSHA" in part for part in command):
+            await connection.disconnect(nowait=True)
             raise exceptions.ConnectionError("broken")
-        await send(connection, command)
+        await send(connection, command, *options, **named)
 
     with monkeypatch.context() as broken, pytest.raises(BackendUnavailable):
-        broken.setattr(Connection, "_send_packed_command", fail)
+        broken.setattr(Connection, "send_packed_command", fail)
         await driver.queues.counts()
     await driver.close()
     wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
@@ -378,20 +381,20 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
     before = connections_to(nodes)
     driver = RedisDriver(cluster_url(nodes))
     await driver.queues.counts()
-    send, sending, continue_from = Connection._send_packed_command, asyncio.Event(), asyncio.Event()
+    send, sending, continue_from = Connection.send_packed_command, asyncio.Event(), asyncio.Event()
 
-    async def late(connection: Connection, command: Iterable[bytes]) -> None:
-        if not continue_from.is_set():
+    async def late(connection: Connection, command: Iterable[bytes], *options: Any, **named: Any) -> None:
+        if connection.is_connected and not continue_from.is_set():
             sending.set()
             await continue_from.wait()
-        await send(connection, command)
+        await send(connection, command, *options, **named)
 
-    monkeypatch.setattr(Connection, "_send_packed_command", late)
+    monkeypatch.setattr(Connection, "send_packed_command", late)
     client = driver.store.client
-    client._initialize = True
+    await RedisCluster.aclose(client)  # it looks for the nodes anew with the next command
     under_way = asyncio.create_task(client.execute_command("EXISTS", "outbox:{a}:paused"))
     await sending.wait()
-    await driver.store._start_over(exceptions.RedisClusterException("no node answers"))
+    await driver.store.start_over(exceptions.RedisClusterException("no node answers"))
     continue_from.set()
     await asyncio.wait([under_way])
     assert driver.store.client is not client

@@ -7,11 +7,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import OperationalError
@@ -27,6 +25,7 @@ from outbox.errors import BackendUnavailable, ConfigurationError, TablesMissing,
 from outbox.settlement import InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
+from tests.support.aiosqlite_threads import before_each_call
 
 SERVERS = [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
@@ -88,22 +87,21 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
         await driver.close()
 
 
-async def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path) -> None:
     """It would tell its end to an event loop that may have ended before it."""
-    stop = aiosqlite.Connection.stop
+    seen: set[int] = set()
 
-    def stop_slowly(connection: aiosqlite.Connection) -> object:
-        connection._tx.put_nowait((None, partial(time.sleep, 0.2)))
-        return stop(connection)
+    def slowly(thread: int) -> None:
+        seen.add(thread)
+        time.sleep(0.2)
 
-    monkeypatch.setattr(aiosqlite.Connection, "stop", stop_slowly)
     driver = DatabaseDriver(f"sqlite+aiosqlite:///{tmp_path}/no/such/directory.db")
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
-        await driver.check()
-    workers = [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
-    assert not workers
+    with before_each_call(slowly):
+        with pytest.raises(ConfigurationError, match="cannot be opened"):
+            await driver.check()
+        left = seen & {thread.ident for thread in threading.enumerate()}
+    assert seen
+    assert not left
     await driver.close()
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import threading
+from collections.abc import AsyncIterator, Iterator
 
-import aiosqlite
 import pytest
 from sqlalchemy import event
 
@@ -16,6 +15,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope, envelopes
+from tests.support.aiosqlite_threads import before_each_call
 from tests.support.embedded_worker import Ping
 
 
@@ -27,7 +27,15 @@ def backend() -> str:
 class Hops:
     def __init__(self) -> None:
         self.count = 0
-        self.connections: set[object] = set()
+        self.threads: set[int] = set()
+        """Each connection has one."""
+        self.may_begin = threading.Event()
+        self.may_begin.set()
+
+    def note(self, thread: int) -> None:
+        self.count += 1
+        self.threads.add(thread)
+        assert self.may_begin.wait(20)
 
     def since(self) -> int:
         count, self.count = self.count, 0
@@ -35,17 +43,10 @@ class Hops:
 
 
 @pytest.fixture
-def hops(monkeypatch: pytest.MonkeyPatch) -> Hops:
+def hops() -> Iterator[Hops]:
     hops = Hops()
-    execute = aiosqlite.Connection._execute
-
-    async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
-        hops.count += 1
-        hops.connections.add(self)
-        return await execute(self, *arguments, **options)
-
-    monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
-    return hops
+    with before_each_call(hops.note):
+        yield hops
 
 
 @pytest.fixture
@@ -111,11 +112,14 @@ async def test_all_jobs_of_a_dispatch_are_written_or_none(driver: DatabaseDriver
     assert sum(counts.ready for counts in await driver.queues.counts()) == 2
 
 
-async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(driver: DatabaseDriver) -> None:
+async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(driver: DatabaseDriver, hops: Hops) -> None:
+    hops.may_begin.clear()
     task = asyncio.create_task(driver.jobs.insert(envelopes(3_000)))
-    while not driver.database._direct_sqlite._room._value < 5:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not hops.since():
+            await asyncio.sleep(0)
     task.cancel()
+    hops.may_begin.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     await driver.jobs.insert([envelope(queue="later")])
@@ -123,9 +127,9 @@ async def test_a_dispatch_that_is_cancelled_leaves_a_connection_that_works(drive
     assert later.queue == "later"
 
 
-async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseDriver) -> None:
+async def test_many_dispatches_at_once_share_a_few_connections(driver: DatabaseDriver, hops: Hops) -> None:
     await asyncio.gather(*(driver.jobs.insert([envelope()]) for _ in range(100)))
-    assert len(driver.database._direct_sqlite._idle) <= 5
+    assert 1 <= len(hops.threads) <= 5
     assert sum(counts.ready for counts in await driver.queues.counts()) == 100
 
 
@@ -133,13 +137,13 @@ async def test_claims_and_ends_at_once_follow_each_other_on_one_connection(drive
     """On two, one of them would sleep inside SQLite until the other has ended, and longer."""
     await driver.jobs.insert(envelopes(30))
     ended = await driver.jobs.claim(["default"], 10, 30)
-    hops.connections.clear()
+    hops.threads.clear()
     await asyncio.gather(
         driver.jobs.settle([Settlement.completed(claim.fence) for claim in ended]),
         driver.jobs.claim(["default"], 10, 30),
         driver.jobs.claim(["default"], 10, 30),
     )
-    assert len(hops.connections) == 1
+    assert len(hops.threads) == 1
     assert sum(counts.reserved for counts in await driver.queues.counts() if counts.queue == "default") == 20
 
 
@@ -155,8 +159,7 @@ async def test_a_dispatch_asks_sqlite_once_the_write_before_it_has_ended(driver:
     await begun.wait()
     hops.since()
     dispatching = asyncio.create_task(driver.jobs.insert([envelope()]))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     assert hops.since() == 0
     end.set()
     await asyncio.gather(writing, dispatching)

@@ -4,7 +4,8 @@ once and no attempt is lost."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from redis.asyncio import Redis as AsyncClient
 
 from outbox import clock
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis.jobs import claim as claim_module
+from outbox.drivers.redis.connection.raw_connection import RawConnection
 from outbox.drivers.redis.keys import key
-from outbox.drivers.redis.script import Call
+from outbox.drivers.redis.pubsub import PubSub, Subscribed
+from outbox.drivers.redis.script import Call, Script
 from outbox.drivers.values import BlockingClaimRequest, Claim, JobState, NextDue, StoredJob
 from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable
@@ -29,6 +31,7 @@ from tests.support.embedded_worker import Arrival, working
 from tests.support.redis_proxy import Proxy, proxy
 
 LEASE = 30.0
+CLAIM = Script("claim", "common/claims", returns=list)
 
 
 class Waiter:
@@ -50,17 +53,35 @@ class Waiter:
     async def claim(self, limit: int = 10) -> list[Claim]:
         return await self.driver.jobs.claim(["default"], limit, self.lease)
 
-    def be_deaf(self, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-        """Answers arrive here instead."""
-        missed: list[bytes] = []
-        line = self.driver._blocking_claim._subscription
-        assert line is not None
-        monkeypatch.setattr(line, "_hear", missed.append)
-        return missed
+
+class Answers:
+    """What those who wait are told of their claims: every answer goes through here, once one of them listens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.get_lost = False
+        self.lost: list[Callable[[], None]] = []
+        """Each can still be told."""
+        subscribe = PubSub.subscribe
+
+        async def subscribe_through(pubsub: PubSub, channel: str, hear: Callable[[bytes], None]) -> Subscribed:
+            return await subscribe(pubsub, channel, hear if channel == CHANNEL else partial(self._tell, hear))
+
+        monkeypatch.setattr(PubSub, "subscribe", subscribe_through)
+
+    def _tell(self, hear: Callable[[bytes], None], answer: bytes) -> None:
+        if self.get_lost:
+            self.lost.append(partial(hear, answer))
+        else:
+            hear(answer)
 
 
 @pytest.fixture
-async def waiter(redis_url: str) -> AsyncIterator[Waiter]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    return Answers(monkeypatch)
+
+
+@pytest.fixture
+async def waiter(redis_url: str, answers: Answers) -> AsyncIterator[Waiter]:
     waiter = Waiter(redis_url)
     await waiter.next_due()
     yield waiter
@@ -239,9 +260,9 @@ async def test_it_is_left_with_what_it_was_given_before(waiter: Waiter, redis: R
 
 
 async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
-    waiter: Waiter, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch
+    waiter: Waiter, redis: RedisDriver, answers: Answers
 ) -> None:
-    missed = waiter.be_deaf(monkeypatch)
+    answers.get_lost = True
     sent = envelope()
     await redis.jobs.insert([sent])
     assert await waiter.next_due() == NextDue(0.0)
@@ -252,15 +273,15 @@ async def test_an_answer_that_was_not_heard_is_asked_for_after_the_next_look(
     left_there = (stored.reserved_until - await redis.now()).total_seconds()
     assert claim.deadline - clock.now() <= left_there
     assert await waiter.next_due() != NextDue(0.0)
-    [late] = missed
-    waiter.driver._blocking_claim._receive(late)
+    [tell_late] = answers.lost
+    tell_late()
     assert not waiter.woken.is_set()
     assert await waiter.claim() == [], "another one stood by then"
     assert len((await waiter.driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
 
 
-async def test_or_by_whoever_withdraws(waiter: Waiter, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiter.be_deaf(monkeypatch)
+async def test_or_by_whoever_withdraws(waiter: Waiter, redis: RedisDriver, answers: Answers) -> None:
+    answers.get_lost = True
     await redis.jobs.insert([envelope()])
     await redis.jobs.insert([envelope()])
     [claim] = await waiter.driver.blocking_claims.cancel()
@@ -331,20 +352,21 @@ async def between(redis_url: str) -> AsyncIterator[Proxy]:
 
 
 async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
-    between: Proxy, redis: RedisDriver, admin: Client, monkeypatch: pytest.MonkeyPatch
+    between: Proxy, redis: RedisDriver, admin: Client, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stood, and was carried out before the look is repeated."""
     waiter = Waiter(between.url)
-    assert await waiter.driver._blocking_claim.listen()
-    await waiter.driver.now()
-    waiter.be_deaf(monkeypatch)
-    start_over = waiter.driver.store._start_over
+    await waiter.next_due()
+    assert admin.exists(key("default", "standing"))
+    assert await waiter.driver.blocking_claims.cancel() == []
+    answers.get_lost = True
+    start_over = waiter.driver.store.start_over
 
     async def meanwhile(error: Exception) -> None:
         await redis.jobs.insert([envelope()])
         await start_over(error)
 
-    monkeypatch.setattr(waiter.driver.store, "_start_over", meanwhile)
+    monkeypatch.setattr(waiter.driver.store, "start_over", meanwhile)
     between.lose_the_next_answer()
     assert await waiter.next_due() == NextDue(0.0)
     assert between.lost == 1
@@ -355,11 +377,11 @@ async def test_a_look_whose_answer_was_lost_does_not_begin_anew(
 
 
 async def test_a_claim_whose_answer_was_lost_finds_what_either_try_took(
-    between: Proxy, redis: RedisDriver, monkeypatch: pytest.MonkeyPatch
+    between: Proxy, redis: RedisDriver, answers: Answers
 ) -> None:
     waiter = Waiter(between.url)
     await waiter.next_due()
-    waiter.be_deaf(monkeypatch)
+    answers.get_lost = True
     await redis.jobs.insert([envelope()])
     await redis.jobs.insert(envelopes(2))
     between.lose_the_next_answer()
@@ -372,9 +394,9 @@ async def test_a_claim_whose_answer_was_lost_finds_what_either_try_took(
 
 
 async def test_a_claim_that_failed_is_followed_by_one_that_asks(
-    redis: RedisDriver, waiter: Waiter, monkeypatch: pytest.MonkeyPatch
+    redis: RedisDriver, waiter: Waiter, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiter.be_deaf(monkeypatch)
+    answers.get_lost = True
     await redis.jobs.insert([envelope()])
 
     async def refuse(_: object) -> None:
@@ -454,15 +476,17 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
     redis: RedisDriver, redis_url: str, migrated_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = databases.fresh_file(tmp_path, migrated_sqlite)
-    asked: list[str] = []
-    claim = claim_module._Claimer.claim
+    asked: list[bytes] = []
+    say, claim = RawConnection.say, CLAIM([]).words[1].encode()
 
-    async def watched(claimer: claim_module._Claimer, wanted: dict[str, int], *arguments: Any) -> list[Claim]:
-        asked.extend(wanted)
-        return await claim(claimer, wanted, *arguments)
+    def watched(line: RawConnection, data: bytes) -> None:
+        if claim in data:
+            asked.append(data)
+        say(line, data)
 
-    monkeypatch.setattr(claim_module._Claimer, "claim", watched)
+    monkeypatch.setattr(RawConnection, "say", watched)
     async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
+        assert asked
         asked.clear()
         for _ in range(3):
             arrival = Arrival()
@@ -474,14 +498,12 @@ async def test_an_idle_worker_runs_a_job_without_asking_for_it(
 
 
 async def test_a_worker_that_stops_gives_back_what_was_taken_for_it(
-    redis: RedisDriver, redis_url: str, migrated_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: RedisDriver, redis_url: str, migrated_sqlite: Path, tmp_path: Path, answers: Answers
 ) -> None:
     """It was asked to stop before it heard of that."""
     database = databases.fresh_file(tmp_path, migrated_sqlite)
-    async with working(database, redis_url=redis_url, connection="redis", lease=LEASE) as worker:
-        [consumer] = worker.worker.consumers
-        assert isinstance(consumer.store.driver, RedisDriver)
-        monkeypatch.setattr(consumer.store.driver._blocking_claim._subscription, "_hear", lambda message: None)
+    answers.get_lost = True
+    async with working(database, redis_url=redis_url, connection="redis", lease=LEASE):
         await redis.jobs.insert([serialize(Arrival().job, JobOptions())])
         assert (await only(redis)).state is JobState.RESERVED
     job = await only(redis)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from redis import Redis as Client
@@ -14,10 +14,12 @@ from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.operations import failed_job_export
-from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.redis.operations.failed_job_export import Also, HandedOver
+from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.values import Claim, FailedJob, WorkerStatus
 from outbox.envelope import Envelope
 from outbox.errors import BackendUnavailable, TablesMissing
+from outbox.ids import JobId
 from outbox.settlement import Failure, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.support.commands import fail
@@ -45,8 +47,11 @@ class Process:
     async def heartbeat(self) -> None:
         """With what follows from it, beside it."""
         await self.driver.workers.heartbeat(WORKER)
-        assert self.handing._moving is not None
-        await self.handing._moving
+        await self.moved()
+
+    async def moved(self) -> None:
+        assert self.handing.moving is not None
+        await self.handing.moving
 
 
 @pytest.fixture
@@ -96,15 +101,16 @@ class Pause:
         return paused
 
 
+async def end(*_: object) -> NoReturn:
+    """As after a kill -9: what follows is not done."""
+    raise asyncio.CancelledError
+
+
 @contextmanager
-def ending_at(target: object, name: str) -> Iterator[None]:
-    """Whoever comes to this step ends there, as after a kill -9: what follows is not done."""
-
-    async def never(*_: object) -> None:
-        raise asyncio.CancelledError
-
+def ending_at(target: object, name: str, step: Callable[..., Awaitable[Any]] = end) -> Iterator[None]:
+    """Whoever comes to this step ends there, or in the ``step`` that is taken instead."""
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(target, name, never)
+        broken.setattr(target, name, step)
         with pytest.raises(asyncio.CancelledError):
             yield
 
@@ -117,8 +123,7 @@ async def test_a_failed_job_moves_to_the_database_by_itself(
 ) -> None:
     job = envelope(queue="mail", priority=2)._replace(headers='{"max_tries": 7}')
     await fail(worker.driver, job, failure=FAILURE)
-    assert worker.handing._moving is not None
-    await worker.handing._moving
+    await worker.moved()
     [row] = await database.failed.page()
     assert (row.id, row.connection, row.queue, row.name, row.priority) == (job.id, "redis", "mail", job.name, 2)
     assert (row.payload, row.attempts, row.failure) == (job.payload, 1, FAILURE)
@@ -249,7 +254,8 @@ async def test_ending_before_the_row_is_committed_loses_nothing_and_leaves_no_ro
     worker: Process, operator: Process, database: DatabaseDriver
 ) -> None:
     [claim] = await worker.fail(envelope())
-    with ending_at(worker.handing, "_still"):
+    keep = worker.keeper.keep
+    with ending_at(worker.keeper, "keep", lambda jobs, _: keep(jobs, end)):
         await worker.handing.hand_over()
     assert await database.failed.page() == []
     assert [job.id for job in await operator.driver.failed.page()] == [claim.fence.job_id]
@@ -259,7 +265,7 @@ async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
     worker: Process, operator: Process, database: DatabaseDriver, admin: Client
 ) -> None:
     [claim] = await worker.fail(envelope())
-    with ending_at(worker.handing._here, "forget_exactly"):
+    with ending_at(FailedJobs, "forget_exactly"):
         await worker.handing.hand_over()
     assert (len(await database.failed.page()), admin.zcard(FAILED_KEY)) == (1, 1)
     assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
@@ -268,13 +274,12 @@ async def test_ending_before_it_is_removed_from_redis_makes_no_second_failure(
     assert len(await operator.driver.jobs.list_jobs()) == 1
 
 
-@pytest.mark.parametrize("step", ["_drop", "insert"])
+@pytest.mark.parametrize(("target", "step"), [(FailedJobs, "forget"), (failed_job_export, "insert")])
 async def test_a_retry_that_ends_in_between_can_be_repeated(
-    worker: Process, operator: Process, database: DatabaseDriver, step: str
+    worker: Process, operator: Process, database: DatabaseDriver, target: object, step: str
 ) -> None:
     [claim] = await worker.fail(envelope())
     await worker.handing.hand_over()
-    target = operator.handing if step == "_drop" else failed_job_export
     with ending_at(target, step):
         await operator.driver.failed.retry([claim.fence.job_id])
     assert len(await database.failed.page()) == 1
@@ -290,16 +295,17 @@ async def test_a_retry_that_ends_before_its_commit_leaves_the_row_and_one_live_j
     """The one thing that the two stores cannot do together: the row is still shown. A second retry removes it."""
     [claim] = await worker.fail(envelope())
     await worker.handing.hand_over()
-    put_back = operator.handing._put_back
+    retry = operator.keeper.retry
 
-    async def put_back_and_end(jobs: Any) -> None:
-        await put_back(jobs)
-        raise asyncio.CancelledError
+    async def retry_and_end(job_ids: Sequence[JobId], put_back: Also) -> None:
+        async def put_back_and_end(jobs: Sequence[FailedJob]) -> None:
+            await put_back(jobs)
+            await end()
 
-    with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(operator.handing, "_put_back", put_back_and_end)
-        with pytest.raises(asyncio.CancelledError):
-            await operator.driver.failed.retry([claim.fence.job_id])
+        await retry(job_ids, put_back_and_end)
+
+    with ending_at(operator.keeper, "retry", retry_and_end):
+        await operator.driver.failed.retry([claim.fence.job_id])
     assert (len(await database.failed.page()), len(await worker.driver.jobs.list_jobs())) == (1, 1)
     running = await claim_one(worker.driver)
     assert await operator.driver.failed.retry([claim.fence.job_id]) == [claim.fence.job_id]
@@ -365,9 +371,10 @@ async def test_a_hand_over_does_not_take_a_later_failure_out_of_redis_with_the_f
 ) -> None:
     [claim] = await worker.fail(envelope())
     pause = Pause()
-    worker.handing._here.forget_exactly = pause.before(worker.handing._here.forget_exactly)  # type: ignore[method-assign]
-    slow = asyncio.create_task(worker.handing.hand_over())
-    await pause.reached.wait()
+    with pytest.MonkeyPatch.context() as slowed:
+        slowed.setattr(FailedJobs, "forget_exactly", pause.before(FailedJobs.forget_exactly))
+        slow = asyncio.create_task(worker.handing.hand_over())
+        await pause.reached.wait()
     await operator.driver.failed.retry([claim.fence.job_id])
     again = await claim_one(operator.driver)
     operator.handing.arrived = lambda: None  # type: ignore[method-assign]
@@ -397,7 +404,8 @@ async def test_a_retry_waits_for_the_hand_over_that_is_writing_the_row(
 ) -> None:
     [claim] = await worker.fail(envelope())
     pause = Pause()
-    worker.handing._still = pause.before(worker.handing._still)  # type: ignore[method-assign, assignment]
+    keep = worker.keeper.keep
+    worker.keeper.keep = lambda jobs, still: keep(jobs, pause.before(still))  # type: ignore[method-assign]
     with arrivals(operator.keeper) as waiting:  # type: ignore[arg-type]
         slow = asyncio.create_task(worker.handing.hand_over())
         await pause.reached.wait()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.connection.raw_connection import RawConnection
@@ -41,11 +42,21 @@ async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.M
 
 
 async def test_answers_have_the_form_that_is_read_here_whatever_the_url_says(redis_url: str) -> None:
-    driver = RedisDriver(f"{redis_url}?protocol=3&socket_timeout=9")
+    driver = RedisDriver(f"{redis_url}?protocol=3")
     await driver.jobs.insert(envelopes(3))
     assert len(await driver.jobs.claim(["default"], 5, 30)) == 3
     [line] = driver.store.idle
-    assert (line._connection.protocol, line._seconds) == (2, 9)
+    [greeting] = await line.ask([("HELLO",)])
+    assert greeting[greeting.index(b"proto") + 1] == 2
+    await driver.close()
+
+
+async def test_an_answer_is_waited_for_as_long_as_the_url_says(redis_url: str) -> None:
+    driver = RedisDriver(f"{redis_url}?socket_timeout=0.75")
+    await driver.jobs.insert(envelopes(1))
+    [line] = driver.store.idle
+    with pytest.raises(NoAnswer, match=r"no answer for 0\.75 s"):
+        await line.ask([("BLPOP", "nothing", 0)])
     await driver.close()
 
 
@@ -72,15 +83,25 @@ async def test_a_dispatch_that_is_cancelled_leaves_no_answer_behind(driver: Redi
     assert len(await driver.jobs.claim(["default"], 5, 30)) in {1, 2}
 
 
-async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(redis_url: str) -> None:
+async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: asyncio.Queue[Any] = asyncio.Queue()
     subscribed = await PubSub(redis_url).subscribe("outbox:test", heard.put_nowait)
+    answers = asyncio.Semaphore(0)
+    receive = subscribed.received
+
+    def received(some: list[Any]) -> None:
+        receive(some)
+        answers.release()
+
+    monkeypatch.setattr(subscribed, "received", received)
     listening = asyncio.create_task(subscribed.keep_listening(0.05))
     with Client.from_url(redis_url) as operator:
         async with asyncio.timeout(10):
-            # The confirmation, and answers to being asked after a silence.
-            while subscribed._heard < 4:
-                await asyncio.sleep(0.01)
+            # To being asked after a silence.
+            for _ in range(3):
+                await answers.acquire()
         operator.publish("outbox:test", "mail")
         async with asyncio.timeout(10):
             assert await heard.get() == b"mail"

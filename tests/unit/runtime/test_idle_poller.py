@@ -53,16 +53,15 @@ class Script:
             stopping=lambda: self.stopped,
             idle=lambda: not self.busy,
         )
-        hesitate = self.idle_poller._hesitate
+        delay = self.idle_poller.backoff.delay
 
-        async def watched(woken: Wake) -> bool:
-            self._hesitating = True
-            looks_first = await hesitate(woken)
-            self._hesitating = False
-            return looks_first
+        def watched(longest: float) -> float:
+            drawn = delay(longest)
+            self._hesitates_until = self._now + drawn
+            return drawn
 
-        self._hesitating = False
-        self.idle_poller._hesitate = watched  # type: ignore[method-assign]
+        self._hesitates_until = self._now
+        self.idle_poller.backoff.delay = watched  # type: ignore[method-assign]
 
     async def next_due(self, waiting: bool) -> NextDue:
         self.looked += 1
@@ -80,8 +79,9 @@ class Script:
         return self.taken
 
     async def wait(self, seconds: float) -> Wake:
+        hesitating = self._now < self._hesitates_until
         self._now += seconds
-        if self._hesitating:
+        if hesitating:
             self.hesitations.append(seconds)
             return Wake.TAKEN if self.taken else Wake.NOTHING
         self.waits.append(seconds)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -34,8 +35,10 @@ async def test_everybody_looks_when_something_may_have_been_missed() -> None:
 async def test_a_listener_is_not_kept_alive() -> None:
     board, listener = LocalHub(), Polling()
     board.listen(["mail"], listener)
+    kept = ref(listener)
     del listener
     gc.collect()
+    assert kept() is None
     board.notify({"mail"})
     board.notify_all()
 
@@ -102,6 +105,6 @@ async def test_a_storm_on_a_busy_worker_costs_the_loop_nothing(monkeypatch: pyte
 def test_a_child_does_not_wake_its_parents_workers() -> None:
     board = LocalHub()
     board.listen(["mail"], listener := Polling())
-    board._after_fork()
+    board.after_fork()
     assert not board.busy
     assert listener is not None

@@ -21,7 +21,7 @@ class Redis:
 
     def __init__(self) -> None:
         self.told: list[frozenset[str]] = []
-        self.clients = self.closed = 0
+        self.clients = self.closed = self.asked = 0
         self.down = False
         self.answers = threading.Event()
         self.answers.set()
@@ -33,6 +33,9 @@ class Redis:
 
     async def publish(self, channel: str, message: str) -> None:
         assert channel == CHANNEL
+        with self._changed:
+            self.asked += 1
+            self._changed.notify_all()
         while not self.answers.is_set():
             await asyncio.sleep(0.001)
         with self._changed:
@@ -64,8 +67,7 @@ def test_what_gathers_while_redis_is_slow_is_told_in_one_message(redis: Redis) -
     publisher = Publisher(redis)
     redis.answers.clear()
     publisher.publish({"first"})
-    while publisher._queues:
-        time.sleep(0.001)
+    redis.wait(lambda: redis.asked == 1)
     began = time.monotonic()
     for number in range(5_000):
         publisher.publish({f"queue{number % 3}"})
@@ -126,10 +128,13 @@ def test_names_that_wait_are_not_without_bound(redis: Redis, monkeypatch: pytest
     monkeypatch.setattr(module, "_MOST_QUEUES", 100)
     publisher = Publisher(redis)
     redis.answers.clear()
+    publisher.publish({"first"})
+    redis.wait(lambda: redis.asked == 1)
     for number in range(10_000):
         publisher.publish({f"queue{number}"})
-    assert len(publisher._queues) <= 100
     redis.answers.set()
+    publisher.flush_at_exit()
+    assert redis.told == [{"first"}, {f"queue{number}" for number in range(100)}]
 
 
 def test_the_end_of_the_interpreter_waits_for_what_was_just_committed(redis: Redis) -> None:

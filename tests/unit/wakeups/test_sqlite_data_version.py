@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -96,9 +97,52 @@ async def test_a_file_that_is_not_there_yet_is_not_made(watched: DataVersion, fi
         assert await waiting is Wake.MAYBE
 
 
-async def test_nothing_is_read_while_nobody_waits(watched: DataVersion, writer: sqlite3.Connection) -> None:
+class Readings:
+    """How often the version is read on connections that are opened from now on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        connect = sqlite3.connect
+
+        def connect_and_trace(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(self._note)
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connect_and_trace)
+
+    def _note(self, statement: str) -> None:
+        self.count += statement == "PRAGMA data_version"
+
+    async def more(self) -> None:
+        """Wait for a few more: each is of a moment of its own."""
+        enough = self.count + 3
+        async with asyncio.timeout(10):
+            while self.count < enough:
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
+    return Readings(monkeypatch)
+
+
+@pytest.mark.parametrize("kernel_tells", [True, False])
+async def test_nothing_is_read_while_nobody_waits(
+    readings: Readings,
+    watched: DataVersion,
+    writer: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    kernel_tells: bool,
+) -> None:
+    if not kernel_tells:
+        monkeypatch.setattr(module.FileChanges, "of", lambda _: None)
     await watched.wait(0.05)
-    assert watched._timer is None
+    read = readings.count
+    assert read > 0
+    writer.execute("INSERT INTO t VALUES (1)")
+    await asyncio.sleep(0.1)
+    assert (readings.count, watched.listening) == (read, False)
 
 
 @pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
@@ -109,39 +153,28 @@ def test_a_database_in_memory_has_nobody_else_to_watch(url: str) -> None:
 needs_notifications = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 
 
-class Readings:
-    def __init__(self, watched: DataVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        read = watched._read
-
-        def counted() -> int | None:
-            self.count += 1
-            return read()
-
-        monkeypatch.setattr(watched, "_read", counted)
-
-
 async def waiting_for_the_kernel(watched: DataVersion) -> asyncio.Task[Wake]:
     """What was written before is over: only the kernel's notification leads to another reading."""
     watched.clear()
     waiting = asyncio.create_task(watched.wait(60))
-    while watched._listening is None:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while not watched.listening:
+            await asyncio.sleep(0.001)
     return waiting
 
 
 @needs_notifications
 async def test_nothing_is_read_while_the_kernel_tells_of_nothing(
-    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    readings: Readings, watched: DataVersion, writer: sqlite3.Connection
 ) -> None:
     waiting = await waiting_for_the_kernel(watched)
-    readings = Readings(watched, monkeypatch)
+    read = readings.count
     await asyncio.sleep(0.2)
-    assert (readings.count, watched._timer) == (0, None)
+    assert (readings.count, watched.listening) == (read, True)
     writer.execute("INSERT INTO t VALUES (1)")
     async with asyncio.timeout(10):
         assert await waiting is Wake.MAYBE
-    assert readings.count >= 1
+    assert readings.count > read
 
 
 @needs_notifications
@@ -155,8 +188,9 @@ async def test_what_is_written_but_not_committed_yet_is_waited_for(
     writer.execute("BEGIN IMMEDIATE")
     for _ in range(2_000):
         writer.execute("INSERT INTO t VALUES (randomblob(400))")
-    while watched._listening is not None:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while watched.listening:
+            await asyncio.sleep(0.001)
     assert not waiting.done()
     writer.execute("COMMIT")
     async with asyncio.timeout(10):
@@ -164,13 +198,13 @@ async def test_what_is_written_but_not_committed_yet_is_waited_for(
 
 
 async def test_where_the_kernel_does_not_tell_the_version_is_read_all_the_time(
-    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    readings: Readings, watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.FileChanges, "of", lambda _: None)
     watched.clear()
     waiting = asyncio.create_task(watched.wait(60))
-    await asyncio.sleep(0)
-    assert watched._timer is not None
+    await readings.more()
+    assert not waiting.done()
     writer.execute("INSERT INTO t VALUES (1)")
     async with asyncio.timeout(10):
         assert await waiting is Wake.MAYBE
@@ -178,17 +212,19 @@ async def test_where_the_kernel_does_not_tell_the_version_is_read_all_the_time(
 
 @needs_notifications
 async def test_a_kernel_that_is_silent_about_commits_is_not_relied_on(
-    watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    readings: Readings, watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched.clear()
-    assert watched._changes is not None
-    monkeypatch.setattr(watched._changes, "drain", lambda: False)
+    monkeypatch.setattr(module.FileChanges, "drain", lambda _: False)
+    relying = await waiting_for_the_kernel(watched)
+    relying.cancel()
+    await asyncio.wait([relying])
     for number in range(10):
         writer.execute("INSERT INTO t VALUES (?)", (number,))
         watched.clear()
-    assert watched._changes is None
     waiting = asyncio.create_task(watched.wait(60))
-    await asyncio.sleep(0)
+    await readings.more()
+    assert not waiting.done()
+    assert not watched.listening
     writer.execute("INSERT INTO t VALUES (1)")
     async with asyncio.timeout(10):
         assert await waiting is Wake.MAYBE

@@ -85,7 +85,7 @@ class Store:
                         unclear = True
                         if on_unclear is not None:
                             on_unclear()
-                    await self._start_over(error)
+                    await self.start_over(error)
                 if await budget.pause_after(fault):
                     continue
                 translated = translate(error, str(self.address))
@@ -197,8 +197,8 @@ class Store:
         """What each server that keeps jobs says of itself."""
         return [await self.do(command("INFO"))]
 
-    async def _start_over(self, _: Exception) -> None:
-        """The connections that wait lead to the same server."""
+    async def start_over(self, _: Exception) -> None:
+        """A connection was lost. Those that are idle lead to the same server: close them."""
         await self.close_idle()
         with suppress(Exception):
             await self.client.connection_pool.disconnect(inuse_connections=False)
@@ -245,8 +245,9 @@ class Cluster(Store):
         found = await self.persist(ask)
         return [found] if "redis_version" in found else list(found.values())
 
-    async def _start_over(self, error: Exception) -> None:
-        """The client looks for the nodes anew by itself, until it has given up all that it was told of."""
+    async def start_over(self, error: Exception) -> None:
+        """The client looks for the nodes anew by itself, until it has given up all that it was told of: then there is
+        another one."""
         if isinstance(error, RedisClusterException):
             given_up, self.client = self.client, self._connect()
             await given_up.aclose()

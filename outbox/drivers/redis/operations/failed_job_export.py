@@ -86,15 +86,16 @@ class HandedOver(FailedJobs):
         self._there = there
         self._here = FailedJobs(store)
         self._one_at_a_time = asyncio.Lock()
-        self._moving: asyncio.Task[None] | None = None
+        self.moving: asyncio.Task[None] | None = None
+        """What moves them on in the background, now or the last time."""
         self._more = False
         self._complained = False
 
     def arrived(self) -> None:
         """Move them on in the background: a database that does not answer delays no caller."""
         self._more = True
-        if self._moving is None or self._moving.done():
-            self._moving = asyncio.get_running_loop().create_task(self._move_while_there_are_more())
+        if self.moving is None or self.moving.done():
+            self.moving = asyncio.get_running_loop().create_task(self._move_while_there_are_more())
 
     async def _move_while_there_are_more(self) -> None:
         while self._more:
@@ -155,7 +156,7 @@ class HandedOver(FailedJobs):
         return await self._there.counts()
 
     async def close(self) -> None:
-        moving, self._moving = self._moving, None
+        moving, self.moving = self.moving, None
         if moving is not None and not moving.done():
             await asyncio.wait([moving], timeout=_CLOSE_SECONDS)
             moving.cancel()
