@@ -52,7 +52,7 @@ def add_members(serialized: Serialized, members: Sequence[Any], header: BatchHea
 def _add(serialized: Serialized, part: Serialized, header: BatchHeader) -> None:
     serialized.ids.extend(part.ids)
     for name, envelopes in part.by_connection.items():
-        is_relayed(part.client.settings(), name)
+        is_relayed(part.settings, name)
         members = [as_member(envelope, header) for envelope in envelopes]
         serialized.by_connection.setdefault(name, []).extend(members)
 
@@ -62,7 +62,7 @@ def check_one_database(serialized: Serialized) -> None:
     Raises:
         InvalidOption: the jobs are kept in several databases.
     """
-    settings = serialized.client.settings()
+    settings = serialized.settings
     names = {DATABASE if is_relayed_to(settings, name) else name for name in serialized.by_connection}
     if len(names) > 1:
         raise InvalidOption(

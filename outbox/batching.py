@@ -15,6 +15,7 @@ from outbox.connections import is_relayed
 from outbox.dispatch import (
     AnySession,
     Serialized,
+    nothing_serialized,
     serialize_all,
     stage_all,
     store_together,
@@ -103,7 +104,7 @@ async def dispatch_batch(
 
 def serialize_batch(batch: Batch, options: DispatchOptions) -> tuple[BatchId, Serialized]:
     """Check and serialise a batch with all that it holds."""
-    making = _Making(options, {}, Serialized(current_client(), [], {}))
+    making = _Making(options, {}, nothing_serialized())
     batch_id = making.add(batch, None)
     plans = {str(each): plan for each, plan in making.plans.items()}
     name, [first, *others] = next(iter(making.serialized.by_connection.items()))
@@ -153,7 +154,7 @@ def _follow_up(job: Job | None) -> FollowUp | None:
         return None
     serialized = serialize_all([job], {"dispatch_if": True})
     name, [envelope] = next(iter(serialized.by_connection.items()))
-    if is_relayed(serialized.client.settings(), name):
+    if is_relayed(serialized.settings, name):
         envelope = to_relay_row(envelope, name)
     return FollowUp(id=envelope.id, job=link_of(envelope))
 
@@ -188,7 +189,7 @@ async def add_to_batch(
 
 
 def serialize_addition(batch_id: BatchId, jobs: Iterable[Job | Chain], options: DispatchOptions) -> Serialized:
-    serialized = Serialized(current_client(), [], {})
+    serialized = nothing_serialized()
     add_members(serialized, list(jobs), BatchHeader(id=batch_id), options)
     if not serialized.ids:
         raise InvalidJob("there is no job to add")

@@ -79,7 +79,7 @@ def serialize_chain(
     rest.pop("delay", None)
     serialized = serialize_all(steps[:1], options)
     connection, [first] = next(iter(serialized.by_connection.items()))
-    if batch is not None and is_relayed_to(serialized.client.settings(), connection):
+    if batch is not None and is_relayed_to(serialized.settings, connection):
         raise InvalidOption(
             f"a chain in a batch is for a connection of the database, and {first.name} is for {connection!r}, which "
             "inserts the next job of a chain by itself: dispatch the chain to the database, or its jobs as members"

@@ -82,9 +82,10 @@ class OpenDrivers(ClientPart):
         # that are never closed must be.
         self._recent: deque[asyncio.AbstractEventLoop] = deque(maxlen=_RECENT_LOOPS)
 
-    def get(self, name: str) -> Driver:
-        """The driver of the connection ``name`` for the running loop."""
-        driver = (self._find() or self._add()).get(self.client.settings(), name)
+    def get(self, name: str, settings: Settings | None = None) -> Driver:
+        """The driver of the connection ``name`` for the running loop. ``settings`` are the client's where they are
+        known."""
+        driver = (self._find() or self._add()).get(settings or self.client.settings(), name)
         if self.client.events is not None and driver.policies is not None:
             driver.policies.on_news = self._tell
         return driver

@@ -180,7 +180,7 @@ def definition_of_job(job: Job, definition: Definition, options: DispatchOptions
         raise InvalidOption(f"{job.name}: a schedule asks no dispatch_if at its ticks: let `handle` decide")
     serialized = serialize_all([job], options)
     [(connection, [envelope])] = serialized.by_connection.items()
-    settings = serialized.client.settings()
+    settings = serialized.settings
     relayed = is_relayed(settings, connection)
     if relayed and definition.overlap is Overlap.CANCEL:
         raise InvalidOption(

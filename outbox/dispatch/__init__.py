@@ -14,6 +14,7 @@ from outbox.dispatch.in_session import stage_in as stage_in
 from outbox.dispatch.in_session import sync_session as sync_session
 from outbox.dispatch.preparing import Serialized as Serialized
 from outbox.dispatch.preparing import nothing_dispatched as nothing_dispatched
+from outbox.dispatch.preparing import nothing_serialized as nothing_serialized
 from outbox.dispatch.preparing import serialize_all as serialize_all
 from outbox.dispatch.without_session import store_all as store_all
 from outbox.dispatch.without_session import store_together as store_together

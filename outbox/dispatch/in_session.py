@@ -47,7 +47,7 @@ def stage_all(session: AnySession, serialized: Serialized) -> None:
 def _rows(session: Session, serialized: Serialized) -> list[Envelope]:
     """What is written. Whatever their connection, the session's database is where jobs belong: those for Redis are
     relayed to it from there."""
-    settings = serialized.client.settings()
+    settings = serialized.settings
     rows: list[Envelope] = []
     for name, envelopes in serialized.by_connection.items():
         if is_relayed(settings, name):

@@ -21,6 +21,7 @@ from outbox.job import Job
 from outbox.job_definition import meant_option
 from outbox.options import DISPATCH_OPTIONS, DispatchOptions, JobOptions
 from outbox.policies.base import Policies
+from outbox.settings import Settings
 
 _SERIALIZED_AT_ONCE = 100
 
@@ -30,6 +31,8 @@ class Serialized:
     """What one dispatch writes."""
 
     client: ClientState
+    settings: Settings
+    """Those of the client when the dispatch began. To ask for them compares the environment with what was read."""
     ids: list[JobId]
     by_connection: dict[str, list[Envelope]]
     unique: bool = False
@@ -56,10 +59,9 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
             meant = meant_option(name, DISPATCH_OPTIONS)
             hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(sorted(DISPATCH_OPTIONS))}"
             raise TypeError(f"a dispatch has no option {name!r} ({hint})")
-    client = current_client()
-    settings = client.settings()
+    serialized = nothing_serialized()
+    settings = serialized.settings
     checked = JobOptions.checked(**options)
-    serialized = Serialized(client, [], {})
     remaining = iter(jobs)
     kinds: set[tuple[type[Job], str]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
@@ -76,7 +78,7 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
                 check_class(type(job), checked, settings, name)
                 kinds.add((type(job), name))
             if job.encrypt if checked.encrypt is None else checked.encrypt:
-                envelope = _encrypted(client, envelope, name)
+                envelope = _encrypted(serialized, envelope, name)
             if envelope.policies is not None:
                 is_relayed(settings, name)
                 serialized.unique = serialized.unique or (takes_keys and bool(envelope.policies & Policies.UNIQUE))
@@ -88,13 +90,25 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
     return serialized
 
 
+def nothing_serialized() -> Serialized:
+    """What a dispatch begins with.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    client = current_client()
+    return Serialized(client, client.settings(), [], {})
+
+
 def nothing_dispatched() -> Serialized:
     """Of a dispatch all of whose jobs are left out."""
-    return Serialized(current_client(), [receipt_of_met(new_job_id())], {})
+    serialized = nothing_serialized()
+    serialized.ids.append(receipt_of_met(new_job_id()))
+    return serialized
 
 
-def _encrypted(client: ClientState, envelope: Envelope, connection: str) -> Envelope:
-    if client.recorder is not None:
+def _encrypted(serialized: Serialized, envelope: Envelope, connection: str) -> Envelope:
+    if serialized.client.recorder is not None:
         # A fake stores nothing, and a test needs no key for it.
         return envelope
-    return encrypt_job(envelope, keyring(client.settings().encryption_keys), connection)
+    return encrypt_job(envelope, keyring(serialized.settings.encryption_keys), connection)

@@ -36,7 +36,7 @@ async def _store(serialized: Serialized, transactions: Callable[[Serialized], _T
 
 
 def _of_each_connection(serialized: Serialized) -> _Transactions:
-    settings = serialized.client.settings()
+    settings = serialized.settings
     for name, envelopes in list(serialized.by_connection.items()):
         rows = envelopes
         gated = [envelope for envelope in envelopes if envelope.policies is not None]
@@ -47,7 +47,7 @@ def _of_each_connection(serialized: Serialized) -> _Transactions:
 
 
 def _of_one_database(serialized: Serialized) -> _Transactions:
-    settings = serialized.client.settings()
+    settings = serialized.settings
     rows: list[Envelope] = []
     database = DATABASE
     for name, envelopes in serialized.by_connection.items():
@@ -62,11 +62,11 @@ def _of_one_database(serialized: Serialized) -> _Transactions:
 async def _insert(serialized: Serialized, connection: str, rows: Sequence[Envelope]) -> None:
     if not rows:
         return
-    driver = serialized.client.part(OpenDrivers).get(connection)
+    driver = serialized.client.part(OpenDrivers).get(connection, serialized.settings)
     if serialized.unique and driver.policies is not None:
         met = await driver.policies.insert_unique(rows)
         serialized.meet(met)
         rows = [row for row in rows if row.id not in met]
     else:
         await driver.jobs.insert(rows)
-    tell_workers(serialized.client, {row.queue for row in rows}, connection)
+    tell_workers(serialized.client, {row.queue for row in rows}, connection, serialized.settings)

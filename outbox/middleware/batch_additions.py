@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from outbox.batch_members import add_members
-from outbox.client_state import current_client
 from outbox.connections import is_relayed_to
-from outbox.dispatch import Serialized
+from outbox.dispatch import nothing_serialized
 from outbox.envelope import Envelope
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
@@ -34,9 +33,9 @@ class BatchAdditions:
                 "a job that runs on Redis adds to its batch from outside, with `outbox.add_to_batch`: its end is "
                 "written in Redis, and the batch in the database"
             )
-        serialized = Serialized(current_client(), [], {})
+        serialized = nothing_serialized()
         add_members(serialized, list(jobs), BatchHeader(id=self.id, inside=True), cast("DispatchOptions", options))
-        settings = serialized.client.settings()
+        settings = serialized.settings
         for name, envelopes in serialized.by_connection.items():
             if is_relayed_to(settings, name):
                 self.added += [to_relay_row(envelope, name) for envelope in envelopes]

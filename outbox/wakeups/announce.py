@@ -9,7 +9,7 @@ from collections.abc import Collection
 from outbox.client_state import ClientPart, ClientState
 from outbox.connections import spec_of
 from outbox.errors import ConfigurationError
-from outbox.settings import DATABASE
+from outbox.settings import DATABASE, Settings
 from outbox.wakeups.base import CANCELLED, OPERATIONS
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.redis_client import pubsub
@@ -18,15 +18,17 @@ from outbox.wakeups.redis_publisher import Publisher
 _log = logging.getLogger("outbox.wakeups")
 
 
-def announce(client: ClientState, queues: Collection[str], connection: str = DATABASE) -> None:
+def announce(
+    client: ClientState, queues: Collection[str], connection: str = DATABASE, settings: Settings | None = None
+) -> None:
     """Wake idle workers after jobs of these queues were committed. Never waits, never raises.
 
     Workers of this process are woken directly, those of other processes over ``REDIS_URL``. A store that publishes the
-    message itself needs no other.
+    message itself needs no other. ``settings`` are the client's, as `tell_workers` has them.
     """
     local_hub.notify(queues)
     try:
-        settings = client.settings()
+        settings = settings or client.settings()
         url = settings.redis_url if not spec_of(settings, connection).publishes else None
         publisher = client.part(Publishers).to(url) if url is not None else None
     except ConfigurationError as error:
