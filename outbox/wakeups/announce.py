@@ -29,13 +29,13 @@ def announce(
     local_hub.notify(queues)
     try:
         settings = settings or client.settings()
-        url = settings.redis_url if not spec_of(settings, connection).publishes else None
-        publisher = client.part(Publishers).to(url) if url is not None else None
+        if settings.redis_url is None or spec_of(settings, connection).publishes:
+            return
+        publisher = client.part(Publishers).to(settings.redis_url)
     except ConfigurationError as error:
         _log.warning("other processes are not told of new jobs, they find them by polling: %s", error)
         return
-    if publisher is not None:
-        publisher.publish(queues)
+    publisher.publish(queues)
 
 
 def announce_cancelled(client: ClientState, connection: str = DATABASE) -> None:
