@@ -8,10 +8,12 @@ from outbox.web.view import View
 
 
 async def show(view: View) -> Response:
+    facts = await view.readings.facts.all()
     return view.page(
         "health.html",
         "Health",
         findings=await view.readings.health(),
-        facts=await view.readings.facts.all(),
+        facts=facts.found,
+        errors=facts.errors,
         settings=view.readings.facts.settings(),
     )

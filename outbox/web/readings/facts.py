@@ -8,19 +8,20 @@ from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
 from outbox.settings import WorkerOptions
 from outbox.url_secrets import without_secrets
 from outbox.web.readings.source import Subject, once
+from outbox.web.values import Answers
 
 
 class FactReadings(Subject):
     @once
-    async def all(self) -> dict[str, StoreFacts]:
-        """By connection; of up to 20 seconds ago. Those that do not answer are left out: other readings say so."""
-        found: dict[str, StoreFacts] = {}
+    async def all(self) -> Answers[dict[str, StoreFacts]]:
+        """By connection; of up to 20 seconds ago."""
+        answers: Answers[dict[str, StoreFacts]] = Answers({}, {})
         for name in self.stores.names:
             try:
-                found[name] = await self.stores.kept(name, read_facts)
-            except (BackendUnavailable, ConfigurationError, RequestRefused):
-                continue
-        return found
+                answers.found[name] = await self.stores.kept(name, read_facts)
+            except (BackendUnavailable, ConfigurationError, RequestRefused) as error:
+                answers.errors[name] = error
+        return answers
 
     def settings(self) -> list[tuple[str, str]]:
         """The settings of this process, in words, without passwords."""

@@ -82,5 +82,5 @@ class OverviewReadings(Subject):
             (await self._keys.blocked()).found,
             (await self._schedules.all()).found,
             await self._pauses.by_connection(),
-            await self._facts.all(),
+            (await self._facts.all()).found,
         )

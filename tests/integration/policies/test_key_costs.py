@@ -12,7 +12,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import Envelope, serialize, serialize_many
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelope
-from tests.support.parking import park
+from tests.support.parked_jobs import park
 
 FEW, MANY = 300, int(os.environ.get("OUTBOX_TEST_JOBS_BEHIND_A_KEY", "6000"))
 

@@ -23,7 +23,7 @@ from outbox.settlement import MoveRates, Settlement
 from outbox.testing import travel
 from tests.conformance.jobs import FAILURE, envelope
 from tests.servers import sql
-from tests.support.parking import park
+from tests.support.parked_jobs import park
 
 BEHIND_A_LIMIT = int(os.environ.get("OUTBOX_TEST_JOBS_BEHIND_A_LIMIT", "2000"))
 MAIL = RateLimit("tests.mail", "2/h", burst=2)
