@@ -10,6 +10,8 @@ VERSIONS_OF_A_KEY = 100_000
 class Newest(Counted):
     """One at a time for each key, with the newest version: ``number`` is key * VERSIONS_OF_A_KEY + version."""
 
+    max_tries = 50
+    """A worker that is killed has begun each of its jobs once more."""
     unique_until = "end"
     on_conflict = "replace"
 

@@ -44,6 +44,8 @@ class HealthOfProcesses:
         self._pages = pages
         self._answer_within = answer_within
         self._processes: dict[int, _Process] = {}
+        self._counting = threading.Lock()
+        """Held while a sum is made, and while a process leaves it: its last page would be in the sum twice."""
 
     def connect(self, index: int) -> socket.socket:
         """Returns the socket of the process of this number, which is about to be started. The caller closes it."""
@@ -53,12 +55,13 @@ class HealthOfProcesses:
 
     def disconnect(self, index: int) -> None:
         """The process has ended."""
-        process = self._processes.pop(index, None)
-        if process is not None:
-            page = process.last_page()
-            process.socket.close()
-            if self._pages is not None and page is not None:
-                self._pages.keep(page)
+        with self._counting:
+            process = self._processes.pop(index, None)
+            if process is not None:
+                page = process.last_page()
+                process.socket.close()
+                if self._pages is not None and page is not None:
+                    self._pages.keep(page)
 
     def routes(self) -> Routes:
         return {
@@ -91,15 +94,15 @@ class HealthOfProcesses:
         """What is read from the store is asked of one process only: it would be the same in all."""
         if self._pages is None:
             return NO_METRICS
-        pages: list[str] = []
         for process in list(self._processes.values()):
             if process.has_begun():
                 response = process.ask("/metrics/process", self._answer_within)
                 if response is not None and response.status == HTTPStatus.OK:
                     process.page = response.body
-            if process.page is not None:
-                pages.append(process.page)
-        return Response(HTTPStatus.OK, self._pages.add_up([*pages, *self._of_store()]), METRICS_TYPE)
+        of_store = self._of_store()
+        with self._counting:
+            pages = [process.page for process in self._processes.values() if process.page is not None]
+            return Response(HTTPStatus.OK, self._pages.add_up([*pages, *of_store]), METRICS_TYPE)
 
     def _of_store(self) -> list[str]:
         """From the first process that answers."""

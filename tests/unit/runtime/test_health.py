@@ -166,15 +166,20 @@ def processes() -> Iterator[HealthOfProcesses]:
         health.disconnect(index)
 
 
-def start(
-    health: HealthOfProcesses, index: int, monkeypatch: pytest.MonkeyPatch, **routes: Response
-) -> HealthOfProcess:
+def connect(health: HealthOfProcesses, index: int, monkeypatch: pytest.MonkeyPatch) -> HealthOfProcess:
     """The process of this number, as a thread."""
     with health.connect(index) as theirs:
         monkeypatch.setenv(HEALTH_DESCRIPTOR, str(os.dup(theirs.fileno())))
     process = HealthOfProcess.take()
     assert process is not None
     assert HEALTH_DESCRIPTOR not in os.environ, "a process that a job starts does not speak for the worker"
+    return process
+
+
+def start(
+    health: HealthOfProcesses, index: int, monkeypatch: pytest.MonkeyPatch, **routes: Response
+) -> HealthOfProcess:
+    process = connect(health, index, monkeypatch)
     process.start({f"/{name.replace('_', '/')}": partial(lambda answer: answer, each) for name, each in routes.items()})
     return process
 
@@ -207,11 +212,7 @@ async def test_a_process_that_does_not_answer_is_not_alive(
         frozen.wait()
         return WELL
 
-    with processes.connect(1) as theirs:
-        monkeypatch.setenv(HEALTH_DESCRIPTOR, str(os.dup(theirs.fileno())))
-    process = HealthOfProcess.take()
-    assert process is not None
-    process.start({"/live": freeze})
+    connect(processes, 1, monkeypatch).start({"/live": freeze})
     routes = processes.routes()
     await until(lambda: routes["/live"]() == verdict(("process 1: it does not answer within 0.3 s",)))
     frozen.set()
@@ -236,6 +237,27 @@ async def test_metrics_of_a_process_that_ended_stay_in_the_sums(
     last.leave("e\n")
     processes.disconnect(2)
     assert metrics().body == "a\nb\nc\ne\nstore\n", "what it left behind when it stopped"
+
+
+async def test_a_process_that_ends_while_a_sum_is_made_is_in_it_once(
+    processes: HealthOfProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(processes, 1, monkeypatch, ready=WELL, metrics_process=Response(200, "a\n"))
+
+    def end_the_first() -> Response:
+        """What is read from the store is asked for last."""
+        first.leave("a\n")
+        processes.disconnect(1)
+        return STORE
+
+    second = connect(processes, 2, monkeypatch)
+    second.start(
+        {"/ready": lambda: WELL, "/metrics/process": lambda: Response(200, "b\n"), "/metrics/store": end_the_first}
+    )
+    routes = processes.routes()
+    await until(lambda: routes["/ready"]().status == 200)
+    assert routes["/metrics"]().body == "a\nb\nstore\n"
+    assert routes["/metrics"]().body == "a\nb\nstore\n"
 
 
 def test_without_the_package_metrics_say_what_is_missing() -> None:
