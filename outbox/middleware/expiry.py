@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def link(call_next: Handler) -> Handler:
     def check(attempt: Attempt) -> Awaitable[HandlerResult]:
         if attempt.deadline <= clock.now():
-            # Claimed long ago: a handler kept the loop busy, or the process was frozen.
-            attempt.interrupt(Interruption.LEASE_LOST)
+            # Claimed long ago: the store hung, a handler kept the loop busy, or the process was frozen.
+            attempt.interrupt(Interruption.NOT_BEGUN)
         return call_next(attempt) if attempt.interruption is None else _skipped(attempt.interruption)
 
     return check

@@ -17,6 +17,9 @@ class Interruption(Enum):
     UNREACHABLE = "its lease cannot be renewed, because the store does not answer"
     """The job is handed back as soon as the store answers. The fence refuses that if the job has another owner by
     then."""
+    NOT_BEGUN = "its lease ended before it began"
+    """The claim was answered too late, or this process was frozen. The job is handed back, in the same way: it cannot
+    have been the cause."""
     SHUTDOWN = "the worker stops"
     """The job is handed back at once; the attempt does not count."""
 
@@ -25,5 +28,11 @@ class Interruption(Enum):
         """Whether the store has nothing left under this claim's token."""
         return self in _FINAL
 
+    @property
+    def loses_lease(self) -> bool:
+        """Whether another worker may have the job."""
+        return self in _LOSES_LEASE
+
 
 _FINAL = (Interruption.LEASE_LOST, Interruption.CANCELLED)
+_LOSES_LEASE = (Interruption.LEASE_LOST, Interruption.UNREACHABLE, Interruption.NOT_BEGUN)

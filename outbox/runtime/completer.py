@@ -23,7 +23,6 @@ from outbox.events import (
     SettlementsAbandoned,
 )
 from outbox.middleware.chain_steps import ChainSteps
-from outbox.middleware.interruption import Interruption
 from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.refused_settlements import SetAside
@@ -72,7 +71,8 @@ class Completer(BackgroundLoop):
         self._on_policy_news = on_policy_news
         self._pending: deque[Attempt] = deque()
         self._writing = 0
-        self._refusals = 0
+        self._awaited = 0
+        """Ended attempts, of those pending, that no claim may come before."""
         self._wanted = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._caught_up.set()
@@ -88,10 +88,10 @@ class Completer(BackgroundLoop):
         """Take over an ended attempt that has a settlement."""
         self._pending.append(attempt)
         self._wanted.set()
-        refused = _moves_rates(attempt)
-        if refused:
-            self._refusals += 1
-        if (refused or len(self._pending) >= MAX_BACKLOG) and not self.stopping:
+        awaited = _is_awaited(attempt)
+        if awaited:
+            self._awaited += 1
+        if (awaited or len(self._pending) >= MAX_BACKLOG) and not self.stopping:
             self._caught_up.clear()
 
     def committed(self, attempt: Attempt, settled: Settled) -> None:
@@ -102,8 +102,8 @@ class Completer(BackgroundLoop):
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether jobs may be claimed. Before, a claim could take what has ended here, or a job whose rate limit was
-        refused here and admits nothing any more."""
+        """Whether jobs may be claimed. Before, a claim could take what has ended here, which counts one more attempt.
+        It could take a job whose rate limit was refused here and admits nothing any more."""
         return self._caught_up.is_set()
 
     async def caught_up(self) -> None:
@@ -118,13 +118,14 @@ class Completer(BackgroundLoop):
                 continue
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
             self._writing = len(batch)
+            awaited = sum(map(_is_awaited, batch)) if self._awaited else 0
             try:
                 await self._write(batch)
             except BackendUnavailable:
                 self._abandon([*batch, *self._pending])
             self._writing = 0
-            if self._refusals:
-                self._refusals -= sum(map(_moves_rates, batch))
+            if awaited:
+                self._awaited -= awaited
                 self._resume_claims()
         self._abandon(self.set_aside.give_up())
 
@@ -229,7 +230,7 @@ class Completer(BackgroundLoop):
         await self._report(batch, settled)
 
     def _resume_claims(self) -> None:
-        if len(self._pending) < MAX_BACKLOG and not self._refusals:
+        if len(self._pending) < MAX_BACKLOG and not self._awaited:
             self._caught_up.set()
 
     async def _retry_pause(self, seconds: float) -> None:
@@ -243,7 +244,7 @@ class Completer(BackgroundLoop):
         if stale:
             late = [attempt for attempt in batch if attempt.fence in stale]
             # Told already where the store was out of reach.
-            late = [attempt for attempt in late if attempt.interruption is not Interruption.UNREACHABLE]
+            late = [attempt for attempt in late if not _may_be_claimed(attempt)]
             removed = await self._store.removed(late)
             for attempt in late:
                 cancelled = attempt in removed
@@ -279,6 +280,16 @@ class Completer(BackgroundLoop):
 
 def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:
     return [attempt.settlement for attempt in batch if attempt.settlement is not None]
+
+
+def _is_awaited(attempt: Attempt) -> bool:
+    """Whether claims wait for this end."""
+    return _may_be_claimed(attempt) or _moves_rates(attempt)
+
+
+def _may_be_claimed(attempt: Attempt) -> bool:
+    """Whether the lease may have ended before the attempt did."""
+    return attempt.interruption is not None and attempt.interruption.loses_lease
 
 
 def _moves_rates(attempt: Attempt) -> bool:

@@ -127,8 +127,11 @@ class Consumer:
         refuses; the leases of a process that was ``frozen`` are lost, so that a job that freezes its machine ends."""
         # It may have been renewed since.
         if attempt.deadline <= clock.now() + margin(self._options.lease):
-            lost = frozen and not self.availability.down
-            attempt.interrupt(Interruption.LEASE_LOST if lost else Interruption.UNREACHABLE)
+            reason = Interruption.UNREACHABLE
+            if frozen and not self.availability.down:
+                # A job whose class is not even known has frozen nothing.
+                reason = Interruption.NOT_BEGUN if attempt.policy is None else Interruption.LEASE_LOST
+            attempt.interrupt(reason)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
         if any(attempt.claim.rescued for attempt in attempts):
@@ -212,7 +215,7 @@ class Consumer:
         if interruption is Interruption.CANCELLED:
             self._events.emit(attempt.event(JobCancelled))
             self._cancelled(attempt)
-        elif interruption in (Interruption.LEASE_LOST, Interruption.UNREACHABLE):
+        elif interruption.loses_lease:
             self._events.emit(attempt.event(LeaseLost, interruption.value))
 
     def _cancelled(self, attempt: Attempt) -> None:

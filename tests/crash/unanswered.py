@@ -1,7 +1,9 @@
-"""A worker whose database is killed between a commit and its answer. Named in OUTBOX_JOBS beside the jobs."""
+"""A worker whose database is killed between a commit and its answer, or frozen before a commit. Named in OUTBOX_JOBS
+beside the jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -28,21 +30,31 @@ def during(verb: str) -> None:
     setattr(DatabaseJobs, verb, known)
 
 
-def order_for(verb: str, log: Path) -> Path:
-    """A file with the number of the server's process, taken away by the worker that kills it."""
-    return log.with_name(f"kill during {verb}")
+def order_for(verb: str, log: Path, what: str = "kill") -> Path:
+    """A file with the number of the server's process, taken away by the worker that kills it, or has to ``freeze`` it.
+    It is frozen until another process lets it go on."""
+    return log.with_name(f"{what} during {verb}")
+
+
+def carry_out(order: Path, number: signal.Signals) -> bool:
+    """Whether there was this order."""
+    if not order.exists():
+        return False
+    server = int(order.read_text(encoding="utf-8"))
+    order.unlink()
+    os.kill(server, number)
+    return True
 
 
 _commit = RawConnection.commit
 
 
 async def commit(self: RawConnection) -> None:
+    verb, log = _verb.get(), Path(os.environ["RUN_LOG"])
+    if carry_out(order_for(verb, log, "freeze"), signal.SIGSTOP):
+        await asyncio.sleep(0.2)  # for as long as some of its threads may run
     await _commit(self)
-    order = order_for(_verb.get(), Path(os.environ["RUN_LOG"]))
-    if order.exists():
-        server = int(order.read_text(encoding="utf-8"))
-        order.unlink()
-        os.kill(server, signal.SIGKILL)
+    if carry_out(order_for(verb, log), signal.SIGKILL):
         raise ConnectionResetError("no answer")
 
 

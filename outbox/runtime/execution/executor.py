@@ -168,7 +168,7 @@ class Executor:
                 if attempt.limits is not None and attempt.limits.fail_on_timeout:
                     return _failed(attempt, error)
                 return _retried(attempt, policy, error)
-            case Interruption.SHUTDOWN | Interruption.UNREACHABLE:
+            case Interruption.SHUTDOWN | Interruption.UNREACHABLE | Interruption.NOT_BEGUN:
                 return _put_back(attempt, OVERDUE_DELAY if attempt.overdue else 0.0)
             case _:
                 return None

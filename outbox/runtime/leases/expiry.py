@@ -17,11 +17,16 @@ def margin(lease: float) -> float:
 
 class Expiry(BackgroundLoop):
     """A loop of its own, because a renewal can hang in a call that never returns. It notices as well when the process
-    was frozen past its leases."""
+    was frozen past its leases.
+
+    A lease that is half over at a look in time was due to be renewed a while ago, and this process was running: the
+    store does not renew it. If the process is late for the next look, as on a busy machine, that is not the cause.
+    """
 
     def __init__(self, held: InFlight, *, lease: float, on_expiring: Callable[[Attempt, bool], None]) -> None:
         super().__init__()
         self._in_flight = held
+        self._lease = lease
         self._margin = margin(lease)
         self._on_expiring = on_expiring
 
@@ -29,7 +34,12 @@ class Expiry(BackgroundLoop):
         """``on_expiring`` is told as well whether this process was frozen, or the store does not renew."""
         # A lease that ends between two looks is still caught before it ends: the looks are closer than the margin.
         looked = clock.now()
+        unrenewed: dict[Attempt, float] = {}
         while not await self.pause(self._margin / 2):
             frozen, looked = clock.now() - looked > self._margin, clock.now()
-            for attempt in self._in_flight.expiring(looked + self._margin):
-                self._on_expiring(attempt, frozen)
+            half_over = self._in_flight.expiring(looked + self._lease / 2)
+            for attempt in half_over:
+                if attempt.deadline <= looked + self._margin:
+                    self._on_expiring(attempt, frozen and unrenewed.get(attempt) != attempt.deadline)
+            if not frozen:
+                unrenewed = {attempt: attempt.deadline for attempt in half_over}

@@ -94,6 +94,60 @@ async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
             await queue.close()
 
 
+async def test_a_busy_machine_does_not_make_a_hanging_database_cost_an_attempt(
+    local_database: LocalServer, tmp_path: Path
+) -> None:
+    """The worker does not run for a moment, late in a lease that the database has left unrenewed for long."""
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
+        databases.create_tables(url, outbox.metadata)
+        workers, queue = Workers(url, tmp_path), Queue(url)
+        try:
+            await queue.put(Counted(number=1, seconds=30.0))
+            worker = await workers.started("--lease", "6", "--max-tries", "1", *FAST)
+            await workers.oracle.wait("begin")
+            assert local_database.pid is not None
+            os.kill(local_database.pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(4)  # more than half of a lease
+                worker.send(signal.SIGSTOP)
+                await asyncio.sleep(1.3)  # more than the margin before its end
+                worker.send(signal.SIGCONT)
+                await workers.oracle.wait("cancelled")
+            finally:
+                os.kill(local_database.pid, signal.SIGCONT)
+            await workers.oracle.wait("begin", 2)
+            await worker.kill()
+            assert [run.attempt for run in workers.oracle.runs("begin")] == [1, 1]
+            assert await queue.driver.failed.page() == []
+        finally:
+            await workers.close()
+            await queue.close()
+
+
+async def test_a_claim_that_hangs_for_longer_than_a_lease_costs_no_attempt(
+    local_database: LocalServer, tmp_path: Path
+) -> None:
+    with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
+        databases.create_tables(url, outbox.metadata)
+        workers, queue = Workers(url, tmp_path, "tests.support.recorded_jobs,tests.crash.unanswered"), Queue(url)
+        try:
+            order = unanswered.order_for("claim", workers.oracle.path, "freeze")
+            worker = await workers.started("--lease", "3", "--max-tries", "1", *FAST)
+            order.write_text(str(local_database.pid))
+            await queue.put(Counted(number=1))
+            await until(lambda: not order.exists())
+            await asyncio.sleep(3.5)  # longer than the lease that it asks for
+            assert local_database.pid is not None
+            os.kill(local_database.pid, signal.SIGCONT)
+            await workers.oracle.wait("end")
+            assert await worker.terminate() == 0
+            assert [(run.what, run.attempt) for run in workers.oracle.runs()] == [("begin", 1), ("end", 1)]
+            assert await queue.driver.failed.page() == []
+        finally:
+            await workers.close()
+            await queue.close()
+
+
 async def test_a_database_that_is_not_there_yet_is_waited_for(local_database: LocalServer, tmp_path: Path) -> None:
     with databases.fresh_database(Server(local_database.kind, local_database.url)) as url:
         databases.create_tables(url, outbox.metadata)

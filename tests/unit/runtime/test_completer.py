@@ -113,6 +113,20 @@ async def test_a_job_handed_back_after_an_outage_is_not_lost_twice(bench: Bench)
     assert bench.recorder.of(LeaseLost) == []
 
 
+@pytest.mark.parametrize("reason", [Interruption.UNREACHABLE, Interruption.NOT_BEGUN])
+async def test_claiming_waits_for_what_is_handed_back_late(bench: Bench, reason: Interruption) -> None:
+    (attempt,) = await bench.claim(1)
+    bench.driver.settling = False
+    attempt.interrupt(reason)
+    attempt.end(Settlement.snoozed(attempt.fence))
+    bench.completer.submit(attempt)
+    await until(lambda: "settle begins" in bench.store.calls)
+    assert not bench.completer.is_caught_up, "its lease may have ended: to claim it would count one more attempt"
+    bench.driver.settling = True
+    await bench.completer.caught_up()
+    assert len(bench.in_flight) == 0
+
+
 async def test_nothing_is_dropped_while_the_store_is_away(bench: Bench) -> None:
     attempts = await bench.claim(5)
     bench.store.unreachable = True
@@ -174,6 +188,25 @@ async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(ben
     await bench.recorder.wait(JobSettled, 25)
     assert len(bench.in_flight) == 0
     assert bench.recorder.of(SettlementRefused) == []
+    others.cancel()
+
+
+async def test_claiming_goes_on_when_one_that_it_waited_for_was_written_alone(bench: Bench) -> None:
+    bench.completer.set_aside.backoff = ReconnectBackoff(0.05, 0.05)
+    attempts = await bench.claim(2)
+    refused = {attempts[1].fence}
+    bench.store.refuses_now = lambda settlement: settlement.fence in refused
+    others = asyncio.create_task(answering(bench))
+    for attempt in attempts:
+        attempt.interrupt(Interruption.UNREACHABLE)
+        attempt.end(Settlement.snoozed(attempt.fence))
+        bench.completer.submit(attempt)
+    await bench.recorder.wait(JobSettled)
+    await bench.recorder.wait(SettlementPostponed)
+    async with asyncio.timeout(5):
+        await bench.completer.caught_up()
+    refused.clear()
+    await bench.recorder.wait(JobSettled, 2)
     others.cancel()
 
 

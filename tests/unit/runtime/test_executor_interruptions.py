@@ -92,6 +92,15 @@ async def test_a_job_that_is_told_to_stop_before_it_begins_does_not_begin(bench:
     assert attempt.settlement.outcome is Outcome.SNOOZED
 
 
+async def test_a_job_whose_lease_has_ended_before_it_begins_is_handed_back(bench: Bench) -> None:
+    attempt, task = bench.begin(claim_of(Waits(), lease=0))
+    await task
+    assert not Waits.begun.is_set()
+    assert attempt.interruption is Interruption.NOT_BEGUN
+    assert attempt.settlement is not None
+    assert attempt.settlement.outcome is Outcome.SNOOZED
+
+
 async def test_a_lost_lease_goes_before_an_earlier_reason(bench: Bench) -> None:
     attempt, task = bench.begin(claim_of(Waits()))
     await Waits.begun.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -184,3 +184,67 @@ async def test_a_renewed_lease_is_not_expiring() -> None:
     await bench.expiry.stop()
     await bench.renewal.stop()
     assert bench.expiring == []
+
+
+class TimedLooks(Expiry):
+    """Looks when the test says so, by a clock of its own."""
+
+    def __init__(self, attempts: Sequence[Attempt], *, lease: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[tuple[float, bool]] = []
+        self.now = clock.now()
+        self.gaps: list[float] = []
+        self.before: dict[int, Callable[[], None]] = {}
+        """What happens before which gap."""
+        self.looks = 0
+        self.begun = self.now
+        held = InFlight()
+        held.add(attempts)
+        super().__init__(held, lease=lease, on_expiring=self._expiring)
+        monkeypatch.setattr(clock, "now", lambda: self.now)
+
+    def _expiring(self, _: Attempt, frozen: bool) -> None:
+        self.told.append((round(self.now - self.begun, 3), frozen))
+
+    async def pause(self, seconds: float) -> bool:
+        if self.looks == len(self.gaps):
+            return True
+        self.before.get(self.looks, lambda: None)()
+        self.now += self.gaps[self.looks]
+        self.looks += 1
+        return False
+
+
+@pytest.mark.parametrize(
+    ("gaps", "told"),
+    [
+        # The store has not renewed the lease for long when the process is late.
+        ([0.5] * 9 + [1.1], [(5.6, False)]),
+        ([0.5] * 6 + [1.1, 1.1], [(5.2, False)]),
+        # The process was frozen before the store could be blamed, or all the time.
+        ([0.5] * 5 + [2.6], [(5.1, True)]),
+        ([2.0] * 3, [(6.0, True)]),
+        ([7.0], [(7.0, True)]),
+    ],
+)
+async def test_a_store_that_did_not_renew_is_told_from_a_process_that_was_late(
+    gaps: list[float], told: list[tuple[float, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = TimedLooks(await Bench(lease=6).claim(), lease=6, monkeypatch=monkeypatch)
+    looks.gaps = gaps
+    await looks.run()
+    assert looks.told == told
+
+
+async def test_a_store_that_renewed_in_the_end_is_not_blamed_for_a_freeze_after_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (attempt,) = await Bench(lease=6).claim()
+    looks = TimedLooks([attempt], lease=6, monkeypatch=monkeypatch)
+
+    def renew() -> None:
+        attempt.deadline = looks.now + 6
+
+    looks.gaps = [0.5] * 8 + [6.5]
+    looks.before = {8: renew}
+    await looks.run()
+    assert looks.told == [(10.5, True)]
