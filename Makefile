@@ -12,9 +12,10 @@ ARGS ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
-# Tests wait more than they work, so there are more processes than cores. More than these, and leases of a second are
-# lost for want of the processor. Python caches what it has compiled for all.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadgroup
+# Tests wait for a part of their time, so there is one process more than there are cores. With more than that, leases
+# of a second are lost for want of the processor. Python caches what it has compiled for all.
+PROCESSES = $$(cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 8 ? cores + 1 : 8)))
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # pip 25.1 is the first that knows --group.
 INSTALL = $(PIP) install 'pip>=25.1' && $(PIP) install

@@ -15,8 +15,6 @@ from tests.crash.chained import Step, Then
 from tests.servers import sql
 from tests.support.worker_processes import Run, Workers, until
 
-pytestmark = pytest.mark.timeout(120)
-
 _STEPS = 4
 
 

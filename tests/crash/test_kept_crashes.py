@@ -13,8 +13,6 @@ from outbox.drivers.database import DatabaseDriver
 from tests.crash.kept import Kept
 from tests.support.worker_processes import WorkerProcess, Workers, until
 
-pytestmark = pytest.mark.timeout(120)
-
 _OPTIONS = ("--lease", "1", "--sleep", "0.1")
 
 

@@ -20,8 +20,6 @@ from tests.servers import LocalServer
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
 from tests.support.worker_processes import WorkerProcess, until
 
-pytestmark = pytest.mark.timeout(180)
-
 REDIS = ("--connection", "redis", *FLAGS)
 PENDING_CLAIMS = "outbox:{default}:standing"
 

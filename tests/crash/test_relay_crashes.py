@@ -18,7 +18,6 @@ from tests.support.worker_processes import Workers, until
 
 pytestmark = [
     pytest.mark.redis,
-    pytest.mark.timeout(180),
     # What a relay asks of a database is what every worker asks of it: one of them is enough.
     pytest.mark.parametrize("backend", [pytest.param("mysql", marks=pytest.mark.mysql)], indirect=True),
 ]

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from pathlib import Path
 
-import pytest
 from sqlalchemy import text
 
 from outbox import Job
@@ -20,7 +19,6 @@ JOBS = 2_000
 FLAGS = ("--concurrency", "5", "--lease", "1", "--sleep", "0.1", "--stop-when-empty")
 
 
-@pytest.mark.timeout(300)
 async def test_each_effect_and_each_follow_up_happens_once(migrated_url: str, tmp_path: Path) -> None:
     with sql.connection(migrated_url) as connection:
         for table in ("effects", "follow_effects"):

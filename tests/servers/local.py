@@ -15,7 +15,7 @@ from tests.servers import process
 from tests.servers.errors import ServerFailedError, ServerMissingError
 from tests.servers.ping import wait_until_it_answers
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 

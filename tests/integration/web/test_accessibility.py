@@ -16,7 +16,7 @@ from outbox.web import dashboard
 from tests.support.chromium import chromium, served
 from tests.support.dashboards import BASE, Letter, fill, mounted, ran, signed_in
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium")]
 
 AXE = Path(__file__).parents[2] / "support" / "axe" / "axe.min.js"
 PAGES = (

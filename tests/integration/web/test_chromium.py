@@ -22,7 +22,7 @@ from tests.support.chromium import chromium, served
 from tests.support.commands import fail
 from tests.support.dashboards import BASE, MARKUP, fill, mounted, ran, signed_in, worker
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium")]
 
 
 @pytest.fixture
