@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
 
 from outbox.backoff import Backoff
-from outbox.drivers.values import Lease
+from outbox.drivers.values import Claim, Lease
 from outbox.errors import TablesMissing
 from outbox.events import (
     ConnectionDown,
@@ -32,7 +33,7 @@ from outbox.runtime.execution.executor import Executor
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.worker import Ended, Worker
 from outbox.settings import WorkerOptions
-from outbox.settlement import Outcome
+from outbox.settlement import Fence, Outcome
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
 
@@ -371,6 +372,38 @@ async def test_a_worker_that_was_frozen_past_its_lease_does_not_hand_the_job_bac
     assert running.store.settled == []
     (row,) = running.store.rows.values()
     assert row.attempts >= 1, "it counts, whoever has claimed the job since"
+    await running.stopped()
+
+
+async def test_a_worker_that_was_frozen_while_it_claimed_hands_the_job_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that has not begun cannot have frozen the machine."""
+    running = Running(lease=1)
+    running.store.put(Gated())
+    loop, freezes = asyncio.get_running_loop(), [True]
+    claim, extend = MemoryDriver.claim, MemoryDriver.extend
+
+    async def freezes_once(self: MemoryDriver, *arguments: Any, **options: Any) -> list[Claim]:
+        claims = await claim(self, *arguments, **options)
+        if claims and freezes:
+            freezes.clear()
+            time.sleep(1.2)  # the whole thread stands still
+            loop.call_soon_threadsafe(time.sleep, 0.3)  # the lease is found to have ended before the job can begin
+        return claims
+
+    async def comes_too_late(self: MemoryDriver, fences: Sequence[Fence], lease: float) -> Lease:
+        while not self.store.settled:
+            await asyncio.sleep(0.002)
+        return await extend(self, fences, lease)
+
+    monkeypatch.setattr(MemoryDriver, "claim", freezes_once)
+    monkeypatch.setattr(MemoryDriver, "extend", comes_too_late)
+    running.start()
+    await running.recorder.wait(LeaseLost)
+    (started,) = await running.recorder.wait(JobStarted)
+    assert isinstance(started, JobStarted)
+    assert started.attempt == 1
+    assert [each.outcome for each in running.store.settled] == [Outcome.SNOOZED]
+    Gated.gate.set()
     await running.stopped()
 
 
