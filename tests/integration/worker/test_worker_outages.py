@@ -132,9 +132,9 @@ async def test_a_claim_that_hangs_for_longer_than_a_lease_costs_no_attempt(
         workers, queue = Workers(url, tmp_path, "tests.support.recorded_jobs,tests.crash.unanswered"), Queue(url)
         try:
             order = unanswered.order_for("claim", workers.oracle.path, "freeze")
-            worker = await workers.started("--lease", "3", "--max-tries", "1", *FAST)
             order.write_text(str(local_database.pid))
             await queue.put(Counted(number=1))
+            worker = await workers.start("--lease", "3", "--max-tries", "1", *FAST)
             await until(lambda: not order.exists())
             await asyncio.sleep(3.5)  # longer than the lease that it asks for
             assert local_database.pid is not None
