@@ -27,6 +27,7 @@ from outbox.drivers.database.connection.error_codes import TOO_LONG
 from outbox.drivers.database.connection.errors import Fault, RetryBudget, classify, code_of, translate
 from outbox.drivers.database.connection.opened_connections import OpenedConnections
 from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
+from outbox.drivers.database.connection.repeating_connection import RepeatingConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
 from outbox.drivers.database.dialects import Statement, dialect_for
 from outbox.drivers.values import PolicyNews
@@ -63,20 +64,19 @@ class Database:
         self._note = note and f" ({note})"
         self._replica = replica
         self.engine = create_engine(url, pool_size)
+        self._is_sqlite = self.engine.dialect.name == "sqlite"
         self.reader = create_reader(self.engine, pool_size)
         """For statements that are each a transaction of their own."""
         self.inspector = create_inspector(self.engine, replica)
         """For what operators read: see `inspect`."""
         self._opened = OpenedConnections(self.engine, self.reader, self.inspector)
         self._direct = DirectConnections(
-            self.reader, RawConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+            self.reader, RepeatingConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
         )
         self._direct_sqlite = DirectConnections(
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
         )
-        self._writer: AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
-        )
+        self._writer: AbstractAsyncContextManager[Any] = asyncio.Lock() if self._is_sqlite else nullcontext()
         """The turn to write. SQLite has one writer, and others sleep for longer and longer until it lets them in, even
         those of this process: here they follow each other at once, in the order in which they came."""
         self.dialect = dialect_for(self.engine.dialect)
@@ -157,7 +157,7 @@ class Database:
 
     async def write_alone(self, work: Work[T]) -> T:
         """Run ``work``, which is one statement that may be done twice: on servers, without a COMMIT to send."""
-        return await (self.write(work) if self.engine.dialect.name == "sqlite" else self.read(work))
+        return await (self.write(work) if self._is_sqlite else self.read(work))
 
     async def write_plain(
         self,
@@ -177,7 +177,7 @@ class Database:
     @property
     def runs_in_one_hop(self) -> bool:
         """Whether `write_in_one_hop` can be used: on SQLite, unless a listener of the engine would miss it."""
-        return SQLiteRawConnection.fits(self.engine)
+        return self._is_sqlite and SQLiteRawConnection.fits(self.engine)
 
     async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
         """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
@@ -194,7 +194,14 @@ class Database:
         checked out."""
         if RawConnection.fits(self.reader):
             return await self._directly(self._direct, work)
-        return await (self.write_plain(work) if self.engine.dialect.name == "sqlite" else self.read_plain(work))
+        return await (self.write_plain(work) if self._is_sqlite else self.read_plain(work))
+
+    async def write_often(self, statement: Statement) -> None:
+        """`write_directly` for one of few statements, which a server then parses once for each connection."""
+        if RawConnection.fits(self.reader):
+            await self._directly(self._direct, lambda connection: connection.repeat(*statement))
+        else:
+            await self.write_directly(lambda connection: connection.exec_driver_sql(*statement))
 
     async def _directly(self, connections: DirectConnections[W], work: Callable[[W], Awaitable[T]]) -> T:
         budget = RetryBudget()

@@ -36,6 +36,10 @@ FULL = {
 }
 ENGINE_FAILED, FULL_INSIDE = 1030, "error 28 "
 """An error of the storage engine: 28 is that no space is left."""
+NOT_PREPARED = {
+    1243,  # the server does not know the prepared statement: a proxy has gone on to another one
+    1615,  # it has to be prepared again
+}
 TOO_LONG = {
     1969,  # took longer than the server allows (MariaDB)
     3024,  # took longer than the server allows

@@ -17,6 +17,7 @@ from outbox.drivers.database.raw_columns import Selection
 from outbox.drivers.database.tables import EVERY_QUEUE, FROM_ENVELOPE, PARKED, jobs
 from outbox.drivers.filters import JobPlace
 from outbox.envelope import Envelope
+from outbox.ids import JobId
 
 MICROSECONDS = 1_000_000
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
@@ -72,6 +73,10 @@ class Dialect(FailedJobStatements):
     def policies_of(job: Envelope) -> str:
         return "NULL" if job.policies is None else str(int(job.policies))
 
+    def id_parameter(self, job_id: JobId) -> bytes | str:
+        """An id as `insert` has it as a parameter."""
+        return job_id.bytes
+
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows, their values as parameters: any driver takes them, and an application's logs and traces show them
         apart from the statement."""
@@ -80,8 +85,7 @@ class Dialect(FailedJobStatements):
         rows: list[str] = []
         parameters: list[Any] = []
         for job in jobs:
-            key, key_parameters = self.id_list([job.id.bytes])
-            parameters += (*key_parameters, *_from_envelope(job))
+            parameters += (self.id_parameter(job.id), *_from_envelope(job))
             if job.available_at is not None:
                 available = self.placeholder
                 parameters.append(self.timestamp(job.available_at))
@@ -91,7 +95,7 @@ class Dialect(FailedJobStatements):
             else:
                 available = self.now
             policies = f", {self.policies_of(job)}" if gated else ""
-            rows.append(f"({key}{middle}{available}{end}{policies})")
+            rows.append(f"({self.id_placeholder}{middle}{available}{end}{policies})")
         return f"{self.insert_into(policies=gated)} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:

@@ -24,6 +24,7 @@ _CLOCK = "'now'"
 
 class SQLite(Dialect):
     placeholder = "?"
+    id_placeholder = "?"
     now = f"({_AT}, {_CLOCK}) || '000')"
     _clock = _CLOCK
     skip_locked = ""

@@ -18,6 +18,8 @@ _NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 class Syntax(ABC):
     placeholder: str
     """The placeholder of a parameter, as the drivers have it."""
+    id_placeholder: str
+    """The placeholder of an id in the INSERT of jobs."""
     now: str
     """The database's clock, in UTC, with the finest fraction it has."""
     claim_hint: str

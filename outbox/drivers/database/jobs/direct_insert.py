@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
 from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.envelope import Envelope
@@ -47,12 +46,10 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     directly = directly and not any(envelope.policies is not None for envelope in envelopes)
     if directly and database.runs_in_one_hop:
         await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
+    elif directly and len(envelopes) == 1:
+        await database.write_often(database.dialect.insert(envelopes))
     elif directly and (statement := only_insert_statement(database.dialect, envelopes)):
-
-        async def send(connection: SqlConnection) -> None:
-            await connection.exec_driver_sql(*statement)
-
-        await database.write_directly(send)
+        await database.write_directly(lambda connection: connection.exec_driver_sql(*statement))
     else:
         # A plan is for one try.
         await database.write_plain(
