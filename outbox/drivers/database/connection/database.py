@@ -26,8 +26,8 @@ from outbox.drivers.database.connection.engine import (
 from outbox.drivers.database.connection.error_codes import TOO_LONG
 from outbox.drivers.database.connection.errors import Fault, RetryBudget, classify, code_of, translate
 from outbox.drivers.database.connection.opened_connections import OpenedConnections
+from outbox.drivers.database.connection.preparing_connection import PreparingConnection
 from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
-from outbox.drivers.database.connection.repeating_connection import RepeatingConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
 from outbox.drivers.database.dialects import Statement, dialect_for
 from outbox.drivers.values import PolicyNews
@@ -71,7 +71,7 @@ class Database:
         """For what operators read: see `inspect`."""
         self._opened = OpenedConnections(self.engine, self.reader, self.inspector)
         self._direct = DirectConnections(
-            self.reader, RepeatingConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+            self.reader, PreparingConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
         )
         self._direct_sqlite = DirectConnections(
             self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
@@ -197,9 +197,9 @@ class Database:
         return await (self.write_plain(work) if self._is_sqlite else self.read_plain(work))
 
     async def write_often(self, statement: Statement) -> None:
-        """`write_directly` for one of few statements, which a server then parses once for each connection."""
+        """`write_directly` for one of few statements, which servers parse once for each connection."""
         if RawConnection.fits(self.reader):
-            await self._directly(self._direct, lambda connection: connection.repeat(*statement))
+            await self._directly(self._direct, lambda connection: connection.execute_often(*statement))
         else:
             await self.write_directly(lambda connection: connection.exec_driver_sql(*statement))
 

@@ -37,8 +37,8 @@ FULL = {
 ENGINE_FAILED, FULL_INSIDE = 1030, "error 28 "
 """An error of the storage engine: 28 is that no space is left."""
 NOT_PREPARED = {
-    1243,  # the server does not know the prepared statement: a proxy has gone on to another one
-    1615,  # it has to be prepared again
+    1243,  # no such prepared statement: a proxy has gone on to another server
+    1615,  # the table has changed again and again while the server prepared the statement anew
 }
 TOO_LONG = {
     1969,  # took longer than the server allows (MariaDB)

@@ -74,7 +74,7 @@ class Dialect(FailedJobStatements):
         return "NULL" if job.policies is None else str(int(job.policies))
 
     def id_parameter(self, job_id: JobId) -> bytes | str:
-        """An id as `insert` has it as a parameter."""
+        """The parameter of `id_placeholder`."""
         return job_id.bytes
 
     def insert(self, jobs: Sequence[Envelope]) -> Statement:
