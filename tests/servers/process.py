@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,19 +39,26 @@ def tail(log: Path, lines: int = 20) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
+_given = deque[int](maxlen=100)
+"""The ports that this process was given last. Their servers may not have started yet."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 where nobody listens.
+    """A TCP port of 127.0.0.1 where nobody listens, and none of the last hundred that were asked for.
 
     It lies below the ports that the kernel gives to clients. From that range a client which keeps trying to reach a
     killed server can be given the server's own port, connect to itself, and keep the server from ever coming back.
     """
     for port in random.sample(_ports(), k=200):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.append(port)
             return port
     raise ServerFailedError("no free TCP port on 127.0.0.1")
 

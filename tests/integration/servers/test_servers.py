@@ -258,3 +258,10 @@ def run_tests_without_programs(*arguments: str, **variables: str) -> subprocess.
     nowhere = {"PATH": "/nonexistent", "DOCKER_HOST": "unix:///nonexistent", "HOME": os.environ.get("HOME", "/")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, *arguments]
     return subprocess.run(command, cwd=ROOT, env=nowhere | variables, capture_output=True, text=True, check=False)
+
+
+def test_two_servers_are_not_given_one_port_before_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = free_port(), free_port()
+    drawn = [first, second, *(port for port in range(second + 1, second + 99))]
+    monkeypatch.setattr("random.sample", lambda _, k: drawn[:k])
+    assert free_port() not in (first, second)
