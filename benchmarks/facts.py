@@ -19,7 +19,7 @@ from benchmarks.percentiles import percentile
 from benchmarks.stores import Store
 from outbox.drivers.database.connection.engine import create_engine, parse_url
 
-_PACKAGES = ("outbox", "sqlalchemy", "asyncmy", "aiosqlite", "redis", "pydantic", "uvloop")
+_PACKAGES = ("outbox-queue", "sqlalchemy", "asyncmy", "aiosqlite", "redis", "pydantic", "uvloop")
 _INNODB_VARIABLES = (
     "version",
     "innodb_flush_log_at_trx_commit",
