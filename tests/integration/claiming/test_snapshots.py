@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from statistics import median
 
 import pytest
 from sqlalchemy import Connection, event, text
@@ -189,17 +190,11 @@ async def test_an_idle_look_costs_no_more_either(backend: str, migrated_url: str
         driver = claimer(loaded)
         marks = driver.jobs.claim_scan.cursors = ClaimCursors(Clock())
         marks.scan_cost = Expensive()
-        before = await pages(loaded)
-        for _ in range(LOOKS):
-            await driver.jobs.next_due(["default"])
         # From the head, each walks over all that has gone through: some can be afforded, but not one after the other.
-        in_debt = await pages(loaded) - before
+        in_debt = await pages_of_most_looks(loaded, driver)
         marks = driver.jobs.claim_scan.cursors = ClaimCursors()
         marks.scan_cost = Cheap()
-        before = await pages(loaded)
-        for _ in range(LOOKS):
-            await driver.jobs.next_due(["default"])
-        assert in_debt < (await pages(loaded) - before) / 3
+        assert in_debt < await pages_of_most_looks(loaded, driver) / 10
 
 
 async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_has_ended(
@@ -231,6 +226,16 @@ def claimer(loaded: Ground) -> DatabaseDriver:
     driver = loaded.drivers[0]
     assert isinstance(driver, DatabaseDriver)
     return driver
+
+
+async def pages_of_most_looks(loaded: Ground, driver: DatabaseDriver) -> float:
+    """The median: the pages are those of the whole server, and what it does in the background falls into few looks."""
+    costs = []
+    for _ in range(LOOKS):
+        before = await pages(loaded)
+        await driver.jobs.next_due(["default"])
+        costs.append(await pages(loaded) - before)
+    return median(costs)
 
 
 async def pages(loaded: Ground) -> int:
