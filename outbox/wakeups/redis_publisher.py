@@ -7,13 +7,10 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from outbox import clock
 from outbox.wakeups.redis_channel import CHANNEL, pack
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis  # An extra, and takes as long to import as all of outbox.
 
 _MOST_QUEUES = 10_000
 """Names that are kept while Redis does not answer."""
@@ -30,6 +27,12 @@ _OUTAGE_AFTER = 2
 _log = logging.getLogger("outbox.wakeups")
 
 
+class PublishClient(Protocol):
+    async def publish(self, channel: str, message: str, /) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Publisher:
     """Collects names of queues from committing threads and publishes them from a background thread.
 
@@ -37,7 +40,7 @@ class Publisher:
     exit it has up to 0.5 seconds for the last message.
     """
 
-    def __init__(self, connect: Callable[[], Redis]) -> None:
+    def __init__(self, connect: Callable[[], PublishClient]) -> None:
         self._connect = connect
         self._lock = threading.Lock()
         self._queues: set[str] = set()
@@ -110,7 +113,7 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - workers poll meanwhile
                 await self._pause_after(error)
 
-    async def _publish_next(self, client: Redis) -> None:
+    async def _publish_next(self, client: PublishClient) -> None:
         assert self._wanted is not None  # noqa: S101 - for the type checker: started
         await self._wanted.wait()
         self._wanted.clear()

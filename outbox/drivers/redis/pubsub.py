@@ -1,24 +1,26 @@
-"""Messages between processes: clients that publish them, which are not kept, and subscriptions. Neither knows anything
-of databases and slots."""
+"""Messages between processes: publishing them, which keeps none, and subscriptions. Neither knows anything of databases
+and slots."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import exceptions
 from redis.asyncio import Redis
 
 from outbox.drivers.redis.connection.guarded import abandon, close_client, connection_failures
-from outbox.drivers.redis.connection.raw_connection import RawConnection, pack
+from outbox.drivers.redis.connection.raw_connection import Exchange, RawConnection, pack
 from outbox.drivers.redis.connection.url import RedisUrl
 
 ANSWER_SECONDS = 10.0
 
+C = TypeVar("C", bound=RawConnection)
+
 
 class PubSub:
-    """Makes clients for PUBLISH, and subscribes. In a cluster a message reaches every node, so that any one will do.
+    """Publishes, and subscribes. In a cluster a message reaches every node, so that any one will do.
 
     Raises:
         ConfigurationError: it is not the URL of a Redis.
@@ -27,8 +29,8 @@ class PubSub:
     def __init__(self, url: str) -> None:
         self._address = RedisUrl.parse(url)
 
-    def __call__(self) -> Redis:
-        return self._address.node() if self._address.is_cluster else self._address.client()
+    def __call__(self) -> PublishClient:
+        return PublishClient(self._address)
 
     async def subscribe(self, channel: str, hear: Callable[[bytes], None]) -> Subscribed:
         """Returns when the server has confirmed it; ``hear`` is called with every message, where it is read.
@@ -36,23 +38,52 @@ class PubSub:
         Raises:
             redis.exceptions.RedisError: it could not be had.
         """
-        client = self()
-        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            with connection_failures():
-                await connection.connect()
-            subscribed = Subscribed(connection, hear)
-        except BaseException:
-            await abandon(connection)
-            raise
-        finally:
-            await close_client(client)
+        subscribed = await _connect(self._address, lambda connection: Subscribed(connection, hear))
         try:
             await subscribed.begin(channel)
         except BaseException:
             await subscribed.close()
             raise
         return subscribed
+
+
+async def _connect(address: RedisUrl, take_over: Callable[[Any], C]) -> C:
+    client: Redis = address.node() if address.is_cluster else address.client()
+    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    try:
+        with connection_failures():
+            await connection.connect()
+        return take_over(connection)
+    except BaseException:
+        await abandon(connection)
+        raise
+    finally:
+        await close_client(client)
+
+
+class PublishClient:
+    """One connection, which the first message opens. After an error it is of no more use."""
+
+    def __init__(self, address: RedisUrl) -> None:
+        self._address = address
+        self._exchange: Exchange | None = None
+
+    async def publish(self, channel: str, message: str) -> None:
+        """
+        Raises:
+            redis.exceptions.RedisError: the connection is lost, the server does not answer, or it refuses.
+        """
+        exchange = self._exchange = self._exchange or await _connect(self._address, Exchange)
+        if exchange.closed:
+            raise exceptions.ConnectionError("the server closed the connection")
+        [answer] = await exchange.ask([("PUBLISH", channel, message)])
+        if isinstance(answer, Exception):
+            raise answer
+
+    async def aclose(self) -> None:
+        """Close it. Harmless when repeated."""
+        if self._exchange is not None:
+            await self._exchange.close()
 
 
 class Subscribed(RawConnection):

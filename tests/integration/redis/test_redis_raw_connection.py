@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis as Client
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import NoPermissionError as NoPermission
 from redis.exceptions import TimeoutError as NoAnswer
 
 from outbox.drivers.redis import RedisDriver
@@ -110,3 +111,31 @@ async def test_a_subscription_hears_at_once_and_learns_that_it_is_over(
         with pytest.raises(LostConnection):
             await listening
     await subscribed.close()
+
+
+async def test_messages_are_published_over_one_connection_until_that_is_lost(redis_url: str) -> None:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    subscribed = await PubSub(redis_url).subscribe("outbox:test", heard.put_nowait)
+    client = PubSub(redis_url)()
+    with Client.from_url(redis_url) as operator:
+        async with asyncio.timeout(10):
+            await client.publish("outbox:test", "mail")
+            before = operator.info("stats")["total_connections_received"]
+            await client.publish("outbox:test", "default")
+            assert operator.info("stats")["total_connections_received"] == before
+            assert [await heard.get(), await heard.get()] == [b"mail", b"default"]
+            operator.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(LostConnection):
+                await client.publish("outbox:test", "lost")
+    await client.aclose()
+    await subscribed.close()
+
+
+async def test_a_message_that_the_server_refuses_is_an_error(redis_url: str) -> None:
+    with Client.from_url(redis_url) as operator:
+        operator.acl_setuser("mute", enabled=True, nopass=True, commands=["+@all"], reset_channels=True)
+        client = PubSub(redis_url.replace("redis://", "redis://mute:any@"))()
+        with pytest.raises(NoPermission):
+            await client.publish("outbox:test", "mail")
+        await client.aclose()
+        operator.acl_deluser("mute")

@@ -1,7 +1,7 @@
 """Connections that redis-py opens, used without its client.
 
-redis-py opens the connection (TLS, authentication, Sentinel). Scripts and subscriptions then use the socket directly:
-redis-py spends several coroutines on each command, and more time than the server (decision 11).
+redis-py opens the connection (TLS, authentication, Sentinel). Scripts, subscriptions and messages then use the socket
+directly: redis-py spends several coroutines on each command, and more time than the server (decision 11).
 """
 
 from __future__ import annotations
