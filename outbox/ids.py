@@ -63,6 +63,7 @@ _COUNTER_BITS = 74
 _COUNTER_MAX = (1 << _COUNTER_BITS) - 1
 # A fresh millisecond starts in the lower half of the counter, so that it cannot run over within that millisecond.
 _SEED_BITS = _COUNTER_BITS - 1
+_SEED_BYTES = 10
 # The counter is split by the two bits that say which variant of a UUID this is.
 _LOW_BITS = 62
 _LOW_MASK = (1 << _LOW_BITS) - 1
@@ -84,13 +85,15 @@ class IdSequence:
         self.__init__()  # type: ignore[misc]
 
     def take(self, count: int) -> list[JobId]:
+        # In one call, because each is one to the system.
+        random = memoryview(os.urandom(_SEED_BYTES + 4 * count))
         # A random step keeps two processes with the same seed apart and the next id hard to guess.
-        steps = memoryview(os.urandom(4 * count)).cast("I")
+        steps = random[_SEED_BYTES:].cast("I")
         numbers: list[int] = []
         with self._lock:
             millisecond, counter = time.time_ns() // 1_000_000, self._counter
             if millisecond > self._millisecond:
-                counter = int.from_bytes(os.urandom(10), "big") >> (80 - _SEED_BITS)
+                counter = int.from_bytes(random[:_SEED_BYTES]) >> (8 * _SEED_BYTES - _SEED_BITS)
             else:
                 millisecond = self._millisecond
             for step in steps:
