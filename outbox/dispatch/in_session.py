@@ -65,7 +65,7 @@ def _stage(session: Session, rows: list[Envelope], serialized: Serialized) -> No
         serialized.meet(met)
         rows = [row for row in rows if row.id not in met]
     if rows:
-        stage(session, rows, partial(tell_workers, serialized.client))
+        stage(session, rows, partial(tell_workers, serialized.client, settings=serialized.settings))
 
 
 def sync_session(session: object) -> Session:

@@ -62,7 +62,7 @@ class RawConnection:
     def fits(engine: AsyncEngine) -> bool:
         """Whether it can be used. Listeners of the engine would miss these statements."""
         sync = engine.sync_engine
-        return engine.dialect.name != "sqlite" and not (sync._has_events or sync.dialect._has_events)  # noqa: SLF001
+        return sync.dialect.name != "sqlite" and not (sync._has_events or sync.dialect._has_events)  # noqa: SLF001
 
     async def __aenter__(self) -> Self:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from itertools import chain, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import AsyncAdaptedQueuePool
@@ -26,7 +27,7 @@ READS = "outbox_reads"
 MAY_BLOCK = "outbox_may_block"
 """Attribute of an event loop that runs nothing else meanwhile: a hop to another thread would gain nothing."""
 
-_OBSERVED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute", "commit")
+_listeners = attrgetter("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute", "commit")
 
 
 class SQLiteRawConnection(RawConnection):
@@ -37,10 +38,10 @@ class SQLiteRawConnection(RawConnection):
     @staticmethod
     def fits(engine: AsyncEngine) -> bool:
         """Whether it can be used: not where a listener of the engine would miss the statements."""
-        listeners = engine.sync_engine.dispatch
+        sync = engine.sync_engine
         # A database in memory has one connection, which must not leave the pool.
-        in_file = isinstance(engine.sync_engine.pool, AsyncAdaptedQueuePool)
-        return engine.dialect.name == "sqlite" and in_file and not any(getattr(listeners, name) for name in _OBSERVED)
+        in_file = isinstance(sync.pool, AsyncAdaptedQueuePool)
+        return sync.dialect.name == "sqlite" and in_file and not any(_listeners(sync.dispatch))
 
     async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] = (), /) -> Answer:
         return Answer(*await self._hop(statement, _execute, self._begin, statement, parameters))
