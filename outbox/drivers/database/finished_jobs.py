@@ -22,13 +22,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
+from outbox.drivers.database.chunks import KEYS_PER_STATEMENT, packets
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.base import MICROSECONDS
-from outbox.drivers.database.jobs.insert import packets
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob, JobProgress

@@ -12,8 +12,10 @@ from outbox.drivers.database.dialects.mysql import MySQL
 from outbox.drivers.database.operations.policies import DatabasePolicies
 from outbox.drivers.database.policies import registry
 from outbox.drivers.values import Claim
+from outbox.envelope import serialize_many
 from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
+from tests.integration.policies.unique_job_classes import Sync
 
 ENDS: Sequence[Callable[[Fence], Settlement]] = (
     Settlement.completed,
@@ -197,6 +199,14 @@ async def test_a_claim_from_many_queues_is_a_constant_number_of_statements(count
 async def test_inserting_is_one_statement_per_thousand(counting: Counting) -> None:
     await counting.driver.jobs.insert(envelopes(3_000))
     assert counting.since() == ["INSERT"] * 3
+
+
+@pytest.mark.parametrize("count", [1, 10, 400])
+async def test_unique_jobs_are_dispatched_in_a_constant_number_of_statements(counting: Counting, count: int) -> None:
+    """The slots of the keys, the keys, who has them, the jobs of the keys, the jobs."""
+    jobs = serialize_many([Sync(customer_id=number) for number in range(count)])
+    await counting.driver.policies.insert_unique(jobs)
+    assert len(counting.since()) == 5
 
 
 async def test_the_upkeep_asks_one_question_about_all_policies_operations_and_the_audit_log(

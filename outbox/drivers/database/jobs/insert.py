@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import TypeVar
 
+from outbox.drivers.database.chunks import BYTES_PER_STATEMENT, packets
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.policies import registry
 from outbox.envelope import Envelope
 
-ROWS_PER_INSERT = 1_000
-# Less than half of the smallest max_allowed_packet in use (MariaDB's 16 MiB), because escaping can double what is sent.
-# A server ends the connection over a packet that is larger, which looks as if it had gone away.
-_BYTES_PER_STATEMENT = 7_000_000
-# `Dialect.insert_many` can double it again.
-_BYTES_PER_DOCUMENT = 3_500_000
-
-T = TypeVar("T")
+_BYTES_PER_DOCUMENT = BYTES_PER_STATEMENT // 2
+"""`Dialect.insert_many` can double what is sent once more."""
 
 
 def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
@@ -44,19 +38,3 @@ def only_insert_statement(dialect: Dialect, envelopes: Sequence[Envelope]) -> St
 def _size(envelope: Envelope) -> int:
     payload = envelope.payload
     return len(envelope.headers) + (len(payload) if payload.isascii() else len(payload.encode()))
-
-
-def packets(rows: Sequence[T], size: Callable[[T], int], limit: int = _BYTES_PER_STATEMENT) -> Iterator[Sequence[T]]:
-    """``rows`` in groups that one statement can carry, whose ``size`` in bytes is known."""
-    if len(rows) == 1:
-        yield rows
-        return
-    start = total = 0
-    for position, row in enumerate(rows):
-        bytes_here = size(row)
-        if position > start and (position - start >= ROWS_PER_INSERT or total + bytes_here > limit):
-            yield rows[start:position]
-            start, total = position, 0
-        total += bytes_here
-    if start < len(rows):
-        yield rows[start:]

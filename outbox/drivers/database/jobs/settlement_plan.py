@@ -6,10 +6,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
+from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.effects import apply_effects
-from outbox.drivers.database.jobs.insert import packets
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import Effect, Failure, Fence, LeavePolicies, Outcome, Settlement

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from outbox.drivers.database.chunks import chunked
+from outbox.drivers.database.chunks import chunked, packets
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.base import MICROSECONDS
@@ -103,7 +103,10 @@ def take_keys(dialect: Dialect, wanted: Sequence[Wanted]) -> Plan[Taken]:
         yield from _take_back(dialect, keys)
         return Taken({}, refused)
     for each_key in keys:
-        yield from each_key.write(dialect)
+        yield from each_key.change(dialect)
+    new = [(key.key, key.job) for key in keys if key.job is not None and key.job.is_new]
+    for rows in packets(new, _size):
+        yield _insert_jobs(dialect, rows)
     return Taken({job_id: holder for key in keys for job_id, holder in key.met.items()}, {})
 
 
@@ -147,15 +150,12 @@ class _Key:
                 self.met[each.job_id] = self.job.job_id
                 _join(self.job, each, now, replace=outcome is Outcome.REPLACE)
 
-    def write(self, dialect: Dialect) -> Plan[None]:
+    def change(self, dialect: Dialect) -> Plan[None]:
+        """Write what changes for the job that had the key."""
         job = self.job
-        if job is None:
-            return
-        if job.is_new:
-            if self.before is not None:
-                yield from self._take_over(dialect, job, self.before)
-            yield _insert_job(dialect, self.key, job)
-        elif job.changed:
+        if job is not None and job.is_new and self.before is not None:
+            yield from self._take_over(dialect, job, self.before)
+        elif job is not None and job.changed and not job.is_new:
             yield _update_job(dialect, job)
 
     def _take_over(self, dialect: Dialect, job: _Job, before: _Job) -> Plan[None]:
@@ -277,15 +277,24 @@ def _take_back(dialect: Dialect, keys: Sequence[_Key]) -> Plan[None]:
         yield f"DELETE FROM queue_unique WHERE unique_key IN ({listed})", parameters
 
 
-def _insert_job(dialect: Dialect, key: bytes, job: _Job) -> Statement:
-    listed, parameters = dialect.id_list([job.job_id.bytes, key])
-    due, first = dialect.timestamp(job.due_at), dialect.timestamp(job.first_at)
+def _size(row: tuple[bytes, _Job]) -> int:
+    payload = row[1].payload
+    return 0 if payload is None else len(payload.encode())
+
+
+def _insert_jobs(dialect: Dialect, jobs: Sequence[tuple[bytes, _Job]]) -> Statement:
+    """New jobs, each with its key."""
     mark = dialect.placeholder
+    rows: list[str] = []
+    parameters: list[Any] = []
+    for key, job in jobs:
+        listed, values = dialect.id_list([job.job_id.bytes, key])
+        rows.append(f"({listed}, {State.WAITING:d}, {mark}, {mark}, {mark})")
+        parameters += (*values, dialect.timestamp(job.due_at), dialect.timestamp(job.first_at), job.payload)
     return (
         f"INSERT INTO queue_unique_jobs (job_id, unique_key, state, due_at, first_at, payload) "
-        f"VALUES ({listed}, {State.WAITING:d}, {mark}, {mark}, {mark}) "
-        f"{dialect.keep_existing_by('queue_unique_jobs', 'job_id')}",
-        (*parameters, due, first, job.payload),
+        f"VALUES {', '.join(rows)} {dialect.keep_existing_by('queue_unique_jobs', 'job_id')}",
+        tuple(parameters),
     )
 
 
