@@ -181,14 +181,14 @@ def _others(database: Connection, name: str) -> list[int]:
     return [each for each in database.scalars(text(connections_of(database)), {"name": name}) if each != own]
 
 
-def connections_of(database: Connection | AsyncConnection) -> str:
-    """A query for the ids of the connections that use the database ``:name``.
+def connections_of(database: Connection | AsyncConnection, column: str = "db") -> str:
+    """A query for the ids of the connections whose ``column`` is ``:name``: ``db``, ``user`` or ``command``.
 
     SHOW PROCESSLIST would do, but for statements of others that are no text: neither it nor its client can write them.
     """
     if database.dialect.is_mariadb:  # type: ignore[attr-defined]
-        return "SELECT id FROM information_schema.processlist WHERE db = :name"
-    return "SELECT processlist_id FROM performance_schema.threads WHERE processlist_db = :name"
+        return f"SELECT id FROM information_schema.processlist WHERE {column} = :name"
+    return f"SELECT processlist_id FROM performance_schema.threads WHERE processlist_{column} = :name"
 
 
 def _disconnect(database: Connection, name: str) -> None:

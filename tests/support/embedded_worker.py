@@ -21,6 +21,7 @@ from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from outbox.wakeups.selector import WakeupSelector
 from tests.servers import sql
+from tests.servers.databases import connections_of
 
 TIMEOUT = 20.0
 RARELY, OFTEN = 60.0, 0.3
@@ -141,8 +142,7 @@ async def put(url: str, job: Job, **options: Any) -> None:
 def dumps(url: str) -> list[int]:
     """The ids of the streams of the server's binary log."""
     with sql.connection(url) as connection:
-        rows = connection.execute(text("SHOW PROCESSLIST")).all()
-    return [row[0] for row in rows if row[4].startswith("Binlog Dump")]
+        return list(connection.scalars(text(connections_of(connection, "command")), {"name": "Binlog Dump"}))
 
 
 _UNKNOWN_THREAD = 1094

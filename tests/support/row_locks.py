@@ -40,9 +40,28 @@ class Arrivals:
         self.begun = 0
 
     async def wait_for(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while await self._waiting() < count:
-                await asyncio.sleep(0.2)  # InnoDB renews the view when it has not been read for 0.1 s
+        try:
+            async with asyncio.timeout(60):
+                while await self._waiting() < count:
+                    await asyncio.sleep(0.2)  # InnoDB renews the view when it has not been read for 0.1 s
+        except TimeoutError:
+            raise AssertionError(f"{await self._waiting()} of {count} wait: {await self._connections()}") from None
+
+    async def _connections(self) -> list[tuple[object, ...]]:
+        """What the server's connections to the database do."""
+        engine = self._looking.database.engine
+        if engine.dialect.name == "sqlite":
+            return []
+        async with engine.connect() as connection:
+            if connection.dialect.is_mariadb:  # type: ignore[attr-defined]
+                of = "id, command, time, state FROM information_schema.processlist WHERE db = :name"
+            else:
+                of = (
+                    "processlist_id, processlist_command, processlist_time, processlist_state "
+                    "FROM performance_schema.threads WHERE processlist_db = :name"
+                )
+            rows = await connection.execute(text(f"SELECT {of}"), {"name": engine.url.database})
+            return [tuple(row) for row in rows]
 
     async def _waiting(self) -> int:
         engine = self._looking.database.engine

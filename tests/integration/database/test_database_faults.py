@@ -246,7 +246,7 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_took_its_
         await driver.jobs.insert(envelopes(1))
         await driver.queues.pause("other")
         await driver.workers.heartbeat(WORKER)
-        before = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
+        before = set(operator.scalars(text(databases.connections_of(operator)), {"name": "jobs"}))
         assert before
         operator.execute(text("SET GLOBAL super_read_only = ON"))
         for call in (lambda: driver.jobs.claim(["default"], 1, 30), lambda: driver.workers.heartbeat(WORKER)):
@@ -256,7 +256,7 @@ async def test_a_server_that_became_read_only_is_left_for_the_one_that_took_its_
         operator.execute(text("SET GLOBAL read_only = OFF"))
         assert len(await driver.jobs.claim(["default"], 1, 30)) == 1
         await driver.workers.heartbeat(WORKER)
-        after = {row[0] for row in operator.execute(text("SHOW PROCESSLIST")) if row[3] == "jobs"}
+        after = set(operator.scalars(text(databases.connections_of(operator)), {"name": "jobs"}))
         assert after & before == set()
         await driver.close()
 

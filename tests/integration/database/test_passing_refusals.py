@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from outbox.drivers.database import DatabaseDriver
@@ -17,6 +17,7 @@ from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelopes
 from tests.servers import sql
+from tests.servers.databases import connections_of
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers, until
 
@@ -137,9 +138,8 @@ async def test_rights_and_passwords_that_change_are_an_outage_after_a_good_start
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(away.format(database=database))
         # Whoever is logged in stays so: what changed is met by new connections.
-        for row in operator.exec_driver_sql("SHOW PROCESSLIST").fetchall():
-            if row[1] == "limited":
-                operator.exec_driver_sql(f"KILL {row[0]}")
+        for each in operator.scalars(text(connections_of(operator, "user")), {"name": "limited"}).all():
+            operator.exec_driver_sql(f"KILL {each}")
     for _ in range(2):
         with pytest.raises(RequestRefused, match="refuses this user or database"):
             await driver.jobs.settle([Settlement.completed(claim.fence)])

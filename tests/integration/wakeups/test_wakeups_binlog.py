@@ -181,21 +181,23 @@ async def test_missing_privileges_are_named_with_the_statement_that_grants_them(
 
 async def test_processes_under_a_supervisor_share_one_stream(migrated_url: str, tmp_path: Path) -> None:
     workers = Workers(migrated_url, tmp_path)
-    before = set(dumps(migrated_url))
-    supervisor = await workers.start("--processes", "3", "--sleep", "60")
-    started = await supervisor.event("worker_started", 3)
-    assert [each["wakeups"] for each in started] == [["binlog"]] * 3
-    stream = set(dumps(migrated_url)) - before
-    assert len(stream) == 1
-    await put(migrated_url, Counted(number=1))
-    await workers.oracle.wait("end")
-    kill(migrated_url, list(stream))
-    await supervisor.event("wakeups_unheard", 3)
-    await supervisor.event("wakeups_heard", 3)
-    await put(migrated_url, Counted(number=2))
-    await workers.oracle.wait("end", 2)
-    assert await supervisor.terminate() == 0
-    await workers.close()
+    try:
+        before = set(dumps(migrated_url))
+        supervisor = await workers.start("--processes", "3", "--sleep", "60")
+        started = await supervisor.event("worker_started", 3)
+        assert [each["wakeups"] for each in started] == [["binlog"]] * 3
+        stream = set(dumps(migrated_url)) - before
+        assert len(stream) == 1
+        await put(migrated_url, Counted(number=1))
+        await workers.oracle.wait("end")
+        kill(migrated_url, list(stream))
+        await supervisor.event("wakeups_unheard", 3)
+        await supervisor.event("wakeups_heard", 3)
+        await put(migrated_url, Counted(number=2))
+        await workers.oracle.wait("end", 2)
+        assert await supervisor.terminate() == 0
+    finally:
+        await workers.close()
 
 
 # --- servers of their own
