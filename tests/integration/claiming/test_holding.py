@@ -13,6 +13,7 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
 
 COUNT = 50
+HOUR = 3600
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ async def test_they_are_moved_when_they_are_renewed(driver: DatabaseDriver) -> N
 
 async def test_whoever_takes_the_last_ones_moves_them(driver: DatabaseDriver) -> None:
     """So that those who look when the next job is due find nothing that is held."""
-    assert len(await driver.short_jobs.claim(["default"], COUNT + 1, 60)) == COUNT
+    assert len(await driver.short_jobs.claim(["default"], COUNT + 1, HOUR)) == COUNT
     assert await moved(driver) == {True}
-    assert 59 < ((await driver.jobs.next_due(["default"])).due or 0) <= 60
+    assert HOUR - 60 < ((await driver.jobs.next_due(["default"])).due or 0) <= HOUR
 
 
 async def test_nobody_else_gets_a_job_that_is_held_in_place(driver: DatabaseDriver) -> None:
@@ -74,12 +75,12 @@ async def test_a_dead_workers_jobs_come_back_in_their_old_places(driver: Databas
 async def test_put_back_they_become_available_when_they_were_told_to(driver: DatabaseDriver, way: str) -> None:
     claims = await driver.short_jobs.claim(["default"], COUNT, 60)
     ends = {
-        "retried": lambda fence: Settlement.retried(fence, 30, FAILURE),
-        "released": lambda fence: Settlement.released(fence, 30),
-        "snoozed": lambda fence: Settlement.snoozed(fence, 30),
+        "retried": lambda fence: Settlement.retried(fence, HOUR, FAILURE),
+        "released": lambda fence: Settlement.released(fence, HOUR),
+        "snoozed": lambda fence: Settlement.snoozed(fence, HOUR),
     }
     await driver.jobs.settle([ends[way](claim.fence) for claim in claims])
-    assert 29 < ((await driver.jobs.next_due(["default"])).due or 0) <= 30
+    assert HOUR - 60 < ((await driver.jobs.next_due(["default"])).due or 0) <= HOUR
     assert await driver.jobs.claim(["default"], COUNT, 60) == []
 
 
