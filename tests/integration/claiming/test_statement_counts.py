@@ -17,6 +17,9 @@ from outbox.settlement import Fence, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.integration.policies.unique_job_classes import Sync
 
+LEASE = 300
+"""Seconds. Longer than it takes to claim hundreds of jobs one by one."""
+
 ENDS: Sequence[Callable[[Fence], Settlement]] = (
     Settlement.completed,
     lambda fence: Settlement.retried(fence, 60, FAILURE),
@@ -136,7 +139,7 @@ async def test_renewing_the_leases_of_one_claim_is_one_update(counting: Counting
 async def claimed_one_by_one(counting: Counting, count: int) -> list[Fence]:
     """Every job is held under a token of its own."""
     await counting.driver.jobs.insert(envelopes(count))
-    fences = [claim.fence for _ in range(count) for claim in await counting.driver.jobs.claim(["default"], 1, 30)]
+    fences = [claim.fence for _ in range(count) for claim in await counting.driver.jobs.claim(["default"], 1, LEASE)]
     assert len({fence.token for fence in fences}) == count
     counting.since()
     return fences
@@ -163,7 +166,7 @@ async def test_a_stale_pair_renews_nobody_elses_row(counting: Counting) -> None:
     first, second, third = await claimed_one_by_one(counting, 3)
     crossed = Fence(first.job_id, second.token)
     await driver.jobs.settle([Settlement.snoozed(third)])
-    [again] = await driver.jobs.claim(["default"], 1, 60)
+    [again] = await driver.jobs.claim(["default"], 1, LEASE)
     before = await driver.jobs.get(again.fence.job_id)
     counting.since()
     lease = await driver.jobs.extend([crossed, second, third], 600)
@@ -173,7 +176,7 @@ async def test_a_stale_pair_renews_nobody_elses_row(counting: Counting) -> None:
     held = await driver.jobs.get(first.job_id)
     assert held is not None
     assert held.reserved_until is not None
-    assert (held.reserved_until - await driver.now()).total_seconds() < 31
+    assert (held.reserved_until - await driver.now()).total_seconds() <= LEASE
     lease = await driver.jobs.extend([first, crossed], 600)
     assert (lease.kept, lease.lost) == ({first}, {crossed})
 
