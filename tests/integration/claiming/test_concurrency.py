@@ -151,7 +151,7 @@ async def test_no_statement_of_a_worker_waits_for_an_open_transaction_of_the_app
         await dispatch(Receipt(order_id=1), session=session, queue="default")
         await session.flush()
         waits = await row_lock_waits(worker)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             for end in (
                 lambda fence: Settlement.retried(fence, 0, FAILURE),
                 Settlement.snoozed,
