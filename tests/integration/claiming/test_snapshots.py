@@ -164,7 +164,9 @@ class Late:
 async def test_a_claim_looks_at_as_many_pages_with_a_transaction_open_as_without(
     load: object, backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of one that looks at no head: on a busy machine those heads could be affordable again before every claim."""
     monkeypatch.setattr("outbox.drivers.database.claim_scan.cursors.ScanCost", Expensive)
+    monkeypatch.setattr("outbox.drivers.database.claim_scan.cursor_scan.ClaimCursors", lambda: ClaimCursors(Clock()))
     costs = await load.costs(Store(backend, migrated_url, owned=False), LEVELS, counted=True)  # type: ignore[attr-defined]
     pages = {level: cost.pages for level, cost in costs}
     assert max(pages.values()) <= GROWTH[backend] * pages[0], (
@@ -214,7 +216,7 @@ async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_
             work.seconds += LONGEST_REST
         assert marks.scan_cost.expensive
         await snapshot.rollback()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while marks.scan_cost.expensive:
                 # However long it rests from trying: what is left to wait for is the server, which cleans up.
                 work.seconds += LONGEST_REST
@@ -301,7 +303,7 @@ async def test_what_is_put_back_or_retried_or_left_is_found_in_debt_as_well(inde
     await driver.failed.retry_all()
     assert (await claim_one(driver, lease=0.1)).fence.job_id == failed.fence.job_id
     rescued: list[Claim] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not rescued:
             indebted.pass_time(1.0)
             rescued = await driver.jobs.claim(["default"], 1, 60)
