@@ -18,6 +18,7 @@ from outbox.envelope import serialize
 from outbox.errors import ConfigurationError
 from outbox.events import CircuitClosed, CircuitOpened, Event
 from outbox.ids import JobId
+from outbox.testing import travel
 from tests.conformance.jobs import envelopes
 from tests.support.embedded_worker import OFTEN, TIMEOUT
 
@@ -128,7 +129,7 @@ async def test_exceptions_long_apart_do_not_open_it(database: DatabaseDriver) ->
 
 
 class Unstable(Job):
-    middleware = (throttle_exceptions(max_exceptions=2, within=60, pause=1, on=OSError),)
+    middleware = (throttle_exceptions(max_exceptions=2, within=60, pause=10, on=OSError),)
     max_tries = 10
     backoff = 0.0
     works: ClassVar[bool] = False
@@ -141,10 +142,12 @@ class Unstable(Job):
 
 
 async def test_two_workers_stop_try_one_and_go_on(migrated_url: str, database: DatabaseDriver) -> None:
-    """Each step is told once: to the log of its worker, and to the client that has started the worker."""
+    """Each step is told once: to the log of its worker, and to the client that has started the worker. The pauses end
+    when the test has seen them, before any lease does."""
     Unstable.works, Unstable.started = False, 0
     opened: list[int] = []
     """How many had started at each opening."""
+    opens = [asyncio.Event(), asyncio.Event()]
     closed, of_client = asyncio.Event(), list[str]()
 
     def hear(event: Event) -> None:
@@ -152,7 +155,8 @@ async def test_two_workers_stop_try_one_and_go_on(migrated_url: str, database: D
             closed.set()
         else:
             opened.append(Unstable.started)
-            Unstable.works = len(opened) == 2
+            Unstable.works = len(opened) >= 2
+            opens[min(len(opened), 2) - 1].set()
 
     async with outbox.Outbox(database_url=migrated_url) as client:
         client.listen(lambda event: of_client.append(type(event).__name__), CircuitOpened, CircuitClosed)
@@ -162,9 +166,13 @@ async def test_two_workers_stop_try_one_and_go_on(migrated_url: str, database: D
         for each in (one, two):
             each.events.listen(hear, CircuitOpened, CircuitClosed)
         async with asyncio.timeout(TIMEOUT), one, two:
-            await closed.wait()
-            while await database.queues.counts():
-                await asyncio.sleep(0.05)
+            await opens[0].wait()
+            with travel(seconds=11):
+                await opens[1].wait()
+                with travel(seconds=11):
+                    await closed.wait()
+                    while await database.queues.counts():
+                        await asyncio.sleep(0.05)
     assert opened[0] <= 4, "two that raised, and what the two workers held already"
     assert opened[1] <= opened[0] + 3, "the probe, and what was held"
     assert of_client == ["CircuitOpened", "CircuitOpened", "CircuitClosed"]
