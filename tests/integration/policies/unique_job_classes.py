@@ -36,8 +36,8 @@ class Latest(Sync):
 
 class Quiet(Sync):
     name = "unique.Quiet"
-    debounce = 5
-    max_wait = 60
+    debounce = 300
+    max_wait = 3_600
     on_conflict = "replace"
 
 
