@@ -215,7 +215,7 @@ async def test_nothing_waits_for_a_transaction_that_adds(
     engine = async_engine(migrated_url)
     async with AsyncSession(engine) as session:
         await add_to_batch(batch_id, [Part(label="b")], session=session)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(40):
             await complete_all(database)
         assert await database.jobs.list_jobs() == [], "it may still get a member"
         await (session.commit() if commits else session.rollback())
