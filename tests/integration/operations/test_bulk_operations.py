@@ -1,4 +1,7 @@
-"""Bulk operations: what is previewed is done, to the jobs that there were, once, whatever is killed or stopped."""
+"""Bulk operations: what is previewed is done, to the jobs that there were, once, whatever is killed or stopped.
+
+One call works for a second. Where a test calls once, no time passes: a machine that is busy would not get to the end.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,7 @@ async def live(database: DatabaseDriver) -> dict[str, int]:
     return {queue: sum(job.queue == queue for job in jobs) for queue in sorted({job.queue for job in jobs})}
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_all_jobs_that_match_are_moved_and_no_others(database: DatabaseDriver) -> None:
     await database.jobs.insert(envelopes(2_345, queue="mail"))
     await database.jobs.insert(envelopes(7, queue="other"))
@@ -82,6 +86,7 @@ async def test_all_jobs_that_match_are_moved_and_no_others(database: DatabaseDri
     assert entry.target == {"queue": "mail", "to": "slow", "operation": str(made.id)}
 
 
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize("chosen", [{"key": "customer:7"}, {"error": "silent"}, {"since": timedelta(hours=1)}])
 async def test_live_jobs_are_cancelled_by_what_they_are(database: DatabaseDriver, chosen: dict[str, object]) -> None:
     await dispatch_many([Charge(customer=7)])
@@ -105,6 +110,7 @@ async def test_live_jobs_are_cancelled_by_what_they_are(database: DatabaseDriver
     assert ended == BulkOperationEnded(made.id, "cancel", None, 1, 0, stopped=False)
 
 
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize("error", ["GatewayTimeout", "shop.GatewayTimeout", "was silent"])
 async def test_failed_jobs_are_retried_and_forgotten_by_their_exception(database: DatabaseDriver, error: str) -> None:
     await dispatch_many([Charge(customer=number) for number in range(3)])
@@ -123,6 +129,7 @@ async def test_failed_jobs_are_retried_and_forgotten_by_their_exception(database
     assert len(claims) == len(timed_out), "no key is blocked any more"
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_retries_that_are_refused_are_counted_and_said(database: DatabaseDriver, migrated_url: str) -> None:
     first = await dispatch(Sync(customer_id=7))
     await fail(database, "default")
@@ -144,6 +151,7 @@ async def test_retries_that_are_refused_are_counted_and_said(database: DatabaseD
     assert {job.id for job in await database.failed.page()} == {first, broken.id}
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_an_operation_is_stopped_between_two_transactions(database: DatabaseDriver) -> None:
     await database.jobs.insert(envelopes(2_500, queue="mail"))
     made = await bulk.start("cancel", queue="mail")
@@ -176,7 +184,7 @@ async def test_a_killed_worker_leaves_nothing_out_and_does_nothing_twice(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = await bulk.progress(made.id)
     assert (left.done, left.state) == (1_000, BulkState.RUNNING)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         # A server has to notice that the process is gone before it gives its locks back.
         while not (ended := await bulk.progress(made.id)).state.has_ended:
             await database.operations.work_off()
@@ -186,6 +194,7 @@ async def test_a_killed_worker_leaves_nothing_out_and_does_nothing_twice(
     assert entry.count == 2_500
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_a_job_that_an_application_holds_is_passed_over_and_done_later(database: DatabaseDriver) -> None:
     if database.database.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
@@ -202,6 +211,7 @@ async def test_a_job_that_an_application_holds_is_passed_over_and_done_later(dat
     assert await live(database) == {"slow": 1_200}
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_jobs_that_leave_while_they_are_looked_at_let_no_other_be_skipped(
     database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +243,7 @@ async def test_a_worker_begins_with_what_waits_when_it_starts(database: Database
         assert (await worker.event(BulkOperationEnded)).operation_id == made.id
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_two_workers_share_no_operation(database: DatabaseDriver, migrated_url: str) -> None:
     if database.database.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
@@ -269,6 +280,7 @@ async def test_what_cannot_be_done_is_said(database: DatabaseDriver) -> None:
     assert not await database.operations.is_open()
 
 
+@pytest.mark.usefixtures("timeless")
 async def test_jobs_of_one_group_are_retried(database: DatabaseDriver) -> None:
     await database.jobs.insert(envelopes(3, queue="mail"))
     timed_out = await fail(database)
