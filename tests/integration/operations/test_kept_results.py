@@ -200,7 +200,7 @@ async def test_waiting_for_a_result(engine: AsyncEngine, migrated_url: str) -> N
     job_id = await dispatch(InThread())
     with pytest.raises(TimeoutError, match="has not ended after 0.05 s: it is ready"):
         await result(job_id, timeout=0.05)
-    waiting = asyncio.ensure_future(result(job_id, timeout=20))
+    waiting = asyncio.ensure_future(result(job_id, timeout=60))
     async with working(migrated_url):
         assert "outbox" in await waiting
     with pytest.raises(JobFailed, match="ValueError: no luck"):
@@ -222,7 +222,7 @@ async def test_progress_of_a_running_job_is_written_once_a_second(
     monkeypatch.setattr(type(database.finished), "report", note)
     job_id = await dispatch(Reports())
     async with working(migrated_url):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(written) < 3:
                 await asyncio.sleep(0.05)
         said = await outbox.progress(job_id)
