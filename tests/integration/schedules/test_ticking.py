@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -14,6 +14,7 @@ from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import Claim, JobState, PolicyNews, StoredJob
 from outbox.events import ScheduleSkipped, ScheduleTicked
 from outbox.settlement import Failure, Settlement
+from outbox.testing import travel
 from tests.conformance.jobs import claim_one
 from tests.servers import sql
 from tests.support.schedule_jobs import at, definition, put_due, set_next, stored, ticks, utc
@@ -24,6 +25,14 @@ def settings(migrated_url: str) -> Iterator[None]:
     outbox.configure(database_url=migrated_url)
     yield
     outbox.configure()
+
+
+@pytest.fixture(autouse=True)
+def between_ticks() -> Iterator[None]:
+    """It is ten minutes past an hour: no hour begins while a test runs, and with it no other tick."""
+    now = datetime.now(UTC)
+    with travel(now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1, minutes=10) - now):
+        yield
 
 
 @pytest.fixture
