@@ -45,9 +45,11 @@ class Oracle:
         if self.path.exists():
             with self.path.open("rb") as log:
                 log.seek(self._read)
-                lines = log.read().splitlines()
-                self._read = log.tell()
-            self._runs += [Run(**json.loads(line)) for line in lines]
+                read = log.read()
+            # Where a line crosses a page of the file, its first part can be seen for a moment without the other.
+            whole = read[: read.rfind(b"\n") + 1]
+            self._read += len(whole)
+            self._runs += [Run(**json.loads(line)) for line in whole.splitlines()]
         return [run for run in self._runs if what is None or run.what == what]
 
     async def wait(self, what: str, count: int = 1) -> list[Run]:
@@ -55,11 +57,13 @@ class Oracle:
         return self.runs(what)
 
 
-async def until(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
-    """Look until ``condition`` holds; fail when that takes too long."""
-    end = time.monotonic() + TIMEOUT
+async def until(
+    condition: Callable[[], bool], describe: Callable[[], str] = lambda: "", *, within: float = TIMEOUT
+) -> None:
+    """Look until ``condition`` holds; fail when that takes longer than ``within`` seconds."""
+    end = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < end, f"waited {TIMEOUT:.0f} s for {describe()}"
+        assert time.monotonic() < end, f"waited {within:.0f} s for {describe()}"
         await asyncio.sleep(0.02)
 
 
