@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
 
 SYNC_DRIVERS = {"mysql": "mysql+pymysql", "sqlite": "sqlite"}
+LOCK_SECONDS = 60.0
+"""For which a connection to an SQLite file waits until others have written. By default five: on a busy machine, another
+process can stop for as long in the middle of a transaction."""
 
 
 def engine(url: str, *, timeout: float = 5.0) -> Engine:
@@ -16,7 +19,7 @@ def engine(url: str, *, timeout: float = 5.0) -> Engine:
     PyMySQL would read the system's certificates for every connection, which takes 35 ms. A test's server needs none.
     """
     address = make_url(url)
-    arguments: dict[str, object] = {}
+    arguments: dict[str, object] = {"timeout": LOCK_SECONDS}
     if address.get_backend_name() == "mysql":
         arguments = {"connect_timeout": max(1, round(timeout)), "ssl_disabled": True}
     address = address.set(drivername=SYNC_DRIVERS[address.get_backend_name()])

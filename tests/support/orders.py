@@ -34,7 +34,13 @@ class Receipt(Job):
         """Never run: these tests end at the queue."""
 
 
+_PATIENT = {"timeout": 60}
+"""Seconds for which a connection to an SQLite file waits until others have written: see `tests/servers/sql.py`."""
+
+
 def async_engine(url: str, **options: Any) -> AsyncEngine:
+    if make_url(url).get_backend_name() == "sqlite":
+        options = {"connect_args": _PATIENT} | options
     # Its pool counts connections. Before SQLAlchemy 2.0.38, that of an SQLite file did not.
     engine = create_async_engine(url, poolclass=AsyncAdaptedQueuePool, **options)
     _begin_immediately(engine.sync_engine)
@@ -44,6 +50,7 @@ def async_engine(url: str, **options: Any) -> AsyncEngine:
 def sync_engine(url: str, **options: Any) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
+        options = {"connect_args": _PATIENT} | options
         engine = create_engine(parsed.set(drivername="sqlite"), **options)
     else:  # without TLS: PyMySQL reads the system's certificates for each connection, which takes 35 ms
         without_tls = {"ssl_disabled": True}
