@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -43,7 +44,9 @@ class Arrivals:
         try:
             async with asyncio.timeout(60):
                 while await self._waiting() < count:
-                    await asyncio.sleep(0.2)  # InnoDB renews the view when it has not been read for 0.1 s
+                    # MariaDB renews the view when nobody has read it for 0.1 s. Others may look on the same server:
+                    # pauses of varying length keep them from doing that in turns for ever.
+                    await asyncio.sleep(random.uniform(0.12, 0.3))
         except TimeoutError:
             raise AssertionError(f"{await self._waiting()} of {count} wait: {await self._connections()}") from None
 
