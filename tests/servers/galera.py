@@ -24,7 +24,7 @@ PROVIDERS = (
     "/usr/lib/galera-4/libgalera_smm.so",
     "/usr/lib64/galera-4/libgalera_smm.so",
 )
-FORM_SECONDS = 30.0
+FORM_SECONDS = 120.0
 GROUP = "6b4a9a4e-0000-11ee-8000-0123456789ab"
 
 # All nodes begin as a cluster that went down in one moment, each with the same (empty) history: they form it again as

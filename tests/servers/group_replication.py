@@ -18,7 +18,7 @@ from tests.servers.sql import connection
 
 REMEDY = "no group replication here: install MySQL 8.0.27 or later with its plugin group_replication.so"
 GROUP = "6b4a9a4e-0000-11ee-8000-0123456789ab"
-FORM_SECONDS = 60.0
+FORM_SECONDS = 120.0
 
 
 def missing() -> str | None:

@@ -30,7 +30,7 @@ def make_tables(nodes: Sequence[LocalServer]) -> None:
         connection.execute(text(f"CREATE DATABASE {DATABASE}"))
     databases.create_tables(url(nodes[0]), outbox.metadata)
     count = text(f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{DATABASE}'")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     for node in nodes:
         with sql.connection(node.url) as connection:
             while connection.scalar(count) != len(outbox.metadata.tables):
@@ -49,7 +49,7 @@ def empty(node: LocalServer) -> None:
 
 async def has(driver: DatabaseDriver, jobs: int) -> None:
     """Wait until what was committed elsewhere has been applied here."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while sum(counts.ready + counts.reserved for counts in await driver.queues.counts()) != jobs:
             await asyncio.sleep(0.01)
 
@@ -90,7 +90,7 @@ async def drain(drivers: Sequence[DatabaseDriver], jobs: int, batch: int) -> Cou
             settled = await driver.jobs.settle([Settlement.completed(claim.fence) for claim in claims])
             accepted += len(settled.accepted)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(work(driver) for driver in drivers))
     assert accepted == jobs
     return taken

@@ -13,7 +13,7 @@ from redis import Redis as Client
 from tests.servers import Redis
 from tests.servers.process import free_port
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 SLOTS = 16_384
 
 
@@ -29,14 +29,15 @@ class ClusterServer(Redis):
                 "yes",
                 "--cluster-port",
                 str(self.bus_port),
+                # A node that has stopped for some seconds, on a busy machine, is not given up by the others.
                 "--cluster-node-timeout",
-                "2000",
+                "10000",
             ),
         )
 
 
 class SentinelServer(Redis):
-    """Watches the master at ``watched`` and replaces it after a second without an answer."""
+    """Watches the master at ``watched`` and replaces it after three seconds without an answer."""
 
     password = "of the sentinel"
 
@@ -53,7 +54,7 @@ class SentinelServer(Redis):
         (self.data / "sentinel.conf").write_text(
             f"bind 127.0.0.1\nport {self.port}\ndir {self.data}\nrequirepass {self.password!r}\n"
             f"sentinel monitor jobs 127.0.0.1 {self.watched} 1\n"
-            "sentinel down-after-milliseconds jobs 1000\nsentinel failover-timeout jobs 5000\n"
+            "sentinel down-after-milliseconds jobs 3000\nsentinel failover-timeout jobs 5000\n"
         )
 
     def command(self) -> list[str]:
