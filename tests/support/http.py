@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 def get(url: str, method: str = "GET") -> tuple[int, str]:
     """The status and the body."""
     try:
-        with urlopen(Request(url, method=method), timeout=20) as answer:
+        with urlopen(Request(url, method=method), timeout=60) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
@@ -21,8 +21,8 @@ async def fetch(url: str) -> tuple[int, str]:
 
 
 async def fetch_until(url: str, status: int) -> str:
-    """Ask until the answer has this status, for 30 s at most. Returns the body."""
-    async with asyncio.timeout(30):
+    """Ask until the answer has this status, for 60 s at most. Returns the body."""
+    async with asyncio.timeout(60):
         while (answer := await fetch(url))[0] != status:
             await asyncio.sleep(0.05)
     return answer[1]

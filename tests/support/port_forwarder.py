@@ -28,7 +28,7 @@ class Forwarder:
         when they are lost."""
         self._to_lose = count
         self._lost.clear()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._lost.wait()
         return count
 

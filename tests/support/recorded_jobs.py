@@ -171,7 +171,7 @@ class EndsAProcess(Job):
             process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
             process.start()
             process.terminate()
-            process.join(5)
+            process.join(60)
             codes.append(process.exitcode)
             process.kill()
         note("end", self, error=str(codes))
