@@ -61,7 +61,7 @@ async def fill(driver: Driver, text: str = "hello", error: str = "no such addres
     envelopes: list[object] = []
     failed, retrying, running = letter(), letter(), letter()
     await driver.jobs.insert(envelopes)  # type: ignore[arg-type]
-    claims = {claim.fence.job_id: claim.fence for claim in await driver.jobs.claim(["mail"], 3, 30)}
+    claims = {claim.fence.job_id: claim.fence for claim in await driver.jobs.claim(["mail"], 3, 600)}
     await driver.jobs.settle(
         [Settlement.failed(claims[failed], failure), Settlement.retried(claims[retrying], 60, failure)]
     )
