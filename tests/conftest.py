@@ -86,6 +86,25 @@ def forget_settings() -> None:
     os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers how wide the terminal is
 
 
+# --- limits of outbox itself that a machine exceeds which stands still for a few seconds
+
+PATIENCE = (
+    "outbox.drivers.database.connection.engine.INSPECTION_SECONDS",
+    "outbox.drivers.database.connection.opened_connections._THREAD_SECONDS",
+    "outbox.listeners._FLUSH_SECONDS",
+    "outbox.loop_cleanup._CLOSE_SECONDS",
+)
+"""For statements of operators, and for what ends with a client or an event loop. A test of one sets its own."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in PATIENCE:
+            patch.setattr(limit, 60)
+        yield
+
+
 # --- servers: started when the first test asks, stopped when the session ends. Processes of one run share them, but for
 # Redis: each has its own, because a test of Redis often is about what the whole server says or is told.
 

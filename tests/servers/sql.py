@@ -13,7 +13,7 @@ LOCK_SECONDS = 60.0
 process can stop for as long in the middle of a transaction."""
 
 
-def engine(url: str, *, timeout: float = 5.0) -> Engine:
+def engine(url: str, *, timeout: float = 30.0) -> Engine:
     """An engine without a pool and with autocommit. `timeout` (seconds) is for connecting.
 
     PyMySQL would read the system's certificates for every connection, which takes 35 ms. A test's server needs none.
@@ -27,7 +27,7 @@ def engine(url: str, *, timeout: float = 5.0) -> Engine:
 
 
 @contextmanager
-def connection(url: str, *, timeout: float = 5.0) -> Iterator[Connection]:
+def connection(url: str, *, timeout: float = 30.0) -> Iterator[Connection]:
     database = engine(url, timeout=timeout)
     try:
         with database.connect() as opened:

@@ -42,11 +42,6 @@ INSPECTION_SECONDS = 2
 """For which a server carries out one statement of an operator."""
 _INSPECTORS = 2
 """Connections for operators: more of them at once wait for one."""
-_INSPECTION = (
-    _SESSION.replace("read_only = 0", "read_only = 1")
-    + f" /*!80000 , max_execution_time = {INSPECTION_SECONDS * 1000} */"
-    + f" /*M! , max_statement_time = {INSPECTION_SECONDS} */"
-)
 _IDLE_SINCE = "outbox.idle_since"
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
 _EXAMPLE = "mysql+asyncmy://user:password@host/shop"
@@ -173,7 +168,12 @@ def create_inspector(engine: AsyncEngine, url: URL | None = None) -> AsyncEngine
     `INSPECTION_SECONDS`."""
     if engine.dialect.name == "sqlite":
         return create_reader(engine if url is None else create_engine(url, _INSPECTORS), 0)
-    return _server_engine(engine.url if url is None else url, "REPEATABLE READ", _INSPECTORS, 0, _INSPECTION)
+    session = (
+        _SESSION.replace("read_only = 0", "read_only = 1")
+        + f" /*!80000 , max_execution_time = {INSPECTION_SECONDS * 1000} */"
+        + f" /*M! , max_statement_time = {INSPECTION_SECONDS} */"
+    )
+    return _server_engine(engine.url if url is None else url, "REPEATABLE READ", _INSPECTORS, 0, session)
 
 
 def create_reader(engine: AsyncEngine, pool_size: int) -> AsyncEngine:
