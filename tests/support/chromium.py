@@ -7,12 +7,15 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 from starlette.types import ASGIApp
 
+PATIENCE = 120_000.0
+"""Milliseconds for what takes a few, unless the machine is busy."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -27,11 +30,19 @@ def program() -> str:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS, timeout=PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         try:
             yield browser
         finally:
             await browser.close()
+
+
+async def patient_context(browser: Browser, **options: Any) -> BrowserContext:
+    """One whose pages wait for as long as a busy machine needs."""
+    context = await browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.settings import Settings
 from outbox.web import dashboard
-from tests.support.chromium import chromium, served
+from tests.support.chromium import chromium, patient_context, served
 from tests.support.dashboards import BASE, Letter, fill, mounted, ran, signed_in
 
-pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium")]
+# Ninety looks of axe at a page: a second and more for each on a busy machine.
+pytestmark = [pytest.mark.sqlite, pytest.mark.xdist_group("chromium"), pytest.mark.timeout(900)]
 
 AXE = Path(__file__).parents[2] / "support" / "axe" / "axe.min.js"
 PAGES = (
@@ -65,10 +66,10 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture
 async def violations(browser: Browser, settings: Settings) -> AsyncIterator[Violations]:
     """What axe finds on pages, by their paths."""
-    app = mounted(dashboard(signed_in(), settings=settings, time_limit=30))
+    app = mounted(dashboard(signed_in(), settings=settings))
     async with served(app) as address:
         # The policy of the pages allows no script of the test. Colours are looked at when they have stopped to change.
-        context = await browser.new_context(bypass_csp=True, reduced_motion="reduce")
+        context = await patient_context(browser, bypass_csp=True, reduced_motion="reduce")
         page = await context.new_page()
 
         async def of(paths: Iterable[str]) -> list[str]:

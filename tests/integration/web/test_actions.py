@@ -175,7 +175,7 @@ async def test_a_copy_of_an_encrypted_job_is_encrypted_anew(
     await driver.jobs.settle([Settlement.failed(claim.fence, FAILURE) for claim in claims])
     monkeypatch.delenv("OUTBOX_ENCRYPTION_KEYS", raising=False)
     settings = Settings(database_url=migrated_url, encryption_keys=(key,) if key else ())
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as admin:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as admin:
         form = await admin.get(f"{BASE}/jobs/{job.id}/copy")
         assert "textarea" not in form.text
         assert "cannot be edited here" in form.text
@@ -419,7 +419,7 @@ async def test_an_action_from_another_site_changes_nothing(driver: DatabaseDrive
 async def test_buttons_are_shown_to_those_who_may(driver: DatabaseDriver, settings: Settings) -> None:
     jobs = await fill(driver)
     for may, forms in (("viewer", 0), ("operator", 1), ("admin", 2)):
-        async with browser(mounted(dashboard(signed_in(may), settings=settings, time_limit=30))) as client:
+        async with browser(mounted(dashboard(signed_in(may), settings=settings))) as client:
             page = await client.get(f"{BASE}/queues/mail")
             assert page.text.count('method="post"') == forms, may
             assert ("Forget" in (await client.get(f"{BASE}/jobs/{jobs.failed}")).text) == (may == "admin")

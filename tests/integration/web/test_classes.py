@@ -109,7 +109,7 @@ async def test_a_class_is_paused_and_resumed(driver: DatabaseDriver, admin: http
 
 async def test_what_is_read_of_metrics_is_kept_for_a_while(driver: DatabaseDriver, settings: Settings) -> None:
     """Workers write once a minute, and a day of them is many rows."""
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as client:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as client:
         assert "nothing yet" in told(await client.get(f"{BASE}/"))
         await driver.metrics.write({("paint", Paint.name): ran(3)})
         assert "nothing yet" in told(await client.get(f"{BASE}/"))

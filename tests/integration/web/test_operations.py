@@ -110,7 +110,7 @@ async def test_each_verb_has_its_right_on_the_server(
 ) -> None:
     fields = {"connection": "database", "queue": "mail", "to": "slow" if path == "move" else ""}
     for may, status in (({"see", right}, 303), ({"see", "cancel-jobs", "stop-operations"}, 403)):
-        app = dashboard(lambda _, may=may: Viewer("Bert", may), settings=settings, time_limit=30)
+        app = dashboard(lambda _, may=may: Viewer("Bert", may), settings=settings)
         async with browser(mounted(app)) as client:
             assert (await client.post(f"{BASE}/operations/{path}", data=fields)).status_code == status
     assert len(await driver.operations.latest(5)) == 1

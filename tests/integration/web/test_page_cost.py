@@ -94,7 +94,7 @@ async def test_pages_of_jobs_that_ended_in_one_moment_read_25_000_rows_at_most(
 
 async def _next(settings: Settings, path: str) -> str:
     """The address of the page that follows."""
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as viewer:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as viewer:
         found = re.search(r'<a rel="next" href="([^"]*)"', (await viewer.get(BASE + path)).text)
     assert found is not None
     return found[1].replace("&amp;", "&").removeprefix(BASE)
@@ -102,17 +102,18 @@ async def _next(settings: Settings, path: str) -> str:
 
 async def _read(settings: Settings, path: str) -> int:
     """Rows that the server reads for the page where no other view has read anything."""
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as viewer:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as viewer:
         with rows_read() as read:
             response = await viewer.get(BASE + path)
     assert response.status_code == 200, path
     return read.total
 
 
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize("backend", ["mysql"], indirect=True)
 async def test_ten_viewers_of_long_queues_cost_what_one_costs(driver: DatabaseDriver, settings: Settings) -> None:
     await fill(driver, 30_000)
-    app = mounted(dashboard(signed_in(), settings=settings, time_limit=30))
+    app = mounted(dashboard(signed_in(), settings=settings))
     async with browser(app) as viewer:
         with statements("FROM queue_jobs") as by_one:
             await viewer.get(f"{BASE}/queues")

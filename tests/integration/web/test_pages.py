@@ -133,7 +133,7 @@ async def test_a_job_links_to_the_trace_of_its_dispatch(driver: DatabaseDriver, 
     traced = envelope()._replace(headers=json.dumps({"trace": {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}}))
     other = envelope()._replace(headers=json.dumps({"trace": {"traceparent": '"><script>'}}))
     await driver.jobs.insert([traced, other])
-    app = dashboard(signed_in(), settings=settings, time_limit=30, trace_url="https://traces.example/{trace_id}")
+    app = dashboard(signed_in(), settings=settings, trace_url="https://traces.example/{trace_id}")
     async with browser(mounted(app)) as client:
         assert f'href="https://traces.example/{trace}"' in (await read(client, f"/jobs/{traced.id}")).text
         assert "traces.example" not in (await read(client, f"/jobs/{other.id}")).text
@@ -158,7 +158,7 @@ async def test_several_connections_on_one_page(migrated_url: str, redis_url: str
     await redis.jobs.insert([envelope(queue="fast")])
     await driver.jobs.insert([envelope(queue="slow")])
     settings = Settings(database_url=migrated_url, redis_url=redis_url)
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as client:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as client:
         queues = told(await read(client, "/queues"))
         assert "fast" in queues
         assert "slow" in queues
@@ -340,7 +340,7 @@ async def test_a_database_that_is_away_is_a_page(caplog: pytest.LogCaptureFixtur
 
 async def test_tables_that_are_missing_are_a_page(database_url: str) -> None:
     settings = Settings(database_url=database_url)
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as client:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as client:
         assert "alembic upgrade head" in told(await read(client, "/queues", 503))
 
 
@@ -351,7 +351,7 @@ async def test_markup_stays_text_wherever_it_comes_from(driver: DatabaseDriver, 
     jobs = await fill(driver, text=MARKUP, error=MARKUP)
     await driver.workers.heartbeat(worker(jobs.running, name="<i>name</i>"))
     await execute(driver, "UPDATE queue_workers SET host = :host, queues = :host", host="<b onclick=x>")
-    app = mounted(dashboard(lambda _: Viewer(MARKUP), settings=settings, time_limit=30))
+    app = mounted(dashboard(lambda _: Viewer(MARKUP), settings=settings))
     filters = urlencode({"name": MARKUP[:50], "queue": ""})
     async with browser(app) as client:
         pages = [f"/jobs/{each}" for each in (jobs.ready, jobs.running, jobs.retrying, jobs.failed)]
@@ -385,7 +385,7 @@ async def test_redacted_fields_are_in_no_page(driver: DatabaseDriver, admin: htt
 
 async def test_a_viewer_without_the_right_sees_no_payload(driver: DatabaseDriver, settings: Settings) -> None:
     jobs = await fill(driver, text="a private word", error="a private reason")
-    app = mounted(dashboard(lambda _: Viewer("Ada", {"see"}), settings=settings, time_limit=30))
+    app = mounted(dashboard(lambda _: Viewer("Ada", {"see"}), settings=settings))
     async with browser(app) as client:
         for path in (*PAGES, *(f"/jobs/{each}" for each in (jobs.ready, jobs.retrying, jobs.failed)), "/queues/mail"):
             assert "a private" not in (await read(client, path)).text, path
@@ -397,7 +397,7 @@ async def test_the_hook_of_the_application_changes_what_is_shown(driver: Databas
         return {"text": "hidden by the hook"}
 
     jobs = await fill(driver, text="a private word")
-    async with browser(mounted(dashboard(signed_in(), redact=hide, settings=settings, time_limit=30))) as client:
+    async with browser(mounted(dashboard(signed_in(), redact=hide, settings=settings))) as client:
         said = told(await read(client, f"/jobs/{jobs.ready}"))
         assert "hidden by the hook" in said
         assert "a private word" not in said

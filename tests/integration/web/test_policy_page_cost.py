@@ -28,7 +28,7 @@ class Step(Job):
 
 async def read(settings: Settings, path: str) -> tuple[str, int]:
     """A page, and how many rows the server has read for it where no other view has read anything."""
-    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as viewer:
+    async with browser(mounted(dashboard(signed_in(), settings=settings))) as viewer:
         with rows_read() as found:
             response = await viewer.get(BASE + path)
     assert response.status_code == 200, path
