@@ -27,11 +27,20 @@ class Event(Job):
 
 
 def check_order(runs: list[Run], keys: int, per_key: int) -> None:
-    """Every job of every key has ended, none began before the one before it had ended, and none after a later one."""
+    """Every job of every key has ended, none began before the one before it had ended, and none after a later one.
+
+    A worker that stood still for longer than a lease has lost its jobs. What it writes down of their ends when it goes
+    on is late, and settles nothing.
+    """
     for key in range(keys):
         mine = sorted((run for run in runs if run.error == str(key)), key=lambda run: run.at)
         ended = -1
+        attempts: dict[int, int] = {}
         for run in mine:
+            if run.what == "begin":
+                attempts[run.number] = max(run.attempt, attempts.get(run.number, 0))
+            elif run.attempt < attempts[run.number]:
+                continue
             assert ended <= run.number <= ended + 1, f"key {key}: {run} when {ended} had ended last"
             if run.what == "end":
                 ended = run.number

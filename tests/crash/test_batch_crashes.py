@@ -15,7 +15,7 @@ from tests.crash.batched import Member, Then
 from tests.servers import sql
 from tests.support.worker_processes import Workers, until
 
-pytestmark = pytest.mark.timeout(380)
+pytestmark = pytest.mark.timeout(900)
 
 _BATCHES = int(os.environ.get("OUTBOX_TEST_BATCHES", "40"))
 """1,000 is the full size."""

@@ -12,6 +12,7 @@ import outbox
 from outbox import dispatch_batch, dispatch_chain
 from outbox.drivers.database import DatabaseDriver
 from tests.crash.chained import Step, Then
+from tests.crash.harness import UNHURRIED, end_leases
 from tests.servers import sql
 from tests.support.worker_processes import Run, Workers, until
 
@@ -25,9 +26,10 @@ async def test_each_job_of_a_chain_is_inserted_exactly_once(
     await dispatch_chain([Step(number=number) for number in range(_STEPS)])
     await outbox.disconnect()
     workers.modules = "tests.crash.chained"
+    database = DatabaseDriver(migrated_url)
     while _left(migrated_url):
-        worker = await workers.start("--lease", "1", "--sleep", "0.1", "--processes", "1")
-        await until(lambda worker=worker: worker.process.returncode is not None)  # type: ignore[misc]
+        await _killed_worker(workers, database)
+    await database.close()
     _check_steps(workers.oracle.runs("begin"))
 
 
@@ -42,8 +44,7 @@ async def test_a_batch_ends_once_after_the_last_job_of_a_chain(
     workers.modules = "tests.crash.chained"
     database = DatabaseDriver(migrated_url)
     while _left(migrated_url):
-        worker = await workers.start("--lease", "1", "--sleep", "0.1", "--processes", "1")
-        await until(lambda worker=worker: worker.process.returncode is not None)  # type: ignore[misc]
+        await _killed_worker(workers, database)
         await database.policies.upkeep()
     await database.policies.upkeep()
     [status] = await database.policies.batches(1)
@@ -53,6 +54,12 @@ async def test_a_batch_ends_once_after_the_last_job_of_a_chain(
     begun, then = workers.oracle.runs("begin"), workers.oracle.runs("then")
     _check_steps(begun)
     assert [run.at > begun[-1].at for run in then] == [True]
+
+
+async def _killed_worker(workers: Workers, database: DatabaseDriver) -> None:
+    worker = await workers.start(*UNHURRIED, "--processes", "1")
+    await until(lambda: worker.process.returncode is not None)
+    await end_leases(database)
 
 
 def _check_steps(begun: Sequence[Run]) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Collection
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 import outbox
 from outbox.ids import JobId
 from tests.crash import dying
-from tests.crash.harness import FLAGS, LEASE, DatabaseHarness, now
+from tests.crash.harness import FLAGS, LEASE, PROMPT, UNHURRIED, DatabaseHarness, now
 from tests.servers import LocalServer, Server, databases, sql
 from tests.servers.databases import connections_of
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
@@ -32,23 +33,30 @@ async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHa
     await harness.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarness) -> None:
+async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarness, tmp_path: Path) -> None:
     victim = await harness.workers.started("--concurrency", "8", *FLAGS)
+    await harness.dispatch(*(Gated() for _ in range(3)))  # which run when it dies, whenever that is
+    await harness.oracle.wait("begin", 3)
     await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
-    await harness.oracle.wait("begin", 12)
+    await harness.oracle.wait("begin", 15)
     harness.deaths[victim.pid] = now()
     await victim.kill()
+    for attempt in range(2, 9):
+        (tmp_path / f"go-{attempt}").touch()
     begun, ended = harness.oracle.runs("begin"), {run.id for run in harness.oracle.runs("end")}
     interrupted = {run.id for run in begun} - ended
     assert interrupted
+    latest = await harness.driver.now() + timedelta(seconds=LEASE)
+    held = [await harness.stored(job_id) for job_id in harness.ledger.committed if str(job_id) in interrupted]
+    assert all(job.reserved_until is None or job.reserved_until <= latest for job in held), "held for one lease more"
     survivor = await harness.workers.started("--concurrency", "8", *FLAGS)
+    ready = max(now(), harness.deaths[victim.pid] + LEASE)
     await harness.all_done()
     assert await survivor.terminate() == 0
     await harness.verify()
     second_runs = [run for run in harness.oracle.runs("begin") if run.attempt == 2]
     assert {run.id for run in second_runs} >= interrupted
-    prompt = harness.deaths[victim.pid] + LEASE + 2
-    assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
+    assert all(run.at <= ready + PROMPT for run in second_runs), "rescued when the lease ended, not much later"
 
 
 @pytest.mark.parametrize("moment", [dying.BEFORE_COMMIT, dying.AFTER_COMMIT])
@@ -60,7 +68,7 @@ async def test_a_worker_killed_in_the_middle_of_a_settlement(
     (tmp_path / "die").write_text(moment)
     victim = await harness.workers.start("--concurrency", "5", *FLAGS)
     assert await victim.exit_code() == -signal.SIGKILL
-    harness.deaths[victim.pid] = now()
+    harness.deaths[victim.pid] = max(run.at for run in harness.oracle.runs())  # it died after that
     assert victim.of("job_settled") == [], "it died before it could know"
     ended = {run.id for run in harness.oracle.runs("end")}
     assert ended
@@ -87,7 +95,7 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: Database
     await harness.oracle.wait("begin", count)
     await freeze(zombie.pid, harness.url)
     harness.deaths[zombie.pid] = now()
-    owner = await harness.workers.started(*FLAGS)
+    owner = await harness.workers.started(*UNHURRIED)
     await harness.oracle.wait("begin", 2 * count)
     tokens = reserved_by(harness.url, jobs)
     (tmp_path / "go-1").touch()
@@ -161,7 +169,7 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_table(harness: Da
     await harness.dispatch(KillsItself(), *(Counted(number=number, seconds=0.05) for number in range(1, 20)))
     # One job per process: what runs beside such a job dies with it, and loses an attempt, too.
     fleet: list[WorkerProcess] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await harness.driver.jobs.list_jobs(limit=1):
             if sum(worker.process.returncode is None for worker in fleet) < 2:
                 fleet.append(await harness.workers.started("--concurrency", "1", *FLAGS))
@@ -179,14 +187,17 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_table(harness: Da
     await harness.verify()
 
 
-async def test_term_under_load_costs_nobody_an_attempt(harness: DatabaseHarness) -> None:
-    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *FLAGS)
-    staying = await harness.workers.started("--concurrency", "10", *FLAGS)
+async def test_term_under_load_costs_nobody_an_attempt(harness: DatabaseHarness, tmp_path: Path) -> None:
+    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *UNHURRIED)
+    await harness.dispatch(Gated(), Gated())  # which run for longer than the grace
+    await harness.oracle.wait("begin", 2)
+    staying = await harness.workers.started("--concurrency", "10", *UNHURRIED)
     load = asyncio.create_task(
         harness.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(150)), pause=0.005)
     )
     await until(lambda: len([run for run in harness.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
     assert await leaving.terminate() == 0
+    (tmp_path / "go-1").touch()
     (stopped,) = leaving.of("worker_stopped")
     await load
     await harness.all_done()
@@ -215,7 +226,7 @@ async def test_the_database_server_killed_under_load(
 ) -> None:
     """Twice, while transactions commit, jobs are claimed, renewed and settled."""
     harness = harness_with_its_own_server
-    workers = [await harness.workers.started("--concurrency", "10", *FLAGS) for _ in range(2)]
+    workers = [await harness.workers.started("--concurrency", "10", "--max-tries", "50", *FLAGS) for _ in range(2)]
     jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(400)]
     load = asyncio.create_task(harness.dispatch(*jobs, pause=0.01))
     for round_ in (1, 2):
@@ -224,6 +235,8 @@ async def test_the_database_server_killed_under_load(
         for worker in workers:
             await worker.event("connection_down", round_)
         await asyncio.to_thread(local_database.start)
+        for worker in workers:
+            await worker.event("connection_up", round_)
     await load
     await harness.all_done()
     for worker in workers:

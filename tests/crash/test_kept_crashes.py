@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 import outbox
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
+from tests.crash.harness import UNHURRIED, end_leases
 from tests.crash.kept import Kept
 from tests.support.worker_processes import WorkerProcess, Workers, until
-
-_OPTIONS = ("--lease", "1", "--sleep", "0.1")
 
 
 @pytest.fixture
@@ -34,9 +34,10 @@ async def test_a_result_is_kept_with_the_end_of_its_job(
         assert await database.finished.latest() == [], fate
         assert len(workers.oracle.runs("kept")) == attempts
         assert await database.jobs.get(job_id) is not None
+        await end_leases(database)
     await ended(await started(workers, "killed after", monkeypatch))
     monkeypatch.delenv("KEPT_FATE")
-    last = await workers.start(*_OPTIONS, "--stop-when-empty")
+    last = await workers.start(*UNHURRIED, "--stop-when-empty")
     assert await last.exit_code() == 0
     assert [run.attempt for run in workers.oracle.runs("kept")] == [1, 2, 3]
     assert [(job.id, job.result, job.attempts) for job in await database.finished.latest()] == [(job_id, "3", 3)]
@@ -53,13 +54,16 @@ async def test_a_worker_that_lost_its_lease_keeps_no_result(
     workers.modules = "tests.crash.kept"
     frozen = await started(workers, "frozen before", monkeypatch)
     await until(lambda: len(workers.oracle.runs("kept")) == 1)
+    await until(lambda: is_stopped(frozen.pid))
+    await end_leases(database)
     await ended(await started(workers, "killed before", monkeypatch))
     frozen.send(signal.SIGCONT)
     await frozen.event("lease_lost")
     await frozen.kill()
     assert await database.finished.latest() == [], "attempt 2 has the job, and is not over"
+    await end_leases(database)
     monkeypatch.delenv("KEPT_FATE")
-    last = await workers.start(*_OPTIONS, "--stop-when-empty")
+    last = await workers.start(*UNHURRIED, "--stop-when-empty")
     assert await last.exit_code() == 0
     [kept] = await database.finished.latest()
     assert (kept.id, kept.result, kept.attempts) == (job_id, "3", 3)
@@ -67,8 +71,13 @@ async def test_a_worker_that_lost_its_lease_keeps_no_result(
 
 async def started(workers: Workers, fate: str, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
     monkeypatch.setenv("KEPT_FATE", fate)
-    return await workers.start(*_OPTIONS, "--processes", "1")
+    return await workers.start(*UNHURRIED, "--processes", "1")
 
 
 async def ended(worker: WorkerProcess) -> None:
     await until(lambda: worker.process.returncode is not None)
+
+
+def is_stopped(pid: int) -> bool:
+    """By a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -24,6 +24,8 @@ from tests.servers import sql
 from tests.support.port_forwarder import Forwarder, forwarding
 from tests.support.worker_processes import WorkerProcess, Workers
 
+pytestmark = pytest.mark.timeout(900)
+
 PLAIN, KEYS, BATCHES, EACH = 150, 4, 6, 25
 TOTAL = PLAIN + (KEYS + BATCHES) * EACH + BATCHES
 FLEET = 3
@@ -61,7 +63,7 @@ class Chaos:
         the upkeep of workers repairs, once a minute: here more often."""
         driver = DatabaseDriver(self.url)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while self.done() < count:
                     await driver.policies.upkeep()
                     await asyncio.sleep(0.05)
@@ -82,7 +84,7 @@ class Chaos:
 
     async def judge(self) -> None:
         await self.until(TOTAL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             for worker in self.fleet:
                 assert await worker.terminate() == 0
         with sql.connection(self.url) as connection:

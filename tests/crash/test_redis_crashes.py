@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Collection
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from redis import Redis as Client
 
 from outbox.drivers.values import JobState
 from outbox.ids import JobId
-from tests.crash.harness import FLAGS, LEASE, RedisHarness, now
+from tests.crash.harness import FLAGS, LEASE, PROMPT, UNHURRIED, RedisHarness, now
 from tests.servers import LocalServer
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
 from tests.support.worker_processes import WorkerProcess, until
 
 REDIS = ("--connection", "redis", *FLAGS)
+REDIS_UNHURRIED = ("--connection", "redis", *UNHURRIED)
 PENDING_CLAIMS = "outbox:{default}:standing"
 
 
@@ -31,23 +33,30 @@ async def harness(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisHarness]
     await harness.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: RedisHarness) -> None:
+async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: RedisHarness, tmp_path: Path) -> None:
     victim = await harness.workers.started("--concurrency", "8", *REDIS)
+    await harness.dispatch(*(Gated() for _ in range(3)))  # which run when it dies, whenever that is
+    await harness.oracle.wait("begin", 3)
     await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(40)))
-    await harness.oracle.wait("begin", 12)
+    await harness.oracle.wait("begin", 15)
     harness.deaths[victim.pid] = now()
     await victim.kill()
+    for attempt in range(2, 9):
+        (tmp_path / f"go-{attempt}").touch()
     begun, ended = harness.oracle.runs("begin"), {run.id for run in harness.oracle.runs("end")}
     interrupted = {run.id for run in begun} - ended
     assert interrupted
+    latest = await harness.driver.now() + timedelta(seconds=LEASE)
+    held = [await harness.stored(job_id) for job_id in harness.ledger.committed if str(job_id) in interrupted]
+    assert all(job.reserved_until is None or job.reserved_until <= latest for job in held), "held for one lease more"
     survivor = await harness.workers.started("--concurrency", "8", *REDIS)
+    ready = max(now(), harness.deaths[victim.pid] + LEASE)
     await harness.all_done()
     assert await survivor.terminate() == 0
     await harness.verify()
     second_runs = [run for run in harness.oracle.runs("begin") if run.attempt == 2]
     assert {run.id for run in second_runs} >= interrupted
-    prompt = harness.deaths[victim.pid] + LEASE + 2
-    assert all(run.at <= prompt for run in second_runs), "rescued when the lease ended, not much later"
+    assert all(run.at <= ready + PROMPT for run in second_runs), "rescued when the lease ended, not much later"
 
 
 async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: RedisHarness, tmp_path: Path) -> None:
@@ -60,7 +69,7 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: RedisHar
     await harness.oracle.wait("begin", count)
     os.kill(zombie.pid, signal.SIGSTOP)
     harness.deaths[zombie.pid] = now()
-    owner = await harness.workers.started(*REDIS)
+    owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.oracle.wait("begin", 2 * count)
     tokens = held_under(harness.url, jobs)
     (tmp_path / "go-1").touch()
@@ -93,7 +102,7 @@ async def test_a_call_that_arrives_after_the_lease_changes_nothing(
     zombie = await harness.workers.started(*REDIS)
     await until(lambda: not marker.exists())
     harness.deaths[zombie.pid] = now()
-    owner = await harness.workers.started(*REDIS)
+    owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.oracle.wait("begin", 2)
     token = held_under(harness.url, [job_id])
     os.kill(zombie.pid, signal.SIGCONT)
@@ -135,14 +144,17 @@ async def test_a_job_that_kills_its_process_ends_in_the_failed_jobs(harness: Red
     await harness.verify()
 
 
-async def test_term_under_load_costs_nobody_an_attempt(harness: RedisHarness) -> None:
-    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *REDIS)
-    staying = await harness.workers.started("--concurrency", "10", *REDIS)
+async def test_term_under_load_costs_nobody_an_attempt(harness: RedisHarness, tmp_path: Path) -> None:
+    leaving = await harness.workers.started("--concurrency", "10", "--grace", "0.3", *REDIS_UNHURRIED)
+    await harness.dispatch(Gated(), Gated())  # which run for longer than the grace
+    await harness.oracle.wait("begin", 2)
+    staying = await harness.workers.started("--concurrency", "10", *REDIS_UNHURRIED)
     load = asyncio.create_task(
         harness.dispatch(*(Counted(number=n, seconds=(0.05, 0.4, 1.0)[n % 3]) for n in range(120)), pause=0.005)
     )
     await until(lambda: len([run for run in harness.oracle.runs("begin") if run.pid == leaving.pid]) >= 20)
     assert await leaving.terminate() == 0
+    (tmp_path / "go-1").touch()
     (stopped,) = leaving.of("worker_stopped")
     await load
     await harness.all_done()
@@ -170,7 +182,7 @@ async def scene_with_its_own_redis(local_redis: LocalServer, tmp_path: Path) -> 
 async def test_redis_killed_under_load(scene_with_its_own_redis: RedisHarness, local_redis: LocalServer) -> None:
     """Twice, while jobs are dispatched, claimed, renewed and settled. The workers live through it."""
     harness = scene_with_its_own_redis
-    workers = [await harness.workers.started("--concurrency", "10", *REDIS) for _ in range(2)]
+    workers = [await harness.workers.started("--concurrency", "10", "--max-tries", "50", *REDIS) for _ in range(2)]
     jobs = [Counted(number=number, seconds=(0.0, 0.1, 0.5, 2.0)[number % 4]) for number in range(240)]
     load = asyncio.create_task(harness.dispatch(*jobs, pause=0.01))
     for round_ in (1, 2):
@@ -179,6 +191,8 @@ async def test_redis_killed_under_load(scene_with_its_own_redis: RedisHarness, l
         for worker in workers:
             await worker.event("connection_down", round_)
         await asyncio.to_thread(local_redis.start)
+        for worker in workers:
+            await worker.event("connection_up", round_)
     await load
     await harness.all_done()
     for worker in workers:
@@ -230,9 +244,9 @@ async def test_a_worker_that_is_frozen_while_it_waits_does_not_run_what_it_was_g
     os.kill(zombie.pid, signal.SIGSTOP)
     stand_on(harness.url)
     job_id = await harness.only(Counted(number=1))
-    assert (await harness.stored(job_id)).state is JobState.RESERVED
+    assert held_under(harness.url, [job_id]), "it was given to the claim"
     harness.deaths[zombie.pid] = now()
-    owner = await harness.workers.started(*REDIS)
+    owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.all_done()
     os.kill(zombie.pid, signal.SIGCONT)
     await zombie.event("lease_lost", job_id=str(job_id))

@@ -18,6 +18,7 @@ from tests.support.worker_processes import Workers, until
 
 pytestmark = [
     pytest.mark.redis,
+    pytest.mark.timeout(900),
     # What a relay asks of a database is what every worker asks of it: one of them is enough.
     pytest.mark.parametrize("backend", [pytest.param("mysql", marks=pytest.mark.mysql)], indirect=True),
 ]
@@ -70,7 +71,7 @@ def more_than(workers: RedisWorkers, count: int) -> bool:
 
 
 async def no_rows_left(database: DatabaseDriver) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while await database.jobs.list_jobs():
             await asyncio.sleep(0.1)
 
@@ -116,7 +117,7 @@ async def test_a_redis_that_is_down_or_flushed_loses_nothing(
     committed = workers.dispatch_and_die(50)
     await workers.started("--relay", "--sleep", "0.2")
     redis = RedisDriver(local_redis.url)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while sum(count.ready for count in await redis.queues.counts()) < 40:
             await asyncio.sleep(0.05)
     await redis.close()

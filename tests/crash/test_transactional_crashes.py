@@ -6,6 +6,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from outbox import Job
@@ -14,6 +15,8 @@ from outbox.envelope import serialize_many
 from tests.crash.transactional import EVERY, STEPS, Effect, EffectInThread
 from tests.servers import sql
 from tests.support.worker_processes import Workers
+
+pytestmark = pytest.mark.timeout(900)
 
 JOBS = 2_000
 FLAGS = ("--concurrency", "5", "--lease", "1", "--sleep", "0.1", "--stop-when-empty")
@@ -45,7 +48,7 @@ async def test_each_effect_and_each_follow_up_happens_once(migrated_url: str, tm
 
 async def until_nothing_is_left(workers: Workers) -> None:
     """A worker, and another one whenever it was killed. The last one may have many jobs left."""
-    while await (await workers.start(*FLAGS)).exit_code(within=240) == -signal.SIGKILL:
+    while await (await workers.start(*FLAGS)).exit_code(within=800) == -signal.SIGKILL:
         pass
 
 
