@@ -43,7 +43,7 @@ async def consuming() -> AsyncIterator[Consumer]:
     one = Consumer(settings())
     task = asyncio.ensure_future(one.run())
     try:
-        await asyncio.wait_for(one.connected.wait(), 15)
+        await asyncio.wait_for(one.connected.wait(), 60)
         yield one
     finally:
         task.cancel()
@@ -59,7 +59,7 @@ async def publish(*hours: int, content: bytes | None = None) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -117,7 +117,7 @@ async def test_a_message_comes_again_after_a_consumer_was_killed_before_it_ackno
             pass  # subscribes, so that the broker keeps what is published
         await publish(1)
         dying = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES)
-        assert await asyncio.wait_for(dying.wait(), 30) == -signal.SIGKILL
+        assert await asyncio.wait_for(dying.wait(), 60) == -signal.SIGKILL
         assert len(await queued()) == 1
         async with consuming() as one:
             await until(lambda: one.counts.total() == 1)

@@ -11,17 +11,19 @@ import pytest
 
 from tests.servers import Redis, databases, sql, summary
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[2]
 
 
 def demonstrate(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500", *arguments],
+        [sys.executable, "-m", "app.demo", "--orders", "60", "--readings", "1500", "--timeout", "400", *arguments],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": url, **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import aiosmtplib
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -68,12 +70,11 @@ async def test_a_busy_server_makes_the_job_fail_so_that_it_is_tried_again(
 
 async def test_a_server_that_is_away_makes_the_job_fail(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     order = await stored_order()
-    async with serve(mailbox) as port:
-        pass  # a port on which nobody listens any more
-    monkeypatch.setenv("APP_SMTP_PORT", str(port))
-    settings.cache_clear()
-
-    away = await perform(SendReceipt(order_id=order.id))
+    with socket.socket() as deaf:  # it keeps others from the port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("APP_SMTP_PORT", str(deaf.getsockname()[1]))
+        settings.cache_clear()
+        away = await perform(SendReceipt(order_id=order.id))
     assert away.retried
     assert isinstance(away.error, aiosmtplib.SMTPConnectError | OSError)
 
