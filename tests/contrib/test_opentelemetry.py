@@ -269,11 +269,11 @@ async def test_the_metrics_of_the_conventions_and_of_queues(
     await client.dispatch_many([Traced(), Traced(), Failing()])
     await client.dispatch(Traced(), delay=60)
     async with client.worker(queue="mail", sleep=0.02) as worker:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(telemetry.spans("process mail")) < 4:
                 await asyncio.sleep(0.02)
         worker.events.emit(LeaseLost(UUID(int=7), Traced.name, "mail", "database", 1, "frozen"))  # type: ignore[arg-type]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (lost := telemetry.points("outbox.lease.lost")):
                 await asyncio.sleep(0.02)
     assert [point.value for point in lost] == [1]

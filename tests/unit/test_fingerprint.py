@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
-from outbox import clock
 from outbox.encryption import MARK
 from outbox.fingerprint import fingerprint, is_fingerprint, last_frame, normalized
 from outbox.settlement import ENCRYPTED, Failure
@@ -76,6 +76,6 @@ def test_the_fingerprint_of_an_encrypted_failure_tells_only_its_type() -> None:
 
 @pytest.mark.parametrize("text", ["'" * 100_000, "a" * 100_000, "0" * 100_000, "abcdef0 " * 20_000, "\udcff"])
 def test_long_and_broken_texts_take_no_time(text: str) -> None:
-    began = clock.now()
+    began = time.thread_time()  # what others do meanwhile does not count
     assert is_fingerprint(fingerprint(text, text, text))
-    assert clock.now() - began < 1
+    assert time.thread_time() - began < 1

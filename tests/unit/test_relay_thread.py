@@ -11,10 +11,10 @@ import pytest
 
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.relay import thread as module
-from outbox.relay.thread import RelayThreads
+from outbox.relay.thread import RelayThread, RelayThreads
 
-AT_ONCE = 1.5
-"""Seconds: less than the end waits at the most, and far more than a busy machine needs for nothing."""
+AT_ONCE, AT_MOST = 30.0, 90.0
+"""Seconds: far more than a busy machine needs for nothing, and what the end may wait for in these tests."""
 
 
 class Stores:
@@ -39,7 +39,7 @@ class Moves:
     async def move(self) -> int:
         """Blocks the loop of the relay, which has nothing else to do."""
         self.begun.release()
-        assert self.continue_from.wait(20)
+        assert self.continue_from.wait(2 * AT_MOST)
         self.ended += 1
         if self.error is not None:
             raise self.error
@@ -58,6 +58,8 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> Moves:
 @pytest.fixture
 def relays(moves: Moves) -> Iterator[RelayThreads]:
     relays = RelayThreads()
+    assert relays.seconds_left == module.FLUSH_SECONDS
+    relays.seconds_left = AT_MOST
     yield relays
     moves.continue_from.set()
     relays.stop()
@@ -103,12 +105,24 @@ def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
     assert moves.ended == 0
 
 
-def test_its_seconds_are_for_all_that_it_waits_for(relays: RelayThreads, moves: Moves) -> None:
-    moves.continue_from.clear()
+def test_its_seconds_are_for_all_that_it_waits_for(
+    relays: RelayThreads, moves: Moves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("outbox.clock.now", lambda: now[0])
+
+    def wait_seven_seconds(thread: RelayThread, seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += 7
+
+    waits: list[float] = []
+    monkeypatch.setattr(RelayThread, "wait", wait_seven_seconds)
     relays.wake("redis")
-    later(moves.continue_from)
-    took = flush(relays)
-    assert relays.seconds_left == pytest.approx(module.FLUSH_SECONDS - took, abs=0.1)
+    relays.wake("another")
+    relays.flush_at_exit()
+    relays.flush_at_exit()
+    assert waits == [AT_MOST, AT_MOST - 7, AT_MOST - 14, AT_MOST - 21]
+    assert relays.seconds_left == AT_MOST - 28
 
 
 def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
@@ -171,7 +185,7 @@ def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
     moves.continue_from.clear()
     relays.wake("redis")
     later(moves.continue_from)
-    assert flush(relays) < module.FLUSH_SECONDS
+    assert flush(relays) < AT_MOST
     [record] = caplog.records
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
 

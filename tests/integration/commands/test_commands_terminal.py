@@ -61,7 +61,7 @@ class Terminal:
         self._more.set()
 
     async def shows(self, text: bytes, times: int = 1) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while self.output.count(text) < times:
                 self._more.clear()
                 await self._more.wait()
@@ -71,7 +71,7 @@ class Terminal:
 
     async def end(self) -> int:
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 return await self.process.wait()
         finally:
             if self.process.returncode is None:

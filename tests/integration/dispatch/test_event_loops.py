@@ -115,8 +115,9 @@ def settled(way: Callable[[], None]) -> tuple[tuple[int, int], tuple[int, int]]:
     for _ in range(ROUNDS):
         way()
     changed = threading.Event()
-    for _ in range(100):
-        if (after := held())[1] <= before[1]:
+    for _ in range(400):
+        descriptors, threads = after = held()
+        if descriptors <= before[0] + 2 and threads <= before[1]:
             break
         changed.wait(0.05)
     return before, after
@@ -190,7 +191,7 @@ class TestOnServers:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     changed = threading.Event()
-    for _ in range(200):
+    for _ in range(1_200):
         if condition():
             return
         changed.wait(0.05)

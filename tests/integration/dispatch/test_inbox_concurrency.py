@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest, migrated_url: str, monkeypatch: pytes
 class Consumer:
     """One transaction, in a thread, that has looked at the inbox before."""
 
-    def __init__(self, engine: Engine, *message_ids: str, lock_wait: int = 20) -> None:
+    def __init__(self, engine: Engine, *message_ids: str, lock_wait: int = 120) -> None:
         self.fresh: list[bool] = []
         self.error: BaseException | None = None
         self.received, self.end = threading.Event(), threading.Event()
@@ -58,21 +58,21 @@ class Consumer:
                     with inbox(session, message_id, source="mqtt") as fresh:
                         self.fresh.append(fresh)
                 self.received.set()
-                self.end.wait(30)
+                self.end.wait(120)
                 (session.commit if self.commits else session.rollback)()
         except BaseException as error:
             self.error = error
             self.received.set()
 
     async def has_received(self) -> list[bool]:
-        assert await asyncio.to_thread(self.received.wait, 30)
+        assert await asyncio.to_thread(self.received.wait, 120)
         assert self.error is None, self.error
         return self.fresh
 
     async def ends(self, *, commit: bool = True) -> list[bool]:
         self.commits = commit
         self.end.set()
-        await asyncio.to_thread(self._thread.join, 30)
+        await asyncio.to_thread(self._thread.join, 120)
         assert self.error is None, self.error
         return self.fresh
 
@@ -149,6 +149,6 @@ async def test_a_consumer_does_not_wait_for_the_pruning_of_its_message(
         connection.execute(text("UPDATE queue_inbox SET kept_until = '2020-01-01'"))
     again = Consumer(engine, "m-1")
     assert await again.has_received() == [False]
-    assert await asyncio.wait_for(database.inbox.prune(), 10) == 1
+    assert await asyncio.wait_for(database.inbox.prune(), 60) == 1
     await again.ends()
     assert await database.inbox.prune() == 1

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[3]
 
 # What the distribution `outbox`, an SMTP client, leaves in site-packages.
@@ -20,7 +22,7 @@ OTHER_METADATA = "Metadata-Version: 2.1\nName: outbox\nVersion: 0.1.8\n"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT)]
-    subprocess.run(build, check=True, timeout=100)
+    subprocess.run(build, check=True, timeout=400)
     return next(built.glob("*.whl"))
 
 
@@ -38,9 +40,9 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
     python = tmp_path / "env" / "bin" / "python"
     # The pip of here installs there: one of its own would take as long as all that it installs.
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, str(wheel)], check=True, timeout=240)
+    subprocess.run([*pip, str(wheel)], check=True, timeout=600)
     for command in (["-m", "outbox.work", "--help"], ["-m", "outbox", "--help"]):
-        shown = subprocess.run([python, *command], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+        shown = subprocess.run([python, *command], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
         assert "Usage:" in shown.stdout
     refused = subprocess.run(
         [python, "-m", "outbox.work", "--once"],
@@ -48,7 +50,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
         env={"DATABASE_URL": "mysql+asyncmy://root@127.0.0.1:1/x", "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         check=False,
     )
     assert refused.returncode == 2
@@ -69,7 +71,7 @@ def test_the_other_distribution_called_outbox_is_named(wheel: Path, tmp_path: Pa
         env={"PYTHONPATH": str(site), "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/outbox.db", "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         check=False,
     )
     assert checked.returncode == 1

@@ -19,7 +19,6 @@ class Decide(Job):
     queue = "decisions"
     max_tries = 3
     backoff = Backoff([5, 50])
-    timeout = 0.2
 
     how: str
     seen: list[str] = Field(default_factory=list)
@@ -40,6 +39,13 @@ class Decide(Job):
                 raise ValueError("broken")
             case "hang":
                 await asyncio.Event().wait()
+
+
+class Hangs(Decide):
+    name = "perform.Hangs"
+    timeout = 0.2
+
+    how: str = "hang"
 
 
 class Transactional(Job):
@@ -98,7 +104,7 @@ async def test_a_job_that_raises_is_retried_until_its_last_attempt() -> None:
 
 
 async def test_the_timeout_of_a_job_counts() -> None:
-    ended = await perform(Decide(how="hang"))
+    ended = await perform(Hangs())
     assert ended.retried(5)
     assert isinstance(ended.error, JobTimeout)
 
