@@ -101,7 +101,7 @@ PATIENCE = (
 def patience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for limit in PATIENCE:
-            patch.setattr(limit, 60)
+            patch.setattr(limit, 20)
         yield
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
@@ -201,6 +202,7 @@ class LifeCycle(RuleBasedStateMachine):
         assert failed == {key: (known.queue, known.attempts) for key, known in self.model.failed.items()}
 
 
+@pytest.mark.timeout(900)
 def test_the_life_of_jobs(driver_factory: DriverFactory) -> None:
     with asyncio.Runner() as runner:
         driver = driver_factory()

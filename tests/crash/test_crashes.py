@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 import outbox
 from outbox.ids import JobId
 from tests.crash import dying
-from tests.crash.harness import FLAGS, LEASE, PROMPT, UNHURRIED, DatabaseHarness, now
+from tests.crash.harness import FLAGS, LEASE, MODULES, PROMPT, UNHURRIED, DatabaseHarness, now
 from tests.servers import LocalServer, Server, databases, sql
 from tests.servers.databases import connections_of
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
@@ -39,7 +39,7 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarnes
     await harness.oracle.wait("begin", 3)
     await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(50)))
     await harness.oracle.wait("begin", 15)
-    harness.deaths[victim.pid] = now()
+    died = now()
     await victim.kill()
     for attempt in range(2, 9):
         (tmp_path / f"go-{attempt}").touch()
@@ -50,7 +50,7 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarnes
     held = [await harness.stored(job_id) for job_id in harness.ledger.committed if str(job_id) in interrupted]
     assert all(job.reserved_until is None or job.reserved_until <= latest for job in held), "held for one lease more"
     survivor = await harness.workers.started("--concurrency", "8", *FLAGS)
-    ready = max(now(), harness.deaths[victim.pid] + LEASE)
+    ready = max(now(), died + LEASE)
     await harness.all_done()
     assert await survivor.terminate() == 0
     await harness.verify()
@@ -63,12 +63,11 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarnes
 async def test_a_worker_killed_in_the_middle_of_a_settlement(
     harness: DatabaseHarness, tmp_path: Path, moment: str
 ) -> None:
-    harness.workers.modules = "tests.support.recorded_jobs,tests.crash.dying"
+    harness.workers.modules = f"{MODULES},tests.crash.dying"
     await harness.dispatch(*(Counted(number=number) for number in range(25)))
     (tmp_path / "die").write_text(moment)
     victim = await harness.workers.start("--concurrency", "5", *FLAGS)
     assert await victim.exit_code() == -signal.SIGKILL
-    harness.deaths[victim.pid] = max(run.at for run in harness.oracle.runs())  # it died after that
     assert victim.of("job_settled") == [], "it died before it could know"
     ended = {run.id for run in harness.oracle.runs("end")}
     assert ended
@@ -94,7 +93,6 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: Database
     zombie = await harness.workers.started(*FLAGS)
     await harness.oracle.wait("begin", count)
     await freeze(zombie.pid, harness.url)
-    harness.deaths[zombie.pid] = now()
     owner = await harness.workers.started(*UNHURRIED)
     await harness.oracle.wait("begin", 2 * count)
     tokens = reserved_by(harness.url, jobs)

@@ -16,7 +16,7 @@ from redis import Redis as Client
 
 from outbox.drivers.values import JobState
 from outbox.ids import JobId
-from tests.crash.harness import FLAGS, LEASE, PROMPT, UNHURRIED, RedisHarness, now
+from tests.crash.harness import FLAGS, LEASE, MODULES, PROMPT, UNHURRIED, RedisHarness, now
 from tests.servers import LocalServer
 from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItself
 from tests.support.worker_processes import WorkerProcess, until
@@ -39,7 +39,7 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: RedisHarness, 
     await harness.oracle.wait("begin", 3)
     await harness.dispatch(*(Counted(number=number, seconds=0.3) for number in range(40)))
     await harness.oracle.wait("begin", 15)
-    harness.deaths[victim.pid] = now()
+    died = now()
     await victim.kill()
     for attempt in range(2, 9):
         (tmp_path / f"go-{attempt}").touch()
@@ -50,7 +50,7 @@ async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: RedisHarness, 
     held = [await harness.stored(job_id) for job_id in harness.ledger.committed if str(job_id) in interrupted]
     assert all(job.reserved_until is None or job.reserved_until <= latest for job in held), "held for one lease more"
     survivor = await harness.workers.started("--concurrency", "8", *REDIS)
-    ready = max(now(), harness.deaths[victim.pid] + LEASE)
+    ready = max(now(), died + LEASE)
     await harness.all_done()
     assert await survivor.terminate() == 0
     await harness.verify()
@@ -68,7 +68,6 @@ async def test_a_frozen_worker_that_comes_back_changes_nothing(harness: RedisHar
     zombie = await harness.workers.started(*REDIS)
     await harness.oracle.wait("begin", count)
     os.kill(zombie.pid, signal.SIGSTOP)
-    harness.deaths[zombie.pid] = now()
     owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.oracle.wait("begin", 2 * count)
     tokens = held_under(harness.url, jobs)
@@ -94,14 +93,13 @@ async def test_a_call_that_arrives_after_the_lease_changes_nothing(
 ) -> None:
     """The zombie's own clock cannot hold it back here: it froze with the call in its hand."""
     job_id = await harness.only(Gated(first=first))
-    harness.workers.modules = "tests.support.recorded_jobs,tests.crash.freezing"
+    harness.workers.modules = f"{MODULES},tests.crash.freezing"
     marker, answer = tmp_path / "freeze", tmp_path / "answer"
     marker.write_text(verb)
     if verb == "settle":
         (tmp_path / "go-1").touch()
     zombie = await harness.workers.started(*REDIS)
     await until(lambda: not marker.exists())
-    harness.deaths[zombie.pid] = now()
     owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.oracle.wait("begin", 2)
     token = held_under(harness.url, [job_id])
@@ -226,7 +224,6 @@ async def test_a_worker_that_is_killed_while_it_waits_is_given_nothing(harness: 
     """Nobody listens any more, whatever its claim says."""
     victim = await harness.workers.started(*REDIS)
     await a_claim_stands(harness.url)
-    harness.deaths[victim.pid] = now()
     await victim.kill()
     stand_on(harness.url)
     job_id = await harness.only(Counted(number=1))
@@ -245,7 +242,6 @@ async def test_a_worker_that_is_frozen_while_it_waits_does_not_run_what_it_was_g
     stand_on(harness.url)
     job_id = await harness.only(Counted(number=1))
     assert held_under(harness.url, [job_id]), "it was given to the claim"
-    harness.deaths[zombie.pid] = now()
     owner = await harness.workers.started(*REDIS_UNHURRIED)
     await harness.all_done()
     os.kill(zombie.pid, signal.SIGCONT)

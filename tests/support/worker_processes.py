@@ -30,6 +30,8 @@ class Run:
     pid: int
     at: float
     error: str = ""
+    held_until: float = 0.0
+    """The earliest end of its lease by then, where that is noted (`tests/crash/held.py`)."""
 
 
 class Oracle:
