@@ -88,7 +88,7 @@ def forget_settings() -> None:
 
 # --- limits of outbox itself that a machine exceeds which stands still for a few seconds
 
-PATIENCE = (
+SHORT_TIMEOUTS = (
     "outbox.drivers.database.connection.engine.INSPECTION_SECONDS",
     "outbox.drivers.database.connection.opened_connections._THREAD_SECONDS",
     "outbox.listeners._FLUSH_SECONDS",
@@ -98,9 +98,9 @@ PATIENCE = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def patience() -> Iterator[None]:
+def long_timeouts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for limit in PATIENCE:
+        for limit in SHORT_TIMEOUTS:
             patch.setattr(limit, 20)
         yield
 

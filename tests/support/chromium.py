@@ -14,7 +14,7 @@ import uvicorn
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 from starlette.types import ASGIApp
 
-PATIENCE = 120_000.0
+TIMEOUT = 120_000.0
 """Milliseconds for what takes a few, unless the machine is busy."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -30,18 +30,18 @@ def program() -> str:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS, timeout=PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+        browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS, timeout=TIMEOUT)
+        expect.set_options(timeout=TIMEOUT)
         try:
             yield browser
         finally:
             await browser.close()
 
 
-async def patient_context(browser: Browser, **options: Any) -> BrowserContext:
+async def new_context(browser: Browser, **options: Any) -> BrowserContext:
     """One whose pages wait for as long as a busy machine needs."""
     context = await browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     return context
 
 

@@ -14,7 +14,7 @@ from tests.support.dashboards import browser, mounted, signed_in
 
 
 @pytest.fixture(autouse=True)
-def patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page whose test says nothing else waits for a store as long as a busy machine needs."""
     assert dashboard.__kwdefaults__ is not None
     monkeypatch.setitem(dashboard.__kwdefaults__, "time_limit", 60.0)

@@ -13,7 +13,7 @@ import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.settings import Settings
 from outbox.web import dashboard
-from tests.support.chromium import chromium, patient_context, served
+from tests.support.chromium import chromium, new_context, served
 from tests.support.dashboards import BASE, Letter, fill, mounted, ran, signed_in
 
 # Ninety looks of axe at a page: a second and more for each on a busy machine.
@@ -69,7 +69,7 @@ async def violations(browser: Browser, settings: Settings) -> AsyncIterator[Viol
     app = mounted(dashboard(signed_in(), settings=settings))
     async with served(app) as address:
         # The policy of the pages allows no script of the test. Colours are looked at when they have stopped to change.
-        context = await patient_context(browser, bypass_csp=True, reduced_motion="reduce")
+        context = await new_context(browser, bypass_csp=True, reduced_motion="reduce")
         page = await context.new_page()
 
         async def of(paths: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from outbox.settings import Settings
 from outbox.wakeups.announce import announce_operation
 from outbox.web import dashboard
 from tests.conformance.jobs import envelope, envelopes
-from tests.support.chromium import chromium, patient_context, served
+from tests.support.chromium import chromium, new_context, served
 from tests.support.commands import fail
 from tests.support.dashboards import BASE, MARKUP, fill, mounted, ran, signed_in, worker
 
@@ -45,7 +45,7 @@ async def address(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def opened(browser: Browser, address: str, **options: Any) -> AsyncIterator[Page]:
     """A page that says nothing on its console, and asks nothing of another host."""
-    context = await patient_context(browser, **options)
+    context = await new_context(browser, **options)
     page = await context.new_page()
     said: list[str] = []
     asked: list[str] = []

@@ -18,7 +18,7 @@ from tests.support.python_process import ROOT
 
 pytestmark = pytest.mark.sqlite
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds for an answer of the process, which may have just been started on a busy machine."""
 
 
@@ -48,8 +48,8 @@ async def serving(
 async def test_a_token_opens_the_dashboard_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as (address, process):
         async with (
-            httpx.AsyncClient(follow_redirects=True, timeout=PATIENCE) as first,
-            httpx.AsyncClient(follow_redirects=True, timeout=PATIENCE) as second,
+            httpx.AsyncClient(follow_redirects=True, timeout=TIMEOUT) as first,
+            httpx.AsyncClient(follow_redirects=True, timeout=TIMEOUT) as second,
         ):
             bare = address.partition("?")[0]
             assert (await second.get(bare)).status_code == 401
@@ -62,18 +62,18 @@ async def test_a_token_opens_the_dashboard_once(tmp_path: Path) -> None:
             assert (await first.get(bare + "nothing")).status_code == 404
             assert (await second.get(address)).status_code == 401
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        await asyncio.wait_for(process.wait(), TIMEOUT)
 
 
 async def test_a_name_that_another_site_points_here_is_refused(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (address, _), httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with serving(tmp_path) as (address, _), httpx.AsyncClient(timeout=TIMEOUT) as client:
         assert (await client.get(address, headers={"host": "evil.example"})).status_code == 400
         assert (await client.get(address)).status_code == 303, "the token was not used up"
 
 
 async def test_a_user_and_a_password_from_the_environment(tmp_path: Path) -> None:
     given = {"OUTBOX_WEB_USER": "ada", "OUTBOX_WEB_PASSWORD": "secret"}
-    async with serving(tmp_path, **given) as (address, _), httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with serving(tmp_path, **given) as (address, _), httpx.AsyncClient(timeout=TIMEOUT) as client:
         assert "token" not in address
         assert (await client.get(address)).status_code == 401
         assert (await client.get(address, auth=("ada", "secret"))).status_code == 503
