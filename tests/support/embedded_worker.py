@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
@@ -19,6 +20,8 @@ from outbox.options import JobOptions
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
+from outbox.wakeups import reconnecting_source
+from outbox.wakeups.base import Wake, Wakeups
 from outbox.wakeups.selector import WakeupSelector
 from tests.servers import sql
 from tests.servers.databases import UNKNOWN_THREAD, connections_of
@@ -26,6 +29,9 @@ from tests.servers.databases import UNKNOWN_THREAD, connections_of
 TIMEOUT = 60.0
 RARELY, OFTEN = 600.0, 0.3
 """Seconds between looks: longer than any test waits, and short enough to see that polling finds jobs, too."""
+
+_NAP = 0.25
+"""Seconds. The pauses of a claimer that has just been at work are shorter."""
 
 
 class Ping(Job):
@@ -61,9 +67,29 @@ class Arrival:
         return self._heard.done()
 
 
+class Sleep:
+    """For how long a claimer sleeps, or 0 while it is awake, and how often it has fallen asleep."""
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        self.seconds = 0.0
+        self.count = 0
+        self._wait = wakeups.wait
+        wakeups.wait = self._note  # type: ignore[method-assign]
+
+    async def _note(self, seconds: float) -> Wake:
+        self.count += 1
+        self.seconds = seconds
+        try:
+            return await self._wait(seconds)
+        finally:
+            self.seconds = 0.0
+
+
 class Embedded:
-    def __init__(self, worker: Worker, events: Events) -> None:
+    def __init__(self, worker: Worker, events: Events, sleep: float = RARELY) -> None:
         self.worker = worker
+        self._nap = min(sleep, _NAP)
+        self._sleeps = [Sleep(consumer.wakeups) for consumer in worker.consumers]
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -91,15 +117,16 @@ class Embedded:
     async def idle(self) -> None:
         """Until each of its claimers sleeps for longer than a moment: the short naps after a claim are over."""
         async with asyncio.timeout(TIMEOUT):
-            before: list[object] = []
-            while not before or before != self._waiters():
-                before = self._waiters()
+            before: list[int] = []
+            while not before or before != self._long_sleeps():
+                before = self._long_sleeps()
                 await asyncio.sleep(0.06)
 
-    def _waiters(self) -> list[object]:
-        """What claimers sleep on, or nothing while one of them does not."""
-        found = [getattr(consumer.wakeups, "_waiter", None) for consumer in self.worker.consumers]
-        return found if all(found) else []
+    def _long_sleeps(self) -> list[int]:
+        """Which sleep of each claimer this is, or nothing while one of them is awake or naps. How long a sleep is to
+        last tells it from a nap: how long it has lasted does not, on a machine that stood still meanwhile."""
+        long = all(sleep.seconds >= self._nap for sleep in self._sleeps)
+        return [sleep.count for sleep in self._sleeps] if long else []
 
 
 @asynccontextmanager
@@ -117,7 +144,10 @@ async def working(
     events = Events()
     selector = WakeupSelector(settings, wake, events)
     worker = Worker(chosen, [open_driver(settings, connection)], events, name="embedded", wakeup_selector=selector)
-    embedded = Embedded(worker, events)
+    embedded = Embedded(worker, events, sleep)
+    patch = pytest.MonkeyPatch()
+    # A source that answers late is no other source: its name would say that it has not answered yet.
+    patch.setattr(reconnecting_source, "_START_SECONDS", TIMEOUT)
     task = asyncio.create_task(worker.run())
     try:
         started = asyncio.create_task(embedded.event(WorkerStarted))
@@ -128,6 +158,7 @@ async def working(
         await embedded.idle()
         yield embedded
     finally:
+        patch.undo()
         worker.stop.request(Reason.SIGNAL)
         await asyncio.wait([task])
 
