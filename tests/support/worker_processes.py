@@ -15,8 +15,9 @@ from typing import Any
 
 from tests.support.python_process import ROOT, ForkedProcess, start_python
 
-TIMEOUT = 40.0
-"""Seconds after which a test gives up waiting for what a worker should do."""
+TIMEOUT = 60.0
+"""Seconds after which a test gives up waiting for what a worker should do: less than a worker with ``--sleep 60`` sleeps,
+so that what it does sooner was told to it."""
 
 
 @dataclass(frozen=True)
