@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -16,8 +17,8 @@ from typing import Any
 from tests.support.python_process import ROOT, ForkedProcess, start_python
 
 TIMEOUT = 60.0
-"""Seconds after which a test gives up waiting for what a worker should do: less than a worker with ``--sleep 60`` sleeps,
-so that what it does sooner was told to it."""
+"""Seconds after which a test gives up waiting for what a worker should do: less than a worker with ``--sleep 60``
+sleeps, so that what it does sooner was told to it."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,13 @@ class Workers:
             with suppress(ProcessLookupError):
                 worker.send(signal.SIGCONT)
             await worker.kill()
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a process has yet to take a signal that it was sent: until then, the same once more is one to the
+    kernel."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(int(found, 16) >> (number - 1) & 1 for found in re.findall(r"(?:Sig|Shd)Pnd:\s*(\w+)", status))
 
 
 def numbers(runs: Iterable[Run]) -> list[int]:
