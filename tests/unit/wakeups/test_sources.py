@@ -70,7 +70,7 @@ class Server(ReconnectingSource):
 def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     monkeypatch.setattr(reconnecting_source, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(reconnecting_source, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 60)
     return Heard()
 
 
@@ -120,7 +120,10 @@ async def test_a_server_that_is_away_is_waited_for_without_holding_up_the_worker
     assert heard.reports == [None]
 
 
-async def test_a_server_that_says_nothing_holds_up_the_worker_for_a_moment_only(server: Server, heard: Heard) -> None:
+async def test_a_server_that_says_nothing_holds_up_the_worker_for_a_moment_only(
+    server: Server, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 0.1)
     assert await server.start() == "server, which does not answer yet"
     server.says.put_nowait(None)
     await heard.until(1)
