@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from outbox.drivers.values import Claim
@@ -20,13 +21,13 @@ CANCEL_STEPS = (0.02, 0.02)
 class Bench:
     """Runs attempts as a consumer does, and keeps what they ended with."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, cancel_steps: Sequence[float] = CANCEL_STEPS) -> None:
         self.recorder = Recorder()
         self.executor = Executor(
             WorkerOptions(max_tries=3, timeout=30, backoff=(7.0,)),
             threads,
             self.recorder.events,
-            cancel_steps=CANCEL_STEPS,
+            cancel_steps=cancel_steps,
         )
         self.ended: list[Attempt] = []
 

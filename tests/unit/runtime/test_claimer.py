@@ -86,10 +86,11 @@ class Bench:
         await until(lambda: self.store.calls.count(verb) >= count)
 
     async def settled_down(self) -> None:
-        """Until the claimer sleeps or waits for room."""
-        before = -1
-        while before != len(self.store.calls):
-            before = len(self.store.calls)
+        """Until the claimer sleeps or waits for room. Of two looks, the first may come with its own pauses, after a
+        moment in which this process stood still."""
+        unchanged, before = 0, -1
+        while unchanged < 2:
+            unchanged, before = unchanged + 1 if before == len(self.store.calls) else 0, len(self.store.calls)
             await asyncio.sleep(0.05)
 
 

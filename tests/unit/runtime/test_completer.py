@@ -203,7 +203,7 @@ async def test_claiming_goes_on_when_one_that_it_waited_for_was_written_alone(be
         bench.completer.submit(attempt)
     await bench.recorder.wait(JobSettled)
     await bench.recorder.wait(SettlementPostponed)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await bench.completer.caught_up()
     refused.clear()
     await bench.recorder.wait(JobSettled, 2)

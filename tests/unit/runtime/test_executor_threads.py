@@ -97,8 +97,8 @@ def spinning() -> Any:
     Spins.stop.set()
 
 
-async def test_a_timeout_reaches_a_plain_function(bench: Bench, spinning: None) -> None:
-    settlement = await bench.run(Spins())
+async def test_a_timeout_reaches_a_plain_function(threads: Threads, spinning: None) -> None:
+    settlement = await Bench(threads, cancel_steps=(20.0, 20.0)).run(Spins())
     assert settlement is not None
     assert settlement.outcome is Outcome.RETRIED
     assert failure_of(settlement)[0] == "outbox.errors.JobTimeout"

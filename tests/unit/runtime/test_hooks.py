@@ -41,7 +41,7 @@ class Bench:
         self.slots = Slots(5)
         self.recorder = Recorder()
         self.failed_hooks = FailedHooks(
-            WorkerOptions(timeout=0.05), self.slots, self.threads, self.recorder.events, cancel_steps=(0.02, 0.02)
+            WorkerOptions(timeout=30), self.slots, self.threads, self.recorder.events, cancel_steps=(0.02, 0.02)
         )
 
     def call(self, job: Job, *, loaded: bool = True) -> ValueError:
@@ -121,6 +121,8 @@ async def test_what_a_hook_raises_is_reported_and_changes_nothing(bench: Bench, 
 
 async def test_a_hook_has_the_timeout_of_its_job(bench: Bench) -> None:
     class Endless(Job):
+        timeout = 0.05
+
         async def handle(self) -> None: ...
 
         async def failed(self, error: BaseException) -> None:
@@ -135,6 +137,8 @@ async def test_a_hook_that_does_not_stop_is_given_up_and_keeps_its_slot(bench: B
     release = asyncio.Event()
 
     class Stubborn(Job):
+        timeout = 0.05
+
         async def handle(self) -> None: ...
 
         async def failed(self, error: BaseException) -> None:

@@ -165,22 +165,22 @@ async def test_an_unexpected_error_does_not_end_renewal(caplog: pytest.LogCaptur
     assert "trying again" in caplog.text
 
 
-async def test_a_handler_is_told_before_its_lease_ends_even_while_a_renewal_hangs() -> None:
+async def test_a_handler_is_told_of_the_end_of_its_lease_even_while_a_renewal_hangs() -> None:
+    """Before that end: see the table of looks."""
     bench = Bench(lease=0.6)
     (attempt,) = await bench.claim()
     await bench.expiry.start()
     await until(lambda: bool(bench.expiring))
-    assert clock.now() < attempt.deadline
     assert clock.now() >= attempt.deadline - 0.1 - 0.05
     await bench.expiry.stop()
 
 
 async def test_a_renewed_lease_is_not_expiring() -> None:
-    bench = Bench(lease=0.3)
+    bench = Bench(lease=3)
     await bench.claim()
     await bench.renewal.start()
     await bench.expiry.start()
-    await until(lambda: bench.store.calls.count("extend") >= 6)
+    await until(lambda: bench.store.calls.count("extend") >= 3)
     await bench.expiry.stop()
     await bench.renewal.stop()
     assert bench.expiring == []
@@ -217,6 +217,8 @@ class TimedLooks(Expiry):
 @pytest.mark.parametrize(
     ("gaps", "told"),
     [
+        # A handler is told before its lease of six seconds ends.
+        ([0.5] * 10, [(5.0, False)]),
         # The store has not renewed the lease for long when the process is late.
         ([0.5] * 9 + [1.1], [(5.6, False)]),
         ([0.5] * 6 + [1.1, 1.1], [(5.2, False)]),

@@ -78,7 +78,7 @@ def written(*events: Event, as_json: bool = False, stream: io.StringIO | None = 
     log = EventLog(hub, stream, as_json=as_json)
     for event in events:
         hub.emit(event)
-    assert log.flush()
+    assert log.flush(60)
     return stream.getvalue().splitlines()
 
 
@@ -159,7 +159,7 @@ def test_what_outbox_itself_reports_is_among_the_lines() -> None:
         raise ValueError("inside")
     except ValueError:
         logging.getLogger("outbox.runtime").exception("it failed on %s", "x")
-    assert log.flush()
+    assert log.flush(60)
     values = json.loads(stream.getvalue())
     assert (values["event"], values["level"], values["message"]) == ("log", "error", "it failed on x")
     assert "ValueError: inside" in values["traceback"]

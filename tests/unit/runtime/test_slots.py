@@ -145,7 +145,7 @@ async def test_all_slots_stuck_is_told() -> None:
 
 async def test_a_slot_that_rests_is_not_free_but_idle() -> None:
     slots = await running(1, 1)
-    slots.release(rest=0.02)
+    slots.release(rest=0.3)
     assert slots.free == 0
     await slots.idle()
     waiting = await reserving(slots)
