@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from statistics import median
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ async def test_a_script_that_ends_right_after_its_commit_is_heard(migrated_url: 
     environment = {**os.environ, "DATABASE_URL": migrated_url, "REDIS_URL": beside.replace("127.0.0.1", "localhost")}
     command = [sys.executable, "-c", SCRIPT]
     await asyncio.to_thread(subprocess.run, command, cwd=ROOT, env=environment, check=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await heard.get() == {"default"}
     await subscription.stop()
 
@@ -151,11 +152,14 @@ async def test_a_redis_that_is_down_neither_delays_nor_fails_a_dispatch(
 
 
 def _dispatch_often(engine: Engine) -> None:
-    began = time.monotonic()
+    took = []
     for number in range(100):
+        began = time.monotonic()
         with Session(engine) as session, session.begin():
             sync.dispatch(Counted(number=number), session=session)
-    assert time.monotonic() - began < 5, "nobody waited for Redis, whose time-out is ten seconds"
+        took.append(time.monotonic() - began)
+    assert max(took) < 10, "nobody waited for Redis, whose time-out is ten seconds"
+    assert median(took) < 0.5, "nor for anything else"
 
 
 async def test_auto_prefers_a_redis_that_answers_and_does_without_one_that_does_not(
