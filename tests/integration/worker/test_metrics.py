@@ -48,6 +48,11 @@ async def age(database: DatabaseDriver, seconds: int) -> None:
     await execute(database, f"UPDATE queue_metrics SET begins_at = {older} WHERE queue NOT IN ('', '*')")
 
 
+def minute_of_the_database(database: DatabaseDriver) -> str:
+    """In SQL, the current one."""
+    return database.database.dialect.minute_of(database.database.dialect.now)
+
+
 async def rows(database: DatabaseDriver) -> Counter[tuple[int, str, str]]:
     async with database.database.engine.connect() as connection:
         query = "SELECT period, queue, name FROM queue_metrics WHERE queue NOT IN ('', '*')"
@@ -145,6 +150,8 @@ async def test_waits_are_counted_from_when_a_job_could_run(database: DatabaseDri
 async def test_rows_are_merged_exactly_as_they_grow_older(database: DatabaseDriver) -> None:
     for runs in ((0.25, 0.5), (0.25,), (4.0, 8.0)):
         await database.metrics.write({("a", "Job"): activity(*runs), ("b", "Job"): activity(1.0)})
+    # An hour may begin between two of them.
+    await execute(database, f"UPDATE queue_metrics SET begins_at = {minute_of_the_database(database)}")
     before = total(await database.metrics.points(3_600))
     for seconds, period in ((0, 0), (400, 1), (DAY + 3_600, 10), (7 * DAY, 60)):
         await age(database, seconds)
@@ -179,7 +186,8 @@ async def test_points_are_chosen_by_queue_name_and_time(database: DatabaseDriver
 async def test_depths_of_several_minutes_are_merged_to_the_greatest(database: DatabaseDriver) -> None:
     await database.jobs.insert(envelopes(3))
     await database.metrics.upkeep()
-    ago = database.database.dialect.now_plus(str(-(2 * DAY) * 1_000_000))
+    # One moment for both: ten minutes may begin between two.
+    ago = f"'{await database.now() - timedelta(days=2):%Y-%m-%d %H:%M:%S}.000000'"
     await execute(database, f"UPDATE queue_metrics SET begins_at = {ago}")
     await database.jobs.insert(envelopes(4))
     await database.metrics.upkeep()
