@@ -41,7 +41,7 @@ async def test_what_jobs_do_to_their_process_costs_no_other_job_an_attempt(
     if loop == "asyncio":
         (tmp_path / "uvloop.py").write_text("raise ImportError('not for this test')\n")
     await queue.put(*(Innocent(number=number, directory=str(tmp_path)) for number in BESIDE))
-    worker = await workers.started("--sleep", "0.05", "--lease", "2", "--concurrency", "10")
+    worker = await workers.started("--sleep", "0.05", "--lease", "5", "--concurrency", "10")
     await workers.oracle.wait("begin", len(BESIDE))
     for done, how in enumerate([*REPORTED, *HARMLESS]):
         await queue.put(Alters(how=how))

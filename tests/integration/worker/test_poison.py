@@ -51,10 +51,11 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
     await workers.close()
 
 
-async def put_healthy(driver: DatabaseDriver) -> None:
+async def put_healthy(driver: DatabaseDriver, **options: float) -> None:
     """Some in the loop, some in threads."""
     kinds = (Counted, InThread)
-    await driver.jobs.insert([serialize(kinds[number % 2](number=number, seconds=0.01)) for number in range(HEALTHY)])
+    jobs = [kinds[number % 2](number=number, seconds=0.01) for number in range(HEALTHY)]
+    await driver.jobs.insert([serialize(job, JobOptions.checked(**options)) for job in jobs])  # type: ignore[arg-type]
 
 
 def assert_healthy(workers: Workers) -> None:
@@ -408,9 +409,9 @@ async def test_many_large_jobs_at_once_are_several_statements(migrated_url: str,
 async def test_a_job_that_blocks_the_loop_for_longer_than_its_lease_keeps_it(
     workers: Workers, driver: DatabaseDriver
 ) -> None:
-    await driver.jobs.insert([serialize(failing_jobs.BlocksTheLoop(number=99, seconds=2.0))])
+    await driver.jobs.insert([serialize(failing_jobs.BlocksTheLoop(number=99, seconds=4.5))])
     await put_healthy(driver)
-    fleet = [await workers.start(*FAST, "--lease", "1", "--concurrency", "4") for _ in range(2)]
+    fleet = [await workers.start(*FAST, "--lease", "4", "--concurrency", "4") for _ in range(2)]
     assert [await worker.exit_code() for worker in fleet] == [0, 0]
     runs = [run for run in workers.oracle.runs() if run.number == 99]
     assert [(run.what, run.attempt) for run in runs] == [("begin", 1), ("end", 1)], "nobody took it meanwhile"
@@ -454,7 +455,7 @@ async def test_a_job_that_cancels_all_tasks_costs_no_other_job_anything(
     poison = serialize(failing_jobs.CancelsEverything(number=99), JobOptions.checked(max_tries=1))
     await driver.jobs.insert([poison])
     await put_healthy(driver)
-    worker = await workers.start("--sleep", "0.05", "--lease", "1", "--concurrency", "4", "--stop-when-empty")
+    worker = await workers.start("--sleep", "0.05", "--lease", "10", "--concurrency", "4", "--stop-when-empty")
     assert await worker.exit_code() == 0
     assert numbers(workers.oracle.runs("end")) == list(range(HEALTHY))
     assert any("cancelled tasks that are not its own" in event["what"] for event in worker.of("process_altered"))
@@ -498,7 +499,7 @@ async def test_what_blocks_the_loop_without_being_a_handler_costs_the_process(
         assert len(worker.of("process_ended")) == ended - 1, f"before {kind.name}"
         await driver.jobs.insert([Envelope(new_job_id(), "default", kind.name, 5, '{"number": 1}', headers)])
         await worker.event("process_ended", ended, exit_code=15)
-    await put_healthy(driver)
+    await put_healthy(driver, timeout=60)  # the worker's is for those that block
     while await driver.jobs.list_jobs(limit=1):
         await asyncio.sleep(0.05)
     assert await worker.terminate() == 0

@@ -12,7 +12,8 @@ from tests.crash.harness import RedisWorkers
 from tests.support.recorded_jobs import Counted, Endless
 from tests.support.worker_processes import Workers, numbers
 
-FLAGS = ("--lease", "1", "--sleep", "0.05", "--timeout", "0")
+FLAGS = ("--lease", "6", "--sleep", "0.05", "--timeout", "0")
+"""A third of the lease passes, and it is renewed, while the other job goes on."""
 
 
 async def test_it_is_reported_as_cancelled(database: DatabaseDriver, migrated_url: str, tmp_path: Path) -> None:

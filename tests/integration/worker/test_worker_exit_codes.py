@@ -82,11 +82,11 @@ async def test_a_job_that_blocks_the_loop_costs_nobody_a_lease(workers: Workers,
     transaction would stay open, and its locks would keep every lease of this worker from being renewed."""
     workers.modules = "tests.support.recorded_jobs,tests.crash.blocking"
     await queue.put(
-        BlocksDuringASettlement(number=1, seconds=2.5),
+        BlocksDuringASettlement(number=1, seconds=4.5),
         Counted(number=2, seconds=0.2),  # ends, and is being settled
         Counted(number=3, seconds=0.3),
     )
-    worker = await workers.start("--lease", "1", "--concurrency", "3", "--stop-when-empty", *FAST)
+    worker = await workers.start("--lease", "4", "--concurrency", "3", "--stop-when-empty", *FAST)
     assert await worker.exit_code() == 0
     assert worker.of("loop_blocked")
     assert worker.of("lease_lost") == worker.of("log") == []
@@ -107,4 +107,4 @@ async def test_a_thread_that_a_job_left_behind_does_not_keep_the_process(workers
     await worker.event("worker_stopped")
     stopped = time.monotonic()
     assert await worker.exit_code() == 0
-    assert time.monotonic() - stopped < 15
+    assert time.monotonic() - stopped < 30, "the thread sleeps for a minute"

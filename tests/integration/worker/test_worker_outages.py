@@ -76,7 +76,7 @@ async def test_a_database_that_hangs_for_longer_than_a_lease_costs_no_attempt(
         workers, queue = Workers(url, tmp_path), Queue(url)
         try:
             await queue.put(Counted(number=1, seconds=30.0))
-            worker = await workers.started("--lease", "3", "--max-tries", "1", *FAST)
+            worker = await workers.started("--lease", "6", "--max-tries", "1", *FAST)
             await workers.oracle.wait("begin")
             assert local_database.pid is not None
             os.kill(local_database.pid, signal.SIGSTOP)
