@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import serialize
+from outbox.options import JobOptions
 from tests.support.http import fetch, fetch_until
 from tests.support.recorded_jobs import Blocks, Counted, Raises
 from tests.support.worker_processes import WorkerProcess, Workers
@@ -53,7 +54,7 @@ async def test_a_worker_answers_and_counts(workers: Workers, driver: DatabaseDri
     assert await fetch_until(f"{url}/ready", 200) == "ok\n"
     assert await fetch(f"{url}/live") == (200, "ok\n")
     await driver.jobs.insert([serialize(Counted(number=number)) for number in range(3)])
-    await driver.jobs.insert([serialize(Raises())])
+    await driver.jobs.insert([serialize(Raises(), JobOptions(max_tries=1))])
     await worker.event("job_settled", 4)
     async with asyncio.timeout(20):
         while not await driver.workers.all():

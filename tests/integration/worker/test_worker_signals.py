@@ -13,7 +13,7 @@ import pytest
 
 from outbox.drivers.values import JobState
 from tests.integration.worker.worker_queue import FAST, Queue
-from tests.support.recorded_jobs import Counted, Endless
+from tests.support.recorded_jobs import Counted, Endless, Gated
 from tests.support.worker_processes import Workers, numbers
 
 
@@ -48,13 +48,14 @@ async def test_signals_without_a_meaning_are_reported_and_end_nothing(workers: W
 
 
 async def test_usr2_pauses_claiming_and_cont_resumes(workers: Workers, queue: Queue) -> None:
-    await queue.put(Counted(number=1, seconds=1))
+    await queue.put(Gated(number=1))
     worker = await workers.started(*FAST)
     await workers.oracle.wait("begin")
     worker.send(signal.SIGUSR2)
     (paused,) = await worker.event("worker_paused")
     assert paused["running"] == 1
     await queue.put(Counted(number=2))
+    await asyncio.to_thread(workers.oracle.path.with_name("go-1").touch)
     await worker.event("job_settled")
     assert numbers(workers.oracle.runs("begin")) == [1], "what runs goes on, and nothing is claimed"
     worker.send(signal.SIGCONT)
