@@ -20,6 +20,7 @@ from tests.servers import galera
 from tests.servers.galera import GaleraNode
 from tests.support import database_clusters
 from tests.support.recorded_jobs import Counted
+from tests.support.worker_processes import until
 
 LEASE = 4.0
 FLAGS = ("--lease", str(LEASE), "--sleep", "0.1", "--concurrency", "8")
@@ -92,12 +93,12 @@ async def test_a_node_that_is_killed_takes_no_job_with_it(nodes: Sequence[Galera
         application.dispatch(*(Counted(number=number, seconds=0.2) for number in range(150)), pause=0.02)
     )
     await application.oracle.wait("begin", 40)
-    assert {run.pid for run in application.oracle.runs("begin")} == {worker.pid for worker in workers}
+    await until(lambda: {run.pid for run in application.oracle.runs("begin")} == {worker.pid for worker in workers})
     nodes[0].kill()
     await dispatching
     await kept.all_done()
     assert await workers[1].terminate() == 0
-    assert workers[0].of("connection_down")
+    await workers[0].event("connection_down")
     assert not any(worker.of("settlement_refused") for worker in workers)
     await verify(kept.driver, kept.oracle, application.ledger, lease=LEASE)
     for harness in (lost, kept, application):
@@ -123,7 +124,7 @@ async def test_a_node_without_a_majority_is_unavailable_and_then_goes_on(nodes: 
             await call()
     with operator, operator.cursor() as cursor:
         cursor.execute("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 settled = await driver.jobs.settle([Settlement.completed(claim.fence)])

@@ -50,7 +50,7 @@ async def a_job_runs(url: str) -> None:
     await driver.check()
     await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
     await driver.jobs.insert([envelope()])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await given.wait()
     claim = await claim_one(driver)
     assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
@@ -127,7 +127,7 @@ async def test_after_a_failover_the_driver_goes_on_with_the_new_master(tmp_path:
         with SentinelServer(tmp_path / "sentinel", master.port) as sentinel, Client.from_url(sentinel.url) as watching:
             wait_for(lambda: len(watching.sentinel_slaves("jobs")) == 1, "the sentinel knows the replica")
             url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/jobs/0?sentinel_password=of%20the%20sentinel"
-            await jobs_outlive(url, master, replica)
+            await jobs_outlive(url, master, replica, watching)
 
 
 async def test_a_sentinel_that_is_down_is_asked_once_and_then_the_next(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_a_sentinel_that_is_down_is_asked_once_and_then_the_next(tmp_path:
                 await a_worker_runs_a_job(url, tmp_path)
 
 
-async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> None:
+async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer, sentinel: Client) -> None:
     driver = RedisDriver(url)
     await driver.check()
     await driver.jobs.insert(envelopes(10))
@@ -161,10 +161,13 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
     await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
     with Client.from_url(replica.url) as client:
         wait_for(lambda: client.hlen("outbox:{default}:held") == 1, "the replica has the claim")
+    # However late this process comes to ask, nobody has taken over yet.
+    sentinel.sentinel_set("jobs", "down-after-milliseconds", 600_000)
     master.kill()
     with pytest.raises(BackendUnavailable):
         await driver.jobs.insert([envelope()])
-    async with asyncio.timeout(30):
+    sentinel.sentinel_set("jobs", "down-after-milliseconds", 1_000)
+    async with asyncio.timeout(60):
         while True:
             try:
                 settled = await driver.jobs.settle([Settlement.completed(claim.fence)])
@@ -176,7 +179,7 @@ async def jobs_outlive(url: str, master: LocalServer, replica: LocalServer) -> N
     assert not given.is_set()
     await driver.blocking_claims.next_due(["default"], BlockingClaimRequest(30, given.set))
     await driver.jobs.insert([envelope()])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await given.wait()
     assert len(await driver.jobs.claim(["default"], 20, 30)) == 1
     with Client.from_url(replica.url) as client:
@@ -232,7 +235,7 @@ async def follow_ups_of(driver: RedisDriver) -> tuple[Settlement, list[JobId]]:
     """The end of a job that is followed by one in each of twelve queues, and by one in its own."""
     await driver.jobs.insert([envelope()])
     claim = await claim_one(driver)
-    follow_ups = [envelope(number, queue=queue, delay=0.5) for number, queue in enumerate(["default", *QUEUES])]
+    follow_ups = [envelope(number, queue=queue, delay=60) for number, queue in enumerate(["default", *QUEUES])]
     return Settlement.completed(claim.fence, (InsertJobs(tuple(follow_ups)),)), [job.id for job in follow_ups]
 
 
@@ -262,7 +265,7 @@ async def test_follow_ups_reach_other_slots(driver: RedisDriver, nodes: Sequence
     await driver.jobs.settle([settlement])
     jobs = await driver.jobs.list_jobs()
     assert sorted(job.id for job in jobs) == ids
-    assert {0 < (job.available_at - job.created_at).total_seconds() < 1 for job in jobs} == {True}
+    assert {30 < (job.available_at - job.created_at).total_seconds() < 90 for job in jobs} == {True}
     assert await driver.store.client.hlen("outbox:{default}:parked") == 0
 
 
@@ -306,7 +309,7 @@ async def test_a_node_that_is_down_is_unavailable_and_then_goes_on(
     with pytest.raises(BackendUnavailable):
         await driver.jobs.claim(QUEUES, 12, 30)
     await asyncio.to_thread(nodes[2].restart)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 assert sum(counts.ready + counts.reserved for counts in await driver.queues.counts()) == 12
@@ -338,12 +341,13 @@ async def test_connections_that_are_closed_while_they_are_opened_are_opened_agai
     assert len(closed) == 1
 
 
-def connections_to(nodes: Sequence[ClusterServer]) -> int:
-    """Those of drivers: they gave no name to the server, and run scripts."""
-    found = 0
+def connections_to(nodes: Sequence[ClusterServer]) -> set[tuple[int, str]]:
+    """Those of drivers: they gave no name to the server, and run scripts. Numbers are not given twice."""
+    found = set()
     for node in nodes:
         with Client.from_url(node.url, client_name="test") as client:
-            found += sum(row["name"] != "test" for row in client.client_list(_type="normal"))
+            rows = client.client_list(_type="normal")
+            found |= {(node.port, str(row["id"])) for row in rows if row["name"] != "test"}
     return found
 
 
@@ -353,7 +357,7 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
     before = connections_to(nodes)
     driver = RedisDriver(cluster_url(nodes))
     await driver.jobs.insert([envelope(queue=queue) for queue in QUEUES])
-    assert connections_to(nodes) >= before + 3
+    assert len(connections_to(nodes) - before) >= 3
 
     send = Connection.send_packed_command
 
@@ -367,7 +371,7 @@ async def test_nothing_is_left_of_a_driver_that_is_closed_after_a_command_has_fa
         broken.setattr(Connection, "send_packed_command", fail)
         await driver.queues.counts()
     await driver.close()
-    wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
+    wait_for(lambda: connections_to(nodes) <= before, "all connections are closed")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         del driver
@@ -399,7 +403,7 @@ async def test_commands_under_way_leave_nothing_in_a_client_that_was_given_up(
     await asyncio.wait([under_way])
     assert driver.store.client is not client
     await driver.close()
-    wait_for(lambda: connections_to(nodes) == before, "all connections are closed")
+    wait_for(lambda: connections_to(nodes) <= before, "all connections are closed")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         del driver, client, under_way
