@@ -9,6 +9,7 @@ from sqlalchemy import make_url, text
 
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.jobs import blocking_claim
 from tests.servers import sql
 from tests.support.even_costs import EvenCosts
 
@@ -39,6 +40,14 @@ async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
     driver = RedisDriver(redis_url)
     yield driver
     await driver.close()
+
+
+@pytest.fixture
+def lasting_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an idle worker leaves pending on Redis lasts for a minute, not for two seconds: a job that a busy machine
+    stores later would be announced to all workers."""
+    monkeypatch.setattr(blocking_claim, "_SECONDS", 60.0)
+    monkeypatch.setattr(blocking_claim, "_SHARE_OF_LEASE", 2.0)
 
 
 @pytest.fixture

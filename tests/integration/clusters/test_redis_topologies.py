@@ -41,6 +41,8 @@ from tests.support.redis_clusters import (
     wait_for,
 )
 
+pytestmark = pytest.mark.usefixtures("lasting_claims")
+
 WORKER = WorkerStatus(b"w" * 16, "name", "host", 1, "default", 1, 0, 0, 0)
 
 
