@@ -207,8 +207,8 @@ async def test_forgetting_tells_which_there_were(driver: RedisDriver) -> None:
 
 async def test_flush_takes_what_is_older_by_the_servers_clock(driver: RedisDriver, admin: Client) -> None:
     older, younger = await fail(driver, envelope(1), envelope(2))
-    age(admin, older.fence.job_id, HOUR + 5)
-    age(admin, younger.fence.job_id, HOUR - 5)
+    age(admin, older.fence.job_id, HOUR + 60)
+    age(admin, younger.fence.job_id, HOUR - 60)
     assert await driver.failed.flush(older_than=HOUR) == 1
     assert [job.id for job in await driver.failed.page()] == [younger.fence.job_id]
     assert await driver.failed.flush() == 1

@@ -108,9 +108,9 @@ async def test_its_deadline_is_that_of_the_lease_which_the_first_try_took(
     job = await other.jobs.get(claim.fence.job_id)
     assert job is not None
     assert job.reserved_until is not None
-    left_here = claim.deadline - clock.now()
     left_there = (job.reserved_until - await other.now()).total_seconds()
-    assert left_here <= left_there + 0.05
+    left_here = claim.deadline - clock.now()
+    assert left_here <= left_there
 
 
 async def lost_in_an_outage(driver: RedisDriver, between: Proxy, queues: list[str], limit: int, lease: float) -> None:
@@ -386,7 +386,7 @@ async def test_connections_that_lead_nowhere_are_given_up_together(
     redis_url: str, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise each of them would cost a call its patience."""
-    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 2.0)
     driver = RedisDriver(between.url)
     send, timeouts = driver.store.send, 0
 

@@ -142,7 +142,7 @@ async def test_a_replica_is_unavailable_after_bounded_retries(driver: RedisDrive
     begun = time.monotonic()
     with pytest.raises(BackendUnavailable):
         await driver.jobs.insert([envelope()])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     [concern] = [one for one in await driver.health_issues() if one.serious]
     assert "is a replica" in concern.message
 
