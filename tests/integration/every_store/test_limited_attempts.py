@@ -20,7 +20,7 @@ from tests.integration.every_store.conftest import Store
 from tests.support.embedded_worker import Embedded
 
 STEPS: dict[JobId, list[str]] = {}
-"""What each attempt does: `raise`, `snooze`, `release`, `hang`, `return`. The last step repeats."""
+"""What each attempt does: `raise`, `snooze`, `release`, `postpone`, `hang`, `return`. The last step repeats."""
 
 
 class Stepwise(Job):
@@ -38,7 +38,9 @@ class Stepwise(Job):
         if step == "snooze":
             self.context.snooze(0)
         if step == "release":
-            self.context.release(0.6)
+            self.context.release(0.1)
+        if step == "postpone":
+            self.context.release(2.2)
 
 
 class Limited(Stepwise):
@@ -161,7 +163,7 @@ async def test_a_job_is_retried_until_a_time_and_not_by_number(store: Store) -> 
 
 async def test_no_attempt_begins_after_the_time(store: Store) -> None:
     async with store.worker() as embedded:
-        job_id = await dispatch(Stepwise(steps="release return"), retry_until=0.5)
+        job_id = await dispatch(Stepwise(steps="postpone return"), retry_until=2.0)
         assert await outcomes(embedded, 2) == [Outcome.RELEASED, F]
         failure = embedded.of(JobSettled)[1].failure
         assert failure.type == "outbox.errors.AttemptsExhausted"
