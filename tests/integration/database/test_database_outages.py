@@ -216,7 +216,7 @@ async def test_what_was_not_carried_out_waits_for_nobody_and_is_forgotten(
     engine = create_async_engine(migrated_url)
     async with engine.connect() as forgotten:
         await forgotten.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), {"id": job.id.bytes})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await driver.jobs.claim(["default"], 1, 30) == []
             while driver.jobs.unconfirmed.claims:
                 await asyncio.sleep(0.05)

@@ -87,7 +87,7 @@ async def test_pages_and_commands_read_the_replica_and_write_the_primary(
     await primary.jobs.insert([here])
     await replica.jobs.insert([there])
     settings = Settings(database_url=migrated_url, replica_url=replica_url)
-    async with browser(mounted(dashboard(signed_in(), settings=settings))) as admin:
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as admin:
         assert str(there.id) in (await admin.get(f"{BASE}/jobs")).text
         assert (await admin.get(f"{BASE}/jobs/{here.id}")).status_code == 404
         paused = await admin.post(f"{BASE}/queues/here/pause", data={"connection": "database"})
@@ -112,7 +112,7 @@ async def test_without_its_replica_pages_say_so_and_actions_go_on(primary: Datab
     sqlite = primary.database.engine.dialect.name == "sqlite"
     nowhere = "sqlite+aiosqlite:////nowhere/at/all.db" if sqlite else NOWHERE
     settings = Settings(database_url=migrated_url, replica_url=nowhere)
-    async with browser(mounted(dashboard(signed_in(), settings=settings))) as admin:
+    async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=30))) as admin:
         page = await admin.get(f"{BASE}/jobs")
         assert (page.status_code, "the replica" in told(page)) == (503, True)
         paused = await admin.post(f"{BASE}/queues/mail/pause", data={"connection": "database"})
@@ -134,7 +134,7 @@ async def test_what_pages_read_could_not_be_written(primary: DatabaseDriver, mig
         cursor.close()
 
     with before_each_statement(look):
-        async with browser(mounted(dashboard(signed_in(), settings=Settings(database_url=migrated_url)))) as admin:
+        async with browser(mounted(dashboard(signed_in(), settings=Settings(database_url=migrated_url), time_limit=30))) as admin:
             for path in [*SHOWN, f"/jobs/{jobs.ready}", f"/jobs/{jobs.failed}"]:
                 assert (await admin.get(BASE + path)).status_code == 200, path
     assert len(seen) > 20

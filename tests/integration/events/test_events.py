@@ -258,7 +258,7 @@ async def heard(client: Outbox) -> Heard:
 
 
 async def test_the_life_of_jobs_and_of_a_worker(client: Outbox, heard: Heard) -> None:
-    async with client.worker(sleep=0.1, lease=1):
+    async with client.worker(sleep=0.1, lease=10):
         await heard.event(WorkerStarted)
         job_id = await dispatch(Step())
         assert not (await heard.event(JobDispatched, job_id=job_id)).in_session
