@@ -134,7 +134,9 @@ async def test_what_pages_read_could_not_be_written(primary: DatabaseDriver, mig
         cursor.close()
 
     with before_each_statement(look):
-        async with browser(mounted(dashboard(signed_in(), settings=Settings(database_url=migrated_url), time_limit=30))) as admin:
+        async with browser(
+            mounted(dashboard(signed_in(), settings=Settings(database_url=migrated_url), time_limit=30))
+        ) as admin:
             for path in [*SHOWN, f"/jobs/{jobs.ready}", f"/jobs/{jobs.failed}"]:
                 assert (await admin.get(BASE + path)).status_code == 200, path
     assert len(seen) > 20
