@@ -54,6 +54,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for fixture in getattr(item, "fixturenames", ()):
         if fixture in MARKERS:
             item.add_marker(MARKERS[fixture])
+    # A test that names its own backends may have given them no marks.
+    kind = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    if kind in (SQLITE, *BACKENDS) and not item.get_closest_marker(kind):
+        item.add_marker(kind)
     # A server that was named to the tests is the only one of its kind: no test may disturb another that counts on it.
     if any(item.get_closest_marker(kind) for kind in BACKENDS if os.environ.get(BACKENDS[kind].variable)):
         item.add_marker(pytest.mark.xdist_group("named servers"))

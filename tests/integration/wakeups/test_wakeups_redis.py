@@ -31,7 +31,7 @@ from tests.support.orders import async_engine, sync_engine
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import ROOT
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.mysql]
 
 
 @pytest.fixture
