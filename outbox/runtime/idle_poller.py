@@ -29,7 +29,8 @@ _SHARE = 0.2
 
 _SPREAD = (1.2, 1.4)
 """Pauses are longer than ``--sleep`` by a random part, so that workers started together do not look together. One
-worker's looks, heartbeats and upkeep together stay below one statement per second."""
+worker's looks and heartbeats together stay below one statement per second. Upkeep, once a minute for the whole fleet,
+comes on top."""
 
 _HERD_SPREAD, _HERD_SPREAD_AT_MOST = 0.001, 0.05
 """The same for the moment at which a job becomes due, for every idle worker that sleeps until then."""
