@@ -30,7 +30,7 @@ TIMEOUT = 60.0
 RARELY, OFTEN = 600.0, 0.3
 """Seconds between looks: longer than any test waits, and short enough to see that polling finds jobs, too."""
 
-_NAP = 0.25
+_SHORT_PAUSE = 0.25
 """Seconds. The pauses of a claimer that has just been at work are shorter."""
 
 
@@ -88,7 +88,7 @@ class Sleep:
 class Embedded:
     def __init__(self, worker: Worker, events: Events, sleep: float = RARELY) -> None:
         self.worker = worker
-        self._nap = min(sleep, _NAP)
+        self._short_pause = min(sleep, _SHORT_PAUSE)
         self._sleeps = [Sleep(consumer.wakeups) for consumer in worker.consumers]
         self.events: list[Event] = []
         self._changed = asyncio.Event()
@@ -115,7 +115,7 @@ class Embedded:
         return str(wakeups)
 
     async def idle(self) -> None:
-        """Until each of its claimers sleeps for longer than a moment: the short naps after a claim are over."""
+        """Until each of its claimers sleeps for longer than a moment: the short pauses after a claim are over."""
         async with asyncio.timeout(TIMEOUT):
             before: list[int] = []
             while not before or before != self._long_sleeps():
@@ -123,9 +123,9 @@ class Embedded:
                 await asyncio.sleep(0.06)
 
     def _long_sleeps(self) -> list[int]:
-        """Which sleep of each claimer this is, or nothing while one of them is awake or naps. How long a sleep is to
-        last tells it from a nap: how long it has lasted does not, on a machine that stood still meanwhile."""
-        long = all(sleep.seconds >= self._nap for sleep in self._sleeps)
+        """Which sleep of each claimer this is, or nothing while one of them is awake or pauses. How long a sleep is
+        to last tells it from a pause: how long it has lasted does not, on a machine that stood still meanwhile."""
+        long = all(sleep.seconds >= self._short_pause for sleep in self._sleeps)
         return [sleep.count for sleep in self._sleeps] if long else []
 
 
