@@ -23,13 +23,13 @@ from tests.servers.server import Server
 from tests.servers.sql import connection, engine
 
 LEAK_SECONDS = 10.0
-UNKNOWN_THREAD = 1094
-"""The error of a server that is to end a connection which has ended by itself."""
 DDL = ", ".join(
     f"'Com_{verb}_{noun}'"
     for verb in ("alter", "create", "drop", "rename")
     for noun in ("index", "table", "trigger", "view")
 )
+
+_UNKNOWN_THREAD = 1094
 
 _numbers = itertools.count(1)
 
@@ -196,11 +196,16 @@ def connections_of(database: Connection | AsyncConnection, column: str = "db") -
 
 def _disconnect(database: Connection, name: str) -> None:
     """Ends what still holds locks in there: to empty or to drop a table waits for them."""
-    for other in _others(database, name):
+    kill(database, _others(database, name))
+
+
+def kill(database: Connection, ids: Iterable[int]) -> None:
+    """Ends connections. A server keeps one whose client has gone for some time: it may be gone before it is killed."""
+    for each in ids:
         try:
-            database.execute(text(f"KILL {other}"))
+            database.execute(text(f"KILL {each}"))
         except OperationalError as error:
-            if error.orig is None or error.orig.args[0] != UNKNOWN_THREAD:
+            if error.orig is None or error.orig.args[0] != _UNKNOWN_THREAD:
                 raise
 
 

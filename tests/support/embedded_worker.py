@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from outbox import Job
 from outbox.connections import open_driver
@@ -23,8 +22,7 @@ from outbox.settings import Settings, WorkerOptions
 from outbox.wakeups import reconnecting_source
 from outbox.wakeups.base import Wake, Wakeups
 from outbox.wakeups.selector import WakeupSelector
-from tests.servers import sql
-from tests.servers.databases import UNKNOWN_THREAD, connections_of
+from tests.servers import databases, sql
 
 TIMEOUT = 60.0
 RARELY, OFTEN = 600.0, 0.3
@@ -173,15 +171,9 @@ async def put(url: str, job: Job, **options: Any) -> None:
 def dumps(url: str) -> list[int]:
     """The ids of the streams of the server's binary log."""
     with sql.connection(url) as connection:
-        return list(connection.scalars(text(connections_of(connection, "command")), {"name": "Binlog Dump"}))
+        return list(connection.scalars(text(databases.connections_of(connection, "command")), {"name": "Binlog Dump"}))
 
 
 def kill(url: str, ids: list[int]) -> None:
-    """A server keeps the stream of a worker that has ended for some seconds: it may be gone before it is killed."""
     with sql.connection(url) as connection:
-        for each in ids:
-            try:
-                connection.execute(text(f"KILL {each}"))
-            except OperationalError as error:
-                if error.orig is None or error.orig.args[0] != UNKNOWN_THREAD:
-                    raise
+        databases.kill(connection, ids)

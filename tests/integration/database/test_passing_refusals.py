@@ -16,8 +16,7 @@ from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
 from outbox.settlement import Settlement
 from tests.conformance.jobs import envelopes
-from tests.servers import sql
-from tests.servers.databases import connections_of
+from tests.servers import databases, sql
 from tests.support.recorded_jobs import Counted
 from tests.support.worker_processes import Workers, until
 
@@ -138,8 +137,8 @@ async def test_rights_and_passwords_that_change_are_an_outage_after_a_good_start
     with sql.connection(migrated_url) as operator:
         operator.exec_driver_sql(away.format(database=database))
         # Whoever is logged in stays so: what changed is met by new connections.
-        for each in operator.scalars(text(connections_of(operator, "user")), {"name": "limited"}).all():
-            operator.exec_driver_sql(f"KILL {each}")
+        theirs = text(databases.connections_of(operator, "user"))
+        databases.kill(operator, operator.scalars(theirs, {"name": "limited"}).all())
     for _ in range(2):
         with pytest.raises(RequestRefused, match="refuses this user or database"):
             await driver.jobs.settle([Settlement.completed(claim.fence)])
