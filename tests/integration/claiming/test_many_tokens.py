@@ -37,22 +37,24 @@ async def test_a_worker_with_300_claims_far_from_its_server_keeps_every_lease(
     """One statement for each token would take 36 seconds, which is longer than two leases: what is not renewed in time
     is lost, and begins again."""
     workers = Workers(proxy.url, tmp_path)
-    worker = await workers.started(
-        "--concurrency", str(COUNT), "--lease", str(LEASE), "--timeout", "0", "--sleep", "0.01"
-    )
-    for number in range(COUNT):
-        await database.jobs.insert([serialize(Endless(number=number))])
-        await until(lambda count=number + 1: len(workers.oracle.runs("begin")) >= count)  # type: ignore[misc]
-    proxy.delay = DELAY
-    for _ in range(2):
-        before = await ends_of_leases(database)
-        async with asyncio.timeout(60):
-            while not before.isdisjoint(await ends_of_leases(database)):
-                await asyncio.sleep(0.1)
-    assert len(workers.oracle.runs("begin")) == COUNT
-    assert worker.of("lease_lost") == []
-    proxy.delay = 0.0
-    await workers.close()
+    try:
+        worker = await workers.started(
+            "--concurrency", str(COUNT), "--lease", str(LEASE), "--timeout", "0", "--sleep", "0.01"
+        )
+        for number in range(COUNT):
+            await database.jobs.insert([serialize(Endless(number=number))])
+            await until(lambda count=number + 1: len(workers.oracle.runs("begin")) >= count)  # type: ignore[misc]
+        proxy.delay = DELAY
+        for _ in range(2):
+            before = await ends_of_leases(database)
+            async with asyncio.timeout(60):
+                while not before.isdisjoint(await ends_of_leases(database)):
+                    await asyncio.sleep(0.1)
+        assert len(workers.oracle.runs("begin")) == COUNT
+        assert worker.of("lease_lost") == []
+    finally:
+        proxy.delay = 0.0
+        await workers.close()
 
 
 async def ends_of_leases(database: DatabaseDriver) -> set[datetime | None]:
