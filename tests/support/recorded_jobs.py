@@ -140,7 +140,7 @@ class KillsItself(Job):
 
 class Blocks(Job):
     number: int = 0
-    seconds: float = 60.0
+    seconds: float = 600.0
 
     async def handle(self) -> None:
         note("begin", self)
@@ -157,7 +157,7 @@ class Stuck(Job):
 
     def handle(self) -> None:
         note("begin", self)
-        time.sleep(60)
+        time.sleep(600)
 
 
 class EndsAProcess(Job):
@@ -168,7 +168,7 @@ class EndsAProcess(Job):
     def handle(self) -> None:
         codes = []
         for _ in range(10):
-            process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
             process.start()
             process.terminate()
             process.join(60)
@@ -214,7 +214,7 @@ class LeavesAThreadBehind(Job):
 
     async def handle(self) -> None:
         note("begin", self)
-        await asyncio.to_thread(time.sleep, 60)
+        await asyncio.to_thread(time.sleep, 600)
 
 
 class LeavesATaskBehind(Job):
