@@ -3,6 +3,7 @@ because what is registered in this one is what other tests have defined."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -149,8 +150,12 @@ async def test_settings_with_which_no_worker_starts(shop: Path) -> None:
     assert (ran.code, "lease" in found(ran, "problem", "settings")[0]) == (1, True)
 
 
-async def test_a_variable_that_nothing_reads_is_named_where_another_was_meant(shop: Path) -> None:
+async def test_a_variable_that_nothing_reads_is_named_where_another_was_meant(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others may use the prefix."""
+    for name in [name for name in os.environ if name.startswith("OUTBOX_TEST_")]:
+        monkeypatch.delenv(name)  # where tests are told of servers
     environment = {"OUTBOX_CONCURENCY": "5", "OUTBOX_TEST_REDIS": "no", "OUTBOX_DATABASE_URL": "sqlite://"}
     warnings = found(await check(shop, "sqlite+aiosqlite:///outbox.db", "--json", **environment), "warning", "settings")
     assert warnings == [
