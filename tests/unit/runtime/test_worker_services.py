@@ -68,9 +68,19 @@ class Flaky(Job):
         self.hooked.append(error)
 
 
+class Stuck(Job):
+    timeout = 0.02
+    max_tries = 1
+    release: ClassVar[threading.Event]
+
+    def handle(self) -> None:
+        self.release.wait(20)  # a call into C, which nothing interrupts
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     Gated.gate, Gated.running = asyncio.Event(), 0
+    Stuck.release = threading.Event()
     Flaky.hooked.clear()
 
 
@@ -506,20 +516,11 @@ async def test_a_look_that_fails_for_no_known_reason_stops_the_worker_in_order(
 
 
 async def test_a_worker_whose_slots_are_all_stuck_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    class Stuck(Job):
-        timeout = 0.02
-        max_tries = 1
-
-        def handle(self) -> None:
-            release.wait(20)  # a call into C, which nothing interrupts
-
     monkeypatch.setattr(module, "Executor", with_short_timeouts)
     running = Running(concurrency=2)
     running.store.put(Stuck(), Stuck(), Stuck())
     ended = await running.ended()
-    release.set()
+    Stuck.release.set()
     assert (ended.reason, ended.stuck) == (Reason.STUCK, 2)
     assert len(running.recorder.of(JobOverdue)) == 2
     assert len(running.store.failed) == 2
@@ -527,20 +528,11 @@ async def test_a_worker_whose_slots_are_all_stuck_stops(monkeypatch: pytest.Monk
 
 
 async def test_empty_does_not_mean_that_what_is_stuck_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-
-    class Stuck(Job):
-        timeout = 0.02
-        max_tries = 1
-
-        def handle(self) -> None:
-            release.wait(20)  # a call into C, which nothing interrupts
-
     monkeypatch.setattr(module, "Executor", with_short_timeouts)
     running = Running(concurrency=2, stop_when_empty=True)
     running.store.put(Stuck(), Quick())
     ended = await running.ended()
-    release.set()
+    Stuck.release.set()
     assert (ended.reason, ended.stuck) == (Reason.EMPTY, 1)
     assert len(running.store.failed) == 1
 
