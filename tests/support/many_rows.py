@@ -13,6 +13,14 @@ from tests.support.every_engine import listening
 MOST_READ = 25_000
 """Rows that a server may read for one page or command, by its own count."""
 _DIGITS = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {digit}" for digit in range(1, 10))])
+_DIVIDE_ROWS = (
+    "UPDATE mysql.innodb_table_stats SET n_rows = n_rows DIV {0}, clustered_index_size = clustered_index_size DIV {0}, "
+    "sum_of_other_index_sizes = sum_of_other_index_sizes DIV {0} WHERE database_name = DATABASE()"
+)
+_DIVIDE_PAGES = (
+    "UPDATE mysql.innodb_index_stats SET stat_value = stat_value DIV {0} + 1 "
+    "WHERE database_name = DATABASE() AND stat_name IN ('size', 'n_leaf_pages')"
+)
 
 
 async def fill(
@@ -64,6 +72,24 @@ async def insert_rows(driver: DatabaseDriver, target: str, values: str, count: i
     source = f"(SELECT {number} AS n FROM {tables} WHERE {number} < {count}) AS numbers"
     async with driver.database.engine.begin() as connection:
         await connection.exec_driver_sql(f"INSERT INTO {target} SELECT {values} FROM {source}")
+
+
+async def keep_statistics(driver: DatabaseDriver, *, divided_by: int = 1) -> None:
+    """Have the server look at the tables, and plan with what it knows now, ``divided_by`` so much, until they are gone:
+    as where so many times more rows have come since. Else it looks at any time, even while rows come in."""
+    async with driver.database.engine.connect() as connection:
+        tables = [name for (name,) in await connection.exec_driver_sql(r"SHOW TABLES LIKE 'queue\_%%'")]
+        for table in tables:
+            await connection.exec_driver_sql(f"ALTER TABLE {table} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0")
+        (await connection.exec_driver_sql(f"ANALYZE TABLE {', '.join(tables)}")).all()
+        if divided_by > 1:
+            await connection.exec_driver_sql(_DIVIDE_ROWS.format(divided_by))
+            await connection.exec_driver_sql(_DIVIDE_PAGES.format(divided_by))
+            await connection.commit()
+            # Under another name, a table is opened with the statistics that are stored.
+            for table in tables:
+                await connection.exec_driver_sql(f"RENAME TABLE {table} TO {table}_")
+                await connection.exec_driver_sql(f"RENAME TABLE {table}_ TO {table}")
 
 
 class RowsRead:

@@ -132,7 +132,7 @@ class FinishedJobs:
         return next(iter(found), None)
 
     async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
-        query = select(finished_jobs).where(*_wanted(queue, name)).order_by(*_LATEST_FIRST)
+        query = _finished_jobs(self._database.dialect).where(*_wanted(queue, name)).order_by(*_LATEST_FIRST)
         return await self._read(query.limit(limit))
 
     async def page(
@@ -144,7 +144,7 @@ class FinishedJobs:
 
         async def read(connection: AsyncConnection) -> FinishedPage:
             end = await _end(connection, dialect, part) if wanted else None
-            query = select(finished_jobs).where(*part, *wanted).order_by(*_LATEST_FIRST).limit(limit)
+            query = _finished_jobs(dialect).where(*part, *wanted).order_by(*_LATEST_FIRST).limit(limit)
             if end is not None:
                 query = query.where(*_up_to(dialect, end))
             found = self._jobs((await connection.execute(query)).mappings())
@@ -189,6 +189,10 @@ class FinishedJobs:
         return await prune(self._database)
 
 
+def _finished_jobs(dialect: Dialect) -> Any:
+    return select(finished_jobs).with_hint(finished_jobs, dialect.finished_hint)
+
+
 def _wanted(queue: str | None, name: str | None) -> list[ColumnElement[bool]]:
     given = ((finished_jobs.c.queue, queue), (finished_jobs.c.name, name))
     return [column == value for column, value in given if value is not None]
@@ -218,7 +222,8 @@ async def _end(
     connection: AsyncConnection, dialect: Dialect, part: Sequence[ColumnElement[bool]]
 ) -> FinishedPlace | None:
     """The last place that one page may look at; None where the jobs end before it."""
-    query = select(finished_jobs.c.finished_at, finished_jobs.c.id).where(*part).order_by(*_LATEST_FIRST)
+    query = select(finished_jobs.c.finished_at, finished_jobs.c.id).with_hint(finished_jobs, dialect.finished_hint)
+    query = query.where(*part).order_by(*_LATEST_FIRST)
     row = (await connection.execute(query.limit(1).offset(EXAMINED_PER_PAGE - 1))).one_or_none()
     return None if row is None else FinishedPlace(dialect.parse_timestamp(row.finished_at), JobId(bytes=bytes(row.id)))
 

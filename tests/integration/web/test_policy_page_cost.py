@@ -14,7 +14,7 @@ from outbox.settings import Settings
 from outbox.web import dashboard
 from tests.support.dashboards import BASE, browser, mounted, signed_in
 from tests.support.many_policy_rows import block_keys, fill_batches, fill_behind_keys, fill_waits
-from tests.support.many_rows import MOST_READ, fill, rows_read
+from tests.support.many_rows import MOST_READ, fill, keep_statistics, rows_read
 
 pytestmark = pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
 
@@ -40,6 +40,7 @@ async def test_jobs_behind_100_000_others_of_their_key(driver: DatabaseDriver, s
     await driver.jobs.insert(jobs)
     await driver.jobs.claim(["default"], 60, 30)
     await fill_behind_keys(driver, 100_000)
+    await keep_statistics(driver)
     stored = await driver.jobs.get(jobs[-1].id)
     assert stored is not None
     assert stored.state is JobState.PARKED
@@ -58,6 +59,7 @@ async def test_keys_that_some_of_30_000_failed_jobs_block(driver: DatabaseDriver
         rows = await connection.exec_driver_sql("SELECT COUNT(*) FROM queue_keyed_jobs WHERE state = 3")
         blocked = rows.scalar_one()
     assert blocked >= 100
+    await keep_statistics(driver)
     page, cost = await read(settings, "/")
     assert 0 < cost <= MOST_READ
     assert "blocked by failed jobs among the latest" in page
@@ -73,6 +75,7 @@ async def test_keys_that_some_of_30_000_failed_jobs_block(driver: DatabaseDriver
 
 async def test_limits_of_3_000_keys_that_100_000_jobs_wait_for(driver: DatabaseDriver, settings: Settings) -> None:
     await fill_waits(driver, 100_000, rates=3_000)
+    await keep_statistics(driver)
     page, cost = await read(settings, "/keys")
     assert 0 < cost <= MOST_READ
     assert page.count("tests.Paced") >= 200
@@ -82,6 +85,7 @@ async def test_limits_of_3_000_keys_that_100_000_jobs_wait_for(driver: DatabaseD
 async def test_batches_of_many_members(driver: DatabaseDriver, settings: Settings) -> None:
     await fill_batches(driver, 49, outstanding=2_000, failed=2_000)
     batch_id = await fill_batches(driver, 1, outstanding=50_000, failed=50_000)
+    await keep_statistics(driver)
     page, cost = await read(settings, "/batches")
     assert 0 < cost <= MOST_READ
     assert page.count("100 or more") == 100

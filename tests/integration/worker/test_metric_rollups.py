@@ -14,7 +14,7 @@ from outbox.settlement import Outcome
 from outbox.web import dashboard
 from tests.support.commands import execute
 from tests.support.dashboards import BASE, browser, mounted, signed_in
-from tests.support.many_rows import MOST_READ, insert_rows, rows_read
+from tests.support.many_rows import MOST_READ, insert_rows, keep_statistics, rows_read
 
 DAY = 86_400
 AGES = (0, 2, 4, 9, 11, 19, 20, 21, 45, 61, 130, 131, 700, 1_000, 1_429, 1_435)
@@ -117,6 +117,7 @@ async def test_pages_with_charts_of_40_queues_read_25_000_rows_at_most(
     values = f"UNHEX(LPAD(HEX(n), 32, '0')), 1, {moment}, CONCAT('q', MOD(n, 40)), 'tests.Job', '{data}'"
     await insert_rows(database, "queue_metrics (id, period, begins_at, queue, name, data)", values, 40 * 1_440)
     await database.metrics.upkeep()
+    await keep_statistics(database)
     for path in ("/", "/queues", "/queues/q1", "/classes", "/classes/one?name=tests.Job"):
         app = dashboard(signed_in(), settings=Settings(database_url=migrated_url), time_limit=30)
         async with browser(mounted(app)) as viewer:

@@ -34,6 +34,7 @@ class MySQL(Dialect):
     loose_scans = ("Using index for group-by", "index skip scan for")  # as a table, and as a tree
     latest_hint = "FORCE INDEX (queue_failed_jobs_failed_at)"
     failed_hint = "FORCE INDEX (queue_failed_jobs_queue)"
+    finished_hint = "FORCE INDEX (queue_finished_jobs_finished_at)"
     primary_hint = "FORCE INDEX (PRIMARY)"
     table_sizes = (
         "SELECT table_name, table_rows, data_length, index_length FROM information_schema.tables "

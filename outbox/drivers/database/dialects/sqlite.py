@@ -37,6 +37,7 @@ class SQLite(Dialect):
         "SELECT 'the whole file', NULL, page_count * page_size, 0 FROM pragma_page_count(), pragma_page_size()"
     )
     failed_hint = ""
+    finished_hint = ""
     primary_hint = ""
     key_hint = ""
     insert_missing = "INSERT OR IGNORE INTO"

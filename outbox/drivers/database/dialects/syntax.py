@@ -26,15 +26,17 @@ class Syntax(ABC):
     primary_hint: str
     """Index hints after the name of ``queue_jobs``. Without them the optimizer scans all of a nearly empty table, and
     locks or waits for rows that the statement does not need."""
-    group_hint: str
     loose_scans: tuple[str, ...] = ()
     """What EXPLAIN may say of a statement that reads one entry of each group of an index; empty where it says
     nothing."""
+    group_hint: str
     """A hint to read ``queue_failed_jobs`` by fingerprint."""
     latest_hint: str
     """A hint to read ``queue_failed_jobs`` by time."""
     failed_hint: str
     """A hint to read ``queue_failed_jobs`` by queue."""
+    finished_hint: str
+    """A hint to read ``queue_finished_jobs`` by time."""
     table_sizes: str
     """Name, rows and bytes of data and of indexes of outbox's tables, the largest first. SQLite knows its file only."""
     fresh_sizes: str = ""

@@ -16,7 +16,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.failed_groups import GroupReader
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import failed_jobs
-from outbox.drivers.filters import FailedFilter, FailedGroup
+from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 
 _MICROSECONDS = 1_000_000
 _LATEST, _UNMARKED = 4_000, 500
@@ -38,6 +38,13 @@ async def conditions(database: Database, queue: str | None, matching: FailedFilt
     if matching.since is not None:
         found.append(failed_jobs.c.failed_at >= await time_from_now(database, -matching.since))
     return found
+
+
+def hint(dialect: Dialect, queue: str | None, matching: FailedFilter) -> str:
+    """The index in which the jobs that match are sorted by time. A server that expects few jobs sorts all of them."""
+    if matching.group is not None and matching.name is not None:
+        return dialect.group_hint
+    return dialect.latest_hint if queue is None else dialect.failed_hint
 
 
 def _has_error(dialect: Dialect, error: str) -> ColumnElement[bool]:
@@ -67,7 +74,8 @@ async def groups(
     # Those by which an index finds the latest jobs; all others are looked at in their rows.
     found_by = await conditions(database, queue, FailedFilter(since=matching.since))
     passing = and_(scope.condition, *await conditions(database, None, replace(matching, since=None)))
-    latest = select(failed_jobs.c.id).where(*found_by).order_by(failed_jobs.c.failed_at.desc()).limit(_LATEST)
+    latest = select(failed_jobs.c.id).with_hint(failed_jobs, hint(database.dialect, queue, ANY_FAILED))
+    latest = latest.where(*found_by).order_by(failed_jobs.c.failed_at.desc()).limit(_LATEST)
     if queue is not None or matching.error is not None:
         found = await _groups_of(database, latest, passing, _LATEST)
     else:

@@ -59,7 +59,8 @@ class FailedJobs:
         Raises:
             JobNotFound: ``before`` is gone, and with it the place where its page ended.
         """
-        query = _failed_jobs().where(*await self._matching(queue, matching)).order_by(*_LATEST_FIRST).limit(limit)
+        query = _failed_jobs().with_hint(failed_jobs, failed_filters.hint(self._database.dialect, queue, matching))
+        query = query.where(*await self._matching(queue, matching)).order_by(*_LATEST_FIRST).limit(limit)
 
         async def read(connection: AsyncConnection) -> list[FailedJob]:
             page = query if before is None else query.where(await _earlier_than(connection, before))
@@ -75,15 +76,16 @@ class FailedJobs:
         mine = [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
         part = [self.scope.condition, *await failed_filters.conditions(self._database, queue, FailedFilter())]
         dialect = self._database.dialect
-        finds = matching.error is None and (matching.name is None or matching.group is not None)
+        hint = failed_filters.hint(dialect, queue, matching)
+        # Otherwise no index has those that match next to each other.
+        finds = matching.error is None and (matching.name is None) == (matching.group is None)
 
         async def read(connection: AsyncConnection) -> FailedPage:
             behind = [] if before is None else [await _earlier_than(connection, before)]
-            query = _failed_jobs().where(*mine, *behind).order_by(*_LATEST_FIRST).limit(limit + 1)
+            query = _failed_jobs().with_hint(failed_jobs, hint).where(*mine, *behind)
+            query = query.order_by(*_LATEST_FIRST).limit(limit + 1)
             end = None
             if not finds:
-                hint = dialect.latest_hint if queue is None else dialect.failed_hint
-                query = query.with_hint(failed_jobs, hint)
                 end = await _end(connection, hint, [*part, *behind])
             if end is not None:
                 query = query.where(*_up_to(*end))

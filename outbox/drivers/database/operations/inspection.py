@@ -62,7 +62,8 @@ async def stored(dialect: Dialect, connection: AsyncConnection, keys: Sequence[b
 
 async def list_jobs(database: Database, queue: str | None, limit: int) -> list[StoredJob]:
     """By queue, and in it in the order of the claim index."""
-    query = stored_jobs(database.dialect).order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)
+    query = stored_jobs(database.dialect).with_hint(jobs, database.dialect.claim_hint)
+    query = query.order_by(jobs.c.queue, *_CLAIM_ORDER).limit(limit)
     if queue is not None:
         query = query.where(jobs.c.queue == queue)
 
@@ -276,6 +277,7 @@ class _Place(NamedTuple):
 async def _unheld_after(database: Database, queue: str, place: _Place | None) -> list[_Place]:
     query = (
         select(*map(raw_columns.as_stored, (jobs.c.priority, jobs.c.available_at, jobs.c.id)))
+        .with_hint(jobs, database.dialect.claim_hint)
         .where(jobs.c.queue == queue, _unheld(database.dialect))
         .order_by(*_CLAIM_ORDER)
         .limit(CHUNK)
