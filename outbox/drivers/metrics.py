@@ -29,7 +29,11 @@ class Activity:
 
     def add(self, outcomes: Sequence[Outcome], waits: Sequence[float], runs: Sequence[float]) -> None:
         """Count attempts. ``waits`` and ``runs`` are seconds; attempts that have none are left out there."""
-        self.settled.update(outcomes)
+        completed = outcomes.count(Outcome.COMPLETED)
+        if completed:
+            self.settled[Outcome.COMPLETED.value] += completed
+        if completed < len(outcomes):
+            self.settled.update(outcome for outcome in outcomes if outcome is not Outcome.COMPLETED)
         self.wait.add_all(waits)
         self.run.add_all(runs)
 

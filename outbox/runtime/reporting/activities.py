@@ -27,6 +27,7 @@ class Activities:
 
     def count(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts whose ends are in the store. One that has not run, or was given back unfinished, is none."""
+        lease = self._lease
         ends: dict[tuple[str, str], _Ends] = {}
         of_one: _Ends = ([], [], [])
         queue: str | None = None
@@ -45,9 +46,10 @@ class Activities:
             outcomes.append(outcome)
             if started is not None:
                 runs.append(attempt.seconds)
-                if claim.waited is not None:
+                waited = claim.waited
+                if waited is not None:
                     # The lease of a claim is counted from before it was sent.
-                    waits.append(claim.waited + started - (claim.deadline - self._lease))
+                    waits.append(waited + started - claim.deadline + lease)
         with self._lock:
             for key, (outcomes, waits, runs) in ends.items():
                 self._found.setdefault(key, Activity()).add(outcomes, waits, runs)
