@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from outbox.console.formatting import indented_json
 from outbox.console.running import RUNNING
-from outbox.drivers.filters import FinishedPlace, JobFilter, JobPlace
+from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPlace, JobFilter, JobPlace
 from outbox.drivers.values import FailedJob, JobState
 from outbox.envelope import Headers
 from outbox.errors import InvalidOption, InvalidPayload
@@ -45,6 +45,7 @@ async def show_all(view: View) -> Response:
         "jobs.html",
         "Jobs",
         topics=("jobs",),
+        examined=EXAMINED_PER_PAGE,
         found=found,
         connection=connection,
         connections=view.readings.connections,
@@ -63,6 +64,7 @@ async def _show_finished(view: View) -> Response:
         "jobs.html",
         "Jobs",
         topics=("workers",),
+        examined=EXAMINED_PER_PAGE,
         found=await view.readings.jobs.finished(connection, matching, parameters.size, place),
         connection=connection,
         connections=view.readings.connections,

@@ -20,13 +20,7 @@ class FailedJobReadings(Subject):
         self, matching: FailedFilter, queue: str | None, limit: int
     ) -> Answers[list[tuple[FailedGroup, list[int]]]]:
         """The largest groups of all connections first, each with its failures by the hour."""
-
-        async def read(driver: Driver) -> list[tuple[FailedGroup, list[int]]]:
-            groups = await driver.failed.groups(queue, limit, matching=matching)
-            return list(zip(groups, await driver.failed.hours(groups), strict=True))
-
-        key = ("groups", matching, queue, limit)
-        found, errors = await self.stores.each(lambda name: self.stores.recent(name, key, read, _are_many))
+        found, errors = await self.stores.each(lambda name: self._groups(name, matching, queue, limit))
         groups = [group for each in found.values() for group in each]
         return Answers(sorted(groups, key=lambda each: -each[0].count)[:limit], errors)
 
@@ -37,13 +31,17 @@ class FailedJobReadings(Subject):
         """The group of ``matching`` with its failures by the hour; None where no group is meant, or it is gone."""
         if matching.group is None:
             return None, []
+        found = await self._groups(connection, matching, queue, 1)
+        return found[0] if found else (None, [])
 
-        async def read(driver: Driver) -> tuple[FailedGroup | None, list[int]]:
-            groups = await driver.failed.groups(queue, 1, matching=matching)
-            hours = await driver.failed.hours(groups)
-            return (groups[0], hours[0]) if groups else (None, [])
+    async def _groups(
+        self, connection: str, matching: FailedFilter, queue: str | None, limit: int
+    ) -> list[tuple[FailedGroup, list[int]]]:
+        async def read(driver: Driver) -> list[tuple[FailedGroup, list[int]]]:
+            groups = await driver.failed.groups(queue, limit, matching=matching)
+            return list(zip(groups, await driver.failed.hours(groups), strict=True))
 
-        return await self.stores.ask(connection, read)
+        return await self.stores.recent(connection, ("groups", matching, queue, limit), read, _are_many)
 
     @once
     async def page(
