@@ -59,7 +59,7 @@ async def jobs(
 ) -> None:
     """List live jobs by queue, then in the order of claims; `--state finished`: completed jobs with keep_for.
 
-    A page examines at most 5,000 jobs. Name a queue to find ready, delayed or retrying jobs among more. The jobs that
+    A page examines at most 4,000 jobs. Name a queue to find ready, delayed or retrying jobs among more. The jobs that
     are running are those of the workers' last heartbeats, at most 200 of each. With an ID: as `outbox show ID`.
     """
     if job_id is not None:

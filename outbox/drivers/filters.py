@@ -20,7 +20,7 @@ _PARTS = 4
 HOURS_OF_A_GROUP = 24
 """For so many hours, a group of failed jobs shows how many there were."""
 
-EXAMINED_PER_PAGE = 5_000
+EXAMINED_PER_PAGE = 4_000
 """How many jobs one page of live jobs looks at, whatever its filter lets through."""
 
 
