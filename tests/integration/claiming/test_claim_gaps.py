@@ -37,19 +37,14 @@ pytestmark = [
         "backend", [pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mariadb", marks=pytest.mark.mariadb)]
     ),
     pytest.mark.alone_on_its_server("one by one"),
+    # Which pages are split depends on them.
+    pytest.mark.usefixtures("fresh_pages"),
 ]
 
 
 def _moment(number: int, since: int = 0) -> datetime:
     """Between those of the open transaction, which are a millisecond apart."""
     return _BEGIN + timedelta(milliseconds=number % _OPEN, microseconds=1 + since + number // _OPEN)
-
-
-@pytest.fixture(autouse=True)
-def fresh_pages(migrated_url: str) -> None:
-    """Which pages are split depends on entries that other tests have deleted, as far as the server still has them."""
-    with autocommit(migrated_url) as operator:
-        operator.execute(text("TRUNCATE TABLE queue_jobs"))
 
 
 @pytest.fixture
