@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.filters import FailedFilter, JobFilter, JobPlace
+from outbox.drivers.filters import FAILED_EXAMINED, FailedFilter, JobFilter, JobPlace
 from outbox.drivers.values import JobState
 from tests.conformance.jobs import envelope, envelopes
 from tests.support.many_rows import fill, fill_failed, fill_finished, keep_statistics, rows_read
@@ -73,6 +73,23 @@ async def test_the_first_jobs_are_read_by_an_index_though_the_server_expects_few
         with rows_read() as found:
             await read()
         assert 500 <= found.total <= 1_100
+
+
+@pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
+async def test_a_small_group_is_found_by_its_fingerprint_alone(database: DatabaseDriver) -> None:
+    await fill_failed(database, 30_000, groups=3_000)
+    await keep_statistics(database)
+    group = FailedFilter(group=f"{1:016x}")
+    for read in (
+        lambda: database.failed.page(limit=50, matching=group),
+        lambda: database.failed.bounded_page(None, 50, None, matching=group),
+    ):
+        with rows_read() as found:
+            await read()
+        assert 10 <= found.total <= 50
+    with rows_read() as found:
+        await database.failed.bounded_page(None, 50, None, matching=FailedFilter(error="nothing", group=f"{1:016x}"))
+    assert FAILED_EXAMINED <= found.total <= 2 * FAILED_EXAMINED + 10, "the latest, as no index has errors"
 
 
 @pytest.mark.usefixtures("small_pages")

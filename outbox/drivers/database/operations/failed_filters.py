@@ -41,8 +41,8 @@ async def conditions(database: Database, queue: str | None, matching: FailedFilt
 
 
 def hint(dialect: Dialect, queue: str | None, matching: FailedFilter) -> str:
-    """The index in which the jobs that match are sorted by time. A server that expects few jobs sorts all of them."""
-    if matching.group is not None and matching.name is not None:
+    """The index that has the jobs of a group, or all by time. A server that expects few jobs reads and sorts all."""
+    if matching.group is not None:
         return dialect.group_hint
     return dialect.latest_hint if queue is None else dialect.failed_hint
 

@@ -76,17 +76,14 @@ class FailedJobs:
         mine = [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
         part = [self.scope.condition, *await failed_filters.conditions(self._database, queue, FailedFilter())]
         dialect = self._database.dialect
-        hint = failed_filters.hint(dialect, queue, matching)
-        # Otherwise no index has those that match next to each other.
-        finds = matching.error is None and (matching.name is None) == (matching.group is None)
+        finds = matching.error is None and (matching.name is None or matching.group is not None)
+        hint = failed_filters.hint(dialect, queue, matching if finds else ANY_FAILED)
 
         async def read(connection: AsyncConnection) -> FailedPage:
             behind = [] if before is None else [await _earlier_than(connection, before)]
             query = _failed_jobs().with_hint(failed_jobs, hint).where(*mine, *behind)
             query = query.order_by(*_LATEST_FIRST).limit(limit + 1)
-            end = None
-            if not finds:
-                end = await _end(connection, hint, [*part, *behind])
+            end = None if finds else await _end(connection, hint, [*part, *behind])
             if end is not None:
                 query = query.where(*_up_to(*end))
             found = _readable(dialect, (await connection.execute(query)).mappings())
