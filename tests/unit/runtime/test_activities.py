@@ -1,0 +1,46 @@
+"""What a worker has done is counted once, however many attempts end together."""
+
+from __future__ import annotations
+
+import pytest
+
+from outbox.runtime.execution.attempt import Attempt
+from outbox.runtime.reporting.activities import Activities
+from outbox.settlement import Settlement
+from tests.support.recorded_jobs import Counted
+from tests.unit.runtime.memory import claim_of
+
+LEASE = 30.0
+
+
+def completed(queue: str, waited: float, ran: float) -> Attempt:
+    claim = claim_of(Counted(number=1))._replace(queue=queue, waited=waited)
+    attempt = Attempt(claim, "memory", lambda _: None)
+    attempt.started, attempt.seconds = claim.deadline - LEASE, ran
+    attempt.settlement = Settlement.completed(claim.fence)
+    return attempt
+
+
+@pytest.mark.parametrize("together", [1, 7, 2_000])
+def test_attempts_are_counted_once_however_many_end_together(together: int) -> None:
+    activities = Activities(LEASE)
+    attempts = [completed(("mail", "web")[number % 3 == 0], waited=number / 100, ran=0.5) for number in range(6_000)]
+    for begin in range(0, len(attempts), together):
+        activities.count(attempts[begin : begin + together])
+    found = {queue: activity for (queue, _), activity in activities.take().items()}
+    assert {queue: activity.settled for queue, activity in found.items()} == {
+        "mail": {"completed": 4_000},
+        "web": {"completed": 2_000},
+    }
+    assert {queue: activity.run.total for queue, activity in found.items()} == {"mail": 2_000.0, "web": 1_000.0}
+    assert found["web"].wait.count == 2_000
+    assert found["web"].wait.total == pytest.approx(sum(number / 100 for number in range(0, 6_000, 3)))
+
+
+def test_what_was_taken_is_not_counted_again() -> None:
+    activities = Activities(LEASE)
+    for _ in range(2):
+        activities.count([completed("mail", waited=1.0, ran=1.0)])
+        [activity] = activities.take().values()
+        assert (activity.settled, activity.wait.count, activity.run.count) == ({"completed": 1}, 1, 1)
+    assert activities.take() == {}
