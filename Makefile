@@ -32,7 +32,7 @@ test: servers $(VENV)/.dev lint ## lint, then every test on MySQL, MariaDB, Redi
 	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.dev ## unit and conformance tests, on SQLite and, where it is installed, Redis
-	$(PYTEST) -m 'not mysql and not mariadb' $(ARGS) tests/unit tests/conformance
+	$(PYTEST) -m 'not mysql and not mariadb' --hypothesis-profile fast $(ARGS) tests/unit tests/conformance
 
 bench: servers $(VENV)/.dev ## measure outbox beside bare SQL, on every store (ARGS=--help)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -21,6 +21,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis as RedisClient
 
 import outbox
@@ -34,6 +35,12 @@ SQL_SERVERS = (pytest.param("mysql", marks=pytest.mark.mysql), pytest.param("mar
 MARKERS = {f"{kind}_server": kind for kind in BACKENDS} | {f"local_{kind}": kind for kind in BACKENDS}
 MARKERS["redis_url"] = "redis"
 ALONE = "alone_on_its_server"
+
+
+# How long Hypothesis takes for an example says something of the machine. It tries 100, and fewer in `make test-fast`.
+settings.register_profile("whole", deadline=None, max_examples=100)
+settings.register_profile("fast", deadline=None, max_examples=32)
+settings.load_profile("whole")
 
 
 def pytest_configure(config: pytest.Config) -> None:

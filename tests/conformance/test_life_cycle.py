@@ -211,7 +211,7 @@ def test_the_life_of_jobs(driver_factory: DriverFactory) -> None:
             run_state_machine_as_test(
                 LifeCycle,
                 settings=settings(
-                    max_examples=25,
+                    max_examples=settings.default.max_examples // 4,
                     stateful_step_count=30,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -89,12 +90,11 @@ def test_around_a_change_of_the_clock(tz: str, day: datetime, line: str) -> None
     assert all(one < other for one, other in pairwise(every))
     moment = day - timedelta(hours=14)
     while moment < day + timedelta(hours=20):
-        later = [tick for tick in every if tick > moment]
-        before = [tick for tick in every if tick <= moment]
-        if later:
-            assert cron.after(moment) == later[0]
-        if before:
-            assert cron.until(moment) == before[-1]
+        following = bisect_right(every, moment)
+        if following < len(every):
+            assert cron.after(moment) == every[following]
+        if following:
+            assert cron.until(moment) == every[following - 1]
         moment += timedelta(minutes=10)
 
 
