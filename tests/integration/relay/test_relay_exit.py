@@ -191,7 +191,7 @@ async def test_so_is_what_a_forked_child_commits(
 async def test_where_names_are_not_resolved_any_more_the_jobs_are_left_to_the_workers_in_one_line(
     migrated_url: str, redis_url: str
 ) -> None:
-    ended = run(AFTER_THE_MAIN_THREAD, by_name(migrated_url), by_name(redis_url))
+    ended = run(PATIENT + AFTER_THE_MAIN_THREAD, by_name(migrated_url), by_name(redis_url))
     assert ended.code == 0
     [line] = ended.errors.splitlines()
     assert "left to the workers" in line
