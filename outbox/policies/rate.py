@@ -18,7 +18,11 @@ T = TypeVar("T", str, bytes)
 
 SECOND = 1_000_000_000
 _PERIODS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND}
-_RATE = re.compile(r"(\d+)/(\d*)([smhd])")
+_RATE = re.compile(r"(\d{1,14})/(\d{0,14})([smhd])", re.ASCII)
+_LONGEST = 32
+"""Characters of a rate."""
+_LATEST = 2**63 - 1
+"""Of all times, in nanoseconds since 1970: in the year 2262, the last that a BIGINT holds."""
 _ALIGNED = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
 
 
@@ -90,7 +94,7 @@ class Rate:
         retry_at = arrival - self._span(max(cost, self.burst))
         if retry_at > now:
             return Taken(False, state, retry_at)
-        return Taken(True, State(arrival), now)
+        return Taken(True, State(min(arrival, _LATEST)), now)
 
     def given_back(self, state: State, cost: int) -> State:
         return State(max(0, state.at - self._span(cost)))
@@ -103,7 +107,7 @@ class Rate:
 
     def pushed(self, state: State, until: int) -> State:
         """After a 429: nothing is admitted before ``until``; then evenly spaced, without a burst."""
-        return State(max(state.at, until + self._span(self.burst) - self._span(1)))
+        return State(min(max(state.at, until + self._span(self.burst) - self._span(1)), _LATEST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ def take_all(limits: Mapping[T, Limit], states: Mapping[T, State], now: int, cos
 
 
 def parse_rate(text: str) -> tuple[int, int]:
-    match = _RATE.fullmatch(text.replace(" ", ""))
+    match = _RATE.fullmatch(text.replace(" ", "")) if len(text) <= _LONGEST else None
     if match is None or not int(match[1]) or (match[2] and not int(match[2])):
-        raise ConfigurationError(f"{text!r} is no rate: write 100/m, or 5/10s (per s, m, h or d)")
+        raise ConfigurationError(f"{text[:_LONGEST]!r} is no rate: write 100/m, or 5/10s (per s, m, h or d)")
     return int(match[1]), int(match[2] or 1) * _PERIODS[match[3]]

@@ -101,6 +101,16 @@ async def test_a_burst_starts_and_the_others_wait(database: DatabaseDriver) -> N
     assert 1190 < due <= 1200.1
 
 
+async def test_what_takes_a_limit_for_ever_starts_and_keeps_no_other_job_waiting(database: DatabaseDriver) -> None:
+    """Its time is later than a BIGINT holds: a claim that cannot write it would be all that a worker does."""
+    first, _ = await insert(database, *(Hourly() for _ in range(2)), rate="1/d", burst=1_000_000, cost=1_000_000)
+    slow = await insert(database, *(ByKey(tenant="a") for _ in range(2)), rate="1/1000000d")
+    plain = envelope()
+    await database.jobs.insert([plain])
+    assert sorted(await ids(database)) == sorted([first.id, slow[0].id, plain.id])
+    assert await started(database) == []
+
+
 async def test_waiting_jobs_start_one_by_one_in_the_order_in_which_they_came(database: DatabaseDriver) -> None:
     jobs = await insert(database, *(Soon() for _ in range(5)))
     found: list[Any] = []

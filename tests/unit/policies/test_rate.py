@@ -107,7 +107,10 @@ def test_limits_are_taken_together_or_not_at_all() -> None:
     assert (second.admitted, second.states, second.retry_at) == (False, first.states, NOW + 60 * SECOND)
 
 
-@pytest.mark.parametrize("text", ["", "100", "0/s", "1/0s", "1/w", "-1/s", "1.5/s", "1/s/s"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "100", "0/s", "1/0s", "1/w", "-1/s", "1.5/s", "1/s/s", "\u0663/s", f"1{' ' * 31}/s", f"{'9' * 5_000}/s"],
+)
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is no rate"):
         parse_rate(text)
@@ -118,6 +121,22 @@ def test_what_can_be_no_rate_is_refused() -> None:
     for rate in (lambda: Rate(1, 1, 0), lambda: Window(0, 1), lambda: Window.parse("1/s", align="minute")):
         with pytest.raises(ConfigurationError):
             rate()
+
+
+@given(
+    st.builds(Rate, st.integers(1, 10**14), st.integers(1, 10**14).map(lambda days: days * 86_400 * SECOND)),
+    st.integers(1, 1_000_000),
+    st.integers(1, 1_000_000),
+)
+def test_no_time_is_later_than_a_bigint_holds(rate: Rate, cost: int, burst: int) -> None:
+    rate = Rate(rate.count, rate.period, burst)
+    taken = rate.take(State(), NOW, cost)
+    assert taken.admitted
+    for state in (taken.state, rate.pushed(taken.state, NOW)):
+        assert NOW <= state.at < 2**63
+        refused = rate.take(state, NOW, cost)
+        assert refused.retry_at < 2**63
+        assert refused.state.at < 2**63
 
 
 def test_a_cost_of_more_than_the_burst_takes_its_time_afterwards() -> None:
