@@ -9,6 +9,7 @@ from typing import Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
+from outbox.arguments import AnyId, check_id, check_limit
 from outbox.batch_members import Chain, add_members, check_one_database, wanted_members
 from outbox.client_state import current_client
 from outbox.connections import is_relayed
@@ -161,7 +162,7 @@ def _follow_up(job: Job | None) -> FollowUp | None:
 
 @with_options
 async def add_to_batch(
-    batch_id: BatchId,
+    batch_id: AnyId,
     jobs: Iterable[Job | Chain],
     *,
     session: AnySession | None = None,
@@ -188,9 +189,9 @@ async def add_to_batch(
     return serialized.ids
 
 
-def serialize_addition(batch_id: BatchId, jobs: Iterable[Job | Chain], options: DispatchOptions) -> Serialized:
+def serialize_addition(batch_id: AnyId, jobs: Iterable[Job | Chain], options: DispatchOptions) -> Serialized:
     serialized = nothing_serialized()
-    add_members(serialized, list(jobs), BatchHeader(id=batch_id), options)
+    add_members(serialized, list(jobs), BatchHeader(id=_check_id(batch_id)), options)
     if not serialized.ids:
         raise InvalidJob("there is no job to add")
     check_one_database(serialized)
@@ -213,26 +214,46 @@ def policies_of(driver: Driver) -> PolicyStore:
     return driver.policies
 
 
-async def batch(batch_id: BatchId, *, connection: str = DATABASE) -> BatchStatus | None:
-    """How far a batch is; None where it is not known. Batches are forgotten a week after their end."""
-    return await policies_of(driver_here(connection)).batch(batch_id)
+def _check_id(batch_id: AnyId) -> BatchId:
+    return check_id(batch_id, "the id of a batch")
+
+
+async def batch(batch_id: AnyId, *, connection: str = DATABASE) -> BatchStatus | None:
+    """How far a batch is; None where it is not known. Batches are forgotten a week after their end.
+
+    Raises:
+        InvalidOption: ``batch_id`` is no id.
+    """
+    return await policies_of(driver_here(connection)).batch(_check_id(batch_id))
 
 
 async def batches(*, limit: int = 100, connection: str = DATABASE) -> list[BatchStatus]:
-    """The latest batches, the newest first."""
-    return await policies_of(driver_here(connection)).batches(limit)
+    """The latest batches, the newest first: up to ``limit``, 1 to 10,000.
+
+    Raises:
+        InvalidOption: ``limit`` is of a wrong type or out of its range.
+    """
+    return await policies_of(driver_here(connection)).batches(check_limit(limit))
 
 
-async def cancel_batch(batch_id: BatchId, *, connection: str = DATABASE) -> bool:
+async def cancel_batch(batch_id: AnyId, *, connection: str = DATABASE) -> bool:
     """Cancel a batch that has not ended: its waiting jobs are removed, and running ones are stopped within a
-    second. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended."""
-    return await cancel_on(driver_here(connection), batch_id)
+    second. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended.
+
+    Raises:
+        InvalidOption: ``batch_id`` is no id.
+    """
+    return await cancel_on(driver_here(connection), _check_id(batch_id))
 
 
-async def retry_batch(batch_id: BatchId, *, connection: str = DATABASE) -> int:
+async def retry_batch(batch_id: AnyId, *, connection: str = DATABASE) -> int:
     """Put the failed jobs of a batch back, those of its inner batches included; return how many. The batch is open
-    again, and ends again: what it has already dispatched is not dispatched a second time."""
-    return await retry_on(driver_here(connection), batch_id)
+    again, and ends again: what it has already dispatched is not dispatched a second time.
+
+    Raises:
+        InvalidOption: ``batch_id`` is no id.
+    """
+    return await retry_on(driver_here(connection), _check_id(batch_id))
 
 
 async def cancel_on(driver: Driver, batch_id: BatchId) -> bool:

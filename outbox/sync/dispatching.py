@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
+from outbox.arguments import AnyId
 from outbox.batch_members import Chain
 from outbox.batching import Batch, BatchId, serialize_addition, serialize_batch, stage_now
 from outbox.chains import serialize_chain
@@ -85,7 +86,7 @@ def dispatch_batch(
 
 @with_options
 def add_to_batch(
-    batch_id: BatchId,
+    batch_id: AnyId,
     jobs: Iterable[Job | Chain],
     *,
     session: AnySession | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -336,6 +337,25 @@ async def test_cancelling(migrated_url: str) -> None:
     async with working(migrated_url) as worker:
         await worker.event(JobSettled)
     assert ran == ["finally"]
+
+
+async def test_a_batch_is_named_by_any_form_of_its_id() -> None:
+    batch_id = await dispatch_batch([Part(label="a")])
+    await add_to_batch(str(batch_id), [Part(label="b")])
+    for given in (batch_id, str(batch_id), UUID(str(batch_id))):
+        status = await outbox.batch(given)
+        assert status is not None
+        assert (status.id, status.total) == (batch_id, 2)
+        assert await outbox.retry_batch(given) == 0
+    assert await outbox.cancel_batch(str(batch_id))
+    wrong: Any
+    for wrong in ("x", 7, None):
+        for call in (outbox.batch, outbox.cancel_batch, outbox.retry_batch, lambda each: add_to_batch(each, [Part()])):
+            with pytest.raises(InvalidOption, match="the id of a batch is a UUID, not"):
+                await call(wrong)
+    for wrong in (0, -1, 1.5, "x", 10_001):
+        with pytest.raises(InvalidOption, match="a limit is a whole number from 1 to 10,000"):
+            await outbox.batches(limit=wrong)
 
 
 async def test_bad_batches_write_nothing(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

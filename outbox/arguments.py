@@ -1,0 +1,34 @@
+"""Arguments of functions that look at what is stored: ids and limits as callers give them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from outbox.errors import InvalidOption
+from outbox.ids import JobId
+
+MOST_PER_PAGE = 10_000
+AnyId = UUID | str
+
+
+def check_id(given: AnyId, what: str = "a job's id") -> JobId:
+    """
+    Raises:
+        InvalidOption: it is no id.
+    """
+    if isinstance(given, JobId):
+        return given
+    try:
+        return JobId(str(given) if isinstance(given, UUID) else given)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidOption(f"{what} is a UUID, not {given!r}") from None
+
+
+def check_limit(limit: int) -> int:
+    """
+    Raises:
+        InvalidOption: it is no whole number from 1 to 10,000.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PER_PAGE:
+        raise InvalidOption(f"a limit is a whole number from 1 to {MOST_PER_PAGE:,}, not {limit!r}")
+    return limit
