@@ -9,7 +9,8 @@ from outbox.drivers.base import LimitStore
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.open_drivers import driver_here
 from outbox.policies.rate import Window
-from outbox.policies.rate_limits import Terms, check_cost, check_name, defined, defined_names
+from outbox.policies.rate_limits import Terms, check_cost, check_name, defined, defined_names, of_class
+from outbox.registry import is_registered, resolve
 from outbox.settings import DATABASE
 
 _SHORTEST = 0.001
@@ -23,8 +24,8 @@ async def take(
     timeout: float | None = None,  # noqa: ASYNC109 - what it bounds is the wait for the limit, not a call
     connection: str = DATABASE,
 ) -> bool:
-    """Take ``cost`` (1 to 1,000,000) from the rate limit ``name``, which jobs share. It waits until the limit admits
-    it.
+    """Take ``cost`` (1 to 1,000,000) from the rate limit ``name``: that of a `RateLimit`, or of a job whose class has a
+    rate of its own. It waits until the limit admits it.
 
     ``key`` is a value of the ``rate_key`` of jobs. ``timeout`` is the longest wait in seconds, 0 for none: where the
     limit does not admit it in this time, nothing is taken and the answer is False. ``connection`` names a database.
@@ -57,7 +58,10 @@ def _store(connection: str) -> LimitStore:
 
 
 async def _terms(store: LimitStore, name: str) -> Terms:
-    known = defined(name) or await store.terms(name)
+    known = defined(name)
+    if known is None and is_registered(name):
+        known = of_class(resolve(name))
+    known = known or await store.terms(name)
     if known is None:
         there = ", ".join(defined_names()) or "none"
         raise ConfigurationError(

@@ -55,7 +55,7 @@ async def set_limit(
     lets so many jobs of the class NAME run at once under one concurrency key.
     """
     store, name = _store(driver), check_name(name)
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         if burst is not None or align is not None:
             raise click.UsageError("--burst and --align belong to a rate such as 100/m")
         number = int(value)

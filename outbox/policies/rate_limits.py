@@ -103,6 +103,12 @@ def defined_names() -> list[str]:
     return sorted(_defined)
 
 
+def of_class(kind: Any) -> Terms | None:
+    """The terms of the limit that a job class has under its own name."""
+    terms = () if kind.rate is None else _terms(kind.name, kind.rate, kind.burst, kind.align)
+    return next((each for each in terms if each.name == kind.name), None)
+
+
 def rate_id(name: str, key: str | None) -> bytes:
     """The key of the row of a limit and a key."""
     text = name if key is None else f"{name}\0{key}"

@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from outbox import RateLimit, limits
+from outbox import Job, RateLimit, limits
 from outbox.drivers.database import DatabaseDriver
 from outbox.errors import ConfigurationError
 from tests.support.commands import run
 
 RateLimit("tests.pages", "2/h", burst=2)
+
+
+class CallApi(Job):
+    name = "tests.limits.CallApi"
+    rate = "1/h"
+    rate_key = "api_key"
+    api_key: str
+
+    def handle(self) -> None: ...
 
 
 @pytest.fixture
@@ -40,3 +49,15 @@ async def test_limits_are_shown_set_and_reset(driver: DatabaseDriver, migrated_u
 async def test_an_unknown_limit_says_what_to_do(driver: DatabaseDriver) -> None:
     with pytest.raises(ConfigurationError, match="outbox limits set no-such"):
         await limits.take("no-such")
+
+
+async def test_the_limit_of_a_class_is_taken_by_the_name_of_its_job(driver: DatabaseDriver) -> None:
+    assert await limits.take(CallApi.name, key="a", timeout=0)
+    assert not await limits.take(CallApi.name, key="a", timeout=0)
+    assert await limits.take(CallApi.name, key="b", timeout=0)
+
+
+async def test_what_is_no_limit_is_refused(driver: DatabaseDriver, migrated_url: str) -> None:
+    for wrong in ("0", "65536", "\u00b2", "\u0663", "2/w", "\u0663/s"):
+        refused = await run(migrated_url, "limits", "set", "tests.pages", wrong)
+        assert (refused.code, "Traceback" in refused.err) == (2, False)
