@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from outbox.client_state import current_client, current_settings
@@ -153,11 +153,18 @@ def _end(until: datetime | None, for_: float | timedelta | None) -> tuple[dateti
     if until is not None and (not isinstance(until, datetime) or until.tzinfo is None):
         raise InvalidOption(f"until is a datetime with a time zone, not {until!r}")
     if for_ is None:
-        return until, None
+        return _in_utc(until), None
     seconds = for_.total_seconds() if isinstance(for_, timedelta) else for_
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SECONDS:
         raise InvalidOption(f"for_ is a number of seconds or a timedelta, more than 0, at most ten years, not {for_!r}")
     return None, float(seconds)
+
+
+def _in_utc(until: datetime | None) -> datetime | None:
+    try:
+        return None if until is None else until.astimezone(UTC)
+    except OverflowError:
+        raise InvalidOption(f"until is a time that a calendar in UTC has, not {until!r}") from None
 
 
 def _user() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -123,9 +123,13 @@ class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic
         if isinstance(value, datetime):
             return value
         try:
-            return datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is no time such as 2026-03-02 or 2026-03-02T07:00", param, ctx)
+        # In another time zone, those at the ends of the calendar are in no year of it.
+        if not MINYEAR < moment.year < MAXYEAR:
+            self.fail(f"{value!r} is in no year from {MINYEAR + 1} to {MAXYEAR - 1}", param, ctx)
+        return moment
 
 
 @schedule.command(name="list")

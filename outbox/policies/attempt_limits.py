@@ -24,7 +24,10 @@ def check_retry_until(until: object) -> float | datetime:
     if isinstance(until, datetime):
         if until.tzinfo is None or until.utcoffset() is None:
             raise InvalidOption(f"a retry_until given as a datetime needs a time zone; {until!r} has none")
-        return until.astimezone(UTC)
+        try:
+            return until.astimezone(UTC)
+        except OverflowError:
+            raise InvalidOption(f"retry_until is a time that a calendar in UTC has, not {until!r}") from None
     return _seconds("retry_until", until, "seconds (up to ten years), a timedelta or an aware datetime")
 
 

@@ -73,4 +73,6 @@ async def test_backfill(driver: DatabaseDriver, migrated_url: str) -> None:
     await driver.schedules.put("often", definition("90s"))
     refused = await run(migrated_url, "schedule", "backfill", "often", "--from", "2026-01-01", "--yes")
     assert (refused.code, "more than 1,000 ticks" in refused.err) == (1, True)
-    assert (await run(migrated_url, "schedule", "backfill", "often", "--from", "soon")).code == 2
+    for wrong in ("soon", "0001-01-01", "9999-12-31T23:00-05:00"):
+        refused = await run(migrated_url, "schedule", "backfill", "often", "--from", wrong)
+        assert (refused.code, f"'{wrong}' is " in refused.err) == (2, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,10 @@ async def test_applications_pause_by_class_key_and_connection(migrated_url: str)
         ({"queue": "mail", "for_": 0}, "more than 0"),
         ({"queue": "mail", "until": datetime(2026, 1, 1)}, "with a time zone"),  # noqa: DTZ001
         ({"queue": "mail", "until": datetime(2026, 1, 1, tzinfo=UTC), "for_": 1}, "not both"),
+        (
+            {"queue": "mail", "until": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))},
+            "a calendar in UTC has",
+        ),
     ],
 )
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

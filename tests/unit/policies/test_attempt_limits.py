@@ -37,6 +37,7 @@ class Limited(Job):
         ({"retry_until": 0}, "retry_until is seconds (up to ten years), a timedelta or an aware datetime, over 0"),
         ({"retry_until": "1h"}, "retry_until is seconds"),
         ({"retry_until": datetime(2026, 1, 1)}, "needs a time zone"),  # noqa: DTZ001 - that is the mistake
+        ({"retry_until": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))}, "that a calendar in UTC has"),
         ({"max_exceptions": 0}, "max_exceptions is a whole number from 1 to 65535, not 0"),
         ({"max_exceptions": True}, "max_exceptions is a whole number"),
         ({"max_snoozes": 1.5}, "max_snoozes is a whole number"),
