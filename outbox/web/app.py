@@ -16,6 +16,7 @@ from outbox.settings import Settings
 from outbox.web.actions import action_routes
 from outbox.web.assets import asset
 from outbox.web.authentication import ApplicationAuth, Auth, Password, SignIn
+from outbox.web.mounting import MountPoint
 from outbox.web.pages import page_routes
 from outbox.web.redaction import Hook, Redaction
 from outbox.web.rights import ADMIN, READ_ONLY
@@ -38,7 +39,8 @@ def dashboard(
     time_limit: float = 5.0,
     trace_url: str | None = None,
 ) -> Starlette:
-    """The dashboard, to be mounted: ``app.mount("/outbox", dashboard(auth=…))``.
+    """The dashboard, to be mounted: ``app.mount("/outbox", dashboard(auth=…))``. In Litestar, it is a route handler:
+    ``asgi("/outbox", is_mount=True, copy_scope=True)(dashboard(auth=…))``.
 
     ``auth(request)``, sync or async, returns a `Viewer`, or None for a person who is not signed in. In its place,
     ``user`` and ``password`` are asked for by the browser. ``read_only`` takes every right away but those to look.
@@ -94,6 +96,6 @@ def build(guard: Guard) -> Starlette:
 
     return Starlette(
         routes=[Route("/static/{version}/{name}", asset, methods=["GET"]), *page_routes(guard), *action_routes(guard)],
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(MountPoint), Middleware(SecurityHeaders)],
         exception_handlers={HTTPException: missing},
     )

@@ -1,0 +1,35 @@
+"""Where the dashboard is mounted, told as Starlette tells it."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class MountPoint:
+    """Gives a request its whole path, and as ``root_path`` where the dashboard is.
+
+    Routes and links go by both, as Starlette and FastAPI set them. Litestar hands over the path below the mount, with a
+    slash at its end, and does not say where the mount is: ``raw_path`` does.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(_mounted(scope) if scope["type"] == "http" else scope, receive, send)
+
+
+def _mounted(scope: Scope) -> Scope:
+    """``scope`` itself, unless the beginning of its path was taken away and nothing says so."""
+    root, below = str(scope.get("root_path", "")).rstrip("/"), str(scope["path"]).rstrip("/")
+    whole = unquote((scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")).rstrip("/")
+    if not whole.endswith(below) or not f"{below}/".startswith("/"):
+        return scope
+    # Links and redirects begin with it: two slashes would be another host.
+    mount = "/" + whole.removesuffix(below).strip("/")
+    if mount == "/" or (root and (f"{below}/".startswith(f"{root}/") or root.endswith(mount))):
+        return scope
+    base = mount if f"{mount}/".startswith(f"{root}/") else root + mount
+    return {**scope, "root_path": base, "path": base + (below or "/")}
