@@ -14,11 +14,12 @@ from outbox import Job
 from outbox.console.autoscale import Load
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.metrics import Activity
+from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms
 from outbox.drivers.values import WorkerStatus
 from outbox.envelope import serialize
 from outbox.histogram import Histogram
 from outbox.options import JobOptions
-from tests.support.commands import run
+from tests.support.commands import execute, run
 
 SCALER = Path(__file__).parents[3] / "deploy" / "kubernetes" / "worker-scaler.yaml"
 
@@ -92,8 +93,11 @@ async def test_the_scaler_gives_seconds_of_work(migrated_url: str) -> None:
     assert await work() == 1, "one second, where no run is known"
     await fill(driver)
     assert await work() == 1202, "601 ready jobs of 2 s"
-    await driver.queues.pause("mail")
-    assert await work() == 0
+    for target in (PauseTarget(PauseKind.QUEUE, "mail"), PauseTarget(PauseKind.CONNECTION, driver.name)):
+        await driver.pauses.pause(target, PauseTerms(seconds=3_600))
+        assert await work() == 0
+        await execute(driver, "UPDATE queue_pauses SET paused_until = paused_at")
+        assert await work() == 1202, "a pause that has ended, which upkeep has yet to remove"
     await driver.close()
     await engine.dispose()
 
