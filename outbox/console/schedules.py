@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,7 +23,7 @@ from outbox.console.output import Output
 from outbox.console.suggestions import suggestion
 from outbox.drivers.base import Driver
 from outbox.drivers.schedules import ScheduleStore, StoredSchedule, Templates
-from outbox.policies.timetable import Cron
+from outbox.policies.timetable import Cron, ticks_between
 from outbox.schedules import declared_schedules, schedules_of, stored_in
 from outbox.settings import Settings
 
@@ -123,13 +123,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic
         if isinstance(value, datetime):
             return value
         try:
-            moment = datetime.fromisoformat(value)
+            return datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is no time such as 2026-03-02 or 2026-03-02T07:00", param, ctx)
-        # In another time zone, those at the ends of the calendar are in no year of it.
-        if not MINYEAR < moment.year < MAXYEAR:
-            self.fail(f"{value!r} is in no year from {MINYEAR + 1} to {MAXYEAR - 1}", param, ctx)
-        return moment
 
 
 @schedule.command(name="list")
@@ -257,7 +253,7 @@ async def backfill(
     zone = ZoneInfo(found.definition.tz)
     first = _aware(since, zone)
     last = min(found.now, found.now if until is None else _aware(until, zone))
-    ticks = _ticks_between(found, first, last)
+    ticks = ticks_between(found.definition.timetable, first, last, MOST_BACKFILLED + 1)
     if len(ticks) > MOST_BACKFILLED:
         raise Refused(f"there are more than {MOST_BACKFILLED:,} ticks in this time: give --until, and go on after it")
     question = f"Dispatch jobs for up to {counted(len(ticks), 'tick')} of {name}, from {first} to {last}?"
@@ -270,14 +266,7 @@ async def backfill(
 
 
 def _aware(moment: datetime, zone: ZoneInfo) -> datetime:
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
-
-
-def _ticks_between(schedule: StoredSchedule, first: datetime, last: datetime) -> tuple[datetime, ...]:
-    """One more than may be backfilled, at most."""
-    ticks: tuple[datetime, ...] = ()
-    tick = schedule.definition.timetable.after(first - timedelta(microseconds=1))
-    while tick is not None and tick <= last and len(ticks) <= MOST_BACKFILLED:
-        ticks = (*ticks, tick)
-        tick = schedule.definition.timetable.after(tick)
-    return ticks
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        raise Refused(f"{moment.isoformat()} is no time in UTC") from None

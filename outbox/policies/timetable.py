@@ -42,6 +42,17 @@ class Timetable(Protocol):
         """For people: ``At 07:00 on Monday through Friday, Europe/Berlin``."""
 
 
+def ticks_between(timetable: Timetable, first: datetime, last: datetime, most: int) -> list[datetime]:
+    """The first ticks from ``first`` to ``last``, up to ``most``. ``first`` is any moment: no tick is before 1970."""
+    ticks: list[datetime] = []
+    first = max(first, _EPOCH)
+    tick = timetable.after(first - timedelta(microseconds=1)) if first <= last else None
+    while tick is not None and tick <= last and len(ticks) < most:
+        ticks.append(tick)
+        tick = timetable.after(tick)
+    return ticks
+
+
 class Cron:
     """A crontab line of five fields, or six with seconds first, by the clock of a time zone.
 

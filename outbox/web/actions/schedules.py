@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
 
 from outbox.console.formatting import counted, line
 from outbox.drivers.base import Driver
-from outbox.drivers.schedules import ScheduleStore, StoredSchedule, Templates
+from outbox.drivers.schedules import ScheduleStore, Templates
 from outbox.errors import InvalidOption, JobNotFound
+from outbox.policies.timetable import ticks_between
 from outbox.schedules import declared_schedules, schedules_of
 from outbox.web.rendering import with_query
 from outbox.web.view import View
@@ -66,7 +67,11 @@ async def backfill(view: View) -> Response:
             raise JobNotFound(f"there is no schedule {name!r}")
         zone = ZoneInfo(found.definition.tz)
         last = min(found.now, found.now if until is None else _moment(until, zone))
-        ticks = _ticks_between(found, _moment(since, zone), last)
+        ticks = ticks_between(found.definition.timetable, _moment(since, zone), last, _MOST_BACKFILLED + 1)
+        if len(ticks) > _MOST_BACKFILLED:
+            raise InvalidOption(
+                f"there are more than {_MOST_BACKFILLED:,} ticks in this time: say until when, and go on after it"
+            )
         return len(await _store(driver).backfill(name, ticks, templates))
 
     done = await view.change(view.connection(), work)
@@ -79,20 +84,3 @@ def _moment(text: str, zone: ZoneInfo) -> datetime:
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidOption(f"{text[:40]!r} is no time such as 2026-03-02 or 2026-03-02T07:00") from None
-
-
-def _ticks_between(schedule: StoredSchedule, first: datetime, last: datetime) -> list[datetime]:
-    """
-    Raises:
-        InvalidOption: there are more than may be dispatched at once.
-    """
-    ticks: list[datetime] = []
-    tick = schedule.definition.timetable.after(first - timedelta(microseconds=1))
-    while tick is not None and tick <= last:
-        if len(ticks) == _MOST_BACKFILLED:
-            raise InvalidOption(
-                f"there are more than {_MOST_BACKFILLED:,} ticks in this time: say until when, and go on after it"
-            )
-        ticks.append(tick)
-        tick = schedule.definition.timetable.after(tick)
-    return ticks

@@ -324,6 +324,10 @@ async def test_schedules_are_paused_run_and_backfilled(
     assert "more than 1,000" in await refused(
         admin, "/schedules/backfill", 400, name="report", **{"from": "2001-01-01"}
     )
+    for first, said in (("0001-01-01", "is no time"), ("0001-01-01T00:00Z", "more than 1,000")):
+        assert said in await refused(admin, "/schedules/backfill", 400, name="report", **{"from": first})
+    future = {"name": "report", "from": "9999-12-31T23:59:59+00:00"}
+    assert "Dispatched 0 jobs" in await act(admin, "/schedules/backfill", **future)
     for verb in ("run", "backfill"):
         await refused(
             admin, f"/schedules/{verb}", 404, name="none", **({"from": "2026-01-01"} if verb[0] == "b" else {})
