@@ -98,15 +98,19 @@ class OneTimeToken:
         self._session = secrets.token_urlsafe(32)
 
     async def viewer(self, request: Request) -> Viewer | None:
+        return Viewer("local", "admin") if self._knows(request) else None
+
+    def _knows(self, request: Request) -> bool:
         given = request.cookies.get(_COOKIE, "")
-        known = hmac.compare_digest(given.encode("utf-8", "replace"), self._session.encode())
-        return Viewer("local", "admin") if known else None
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._session.encode())
 
     def challenge(self, response: Response) -> Response:
         return response
 
     def enter(self, request: Request) -> Response | None:
         given = request.query_params.get(TOKEN)
+        if given is not None and self._knows(request):
+            return RedirectResponse(request.url.path, status_code=303)
         if given is None or self.token is None:
             return None
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode()):

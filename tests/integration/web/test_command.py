@@ -61,6 +61,8 @@ async def test_a_token_opens_the_dashboard_once(tmp_path: Path) -> None:
             assert "token" not in str(opened.url)
             assert (await first.get(bare + "nothing")).status_code == 404
             assert (await second.get(address)).status_code == 401
+            again = await first.get(address)
+            assert (str(again.url), again.status_code) == (bare, 503), "the browser that it was for is still signed in"
         process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.wait(), TIMEOUT)
 
