@@ -91,14 +91,18 @@ async def show_copy(view: View) -> Response:
 
 
 def _form(view: View, connection: str, job: Copied, payload: str, problem: str = "") -> Response:
+    """What was typed stays in it, where there is a ``problem`` with it."""
     return view.page(
         "copy.html",
         f"Copy of {job.name}",
+        status=400 if problem else 200,
         id=job.id,
         name=job.name,
         connection=connection,
-        queue=job.queue,
-        priority=job.priority,
+        queue=view.parameters.text("queue") or job.queue,
+        priority=view.parameters.text("priority") or job.priority,
+        delay=view.parameters.text("delay") or "",
+        forget=view.parameters.text("forget") is not None,
         payload="" if _hidden(view, job) else payload,
         hidden=_hidden(view, job),
         problem=problem,
