@@ -20,6 +20,9 @@ SUMMARY_LIMIT = 1_000
 ENCRYPTED = "encrypted"
 """In place of the message of an exception whose texts are encrypted."""
 
+_TYPE_NAME = type.__dict__["__name__"]
+"""Gives the name of a class without asking its metaclass."""
+
 
 class Fence(NamedTuple):
     """The proof of ownership that every write names: a job, and the token of the claim that holds it."""
@@ -72,18 +75,24 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Describe ``error``. Never raises, whatever the exception's own ``__str__`` does."""
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        """Describe ``error``. Never raises, whatever the exception's own ``__str__`` or its class does."""
+        name = _name(type(error))
         try:
             message = str(error)
         except BaseException as broken:  # noqa: BLE001 - an exception's own __str__ may raise anything
-            message = f"<{kind.__qualname__} whose message cannot be shown: {type(broken).__name__}>"
+            message = f"<{name.rpartition('.')[2]} whose message cannot be shown: {type(broken).__name__}>"
         try:
             trace = _trace(error) if error.__traceback__ or error.__cause__ else ""
         except BaseException:  # noqa: BLE001
             trace = ""
-        return cls(name, _storable(message)[:_MESSAGE_LIMIT], _storable(trace)[-_TRACEBACK_LIMIT:])
+        return cls(_storable(name), _storable(message)[:_MESSAGE_LIMIT], _storable(trace)[-_TRACEBACK_LIMIT:])
+
+
+def _name(kind: type) -> str:
+    try:
+        return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    except BaseException:  # noqa: BLE001 - a metaclass may raise anything
+        return str(_TYPE_NAME.__get__(kind))
 
 
 def _trace(error: BaseException) -> str:
@@ -94,7 +103,8 @@ def _trace(error: BaseException) -> str:
 
 def _storable(text: str) -> str:
     """Lone surrogates cannot be encoded as UTF-8 and would make the whole batch fail."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    # Not a method of ``text``: a message may be of a subclass with an ``encode`` of its own.
+    return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
 
 
 class InsertJobs(NamedTuple):
