@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import locale
 import logging
 import logging.config
@@ -17,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,22 @@ def block_signals() -> None:
 
 def disable_loggers() -> None:
     logging.config.dictConfig({"version": 1})
+
+
+def detach_stdout() -> None:
+    sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")  # type: ignore[attr-defined]
+
+
+def write_ascii_only() -> None:
+    sys.stdout.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+
+
+def write_to_broken_pipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with suppress(BrokenPipeError):
+        os.write(writing, b"lost")
+    os.close(writing)
 
 
 def lower_limit() -> None:
@@ -87,6 +105,8 @@ REPORTED: dict[str, tuple[Callable[[], object], str]] = {
     "debug": (lambda: loop().set_debug(True), "set the debug mode"),
     "TERM handler": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "handling of SIGTERM"),
     "HUP default": (lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL), "handling of SIGHUP"),
+    "ALRM default": (lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL), "handling of SIGALRM"),
+    "PIPE default": (lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL), "handling of SIGPIPE"),
     "loop's INT handler": (lambda: loop().add_signal_handler(signal.SIGINT, print), "handler for signal 2"),
     "signals blocked": (block_signals, "handling of"),
     "chdir": (lambda: os.chdir("/"), "changed the working directory"),
@@ -94,6 +114,8 @@ REPORTED: dict[str, tuple[Callable[[], object], str]] = {
     "environment": (lambda: os.environ.update(SECRET="hunter2"), "changed the environment (SECRET)"),
     "stdout None": (lambda: setattr(sys, "stdout", None), "replaced sys.stdout"),
     "stdout closed": (lambda: sys.stdout.close(), "sys.stdout"),
+    "stdout detached": (detach_stdout, "sys.stdout"),
+    "stdout in ASCII": (write_ascii_only, "changed the encoding of sys.stdout"),
     "stderr closed": (lambda: os.close(2), "closed file descriptor 2"),
     "stdout redirected": (redirect_descriptor, "redirected file descriptor 1"),
     "recursion limit": (lambda: sys.setrecursionlimit(300), "changed the recursion limit"),
@@ -114,6 +136,7 @@ HARMLESS: dict[str, Callable[[], object]] = {
     "alarm": lambda: signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01),
     "virtual alarm": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 0.01, 0.01),
     "USR1": lambda: os.kill(os.getpid(), signal.SIGUSR1),
+    "broken pipe": write_to_broken_pipe,
     "real-time signal": lambda: os.kill(os.getpid(), signal.SIGRTMIN + 3),
     "wakeup descriptor": lambda: signal.set_wakeup_fd(-1),
     "exit in a callback": exit_later,
@@ -148,7 +171,9 @@ class Innocent(Job):
 
     async def handle(self) -> None:
         note("begin", self)
-        await asyncio.gather(asyncio.create_task(asyncio.sleep(0.01)), asyncio.to_thread(sys.stdout.write, "printed\n"))
+        await asyncio.gather(
+            asyncio.create_task(asyncio.sleep(0.01)), asyncio.to_thread(sys.stdout.write, "printed \N{HOT BEVERAGE}\n")
+        )
         if self.directory:
             until = asyncio.get_running_loop().time() + 30
             opened = Path(self.directory, "open")

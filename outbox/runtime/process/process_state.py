@@ -6,6 +6,7 @@ a job                                            the worker
 stops the loop, sets a task factory, cancels     ignores it: see `loops` and `tasks`
 tasks of others, shuts the default executor down
 takes over TERM, INT, QUIT, HUP, USR2, CONT      takes them back, within a quarter of a second
+gives ALRM, PIPE, USR1, … their default          takes them back as quickly: the next one would end the process
 disables or resets logging                       enables it again; its own log is written all the same
 changes the working directory, the umask, the    restores it when the next job ends, whichever that is
 standard streams, the locale, limits, defaults
@@ -95,6 +96,7 @@ class ProcessState:
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        self._encodings = {name: _encoding(stream) for name, stream in self._streams.items()}
         self._descriptors = dict(_copies_of_standard_descriptors())
         self._environment: dict[str, str] = {}
         self._user = (os.geteuid(), os.getegid())
@@ -193,16 +195,28 @@ class ProcessState:
 
     def _check_stream(self, name: str) -> Change | None:
         now, before = getattr(sys, name), self._streams[name]
-        if now is before and not getattr(before, "closed", False):
-            return None
-        if getattr(before, "closed", False):
+        if now is before and not _is_closed(before):
+            return self._check_encoding(name)
+        if _is_closed(before):
             number = ("stdin", "stdout", "stderr").index(name)
             mode = "r" if number == 0 else "w"
             with suppress(OSError):
                 self._restore_descriptor(number)
             before = self._streams[name] = open(number, mode, buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+            self._encodings[name] = _encoding(before)
         setattr(sys, name, before)
         return f"closed or replaced sys.{name}", _RESTORED
+
+    def _check_encoding(self, name: str) -> Change | None:
+        stream, before = self._streams[name], self._encodings[name]
+        if _encoding(stream) == before:
+            return None
+        try:
+            stream.reconfigure(encoding=before[0], errors=before[1])
+        except ValueError as error:  # some of it was read
+            self._encodings[name] = _encoding(stream)
+            return f"changed the encoding of sys.{name}", f"it could not be restored: {error}"
+        return f"changed the encoding of sys.{name}", _RESTORED
 
     def _check_descriptor(self, number: int) -> Change | None:
         copy, identity = self._descriptors[number]
@@ -244,6 +258,19 @@ def _working_directory() -> str | None:
         return os.getcwd()  # noqa: PTH109 - for every job that ends
     except OSError:
         return None
+
+
+def _is_closed(stream: Any) -> bool:
+    """A stream whose buffer was detached (``TextIOWrapper(sys.stdout.detach(), …)``) answers with an error."""
+    try:
+        return bool(getattr(stream, "closed", False))
+    except ValueError:
+        return True
+
+
+def _encoding(stream: Any) -> tuple[str | None, str | None]:
+    """Its encoding, and what it does about characters that this lacks."""
+    return (None, None) if _is_closed(stream) else (getattr(stream, "encoding", None), getattr(stream, "errors", None))
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

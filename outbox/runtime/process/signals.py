@@ -26,12 +26,15 @@ from outbox.runtime.process.exit_codes import ExitCode, end_now
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGXCPU)
 
+_NAMED = {"SIGUSR1", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT"}
 _HARMLESS = (
-    *(number for number in signal.Signals if number.name in {"SIGUSR1", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO"}),
-    *(number for number in signal.Signals if number.name in {"SIGPWR", "SIGSTKFLT"}),
+    *(number for number in signal.Signals if number.name in _NAMED),
     *range(getattr(signal, "SIGRTMIN", 1), getattr(signal, "SIGRTMAX", 0) + 1),
 )
 """What ends a process that has no handler for it."""
+
+_ENDING = tuple(number for number in signal.Signals if number.name in _NAMED | {"SIGPIPE", "SIGXFSZ"})
+"""Signals that no job may give their default, which ends the process. Python ignores the last two when it starts."""
 
 GUARDED = (*STOPPING, signal.SIGUSR2, signal.SIGCONT)
 """Signals whose handlers are the worker's own, whatever an application or a job installs."""
@@ -88,16 +91,18 @@ class Signals:
     def reinstall(self) -> list[str]:
         """Take back the guarded signals. Returns the names of those that had another handler, or were blocked.
 
-        To be called in the main thread. A handler that the application installed for USR1, ALRM, … stays.
+        To be called in the main thread. A handler that the application installed for USR1, ALRM, … stays. Their default
+        does not, which code restores that has used an alarm: the next one would end the process.
         """
         # `signal` makes enumerations of all numbers and handlers, which is most of the time of a look. This is for
         # every batch of jobs that end.
         guarded = [number for number in GUARDED if number in self._handlers]
         changed = [number for number in guarded if _signal.getsignal(number) is not self._handlers[number]]
+        changed += [number for number in _ENDING if _signal.getsignal(number) == _signal.SIG_DFL]
         for number in changed:
-            signal.signal(number, self._handlers[number])
+            signal.signal(number, self._handlers.get(number, signal.SIG_IGN))
         blocked = _signal.pthread_sigmask(signal.SIG_UNBLOCK, guarded).intersection(guarded)
-        return [signal.Signals(number).name for number in sorted({*changed, *blocked})]
+        return [signal_name(number) for number in sorted({*changed, *blocked})]
 
     def _handle_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.on_stop is None:
