@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from outbox.middleware.forked_handler import end_if_forked
 from outbox.middleware.results import HandlerResult
 
 if TYPE_CHECKING:
@@ -26,7 +28,13 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
 
     async def call_coroutine(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
-        value = await (job.handle(**attempt.arguments) if attempt.arguments else job.handle())
+        process = os.getpid()
+        try:
+            value = await (job.handle(**attempt.arguments) if attempt.arguments else job.handle())
+        except BaseException as error:
+            end_if_forked(process, error)
+            raise
+        end_if_forked(process)
         return HandlerResult(value, job.context.decision)
 
     async def call_plain(attempt: Attempt) -> HandlerResult:
@@ -105,11 +113,13 @@ class ThreadCall:
     def run(self) -> None:
         """In the thread."""
         value, error = None, None
+        process = os.getpid()
         try:
             self._enter()
             value = self._context.run(self._function, *self._arguments)
         except BaseException as raised:  # noqa: BLE001 - whatever it was belongs to the job
             error = raised
+        end_if_forked(process, error)
         while True:
             try:
                 self._leave()

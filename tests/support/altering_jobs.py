@@ -162,6 +162,34 @@ class Alters(Job):
         await asyncio.sleep(0)
 
 
+def come_back_from_a_fork(how: str) -> None:
+    """The child leaves ``handle`` in this way. The worker waits for its end, and keeps its exit code."""
+    child = os.fork()
+    if child == 0:
+        if how == "exit":
+            sys.exit(3)
+        if how == "raise":
+            raise ValueError("in the child")
+        return
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == {"return": 0, "exit": 3, "raise": 1}[how]
+
+
+class Forks(Job):
+    max_tries = 1
+    how: str
+
+    async def handle(self) -> None:
+        come_back_from_a_fork(self.how)
+
+
+class ForksInThread(Job):
+    max_tries = 1
+    how: str
+
+    def handle(self) -> None:
+        come_back_from_a_fork(self.how)
+
+
 class Innocent(Job):
     """Runs beside and after them, and needs what they change: tasks, threads, files, and a lease."""
 

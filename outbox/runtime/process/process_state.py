@@ -11,6 +11,7 @@ disables or resets logging                       enables it again; its own log i
 changes the working directory, the umask, the    restores it when the next job ends, whichever that is
 standard streams, the locale, limits, defaults
 of `socket`, `gc`, recursion, switching
+forks, and lets the child come back              ends the child: see `middleware.forked_handler`
 changes the environment or the user              reports it: others may rely on it by now
 ================================================ =======================================================================
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.worker.worker_queue import Queue
-from tests.support.altering_jobs import HARMLESS, REPORTED, Alters, Innocent
+from tests.support.altering_jobs import HARMLESS, REPORTED, Alters, Forks, ForksInThread, Innocent
 from tests.support.worker_processes import WorkerProcess, Workers, numbers, until
 
 BESIDE, AFTER = range(5), range(5, 8)
@@ -60,3 +60,26 @@ async def test_what_jobs_do_to_their_process_costs_no_other_job_an_attempt(
     assert {(event["outcome"], event["attempt"]) for event in settled} == {("completed", 1)}
     assert "hunter2" not in str(worker.events)
     assert {job.name for job in await queue.driver.failed.page()} <= {Alters.name}
+
+
+async def test_a_child_of_a_job_that_comes_back_from_its_handler_is_no_second_worker(
+    workers: Workers, queue: Queue, tmp_path: Path
+) -> None:
+    await queue.put(*(Innocent(number=number, directory=str(tmp_path)) for number in BESIDE))
+    worker = await workers.started("--sleep", "0.05", "--concurrency", "10")
+    await workers.oracle.wait("begin", len(BESIDE))
+    forks = [kind(how=how) for kind in (Forks, ForksInThread) for how in ("return", "exit", "raise")]
+    for done, job in enumerate(forks, 1):
+        await queue.put(job)
+        await until(lambda done=done: len(_forks_settled(worker)) == done)
+    await asyncio.to_thread((tmp_path / "open").touch)
+    await workers.oracle.wait("end", len(BESIDE))
+    assert await worker.terminate() == 0, "".join(worker.other)[-900:]
+    assert [event["outcome"] for event in _forks_settled(worker)] == ["completed"] * len(forks)
+    assert {(run.pid, run.attempt) for run in workers.oracle.runs("begin")} == {(worker.pid, 1)}
+    assert len(worker.of("worker_stopping")) == 1
+    assert len(worker.of("job_settled")) == len(forks) + len(BESIDE)
+
+
+def _forks_settled(worker: WorkerProcess) -> list[dict[str, object]]:
+    return [event for event in worker.of("job_settled") if "Forks" in event["name"]]

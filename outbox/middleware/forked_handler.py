@@ -1,0 +1,28 @@
+"""What becomes of a child process that a handler forks, and that comes back from the handler."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+
+def end_if_forked(process: int, error: BaseException | None = None) -> None:
+    """End the current process if it is not ``process``, the worker that called the handler.
+
+    A child that comes back is a copy of the worker. It would go on as one, over the same connections, and settle jobs
+    that the worker runs. It ends as a program of its own does that has returned or raised ``error``.
+    """
+    if os.getpid() == process:
+        return
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    elif error is not None:
+        with suppress(BaseException):
+            traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(code & 0xFF)
