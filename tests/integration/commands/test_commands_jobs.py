@@ -99,6 +99,26 @@ async def test_a_name_that_nothing_has_is_said(
     assert said in ran.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "--name"),
+        ("jobs", "--state", "finished", "--name"),
+        ("failed", "--name"),
+        ("failed", "--groups", "--name"),
+        ("retry", "--name"),
+        ("bulk", "retry", "--yes", "--name"),
+        ("schedule", "pause"),
+    ],
+)
+async def test_a_name_that_is_not_ascii_is_no_traceback(migrated_url: str, arguments: tuple[str, ...]) -> None:
+    ran = await run(migrated_url, *arguments, "caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    if migrated_url.startswith("sqlite"):
+        assert ran.code in (0, 1)
+    else:
+        assert (ran.code, "names of jobs and schedules are ASCII" in ran.err) == (1, True)
+
+
 async def test_an_unknown_queue_is_paused_all_the_same(driver: DatabaseDriver, migrated_url: str) -> None:
     ran = await run(migrated_url, "pause", "later")
     assert (ran.code, ran.out) == (0, "later is paused.\n")

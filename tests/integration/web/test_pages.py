@@ -327,6 +327,15 @@ async def test_bad_input_gets_a_page_that_says_what_is_wrong(
     assert "Traceback" not in response.text
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/failures", "/failures/jobs", "/schedules/one"])
+async def test_a_name_that_is_not_ascii_is_a_page(admin: httpx.AsyncClient, settings: Settings, path: str) -> None:
+    response = await admin.get(BASE + path, params={"name": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"})
+    if settings.database_url.startswith("sqlite"):
+        assert response.status_code == (404 if path == "/schedules/one" else 200)
+    else:
+        assert (response.status_code, "are ASCII" in told(response)) == (400, True)
+
+
 async def test_a_database_that_is_away_is_a_page(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(database_url="mysql+asyncmy://ada:hunter2@127.0.0.1:1/shop")
     async with browser(mounted(dashboard(signed_in(), settings=settings, time_limit=0.2))) as client:

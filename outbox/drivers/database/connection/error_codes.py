@@ -91,11 +91,14 @@ and has no database any more when that was dropped and made again."""
 BAD_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "Hostname mismatch")
 
 PACKET_TOO_LARGE = 1153
+NO_ASCII = {1267, 3854}
+"""A text that is none is compared with a column of ASCII. Of the first, the message says so."""
 FINAL = {
     PACKET_TOO_LARGE,
+    *NO_ASCII,
     *(1064, 1065, 1149),  # syntax
     *(1110, 1136, 1210, 1235, 1241, 1289, 1305, 1327, 1390),  # wrong or unknown parts of a statement
-    *(1115, 1253, 1267, 1270, 1271, 1273, 1300),  # character sets
+    *(1115, 1253, 1270, 1271, 1273, 1300),  # character sets
     *(1193, 1231, 1238),  # variables
     *(1048, 1263, 1364),  # NULL, or no default
     *(1062, 1169, 1586),  # a key that is there already

@@ -21,7 +21,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from outbox import clock
 from outbox.drivers.database.connection import error_codes
-from outbox.errors import BackendUnavailable, ConfigurationError, OutboxError, RequestRefused, TablesMissing
+from outbox.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    InvalidOption,
+    OutboxError,
+    RequestRefused,
+    TablesMissing,
+)
 
 _ATTEMPTS = 10
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
@@ -148,6 +155,8 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
     if error.statement is None and code_of(error) in error_codes.FINAL:
         # Said to what the URL asks for when it connects, such as an init_command.
         return ConfigurationError(f"{where}: an option of the URL is refused: {first_line(error)}")
+    if code_of(error) in error_codes.NO_ASCII and "ascii" in str(error.orig):
+        return InvalidOption(f"names of jobs and schedules are ASCII: {first_line(error)}")
     if code_of(error) == error_codes.PACKET_TOO_LARGE:
         return ConfigurationError(f"{where}: a statement is larger than the server's max_allowed_packet: raise it")
     return None
