@@ -68,7 +68,6 @@ def _form(view: View, kind: type[Job], given: Mapping[str, str], errors: Mapping
     return view.page(
         "dispatch.html",
         f"Dispatch {kind.name}",
-        status=400 if errors else 200,
         kind=kind,
         connection=view.connection(),
         fields=fields_of(kind, given, errors),

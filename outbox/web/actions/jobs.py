@@ -95,7 +95,6 @@ def _form(view: View, connection: str, job: Copied, payload: str, problem: str =
     return view.page(
         "copy.html",
         f"Copy of {job.name}",
-        status=400 if problem else 200,
         id=job.id,
         name=job.name,
         connection=connection,
