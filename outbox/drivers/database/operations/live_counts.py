@@ -23,7 +23,8 @@ _NO_COUNT = LastCount(0.0, 0.0, [])
 
 
 async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]:
-    """In one transaction, so that a job that moves meanwhile is counted in one place, not in two or none."""
+    """In one transaction, so that a job that moves meanwhile is counted in one place, not in two or none. One that only
+    becomes due meanwhile can be counted in two."""
 
     async def read(connection: AsyncConnection) -> list[QueueCounts]:
         return await run(_counts(database.dialect, scope), connection)
