@@ -7,14 +7,31 @@ import sys
 import traceback
 from contextlib import suppress
 
+_forks = 0
+"""How many forks lie between this process and the one that imported this module."""
 
-def end_if_forked(process: int, error: BaseException | None = None) -> None:
-    """End the current process if it is not ``process``, the worker that called the handler.
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+# To ask the system for the number of the process takes longer, and this is for every job.
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def forks() -> int:
+    """Another number in a child than in the process that has forked it."""
+    return _forks
+
+
+def end_if_forked(before: int, error: BaseException | None = None) -> None:
+    """End the current process if it is a child of the worker that called the handler, when `forks` was ``before``.
 
     A child that comes back is a copy of the worker. It would go on as one, over the same connections, and settle jobs
     that the worker runs. It ends as a program of its own does that has returned or raised ``error``.
     """
-    if os.getpid() == process:
+    if _forks == before:
         return
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from outbox.middleware.forked_handler import end_if_forked
+from outbox.middleware.forked_handler import end_if_forked, forks
 from outbox.middleware.results import HandlerResult
 
 if TYPE_CHECKING:
@@ -28,13 +27,13 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
 
     async def call_coroutine(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job
-        process = os.getpid()
+        before = forks()
         try:
             value = await (job.handle(**attempt.arguments) if attempt.arguments else job.handle())
         except BaseException as error:
-            end_if_forked(process, error)
+            end_if_forked(before, error)
             raise
-        end_if_forked(process)
+        end_if_forked(before)
         return HandlerResult(value, job.context.decision)
 
     async def call_plain(attempt: Attempt) -> HandlerResult:
@@ -113,13 +112,13 @@ class ThreadCall:
     def run(self) -> None:
         """In the thread."""
         value, error = None, None
-        process = os.getpid()
+        before = forks()
         try:
             self._enter()
             value = self._context.run(self._function, *self._arguments)
         except BaseException as raised:  # noqa: BLE001 - whatever it was belongs to the job
             error = raised
-        end_if_forked(process, error)
+        end_if_forked(before, error)
         while True:
             try:
                 self._leave()
