@@ -17,8 +17,8 @@ __all__ = ["NoOp"]
 class _TimedActivities(Activities):
     """Counts from the end of the first batch on, when the start of the process is over."""
 
-    def __init__(self, lease: float) -> None:
-        super().__init__(lease)
+    def __init__(self) -> None:
+        super().__init__()
         self._times = ProcessorTimes()
         self._ended: float | None = None
 

@@ -7,4 +7,4 @@ from benchmarks.jobs import NoOp
 
 __all__ = ["NoOp"]
 
-outbox.runtime.consumer.Activities = lambda _: None  # type: ignore[assignment, misc]
+outbox.runtime.consumer.Activities = lambda: None  # type: ignore[assignment, misc]

@@ -31,8 +31,8 @@ class Claim(NamedTuple):
     """When the lease ends at the latest, on this process's `outbox.clock`: measured from before the claim was sent."""
     policies: int | None = None
     """Bits of `Policies`; None for a job without any, and then nothing more is asked of it."""
-    waited: float | None = None
-    """Seconds for which it could have been claimed, by the store's clock; None where the store does not tell."""
+    ready_since: float | None = None
+    """When it could first be claimed, on this process's `outbox.clock`; None where the store does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

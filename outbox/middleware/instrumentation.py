@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 from outbox.envelope import Headers
 from outbox.instruments import Instrument, Run
-from outbox.middleware.started import waited
 
 if TYPE_CHECKING:
     from outbox.middleware.results import Handler, HandlerResult
     from outbox.runtime.execution.attempt import Attempt
 
 
-def link(call_next: Handler, instruments: Sequence[Instrument], lease: float) -> Handler:
-    """Without instruments there is no link. ``lease`` is that of claims, in seconds."""
+def link(call_next: Handler, instruments: Sequence[Instrument]) -> Handler:
+    """Without instruments there is no link."""
     if not instruments:
         return call_next
 
     async def run(attempt: Attempt) -> HandlerResult:
-        about = _run(attempt, lease)
+        about = _run(attempt)
         with ExitStack() as stack:
             for each in instruments:
                 stack.enter_context(each.running(about))
@@ -30,8 +29,8 @@ def link(call_next: Handler, instruments: Sequence[Instrument], lease: float) ->
     return run
 
 
-def _run(attempt: Attempt, lease: float) -> Run:
+def _run(attempt: Attempt) -> Run:
     assert attempt.job is not None  # noqa: S101 - for the type checker: made by the link of the context
     claim = attempt.claim
     headers = Headers.load(claim.headers)
-    return Run(attempt.job, claim.queue, attempt.connection, headers, waited(attempt, lease))
+    return Run(attempt.job, claim.queue, attempt.connection, headers, attempt.waited())

@@ -45,7 +45,6 @@ class HandlerStack:
         events: Events,
         sessions: JobSessions,
         *,
-        lease: float,
         middleware: Sequence[Middleware],
         provided: Resources,
         close: resources.Close,
@@ -57,7 +56,6 @@ class HandlerStack:
         self._threads = threads
         self._events = events
         self._sessions = sessions
-        self._lease = lease
         self._middleware = middleware
         self._instruments = current_client().instruments
         self._provided = provided
@@ -92,9 +90,9 @@ class HandlerStack:
             chain = thread_call.handler(kind, self._threads)
         chain = resources.link(chain, kind, self._provided, self._close)
         chain = application.link(chain, (*self._middleware, *kind.middleware), events=self._events)
-        chain = instrumentation.link(chain, self._instruments, self._lease)
+        chain = instrumentation.link(chain, self._instruments)
         chain = timeouts.link(chain, self._timeouts)
-        chain = started.link(chain, self._events, self._lease)
+        chain = started.link(chain, self._events)
         chain = cancellation.link(chain, self._cancel_steps, self._give_up)
         chain = context.link(chain, kind, self._default, self._sessions, self._check_deadlines)
         return expiry.link(chain)

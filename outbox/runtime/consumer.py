@@ -87,7 +87,7 @@ class Consumer:
         self._on_the_way = on_the_way
         self._on_empty = on_empty
         self._on_job_end = on_job_end
-        self.activities = Activities(options.lease) if driver.metrics is not None else None
+        self.activities = Activities() if driver.metrics is not None else None
         """What to keep as metrics; None where the store keeps none."""
         # The event loop holds tasks weakly, and nothing else holds an attempt that was given up.
         self._running: set[Attempt] = set()

@@ -111,6 +111,11 @@ class Attempt:
         """Whether it may be what keeps the loop from running: it is being loaded, or its handler is a coroutine."""
         return not self.ended and (self.call is None or not self.call.in_thread)
 
+    def waited(self) -> float | None:
+        """Seconds since the job could be claimed. None where its store does not tell."""
+        since = self.claim.ready_since
+        return None if since is None else clock.now() - since
+
     def begin(self, call: HandlerCall) -> None:
         """``call`` is about to run the handler, and is what an interruption stops."""
         self.call = call

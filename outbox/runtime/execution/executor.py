@@ -78,7 +78,6 @@ class Executor:
             threads,
             events,
             self._sessions,
-            lease=options.lease,
             middleware=load_middleware(options.middleware),
             provided=resources or Resources(),
             close=close_resources,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from outbox.drivers.metrics import Activity
 from outbox.middleware.interruption import Interruption
@@ -13,17 +14,21 @@ from outbox.settlement import Outcome
 _COMPLETED = Outcome.COMPLETED
 _PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 _COUNTED_AT_ONCE = 1_000
-_Ends = tuple[list[Outcome], list[float], list[float]]
-"""How attempts ended; how long jobs had waited, and how long handlers took, in seconds."""
+
+
+class _Ends(NamedTuple):
+    outcomes: list[Outcome]
+    waits: list[float]
+    """Seconds for which jobs had waited."""
+    runs: list[float]
+    """Seconds that handlers took."""
 
 
 class Activities:
     """Noted on the event loop of the worker, taken by the thread of the stores. Few attempts end together, and to count
     them costs little more for a thousand of them. So what is noted is counted later."""
 
-    def __init__(self, lease: float) -> None:
-        """``lease`` is that of claims, in seconds."""
-        self._lease = lease
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._noted: dict[tuple[str, str], _Ends] = {}
         self._counted: dict[tuple[str, str], Activity] = {}
@@ -34,35 +39,33 @@ class Activities:
             self._note(attempts)
 
     def _note(self, attempts: Sequence[Attempt]) -> None:
-        lease = self._lease
-        of_one: _Ends = ([], [], [])
+        outcomes, waits, runs = _Ends([], [], [])
         queue: str | None = None
         name: str | None = None
         for attempt in attempts:
-            settlement, claim, started = attempt.settlement, attempt.claim, attempt.started
+            settlement = attempt.settlement
             if settlement is None:
                 continue
             outcome = settlement.outcome
             if outcome is not _COMPLETED and outcome in _PUT_BACK and _was_handed_back(attempt):
                 continue
+            claim, started = attempt.claim, attempt.started
             if claim.name != name or claim.queue != queue:
                 queue, name = claim.queue, claim.name
-                of_one = self._ends_of(queue, name)
-            outcomes, waits, runs = of_one
+                outcomes, waits, runs = self._ends_of(queue, name)
             outcomes.append(outcome)
             if started is not None:
                 runs.append(attempt.seconds)
-                waited = claim.waited
-                if waited is not None:
-                    # The lease of a claim is counted from before it was sent.
-                    waits.append(waited + started - claim.deadline + lease)
+                since = claim.ready_since
+                if since is not None:
+                    waits.append(started - since)
 
     def _ends_of(self, queue: str, name: str) -> _Ends:
         key = queue, name
         ends = self._noted.get(key)
         if ends is None:
-            ends = self._noted[key] = ([], [], [])
-        elif len(ends[0]) >= _COUNTED_AT_ONCE:
+            ends = self._noted[key] = _Ends([], [], [])
+        elif len(ends.outcomes) >= _COUNTED_AT_ONCE:
             self._count(key, ends)
         return ends
 

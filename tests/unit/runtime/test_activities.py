@@ -10,20 +10,18 @@ from outbox.settlement import Settlement
 from tests.support.recorded_jobs import Counted
 from tests.unit.runtime.memory import claim_of
 
-LEASE = 30.0
-
 
 def completed(queue: str, waited: float, ran: float) -> Attempt:
-    claim = claim_of(Counted(number=1))._replace(queue=queue, waited=waited)
+    claim = claim_of(Counted(number=1))._replace(queue=queue, ready_since=100.0)
     attempt = Attempt(claim, "memory", lambda _: None)
-    attempt.started, attempt.seconds = claim.deadline - LEASE, ran
+    attempt.started, attempt.seconds = 100.0 + waited, ran
     attempt.settlement = Settlement.completed(claim.fence)
     return attempt
 
 
 @pytest.mark.parametrize("together", [1, 7, 2_000])
 def test_attempts_are_counted_once_however_many_end_together(together: int) -> None:
-    activities = Activities(LEASE)
+    activities = Activities()
     attempts = [completed(("mail", "web")[number % 3 == 0], waited=number / 100, ran=0.5) for number in range(6_000)]
     for begin in range(0, len(attempts), together):
         activities.count(attempts[begin : begin + together])
@@ -38,7 +36,7 @@ def test_attempts_are_counted_once_however_many_end_together(together: int) -> N
 
 
 def test_what_was_taken_is_not_counted_again() -> None:
-    activities = Activities(LEASE)
+    activities = Activities()
     for _ in range(2):
         activities.count([completed("mail", waited=1.0, ran=1.0)])
         [activity] = activities.take().values()

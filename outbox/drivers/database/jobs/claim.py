@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import intern
 from typing import Any
 
 from outbox import clock
@@ -112,11 +113,11 @@ class ClaimTransaction:
 
     async def run(self, tx: SqlConnection) -> list[Claim]:
         """The statements of the transaction, without its COMMIT."""
-        deadline = clock.now() + self._lease
+        sent = clock.now()
         found = await self._scan.select(tx, self._queues, self._limit, short_jobs=self._short_jobs)
         admitted = await admit(tx, self._database.dialect, found)
         # Not before it is known: jobs of an earlier try may still have to be recovered.
-        self.found, self._claims = found, [self._claim(queue, row, deadline) for queue, row in admitted.run]
+        self.found, self._claims = found, [self._claim(queue, row, sent) for queue, row in admitted.run]
         begun = clock.now()
         if self._claims:
             await self._reserve(tx, admitted.run, in_place=self._scan.holds_in_place(found))
@@ -139,20 +140,20 @@ class ClaimTransaction:
             statement = dialect.reserve(listed, in_place=in_place)
             await tx.exec_driver_sql(statement, (self._token, *ends, *parameters))
 
-    def _claim(self, queue: str, row: Any, deadline: float) -> Claim:
+    def _claim(self, queue: str, row: Any, sent: float) -> Claim:
         waited = row.waited
         return Claim(
             Fence(stored_job_id(row.id), self._token),
             queue,
-            row.name,
+            intern(row.name),
             row.priority,
             row.payload,
             row.headers,
             row.attempts + 1,
             row.flags & RESCUED == RESCUED,
-            deadline,
+            sent + self._lease,
             row.policies,
-            waited / _MICROSECONDS if waited and waited > 0 else 0.0,
+            sent - waited / _MICROSECONDS if waited and waited > 0 else sent,
         )
 
     def remember(self) -> None:
