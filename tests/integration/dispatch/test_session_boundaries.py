@@ -172,7 +172,7 @@ def test_objects_that_are_expunged_while_the_session_commits_take_no_job_along(e
     assert counts(engine) == (0, 1)
 
 
-def test_a_job_that_is_dispatched_and_expunged_during_the_commit_is_an_error(engine: Engine) -> None:
+def test_a_job_that_is_dispatched_and_expunged_during_the_commit_is_in_it_or_an_error(engine: Engine) -> None:
     with Session(engine) as session:
 
         @event.listens_for(session, "before_commit")
@@ -181,6 +181,9 @@ def test_a_job_that_is_dispatched_and_expunged_during_the_commit_is_an_error(eng
             session.expunge_all()
 
         order(session)
+        session.commit()
+        assert counts(engine) == (1, 1)
+        session.begin()
         with pytest.raises(SessionUnusable, match="committed without 1 of its jobs"):
             session.commit()
 
@@ -470,5 +473,75 @@ async def test_async_scoped_sessions(migrated_url: str, engine: Engine) -> None:
         scoped.expunge_all()
         await getattr(scoped, ends)()
     await scoped.remove()
+    assert await asyncio.to_thread(counts, engine) == (1, 1)
+    await own.dispose()
+
+
+# What the application ends on the connection of a session's own transaction
+
+
+@pytest.mark.parametrize("loses", [expire_all, expunge_all])
+@pytest.mark.parametrize("leave", LEAVING)
+def test_jobs_go_with_a_commit_below_their_session(
+    engine: Engine, leave: Callable[[Session], None], loses: Callable[[Session], None]
+) -> None:
+    session = Session(engine)
+    order(session)
+    dispatch_sync(Receipt(order_id=1), session=session)
+    loses(session)
+    session.connection().commit()
+    leave(session)
+    del session
+    gc.collect()
+    assert counts(engine) == (1, 1)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_jobs_go_with_a_rollback_below_their_session(engine: Engine, nested: bool) -> None:
+    with Session(engine) as session:
+        order(session)
+        connection = session.connection()
+        savepoint = connection.begin_nested() if nested else None
+        dispatch_sync(Receipt(order_id=1), session=session)
+        (connection if savepoint is None else savepoint).rollback()
+        order(session, "Grace")
+        connection.commit()
+    assert counts(engine) == (2 if nested else 1, 0)
+
+
+def test_a_job_from_before_a_savepoint_below_its_session_outlives_it(engine: Engine) -> None:
+    with Session(engine) as session:
+        order(session)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        session.expunge_all()
+        savepoint = session.connection().begin_nested()
+        dispatch_sync(Receipt(order_id=2), session=session)
+        savepoint.rollback()
+        session.commit()
+    with engine.connect() as connection:
+        assert list(connection.scalars(select(JOBS.c.payload["order_id"].as_integer()))) == [1]
+
+
+def test_a_job_that_a_commit_below_its_session_cannot_write_fails_it(engine: Engine) -> None:
+    with engine.connect() as away:
+        away.execute(text("ALTER TABLE queue_jobs RENAME TO queue_jobs_away"))
+        away.commit()
+    with Session(engine) as session:
+        order(session)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        with pytest.raises(OutboxError, match="alembic upgrade head"):
+            session.connection().commit()
+    with engine.connect() as back:
+        back.execute(text("ALTER TABLE queue_jobs_away RENAME TO queue_jobs"))
+        back.commit()
+    assert counts(engine) == (0, 0)
+
+
+async def test_async_sessions_whose_connection_is_committed(migrated_url: str, engine: Engine) -> None:
+    own = async_engine(migrated_url)
+    async with AsyncSession(own) as session:
+        await session.execute(text("INSERT INTO orders (customer) VALUES ('Ada')"))
+        await dispatch(Receipt(order_id=1), session=session)
+        await (await session.connection()).commit()
     assert await asyncio.to_thread(counts, engine) == (1, 1)
     await own.dispose()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Transaction
 from sqlalchemy.orm import SessionTransaction
 
-from outbox.drivers.database.jobs.staged_jobs import StagedJobs, write_jobs
+from outbox.drivers.database.jobs.staged_jobs import StagedJobs, has_begun_on, root_of, write_jobs
 
 _WRITE_BEFORE = ("savepoint", "release_savepoint")
 _WRITE_BEFORE_COMMIT = ("commit", "prepare_twophase")
@@ -35,13 +35,13 @@ class _Entry:
 
     def is_sent_to(self, connection: Connection) -> bool:
         """Whether the boundary has begun on the connection, so that what ends there ends the boundary."""
-        return self.ended or connection in self.boundary._connections  # noqa: SLF001 - has no public name in 2.0
+        return self.ended or has_begun_on(connection, self.boundary)
 
     def shares_outer(self, connection: Connection) -> bool:
         """Whether the session would join the connection's transaction without a savepoint of its own."""
         if self.outer is None or not self.outer.is_active:
             return False
-        root = _root(self.boundary)
+        root = root_of(self.boundary)
         if connection in root._connections:  # noqa: SLF001
             _, transaction, owned, _ = root._connections[connection]  # noqa: SLF001
             return transaction.is_active and (not owned or transaction is self.outer)
@@ -135,9 +135,3 @@ def joined_connection(connection: Connection) -> JoinedConnection:
         joined = JoinedConnection(connection)
         _joined[connection] = ref(joined)
     return joined
-
-
-def _root(transaction: SessionTransaction) -> SessionTransaction:
-    while transaction.parent is not None:
-        transaction = transaction.parent
-    return transaction

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
+from sqlalchemy.orm import SessionTransaction
 
 from outbox.drivers.database.connection.plans import run_in_session
 from outbox.drivers.database.dialects import dialect_for
@@ -28,6 +29,18 @@ class StagedJobs:
         """Return the jobs and forget them. The caller writes or drops them."""
         envelopes, self.envelopes = self.envelopes, []
         return envelopes
+
+
+def has_begun_on(connection: Connection, boundary: SessionTransaction) -> bool:
+    """Whether the boundary has begun on the connection, so that what ends there ends the boundary."""
+    return connection in boundary._connections  # noqa: SLF001 - has no public name in 2.0
+
+
+def root_of(boundary: SessionTransaction) -> SessionTransaction:
+    """The session's transaction that the boundary is, or is in."""
+    while boundary.parent is not None:
+        boundary = boundary.parent
+    return boundary
 
 
 def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:

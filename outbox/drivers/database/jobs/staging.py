@@ -22,6 +22,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from outbox.drivers.database.connection.engine import certainly_differ, read_url, shown_url
 from outbox.drivers.database.connection.plans import Plan, run_in_session
 from outbox.drivers.database.dialects import Dialect, dialect_for
+from outbox.drivers.database.jobs import owned_connections
 from outbox.drivers.database.jobs.joined_connections import joined_connection
 from outbox.drivers.database.jobs.staged_jobs import StagedJobs, autocommits, write_jobs
 from outbox.drivers.database.policies.unique_dispatch import reserve
@@ -150,6 +151,8 @@ def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | No
         staged = _staged[boundary] = StagedJobs(announce)
         if isinstance(bind, Connection):
             joined_connection(bind).keep(bind, staged, boundary)
+        else:
+            owned_connections.keep(bind, staged, boundary)
     staged.trigger = trigger
     return staged
 
