@@ -44,6 +44,7 @@ _FINISHED = "finished"
     type=click.Choice([*(state.value for state in JobState), RUNNING, _FINISHED]),
     help="Only jobs in this state.",
 )
+@click.option("--key", metavar="KEY", help="Only jobs with this ordering, concurrency or fair key: customer:7.")
 @click.option("--limit", type=click.IntRange(1, _LONGEST_PAGE), default=50, show_default=True, help="Jobs per page.")
 @click.option("--after", metavar="PLACE", help="Continue after a page, with the place that it printed.")
 @on_connections
@@ -54,6 +55,7 @@ async def jobs(
     queue: str | None,
     name: str | None,
     state: str | None,
+    key: str | None,
     limit: int,
     after: str | None,
 ) -> None:
@@ -63,15 +65,14 @@ async def jobs(
     are running are those of the workers' last heartbeats, at most 200 of each. With an ID: as `outbox show ID`.
     """
     if job_id is not None:
-        await _alone(stores, output, job_id, (queue, name, state, after))
+        await _alone(stores, output, job_id, (queue, name, state, key, after))
         return
+    _check_options(state, key, after)
     if state == _FINISHED:
         await finished_jobs.listed(stores, output, queue, name, limit, after)
         return
     running = state == RUNNING
-    if running and after is not None:
-        raise click.UsageError("--after goes on where a page of jobs ended: --state running has one page")
-    matching = JobFilter(queue, name, None if state is None or running else JobState(state))
+    matching = JobFilter(queue, name, None if state is None or running else JobState(state), key)
     pages = await (running_pages(stores, matching, limit) if running else _pages(stores, matching, limit, after))
     found = [(connection, job) for connection, page in pages.items() for job in page.jobs]
     places = {connection: f"{connection}/{page.next}" for connection, page in pages.items() if page.next is not None}
@@ -96,8 +97,15 @@ async def jobs(
 
 async def _alone(stores: Stores, output: Output, job_id: str, others: Sequence[str | None]) -> None:
     if any(others):
-        raise click.UsageError("an ID names one job: leave out --queue, --name, --state and --after")
+        raise click.UsageError("an ID names one job: leave out --queue, --name, --state, --key and --after")
     await _show_one(stores, output, job_id, decrypt=False)
+
+
+def _check_options(state: str | None, key: str | None, after: str | None) -> None:
+    if state == RUNNING and after is not None:
+        raise click.UsageError("--after goes on where a page of jobs ended: --state running has one page")
+    if state == _FINISHED and key is not None:
+        raise click.UsageError("--key selects live jobs: leave it out with --state finished")
 
 
 async def _reasons(stores: Stores, found: Sequence[tuple[str, StoredJob]]) -> dict[JobId, str]:

@@ -26,11 +26,13 @@ EXAMINED_PER_PAGE = 4_000
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Live jobs of a queue, of a name (as stored), in a state; None stands for any."""
+    """Live jobs of a queue, of a name (as stored), in a state, with an ordering, concurrency or fair key of the name
+    ``key``; None stands for any."""
 
     queue: str | None = None
     name: str | None = None
     state: JobState | None = None
+    key: str | None = None
 
 
 class JobPlace(NamedTuple):

@@ -110,14 +110,15 @@ def pause_of(pauses: Sequence[Pause], job: StoredJob) -> Pause | None:
         return None
     names: dict[PauseKind, Sequence[str]] = {PauseKind.QUEUE: [job.queue], PauseKind.JOB: names_of(job.name)}
     if any(pause.kind is PauseKind.KEY for pause in pauses):
-        names[PauseKind.KEY] = _keys(job)
+        names[PauseKind.KEY] = key_names(job)
     return next(
         (pause for pause in pauses if pause.kind is PauseKind.CONNECTION or pause.name in names.get(pause.kind, ())),
         None,
     )
 
 
-def _keys(job: StoredJob) -> list[str]:
+def key_names(job: StoredJob) -> list[str]:
+    """Of its ordering, concurrency and fair keys."""
     try:
         header = Headers.load(job.headers).keys
     except InvalidPayload:

@@ -34,13 +34,16 @@ async def jobs(
     queue: str | None = None,
     name: str | None = None,
     state: JobState | str | None = None,
+    key: str | None = None,
     limit: int = 100,
     after: JobPlace | str | None = None,
     connection: str | None = None,
 ) -> JobPage:
     """Up to ``limit`` live jobs, 1 to 10,000, by queue, then in the order in which they would be claimed.
 
-    One call looks at 10,000 jobs at most, so that a page may have fewer than there are: as long as its ``next`` is not
+    ``key`` is the name of an ordering, concurrency or fair key, such as ``customer:7``.
+
+    One call looks at 4,000 jobs at most, so that a page may have fewer than there are: as long as its ``next`` is not
     None, ``after=page.next`` goes on. A ``state`` with a ``queue`` is found without looking at the jobs of most others.
 
     Raises:
@@ -51,5 +54,5 @@ async def jobs(
     except ValueError:
         raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {state!r}") from None
     place = JobPlace.parse(after) if isinstance(after, str) else after
-    matching = JobFilter(optional_queue(queue), name, wanted)
+    matching = JobFilter(optional_queue(queue), name, wanted, key)
     return await driver_of(connection).jobs.page(matching, check_limit(limit), place)

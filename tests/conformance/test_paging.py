@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from outbox.drivers import filters
@@ -63,6 +65,23 @@ async def test_a_name_is_filtered(driver: Driver) -> None:
     rare = await walk(driver, JobFilter(name="tests.Rare"), 10)
     assert [(job.queue, job.name) for job in rare] == [("a", "tests.Rare"), ("b", "tests.Rare")]
     assert await walk(driver, JobFilter(name="tests.Rar"), 10) == []
+
+
+@pytest.mark.parametrize("kind", ["ordering", "concurrency", "fair"])
+async def test_a_key_is_filtered(driver: Driver, kind: str) -> None:
+    key = json.dumps({"scope": "tests.Job", "name": "customer:7", "limit": 1})
+    other = key.replace("customer:7", "customer:77")
+    keyed = [
+        envelope(queue=queue, delay=60)._replace(headers=f'{{"keys": {{"{kind}": {headers}}}}}')
+        for queue in ("a", "b")
+        for headers in (key, other)
+    ]
+    plain = envelope(queue="a")._replace(headers='{"max_tries": 1, "trace": {"name": "customer:7"}}')
+    await driver.jobs.insert([*keyed, plain, envelope(queue="a")])
+    found = await walk(driver, JobFilter(key="customer:7"), 1)
+    assert [job.id for job in found] == [keyed[0].id, keyed[2].id]
+    assert [job.id for job in await walk(driver, JobFilter(queue="b", key="customer:77"), 10)] == [keyed[3].id]
+    assert await walk(driver, JobFilter(key="Customer:7"), 10) == []
 
 
 async def test_a_page_goes_on_where_the_last_one_ended_although_its_last_job_is_gone(driver: Driver) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.values import RunningJob
 from outbox.envelope import serialize
 from outbox.ids import JobId
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one
+from tests.conformance.test_looking import worker
 from tests.support.commands import run
 
 
@@ -59,6 +62,21 @@ async def test_operators_see_why_jobs_are_parked(driver: DatabaseDriver, migrate
     assert reason in (await run(migrated_url, "show", str(waits))).out
     shown = await run(migrated_url, "unblock", "--all", "--skip", "--json")
     assert shown.document["job_ids"] == [str(failed)]
+
+
+async def test_jobs_are_listed_by_a_key(driver: DatabaseDriver, migrated_url: str) -> None:
+    first, second, other = [serialize(Step(aggregate_id=number)) for number in (7, 7, 8)]
+    await driver.jobs.insert([first, second, other])
+    listed = (await run(migrated_url, "jobs", "--key", "aggregate:7", "--json")).document["jobs"]
+    assert [job["id"] for job in listed] == [str(first.id), str(second.id)]
+    claim = await claim_one(driver)
+    running = RunningJob(claim.fence.job_id, claim.name, "default", 1.0)
+    await driver.workers.heartbeat(replace(worker("default", running=1), jobs=(running,)))
+    for key, expected in (("aggregate:7", [str(first.id)]), ("aggregate:8", [])):
+        listed = (await run(migrated_url, "jobs", "--state", "running", "--key", key, "--json")).document["jobs"]
+        assert [job["id"] for job in listed] == expected
+    refused = await run(migrated_url, "jobs", "--state", "finished", "--key", "aggregate:7")
+    assert (refused.code, "--key selects live jobs" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize("mode", ["--retry", "--skip", "--all"])

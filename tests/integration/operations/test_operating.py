@@ -72,6 +72,7 @@ async def test_pages_of_jobs_follow_each_other(driver: DatabaseDriver) -> None:
     page = await outbox.jobs(queue="mail", state="ready", limit=3)
     rest = await outbox.jobs(queue="mail", state=outbox.JobState.READY, after=str(page.next))
     assert (len(page.jobs), len(rest.jobs), rest.next) == (3, 2, None)
+    assert list((await outbox.jobs(key="customer:7")).jobs) == []
 
 
 async def test_workers_are_listed(driver: DatabaseDriver) -> None:

@@ -22,11 +22,11 @@ from sqlalchemy import (
 from outbox.drivers.bulk import BulkRequest, Verb
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
+from outbox.drivers.database.operations.inspection import has_key
 from outbox.drivers.database.tables import failed_jobs, jobs
 
 _LIVE = ("id", "queue", "name", "created_at", "reserved_until", "last_error")
 _FAILED = ("id", "connection", "queue", "name", "failed_at", "fingerprint")
-_KEYS = ("ordering", "concurrency", "fair")
 _ALIAS = "part"
 
 
@@ -51,8 +51,7 @@ class Selection(NamedTuple):
         found += [columns[name] == value for name, value in exact.items() if value is not None]
         name = _ALIAS if source is not None else self.table.name
         if matching.key is not None:
-            paths = [self._text(name, "headers", f"keys.{kind}.name") for kind in _KEYS]
-            found.append(or_(*(path == matching.key for path in paths)))
+            found.append(has_key(self.dialect, name, matching.key))
         if matching.error is not None:
             found.append(self._has_error(columns, name, matching.error))
         return found

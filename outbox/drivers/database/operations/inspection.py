@@ -33,6 +33,7 @@ from outbox.drivers.database.operations.policies import Removal
 from outbox.drivers.database.tables import EVERY_QUEUE, PARKED, failed_jobs, jobs, pauses
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
+from outbox.policies.keys import Kind
 from outbox.settlement import Outcome
 
 _FAILED, _PAUSED = "failed", "paused"
@@ -92,6 +93,12 @@ def _state(dialect: Dialect) -> ColumnElement[str]:
         (jobs.c.available_at > now_of(dialect), JobState.DELAYED.value),
         else_=JobState.READY.value,
     )
+
+
+def has_key(dialect: Dialect, table: str, key: str) -> ColumnElement[bool]:
+    """Whether a row of ``table``, a name or an alias, has an ordering, concurrency or fair key of this name."""
+    paths = (f"keys.{kind.name.lower()}.name" for kind in Kind)
+    return or_(*(literal_column(dialect.json_text(f"{table}.headers", path)) == key for path in paths))
 
 
 _SHOWN = tuple(field.name for field in fields(StoredJob))

@@ -24,7 +24,8 @@ _ORDER = (jobs.c.queue, jobs.c.priority, jobs.c.available_at, jobs.c.id)
 
 async def page_of_jobs(database: Database, matching: JobFilter, limit: int, after: JobPlace | None) -> JobPage:
     """Two reads. The first finds, in the index alone, where the part ends that this page may look at; the second reads
-    the rows in it that pass the filter. Without a name or a state every row passes, and there is no first one."""
+    the rows in it that pass the filter. Without a name, a state or a key every row passes, and there is no first
+    one."""
     dialect = database.dialect
     part = _part(dialect, matching, after)
     wanted: list[ColumnElement[bool]] = []
@@ -32,6 +33,8 @@ async def page_of_jobs(database: Database, matching: JobFilter, limit: int, afte
         wanted.append(jobs.c.name == matching.name)
     if matching.state is not None:
         wanted.append(inspection.in_state(dialect, matching.state))
+    if matching.key is not None:
+        wanted.append(inspection.has_key(dialect, jobs.name, matching.key))
 
     async def read(connection: AsyncConnection) -> JobPage:
         end = await _end(connection, dialect, part) if wanted else None

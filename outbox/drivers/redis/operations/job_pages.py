@@ -60,7 +60,7 @@ async def _look(
     store: Store, queue: str, priority: int, begin: tuple[bytes, bytes], span: int, limit: int, matching: JobFilter
 ) -> _Part:
     state = "" if matching.state is None else matching.state.value
-    call = _PAGE(queue_keys(queue), priority, *begin, span, limit, matching.name or "", state)
+    call = _PAGE(queue_keys(queue), priority, *begin, span, limit, matching.name or "", state, matching.key or "")
     answer = await store.do(call)
     now = moment(answer[0])
     rows = [Row(*answer[start : start + ROW]) for start in range(_HEAD, len(answer), ROW)]
