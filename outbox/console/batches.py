@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from outbox.batching import cancel_on, policies_of, retry_on
-from outbox.console.command import looking_at_connection, on_connection
+from outbox.console.command import ListedByDefault, looking_at_connection, on_connection
 from outbox.console.formatting import counted, line
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
@@ -18,12 +18,9 @@ from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def batches(context: click.Context) -> None:
-    """Look at batches, cancel them, or retry their failures. Without a command: list."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_batches)
+@click.group(cls=ListedByDefault, invoke_without_command=True)
+def batches() -> None:
+    """Look at batches, cancel them, or retry their failures. Without a command: list, with its options."""
 
 
 @batches.command("list")

@@ -49,6 +49,16 @@ class Commands(click.Group):
             raise Refused(one_line(str(error))) from error
 
 
+class ListedByDefault(click.Group):
+    """A group that runs its command ``list`` where no command is named, with the options that are given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        begins = args[0] if args else "-"
+        if begins.startswith("-") and begins not in self.get_help_option_names(ctx):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 class Refused(click.ClickException):
     exit_code = 1
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from outbox.console.command import looking_at_connection, on_connection
+from outbox.console.command import ListedByDefault, looking_at_connection, on_connection
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, line
 from outbox.console.output import Output
@@ -19,12 +19,9 @@ from outbox.policies.rate_limits import Terms, check_name, check_terms
 _MOST_RUNNING = 65_535
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def limits(context: click.Context) -> None:
-    """Show limits, and change them for all workers. Without a command: list."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_limits)
+@click.group(cls=ListedByDefault, invoke_without_command=True)
+def limits() -> None:
+    """Show limits, and change them for all workers. Without a command: list, with its options."""
 
 
 @limits.command("list")

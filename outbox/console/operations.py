@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from outbox.bulk import no_operation, operations_of
-from outbox.console.command import actor, looking_at_connection, on_connection
+from outbox.console.command import ListedByDefault, actor, looking_at_connection, on_connection
 from outbox.console.formatting import counted, line
 from outbox.console.json_views import timestamp
 from outbox.console.output import Output
@@ -17,19 +17,16 @@ from outbox.drivers.bulk import BulkOperation
 from outbox.ids import JobId
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def operations(context: click.Context) -> None:
-    """Show bulk operations, and stop them. Without a command: list. `outbox bulk` begins one."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_operations)
+@click.group(cls=ListedByDefault, invoke_without_command=True)
+def operations() -> None:
+    """Show bulk operations, and stop them. Without a command: list, with its options. `outbox bulk` begins one."""
 
 
 @operations.command("list")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="How many.")
 @click.option("--before", metavar="ID", type=click.UUID, help="Continue after a page, with its last id.")
 @looking_at_connection
-async def list_operations(driver: Driver, output: Output, limit: int = 20, before: UUID | None = None) -> None:
+async def list_operations(driver: Driver, output: Output, limit: int, before: UUID | None) -> None:
     """The latest bulk operations, the newest first."""
     found = await operations_of(driver).latest(limit, None if before is None else JobId(int=before.int))
     text = "\n".join(map(described, found)) or "No bulk operations."

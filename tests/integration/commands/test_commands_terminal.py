@@ -207,3 +207,15 @@ async def test_the_commands_are_those_of_the_design(tmp_path: Path) -> None:
         shown = await run("", command, "--help")
         assert "--json" in shown.out
         assert "--connection" in shown.out
+
+
+@pytest.mark.parametrize("group", ["limits", "batches", "operations"])
+async def test_a_group_without_a_command_takes_the_options_of_its_list(
+    migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # away from this project's own settings
+    ran = await run(migrated_url, group, "--json", "--connection", "database")
+    assert (ran.code, ran.document) == (0, {"connection": "database", group: []})
+    assert ran == await run(migrated_url, group, "list", "--json")
+    assert (await run(migrated_url, group)).code == 0
+    assert "--connection" not in (await run(migrated_url, group, "--help")).out
