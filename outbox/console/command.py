@@ -144,15 +144,16 @@ async def _run(
     driver = open_driver(settings, connection)
     command = click.get_current_context().command_path.partition(" ")[2]
     try:
-        with acting(actor(), command, _target(parameters)):
+        with acting(actor(), command, _target(parameters) or {"connection": connection}):
             return await work(driver, output, **parameters)
     finally:
         await driver.close()
 
 
 def _target(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What a command acts on, for the audit log."""
+    """What a command acts on, for the audit log. It is empty where the command acts on all of a connection."""
     target: dict[str, Any] = {}
     for name, value in parameters.items():
         target |= asdict(value) if is_dataclass(value) and not isinstance(value, type) else {name: value}
-    return {name: value for name, value in target.items() if value is not False and name != "yes"}
+    said = {name: value for name, value in target.items() if name not in {"yes", "everything"}}
+    return {name: value for name, value in said.items() if value is not None and value is not False and value != ()}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from outbox.console.command import on_connection
+from outbox.console.command import actor, on_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.connections import Stores
 from outbox.console.formatting import line
@@ -15,6 +15,7 @@ from outbox.console.json_views import timestamp
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.console.time_spans import parse_span
+from outbox.drivers.audit import acting
 from outbox.drivers.base import Driver
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, check_text, terms_text
 from outbox.errors import InvalidOption
@@ -73,7 +74,10 @@ async def pause(
     """
     targets = _chosen(driver, queues, job, key)
     unknown = [found for each in targets if (found := await _unknown(driver, each))]
-    new = [each for each in targets if await pause_on(driver, each, terms_of(reason, None, for_))]
+    new = []
+    for each in targets:
+        with acting(actor(), "pause", {each.kind: each.name, "reason": reason, "for": for_}):
+            new += [each] if await pause_on(driver, each, terms_of(reason, None, for_)) else []
     there = {each.target: each for each in await driver.pauses.all()}
     if output.as_json:
         document = {
@@ -111,7 +115,10 @@ def _until(pause: Pause | None) -> str | None:
 async def resume(driver: Driver, output: Output, queues: Sequence[str], job: str | None, key: str | None) -> None:
     """Let workers claim jobs of QUEUE, of a class, of a key, or of a connection again."""
     targets = _chosen(driver, queues, job, key)
-    resumed = [each for each in targets if await resume_on(driver, each)]
+    resumed = []
+    for each in targets:
+        with acting(actor(), "resume", {each.kind: each.name}):
+            resumed += [each] if await resume_on(driver, each) else []
     if output.as_json:
         document = {
             "connection": driver.name,

@@ -70,6 +70,27 @@ async def test_jobs_are_previewed_changed_and_recorded(driver: DatabaseDriver, m
     assert "bulk move" in (await run(migrated_url, "audit", "--limit", "2", "--before", _last(audit.document))).out
 
 
+async def test_an_entry_tells_what_a_command_was_about(driver: DatabaseDriver, migrated_url: str) -> None:
+    await fail(driver, envelope(queue="mail"))
+    for arguments in (
+        ("pause", "--connection", "database", "--reason", "a bug"),
+        ("resume", "--connection", "database"),
+        ("pause", "mail", "slow", "--for", "2h"),
+        ("resume", "mail"),
+        ("retry", "--all"),
+    ):
+        assert (await run(migrated_url, *arguments)).code == 0
+    entries = (await run(migrated_url, "audit", "--json")).document["entries"]
+    assert [(entry["action"], entry["target"]) for entry in reversed(entries)] == [
+        ("pause", {"connection": "database", "reason": "a bug"}),
+        ("resume", {"connection": "database"}),
+        ("pause", {"queue": "mail", "for": 7_200.0}),
+        ("pause", {"queue": "slow", "for": 7_200.0}),
+        ("resume", {"queue": "mail"}),
+        ("retry", {"connection": "database"}),
+    ]
+
+
 def _last(document: dict[str, list[dict[str, str]]]) -> str:
     return document["entries"][1]["id"]
 
