@@ -41,7 +41,7 @@ _ELSEWHERE = {
     "delay": "apply_after available_at countdown defer_by defer_until delay delay_seconds eta run_at schedule_at",
 }
 _MEANT = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
-_HANDLERS = ("run", "perform", "execute", "process", "work", "fire", "invoke", "__call__")
+_HANDLERS = ("handler", "run", "perform", "execute", "process", "work", "fire", "invoke", "__call__")
 
 
 def meant_option(name: str, known: Iterable[str]) -> str | None:
@@ -200,5 +200,7 @@ def generator_method(cls: type) -> str | None:
 
 def other_handler(cls: type) -> str | None:
     """A method of ``cls`` that may have been meant as its ``handle``."""
-    found = (name for name in _HANDLERS if callable(getattr(cls, name, None)))
+    # Of the class and its bases alone: every class can be called.
+    methods = {name for base in cls.__mro__ for name, value in vars(base).items() if callable(value)}
+    found = (name for name in _HANDLERS if name in methods)
     return next(found, None)

@@ -149,6 +149,15 @@ class Runs(Job):
         """Not run here."""
 
 
+class Handler(Job):
+    def handler(self) -> None:
+        """Not run here."""
+
+
+class Nothing(Job):
+    number: int = 1
+
+
 class Page(Job, Generic[Row]):
     rows: list[Row]
 
@@ -197,6 +206,8 @@ class Replaced(Job):  # type: ignore[no-redef]
         (Yields(), "`handle` is a generator"),
         (YieldsWhenFailed(), "`failed` is a generator"),
         (Runs(), "no method `handle`.* rename its method `run`"),
+        (Handler(), "no method `handle`.* rename its method `handler`"),
+        (Nothing(), "no method `handle`, so no worker could run it$"),
         (First(), "defined later has the same name"),
     ],
 )
