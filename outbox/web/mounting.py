@@ -11,7 +11,8 @@ class MountPoint:
     """Gives a request its whole path, and as ``root_path`` where the dashboard is.
 
     Routes and links go by both, as Starlette and FastAPI set them. Litestar hands over the path below the mount, with a
-    slash at its end, and does not say where the mount is: ``raw_path`` does.
+    slash at its end, and does not say where the mount is: ``raw_path`` does. Behind a proxy that takes away the prefix
+    which ``root_path`` begins with, Starlette and FastAPI hand over a path without it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -29,7 +30,19 @@ def _mounted(scope: Scope) -> Scope:
         return scope
     # Links and redirects begin with it: two slashes would be another host.
     mount = "/" + whole.removesuffix(below).strip("/")
-    if mount == "/" or (root and (f"{below}/".startswith(f"{root}/") or root.endswith(mount))):
+    if mount == "/":
+        return _prefixed(scope, root)
+    if root and (f"{below}/".startswith(f"{root}/") or root.endswith(mount)):
         return scope
     base = mount if f"{mount}/".startswith(f"{root}/") else root + mount
     return {**scope, "root_path": base, "path": base + (below or "/")}
+
+
+def _prefixed(scope: Scope, root: str) -> Scope:
+    """With the prefix that a proxy took away: the path begins with the end of ``root``, which is the mount."""
+    path = str(scope["path"])
+    if f"{path}/".startswith(f"{root}/"):
+        return scope
+    ends = (root[at:] for at, character in enumerate(root) if character == "/")
+    mount = next((end for end in ends if path.startswith(f"{end}/")), None)
+    return scope if mount is None else {**scope, "root_path": root, "path": root + path.removeprefix(mount)}

@@ -54,13 +54,16 @@ async def test_pages_and_actions_stay_below_the_mount(driver: DatabaseDriver, se
         assert "Overview" in told(without_slash)
 
 
-async def test_a_mount_below_a_root_path_is_below_both(settings: Settings) -> None:
-    transport = httpx.ASGITransport(in_litestar(dashboard(signed_in(), settings=settings)), root_path="/shop")
+@pytest.mark.parametrize("root", ["/shop", "/shop/eu"])
+@pytest.mark.parametrize("mount", [mounted, in_fastapi, in_litestar])
+async def test_a_mount_below_a_root_path_is_below_both(settings: Settings, mount: Any, root: str) -> None:
+    """Whether a proxy in front takes the root path away or not."""
+    transport = httpx.ASGITransport(mount(dashboard(signed_in(), settings=settings)), root_path=root)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-        for path in (f"/shop{BASE}/workers", f"{BASE}/workers"):
+        for path in (f"{root}{BASE}/workers", f"{BASE}/workers", f"{root}{BASE}/", f"{BASE}/"):
             page = await client.get(path)
             assert page.status_code == 200, path
-            assert f'href="/shop{BASE}/jobs"' in page.text
+            assert f'href="{root}{BASE}/jobs"' in page.text
 
 
 async def test_the_path_of_a_request_makes_no_link_to_another_host(settings: Settings) -> None:
