@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import click
 from rich.text import Text
@@ -30,10 +31,12 @@ def check(connection: str | None, as_json: bool) -> None:
 
 async def _check(output: Output, connection: str | None) -> int:
     findings: list[Finding] = []
-    async for finding in run_checks(connection):
-        findings.append(finding)
-        if not output.as_json:
-            output.print(_line(finding))
+    # Closed here: where the output cannot be written, the loop ends before the checks have.
+    async with aclosing(run_checks(connection)) as checks:
+        async for finding in checks:
+            findings.append(finding)
+            if not output.as_json:
+                output.print(_line(finding))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
     if output.as_json:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-# Without a terminal Rich assumes 80. A pager and a mail from cron show more.
+# Without a terminal Rich assumes 80. A pager and a mail from cron show more. With COLUMNS=0 it would show nothing.
 _WIDTH_OF_A_FILE = 140
 
 
@@ -18,7 +18,7 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(markup=False, highlight=False, emoji=False)
-        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+        if self.console.width == 0 or (not self.console.is_terminal and "COLUMNS" not in os.environ):
             self.console.width = _WIDTH_OF_A_FILE
 
     def result(self, document: dict[str, Any], text: str) -> None:

@@ -306,6 +306,15 @@ def test_a_traceback_of_nothing_else_stays_whole() -> None:
 # --- narrow terminals
 
 
+async def test_a_terminal_that_says_it_has_no_columns_has_some(
+    driver: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await driver.jobs.insert([envelope(queue="mail")])
+    expected = (await run(migrated_url, "stats")).out
+    monkeypatch.setenv("COLUMNS", "0")
+    assert (await run(migrated_url, "stats")).out == expected
+
+
 @pytest.mark.parametrize("width", [140, 100, 80, 60, 50, 40])
 async def test_a_narrow_terminal_loses_whole_columns(
     driver: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch, width: int
