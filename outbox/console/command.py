@@ -17,7 +17,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
@@ -142,12 +142,17 @@ async def _run(
     work: Work, settings: Settings, connection: str, output: Output, parameters: dict[str, Any]
 ) -> int | None:
     driver = open_driver(settings, connection)
-    command = click.get_current_context().command_path.partition(" ")[2]
     try:
-        with acting(actor(), command, _target(parameters) or {"connection": connection}):
+        with recorded(connection, parameters):
             return await work(driver, output, **parameters)
     finally:
         await driver.close()
+
+
+def recorded(connection: str, parameters: dict[str, Any]) -> AbstractContextManager[None]:
+    """In the block, what the command with these parameters changes is an entry of the audit log."""
+    command = click.get_current_context().command_path.partition(" ")[2]
+    return acting(actor(), command, _target(parameters) or {"connection": connection})
 
 
 def _target(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import click
 from outbox import registry
 from outbox.client_state import current_settings
 from outbox.connections import open_driver
-from outbox.console.command import Refused, json_option
+from outbox.console.command import Refused, json_option, recorded
 from outbox.console.confirmation import confirm, yes_option
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import ago, counted, due, line
@@ -47,7 +47,8 @@ def _on_schedules(work: Work) -> Callable[..., None]:
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
         settings = Settings.load()
         driver = open_driver(settings, stored_in(settings, connection or settings.connection))
-        code = asyncio.run(_run(work, driver, Output(as_json), parameters))
+        with recorded(driver.name, parameters):
+            code = asyncio.run(_run(work, driver, Output(as_json), parameters))
         click.get_current_context().exit(code or 0)
 
     return run

@@ -62,6 +62,12 @@ async def test_run_pause_and_resume(driver: DatabaseDriver, migrated_url: str) -
     for command, said in (("pause", "is paused"), ("pause", "was paused already"), ("resume", "is resumed")):
         assert said in (await run(migrated_url, "schedule", command, "digest:7")).out
     assert "was not paused" in (await run(migrated_url, "schedule", "resume", "digest:7")).out
+    entries = (await run(migrated_url, "audit", "--json")).document["entries"]
+    assert [(entry["action"], entry["target"], entry["count"]) for entry in reversed(entries)] == [
+        ("schedule run", {"name": "digest:7"}, 1),
+        ("schedule pause", {"name": "digest:7"}, 1),
+        ("schedule resume", {"name": "digest:7"}, 1),
+    ]
 
 
 async def test_backfill(driver: DatabaseDriver, migrated_url: str) -> None:
