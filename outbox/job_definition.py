@@ -114,17 +114,18 @@ def check_methods(cls: type, where: str) -> None:
     _check_handler(cls, where)
     _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
     _check_method(cls, where, "cancelled", (), "without arguments")
-    _check_method(cls, where, "unique_key", (), "without arguments")
-    if inspect.iscoroutinefunction(getattr(cls, "unique_key", None)):
-        raise ConfigurationError(f"{where}: `unique_key` is called and not awaited: make it a plain `def`")
+    _check_plain_method(cls, where, "unique_key", (), "without arguments")
+    # Of these two, a class may have a value instead.
     if callable(getattr(cls, "dispatch_if", None)):
-        _check_method(cls, where, "dispatch_if", (), "without arguments")
-        if inspect.iscoroutinefunction(getattr(cls, "dispatch_if", None)):
-            raise ConfigurationError(f"{where}: `dispatch_if` is called and not awaited: make it a plain `def`")
+        _check_plain_method(cls, where, "dispatch_if", (), "without arguments")
     if callable(getattr(cls, "backoff", None)):
-        _check_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
-        if inspect.iscoroutinefunction(getattr(cls, "backoff", None)):
-            raise ConfigurationError(f"{where}: `backoff` is called and not awaited: make it a plain `def`")
+        _check_plain_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
+
+
+def _check_plain_method(cls: type, where: str, name: str, arguments: tuple[Any, ...], how: str) -> None:
+    _check_method(cls, where, name, arguments, how)
+    if inspect.iscoroutinefunction(getattr(cls, name, None)):
+        raise ConfigurationError(f"{where}: `{name}` is called and not awaited: make it a plain `def`")
 
 
 def _check_method(cls: type, where: str, name: str, arguments: tuple[Any, ...], how: str) -> None:
@@ -187,7 +188,6 @@ def _check_handler(cls: type, where: str) -> None:
         raise ConfigurationError(f"{where}: `handle` is {kind}, so its session is annotated with {wanted}")
 
 
-@lru_cache(maxsize=1_000)
 @lru_cache(maxsize=1_000)
 def generator_method(cls: type) -> str | None:
     """The method of ``cls`` that a worker would call for nothing: a generator runs when it is iterated over."""
