@@ -165,7 +165,7 @@ class Settings(_Layered):
     dispatch_middleware: Annotated[tuple[str | Callable[..., Any], ...], NoDecode] = ()
     """Functions around each dispatch, each as ``module:function`` or as the function, the outermost first."""
 
-    _split_lists = field_validator("jobs", "encryption_keys", mode="before")(_split)
+    _split_lists = field_validator("jobs", "encryption_keys", "dispatch_middleware", mode="before")(_split)
 
     @field_validator("encryption_keys")
     @classmethod
@@ -173,8 +173,6 @@ class Settings(_Layered):
         for key in keys:
             check_key(key)
         return keys
-
-    _split_jobs = field_validator("jobs", "dispatch_middleware", mode="before")(_split)
 
 
 class WorkerOptions(_Layered):
