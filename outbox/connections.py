@@ -161,25 +161,12 @@ def all_connections(settings: Settings) -> list[str]:
     return list(by_store.values())
 
 
-def open_relay_source(settings: Settings) -> Driver:
-    """The database from which relays move jobs.
+def open_for_relay(settings: Settings, name: str) -> Driver:
+    """A driver for an end of a relay: the connection ``name`` that it moves jobs to, or the database.
 
     Raises:
         ConfigurationError: as `open_driver`.
     """
-    return _open_for_relay(settings, DATABASE)
-
-
-def open_relay_target(settings: Settings, name: str) -> Driver:
-    """What a relay moves jobs to.
-
-    Raises:
-        ConfigurationError: as `open_driver`.
-    """
-    return _open_for_relay(settings, name)
-
-
-def _open_for_relay(settings: Settings, name: str) -> Driver:
     spec, url = spec_of(settings, name), connection_settings(settings, name).url
     with _blamed(settings, name):
         return spec.open(OpenOptions(name, url, pool_size=1))

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from outbox import clock
 from outbox.client_state import ClientPart, ClientState
-from outbox.connections import open_relay_source, open_relay_target
+from outbox.connections import open_for_relay
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
-from outbox.settings import Settings
+from outbox.settings import DATABASE, Settings
 
 FLUSH_SECONDS = 2.0
-"""For how long, at the most, an interpreter that ends waits until what was just committed has been moved on. To move it
+"""How long an interpreter that ends waits at most until what was just committed has been moved on. To move it
 takes a few milliseconds; this is for a thread that has only just been started, and has yet to open its connections."""
 
 _log = logging.getLogger("outbox.relay")
@@ -105,7 +105,7 @@ class RelayThread:
 
     async def _main(self) -> None:
         settings = self._settings()
-        source, target = open_relay_source(settings), open_relay_target(settings, self._connection)
+        source, target = open_for_relay(settings, DATABASE), open_for_relay(settings, self._connection)
         relay = Relay(source, target, self._connection)
         committed = asyncio.Event()
         # What was committed while this thread was starting is found all the same.

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from outbox import clock
-from outbox.connections import open_relay_source, open_relay_target, relayed_connections
+from outbox.connections import open_for_relay, relayed_connections
 from outbox.errors import BackendUnavailable, ConfigurationError
 from outbox.events import Events
 from outbox.relay.relay import Relay
 from outbox.runtime.availability import Availability, ReconnectBackoff
 from outbox.runtime.service import BackgroundLoop
-from outbox.settings import Settings
+from outbox.settings import DATABASE, Settings
 from outbox.settlement import MoveRates
 
 SAFETY_NET = 10.0
@@ -33,8 +33,8 @@ class RelayLoop(BackgroundLoop):
 
     def __init__(self, settings: Settings, connection: str, events: Events, *, interval: float) -> None:
         super().__init__()
-        self.source = open_relay_source(settings)
-        self._target = open_relay_target(settings, connection)
+        self.source = open_for_relay(settings, DATABASE)
+        self._target = open_for_relay(settings, connection)
         self.relay = Relay(self.source, self._target, connection)
         self.availability = Availability(f"relay to {connection}", events)
         self._interval = interval

@@ -50,8 +50,7 @@ class Moves:
 def moves(monkeypatch: pytest.MonkeyPatch) -> Moves:
     moves = Moves()
     monkeypatch.setattr(module, "Relay", moves)
-    monkeypatch.setattr(module, "open_relay_source", lambda _: Stores())
-    monkeypatch.setattr(module, "open_relay_target", lambda _, __: Stores())
+    monkeypatch.setattr(module, "open_for_relay", lambda _, __: Stores())
     return moves
 
 
@@ -170,7 +169,7 @@ def test_it_does_not_wait_for_a_relay_that_cannot_be_opened(
     def refuse(*_: object) -> None:
         raise ConfigurationError("no package")
 
-    monkeypatch.setattr(module, "open_relay_target", refuse)
+    monkeypatch.setattr(module, "open_for_relay", refuse)
     for count in (1, 2):
         relays.wake("redis")
         relays.threads["redis"].wait(20)
