@@ -24,11 +24,11 @@ def check_id(given: AnyId, what: str = "a job's id") -> JobId:
         raise InvalidOption(f"{what} is a UUID, not {given!r}") from None
 
 
-def check_limit(limit: int) -> int:
+def check_limit(limit: int, most: int = MOST_PER_PAGE) -> int:
     """
     Raises:
-        InvalidOption: it is no whole number from 1 to 10,000.
+        InvalidOption: it is no whole number from 1 to ``most``, 10,000 by default.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PER_PAGE:
-        raise InvalidOption(f"a limit is a whole number from 1 to {MOST_PER_PAGE:,}, not {limit!r}")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
+        raise InvalidOption(f"a limit is a whole number from 1 to {most:,}, not {limit!r}")
     return limit

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypedDict, Unpack
 from uuid import UUID
 
+from outbox.arguments import check_id, check_limit
 from outbox.client_state import current_client, current_settings
 from outbox.drivers.audit import check_by
 from outbox.drivers.base import Driver
@@ -103,8 +104,7 @@ async def operations(
         InvalidOption: an argument is of a wrong type or out of its range.
         ConfigurationError: the connection is no database.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
-        raise InvalidOption(f"a limit is a whole number from 1 to {_MOST_LISTED:,}, not {limit!r}")
+    check_limit(limit, _MOST_LISTED)
     return await _store(connection).latest(limit, None if before is None else _id(before))
 
 
@@ -180,10 +180,7 @@ def _seconds(name: str, duration: object) -> float | None:
 
 
 def _id(operation_id: UUID | str) -> JobId:
-    try:
-        return JobId(str(operation_id) if isinstance(operation_id, UUID) else operation_id)
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidOption(f"the id of an operation is a UUID, not {operation_id!r}") from None
+    return check_id(operation_id, "the id of an operation")
 
 
 def _name(connection: str | None) -> str:
