@@ -37,7 +37,6 @@ from outbox.policies.rate_limits import RateHeader
 from outbox.policies.schedule import Tick
 from outbox.policies.unique import UniqueHeaders
 
-_NONE: int | None = None
 DEFAULT_PAYLOAD_LIMIT = 1024 * 1024
 
 
@@ -197,7 +196,7 @@ def serialize_many(
     """
     queue, priority, plain_headers = options.queue, options.priority, headers_of(options)
     delay, available_at = _delay(options)
-    headers, policies, put_off = plain_headers, _NONE, delay
+    policies: int | None = None
     known: type | None = None
     declared: Sequence[Declaration] = ()
     envelopes: list[Envelope] = []
@@ -208,7 +207,7 @@ def serialize_many(
             declared = () if options is NO_OPTIONS and declares_nothing(known) else declarations(known, options)
             if options.delay is not None:
                 attempt_limits.check_delay(known, options)
-            headers, policies, put_off = plain_headers, _NONE, delay
+            headers, policies, put_off = plain_headers, None, delay
             if known.version is not None:
                 headers = headers_of(options, known.version)
             if declared and available_at is None and not delay:
