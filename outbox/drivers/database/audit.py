@@ -14,7 +14,6 @@ from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
 from outbox.ids import JobId
@@ -22,7 +21,6 @@ from outbox.ids import JobId
 T = TypeVar("T")
 
 _LONGEST_ACTION = 64
-_KEPT_MICROSECONDS = int(AUDIT_KEPT * MICROSECONDS)
 
 audit = Table(
     "queue_audit",
@@ -101,7 +99,7 @@ class AuditRows:
 
     def needs_upkeep(self) -> str:
         """A condition: there are entries to forget."""
-        horizon = self._database.dialect.now_plus(str(-_KEPT_MICROSECONDS))
+        horizon = self._database.dialect.seconds_from_now(-AUDIT_KEPT)
         return f"EXISTS (SELECT 1 FROM queue_audit WHERE acted_at < {horizon})"
 
     async def upkeep(self) -> Upkeep:
@@ -124,7 +122,7 @@ class AuditRows:
 
 def _old(dialect: Dialect) -> Plan[list[bytes]]:
     rows = yield (
-        f"SELECT id FROM queue_audit WHERE acted_at < {dialect.now_plus(str(-_KEPT_MICROSECONDS))} "
+        f"SELECT id FROM queue_audit WHERE acted_at < {dialect.seconds_from_now(-AUDIT_KEPT)} "
         f"ORDER BY acted_at LIMIT {KEYS_PER_STATEMENT}",
         (),
     )

@@ -27,7 +27,6 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob, JobProgress
@@ -88,7 +87,7 @@ def keep(dialect: Dialect, effects: Sequence[KeepFinished]) -> Plan[None]:
         for effect in some:
             listed, job_id = dialect.id_list([effect.job_id.bytes])
             values = _values(effect)
-            kept_until = dialect.now_plus(str(int(effect.keep_for * MICROSECONDS)))
+            kept_until = dialect.seconds_from_now(effect.keep_for)
             rows.append(f"({listed}, {dialect.placeholders(len(values))}, {dialect.now}, {kept_until})")
             parameters += (*job_id, *values)
         yield (

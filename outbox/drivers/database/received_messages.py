@@ -16,7 +16,6 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, inbox_slots, metadata, timestamp
 from outbox.errors import TablesMissing
 from outbox.policies.inbox import MessageKey
@@ -54,7 +53,7 @@ def take(dialect: Dialect, key: MessageKey, keep_for: float) -> Plan[bool]:
     # No SELECT before it: at REPEATABLE READ, InnoDB would lock a gap.
     yield (
         f"INSERT INTO queue_inbox (source, id_hash, token, received_at, kept_until) VALUES ({dialect.placeholder}, "
-        f"{values}, {dialect.now}, {dialect.now_plus(str(int(keep_for * MICROSECONDS)))}) "
+        f"{values}, {dialect.now}, {dialect.seconds_from_now(keep_for)}) "
         f"{dialect.update_existing('source, id_hash')} source = queue_inbox.source",
         (key.source, *parameters),
     )

@@ -18,7 +18,6 @@ from outbox.drivers.database.bulk.tables import dump_filter, operation_of, opera
 from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.policies.base import Upkeep
@@ -33,7 +32,6 @@ _WAIT = 1.0
 """Seconds until jobs are looked at again that other transactions hold."""
 _FIRST = bytes(16)
 _UNNAMED = "an application"
-_KEPT_MICROSECONDS = int(AUDIT_KEPT * MICROSECONDS)
 
 
 class BulkOperations:
@@ -190,7 +188,7 @@ class BulkOperations:
 
     def needs_upkeep(self) -> str:
         """A condition: there is an operation to work off, or to forget."""
-        horizon = self._database.dialect.now_plus(str(-_KEPT_MICROSECONDS))
+        horizon = self._database.dialect.seconds_from_now(-AUDIT_KEPT)
         return f"EXISTS (SELECT 1 FROM queue_operations WHERE finished_at IS NULL OR finished_at < {horizon})"
 
     async def upkeep(self) -> Upkeep:
@@ -201,7 +199,7 @@ class BulkOperations:
     async def prune(self) -> None:
         """Forget operations that ended more than 90 days ago."""
         dialect = self._database.dialect
-        old = operations.c.finished_at < literal_column(dialect.now_plus(str(-_KEPT_MICROSECONDS)))
+        old = operations.c.finished_at < literal_column(dialect.seconds_from_now(-AUDIT_KEPT))
 
         async def read(connection: AsyncConnection) -> list[bytes]:
             query = select(operations.c.id).where(old).order_by(operations.c.id).limit(KEYS_PER_STATEMENT)

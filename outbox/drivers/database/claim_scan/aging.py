@@ -10,8 +10,6 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.options import PRIORITIES
 
-_MICROSECONDS = 1_000_000
-
 
 class AgingScan(HeadScan):
     """Reads the first entry of each priority of each queue, and then one priority."""
@@ -40,7 +38,7 @@ class AgingScan(HeadScan):
 
     async def _lowest_that_waits(self, tx: SqlConnection, queue: str) -> int | None:
         mark = self._dialect.placeholder
-        long_ago = self._dialect.now_plus(str(-int(self._waited * _MICROSECONDS)))
+        long_ago = self._dialect.seconds_from_now(-self._waited)
         columns = ", ".join(f"{self._dialect.first(mark, str(priority))} <= {long_ago}" for priority in PRIORITIES)
         rows = await tx.exec_driver_sql(f"SELECT {columns}", (queue,) * len(PRIORITIES))
         [waits] = list(rows)

@@ -11,12 +11,7 @@ from outbox.drivers.database.claim_scan.cursors import ClaimCursors, PriorityCur
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 
-_MICROSECONDS = 1_000_000
-
 _BEFORE_ALL = datetime(1000, 1, 1)  # noqa: DTZ001 - in UTC without saying so, as the database's moments are
-
-_SEEN_MICROSECONDS = 60 * _MICROSECONDS
-"""A worker that was not heard of for so long does not share the probing any more."""
 
 
 async def probe_heads(
@@ -38,7 +33,7 @@ async def probe(
     dialect: Dialect, connection: SqlConnection, queues: Sequence[str], priority_cursors: Iterable[PriorityCursor]
 ) -> tuple[list[Any], float]:
     """Rows of `Dialect.next_due`, and the seconds that they took."""
-    statement = dialect.next_due(len(queues), _SEEN_MICROSECONDS)
+    statement = dialect.next_due(len(queues))
     parameters = dialect.look_parameters([(cursor.queue, cursor.priority) for cursor in priority_cursors], queues)
     begun = clock.now()
     rows = list(await connection.exec_driver_sql(statement, parameters))
@@ -69,6 +64,6 @@ async def count_workers(
 ) -> None:
     """Tell the cursors how many workers there are. A queue that no worker names, such as a relay's, counts all."""
     begun = clock.now()
-    rows = await connection.exec_driver_sql(dialect.count_workers(len(queues), _SEEN_MICROSECONDS), tuple(queues))
+    rows = await connection.exec_driver_sql(dialect.count_workers(len(queues)), tuple(queues))
     [(everybody, naming)] = list(rows)
     cursors.counted(WorkerCount(max(1, int(naming or everybody)), clock.now() - begun))

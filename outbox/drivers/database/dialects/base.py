@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Select, Table, Text, TextClause, and_, delete, literal, or_
 
 from outbox.drivers.database.dialects.failed_job_statements import FailedJobStatements
-from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
+from outbox.drivers.database.dialects.syntax import MICROSECONDS, PRIORITY_LIST
 from outbox.drivers.database.raw_columns import Selection
 from outbox.drivers.database.tables import EVERY_QUEUE, FROM_ENVELOPE, PARKED, jobs
 from outbox.drivers.filters import JobPlace
+from outbox.drivers.values import SILENT_SECONDS
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 
-MICROSECONDS = 1_000_000
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
 
@@ -163,7 +163,7 @@ class Dialect(FailedJobStatements):
         return [self.placeholder] * len(ids), tuple(ids)
 
     def reserve(self, ids: str, *, in_place: bool = False) -> str:
-        """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `among`
+        """Parameters: token; microseconds of the lease, twice, or once ``in_place``; those of ``ids``, which `id_list`
         makes.
 
         Both moments move to the end of the lease, so what is held leaves the part of the claim index that claims read.
@@ -346,25 +346,29 @@ class Dialect(FailedJobStatements):
     def drains(self) -> str:
         """Whether a worker's row names a queue. Parameters: queue."""
 
+    @property
+    def seen_lately(self) -> str:
+        """A condition: a worker was heard of a short while ago. One that was not shares no work any more."""
+        return f"seen_at > {self.seconds_from_now(-SILENT_SECONDS)}"
+
     @abstractmethod
-    def next_due(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int) -> str:
         """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL if it has
         none), now, seconds until then. One row without a queue counts the workers that have room and take jobs of one
-        of the queues. They were seen in the last ``unseen_for`` microseconds. One for each queue that is paused, and
-        for `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
+        of the queues, and were seen in the last `SILENT_SECONDS`. One for each queue that is paused, and for
+        `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
         `look_parameters`."""
 
     @abstractmethod
     def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
         """``priority_cursors`` are queues and priorities. A dialect that keeps nothing deleted is asked for all."""
 
-    def count_workers(self, queues: int, unseen_for: int) -> str:
-        """How many workers were seen in the last ``unseen_for`` microseconds, and how many of them take jobs of one of
-        the queues. Parameters: queues."""
+    def count_workers(self, queues: int) -> str:
+        """How many workers were seen in the last `SILENT_SECONDS`, and how many of them take jobs of one of the queues.
+        Parameters: queues."""
         drained = " OR ".join([self.drains()] * queues)
         return (
-            f"SELECT COUNT(*), SUM(CASE WHEN {drained} THEN 1 ELSE 0 END) FROM queue_workers "
-            f"WHERE seen_at > {self.now_plus(str(-unseen_for))}"
+            f"SELECT COUNT(*), SUM(CASE WHEN {drained} THEN 1 ELSE 0 END) FROM queue_workers WHERE {self.seen_lately}"
         )
 
     @abstractmethod

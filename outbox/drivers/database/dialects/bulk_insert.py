@@ -9,7 +9,8 @@ from pydantic_core import to_json
 from sqlalchemy import Integer
 
 from outbox.drivers.database import tables
-from outbox.drivers.database.dialects.base import MICROSECONDS, Dialect, Statement
+from outbox.drivers.database.dialects.base import Dialect, Statement
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.envelope import Envelope
 
 # Below it, reading the document takes the server longer than it saves.

@@ -15,6 +15,8 @@ RESCUED, ANY_PAUSE = 1, 2
 """Flags of a row: an earlier claim ended without being settled; a job class or a key may be paused."""
 
 _DUE_ROWS_LOOKED_AT = 1_000
+_LONGEST_HOLD = 2 * 86_400
+"""Seconds: twice the longest lease that a worker can have."""
 _KEPT = ", ".join(KEPT)
 _INTO_FAILED = f"REPLACE INTO queue_failed_jobs (connection, {_KEPT}, exception, failed_at, fingerprint)"
 
@@ -83,18 +85,17 @@ class FailedJobStatements(Syntax):
         queue, once for each placeholder."""
 
     @abstractmethod
-    def unclaimable(self, limit: int, longest_hold: int) -> str:
+    def unclaimable(self, limit: int) -> str:
         """Rows of a queue that no claim meets. Only ranges of the claim index are read, and the first due rows for
-        holds that end later than ``longest_hold`` microseconds from now. Parameters: queue, once for each
-        placeholder."""
+        holds that do not end. Parameters: queue, once for each placeholder."""
 
-    def _held_for_ever(self, longest_hold: int) -> str:
+    def _held_for_ever(self) -> str:
         """Row keys of rows whose hold does not end, among the first due rows of a queue."""
         return (
             f"SELECT {self.row_key} FROM (SELECT {self.row_key}, reserved_until FROM queue_jobs {self.claim_hint} "
             f"WHERE queue = {self.placeholder} AND priority IN ({PRIORITY_LIST}) AND available_at <= {self.now} "
             f"ORDER BY priority, available_at LIMIT {_DUE_ROWS_LOOKED_AT}) AS due "
-            f"WHERE reserved_until > {self.now_plus(str(longest_hold))}"
+            f"WHERE reserved_until > {self.seconds_from_now(_LONGEST_HOLD)}"
         )
 
     def failures(self, count: int) -> str:

@@ -115,12 +115,12 @@ class MySQL(Dialect):
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
         return self.insert(jobs) if len(jobs) < WORTH_A_DOCUMENT else bulk_insert(self, jobs)
 
-    def next_due(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int) -> str:
         return (
             f"SELECT queue, priority, moment, {self.now}, {self.seconds_until('moment')}, workers FROM ("
             f"SELECT queue, priority, {self.first(*_PRIORITY)} AS moment, 0 AS workers FROM {_PRIORITIES} "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
-            f"AND seen_at > {self.now_plus(str(-unseen_for))} AND ({' OR '.join([self.drains()] * queues)}) "
+            f"AND {self.seen_lately} AND ({' OR '.join([self.drains()] * queues)}) "
             "UNION ALL SELECT queue, NULL, paused_until, NULL FROM queue_pauses "
             f"WHERE queue IN ({self.placeholders(queues)}, '{EVERY_QUEUE}') "
             f"AND (paused_until IS NULL OR paused_until > {self.now})) AS looked_at"
@@ -142,14 +142,14 @@ class MySQL(Dialect):
     def unusual(self) -> str:
         return f"{self.is_queue} AND (priority < 0 OR priority > 9)"
 
-    def unclaimable(self, limit: int, longest_hold: int) -> str:
+    def unclaimable(self, limit: int) -> str:
         columns = self.unreadable.sql
         # Two statements in one: each alone is a range, and what is held for ever is in no index.
         return (
             f"(SELECT {columns} FROM queue_jobs {self.claim_hint} WHERE queue = %s AND (priority < 0 OR priority > 9 "
             f"OR priority IS NULL OR (priority IN ({PRIORITY_LIST}) "
             f"AND (available_at IS NULL OR available_at < '1000-01-01'))) LIMIT {limit}) UNION ALL "
-            f"(SELECT {columns} FROM queue_jobs JOIN ({self._held_for_ever(longest_hold)}) AS held USING (id) "
+            f"(SELECT {columns} FROM queue_jobs JOIN ({self._held_for_ever()}) AS held USING (id) "
             f"LIMIT {limit})"
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, tuple_
 
 from outbox.drivers.database.dialects.base import Dialect, Statement
-from outbox.drivers.database.dialects.syntax import PRIORITY_LIST
+from outbox.drivers.database.dialects.syntax import MICROSECONDS, PRIORITY_LIST
 from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.filters import JobPlace
 from outbox.options import PRIORITIES
@@ -76,7 +76,7 @@ class SQLite(Dialect):
     )
 
     def now_ahead(self, microseconds: int) -> str:
-        self._clock = f"{_CLOCK}, '{microseconds / 1_000_000:f} seconds'" if microseconds else _CLOCK
+        self._clock = f"{_CLOCK}, '{microseconds / MICROSECONDS:f} seconds'" if microseconds else _CLOCK
         return f"({_AT}, {self._clock}) || '000')"
 
     def now_plus(self, microseconds: str) -> str:
@@ -125,7 +125,7 @@ class SQLite(Dialect):
     def drains(self) -> str:
         return f"instr(',' || queues || ',', ',' || {self.placeholder} || ',')"
 
-    def next_due(self, queues: int, unseen_for: int) -> str:
+    def next_due(self, queues: int) -> str:
         # Not a SELECT for each group: SQLite joins at most 500 of them.
         names, levels = (
             ", ".join([f"({self.placeholder})"] * queues),
@@ -138,7 +138,7 @@ class SQLite(Dialect):
             "WHERE queue_jobs.queue = names.queue AND queue_jobs.priority = levels.priority) AS moment, 0 AS workers "
             "FROM names, levels "
             "UNION ALL SELECT NULL, NULL, NULL, COUNT(*) FROM queue_workers WHERE running < concurrency "
-            f"AND seen_at > {self.now_plus(str(-unseen_for))} AND EXISTS (SELECT 1 FROM names "
+            f"AND {self.seen_lately} AND EXISTS (SELECT 1 FROM names "
             "WHERE instr(',' || queue_workers.queues || ',', ',' || names.queue || ',')) "
             "UNION ALL SELECT queue, NULL, paused_until, NULL FROM queue_pauses WHERE (queue = "
             f"'{EVERY_QUEUE}' OR queue IN (SELECT queue FROM names)) "
@@ -173,7 +173,7 @@ class SQLite(Dialect):
         selects = [f"SELECT rowid FROM queue_jobs WHERE {self.is_queue} AND {each}" for each in ranges]
         return f"rowid IN ({' UNION ALL '.join(selects)})"
 
-    def unclaimable(self, limit: int, longest_hold: int) -> str:
+    def unclaimable(self, limit: int) -> str:
         # Text sorts after numbers, and BLOBs after text. Each condition is a range; joined by OR they would be none.
         ranges = [
             "priority < 0",
@@ -188,7 +188,7 @@ class SQLite(Dialect):
         selects = [f"SELECT rowid FROM queue_jobs WHERE queue = ? AND {each}" for each in ranges]
         return (
             f"SELECT {self.unreadable.sql} FROM queue_jobs WHERE rowid IN ("
-            f"{' UNION ALL '.join([*selects, self._held_for_ever(longest_hold)])}) LIMIT {limit}"
+            f"{' UNION ALL '.join([*selects, self._held_for_ever()])}) LIMIT {limit}"
         )
 
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:

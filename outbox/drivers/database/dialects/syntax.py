@@ -12,6 +12,8 @@ from outbox.options import PRIORITIES
 # Written out, so that each priority is one range of the claim index and the ranges are read in its order.
 PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 
+MICROSECONDS = 1_000_000
+
 _NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +67,10 @@ class Syntax(ABC):
     @abstractmethod
     def now_plus(self, microseconds: str) -> str:
         """The time ``microseconds`` from now. Both are SQL expressions."""
+
+    def seconds_from_now(self, seconds: float) -> str:
+        """The time so many seconds from now, as an SQL expression; a negative number gives a time that has passed."""
+        return self.now_plus(str(int(seconds * MICROSECONDS)))
 
     @abstractmethod
     def update_existing(self, key: str) -> str:

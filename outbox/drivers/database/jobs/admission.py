@@ -12,6 +12,7 @@ from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.failed_job_statements import ANY_PAUSE
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
 from outbox.drivers.database.pauses.admission import unpaused
 from outbox.drivers.database.policies import registry
@@ -28,7 +29,6 @@ from outbox.wakeups.base import CANCELLED
 _LEFT_FOR = 0.25
 """Seconds until a claim looks again at jobs whose policy rows another transaction has locked, where they are more than
 those that run. Fewer are left where they are: the next claim finds them."""
-_MICROSECONDS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Pla
     for keys in chunked(sorted(admitted.parked)):
         yield dialect.park(len(keys)), tuple(keys)
     for pairs in chunked(sorted(admitted.postponed)):
-        delays = [value for key, seconds in pairs for value in (key, int(seconds * _MICROSECONDS))]
+        delays = [value for key, seconds in pairs for value in (key, int(seconds * MICROSECONDS))]
         yield dialect.postpone(len(pairs)), (*delays, *(key for key, _ in pairs))
     news = PolicyNews()
     if admitted.replaced:

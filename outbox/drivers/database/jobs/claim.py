@@ -13,6 +13,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects.failed_job_statements import RESCUED
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.admission import admit, write_verdicts
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
@@ -23,7 +24,6 @@ from outbox.drivers.values import Claim, PolicyNews
 from outbox.ids import new_token, stored_job_id
 from outbox.settlement import Fence
 
-_MICROSECONDS = 1_000_000
 _ROUNDS = 20
 """How often one call looks on where policies admitted nothing of what was found."""
 
@@ -133,7 +133,7 @@ class ClaimTransaction:
 
     async def _reserve(self, tx: SqlConnection, rows: Sequence[tuple[str, Any]], *, in_place: bool) -> None:
         dialect = self._database.dialect
-        microseconds = int(self._lease * _MICROSECONDS)
+        microseconds = int(self._lease * MICROSECONDS)
         ends = (microseconds,) if in_place else (microseconds, microseconds)
         for keys in chunked(sorted(row.id for _, row in rows)):
             listed, parameters = dialect.id_list(keys)
@@ -153,7 +153,7 @@ class ClaimTransaction:
             row.flags & RESCUED == RESCUED,
             sent + self._lease,
             row.policies,
-            sent - waited / _MICROSECONDS if waited and waited > 0 else sent,
+            sent - waited / MICROSECONDS if waited and waited > 0 else sent,
         )
 
     def remember(self) -> None:

@@ -13,13 +13,12 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.values import Claim, Lease
 from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.settlement import Fence
-
-_MICROSECONDS = 1_000_000
 
 _MOMENT = 1.0
 """Seconds of a lease that is given back in the transaction that renews it."""
@@ -73,7 +72,7 @@ async def _renew(database: Database, connection: SqlConnection, fences: Sequence
     """One UPDATE for all tokens, however many there are. The rows are read only if some of them were lost."""
     deadline = clock.now() + lease
     lost: set[Fence] = set()
-    for statement, parameters, group in _renewals(database, fences, int(lease * _MICROSECONDS)):
+    for statement, parameters, group in _renewals(database, fences, int(lease * MICROSECONDS)):
         result = await connection.exec_driver_sql(statement, parameters)
         if result.rowcount != len(group):
             held = await holders(database, connection, [fence.job_id.bytes for fence in group], lock=False)

@@ -9,12 +9,12 @@ from itertools import pairwise
 from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import Effect, Failure, Fence, LeavePolicies, Outcome, Settlement
 
-_MICROSECONDS = 1_000_000
 _UNKNOWN = Failure("unknown", "", "")
 _TOKENS_AT_ONCE = 2
 _REMOVED = (Outcome.COMPLETED, Outcome.CANCELLED)
@@ -120,7 +120,7 @@ class SettlementPlan:
             return
         parameters: list[object] = []
         for settlement in put_back:
-            parameters += (settlement.fence.job_id.bytes, int(settlement.delay * _MICROSECONDS))
+            parameters += (settlement.fence.job_id.bytes, int(settlement.delay * MICROSECONDS))
         for settlement in put_back:
             parameters += (settlement.fence.job_id.bytes, int(settlement.outcome is Outcome.SNOOZED))
         errors = [(s.fence.job_id.bytes, s.failure.summary) for s in put_back if s.failure is not None]
@@ -132,7 +132,7 @@ class SettlementPlan:
     def _defer(self, deferred: Sequence[Settlement]) -> Plan[None]:
         if not deferred:
             return
-        delays = [value for s in deferred for value in (s.fence.job_id.bytes, int(s.delay * _MICROSECONDS))]
+        delays = [value for s in deferred for value in (s.fence.job_id.bytes, int(s.delay * MICROSECONDS))]
         ids = sorted(settlement.fence.job_id.bytes for settlement in deferred)
         yield self._dialect.defer(len(ids)), (*delays, *delays, *ids)
 

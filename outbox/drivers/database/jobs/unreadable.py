@@ -30,8 +30,6 @@ RELAY_PREFIX = ">"
 """Of a queue whose jobs are on their way to another connection."""
 _SHOWN = 200
 """Characters of a value that a reason shows."""
-_LONGEST_HOLD = 2 * 86_400 * 1_000_000
-"""Microseconds: twice the longest lease that a worker can have."""
 
 
 class Unreadable(NamedTuple):
@@ -184,7 +182,7 @@ class _Probe:
             statement = self._dialect.rows_of_queue(_ROWS_PER_SWEEP)
             parameters: tuple[Any, ...] = (queue,)
         else:
-            statement = self._dialect.unclaimable(_ROWS_PER_SWEEP, _LONGEST_HOLD)
+            statement = self._dialect.unclaimable(_ROWS_PER_SWEEP)
             parameters = (queue,) * statement.count(self._dialect.placeholder)
         rows = self._dialect.unreadable.rows(await connection.exec_driver_sql(statement, parameters))
         return [Unreadable(row.row_key, row.id, self._reason(row)) for row in rows]

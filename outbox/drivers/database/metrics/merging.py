@@ -10,7 +10,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rows
-from outbox.drivers.database.metrics.rows import Stored, new_row, seconds_ago
+from outbox.drivers.database.metrics.rows import Stored, new_row
 from outbox.drivers.database.metrics.table import ROLLUP, Period
 from outbox.drivers.metrics import Activity
 
@@ -60,7 +60,7 @@ def _oldest(dialect: Dialect, step: _Step) -> Plan[datetime | None]:
     """The time of the oldest row that is due."""
     found = yield (
         f"SELECT begins_at FROM queue_metrics WHERE period = {int(step.source)} "
-        f"AND begins_at < {seconds_ago(dialect, step.after)} ORDER BY begins_at LIMIT 1",
+        f"AND begins_at < {dialect.seconds_from_now(-step.after)} ORDER BY begins_at LIMIT 1",
         (),
     )
     return next((dialect.parse_timestamp(moment) for (moment,) in found), None)
@@ -102,8 +102,9 @@ def _merged(found: Sequence[Stored]) -> dict[tuple[str, str], str]:
 def _remove_old(dialect: Dialect) -> Plan[bool]:
     found = yield (
         "SELECT id FROM queue_metrics WHERE "
-        f"(period = {int(Period.HOUR)} AND begins_at < {seconds_ago(dialect, _KEPT_SECONDS)}) OR "
-        f"(period = {ROLLUP} AND begins_at < {seconds_ago(dialect, _ROLLUPS_KEPT_SECONDS)}) LIMIT {_MERGED_AT_ONCE}",
+        f"(period = {int(Period.HOUR)} AND begins_at < {dialect.seconds_from_now(-_KEPT_SECONDS)}) OR "
+        f"(period = {ROLLUP} AND begins_at < {dialect.seconds_from_now(-_ROLLUPS_KEPT_SECONDS)}) "
+        f"LIMIT {_MERGED_AT_ONCE}",
         (),
     )
     keys = [bytes(key) for (key,) in found]

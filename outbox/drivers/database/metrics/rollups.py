@@ -17,7 +17,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rows
 from outbox.drivers.database.metrics.merging import CLOSED_AFTER
-from outbox.drivers.database.metrics.rows import NewRow, Stored, seconds_ago
+from outbox.drivers.database.metrics.rows import NewRow, Stored
 from outbox.drivers.database.metrics.table import ROLLUP, Period
 from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.metrics import Activity, MetricPoint
@@ -108,11 +108,11 @@ def points(dialect: Dialect, since: float) -> Plan[list[MetricPoint]]:
     """What was done in the last ``since`` seconds: by the rollups that there are without a gap, and by the rows of what
     was before and after them."""
     found = yield from rows.select(
-        dialect, f"period = {ROLLUP} AND begins_at >= {seconds_ago(dialect, since)}", (), "ORDER BY begins_at DESC"
+        dialect, f"period = {ROLLUP} AND begins_at >= {dialect.seconds_from_now(-since)}", (), "ORDER BY begins_at DESC"
     )
     rollups = _without_gap(found)
     covered: tuple[Any, ...] = (rollups[-1].begins_at, rollups[0].begins_at + _SPAN) if rollups else ()
-    when = f"begins_at >= {seconds_ago(dialect, since)}"
+    when = f"begins_at >= {dialect.seconds_from_now(-since)}"
     if covered:
         when += " AND (begins_at < {mark} OR begins_at >= {mark})"
     others = yield from _between(dialect, when, covered)

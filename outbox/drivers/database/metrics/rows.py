@@ -17,7 +17,6 @@ from outbox.histogram import Histogram
 from outbox.ids import JobId, new_job_id
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECONDS = 1_000_000
 _COUNTS = ("ready", "delayed", "retrying", "reserved", "parked", "failed")
 _INSERTED_AT_ONCE = 200
 _SETTLED = '{"settled":'
@@ -159,17 +158,12 @@ def greatest(depths: Sequence[DepthPoint]) -> list[DepthPoint]:
     return list(found.values())
 
 
-def seconds_ago(dialect: Dialect, seconds: float) -> str:
-    """The time so many seconds ago, as an SQL expression."""
-    return dialect.now_plus(str(-int(seconds * _MICROSECONDS)))
-
-
 def ends_in(dialect: Dialect, queues: Sequence[str], since: float) -> Plan[dict[str, list[MetricPoint]]]:
     """How the attempts of each of these queues ended in the last ``since`` seconds, without waits and runs: those are
     most of a row, and counts do not need them."""
     rows = yield (
         f"SELECT queue, period, begins_at, SUBSTR(data, 1, {_SETTLED_LENGTH}) FROM queue_metrics "
-        f"WHERE queue IN ({dialect.placeholders(len(queues))}) AND begins_at >= {seconds_ago(dialect, since)}",
+        f"WHERE queue IN ({dialect.placeholders(len(queues))}) AND begins_at >= {dialect.seconds_from_now(-since)}",
         tuple(queues),
     )
     found: dict[str, list[MetricPoint]] = {}

@@ -16,7 +16,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rollups, rows
 from outbox.drivers.database.metrics.merging import merge_step
-from outbox.drivers.database.metrics.rows import NewRow, Stored, new_row, seconds_ago
+from outbox.drivers.database.metrics.rows import NewRow, Stored, new_row
 from outbox.drivers.database.metrics.table import Period
 from outbox.drivers.database.operations import missing_fingerprints
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -45,7 +45,7 @@ class DatabaseMetrics:
     async def write(self, activities: Mapping[tuple[str, str], Activity]) -> None:
         dialect = self._database.dialect
         # In the minute in which most of it happened.
-        begins_at = dialect.minute_of(seconds_ago(dialect, 30))
+        begins_at = dialect.minute_of(dialect.seconds_from_now(-30))
         new = [
             new_row(Period.WRITTEN, begins_at, queue, name, rows.dump_activity(each))
             for (queue, name), each in activities.items()
@@ -63,7 +63,7 @@ class DatabaseMetrics:
 
     async def points(self, since: float, *, queue: str | None = None, name: str | None = None) -> list[MetricPoint]:
         dialect = self._database.dialect
-        where, parameters = f"begins_at >= {seconds_ago(dialect, since)}", []
+        where, parameters = f"begins_at >= {dialect.seconds_from_now(-since)}", []
         if queue is None:
             where = f"period IN ({', '.join(str(int(each)) for each in Period)}) AND {where} AND queue <> ''"
         else:
@@ -82,7 +82,7 @@ class DatabaseMetrics:
 
     async def depths(self, since: float, *, queue: str | None = None) -> list[DepthPoint]:
         dialect = self._database.dialect
-        where = f"queue = '' AND begins_at >= {seconds_ago(dialect, since)}"
+        where = f"queue = '' AND begins_at >= {dialect.seconds_from_now(-since)}"
         found = await self._select(where, (), "ORDER BY begins_at")
         depths = [depth for each in found for depth in rows.load_depths(each.begins_at, each.data)]
         wanted = [depth for depth in depths if queue is None or depth.queue == queue]

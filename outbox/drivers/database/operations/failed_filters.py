@@ -18,7 +18,6 @@ from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 
-_MICROSECONDS = 1_000_000
 _LATEST, _UNMARKED = 4_000, 500
 """Jobs that are looked at where no index has the groups: of a queue or with an error, and without a fingerprint. A
 server counts each up to six times: in the index, kept, looked up, and in its group."""
@@ -59,7 +58,7 @@ def _text(dialect: Dialect, key: str) -> ColumnElement[str]:
 
 async def time_from_now(database: Database, seconds: float) -> Any:
     """The time ``seconds`` from now by the database's clock, as a parameter."""
-    then: ColumnElement[Any] = literal_column(database.dialect.now_plus(str(int(seconds * _MICROSECONDS))))
+    then: ColumnElement[Any] = literal_column(database.dialect.seconds_from_now(seconds))
 
     async def read(connection: AsyncConnection) -> Any:
         return database.dialect.timestamp(database.dialect.parse_timestamp(await connection.scalar(select(then))))

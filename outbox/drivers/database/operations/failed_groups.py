@@ -11,7 +11,6 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
-from outbox.drivers.database.metrics.rows import seconds_ago
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.filters import HOURS_OF_A_GROUP, FailedFilter, FailedGroup
 
@@ -196,7 +195,7 @@ class GroupReader:
         if not self.scope.is_everything:
             mine, names = self.scope.as_sql(mark)
             part, values = f"{part} AND {mine}", (*values, *names)
-        return part if since is None else f"{part} AND failed_at >= {seconds_ago(self.dialect, since)}", values
+        return part if since is None else f"{part} AND failed_at >= {self.dialect.seconds_from_now(-since)}", values
 
     @property
     def _table(self) -> str:

@@ -10,7 +10,7 @@ from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.dialects import Dialect, Statement
-from outbox.drivers.database.dialects.base import MICROSECONDS
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving

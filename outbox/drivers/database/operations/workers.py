@@ -15,7 +15,6 @@ from outbox.drivers.database.tables import workers
 from outbox.drivers.running_jobs import dump_running, load_running
 from outbox.drivers.values import WorkerOrder, WorkerStatus
 
-_MICROSECONDS = 1_000_000
 _NAME_LENGTH, _HOST_LENGTH = 64, 255
 
 
@@ -86,9 +85,7 @@ class Workers:
         return await self._database.read(read)
 
     async def forget(self, unseen_for: float) -> int:
-        horizon: ColumnElement[Any] = literal_column(
-            self._database.dialect.now_plus(str(-int(unseen_for * _MICROSECONDS)))
-        )
+        horizon: ColumnElement[Any] = literal_column(self._database.dialect.seconds_from_now(-unseen_for))
 
         async def write(connection: AsyncConnection) -> int:
             return (await connection.execute(delete(workers).where(workers.c.seen_at < horizon))).rowcount

@@ -9,12 +9,12 @@ from __future__ import annotations
 from outbox.drivers.breakers import BreakerTerms
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.pauses.statements import pause_id
 from outbox.drivers.database.pauses.tables import BreakerState, StoredKind
 from outbox.drivers.pauses import PauseKind, PauseTarget
 
 NO_JOB = bytes(16)
-_MICROSECONDS = 1_000_000
 _BY = "circuit breaker"
 
 
@@ -65,7 +65,7 @@ def failed(dialect: Dialect, name: str, job_id: bytes, terms: BreakerTerms, erro
 def _count(dialect: Dialect, name: str, within: float) -> Plan[int]:
     """Count one more exception; how many there were in this span."""
     mark = dialect.placeholder
-    since = dialect.now_plus(str(-int(within * _MICROSECONDS)))
+    since = dialect.seconds_from_now(-within)
     select = (
         f"SELECT failures, CASE WHEN state = {int(BreakerState.CLOSED)} AND counted_from > {since} THEN 1 ELSE 0 END "
         f"FROM queue_breakers WHERE name = {mark} {dialect.for_update}"
@@ -98,7 +98,7 @@ def _open(dialect: Dialect, name: str, terms: BreakerTerms, reason: str) -> Stat
         "(id, kind, name, reason, paused_by, paused_at, paused_until, probe) "
         f"VALUES ({listed}, {int(StoredKind.JOB)}, {mark}, {mark}, '{_BY}', {dialect.now}, {dialect.now_plus(mark)}, "
         f"{probe})",
-        (*keys, name, reason[:255], int(terms.pause * _MICROSECONDS), *more),
+        (*keys, name, reason[:255], int(terms.pause * MICROSECONDS), *more),
     )
 
 
@@ -108,7 +108,7 @@ def _reopen(dialect: Dialect, name: str, terms: BreakerTerms, reason: str) -> St
     return (
         f"UPDATE queue_job_pauses SET reason = {mark}, paused_at = {dialect.now}, "
         f"paused_until = {dialect.now_plus(mark)}, probe = {probe} WHERE id = {listed}",
-        (reason[:255], int(terms.pause * _MICROSECONDS), *more, *keys),
+        (reason[:255], int(terms.pause * MICROSECONDS), *more, *keys),
     )
 
 

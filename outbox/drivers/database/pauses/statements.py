@@ -10,6 +10,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.pauses.tables import StoredKind
 from outbox.drivers.database.tables import EVERY_QUEUE
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms
@@ -17,7 +18,6 @@ from outbox.errors import InvalidOption
 
 JOB_PAUSES = "queue_job_pauses"
 
-_MICROSECONDS = 1_000_000
 _RELEASED_AT_ONCE = 1_000
 _STORED = {PauseKind.JOB: StoredKind.JOB, PauseKind.KEY: StoredKind.KEY}
 _KINDS: dict[int, PauseKind] = {stored: kind for kind, stored in _STORED.items()}
@@ -89,7 +89,7 @@ def _terms(dialect: Dialect, terms: PauseTerms) -> dict[str, tuple[str, tuple[An
     if terms.until is not None:
         until: tuple[str, tuple[Any, ...]] = (mark, (dialect.timestamp(terms.until),))
     elif terms.seconds is not None:
-        until = dialect.now_plus(mark), (int(terms.seconds * _MICROSECONDS),)
+        until = dialect.now_plus(mark), (int(terms.seconds * MICROSECONDS),)
     else:
         until = "NULL", ()
     return {"reason": (mark, (terms.reason,)), "paused_by": (mark, (terms.by,)), "paused_until": until}

@@ -35,7 +35,7 @@ from outbox.policies.batch import BatchPlan
 from outbox.settlement import Outcome
 
 _ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
-_KEPT_MICROSECONDS = 7 * 86_400_000_000
+_KEPT_SECONDS = 7 * 86_400
 _PORTION = 500
 
 
@@ -126,7 +126,7 @@ class BatchRows(PolicyRows):
             rows = await connection.exec_driver_sql(
                 f"SELECT id, finished_at IS NOT NULL FROM queue_batches WHERE finished_at IS NULL "
                 f"AND NOT EXISTS (SELECT 1 FROM {MEMBERS} WHERE batch_id = id) "
-                f"OR finished_at < {dialect.now_plus(str(-_KEPT_MICROSECONDS))} LIMIT {_PORTION}",
+                f"OR finished_at < {dialect.seconds_from_now(-_KEPT_SECONDS)} LIMIT {_PORTION}",
                 (),
             )
             return [(bytes(batch_id), bool(finished)) for batch_id, finished in rows]

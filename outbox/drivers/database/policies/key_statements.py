@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.policies.slot_locks import lock_rows
 from outbox.drivers.database.tables import key_slots
 from outbox.drivers.database.tables import lock_slots as lock_slots_table
 from outbox.envelope import Envelope, Headers
 from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown, slot_of, slots_of
 
-_MICROSECONDS = 1_000_000
 _MOMENT = 26
 _OLDEST = "2000-01-01 00:00:00.000000"
 """The moment of a job that is the next of its key, whatever waits."""
@@ -92,7 +92,7 @@ def _insert(dialect: Dialect, rows: Sequence[NewRow], *, first: bool) -> Stateme
             parameters += [dialect.timestamp(job.available_at)] * 2
         elif job.delay:
             moment = dialect.now_plus(mark)
-            parameters.append(int(job.delay * _MICROSECONDS))
+            parameters.append(int(job.delay * MICROSECONDS))
         values.append(f"({binary}, {int(kind)}, {hashed}, {int(State.WAITING)}, {int(key.size)}, {mark}, {moment})")
     return (
         "INSERT INTO queue_keyed_jobs (job_id, kind, key_hash, state, size, name, moment) "

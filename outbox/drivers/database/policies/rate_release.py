@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.policies import rate_statements as statements
 from outbox.drivers.database.policies.rate_statements import RateFacts, Wait
 from outbox.policies.rate import SECOND, State
@@ -46,7 +47,7 @@ def release(
         if not times:
             continue
         pairs = sorted(times.items())
-        values = [value for job_id, delay in pairs for value in (job_id, int(delay * 1_000_000))]
+        values = [value for job_id, delay in pairs for value in (job_id, int(delay * MICROSECONDS))]
         yield dialect.postpone(len(pairs)), (*values, *(job_id for job_id, _ in pairs))
         yield from statements.set_state([row.seq for row in rows if row.job_id in times], statements.LET_IN)
         delays |= times

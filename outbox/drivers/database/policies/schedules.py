@@ -24,7 +24,7 @@ from outbox.settlement import Outcome
 
 _TICKS = schedule_ticks.name
 _ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
-_KEPT_MICROSECONDS = 7 * 86_400_000_000
+_KEPT_SECONDS = 7 * 86_400
 _PORTION = 1_000
 
 
@@ -143,7 +143,7 @@ def _neglected(dialect: Dialect) -> Plan[_Neglected]:
         f"FROM {_TICKS} AS ticks LEFT JOIN queue_jobs AS jobs ON jobs.id = ticks.job_id "
         f"WHERE ticks.ended_at IS NULL AND (jobs.id IS NULL OR jobs.available_at >= '{PARKED}') "
         f"UNION ALL SELECT * FROM (SELECT name, tick, job_id, 0, 1 FROM {_TICKS} "
-        f"WHERE ended_at < {dialect.now_plus(str(-_KEPT_MICROSECONDS))} LIMIT {_PORTION}) AS old",
+        f"WHERE ended_at < {dialect.seconds_from_now(-_KEPT_SECONDS)} LIMIT {_PORTION}) AS old",
         (),
     )
     found = _Neglected([], [], [])

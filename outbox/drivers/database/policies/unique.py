@@ -15,7 +15,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect, Statement
-from outbox.drivers.database.dialects.base import MICROSECONDS
+from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.policies.base import (
     RUN,
     Candidate,
@@ -164,7 +164,7 @@ def _by_seconds(candidates: Sequence[Candidate]) -> dict[float, list[bytes]]:
 
 def _after(dialect: Dialect, seconds: float) -> str:
     """When the row of a job that starts is over: not before its key is. Upkeep does not look at it till then."""
-    return dialect.now_plus(str(int(seconds * MICROSECONDS))) if seconds else dialect.now
+    return dialect.seconds_from_now(seconds) if seconds else dialect.now
 
 
 def _of_waiting(row: _Row | None, *, locked: bool) -> Verdict:
@@ -241,7 +241,7 @@ class _Read:
     async def over(self, connection: SqlConnection) -> list[Any]:
         """Jobs that started a while ago or were removed, their keys, and whether they were removed."""
         dialect = self._dialect
-        before = dialect.now_plus(str(-_KEPT_SECONDS * MICROSECONDS))
+        before = dialect.seconds_from_now(-_KEPT_SECONDS)
         rows = await connection.exec_driver_sql(
             "SELECT job_id, unique_key, state FROM queue_unique_jobs "
             f"WHERE state IN ({State.STARTED:d}, {State.REMOVED:d}) AND due_at < {before} LIMIT {_PRUNED_AT_ONCE}",

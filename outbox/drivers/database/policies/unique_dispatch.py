@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from outbox.drivers.database.chunks import chunked, packets
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect, Statement
-from outbox.drivers.database.dialects.base import MICROSECONDS
 from outbox.drivers.database.policies.unique_tables import State
 from outbox.envelope import Envelope, Headers
 from outbox.errors import DuplicateJob, TablesMissing
@@ -210,7 +209,7 @@ def _insert_keys(dialect: Dialect, keys: Sequence[_Key]) -> Statement:
         first = key.wanted[0]
         listed, values = dialect.id_list([key.key, first.job_id.bytes])
         until = first.terms.until
-        held = "NULL" if isinstance(until, str) else dialect.now_plus(str(int(until * MICROSECONDS)))
+        held = "NULL" if isinstance(until, str) else dialect.seconds_from_now(until)
         rows.append(f"({listed}, {held})")
         parameters += values
     return (
