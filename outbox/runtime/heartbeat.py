@@ -61,9 +61,8 @@ class Heartbeat(BackgroundLoop):
 
     async def run(self) -> None:
         # Until the claimer has found the store in order there may be no table to write to.
-        while not self._ready():
-            if await self.pause(min(0.2, self._interval)):
-                return
+        if await self.pause_until(self._ready):
+            return
         while True:
             await self._tell(leaving=False)
             if await self.pause(max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))):

@@ -10,8 +10,6 @@ from outbox.errors import OutboxError
 from outbox.runtime.reporting.activities import Activities
 from outbox.runtime.service import BackgroundLoop
 
-_UNTIL_READY = 0.2
-
 _log = logging.getLogger("outbox.runtime")
 
 
@@ -25,9 +23,7 @@ class Metrics(BackgroundLoop):
         self._ready = ready
 
     async def run(self) -> None:
-        while not self._ready():
-            if await self.pause(_UNTIL_READY):
-                break
+        await self.pause_until(self._ready)
         while not await self.pause(MINUTE):
             await self._write()
         await self._write()

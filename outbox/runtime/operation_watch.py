@@ -13,7 +13,7 @@ from outbox.wakeups.base import OPERATIONS, Wake
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.polling import Polling
 
-_SELDOM, _UNTIL_READY = 3600.0, 0.2
+_SELDOM = 3600.0
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -32,8 +32,7 @@ class OperationWatch(BackgroundLoop):
 
     async def run(self) -> None:
         try:
-            while not self._ready() and not await self.pause(_UNTIL_READY):
-                pass
+            await self.pause_until(self._ready)
             if not self.stopping:
                 await self._told(Wake.MAYBE)
             while not self.stopping:

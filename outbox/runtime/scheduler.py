@@ -17,7 +17,6 @@ LOOK_EVERY = 20.0
 SYNC_EVERY = 60.0
 """Seconds between two looks at the rows of declared schedules."""
 
-_UNTIL_READY = 0.2
 _SOONEST, _BUSY = 0.005, 0.1
 _SPREAD_PER_WORKER, _SPREAD_AT_MOST = 0.02, 0.5
 """Seconds: of the workers that know when a schedule is due, one is to be first."""
@@ -49,9 +48,8 @@ class Scheduler(BackgroundLoop):
         """Schedules whose tick has failed here, and when to try again: other workers may be able to."""
 
     async def run(self) -> None:
-        while not self._ready():
-            if await self.pause(_UNTIL_READY):
-                return
+        if await self.pause_until(self._ready):
+            return
         while not await self.pause_in_turn(LOOK_EVERY, self._idle_workers, at_most=await self._look()):
             pass
 

@@ -13,6 +13,9 @@ from typing import Protocol
 from outbox import clock
 from outbox.runtime.execution.protected_task import protected_task
 
+_UNTIL_READY = 0.2
+"""Seconds between two looks whether a loop may begin."""
+
 _log = logging.getLogger("outbox.runtime")
 
 
@@ -92,6 +95,13 @@ class BackgroundLoop(ABC):
                 async with asyncio.timeout(seconds):
                     await self._asked.wait()
         return self.stopping
+
+    async def pause_until(self, ready: Callable[[], bool]) -> bool:
+        """Sleep until ``ready`` says yes, at most until asked to stop. Returns whether it was."""
+        while not ready():
+            if await self.pause(_UNTIL_READY):
+                return True
+        return False
 
     async def pause_in_turn(self, interval: float, workers: Callable[[], int], *, at_most: float | None = None) -> bool:
         """Sleep for about ``interval`` seconds for each of ``workers``, which share what comes after it: not all of

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from outbox.client_state import current_settings
+from outbox.drivers.base import JobClaims
 from outbox.drivers.values import WorkerOrder, WorkerStatus
 from outbox.runtime.consumer import Consumer
 from outbox.runtime.heartbeat import Heartbeat
@@ -15,11 +16,10 @@ from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
 from outbox.runtime.metrics import Metrics
 from outbox.runtime.operation_watch import OperationWatch
-from outbox.runtime.policy_upkeep import Upkeep
 from outbox.runtime.relay_loop import RelayLoop
 from outbox.runtime.scheduler import Scheduler
 from outbox.runtime.service import BackgroundLoop
-from outbox.runtime.unreadable_rows import UnreadableRows
+from outbox.runtime.upkeep import Upkeep
 from outbox.schedules import declared_schedules
 from outbox.settings import DATABASE, WorkerOptions
 
@@ -66,14 +66,17 @@ class StoreServices:
         """For the policies and the metrics of each database that this worker drains, and the policies of one that it
         relays from."""
         found: list[BackgroundLoop] = [
-            Upkeep(store, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
+            Upkeep(what, store.upkeep, ready=partial(_checked, consumer), idle_workers=partial(_idle_workers, consumer))
             for consumer in self._consumers
-            for store in (consumer.store.driver.policies, consumer.store.driver.metrics)
+            for what, store in (
+                ("policies", consumer.store.driver.policies),
+                ("metrics", consumer.store.driver.metrics),
+            )
             if store is not None
         ]
         for relay in self._relays[:1]:
-            if not found and relay.policies is not None:
-                found.append(Upkeep(relay.policies, ready=lambda: True, idle_workers=relay.idle_workers))
+            if not found and (store := relay.policies) is not None:
+                found.append(Upkeep("policies", store.upkeep, ready=lambda: True, idle_workers=relay.idle_workers))
         return found
 
     def _operations(self) -> list[BackgroundLoop]:
@@ -121,8 +124,9 @@ class StoreServices:
                 idle_workers=partial(_idle_workers, consumer),
                 obey=partial(self._tell, self._obey),
             ),
-            UnreadableRows(
-                driver.jobs,
+            Upkeep(
+                "rows that no worker can read",
+                partial(_fail_unreadable, driver.jobs),
                 ready=partial(_checked, consumer),
                 idle_workers=partial(_idle_workers, consumer),
             ),
@@ -143,6 +147,11 @@ class StoreServices:
                 removed=partial(removed, driver.jobs),
             ),
         ]
+
+
+async def _fail_unreadable(jobs: JobClaims) -> None:
+    """Claims move what they meet. This is for what they never meet. The first look is that of `StoreClient.check`."""
+    await jobs.fail_unreadable()
 
 
 def _checked(consumer: Consumer) -> bool:

@@ -17,9 +17,7 @@ from outbox import clock
 from outbox.client_state import current_settings
 from outbox.drivers.base import Driver
 from outbox.errors import BackendUnavailable, ConfigurationError
-from outbox.events import (
-    Events,
-)
+from outbox.events import Events
 from outbox.ids import JobId
 from outbox.job import Job
 from outbox.middleware.interruption import Interruption
@@ -36,7 +34,7 @@ from outbox.runtime.execution.isolation import Isolation
 from outbox.runtime.execution.resource_cleanup import ResourceCleanup
 from outbox.runtime.health.worker_health import WorkerHealth
 from outbox.runtime.lifespan import LifespanService
-from outbox.runtime.policy_upkeep import PolicyReporter
+from outbox.runtime.policy_reporter import PolicyReporter
 from outbox.runtime.process.exit_codes import Reason, end_now
 from outbox.runtime.process.graceful_shutdown import GracefulShutdown
 from outbox.runtime.process.limits import MemoryLimit, StopWhenEmpty, TimeLimit

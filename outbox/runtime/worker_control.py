@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outbox.drivers.values import WorkerOrder, WorkerState
-from outbox.events import (
-    Events,
-    WorkerPaused,
-    WorkerResumed,
-)
+from outbox.events import Events, WorkerPaused, WorkerResumed
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.process.pause_request import PauseRequest
 from outbox.runtime.process.stop_request import StopRequest

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.runtime import policy_upkeep, unreadable_rows
+from outbox.runtime import upkeep
 from tests.conformance.jobs import envelope
 from tests.support.embedded_worker import Arrival, Embedded, put, working
 
@@ -84,8 +84,7 @@ async def all_know_each_other(workers: list[Embedded]) -> None:
 @pytest.fixture
 def no_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first round of a worker comes 42 seconds after its start: on a slow machine, that is while it is watched."""
-    for module in (policy_upkeep, unreadable_rows):
-        monkeypatch.setattr(module, "_INTERVAL", 3_600.0)
+    monkeypatch.setattr(upkeep, "_INTERVAL", 3_600.0)
 
 
 @pytest.mark.usefixtures("no_upkeep")
