@@ -98,16 +98,6 @@ class Histogram:
             passed += count
         return None
 
-    def cumulative(self, bounds: Sequence[float]) -> list[int]:
-        """For each of the ``bounds``, in seconds, rising: how many durations are in buckets that end at or before
-        it."""
-        found = [0] * len(bounds)
-        for number, count in self.buckets.items():
-            end = BOUNDS[number] if number < len(BOUNDS) else math.inf
-            for position in range(bisect_left(bounds, end * (1 - 1e-9)), len(bounds)):
-                found[position] += count
-        return found
-
     def dump(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {"buckets": {str(number): count for number, count in sorted(self.buckets.items())}, "total": self.total}

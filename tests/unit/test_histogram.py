@@ -85,11 +85,6 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
         of(1.0).percentile(share)
 
 
-def test_cumulative_counts_end_at_or_before_each_bound() -> None:
-    counted = of(0.001, 0.01, 0.1, 1.0, 10.0, 10 * LONGEST).cumulative([0.002, 0.2, 20.0, float("inf")])
-    assert counted == [1, 3, 5, 6]
-
-
 def test_it_survives_json() -> None:
     histogram = of(0.5, 0.5, 100)
     assert Histogram.load(json.loads(json.dumps(histogram.dump()))) == histogram

@@ -28,7 +28,13 @@ def chunked(items: Sequence[T], size: int = KEYS_PER_STATEMENT) -> Iterator[Sequ
         yield items[start : start + size]
 
 
-def packets(rows: Sequence[T], size: Callable[[T], int], limit: int = BYTES_PER_STATEMENT) -> Iterator[Sequence[T]]:
+def packets(
+    rows: Sequence[T],
+    size: Callable[[T], int],
+    limit: int = BYTES_PER_STATEMENT,
+    *,
+    rows_limit: int = ROWS_PER_STATEMENT,
+) -> Iterator[Sequence[T]]:
     """``rows`` in groups that one statement can carry, whose ``size`` in bytes is known."""
     if len(rows) == 1:
         yield rows
@@ -36,7 +42,7 @@ def packets(rows: Sequence[T], size: Callable[[T], int], limit: int = BYTES_PER_
     start = total = 0
     for position, row in enumerate(rows):
         bytes_here = size(row)
-        if position > start and (position - start >= ROWS_PER_STATEMENT or total + bytes_here > limit):
+        if position > start and (position - start >= rows_limit or total + bytes_here > limit):
             yield rows[start:position]
             start, total = position, 0
         total += bytes_here

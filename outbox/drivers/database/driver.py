@@ -101,7 +101,7 @@ class DatabaseDriver(Driver):
         return f"{self._database.address} ({self._server})" if self._server else self._database.address
 
     async def check(self) -> None:
-        async def next_due(connection: AsyncConnection) -> str:
+        async def read_tables(connection: AsyncConnection) -> str:
             version = await server_version(connection)
             for table in metadata.sorted_tables:
                 await connection.execute(table.select().limit(0))
@@ -120,7 +120,7 @@ class DatabaseDriver(Driver):
                 await connection.execute(table.delete().where(false()))
 
         try:
-            self._server = await self._database.read(next_due)
+            self._server = await self._database.read(read_tables)
         except TablesMissing as error:
             raise await outdated_tables.explained(self._database, error) from error
         await self._database.write(write_nothing)

@@ -44,8 +44,8 @@ class CursorScan:
     transaction keeps deleted entries, it begins at `cursors`. In a backlog of short jobs, four claims of five continue
     where the last one ended."""
 
-    def __init__(self, database: Database, cursors: ClaimCursors | None = None) -> None:
-        self.cursors = cursors or ClaimCursors()
+    def __init__(self, database: Database) -> None:
+        self.cursors = ClaimCursors()
         self._database = database
         self._dialect = database.dialect
         self._head = HeadScan(database.dialect)

@@ -10,12 +10,12 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.lease import current_tokens
-from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
+from outbox.drivers.database.jobs.settlement_plan import SettlementPlan, is_leaving
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving
 from outbox.drivers.values import PolicyNews, Settled
-from outbox.settlement import Effect, LeavePolicies, Settlement
+from outbox.settlement import LeavePolicies, Settlement
 
 
 async def settle(
@@ -51,12 +51,8 @@ def _batches(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]
     gated: list[Settlement] = []
     plain: list[Settlement] = []
     for settlement in settlements:
-        (gated if any(map(_is_leaving, settlement.effects)) else plain).append(settlement)
+        (gated if any(map(is_leaving, settlement.effects)) else plain).append(settlement)
     return chain(chunked(plain), chunked(gated))
-
-
-def _is_leaving(effect: Effect) -> bool:
-    return isinstance(effect, LeavePolicies)
 
 
 class SettleTransaction:

@@ -37,7 +37,7 @@ class SettlementPlan:
     def _by_token(self) -> dict[bytes, list[bytes]]:
         pairs: list[tuple[bytes, bytes]] = []
         for (job_id, token), outcome, _, _, effects in self._settlements:
-            if outcome not in _REMOVED or (effects and not all(map(_is_leaving, effects))):
+            if outcome not in _REMOVED or (effects and not all(map(is_leaving, effects))):
                 return {}
             pairs.append((job_id.bytes, token))
         ids: dict[bytes, list[bytes]] = {}
@@ -143,7 +143,8 @@ class SettlementPlan:
         yield self._dialect.remove(len(ids)), tuple(ids)
 
 
-def _is_leaving(effect: Effect) -> bool:
+def is_leaving(effect: Effect) -> bool:
+    """Whether it is about the policies of its job."""
     return isinstance(effect, LeavePolicies)
 
 

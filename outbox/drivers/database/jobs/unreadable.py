@@ -143,23 +143,17 @@ async def fail_unreadable(database: Database, name: str) -> int:
     queues = [queue for (queue,) in await database.read_plain(_queues(database))]
     for queue in queues:
         while rows := await database.read_plain(_Probe(database, queue).find):
-            done = await database.write_plain(_Rejection(database, name, rows).write)
+
+            async def move(connection: SqlConnection, rows: list[Unreadable] = rows) -> int:
+                return await reject(database, connection, name, rows)
+
+            done = await database.write_plain(move)
             moved += done
             if done < len(rows) or len(rows) < _ROWS_PER_SWEEP:
                 break
     if moved:
         _log.warning("%d rows of queue_jobs that no worker can read were moved to the failed jobs", moved)
     return moved
-
-
-class _Rejection:
-    def __init__(self, database: Database, name: str, rows: Sequence[Unreadable]) -> None:
-        self._database = database
-        self._name = name
-        self._rows = rows
-
-    async def write(self, connection: SqlConnection) -> int:
-        return await reject(self._database, connection, self._name, self._rows)
 
 
 def _queues(database: Database) -> Any:

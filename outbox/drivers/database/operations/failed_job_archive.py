@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.connection.plans import run
@@ -29,8 +30,8 @@ from outbox.ids import JobId
 from outbox.settlement import Outcome
 
 _ROWS_PER_INSERT = 100
-# As in `inserting.py`: half of the smallest max_allowed_packet in use, because escaping can double what is sent.
-_BYTES_PER_INSERT = 7_000_000
+
+_POOL_SIZE = 2
 
 Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
 Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
@@ -43,8 +44,8 @@ class FailedJobArchive:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
     """
 
-    def __init__(self, url: str, *, of: str, pool_size: int = 2) -> None:
-        self._database = Database(parse_url(url), pool_size)
+    def __init__(self, url: str, *, of: str) -> None:
+        self._database = Database(parse_url(url), _POOL_SIZE)
         self._scope = FailedJobScope(only=of)
         self._rows = FailedJobs(self._database, self._scope)
         self._of = of
@@ -57,7 +58,7 @@ class FailedJobArchive:
     async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
         """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
         the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
-        for batch in _batches(sorted(jobs, key=lambda job: job.id)):
+        for batch in packets(sorted(jobs, key=lambda job: job.id), _size, rows_limit=_ROWS_PER_INSERT):
             await self._database.write(_ArchiveTransaction(self._database, batch, still).write)
 
     async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
@@ -152,10 +153,10 @@ class FailedJobArchive:
             TablesMissing, BackendUnavailable, ConfigurationError: as their names say.
         """
 
-        async def next_due(connection: AsyncConnection) -> None:
+        async def read(connection: AsyncConnection) -> None:
             await connection.execute(failed_jobs.select().limit(0))
 
-        await self._database.read(next_due)
+        await self._database.read(read)
 
     async def health_issues(self) -> list[HealthIssue]:
         return await health.health_issues(self._database)
@@ -206,18 +207,8 @@ class _ArchiveTransaction:
         return tuple(chain.from_iterable(values))
 
 
-def _batches(jobs: Sequence[FailedJob]) -> Iterator[list[FailedJob]]:
-    batch: list[FailedJob] = []
-    total = 0
-    for job in jobs:
-        size = len(job.payload.encode()) + len(dump_failure(job.failure))
-        if batch and (len(batch) >= _ROWS_PER_INSERT or total + size > _BYTES_PER_INSERT):
-            yield batch
-            batch, total = [], 0
-        batch.append(job)
-        total += size
-    if batch:
-        yield batch
+def _size(job: FailedJob) -> int:
+    return len(job.payload.encode()) + len(dump_failure(job.failure))
 
 
 def open_failed_store(url: str, connection: str) -> FailedJobArchive:

@@ -26,7 +26,7 @@ from outbox.settlement import Failure, Outcome
 # The JSON columns of queue_jobs refuse anything else; on SQLite, which would take it, a worker could not read it. As
 # text, because what SQLite keeps as a BLOB is put back as text.
 _STORABLE = tuple(func.json_valid(cast(column, Text)) == 1 for column in (failed_jobs.c.payload, failed_jobs.c.headers))
-
+_UNSTORABLE = or_(*map(not_, _STORABLE))
 
 _LATEST_FIRST = (failed_jobs.c.failed_at.desc(), failed_jobs.c.id.desc())
 
@@ -131,10 +131,9 @@ class FailedJobs:
         return await self._unstorable(*await self._matching(queue, matching), limit=limit)
 
     async def _unstorable(self, *conditions: ColumnElement[bool], limit: int) -> list[JobId]:
-        broken = or_(*(not_(storable) for storable in _STORABLE))
         query = (
             select(raw_columns.as_stored(failed_jobs.c.id))
-            .where(broken, self.scope.condition, *conditions)
+            .where(_UNSTORABLE, self.scope.condition, *conditions)
             .order_by(failed_jobs.c.id)
             .limit(limit)
         )
@@ -175,8 +174,7 @@ class FailedJobs:
 
     async def unstorable(self, connection: AsyncConnection, keys: Sequence[bytes]) -> list[bytes]:
         """Those of these failed jobs that no live row can hold: their payload or headers are not JSON."""
-        broken = or_(*(not_(storable) for storable in _STORABLE))
-        query = self._database.dialect.by_ids(select(failed_jobs.c.id).where(broken), failed_jobs, keys)
+        query = self._database.dialect.by_ids(select(failed_jobs.c.id).where(_UNSTORABLE), failed_jobs, keys)
         return [bytes(key) for key in await connection.scalars(query)]
 
     async def retry_all(self, queue: str | None = None, *, matching: FailedFilter = ANY_FAILED) -> int:
@@ -196,7 +194,7 @@ class FailedJobs:
     async def flush(
         self, queue: str | None = None, older_than: float | None = None, *, matching: FailedFilter = ANY_FAILED
     ) -> int:
-        """Delete failed jobs. Their age is measured once, by the self._database's clock."""
+        """Delete failed jobs. Their age is measured once, by the database's clock."""
 
         async def remove(keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
             return await self._forget(keys, *conditions)

@@ -108,10 +108,7 @@ def _completed(
 
 def _running(dialect: Dialect) -> Plan[dict[str, int]]:
     """The jobs that workers have named in their heartbeats, by queue."""
-    rows = yield (
-        f"SELECT running_jobs FROM queue_workers WHERE seen_at > {dialect.now_plus('-60000000')}",
-        (),
-    )
+    rows = yield f"SELECT running_jobs FROM queue_workers WHERE {dialect.seen_lately}", ()
     running: dict[str, int] = {}
     for (text,) in rows:
         for job in load_running(raw_columns.text(text) or None):

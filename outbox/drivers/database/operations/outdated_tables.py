@@ -16,11 +16,11 @@ from outbox.errors import OutboxError, TablesMissing
 async def explained(database: Database, error: TablesMissing) -> TablesMissing:
     """``error`` with the version of the tables, and what they lack; ``error`` itself where that cannot be read."""
 
-    async def next_due(connection: AsyncConnection) -> tuple[TableState, str]:
+    async def read(connection: AsyncConnection) -> tuple[TableState, str]:
         return await connection.run_sync(TableState.read), connection.dialect.name
 
     try:
-        state, server = await database.read(next_due)
+        state, server = await database.read(read)
     except OutboxError:
         return error
     if not state.found:
