@@ -17,19 +17,12 @@ from outbox.events import Event, Events, WorkerStarted
 from outbox.registry import import_jobs, registered
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
-from outbox.runtime.reporting.event_text import Level, describe
+from outbox.runtime.reporting.event_text import LOG_LEVELS, describe
 from outbox.runtime.worker import Ended
 from outbox.runtime.worker import Worker as Engine
 from outbox.settings import Settings, WorkerOptions
 from outbox.wakeups.selector import WakeupSelector
 
-_LEVELS = {
-    Level.QUIET: logging.DEBUG,
-    Level.GOOD: logging.INFO,
-    Level.NOTICE: logging.INFO,
-    Level.WARNING: logging.WARNING,
-    Level.ERROR: logging.ERROR,
-}
 _NOT_EMBEDDED = ("reload", "relay", "once", "health_port")
 
 _log = logging.getLogger("outbox.worker")
@@ -156,7 +149,7 @@ def _assemble(settings: Settings, options: WorkerOptions, events: Events, name: 
         drivers,
         events,
         name=name,
-        wakeup_selector=WakeupSelector(settings, options.wake, events, None),
+        wakeup_selector=WakeupSelector(settings, options.wake, events),
         relays=relay_loops(settings, events, interval=interval),
     )
     # The process is the application's: a handler that blocks its loop is reported, and not a reason to end it.
@@ -166,4 +159,4 @@ def _assemble(settings: Settings, options: WorkerOptions, events: Events, name: 
 
 def _write(event: Event) -> None:
     level, word, text = describe(event)
-    _log.log(_LEVELS[level], "%s: %s", word, text)
+    _log.log(LOG_LEVELS[level], "%s: %s", word, text)

@@ -70,7 +70,7 @@ class Attempt:
         self.chain: ChainSteps | None = None
         """Of a job that is in one."""
         self.batch: BatchAdditions | None = None
-        """The same."""
+        """Of a member of one."""
         self.cipher: JobCipher | None = None
         """Of a job whose payload was decrypted."""
         self.arguments: dict[str, Any] = _NO_ARGUMENTS
@@ -82,7 +82,7 @@ class Attempt:
         self.result: str | None = None
         """What the handler returned, as JSON, where a next job is to have it."""
         self.kept_result: str | None = None
-        """The same for a job that is kept."""
+        """What the handler returned, as JSON, where the job is kept."""
         self.keep_for = 0.0
         """Seconds for which the job is kept after its end."""
         self.reports = reports

@@ -33,14 +33,14 @@ class CancellationWatch(BackgroundLoop):
     def __init__(
         self,
         missing: Callable[[Sequence[JobId]], Awaitable[Collection[JobId]]],
-        held: InFlight,
+        in_flight: InFlight,
         *,
         polls: Callable[[], bool],
         on_cancelled: Callable[[Attempt], None],
     ) -> None:
         super().__init__()
         self._missing = missing
-        self._in_flight = held
+        self._in_flight = in_flight
         self._polls = polls
         self._on_cancelled = on_cancelled
         self._wakeups = Polling()

@@ -23,9 +23,9 @@ class Expiry(BackgroundLoop):
     store does not renew it. If the process is late for the next look, as on a busy machine, that is not the cause.
     """
 
-    def __init__(self, held: InFlight, *, lease: float, on_expiring: Callable[[Attempt, bool], None]) -> None:
+    def __init__(self, in_flight: InFlight, *, lease: float, on_expiring: Callable[[Attempt, bool], None]) -> None:
         super().__init__()
-        self._in_flight = held
+        self._in_flight = in_flight
         self._lease = lease
         self._margin = margin(lease)
         self._on_expiring = on_expiring

@@ -29,8 +29,3 @@ async def removed(jobs: FindsJobs, attempts: Sequence[Attempt]) -> frozenset[Att
         return frozenset([attempt for attempt in alive[:_MOST] if await jobs.get(attempt.fence.job_id) is None])
     except Exception:  # noqa: BLE001 - only what the log says depends on it
         return frozenset()
-
-
-async def none_removed(_: Sequence[Attempt]) -> frozenset[Attempt]:
-    """For a store that cannot be asked."""
-    return frozenset()

@@ -11,12 +11,10 @@ from outbox.errors import BackendUnavailable
 from outbox.runtime.availability import RENEW, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.leases.in_flight import InFlight
-from outbox.runtime.leases.removal import none_removed
 from outbox.runtime.service import BackgroundLoop
 from outbox.settlement import Fence
 
 _log = logging.getLogger("outbox.runtime")
-
 
 _BRIEFLY = 1.0
 """Seconds after which a job that was expected to end soon is held as one that takes long."""
@@ -29,17 +27,17 @@ class Renewal(BackgroundLoop):
     def __init__(
         self,
         jobs: JobClaims,
-        held: InFlight,
+        in_flight: InFlight,
         availability: Availability,
         *,
         lease: float,
         on_lost: Callable[[Attempt], None],
-        on_cancelled: Callable[[Attempt], None] = lambda _: None,
-        removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]] = none_removed,
+        on_cancelled: Callable[[Attempt], None],
+        removed: Callable[[Sequence[Attempt]], Awaitable[Collection[Attempt]]],
     ) -> None:
         super().__init__()
         self._jobs = jobs
-        self._in_flight = held
+        self._in_flight = in_flight
         self._availability = availability
         self._lease = lease
         self._interval = lease / 3

@@ -73,8 +73,8 @@ def before_end(flush: Callable[[], object]) -> None:
     _before_end.append(flush)
 
 
-def flush_streams(seconds: float = _FLUSH_WITHIN) -> bool:
-    """Write what waits to be written, for ``seconds`` at most. Returns whether nothing is left.
+def flush_streams() -> bool:
+    """Write what waits to be written, for a second at most. Returns whether nothing is left.
 
     In a thread, because the other end of a pipe may have stopped reading.
     """
@@ -84,7 +84,7 @@ def flush_streams(seconds: float = _FLUSH_WITHIN) -> bool:
         _thread.start_new_thread(_flush, (flushed,))
     except RuntimeError:  # no more threads can be started
         return False
-    return flushed.wait(seconds)
+    return flushed.wait(_FLUSH_WITHIN)
 
 
 def _flush(flushed: threading.Event) -> None:

@@ -3,7 +3,7 @@
 ================================================ =======================================================================
 a job                                            the worker
 ================================================ =======================================================================
-stops the loop, sets a task factory, cancels     ignores it: see `loops` and `tasks`
+stops the loop, sets a task factory, cancels     ignores it: see `event_loop`, `protected_task`
 tasks of others, shuts the default executor down
 takes over TERM, INT, QUIT, HUP, USR2, CONT      takes them back, within a quarter of a second
 gives ALRM, PIPE, USR1, … their default          takes them back as quickly: the next one would end the process

@@ -28,10 +28,9 @@ class LogWriter:
     ``dropped`` makes the entry that says how many were dropped; it is written as soon as anything can be.
     """
 
-    def __init__(self, write: Write, dropped: Callable[[int], Any], limit: int = MAX_WAITING) -> None:
+    def __init__(self, write: Write, dropped: Callable[[int], Any]) -> None:
         self._write = write
         self._dropped_entry = dropped
-        self._limit = limit
         # Its put is reentrant: a signal handler may log while the same thread is putting something.
         self._entries: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.RLock()
@@ -46,7 +45,7 @@ class LogWriter:
 
     def put(self, *entries: Any) -> None:
         """Queue entries without waiting. Those that find no room are dropped."""
-        room = max(0, self._limit - self._entries.qsize())
+        room = max(0, MAX_WAITING - self._entries.qsize())
         for entry in entries[:room]:
             self._entries.put(entry)
         if len(entries) > room:

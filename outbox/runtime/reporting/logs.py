@@ -16,20 +16,13 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from outbox.events import Event, Events, JobEvent, JobStarted, LogLinesDropped, WorkerStarted
-from outbox.runtime.reporting.event_text import EventText, Level, banner, describe, one_line
+from outbox.runtime.reporting.event_text import LOG_LEVELS, EventText, Level, banner, describe, one_line
 from outbox.runtime.reporting.log_writer import LogWriter, Stream
 
 _COLOURS = {Level.QUIET: "2", Level.GOOD: "32", Level.NOTICE: "36", Level.WARNING: "33", Level.ERROR: "31"}
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _LEVELS = {Level.WARNING: "warning", Level.ERROR: "error"}
-_NUMBERS = {
-    Level.QUIET: logging.DEBUG,
-    Level.GOOD: logging.INFO,
-    Level.NOTICE: logging.INFO,
-    Level.WARNING: logging.WARNING,
-    Level.ERROR: logging.ERROR,
-}
 _ROOT = "outbox"
 
 _describers: dict[type[Event], Callable[..., EventText]] = {}
@@ -174,7 +167,7 @@ def as_record(event: Event, at: float) -> logging.LogRecord:
     """The event for handlers of `logging`: its name in snake case as ``event``, its fields as ``details``."""
     level, word, text = _described(event)
     name = "outbox.jobs" if isinstance(event, JobEvent) else "outbox.worker"
-    record = logging.LogRecord(name, _NUMBERS[level], __file__, 0, f"{word} {text}", None, None)
+    record = logging.LogRecord(name, LOG_LEVELS[level], __file__, 0, f"{word} {text}", None, None)
     record.created, record.msecs = at, at % 1 * 1000
     record.event = _snake_case(type(event).__name__)
     record.details = _details(event)

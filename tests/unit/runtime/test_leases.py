@@ -24,6 +24,10 @@ class Work(Job):
     async def handle(self) -> None: ...
 
 
+async def none_removed(_: Sequence[Attempt]) -> frozenset[Attempt]:
+    return frozenset()
+
+
 class Bench:
     def __init__(self, lease: float) -> None:
         self.lease = lease
@@ -40,6 +44,8 @@ class Bench:
             availability,
             lease=lease,
             on_lost=lambda attempt: self.lost.append(attempt.fence),
+            on_cancelled=lambda attempt: None,
+            removed=none_removed,
         )
         self.expiry = Expiry(
             self.in_flight, lease=lease, on_expiring=lambda attempt, frozen: self.expiring.append(attempt.fence)

@@ -10,6 +10,7 @@ from outbox.runtime.reporting.event_text import (
     supervisor,
     worker,
 )
+from outbox.runtime.reporting.event_text.base import LOG_LEVELS as LOG_LEVELS
 from outbox.runtime.reporting.event_text.base import EventText as EventText
 from outbox.runtime.reporting.event_text.base import Level as Level
 from outbox.runtime.reporting.event_text.base import describe as describe

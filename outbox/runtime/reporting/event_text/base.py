@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
 from functools import singledispatch
 from typing import NamedTuple
@@ -16,6 +17,16 @@ class Level(Enum):
     NOTICE = "notice"
     WARNING = "warning"
     ERROR = "error"
+
+
+LOG_LEVELS = {
+    Level.QUIET: logging.DEBUG,
+    Level.GOOD: logging.INFO,
+    Level.NOTICE: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
+}
+"""Those of `logging`."""
 
 
 class EventText(NamedTuple):
