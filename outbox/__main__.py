@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from contextlib import suppress
@@ -33,8 +32,8 @@ from outbox.console import (
     workers,
 )
 from outbox.console.command import Commands
-from outbox.settings_files import working_directory
-from outbox.standard_streams import open_closed_streams
+from outbox.settings_files import import_from_here
+from outbox.standard_streams import prepare_streams
 from outbox.web import command as web_command
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
@@ -85,15 +84,8 @@ for command in (
 
 
 def main() -> NoReturn:
-    # As `python -m` does: `check` imports the application's jobs from the directory in which it is run.
-    here = working_directory()
-    if here is not None and str(here) not in sys.path:
-        sys.path.insert(0, str(here))
-    open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A payload holds any character, and cron's idea of an encoding may be ASCII.
-            stream.reconfigure(errors="backslashreplace")
+    import_from_here()
+    prepare_streams()
     sys.exit(_run())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tomllib
 from copy import deepcopy
 from functools import lru_cache
@@ -24,6 +25,13 @@ def working_directory() -> Path | None:
         return Path.cwd()
     except OSError:
         return None
+
+
+def import_from_here() -> None:
+    """Find the application's modules in the directory in which a command is run, as `python -m` does."""
+    here = working_directory()
+    if here is not None and str(here) not in sys.path:
+        sys.path.insert(0, str(here))
 
 
 def check_env_file() -> None:

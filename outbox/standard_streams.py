@@ -1,11 +1,20 @@
-"""Standard streams that were closed before the program started, as ``>&-`` does."""
+"""The standard streams of a command: closed ones, as by ``>&-``, and those whose encoding lacks characters."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 _NAMES = ("stdin", "stdout", "stderr")
+
+
+def prepare_streams(*, line_buffering: bool | None = None) -> None:
+    """Have the standard streams take any character: payloads hold any, and cron's idea of an encoding may be ASCII."""
+    open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=line_buffering)
 
 
 def open_closed_streams() -> list[str]:

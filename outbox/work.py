@@ -1,15 +1,12 @@
 """``python -m outbox.work [MODULE[:ATTRIBUTE]]``: a worker, or several under a supervisor.
 
-Exit codes are those of `outbox.runtime.process.exit_codes`: 0 asked to stop or done, 1 an unexpected error,
-2 configuration, 12 ``--memory``, 13 to a supervisor, 14 every slot stuck, 15 event loop blocked, 130 a second INT,
-TERM, QUIT or HUP.
+Exit codes are those of `outbox.runtime.process.exit_codes`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import io
 import logging
 import os
 import socket
@@ -41,8 +38,8 @@ from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
 from outbox.runtime.reporting.logs import EventLog
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
-from outbox.settings_files import working_directory
-from outbox.standard_streams import open_closed_streams
+from outbox.settings_files import import_from_here
+from outbox.standard_streams import prepare_streams
 from outbox.wakeups.selector import WakeupSelector, binary_log
 from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
@@ -264,15 +261,9 @@ def _supervise(options: WorkerOptions, events: Events, signals: Signals, argumen
 
 
 def main() -> NoReturn:
-    here = working_directory()
-    if here is not None and str(here) not in sys.path:
-        sys.path.insert(0, str(here))
-    open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Jobs name and raise whatever they like, and cron's idea of an encoding may be ASCII. What jobs print
-            # appears line by line, between the worker's own lines.
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    import_from_here()
+    # What jobs print appears between the worker's own lines.
+    prepare_streams(line_buffering=True)
     cli(prog_name="python -m outbox.work")
     raise SystemExit(ExitCode.OK)
 
