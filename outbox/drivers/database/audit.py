@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.audit import AUDIT_KEPT, LONGEST_BY, AuditEntry, current_act
 from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
@@ -108,7 +108,7 @@ class AuditRows:
 
     async def prune(self) -> int:
         removed = 0
-        while ids := await self._database.read_plain(lambda connection: run(_old(self._database.dialect), connection)):
+        while ids := await self._database.read_plain(running(_old, self._database.dialect)):
 
             async def write(connection: AsyncConnection, ids: list[bytes] = ids) -> int:
                 return int((await connection.execute(delete(audit).where(audit.c.id.in_(ids)))).rowcount)

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database.chunks import KEYS_PER_STATEMENT, packets
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
@@ -230,12 +230,12 @@ async def _end(
 async def prune(database: Database) -> int:
     """Forget finished jobs whose time is over, and how far jobs were that have ended."""
     removed = 0
-    while ids := await database.read_plain(lambda connection: run(_over(database.dialect), connection)):
+    while ids := await database.read_plain(running(_over, database.dialect)):
         some = await _delete(database, finished_jobs, finished_jobs.c.id, ids)
         removed += some
         if some < KEYS_PER_STATEMENT:
             break
-    while ids := await database.read_plain(lambda connection: run(_ended(database.dialect), connection)):
+    while ids := await database.read_plain(running(_ended, database.dialect)):
         if await _delete(database, progress, progress.c.job_id, ids) < KEYS_PER_STATEMENT:
             break
     return removed

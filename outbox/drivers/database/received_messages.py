@@ -13,8 +13,7 @@ from sqlalchemy import Column, Index, Table
 
 from outbox.drivers.database.chunks import KEYS_PER_STATEMENT, chunked
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, inbox_slots, metadata, timestamp
 from outbox.errors import TablesMissing
@@ -80,12 +79,8 @@ class ReceivedMessages:
 async def prune(database: Database) -> int:
     """Forget the messages whose time is over, but those that a transaction is receiving again at this moment."""
     removed = 0
-    while keys := await database.read_plain(lambda connection: run(_over(database.dialect), connection)):
-
-        async def remove(connection: SqlConnection, keys: list[MessageKey] = keys) -> int:
-            return await run(_remove(database.dialect, keys), connection)
-
-        some = await database.write_plain(remove)
+    while keys := await database.read_plain(running(_over, database.dialect)):
+        some = await database.write_plain(running(_remove, database.dialect, keys))
         removed += some
         if some < KEYS_PER_STATEMENT:
             break

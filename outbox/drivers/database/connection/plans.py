@@ -7,8 +7,8 @@ an async one by ``AsyncConnection.run_sync``.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +17,7 @@ from outbox.drivers.database.connection.errors import translate_in_session
 from outbox.drivers.database.connection.raw_connection import Rows, SqlConnection
 from outbox.drivers.database.dialects import Statement
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Plan = Generator[Statement, Rows, T]
 
@@ -30,6 +31,11 @@ async def run(plan: Plan[T], connection: SqlConnection) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def running(plan: Callable[P, Plan[T]], *args: P.args, **kwargs: P.kwargs) -> Callable[[SqlConnection], Awaitable[T]]:
+    """Work for `Database`, which calls ``plan`` anew for each try."""
+    return lambda connection: run(plan(*args, **kwargs), connection)
 
 
 def run_in_session(connection: Connection, plan: Plan[T]) -> T:

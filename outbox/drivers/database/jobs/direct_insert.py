@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
 from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.envelope import Envelope
@@ -26,7 +26,7 @@ async def insert_unique(database: Database, envelopes: Sequence[Envelope]) -> Ma
         yield from own_insert_statements(database.dialect, [each for each in envelopes if each.id not in met])
         return met
 
-    return await database.write_plain(lambda connection: run(plan(), connection))
+    return await database.write_plain(running(plan))
 
 
 async def insert(database: Database, envelopes: Sequence[Envelope], *, directly: bool) -> None:
@@ -51,7 +51,4 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     elif directly and (statement := only_insert_statement(database.dialect, envelopes)):
         await database.write_directly(lambda connection: connection.exec_driver_sql(*statement))
     else:
-        # A plan is for one try.
-        await database.write_plain(
-            lambda connection: run(own_insert_statements(database.dialect, envelopes), connection)
-        )
+        await database.write_plain(running(own_insert_statements, database.dialect, envelopes))

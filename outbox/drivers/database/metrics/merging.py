@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rows
 from outbox.drivers.database.metrics.rows import Stored, new_row
@@ -44,16 +44,16 @@ async def merge_step(database: Database) -> bool:
     for step in _STEPS:
         if await _merge_oldest(database, step):
             return True
-    return await database.write_plain(lambda connection: run(_remove_old(database.dialect), connection))
+    return await database.write_plain(running(_remove_old, database.dialect))
 
 
 async def _merge_oldest(database: Database, step: _Step) -> bool:
     dialect = database.dialect
-    oldest = await database.read_plain(lambda connection: run(_oldest(dialect, step), connection))
+    oldest = await database.read_plain(running(_oldest, dialect, step))
     if oldest is None:
         return False
     begin = oldest - (oldest - rows.EPOCH) % timedelta(seconds=step.target.seconds)
-    return await database.write_plain(lambda connection: run(_merge(dialect, step, begin), connection))
+    return await database.write_plain(running(_merge, dialect, step, begin))
 
 
 def _oldest(dialect: Dialect, step: _Step) -> Plan[datetime | None]:

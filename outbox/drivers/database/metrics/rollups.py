@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rows
 from outbox.drivers.database.metrics.merging import CLOSED_AFTER
@@ -34,12 +33,9 @@ async def roll_up(database: Database) -> bool:
     """Make the next rollup. Whether its time was over."""
     dialect = database.dialect
 
-    async def read(connection: SqlConnection) -> NewRow | None:
-        return await run(_next(dialect), connection)
-
-    row = await database.read_plain(read)
+    row = await database.read_plain(running(_next, dialect))
     if row is not None:
-        await database.write_plain(lambda connection: run(rows.insert(dialect, [row]), connection))
+        await database.write_plain(running(rows.insert, dialect, [row]))
     return row is not None
 
 

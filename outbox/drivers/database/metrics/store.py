@@ -7,11 +7,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from outbox import clock
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, run, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics import rollups, rows
@@ -74,10 +72,7 @@ class DatabaseMetrics:
         return sorted((each.point() for each in found), key=lambda point: (point.at, point.queue, point.name))
 
     async def rolled_up(self, since: float) -> list[MetricPoint]:
-        async def read(connection: AsyncConnection) -> list[MetricPoint]:
-            return await run(rollups.points(self._database.dialect, since), connection)
-
-        found = await self._database.inspect(read)
+        found = await self._database.inspect(running(rollups.points, self._database.dialect, since))
         return sorted(found, key=lambda point: (point.at, point.queue, point.name))
 
     async def depths(self, since: float, *, queue: str | None = None) -> list[DepthPoint]:
@@ -90,10 +85,7 @@ class DatabaseMetrics:
         return [each for _, same in groupby(wanted, key=attrgetter("at")) for each in rows.greatest(list(same))]
 
     async def _select(self, where: str, parameters: Sequence[Any], order: str = "") -> list[Stored]:
-        async def read(connection: AsyncConnection) -> list[Stored]:
-            return await run(rows.select(self._database.dialect, where, parameters, order), connection)
-
-        return await self._database.inspect(read)
+        return await self._database.inspect(running(rows.select, self._database.dialect, where, parameters, order))
 
     async def upkeep(self) -> float | None:
         await self._count()
@@ -109,7 +101,7 @@ class DatabaseMetrics:
     async def _count(self) -> None:
         """Count all jobs, unless that was done a short while ago."""
         dialect = self._database.dialect
-        if not await self._database.read_plain(lambda connection: run(_is_count_due(dialect), connection)):
+        if not await self._database.read_plain(running(_is_count_due, dialect)):
             return
         begun = clock.now()
         counts = await exact_counts(self._database, self._scope)

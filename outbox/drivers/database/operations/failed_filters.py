@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.plans import running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.operations.failed_groups import GroupReader
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -92,19 +92,12 @@ def _unmarked(database: Database) -> Select[Any]:
 
 
 async def _groups_of_index(database: Database, scope: FailedJobScope, matching: FailedFilter) -> list[FailedGroup]:
-    async def read(connection: AsyncConnection) -> list[FailedGroup]:
-        return await run(GroupReader(database.dialect, scope).groups(matching), connection)
-
-    return await database.inspect(read)
+    return await database.inspect(running(GroupReader(database.dialect, scope).groups, matching))
 
 
 async def hours(database: Database, scope: FailedJobScope, groups: Sequence[FailedGroup]) -> list[list[int]]:
     """As `FailedJobStore.hours`."""
-
-    async def read(connection: AsyncConnection) -> list[list[int]]:
-        return await run(GroupReader(database.dialect, scope).hours(groups), connection)
-
-    return await database.inspect(read)
+    return await database.inspect(running(GroupReader(database.dialect, scope).hours, groups))
 
 
 async def _groups_of(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX
@@ -24,11 +22,11 @@ from outbox.settlement import Outcome
 async def change(database: Database, job_id: JobId, wanted: JobChange) -> str | None:
     """`JobInspection.change`."""
 
-    async def write(connection: AsyncConnection) -> str | None:
-        plan = _change(database.dialect, job_id, wanted)
-        return await run(recorded(database.dialect, plan, lambda queue: int(queue is not None)), connection)
+    def plan() -> Plan[str | None]:
+        changing = _change(database.dialect, job_id, wanted)
+        return recorded(database.dialect, changing, lambda queue: int(queue is not None))
 
-    return await database.write(write)
+    return await database.write(running(plan))
 
 
 def _change(dialect: Dialect, job_id: JobId, wanted: JobChange) -> Plan[str | None]:

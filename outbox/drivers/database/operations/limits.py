@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.plans import running
 from outbox.drivers.database.policies import key_operations, rates
 from outbox.drivers.database.policies import rate_operations as plans
 from outbox.drivers.database.policies.leaving import headers_of
@@ -22,16 +22,12 @@ class Limits:
         self._database = database
 
     async def list(self, most: int | None = None) -> Sequence[LimitStatus]:
-        return await self._database.read_plain(
-            lambda connection: run(plans.list_limits(self._database.dialect, most), connection)
-        )
+        return await self._database.read_plain(running(plans.list_limits, self._database.dialect, most))
 
     async def set(self, name: str, terms: Terms | None = None, *, concurrency: int | None = None) -> None:
         dialect = self._database.dialect
         queues = await self._database.write_plain(
-            lambda connection: run(
-                recorded(dialect, plans.set_limit(dialect, name, terms, concurrency), lambda _: 1), connection
-            )
+            running(lambda: recorded(dialect, plans.set_limit(dialect, name, terms, concurrency), lambda _: 1))
         )
         self._report(PolicyNews(queues))
         if concurrency is not None:
@@ -40,9 +36,7 @@ class Limits:
     async def reset(self, name: str) -> bool:
         dialect = self._database.dialect
         known, queues = await self._database.write_plain(
-            lambda connection: run(
-                recorded(dialect, plans.reset_limit(dialect, name), lambda found: int(found[0])), connection
-            )
+            running(lambda: recorded(dialect, plans.reset_limit(dialect, name), lambda found: int(found[0])))
         )
         self._report(PolicyNews(queues))
         if known:
@@ -50,19 +44,15 @@ class Limits:
         return known
 
     async def terms(self, name: str) -> Terms | None:
-        return await self._database.read_plain(
-            lambda connection: run(plans.terms_of(self._database.dialect, name), connection)
-        )
+        return await self._database.read_plain(running(plans.terms_of, self._database.dialect, name))
 
     async def take(self, terms: Terms, cost: int, key: str | None) -> float:
         dialect = self._database.dialect
-        return await self._database.write_plain(
-            lambda connection: run(plans.take(dialect, terms, cost, key), connection)
-        )
+        return await self._database.write_plain(running(plans.take, dialect, terms, cost, key))
 
     async def move(self, refused: Sequence[MoveRates]) -> None:
         jobs = [(headers_of(each.headers), each.seconds) for each in refused]
-        await self._database.write_plain(lambda connection: run(rates.move(self._database.dialect, jobs), connection))
+        await self._database.write_plain(running(rates.move, self._database.dialect, jobs))
 
     def _report(self, news: PolicyNews) -> None:
         if news:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.metrics.rows import LastCount, ends_in, last_counts
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -26,10 +24,7 @@ async def counts(database: Database, scope: FailedJobScope) -> list[QueueCounts]
     """In one transaction, so that a job that moves meanwhile is counted in one place, not in two or none. One that only
     becomes due meanwhile can be counted in two."""
 
-    async def read(connection: AsyncConnection) -> list[QueueCounts]:
-        return await run(_counts(database.dialect, scope), connection)
-
-    return await database.inspect(read)
+    return await database.inspect(running(_counts, database.dialect, scope))
 
 
 def _counts(dialect: Dialect, scope: FailedJobScope) -> Plan[list[QueueCounts]]:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.drivers.base import Outcomes
 from outbox.drivers.database import finished_jobs, received_messages
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.plans import run, running
 from outbox.drivers.database.jobs import direct_insert
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
@@ -148,10 +148,7 @@ class DatabasePolicies:
             return []
         asked = leaving(job.id, job.policies, job.headers, Outcome.RELEASED)
 
-        async def read(connection: AsyncConnection) -> list[str]:
-            return await run(registry.explain(self._database.dialect, asked), connection)
-
-        return await self._database.read(read)
+        return await self._database.read(running(registry.explain, self._database.dialect, asked))
 
     async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
         """After the commit of a job's own transaction, whose snapshot may be older than jobs that wait for its key."""

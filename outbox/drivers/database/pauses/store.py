@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.breakers import BreakerTerms
 from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import running
 from outbox.drivers.database.pauses import breaker_statements, statements
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.pauses import Pause, PauseKind, PauseTarget, PauseTerms, check_target
 from outbox.drivers.values import PolicyNews
 from outbox.events import Resumed
 from outbox.ids import JobId
-
-T = TypeVar("T")
 
 _KEYS_LOOKED_AT = 100_000
 _OF_JOBS = {PauseKind.JOB, PauseKind.KEY}
@@ -33,9 +30,13 @@ class Pauses:
 
     async def pause(self, target: PauseTarget, terms: PauseTerms) -> bool:
         dialect, checked = self._database.dialect, check_target(target)
-        is_new = await self._write(
-            lambda: recorded(
-                dialect, statements.pause(dialect, checked, terms), lambda is_new: int(is_new or bool(terms.changes))
+        is_new = await self._database.write_plain(
+            running(
+                lambda: recorded(
+                    dialect,
+                    statements.pause(dialect, checked, terms),
+                    lambda is_new: int(is_new or bool(terms.changes)),
+                )
             )
         )
         if not is_new and target.kind in _OF_JOBS and terms.changes:
@@ -45,16 +46,15 @@ class Pauses:
 
     async def resume(self, target: PauseTarget, on_released: Callable[[frozenset[str]], None]) -> bool:
         dialect, checked = self._database.dialect, check_target(target)
-        ended = await self._write(lambda: recorded(dialect, statements.resume(dialect, checked), int))
+        ended = await self._database.write_plain(
+            running(lambda: recorded(dialect, statements.resume(dialect, checked), int))
+        )
         if target.kind in _OF_JOBS:
             await self._release(statements.pause_id(target), on_released)
         return ended
 
     async def all(self) -> Sequence[Pause]:
-        async def read(connection: AsyncConnection) -> Sequence[Pause]:
-            return await run(statements.all_pauses(self._database.dialect, self._name), connection)
-
-        return await self._database.inspect(read)
+        return await self._database.inspect(running(statements.all_pauses, self._database.dialect, self._name))
 
     async def has_key(self, name: str) -> bool:
         mark = self._database.dialect.placeholder
@@ -69,22 +69,26 @@ class Pauses:
     async def _release(self, pause_id: bytes, on_released: Callable[[frozenset[str]], None]) -> None:
         last: bytes | None = b""
         while last is not None:
-            after = last
-            released = await self._write(lambda: statements.release(self._database.dialect, pause_id, after))  # noqa: B023
+            released = await self._database.write_plain(
+                running(statements.release, self._database.dialect, pause_id, last)
+            )
             if released.queues:
                 on_released(released.queues)
             last = released.last
 
     async def failed(self, name: str, job_id: JobId, terms: BreakerTerms, error: str) -> bool:
         dialect = self._database.dialect
-        return await self._write(lambda: breaker_statements.failed(dialect, name, job_id.bytes, terms, error))
+        return await self._database.write_plain(
+            running(breaker_statements.failed, dialect, name, job_id.bytes, terms, error)
+        )
 
     async def is_paused(self, name: str) -> bool:
-        return (await self._read(lambda: breaker_statements.probe_of(self._database.dialect, name)))[0]
+        plan = running(breaker_statements.probe_of, self._database.dialect, name)
+        return (await self._database.read_plain(plan))[0]
 
     async def succeeded(self, name: str, job_id: JobId, on_released: Callable[[frozenset[str]], None]) -> bool:
         dialect = self._database.dialect
-        closed = await self._write(lambda: breaker_statements.succeeded(dialect, name, job_id.bytes))
+        closed = await self._database.write_plain(running(breaker_statements.succeeded, dialect, name, job_id.bytes))
         if closed:
             await self._release(breaker_statements.id_of(name), on_released)
         return closed
@@ -98,20 +102,14 @@ class Pauses:
         """Remove pauses that have ended by themselves, and release what a process that was killed has left."""
         dialect = self._database.dialect
         news: list[PolicyNews] = []
-        for pause in await self._read(lambda: statements.all_pauses(dialect, self._name, ended=True)):
+        for pause in await self._database.read_plain(running(statements.all_pauses, dialect, self._name, ended=True)):
             if await self._end(pause.target):
                 event = Resumed(self._name, pause.kind, pause.name, by_itself=True)
                 news.append(PolicyNews(events=(event,)))
-        for pause_id in await self._read(lambda: statements.left(dialect)):
+        for pause_id in await self._database.read_plain(running(statements.left, dialect)):
             await self._release(pause_id, lambda queues: news.append(PolicyNews(queues)))
         return Upkeep(sum(news, PolicyNews()))
 
     async def _end(self, target: PauseTarget) -> bool:
         """Remove a pause that has ended; False where another worker has, or it was renewed."""
-        return await self._write(lambda: statements.resume(self._database.dialect, target, ended=True))
-
-    async def _write(self, plan: Callable[[], Plan[T]]) -> T:
-        return await self._database.write_plain(lambda connection: run(plan(), connection))
-
-    async def _read(self, plan: Callable[[], Plan[T]]) -> T:
-        return await self._database.read_plain(lambda connection: run(plan(), connection))
+        return await self._database.write_plain(running(statements.resume, self._database.dialect, target, ended=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, run, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import batch_statements as statements
@@ -45,7 +45,7 @@ async def batches_without_members(database: Database, batch_ids: list[JobId]) ->
 async def finish(database: Database, batch_id: JobId) -> tuple[PolicyNews, JobId | None]:
     """End a batch unless a member is left. Returns what came of it, and the batch that this one was a member of."""
     dialect = database.dialect
-    return await database.write_plain(lambda connection: run(_finish_plan(dialect, batch_id), connection))
+    return await database.write_plain(running(_finish_plan, dialect, batch_id))
 
 
 def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, JobId | None]]:

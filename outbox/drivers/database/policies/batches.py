@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import batch_statements as statements
@@ -134,7 +134,7 @@ class BatchRows(PolicyRows):
         found = await database.read_plain(look)
         old = sorted(batch_id for batch_id, finished in found if finished)
         if old:
-            await database.write_plain(lambda connection: run(_forget(dialect, old), connection))
+            await database.write_plain(running(_forget, dialect, old))
         news = await end(database, {JobId(bytes=batch_id) for batch_id, finished in found if not finished})
         return Upkeep(news, 0.0 if len(found) == _PORTION and (old or news) else None)
 

@@ -10,7 +10,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.audit import record
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import key_statements as statements
@@ -102,11 +102,7 @@ async def blocked(database: Database, key: str | None) -> dict[JobId, str]:
 async def blocked_page(database: Database, before: JobId | None) -> BlockedPage:
     """Two reads, as for pages of failed jobs: which of those that the page may look at block a key, and where they
     end."""
-
-    async def read(connection: SqlConnection) -> BlockedPage:
-        return await run(_blocked_page(database.dialect, before), connection)
-
-    return await database.read_plain(read)
+    return await database.read_plain(running(_blocked_page, database.dialect, before))
 
 
 def _blocked_page(dialect: Dialect, before: JobId | None) -> Plan[BlockedPage]:
@@ -145,11 +141,7 @@ async def skip(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     skipped: list[JobId] = []
     for some in chunked(sorted(job_ids)):
         ids = [job_id.bytes for job_id in some]
-
-        async def write(connection: SqlConnection, ids: list[bytes] = ids) -> PolicyNews:
-            return await run(_skip(database.dialect, ids), connection)
-
-        news = await database.write_plain(write)
+        news = await database.write_plain(running(_skip, database.dialect, ids))
         skipped += [event.job_id for event in news.events if isinstance(event, KeyUnblocked)]
         if news:
             database.on_policy_news(news)
@@ -188,9 +180,7 @@ async def let_in_next(database: Database, ended: Sequence[Headers]) -> PolicyNew
     ]
     if not rows:
         return PolicyNews()
-    return PolicyNews(
-        await database.write_plain(lambda connection: run(_let_in(database.dialect, rows, ended), connection))
-    )
+    return PolicyNews(await database.write_plain(running(_let_in, database.dialect, rows, ended)))
 
 
 async def let_in_of_class(database: Database, name: str, limit: int | None) -> PolicyNews:
@@ -199,11 +189,7 @@ async def let_in_of_class(database: Database, name: str, limit: int | None) -> P
     news, last = PolicyNews(), bytes(16)
     while rows := await database.read_plain(partial(_crowded, database.dialect, name, last)):
         sized = [row if limit is None else row._replace(size=limit) for row in rows]
-
-        async def write(connection: SqlConnection, sized: list[KeyedRow] = sized) -> frozenset[str]:
-            return await run(_let_in(database.dialect, sized), connection)
-
-        news += PolicyNews(await database.write_plain(write))
+        news += PolicyNews(await database.write_plain(running(_let_in, database.dialect, sized)))
         last = rows[-1].key
     return news
 
@@ -249,7 +235,7 @@ async def repair(database: Database) -> PolicyNews:
     ids = await database.read_plain(look)
     if not ids:
         return PolicyNews()
-    return PolicyNews(await database.write_plain(lambda connection: run(_repair(dialect, ids), connection)))
+    return PolicyNews(await database.write_plain(running(_repair, dialect, ids)))
 
 
 def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import rate_statements as statements
@@ -90,7 +90,7 @@ async def repair(database: Database) -> PolicyNews:
 
     rates = await database.read_plain(look)
     if rates:
-        queues = await database.write_plain(lambda connection: run(_repair(dialect, rates), connection))
+        queues = await database.write_plain(running(_repair, dialect, rates))
         return PolicyNews(queues)
     await _forget_idle(database)
     return PolicyNews()
@@ -122,7 +122,7 @@ async def _forget_idle(database: Database) -> None:
 
     rates = await database.read_plain(look)
     if rates:
-        await database.write_plain(lambda connection: run(_forget(dialect, rates, long_past), connection))
+        await database.write_plain(running(_forget, dialect, rates, long_past))
 
 
 def _forget(dialect: Dialect, rates: Sequence[bytes], long_past: str) -> Plan[None]:

@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies.base import Leaving, PolicyRows, Refusal, Returning, Upkeep
 from outbox.drivers.database.policies.schedule_tables import schedule_ticks
@@ -114,20 +113,12 @@ class ScheduleRows(PolicyRows):
     async def upkeep(self, database: Database) -> Upkeep:
         """Note the ends of jobs that were removed by an application's transaction, let what is parked behind them run,
         and forget old ticks."""
-        found = await database.read_plain(lambda connection: run(_neglected(database.dialect), connection))
+        found = await database.read_plain(running(_neglected, database.dialect))
         news = PolicyNews()
         if found.vanished or found.old:
-
-            async def write(connection: SqlConnection) -> None:
-                await run(_tidy(database.dialect, found), connection)
-
-            await database.write_plain(write)
+            await database.write_plain(running(_tidy, database.dialect, found))
         for name in found.parked:
-
-            async def unpark(connection: SqlConnection, name: str = name) -> PolicyNews:
-                return await run(unpark_next(database.dialect, name), connection)
-
-            news += await database.write_plain(unpark)
+            news += await database.write_plain(running(unpark_next, database.dialect, name))
         return Upkeep(news, 0.0 if len(found.old) == _PORTION else None)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
@@ -34,9 +34,9 @@ from outbox.drivers.database.policies.unique_running import (
     admit_lasting,
     dead,
     lasts,
+    leave_dead,
     leave_running,
     of_leaving,
-    still_dead,
 )
 from outbox.drivers.database.policies.unique_tables import State
 from outbox.drivers.database.tables import PARKED
@@ -137,15 +137,10 @@ class UniqueRows(PolicyRows):
     async def upkeep(self, database: Database) -> Upkeep:
         """Rows of jobs that started a while ago go. So do those of running jobs that do not run."""
         await _prune(database)
-        jobs = await database.read_plain(_Read(database.dialect).dead)
+        jobs = await database.read_plain(running(dead))
         if not jobs:
             return Upkeep()
-
-        async def free(connection: SqlConnection) -> PolicyNews:
-            gone = await run(still_dead(database.dialect, jobs), connection)
-            return await run(leave_running(database.dialect, gone), connection)
-
-        return Upkeep(await database.write_plain(free))
+        return Upkeep(await database.write_plain(running(leave_dead, database.dialect, jobs)))
 
 
 def _key(candidate: Candidate) -> bytes:
@@ -231,29 +226,21 @@ def _forget(dialect: Dialect, ids: Sequence[bytes]) -> Plan[None]:
     yield f"DELETE FROM queue_unique_jobs WHERE job_id IN ({listed})", parameters
 
 
-class _Read:
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-
-    async def dead(self, connection: SqlConnection) -> dict[bytes, bytes]:
-        return await run(dead(), connection)
-
-    async def over(self, connection: SqlConnection) -> list[Any]:
-        """Jobs that started a while ago or were removed, their keys, and whether they were removed."""
-        dialect = self._dialect
-        before = dialect.seconds_from_now(-_KEPT_SECONDS)
-        rows = await connection.exec_driver_sql(
-            "SELECT job_id, unique_key, state FROM queue_unique_jobs "
-            f"WHERE state IN ({State.STARTED:d}, {State.REMOVED:d}) AND due_at < {before} LIMIT {_PRUNED_AT_ONCE}",
-            (),
-        )
-        return [(bytes(job_id), bytes(key), state == State.REMOVED) for job_id, key, state in rows]
+def _over(dialect: Dialect) -> Plan[list[tuple[bytes, bytes, bool]]]:
+    """Jobs that started a while ago or were removed, their keys, and whether they were removed."""
+    before = dialect.seconds_from_now(-_KEPT_SECONDS)
+    rows = yield (
+        "SELECT job_id, unique_key, state FROM queue_unique_jobs "
+        f"WHERE state IN ({State.STARTED:d}, {State.REMOVED:d}) AND due_at < {before} LIMIT {_PRUNED_AT_ONCE}",
+        (),
+    )
+    return [(bytes(job_id), bytes(key), state == State.REMOVED) for job_id, key, state in rows]
 
 
 async def _prune(database: Database) -> None:
     """Each statement is a transaction of its own, so that no dispatch waits for a process."""
     dialect = database.dialect
-    while rows := await database.read_plain(_Read(dialect).over):
+    while rows := await database.read_plain(running(_over, dialect)):
         removed = 0
         for some in chunked(sorted(rows, key=lambda row: (row[1], row[0])), 50):
             ids, second = dialect.id_list([job_id for job_id, _, _ in some])

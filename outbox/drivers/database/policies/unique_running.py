@@ -214,9 +214,10 @@ def dead() -> Plan[dict[bytes, bytes]]:
     return {bytes(job_id): bytes(key) for job_id, key in rows}
 
 
-def still_dead(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[dict[bytes, bytes]]:
+def leave_dead(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[PolicyNews]:
+    """`leave_running` for those of these jobs that still do not run."""
     alive = yield from _alive(dialect, list(jobs))
-    return {job_id: key for job_id, key in jobs.items() if job_id not in alive}
+    return (yield from leave_running(dialect, {job_id: key for job_id, key in jobs.items() if job_id not in alive}))
 
 
 def of_leaving(jobs: Sequence[Leaving]) -> dict[bytes, bytes]:

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, run
-from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.schedules import rows, ticking
 from outbox.drivers.database.schedules.ticking import Ticked
@@ -27,28 +26,16 @@ class DatabaseSchedules:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def _read(self, plan: Callable[[], Plan[T]]) -> T:
-        async def work(connection: SqlConnection) -> T:
-            return await run(plan(), connection)
-
-        return await self._database.read_plain(work)
-
-    async def _write(self, plan: Callable[[], Plan[T]]) -> T:
-        async def work(connection: SqlConnection) -> T:
-            return await run(plan(), connection)
-
-        return await self._database.write_plain(work)
-
     async def _act(self, plan: Callable[[Dialect], Plan[T]], count: Callable[[T], int]) -> T:
         """What an operator does."""
         dialect = self._database.dialect
-        return await self._write(lambda: recorded(dialect, plan(dialect), count))
+        return await self._database.write_plain(running(lambda: recorded(dialect, plan(dialect), count)))
 
     async def next_due(self, known: Collection[str]) -> list[DueSchedule]:
-        return await self._read(lambda: ticking.next_due(self._database.dialect, known))
+        return await self._database.read_plain(running(ticking.next_due, self._database.dialect, known))
 
     async def tick(self, name: str, templates: Templates) -> bool:
-        done = await self._write(lambda: ticking.tick(self._database.dialect, name, templates))
+        done = await self._database.write_plain(running(ticking.tick, self._database.dialect, name, templates))
         self._report(done)
         return done is not None
 
@@ -63,14 +50,14 @@ class DatabaseSchedules:
     async def sync(self, declared: Sequence[Declared]) -> list[str]:
         if not declared:
             return []
-        changed = await self._read(lambda: rows.to_sync(self._database.dialect, declared))
+        changed = await self._database.read_plain(running(rows.to_sync, self._database.dialect, declared))
         return [each.name for each in changed if not await self._sync(each)]
 
     async def _sync(self, declared: Declared) -> bool:
-        return await self._write(lambda: rows.sync(self._database.dialect, declared))
+        return await self._database.write_plain(running(rows.sync, self._database.dialect, declared))
 
     async def put(self, name: str, definition: Definition) -> bool:
-        return await self._write(lambda: rows.put(self._database.dialect, name, definition))
+        return await self._database.write_plain(running(rows.put, self._database.dialect, name, definition))
 
     async def remove(self, name: str) -> bool:
         return await self._act(lambda dialect: rows.remove(dialect, name), int)
@@ -82,11 +69,11 @@ class DatabaseSchedules:
         return await self._act(lambda dialect: rows.resume(dialect, name), int)
 
     async def get(self, name: str) -> StoredSchedule | None:
-        found = await self._read(lambda: rows.stored(self._database.dialect, name))
+        found = await self._database.read_plain(running(rows.stored, self._database.dialect, name))
         return found[0] if found else None
 
     async def list(self) -> list[StoredSchedule]:
-        return await self._read(lambda: rows.stored(self._database.dialect))
+        return await self._database.read_plain(running(rows.stored, self._database.dialect))
 
     async def run(self, name: str, templates: Templates) -> JobId | None:
         done = await self._act(lambda dialect: ticking.run_now(dialect, name, templates), _jobs)
