@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Column, Index, Table, delete, select
+from sqlalchemy import BigInteger, Column, Index, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.audit import AUDIT_KEPT, LONGEST_BY, AuditEntry, current_act
-from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, running
+from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
 from outbox.ids import JobId
@@ -75,6 +75,7 @@ class AuditRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._over = f"acted_at < {database.dialect.seconds_from_now(-AUDIT_KEPT)}"
 
     async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
@@ -99,31 +100,11 @@ class AuditRows:
 
     def needs_upkeep(self) -> str:
         """A condition: there are entries to forget."""
-        horizon = self._database.dialect.seconds_from_now(-AUDIT_KEPT)
-        return f"EXISTS (SELECT 1 FROM queue_audit WHERE acted_at < {horizon})"
+        return f"EXISTS (SELECT 1 FROM queue_audit WHERE {self._over})"
 
     async def upkeep(self) -> Upkeep:
         await self.prune()
         return Upkeep()
 
     async def prune(self) -> int:
-        removed = 0
-        while ids := await self._database.read_plain(running(_old, self._database.dialect)):
-
-            async def write(connection: AsyncConnection, ids: list[bytes] = ids) -> int:
-                return int((await connection.execute(delete(audit).where(audit.c.id.in_(ids)))).rowcount)
-
-            some = await self._database.write(write)
-            removed += some
-            if some < KEYS_PER_STATEMENT:
-                break
-        return removed
-
-
-def _old(dialect: Dialect) -> Plan[list[bytes]]:
-    rows = yield (
-        f"SELECT id FROM queue_audit WHERE acted_at < {dialect.seconds_from_now(-AUDIT_KEPT)} "
-        f"ORDER BY acted_at LIMIT {KEYS_PER_STATEMENT}",
-        (),
-    )
-    return sorted(bytes(entry_id) for (entry_id,) in rows)
+        return await forget(self._database, "queue_audit", f"{self._over} ORDER BY acted_at")

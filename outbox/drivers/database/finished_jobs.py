@@ -14,7 +14,6 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
-    delete,
     literal,
     or_,
     select,
@@ -22,11 +21,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.drivers.database.chunks import KEYS_PER_STATEMENT, packets
+from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import Plan, running
+from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob, JobProgress
@@ -185,7 +185,12 @@ class FinishedJobs:
         await self._database.write_plain(write)
 
     async def prune(self) -> int:
-        return await prune(self._database)
+        """Forget finished jobs whose time is over, and how far jobs were that have ended."""
+        over = f"kept_until < {self._database.dialect.now} ORDER BY kept_until"
+        removed = await forget(self._database, "queue_finished_jobs", over)
+        ended = "NOT EXISTS (SELECT 1 FROM queue_jobs WHERE queue_jobs.id = queue_progress.job_id)"
+        await forget(self._database, "queue_progress", ended, key="job_id")
+        return removed
 
 
 def _finished_jobs(dialect: Dialect) -> Any:
@@ -225,42 +230,3 @@ async def _end(
     query = query.where(*part).order_by(*_LATEST_FIRST)
     row = (await connection.execute(query.limit(1).offset(EXAMINED_PER_PAGE - 1))).one_or_none()
     return None if row is None else FinishedPlace(dialect.parse_timestamp(row.finished_at), JobId(bytes=bytes(row.id)))
-
-
-async def prune(database: Database) -> int:
-    """Forget finished jobs whose time is over, and how far jobs were that have ended."""
-    removed = 0
-    while ids := await database.read_plain(running(_over, database.dialect)):
-        some = await _delete(database, finished_jobs, finished_jobs.c.id, ids)
-        removed += some
-        if some < KEYS_PER_STATEMENT:
-            break
-    while ids := await database.read_plain(running(_ended, database.dialect)):
-        if await _delete(database, progress, progress.c.job_id, ids) < KEYS_PER_STATEMENT:
-            break
-    return removed
-
-
-def _over(dialect: Dialect) -> Plan[list[bytes]]:
-    rows = yield (
-        f"SELECT id FROM queue_finished_jobs WHERE kept_until < {dialect.now} ORDER BY kept_until "
-        f"LIMIT {KEYS_PER_STATEMENT}",
-        (),
-    )
-    return sorted(bytes(job_id) for (job_id,) in rows)
-
-
-def _ended(dialect: Dialect) -> Plan[list[bytes]]:  # noqa: ARG001 - a plan
-    rows = yield (
-        "SELECT job_id FROM queue_progress WHERE NOT EXISTS "
-        f"(SELECT 1 FROM queue_jobs WHERE queue_jobs.id = queue_progress.job_id) LIMIT {KEYS_PER_STATEMENT}",
-        (),
-    )
-    return sorted(bytes(job_id) for (job_id,) in rows)
-
-
-async def _delete(database: Database, table: Table, column: Any, ids: Sequence[bytes]) -> int:
-    async def write(connection: AsyncConnection) -> int:
-        return int((await connection.execute(delete(table).where(column.in_(ids)))).rowcount)
-
-    return await database.write(write)

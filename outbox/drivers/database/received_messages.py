@@ -73,18 +73,14 @@ class ReceivedMessages:
         self._database = database
 
     async def prune(self) -> int:
-        return await prune(self._database)
-
-
-async def prune(database: Database) -> int:
-    """Forget the messages whose time is over, but those that a transaction is receiving again at this moment."""
-    removed = 0
-    while keys := await database.read_plain(running(_over, database.dialect)):
-        some = await database.write_plain(running(_remove, database.dialect, keys))
-        removed += some
-        if some < KEYS_PER_STATEMENT:
-            break
-    return removed
+        """Forget the messages whose time is over, but those that a transaction is receiving again at this moment."""
+        removed = 0
+        while keys := await self._database.read_plain(running(_over, self._database.dialect)):
+            some = await self._database.write_plain(running(_remove, self._database.dialect, keys))
+            removed += some
+            if some < KEYS_PER_STATEMENT:
+                break
+        return removed
 
 
 def _over(dialect: Dialect) -> Plan[list[MessageKey]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, delete, func, literal_column, select, update
+from sqlalchemy import and_, case, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import clock
@@ -15,9 +15,9 @@ from outbox.drivers.database import audit
 from outbox.drivers.database.bulk.portion import Portion
 from outbox.drivers.database.bulk.selection import Selection
 from outbox.drivers.database.bulk.tables import dump_filter, operation_of, operations
-from outbox.drivers.database.chunks import KEYS_PER_STATEMENT
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.policies.base import Upkeep
@@ -40,6 +40,7 @@ class BulkOperations:
     def __init__(self, database: Database, failed: FailedJobs) -> None:
         self._database = database
         self._failed = failed
+        self._over = f"finished_at < {database.dialect.seconds_from_now(-AUDIT_KEPT)}"
 
     async def preview(self, request: BulkRequest, most: int | None = None) -> BulkPreview:
         """
@@ -188,8 +189,7 @@ class BulkOperations:
 
     def needs_upkeep(self) -> str:
         """A condition: there is an operation to work off, or to forget."""
-        horizon = self._database.dialect.seconds_from_now(-AUDIT_KEPT)
-        return f"EXISTS (SELECT 1 FROM queue_operations WHERE finished_at IS NULL OR finished_at < {horizon})"
+        return f"EXISTS (SELECT 1 FROM queue_operations WHERE finished_at IS NULL OR {self._over})"
 
     async def upkeep(self) -> Upkeep:
         """What `needs_upkeep` has found."""
@@ -198,20 +198,7 @@ class BulkOperations:
 
     async def prune(self) -> None:
         """Forget operations that ended more than 90 days ago."""
-        dialect = self._database.dialect
-        old = operations.c.finished_at < literal_column(dialect.seconds_from_now(-AUDIT_KEPT))
-
-        async def read(connection: AsyncConnection) -> list[bytes]:
-            query = select(operations.c.id).where(old).order_by(operations.c.id).limit(KEYS_PER_STATEMENT)
-            return [bytes(key) for key in await connection.scalars(query)]
-
-        async def write(connection: AsyncConnection) -> None:
-            await connection.execute(delete(operations).where(operations.c.id.in_(ids)))
-
-        while ids := await self._database.read(read):
-            await self._database.write(write)
-            if len(ids) < KEYS_PER_STATEMENT:
-                break
+        await forget(self._database, "queue_operations", f"{self._over} ORDER BY id")
 
     async def _read(self, query: Any) -> list[BulkOperation]:
         async def read(connection: AsyncConnection) -> list[BulkOperation]:

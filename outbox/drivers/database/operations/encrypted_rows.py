@@ -99,4 +99,4 @@ class EncryptedRows:
     def _update(self, texts: _Texts) -> str:
         mark = self._database.dialect.placeholder
         values = ", ".join(f"{column.name} = {mark}" for column in texts.columns)
-        return f"UPDATE {texts.key.table.name} SET {values} WHERE {texts.key.name} = {mark}"  # noqa: S608 - of names
+        return f"UPDATE {texts.key.table.name} SET {values} WHERE {texts.key.name} = {mark}"

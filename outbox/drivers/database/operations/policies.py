@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
-from outbox.drivers.database import finished_jobs, received_messages
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run, running
+from outbox.drivers.database.finished_jobs import FinishedJobs
 from outbox.drivers.database.jobs import direct_insert
 from outbox.drivers.database.jobs.settle import follow_commit
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
@@ -17,6 +17,7 @@ from outbox.drivers.database.policies import batch_operations, key_operations, r
 from outbox.drivers.database.policies.base import Chore, Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
+from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import BlockedPage
 from outbox.drivers.values import BatchStatus, PolicyNews, StoredJob
@@ -147,7 +148,6 @@ class DatabasePolicies:
         if job.policies is None:
             return []
         asked = leaving(job.id, job.policies, job.headers, Outcome.RELEASED)
-
         return await self._database.read(running(registry.explain, self._database.dialect, asked))
 
     async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
@@ -157,8 +157,8 @@ class DatabasePolicies:
         return news + await key_operations.let_in_next(self._database, [job.headers for job in gated])
 
     async def upkeep(self) -> float | None:
-        await received_messages.prune(self._database)
-        await finished_jobs.prune(self._database)
+        await ReceivedMessages(self._database).prune()
+        await FinishedJobs(self._database).prune()
         done = await registry.upkeep(self._database, self._chores)
         if done.news:
             self.on_news(done.news)
