@@ -16,10 +16,10 @@ class EvenCosts(ScanCost):
         del select, update, whole
         super().from_head(jobs, 0.0, 0.0, 0.0)
 
-    def from_marks(self, jobs: int, select: float) -> None:
+    def from_cursors(self, jobs: int, select: float) -> None:
         del select
-        super().from_marks(jobs, 0.0)
+        super().from_cursors(jobs, 0.0)
 
-    def looked(self, seconds: float, counting: float, workers: int = 1) -> None:
+    def probed(self, seconds: float, counting: float, workers: int = 1) -> None:
         del seconds
-        super().looked(0.0, counting, workers)
+        super().probed(0.0, counting, workers)

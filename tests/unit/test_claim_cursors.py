@@ -138,7 +138,7 @@ def test_an_idle_worker_in_debt_looks_no_more_often_than_any_other(workers: int,
     cursors.counted(WorkerCount(workers, 0.0003))
     cursors.scan_cost.expensive = True
     for _ in range(2):
-        cursors.looked(cursors.cursors_of("default"), 0.0301)
-    pause = cursors.next_look(["default"])
+        cursors.probed(cursors.cursors_of("default"), 0.0301)
+    pause = cursors.next_probe(["default"])
     assert pause is not None
     assert pause >= least

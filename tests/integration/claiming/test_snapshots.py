@@ -22,7 +22,7 @@ from benchmarks.stores import Store
 from outbox import clock, dispatch
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.claim_scan.cursors import ClaimCursors
-from outbox.drivers.database.claim_scan.scan_cost import LONGEST_REST, ScanCost
+from outbox.drivers.database.claim_scan.scan_cost import LONGEST_COOLDOWN, ScanCost
 from outbox.drivers.database.dialects import MySQL
 from outbox.drivers.values import Claim
 from outbox.settlement import Settlement
@@ -75,7 +75,7 @@ class Expensive(ScanCost):
 class Cheap(ScanCost):
     """However long looks take on this machine, each begins at the head."""
 
-    def looked(self, seconds: float, counting: float, workers: int = 1) -> None:
+    def probed(self, seconds: float, counting: float, workers: int = 1) -> None:
         pass
 
 
@@ -213,13 +213,13 @@ async def test_it_is_noticed_and_claims_return_to_the_head_when_the_transaction_
         monkeypatch.setattr("outbox.clock.now", work.now)
         for _ in range(4):
             await loaded.pass_through(SMALL)
-            work.seconds += LONGEST_REST
+            work.seconds += LONGEST_COOLDOWN
         assert marks.scan_cost.expensive
         await snapshot.rollback()
         async with asyncio.timeout(120):
             while marks.scan_cost.expensive:
                 # However long it rests from trying: what is left to wait for is the server, which cleans up.
-                work.seconds += LONGEST_REST
+                work.seconds += LONGEST_COOLDOWN
                 await loaded.pass_through(SMALL)
     await engine.dispose()
 

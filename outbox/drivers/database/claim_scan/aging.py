@@ -16,7 +16,6 @@ class AgingScan(HeadScan):
 
     def __init__(self, dialect: Dialect, waited: float) -> None:
         super().__init__(dialect)
-        self._dialect = dialect
         self._waited = waited
 
     async def select(

@@ -94,7 +94,7 @@ class CursorScan:
         elif found.path is Path.HEAD:
             cost.from_head(taken, found.seconds, timings.update, timings.whole)
         else:
-            cost.from_marks(taken, found.seconds)
+            cost.from_cursors(taken, found.seconds)
 
     @property
     def _can_hold_in_place(self) -> bool:
@@ -133,7 +133,7 @@ class CursorScan:
             active = [
                 cursor
                 for cursor in self.cursors.cursors_of(queue)
-                if cursor.active and cursor.rest.over and (cursor in due or cursor not in probed)
+                if cursor.active and cursor.cooldown.over and (cursor in due or cursor not in probed)
             ]
             # One by one, so that each search has a cost of its own.
             for group in ([cursor] for cursor in active) if expensive else filter(None, [active]):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from outbox import clock
-from outbox.drivers.database.claim_scan.scan_cost import LONG_LOOK, Clock, Cooldown, ScanCost
+from outbox.drivers.database.claim_scan.scan_cost import LONG_PROBE, Clock, Cooldown, ScanCost
 from outbox.options import PRIORITIES
 
 _RECENT_JOBS = 50
@@ -38,7 +38,7 @@ stay below one statement per second."""
 _CHEAP_SEARCH = 3.0
 """A search that takes at most so many times as long as a count of the workers is cheap: no cooldown follows."""
 
-_LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET = 1.2, 0.2
+_PROBE_INTERVAL, _PROBE_INTERVAL_PER_WORKER = 1.2, 0.2
 """The shortest time between two probes of an idle worker: seconds, and seconds for each worker of the fleet."""
 
 _PROBE_SECONDS = 50e-6
@@ -51,7 +51,7 @@ class PriorityCursor:
     def __init__(self, queue: str, priority: int, now: Clock = clock.now) -> None:
         self.queue = queue
         self.priority = priority
-        self.rest = Cooldown(now)
+        self.cooldown = Cooldown(now)
         """After a search that cost much and did not find enough."""
         self._now = now
         self._recent_positions: deque[tuple[datetime, int]] = deque()
@@ -99,7 +99,7 @@ class PriorityCursor:
         """A probe of the head at ``now``, by the database's clock, found when the first job is available: ``first``."""
         if first is not None and first <= now:
             self._active_until = self._now() + _ACTIVE_SECONDS
-            self.rest.end()
+            self.cooldown.end()
             if not self._recent_positions:
                 self._advance(first, 0)
             elif first < self._recent_positions[0][0]:
@@ -153,8 +153,8 @@ class ClaimCursors:
         self._priority_cursors: dict[tuple[str, int], PriorityCursor] = {}
         # Priorities with jobs have many deleted entries, others usually few. So others can be probed more often, and
         # an urgent job of a priority that is rarely used starts at once.
-        self._rest_of_active, self._rest_of_others = Cooldown(now), Cooldown(now)
-        self._rest_of_rewinds = Cooldown(now)
+        self._cooldown_of_active, self._cooldown_of_others = Cooldown(now), Cooldown(now)
+        self._cooldown_of_rewinds = Cooldown(now)
         self._worker_count = WorkerCount(1, 0.0)
         self._counted_at = float("-inf")
 
@@ -175,7 +175,7 @@ class ClaimCursors:
 
     def needs_worker_count_after(self, priority_cursors: int, seconds: float) -> bool:
         """Whether an idle worker should count them after a probe of so many priorities took so long."""
-        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _PROBE_SECONDS > LONG_LOOK
+        wanted = self.scan_cost.wants_comparison or seconds - priority_cursors * _PROBE_SECONDS > LONG_PROBE
         return wanted and self._now() > self._counted_at + _IDLE_WORKER_COUNT_SECONDS
 
     def counted(self, worker_count: WorkerCount) -> None:
@@ -200,39 +200,39 @@ class ClaimCursors:
         for cursor in priority_cursors:
             cursor.exhausted()
             if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
-                cursor.rest.begin(seconds, self._worker_count.workers)
+                cursor.cooldown.begin(seconds, self._worker_count.workers)
 
     def rewound(self, seconds: float) -> None:
         """A claim went back for what a probe had found behind a cursor. That may be a job that a dead worker holds in
         place. Until its lease ends, every probe leads to such a claim."""
         if self.scan_cost.expensive and seconds > _CHEAP_SEARCH * self._worker_count.seconds:
-            self._rest_of_rewinds.begin(seconds, self._worker_count.workers)
+            self._cooldown_of_rewinds.begin(seconds, self._worker_count.workers)
 
     def affordable(self, queues: Iterable[str]) -> list[PriorityCursor]:
         """The cursors whose heads may be probed now."""
-        active = self._rest_of_active.over and self._rest_of_rewinds.over
-        others = self._rest_of_others.over
+        active = self._cooldown_of_active.over and self._cooldown_of_rewinds.over
+        others = self._cooldown_of_others.over
         return [cursor for cursor in self.cursors_of(*queues) if (active if cursor.active else others)]
 
-    def next_look(self, queues: Sequence[str]) -> float | None:
+    def next_probe(self, queues: Sequence[str]) -> float | None:
         """Seconds until all heads may be probed; None if they may be now."""
         if not self.scan_cost.expensive or len(self.affordable(queues)) == len(PRIORITIES) * len(queues):
             return None
-        rest = max(self._rest_of_active.left, self._rest_of_others.left, self._rest_of_rewinds.left)
-        return max(rest, _LOOK_SECONDS, _LOOK_SECONDS_OF_FLEET * self._worker_count.workers)
+        cooldown = max(self._cooldown_of_active.left, self._cooldown_of_others.left, self._cooldown_of_rewinds.left)
+        return max(cooldown, _PROBE_INTERVAL, _PROBE_INTERVAL_PER_WORKER * self._worker_count.workers)
 
-    def looked(self, priority_cursors: Collection[PriorityCursor], seconds: float) -> None:
+    def probed(self, priority_cursors: Collection[PriorityCursor], seconds: float) -> None:
         """A probe of these heads took so long."""
         active = sum(cursor.active for cursor in priority_cursors)
         if active or not any(cursor.active for cursor in self._priority_cursors.values()):
-            walked = max(0.0, seconds - len(priority_cursors) * _PROBE_SECONDS)
-            self.scan_cost.looked(walked, self._worker_count.seconds, self._worker_count.workers)
+            in_deleted = max(0.0, seconds - len(priority_cursors) * _PROBE_SECONDS)
+            self.scan_cost.probed(in_deleted, self._worker_count.seconds, self._worker_count.workers)
         if not self.scan_cost.expensive:
             return
         if active:
-            self._rest_of_active.begin(seconds, self._worker_count.workers)
+            self._cooldown_of_active.begin(seconds, self._worker_count.workers)
         if active < len(priority_cursors):
-            self._rest_of_others.begin(seconds, self._worker_count.workers)
+            self._cooldown_of_others.begin(seconds, self._worker_count.workers)
 
     def sorted(
         self, queue: str, taken: Iterable[tuple[int, datetime]], *, emptied: bool

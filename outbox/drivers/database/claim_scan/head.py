@@ -15,6 +15,8 @@ stays locked meanwhile. The next claim follows at once."""
 
 
 class HeadScan:
+    """Every claim begins at the head."""
+
     cursors = None
     """A head scan has none."""
 

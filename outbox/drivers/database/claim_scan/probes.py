@@ -25,7 +25,7 @@ async def probe_heads(
     if cursors.needs_worker_count:
         await count_workers(dialect, connection, cursors, queues)
     rows, seconds = await probe(dialect, connection, queues, priority_cursors)
-    cursors.looked(priority_cursors, seconds)
+    cursors.probed(priority_cursors, seconds)
     return move_to_heads(priority_cursors, rows)
 
 
@@ -34,7 +34,7 @@ async def probe(
 ) -> tuple[list[Any], float]:
     """Rows of `Dialect.next_due`, and the seconds that they took."""
     statement = dialect.next_due(len(queues))
-    parameters = dialect.look_parameters([(cursor.queue, cursor.priority) for cursor in priority_cursors], queues)
+    parameters = dialect.probe_parameters([(cursor.queue, cursor.priority) for cursor in priority_cursors], queues)
     begun = clock.now()
     rows = list(await connection.exec_driver_sql(statement, parameters))
     return rows, clock.now() - begun

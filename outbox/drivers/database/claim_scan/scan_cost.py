@@ -13,10 +13,10 @@ from outbox import clock
 SHARE = 0.05
 """Share of wall-clock time that the whole fleet may spend on expensive probes."""
 
-LONGEST_REST = 10.0
+LONGEST_COOLDOWN = 10.0
 """The longest time between two probes of a fleet, in seconds, whatever they cost."""
 
-_LONGEST_REST_OF_ONE = 60.0
+_LONGEST_COOLDOWN_OF_ONE = 60.0
 """The longest time between two probes of one worker, in seconds, however many others there are: some may be gone."""
 
 _CLAIMS, _JOBS = 16, 1_000
@@ -28,11 +28,11 @@ _TOLERATED = 0.1
 _SUSPICIOUS = 3.0
 """A SELECT that takes so many times as long as the UPDATE of its rows may have read deleted entries."""
 
-_SHORT_WALK = 5.0
+_CHEAP_PROBE = 5.0
 """A probe that takes at most so many times as long as a count of the workers is cheap: a claim from the head is then
 worth a trial."""
 
-LONG_LOOK, _LONG_LOOKS = 0.02, 2
+LONG_PROBE, _LONG_PROBES = 0.02, 2
 """A probe of so many seconds has read many deleted entries, or the network is slow; so many of them are a proof."""
 
 _COMPARABLE = 0.8
@@ -64,7 +64,7 @@ class Cooldown:
     def begin(self, spent: float, workers: int = 1) -> None:
         """After ``spent`` seconds, which each of the ``workers`` spends as often."""
         charged, self._spent = max(0.0, min(spent, self._spent)), spent
-        longest = min(LONGEST_REST * workers, _LONGEST_REST_OF_ONE)
+        longest = min(LONGEST_COOLDOWN * workers, _LONGEST_COOLDOWN_OF_ONE)
         self._end = self._now() + min(charged * workers / SHARE, longest)
 
 
@@ -83,9 +83,9 @@ class ScanCost:
         self._jobs = 0
         self._suspicious = False
         self._head: tuple[int, float, float] | None = None
-        self._marked: tuple[int, float] | None = None
-        self._cheap_look = False
-        self._long_looks = 0
+        self._cursors: tuple[int, float] | None = None
+        self._cheap_probe = False
+        self._long_probes = 0
         self._trial = Cooldown(now)
         self._workers = 1
 
@@ -93,7 +93,7 @@ class ScanCost:
     def at_head(self) -> bool:
         """Whether the next claim is to begin there."""
         if self.expensive:
-            return self._cheap_look and self._trial.over
+            return self._cheap_probe and self._trial.over
         return not (self._suspicious or (self._claims >= _CLAIMS and self._jobs >= _JOBS))
 
     @property
@@ -107,10 +107,10 @@ class ScanCost:
         self._suspicious = jobs > 0 and select > _SUSPICIOUS * update
         self._head = (jobs, select, whole)
         if self.expensive:
-            self._cheap_look = False
+            self._cheap_probe = False
             self.expensive = self._is_expensive()
-            if self.expensive and self._marked:
-                self._trial.begin(select - self._marked[1], self._workers)
+            if self.expensive and self._cursors:
+                self._trial.begin(select - self._cursors[1], self._workers)
 
     def went_on(self, jobs: int) -> None:
         """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may
@@ -118,27 +118,27 @@ class ScanCost:
         self._claims += 1
         self._jobs += jobs
 
-    def from_marks(self, jobs: int, select: float) -> None:
+    def from_cursors(self, jobs: int, select: float) -> None:
         """A claim from the cursors took ``jobs``; seconds of its SELECT, without its probes."""
         self._claims, self._jobs, self._suspicious = 0, 0, False
         if jobs:
-            self._marked = (jobs, select)
+            self._cursors = (jobs, select)
             self.expensive = self.expensive or self._is_expensive()
 
-    def looked(self, seconds: float, counting: float, workers: int = 1) -> None:
+    def probed(self, seconds: float, counting: float, workers: int = 1) -> None:
         """A probe of the heads took ``seconds``, and a count of the workers ``counting`` seconds. ``workers`` is how
         many of them probe."""
         self._workers = workers
-        self._cheap_look = seconds <= _SHORT_WALK * counting
-        self._long_looks = self._long_looks + 1 if seconds > max(LONG_LOOK, 2 * _SHORT_WALK * counting) else 0
+        self._cheap_probe = seconds <= _CHEAP_PROBE * counting
+        self._long_probes = self._long_probes + 1 if seconds > max(LONG_PROBE, 2 * _CHEAP_PROBE * counting) else 0
         # A worker that finds nothing to claim has only its probes to learn from.
-        self.expensive |= self._long_looks >= _LONG_LOOKS
+        self.expensive |= self._long_probes >= _LONG_PROBES
 
     def _is_expensive(self) -> bool:
-        if self._head is None or self._marked is None:
+        if self._head is None or self._cursors is None:
             return False
-        jobs, select, whole = self._head
-        marked_jobs, marked = self._marked
-        if marked_jobs < _COMPARABLE * jobs:
+        jobs, head, whole = self._head
+        jobs_from_cursors, cursors = self._cursors
+        if jobs_from_cursors < _COMPARABLE * jobs:
             return self.expensive
-        return select - marked > _TOLERATED * (whole - select + marked)
+        return head - cursors > _TOLERATED * (whole - head + cursors)

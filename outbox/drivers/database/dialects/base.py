@@ -357,10 +357,10 @@ class Dialect(FailedJobStatements):
         none), now, seconds until then. One row without a queue counts the workers that have room and take jobs of one
         of the queues, and were seen in the last `SILENT_SECONDS`. One for each queue that is paused, and for
         `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
-        `look_parameters`."""
+        `probe_parameters`."""
 
     @abstractmethod
-    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+    def probe_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
         """``priority_cursors`` are queues and priorities. A dialect that keeps nothing deleted is asked for all."""
 
     def count_workers(self, queues: int) -> str:

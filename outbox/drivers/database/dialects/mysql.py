@@ -126,7 +126,7 @@ class MySQL(Dialect):
             f"AND (paused_until IS NULL OR paused_until > {self.now})) AS looked_at"
         )
 
-    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
+    def probe_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:
         return (json.dumps(priority_cursors), *queues, *queues)
 
     def queues_with_due(self, queues: int) -> str:  # noqa: ARG002

@@ -145,7 +145,7 @@ class SQLite(Dialect):
             f"AND (paused_until IS NULL OR paused_until > {self.now}))"
         )
 
-    def look_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+    def probe_parameters(self, priority_cursors: Sequence[tuple[str, int]], queues: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return tuple(queues)
 
     def queues_with_due(self, queues: int) -> str:

@@ -39,7 +39,7 @@ async def next_due(database: Database, cursors: ClaimCursors | None, queues: Seq
         if cursors.needs_worker_count_after(len(priority_cursors), seconds):
             await count_workers(dialect, connection, cursors, queues)
         move_to_heads(priority_cursors, rows)
-        cursors.looked(priority_cursors, seconds)
+        cursors.probed(priority_cursors, seconds)
         return rows
 
     rows = await database.read_plain(read)
@@ -49,7 +49,7 @@ async def next_due(database: Database, cursors: ClaimCursors | None, queues: Seq
         for queue, *_, seconds, workers in rows
         if workers is not None and seconds is not None and (moment := _after_pause(queue, seconds, paused)) < _NEVER
     ]
-    if cursors is not None and (pause := cursors.next_look(queues)) is not None:
+    if cursors is not None and (pause := cursors.next_probe(queues)) is not None:
         due.append(pause)
     idle = sum(workers for *_, workers in rows if workers is not None)
     return NextDue(max(0.0, min(due)) if due else None, max(1, int(idle)))
