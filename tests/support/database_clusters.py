@@ -15,7 +15,7 @@ import outbox
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.drivers.database.connection.raw_connection import RawConnection
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.settlement import Settlement
@@ -58,7 +58,11 @@ async def take_at_once(one: DatabaseDriver, other: DatabaseDriver, jobs: int) ->
     """Both take the same jobs before either commits: what the first was given, and what the second was told."""
     takings = [
         ClaimTransaction(
-            driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], jobs, 60
+            driver.database,
+            driver.jobs.unconfirmed,
+            driver.jobs.claim_scan,
+            "database",
+            ClaimRequest(["default"], jobs, 60),
         )
         for driver in (one, other)
     ]

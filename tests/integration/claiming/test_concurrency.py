@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from outbox import dispatch
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, envelopes
 from tests.support.orders import Receipt, async_engine
@@ -77,7 +77,11 @@ async def take(driver: DatabaseDriver, connection: AsyncConnection, *, short_job
     """Claim, without a commit."""
     jobs, database = driver.jobs, driver.database
     claim = ClaimTransaction(
-        database, jobs.unconfirmed, jobs.claim_scan, "database", ["default"], BATCH, 60, short_jobs=short_jobs
+        database,
+        jobs.unconfirmed,
+        jobs.claim_scan,
+        "database",
+        ClaimRequest(["default"], BATCH, 60, short_jobs=short_jobs),
     )
     assert len(await claim.run(connection)) == BATCH
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.drivers.values import QueueCounts, WorkerOrder, WorkerStatus
 from outbox.errors import InvalidOption
 from outbox.ids import new_job_id
@@ -95,7 +95,11 @@ async def test_clear_neither_takes_nor_awaits_what_is_being_claimed(driver: Data
         pytest.skip("SQLite has one writer at a time")
     await driver.jobs.insert(envelopes(1_120))
     taking = ClaimTransaction(
-        driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], 1_105, 30
+        driver.database,
+        driver.jobs.unconfirmed,
+        driver.jobs.claim_scan,
+        "database",
+        ClaimRequest(["default"], 1_105, 30),
     )
     async with driver.database.engine.connect() as connection:
         claims = await taking.run(connection)
@@ -178,7 +182,7 @@ async def test_cancel_does_not_wait_for_other_jobs(driver: DatabaseDriver, backe
         pytest.skip("SQLite has one writer at a time")
     await driver.jobs.insert(envelopes(20))
     taking = ClaimTransaction(
-        driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ["default"], 5, 30
+        driver.database, driver.jobs.unconfirmed, driver.jobs.claim_scan, "database", ClaimRequest(["default"], 5, 30)
     )
     async with driver.database.engine.connect() as connection:
         busy = {claim.fence.job_id for claim in await taking.run(connection)}

@@ -14,7 +14,7 @@ from sqlalchemy import text
 import outbox
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, pause_of
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.envelope import Envelope, serialize
@@ -199,7 +199,7 @@ async def test_a_claim_parks_nothing_under_a_pause_that_ends_meanwhile(
     await database.jobs.insert(bad(3))
     await database.pauses.pause(BAD, PauseTerms())
     store, jobs = database.database, database.jobs
-    taking = ClaimTransaction(store, jobs.unconfirmed, jobs.claim_scan, "database", ["default"], 10, 30)
+    taking = ClaimTransaction(store, jobs.unconfirmed, jobs.claim_scan, "database", ClaimRequest(["default"], 10, 30))
     with arrivals(database) as arrived:
         async with store.engine.connect() as claiming:
             assert await taking.run(claiming) == []

@@ -8,7 +8,7 @@ import pytest
 
 from outbox import Job
 from outbox.drivers.database import DatabaseDriver
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.drivers.values import JobChange, JobState
 from outbox.envelope import Envelope, serialize
 from outbox.errors import JobNotWaiting
@@ -94,7 +94,11 @@ async def test_a_claim_that_is_about_to_commit_is_waited_for(database: DatabaseD
     one = envelope()
     await database.jobs.insert([one])
     taking = ClaimTransaction(
-        database.database, database.jobs.unconfirmed, database.jobs.claim_scan, "database", ["default"], 5, 30
+        database.database,
+        database.jobs.unconfirmed,
+        database.jobs.claim_scan,
+        "database",
+        ClaimRequest(["default"], 5, 30),
     )
     async with database.database.engine.connect() as connection:
         [taken] = await taking.run(connection)

@@ -18,7 +18,7 @@ import outbox.sync
 from outbox import Job, JobId
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.connection.plans import run
-from outbox.drivers.database.jobs.claim import ClaimTransaction
+from outbox.drivers.database.jobs.claim import ClaimRequest, ClaimTransaction
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.values import Claim
@@ -97,7 +97,11 @@ class Transaction:
 async def open_claim(database: DatabaseDriver) -> AsyncIterator[list[Claim]]:
     """A claim whose worker is frozen before its COMMIT, for as long as this lasts."""
     transaction = ClaimTransaction(
-        database.database, UnconfirmedWrites(), database.jobs.claim_scan, "database", ["default"], 10, 30.0
+        database.database,
+        UnconfirmedWrites(),
+        database.jobs.claim_scan,
+        "database",
+        ClaimRequest(["default"], 10, 30.0),
     )
     async with database.database.engine.connect() as connection:
         yield await transaction.run(connection)

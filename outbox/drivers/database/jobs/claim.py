@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from outbox import clock
 from outbox.drivers.database.chunks import chunked
@@ -14,12 +14,11 @@ from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects.failed_job_statements import RESCUED
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
-from outbox.drivers.database.jobs.admission import admit, write_verdicts
+from outbox.drivers.database.jobs.admission import Admitted, admit, write_verdicts
 from outbox.drivers.database.jobs.lease import find_again, holders
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.jobs.unreadable import reject
 from outbox.drivers.database.policies import registry
-from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.values import Claim, PolicyNews
 from outbox.ids import new_token, stored_job_id
 from outbox.settlement import Fence
@@ -28,37 +27,38 @@ _ROUNDS = 20
 """How often one call looks on where policies admitted nothing of what was found."""
 
 
+class ClaimRequest(NamedTuple):
+    """Up to ``limit`` jobs of these queues, for ``lease`` seconds."""
+
+    queues: Sequence[str]
+    limit: int
+    lease: float
+    short_jobs: bool = False
+
+
 async def claim(
-    database: Database,
-    unconfirmed: UnconfirmedWrites,
-    scan: ClaimScan,
-    name: str,
-    queues: Sequence[str],
-    limit: int,
-    lease: float,
-    *,
-    short_jobs: bool = False,
+    database: Database, unconfirmed: UnconfirmedWrites, scan: ClaimScan, name: str, request: ClaimRequest
 ) -> list[Claim]:
-    """Claim up to ``limit`` jobs for ``lease`` seconds. Rows that no worker can read become failed jobs of the
-    connection ``name``, in the same transaction.
+    """Claim jobs. Rows that no worker can read become failed jobs of the connection ``name``, in the same transaction.
 
     Raises:
         BackendUnavailable: the next call finds out whether this one was committed.
     """
-    if unconfirmed.claims and (found := await find_again(database, unconfirmed, limit, lease, queues)):
-        return found
+    if unconfirmed.claims:
+        found = await find_again(database, unconfirmed, request.limit, request.lease, request.queues)
+        if found:
+            return found
     rounds = 0
     while True:
-        transaction = ClaimTransaction(database, unconfirmed, scan, name, queues, limit, lease, short_jobs=short_jobs)
+        transaction = ClaimTransaction(database, unconfirmed, scan, name, request)
         claims = await _commit(database, unconfirmed, scan, transaction)
         if transaction.news:
-            news = transaction.news
-            if transaction.skipped:
-                news += await registry.committed(database, transaction.skipped)
-            database.on_policy_news(news)
+            skipped = transaction.admitted.leaving
+            more = await registry.committed(database, skipped) if skipped else PolicyNews()
+            database.on_policy_news(transaction.news + more)
         rounds += 1
         # Good jobs may be behind rows that do not run.
-        if claims or not (transaction.rejected or (transaction.held_back and rounds < _ROUNDS)):
+        if claims or not (transaction.rejected or (transaction.admitted.held_back and rounds < _ROUNDS)):
             return claims
 
 
@@ -79,61 +79,46 @@ class ClaimTransaction:
     rows that it reserved."""
 
     def __init__(
-        self,
-        database: Database,
-        unconfirmed: UnconfirmedWrites,
-        scan: ClaimScan,
-        name: str,
-        queues: Sequence[str],
-        limit: int,
-        lease: float,
-        *,
-        short_jobs: bool = False,
+        self, database: Database, unconfirmed: UnconfirmedWrites, scan: ClaimScan, name: str, request: ClaimRequest
     ) -> None:
         self._database = database
         self._unconfirmed = unconfirmed
         self._scan = scan
         self._name = name
-        self._queues = queues
-        self._limit = limit
-        self._lease = lease
-        self._short_jobs = short_jobs
+        self._request = request
         self._token = new_token()
         self._claims: list[Claim] = []
         """Jobs of the last try that reserved some."""
-        self.found = Candidates(limit)
+        self.found = Candidates(request.limit)
+        self.admitted = Admitted()
         self.rejected = 0
         """How many rows became failed jobs."""
-        self.held_back = False
-        """Whether policies or pauses have held back some."""
         self.news = PolicyNews()
-        self.skipped: list[Leaving] = []
-        """Jobs that policies have removed."""
         self.update_seconds = 0.0
 
     async def run(self, tx: SqlConnection) -> list[Claim]:
         """The statements of the transaction, without its COMMIT."""
+        queues, limit, _, short_jobs = self._request
         sent = clock.now()
-        found = await self._scan.select(tx, self._queues, self._limit, short_jobs=self._short_jobs)
+        found = await self._scan.select(tx, queues, limit, short_jobs=short_jobs)
         admitted = await admit(tx, self._database.dialect, found)
         # Not before it is known: jobs of an earlier try may still have to be recovered.
-        self.found, self._claims = found, [self._claim(queue, row, sent) for queue, row in admitted.run]
+        self.found, self.admitted = found, admitted
+        self._claims = [self._claim(queue, row, sent) for queue, row in admitted.run]
         begun = clock.now()
         if self._claims:
             await self._reserve(tx, admitted.run, in_place=self._scan.holds_in_place(found))
         self.update_seconds = clock.now() - begun
-        self.rejected, self.held_back, self.news, self.skipped = 0, False, PolicyNews(), []
+        self.rejected, self.news = 0, PolicyNews()
         if admitted.rejected:
             self.rejected = await reject(self._database, tx, self._name, admitted.rejected)
-        self.held_back = admitted.held_back
         if admitted.verdicts:
-            self.skipped = admitted.leaving
             self.news = await run(write_verdicts(self._database.dialect, admitted, self._name), tx)
         return self._claims
 
     async def _reserve(self, tx: SqlConnection, rows: Sequence[tuple[str, Any]], *, in_place: bool) -> None:
         dialect = self._database.dialect
-        microseconds = int(self._lease * MICROSECONDS)
+        microseconds = int(self._request.lease * MICROSECONDS)
         ends = (microseconds,) if in_place else (microseconds, microseconds)
         for keys in chunked(sorted(row.id for _, row in rows)):
             listed, parameters = dialect.id_list(keys)
@@ -151,7 +136,7 @@ class ClaimTransaction:
             row.headers,
             row.attempts + 1,
             row.flags & RESCUED == RESCUED,
-            sent + self._lease,
+            sent + self._request.lease,
             row.policies,
             sent - waited / MICROSECONDS if waited and waited > 0 else sent,
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.database.claim_scan.aging import AgingScan
+from outbox.drivers.database.claim_scan.base import ClaimScan
 from outbox.drivers.database.claim_scan.cursor_scan import scan_for
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.jobs import claim as claim_module
 from outbox.drivers.database.jobs import direct_insert, next_due, unreadable
 from outbox.drivers.database.jobs import lease as lease_module
 from outbox.drivers.database.jobs import settle as settle_module
+from outbox.drivers.database.jobs.claim import ClaimRequest
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.operations import inspection, job_changes, job_pages
 from outbox.drivers.filters import JobFilter, JobPage, JobPlace
@@ -39,18 +41,16 @@ class DatabaseJobs:
         await direct_insert.insert(self._database, envelopes, directly=self._inserts_directly)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
-        return await claim_module.claim(
-            self._database, self.unconfirmed, self.claim_scan, self._name, queues, limit, lease
-        )
+        return await self._claim(self.claim_scan, ClaimRequest(queues, limit, lease))
 
     async def claim_aged(self, queues: Sequence[str], limit: int, lease: float, waited: float) -> list[Claim]:
-        scan = AgingScan(self._database.dialect, waited)
-        return await claim_module.claim(self._database, self.unconfirmed, scan, self._name, queues, limit, lease)
+        return await self._claim(AgingScan(self._database.dialect, waited), ClaimRequest(queues, limit, lease))
 
     async def claim_short_jobs(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
-        return await claim_module.claim(
-            self._database, self.unconfirmed, self.claim_scan, self._name, queues, limit, lease, short_jobs=True
-        )
+        return await self._claim(self.claim_scan, ClaimRequest(queues, limit, lease, short_jobs=True))
+
+    async def _claim(self, scan: ClaimScan, request: ClaimRequest) -> list[Claim]:
+        return await claim_module.claim(self._database, self.unconfirmed, scan, self._name, request)
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
         return await lease_module.extend(self._database, fences, lease)
