@@ -42,6 +42,8 @@ DelayOption = float | timedelta | datetime
 UntilOption = Literal["start", "end"] | float | timedelta
 
 QUEUE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+RELAY_PREFIX = ">"
+"""Of the queues in which rows wait for a relay: no name of a queue begins like this."""
 PRIORITIES = range(10)
 
 _LONGEST_DELAY = timedelta(seconds=MAX_DELAY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outbox.console.connections import Stores
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import JobFilter, JobPage
-from outbox.drivers.pauses import key_names
+from outbox.drivers.pauses import names_of_keys
 from outbox.drivers.values import JobState, StoredJob
 
 RUNNING = "running"
@@ -24,6 +24,6 @@ async def running_page(driver: Driver, matching: JobFilter, limit: int) -> JobPa
         for running in worker.jobs:
             wanted = matching.queue in {None, running.queue} and matching.name in {None, running.name}
             job = await driver.jobs.get(running.id) if wanted and len(found) < limit else None
-            if job is not None and job.state is JobState.RESERVED and matching.key in {None, *key_names(job)}:
+            if job is not None and job.state is JobState.RESERVED and matching.key in {None, *names_of_keys(job.headers)}:
                 found.append(job)
     return JobPage(found, None)

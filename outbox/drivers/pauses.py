@@ -110,17 +110,17 @@ def pause_of(pauses: Sequence[Pause], job: StoredJob) -> Pause | None:
         return None
     names: dict[PauseKind, Sequence[str]] = {PauseKind.QUEUE: [job.queue], PauseKind.JOB: names_of(job.name)}
     if any(pause.kind is PauseKind.KEY for pause in pauses):
-        names[PauseKind.KEY] = key_names(job)
+        names[PauseKind.KEY] = names_of_keys(job.headers)
     return next(
         (pause for pause in pauses if pause.kind is PauseKind.CONNECTION or pause.name in names.get(pause.kind, ())),
         None,
     )
 
 
-def key_names(job: StoredJob) -> list[str]:
-    """Of its ordering, concurrency and fair keys."""
+def names_of_keys(headers: str) -> list[str]:
+    """Those by which a job can be paused; none where its headers cannot be read."""
     try:
-        header = Headers.load(job.headers).keys
+        header = Headers.load(headers).keys
     except InvalidPayload:
         return []
     return [] if header is None else [key.name for _, key in header.kinds()]

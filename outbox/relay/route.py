@@ -11,19 +11,17 @@ from typing import Any
 from outbox.drivers.values import Claim
 from outbox.envelope import Envelope, Headers
 from outbox.errors import InvalidPayload
-
-# No name of a queue begins like this.
-_PREFIX = ">"
+from outbox.options import RELAY_PREFIX
 
 
 def relay_queue(connection: str) -> str:
     """The queue of the database in which jobs for ``connection`` wait to be moved on."""
-    return _PREFIX + connection
+    return RELAY_PREFIX + connection
 
 
 def relayed_connection(queue: str) -> str | None:
     """The connection that the jobs of this queue are for; None for an ordinary queue."""
-    return queue[len(_PREFIX) :] if queue.startswith(_PREFIX) else None
+    return queue.removeprefix(RELAY_PREFIX) if queue.startswith(RELAY_PREFIX) else None
 
 
 def to_relay_row(envelope: Envelope, connection: str) -> Envelope:

@@ -15,6 +15,7 @@ from outbox.errors import ConfigurationError
 from outbox.events import Event, HookFailed
 from outbox.ids import JobId
 from outbox.open_drivers import OpenDrivers
+from outbox.options import RELAY_PREFIX
 from outbox.policies.results import Progress
 from outbox.resources import Resources
 from outbox.runtime.execution.attempt import Attempt
@@ -108,7 +109,9 @@ async def _store(client: ClientState, session: AnySession | None, connection: st
 
 
 async def _queues(store: Store) -> Sequence[str]:
-    return [each.queue for each in await store.queues.counts() if not each.queue.startswith(">")] or ["default"]
+    return [each.queue for each in await store.queues.counts() if not each.queue.startswith(RELAY_PREFIX)] or [
+        "default"
+    ]
 
 
 async def _unparked(store: Store) -> bool:

@@ -21,9 +21,11 @@ from sqlalchemy import (
 
 from outbox.drivers.bulk import BulkRequest, Verb
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.operations.failed_filters import is_error
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.inspection import has_key
 from outbox.drivers.database.tables import failed_jobs, jobs
+from outbox.options import RELAY_PREFIX
 
 _LIVE = ("id", "queue", "name", "created_at", "reserved_until", "last_error")
 _FAILED = ("id", "connection", "queue", "name", "failed_at", "fingerprint")
@@ -60,7 +62,7 @@ class Selection(NamedTuple):
         if self.request.verb.of_failed:
             return [self.scope.on(columns.connection)]
         # Rows that wait for the relay are no jobs of this connection.
-        found = [func.substr(columns.queue, 1, 1) != ">"]
+        found = [func.substr(columns.queue, 1, 1) != RELAY_PREFIX]
         if self.request.verb is Verb.MOVE:
             now: ColumnElement[Any] = literal_column(self.dialect.now)
             found += [
@@ -85,8 +87,7 @@ class Selection(NamedTuple):
         if not self.request.verb.of_failed:
             return func.instr(columns.last_error, error) > 0
         kind, message = (self._text(name, "exception", part) for part in ("type", "message"))
-        ends = func.substr(kind, -len(error) - 1) == f".{error}"
-        return or_(kind == error, ends, func.instr(message, error) > 0)
+        return is_error(error, kind, message)
 
     def _text(self, name: str, column: str, path: str) -> ColumnElement[str]:
         return literal_column(self.dialect.json_text(f"{name}.{column}", path))

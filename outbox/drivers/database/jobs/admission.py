@@ -13,7 +13,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.failed_job_statements import ANY_PAUSE
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
-from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, Unreadable, flaw
+from outbox.drivers.database.jobs.unreadable import Unreadable, flaw
 from outbox.drivers.database.pauses.admission import unpaused
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
@@ -23,6 +23,7 @@ from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
 from outbox.ids import stored_job_id
+from outbox.options import RELAY_PREFIX
 from outbox.settlement import Outcome
 from outbox.wakeups.base import CANCELLED
 

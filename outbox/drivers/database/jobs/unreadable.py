@@ -19,14 +19,13 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.drivers.database.policies.leaving import removed
 from outbox.ids import new_job_id
-from outbox.options import PRIORITIES, QUEUE_NAME
+from outbox.options import PRIORITIES, QUEUE_NAME, RELAY_PREFIX
 from outbox.settlement import Failure, Outcome
 
 _log = logging.getLogger("outbox.drivers")
 
 _ID_BYTES, _MOST_ATTEMPTS = 16, 65_535
 _ROWS_PER_STATEMENT, _ROWS_PER_SWEEP = 100, 100
-RELAY_PREFIX = ">"
 """Of a queue whose jobs are on their way to another connection."""
 _SHOWN = 200
 """Characters of a value that a reason shows."""

@@ -31,7 +31,8 @@ async def conditions(database: Database, queue: str | None, matching: FailedFilt
     if matching.name is not None:
         found.append(failed_jobs.c.name == matching.name)
     if matching.error is not None:
-        found.append(_has_error(database.dialect, matching.error))
+        kind, message = (_text(database.dialect, part) for part in ("type", "message"))
+        found.append(is_error(matching.error, kind, message))
     if matching.group is not None:
         found.append(failed_jobs.c.fingerprint == matching.group)
     if matching.since is not None:
@@ -46,8 +47,8 @@ def hint(dialect: Dialect, queue: str | None, matching: FailedFilter) -> str:
     return dialect.latest_hint if queue is None else dialect.failed_hint
 
 
-def _has_error(dialect: Dialect, error: str) -> ColumnElement[bool]:
-    kind, message = _text(dialect, "type"), _text(dialect, "message")
+def is_error(error: str, kind: ColumnElement[str], message: ColumnElement[str]) -> ColumnElement[bool]:
+    """``error`` is a type of exception, with or without its module, or a part of the message."""
     ends = func.substr(kind, -len(error) - 1) == f".{error}"
     return or_(kind == error, ends, func.instr(message, error) > 0)
 

@@ -75,7 +75,7 @@ def sqlite_issues(settings: Mapping[str, str]) -> Iterator[HealthIssue]:
 
 def _tables(connection: Connection) -> list[HealthIssue]:
     inspector = inspect(connection)
-    made = [concern for table in metadata.sorted_tables for concern in _table(inspector, table)]
+    made = [issue for table in metadata.sorted_tables for issue in _table(inspector, table)]
     return [*made, *newer_tables(connection)]
 
 

@@ -9,13 +9,13 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect, Statement
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
-from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving
 from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import JobChange, JobState
 from outbox.errors import JobNotWaiting
 from outbox.ids import JobId
+from outbox.options import RELAY_PREFIX
 from outbox.settlement import Outcome
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from outbox.drivers.database.claim_scan.base import Candidates, QueueRows
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.jobs.unreadable import RELAY_PREFIX, flaw
+from outbox.drivers.database.jobs.unreadable import flaw
 from outbox.drivers.database.pauses import breaker_statements, statements
 from outbox.drivers.database.pauses.tables import StoredKind
 from outbox.drivers.database.tables import PARKED
-from outbox.envelope import Headers
-from outbox.errors import InvalidPayload
+from outbox.drivers.pauses import names_of_keys
+from outbox.options import RELAY_PREFIX
 from outbox.policies.base import Policies
 from outbox.registry import names_of
 
@@ -45,20 +45,12 @@ class _Pauses:
         here."""
         mine = None if queue.startswith(RELAY_PREFIX) or not self.jobs else self._of_class(row.name)
         if mine is None and self.keys and type(row.policies) is int and row.policies & int(Policies.KEY):
-            mine = next((self.keys[name] for name in _keys(row.headers) if name in self.keys), None)
+            mine = next((self.keys[name] for name in names_of_keys(row.headers) if name in self.keys), None)
         return None if mine is None or mine.probe == row.id else mine
 
     def _of_class(self, name: str) -> _Stored | None:
         """A class that was renamed has jobs under its old names, and may be paused under any of them."""
         return next((self.jobs[each] for each in names_of(name) if each in self.jobs), None)
-
-
-def _keys(headers: str) -> list[str]:
-    try:
-        header = Headers.load(headers).keys
-    except InvalidPayload:
-        return []
-    return [] if header is None else [key.name for _, key in header.kinds()]
 
 
 def unpaused(dialect: Dialect, found: Candidates) -> Plan[Sequence[QueueRows]]:

@@ -55,7 +55,7 @@ def _version(info: Info) -> str:
 
 async def health_issues(store: Store) -> list[HealthIssue]:
     fsync = await _setting(store, "appendfsync")
-    return [concern for info in await store.info() for concern in _judge(info, fsync)]
+    return [issue for info in await store.info() for issue in _judge(info, fsync)]
 
 
 async def _setting(store: Store, name: str) -> str | None:
