@@ -45,6 +45,11 @@ class Outcome(StrEnum):
     """A policy removed the job before it ran. No settlement has it."""
 
 
+ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
+"""A job with one of them is over."""
+PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
+"""A job with one of them is claimed again."""
+
 _COMPLETED = Outcome.COMPLETED
 """Python 3.11 finds a member of an enumeration by calling a function; this is for every job."""
 

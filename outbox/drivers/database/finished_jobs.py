@@ -92,7 +92,7 @@ def keep(dialect: Dialect, effects: Sequence[KeepFinished]) -> Plan[None]:
             parameters += (*job_id, *values)
         yield (
             f"INSERT INTO queue_finished_jobs ({', '.join(_COLUMNS)}) VALUES {', '.join(rows)} "
-            f"{dialect.keep_existing_by('queue_finished_jobs', 'id')}",
+            f"{dialect.keep_existing('queue_finished_jobs', 'id')}",
             tuple(parameters),
         )
 

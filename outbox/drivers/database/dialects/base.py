@@ -42,10 +42,6 @@ class Dialect(FailedJobStatements):
     """The end of a SELECT that keeps other transactions from changing its rows, and waits for them."""
     key_hint: str
     """A hint to read `keyed_jobs` by key."""
-    keep_keyed: str
-    """The end of an INSERT into `keyed_jobs` that leaves rows alone that are there already."""
-    keep_paused: str
-    """The end of an INSERT into `paused_jobs` that leaves rows alone that are there already."""
     insert_missing: str
     """The beginning of an INSERT that leaves out rows that are there."""
     row_list: str = ""
@@ -96,7 +92,10 @@ class Dialect(FailedJobStatements):
                 available = self.now
             policies = f", {self.policies_of(job)}" if gated else ""
             rows.append(f"({self.id_placeholder}{middle}{available}{end}{policies})")
-        return f"{self.insert_into(policies=gated)} VALUES {', '.join(rows)} {self.keep_existing}", tuple(parameters)
+        return (
+            f"{self.insert_into(policies=gated)} VALUES {', '.join(rows)} {self.keep_existing('queue_jobs', 'id')}",
+            tuple(parameters),
+        )
 
     def insert_many(self, jobs: Sequence[Envelope]) -> Statement:
         """New rows in the form that outbox's own drivers write fastest. The statement may have four times the bytes of

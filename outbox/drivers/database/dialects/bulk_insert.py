@@ -39,7 +39,7 @@ def bulk_insert(dialect: Dialect, jobs: Sequence[Envelope]) -> Statement:
     return (
         f"{dialect.insert_into(policies=gated)} "
         f"SELECT UNHEX({job_id}), {', '.join(given)}, 0, {available}, {dialect.now}{policies} "
-        f"FROM {document} AS listed {dialect.keep_existing}",
+        f"FROM {document} AS listed {dialect.keep_existing('queue_jobs', 'id')}",
         (),
     )
 

@@ -119,7 +119,7 @@ class FailedJobStatements(Syntax):
         return (
             f"INSERT INTO queue_jobs ({_KEPT}, available_at, created_at) "
             f"SELECT {', '.join(live)}, {self.now}, {self.now} FROM queue_failed_jobs {self.primary_hint} "
-            f"WHERE id IN ({self.placeholders(count)}) {self.keep_existing}"
+            f"WHERE id IN ({self.placeholders(count)}) {self.keep_existing('queue_jobs', 'id')}"
         )
 
     @abstractmethod

@@ -52,9 +52,6 @@ class MySQL(Dialect):
     # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"
     insert_missing = "INSERT IGNORE INTO"
-    keep_paused = "ON DUPLICATE KEY UPDATE pause_id = queue_paused_jobs.pause_id"
-    keep_keyed = "ON DUPLICATE KEY UPDATE seq = queue_keyed_jobs.seq"
-    keep_existing = "ON DUPLICATE KEY UPDATE id = queue_jobs.id"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
     keeps_deleted = True
     is_queue = "queue <=> %s"
@@ -158,8 +155,8 @@ class MySQL(Dialect):
         # NO_BACKSLASH_ESCAPES is set, too.
         return [f"x'{key.hex()}'" for key in ids], ()
 
-    def keep_existing_by(self, table: str, column: str) -> str:
-        return f"ON DUPLICATE KEY UPDATE {column} = {table}.{column}"
+    def keep_existing(self, table: str, *key: str) -> str:
+        return f"ON DUPLICATE KEY UPDATE {key[0]} = {table}.{key[0]}"
 
     def select_by_key(
         self, columns: str, table: str, column: str, keys: Sequence[bytes], *, also: str = "", lock: str = ""

@@ -41,11 +41,8 @@ class SQLite(Dialect):
     primary_hint = ""
     key_hint = ""
     insert_missing = "INSERT OR IGNORE INTO"
-    keep_paused = "ON CONFLICT (pause_id, job_id) DO NOTHING"
-    keep_keyed = "ON CONFLICT (job_id, kind) DO NOTHING"
     straight_join = "CROSS JOIN"
     wait_hint = ""
-    keep_existing = "ON CONFLICT (id) DO NOTHING"
     row_list = "VALUES "
     row_key = "rowid"
     claimable = Dialect.claimable.also(
@@ -194,8 +191,8 @@ class SQLite(Dialect):
     def due_parameters(self, queues: Sequence[str]) -> tuple[str, ...]:
         return tuple(queues)
 
-    def keep_existing_by(self, table: str, column: str) -> str:  # noqa: ARG002
-        return f"ON CONFLICT ({column}) DO NOTHING"
+    def keep_existing(self, table: str, *key: str) -> str:  # noqa: ARG002
+        return f"ON CONFLICT ({', '.join(key)}) DO NOTHING"
 
     def select_by_key(
         self, columns: str, table: str, column: str, keys: Sequence[bytes], *, also: str = "", lock: str = ""

@@ -49,8 +49,6 @@ class Syntax(ABC):
     """Joins a table to the one before it, which is read first whatever the optimizer expects."""
     wait_hint: str
     """A hint to read ``queue_rate_waits`` by rate."""
-    keep_existing: str
-    """The end of an INSERT that leaves rows alone whose id is there already."""
     row_key: str = "id"
     """The key of a row of ``queue_jobs`` that is unique even where other columns hold wrong values."""
 
@@ -93,8 +91,8 @@ class Syntax(ABC):
         """Seconds from now to the time ``moment``, as a float. Both are SQL expressions."""
 
     @abstractmethod
-    def keep_existing_by(self, table: str, column: str) -> str:
-        """The end of an INSERT into ``table`` that leaves rows alone whose key, of one ``column``, is there already."""
+    def keep_existing(self, table: str, *key: str) -> str:
+        """The end of an INSERT into ``table`` that leaves rows alone whose ``key``, of these columns, is there."""
 
     @abstractmethod
     def select_by_key(

@@ -13,13 +13,12 @@ from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.values import PolicyNews, Settled
-from outbox.settlement import Effect, Failure, Fence, LeavePolicies, Outcome, Settlement
+from outbox.settlement import PUT_BACK, Effect, Failure, Fence, LeavePolicies, Outcome, Settlement
 
 _UNKNOWN = Failure("unknown", "", "")
 _TOKENS_AT_ONCE = 2
 _REMOVED = (Outcome.COMPLETED, Outcome.CANCELLED)
 _LEAVES = (*_REMOVED, Outcome.FAILED)
-_PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 
 
 class SettlementPlan:
@@ -71,7 +70,7 @@ class SettlementPlan:
         written = yield from self._written_before(unconfirmed, accepted, stale, tokens)
         yield from self._replace_headers([s for s in accepted if s.effects])
         yield from self._write_failed([s for s in accepted if s.outcome is Outcome.FAILED])
-        yield from self._put_back([s for s in accepted if s.outcome in _PUT_BACK])
+        yield from self._put_back([s for s in accepted if s.outcome in PUT_BACK])
         yield from self._defer([s for s in accepted if s.outcome is Outcome.DEFERRED])
         yield from self._remove([s for s in accepted if s.outcome in _LEAVES])
         news = yield from apply_effects(self._dialect, accepted)
@@ -155,7 +154,7 @@ def _has_left_its_end(
     if settlement.outcome is Outcome.DEFERRED:
         # The row is held under the same token, or under that of the next claim.
         return False
-    if settlement.outcome in _PUT_BACK:
+    if settlement.outcome in PUT_BACK:
         return key in tokens and tokens[key] is None
     if settlement.outcome is Outcome.FAILED:
         return key not in tokens and failures.get(key) == dump_failure(settlement.failure)

@@ -52,7 +52,7 @@ def insert(dialect: Dialect, rows: Sequence[NewRow]) -> Plan[None]:
             parameters += (*more, row.queue, row.name, row.data)
         yield (
             "INSERT INTO queue_metrics (id, period, begins_at, queue, name, data) "
-            f"VALUES {', '.join(values)} {dialect.keep_existing_by('queue_metrics', 'id')}",
+            f"VALUES {', '.join(values)} {dialect.keep_existing('queue_metrics', 'id')}",
             tuple(parameters),
         )
 

@@ -196,7 +196,8 @@ def park(dialect: Dialect, pause: bytes, ids: Sequence[bytes], until: Any) -> Pl
             pairs.append(f"({listed})")
             parameters += more
         yield (
-            f"INSERT INTO queue_paused_jobs (pause_id, job_id) VALUES {', '.join(pairs)} {dialect.keep_paused}",
+            f"INSERT INTO queue_paused_jobs (pause_id, job_id) VALUES {', '.join(pairs)} "
+            f"{dialect.keep_existing('queue_paused_jobs', 'pause_id', 'job_id')}",
             parameters,
         )
 

@@ -33,16 +33,9 @@ def insert_batches(dialect: Dialect, plans: Mapping[JobId, BatchPlan]) -> Plan[N
         yield (
             "INSERT INTO queue_batches (id, name, total, plan, ran, created_at) "
             f"VALUES ({listed}, {mark}, {plan.total}, {mark}, 0, {dialect.now}) "
-            f"{keep_existing(dialect, 'queue_batches', 'id')}",
+            f"{dialect.keep_existing('queue_batches', 'id')}",
             (*parameters, plan.name, plan.model_dump_json()),
         )
-
-
-def keep_existing(dialect: Dialect, table: str, *columns: str) -> str:
-    """The end of an INSERT that leaves rows alone that are there already."""
-    if dialect.for_update:
-        return f"ON DUPLICATE KEY UPDATE {columns[0]} = {table}.{columns[0]}"
-    return f"ON CONFLICT ({', '.join(columns)}) DO NOTHING"
 
 
 def insert_pairs(dialect: Dialect, table: str, pairs: Iterable[Pair]) -> Plan[None]:
@@ -55,7 +48,7 @@ def insert_pairs(dialect: Dialect, table: str, pairs: Iterable[Pair]) -> Plan[No
             parameters += values
         yield (
             f"INSERT INTO {table} (batch_id, member_id) VALUES {', '.join(rows)} "
-            f"{keep_existing(dialect, table, 'batch_id', 'member_id')}",
+            f"{dialect.keep_existing(table, 'batch_id', 'member_id')}",
             tuple(parameters),
         )
 
@@ -64,7 +57,7 @@ def add_to_total(dialect: Dialect, batch_id: JobId, first: JobId, count: int) ->
     listed, parameters = dialect.id_list([batch_id.bytes, first.bytes])
     yield (
         f"INSERT INTO {ADDITIONS} (batch_id, member_id, members) VALUES ({listed}, {count}) "
-        f"{keep_existing(dialect, ADDITIONS, 'batch_id', 'member_id')}",
+        f"{dialect.keep_existing(ADDITIONS, 'batch_id', 'member_id')}",
         parameters,
     )
 
@@ -98,11 +91,6 @@ def lock_batch(dialect: Dialect, batch_id: JobId, end: str) -> Plan[BatchRow | N
             batch_id, int(total), BatchPlan.model_validate_json(plan), Ran(ran), bool(cancelled), bool(finished)
         )
     return None
-
-
-def share(dialect: Dialect) -> str:
-    """The end of a SELECT whose rows stay as they are until this transaction ends."""
-    return "LOCK IN SHARE MODE" if dialect.for_update else ""
 
 
 def a_member(dialect: Dialect, batch_id: JobId, end: str = "") -> Plan[bool]:

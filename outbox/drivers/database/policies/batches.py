@@ -32,9 +32,8 @@ from outbox.errors import BatchClosed
 from outbox.ids import JobId
 from outbox.policies.base import Policies
 from outbox.policies.batch import BatchPlan
-from outbox.settlement import Outcome
+from outbox.settlement import ENDS, Outcome
 
-_ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
 _KEPT_SECONDS = 7 * 86_400
 _PORTION = 500
 
@@ -86,7 +85,7 @@ class BatchRows(PolicyRows):
         }
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
-        ended = [pair for job in jobs if job.outcome in _ENDS for pair in _pairs([job])]
+        ended = [pair for job in jobs if job.outcome in ENDS for pair in _pairs([job])]
         failed = [pair for job in jobs if job.outcome is Outcome.FAILED for pair in _pairs([job])]
         yield from statements.delete_pairs(dialect, MEMBERS, ended)
         yield from statements.insert_pairs(dialect, FAILURES, failed)
@@ -116,7 +115,7 @@ class BatchRows(PolicyRows):
         return lines
 
     async def committed(self, database: Database, jobs: Sequence[Leaving]) -> PolicyNews:
-        return await end(database, {pair[0] for job in jobs if job.outcome in _ENDS for pair in _pairs([job])})
+        return await end(database, {pair[0] for job in jobs if job.outcome in ENDS for pair in _pairs([job])})
 
     async def upkeep(self, database: Database) -> Upkeep:
         """End the batches without a member; forget those that ended a week ago."""
@@ -144,7 +143,7 @@ def _pairs(jobs: Iterable[Leaving | Returning]) -> list[Pair]:
 
 
 def _check_open(dialect: Dialect, batch_id: JobId) -> Plan[None]:
-    row = yield from statements.lock_batch(dialect, batch_id, statements.share(dialect))
+    row = yield from statements.lock_batch(dialect, batch_id, dialect.for_share)
     if row is None or row.finished or row.cancelled:
         what = "is not known" if row is None else "was cancelled" if row.cancelled else "has ended"
         raise BatchClosed(f"the batch {batch_id} {what}: dispatch these jobs without it, or as a new batch")

@@ -8,6 +8,7 @@ from operator import attrgetter
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import job_rows
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import RUN, Candidate, Leave, Park, Run, Skip, Verdict
 from outbox.drivers.database.policies.key_release import Wanted, forget_removed, let_in, release
@@ -145,7 +146,7 @@ class Admission:
         if over <= 0:
             return
         oldest = yield from statements.held(self._dialect, rows[0].key, over)
-        locked = yield from statements.lock_jobs(self._dialect, [each.job_id for each in oldest])
+        locked = yield from job_rows.lock_jobs(self._dialect, [each.job_id for each in oldest])
         if len(locked) < over:
             # They are ending at this moment, or an application has removed them.
             yield from forget_removed(self._dialect, [each for each in oldest if each.job_id not in locked])
@@ -203,7 +204,7 @@ class Admission:
             return 0
         more = yield from statements.due_waiting(self._dialect, full, _PORTION + len(self._by_id) + 1)
         others = {each.job_id: each.seq for each in more if each.job_id not in self._by_id}
-        locked = yield from statements.lock_unheld(self._dialect, list(others)[:_PORTION])
+        locked = yield from job_rows.lock_unheld(self._dialect, list(others)[:_PORTION])
         for some in chunked(locked):
             yield self._dialect.park(len(some)), tuple(some)
         yield from statements.set_state([others[job_id] for job_id in locked], State.PARKED)

@@ -13,6 +13,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import job_rows
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.base import Returning
 from outbox.drivers.database.policies.jobs_ahead import ahead
@@ -242,7 +243,7 @@ def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:
     rows = yield from statements.rows_of(dialect, ids)
     yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
     rows = yield from statements.rows_of(dialect, ids)
-    there = yield from statements.present(dialect, [row.job_id for row in rows])
+    there = yield from job_rows.present(dialect, [row.job_id for row in rows])
     gone = [row.seq for row in rows if row.job_id not in there and row.state is not State.BLOCKING]
     yield from statements.delete_rows(gone)
     if not rows:

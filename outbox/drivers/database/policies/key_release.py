@@ -8,6 +8,7 @@ from typing import NamedTuple
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import job_rows
 from outbox.drivers.database.policies import key_statements as statements
 from outbox.drivers.database.policies.key_statements import KeyedRow, Parked
 from outbox.envelope import Headers
@@ -76,7 +77,7 @@ def _lock(dialect: Dialect, rows: Sequence[Parked]) -> Plan[tuple[dict[bytes, st
     job: its row goes."""
     if not rows:
         return {}, []
-    queues = yield from statements.lock_jobs(dialect, [row.job_id for row in rows])
+    queues = yield from job_rows.lock_jobs(dialect, [row.job_id for row in rows])
     missed = [row for row in rows if row.job_id not in queues]
     if missed:
         yield from forget_removed(dialect, missed)
@@ -85,7 +86,7 @@ def _lock(dialect: Dialect, rows: Sequence[Parked]) -> Plan[tuple[dict[bytes, st
 
 def forget_removed(dialect: Dialect, rows: Sequence[Parked]) -> Plan[set[int]]:
     """Delete those of ``rows`` whose jobs are no longer there; return which."""
-    there = yield from statements.present(dialect, [row.job_id for row in rows])
+    there = yield from job_rows.present(dialect, [row.job_id for row in rows])
     gone = [row.seq for row in rows if row.job_id not in there]
     yield from statements.delete_rows(gone)
     return set(gone)

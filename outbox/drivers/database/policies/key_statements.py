@@ -96,7 +96,7 @@ def _insert(dialect: Dialect, rows: Sequence[NewRow], *, first: bool) -> Stateme
         values.append(f"({binary}, {int(kind)}, {hashed}, {int(State.WAITING)}, {int(key.size)}, {mark}, {moment})")
     return (
         "INSERT INTO queue_keyed_jobs (job_id, kind, key_hash, state, size, name, moment) "
-        f"VALUES {', '.join(values)} {dialect.keep_keyed}",
+        f"VALUES {', '.join(values)} {dialect.keep_existing('queue_keyed_jobs', 'job_id', 'kind')}",
         tuple(parameters),
     )
 
@@ -235,44 +235,6 @@ def due_waiting(dialect: Dialect, keys: Sequence[bytes], limit: int) -> Plan[lis
         parameters,
     )
     return [Parked(seq, bytes(job_id)) for seq, job_id in rows]
-
-
-def lock_unheld(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[bytes]]:
-    """Lock those of these jobs that claims find now and that nothing else has locked."""
-    locked: list[bytes] = []
-    for some in chunked(sorted(ids)):
-        listed, parameters = dialect.id_list(some)
-        rows = yield (
-            f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
-            f"AND available_at <= {dialect.now} AND reserved_until IS NULL ORDER BY id {dialect.skip_locked}",
-            parameters,
-        )
-        locked += [bytes(job_id) for (job_id,) in rows]
-    return locked
-
-
-def lock_jobs(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, str]]:
-    """Lock those of these jobs that nothing else has locked; their queues."""
-    locked: dict[bytes, str] = {}
-    for some in chunked(sorted(ids)):
-        listed, parameters = dialect.id_list(some)
-        rows = yield (
-            f"SELECT id, queue FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
-            f"ORDER BY id {dialect.skip_locked}",
-            parameters,
-        )
-        locked.update((bytes(job_id), queue) for job_id, queue in rows)
-    return locked
-
-
-def present(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
-    """Those of these jobs that are live. No lock."""
-    found: set[bytes] = set()
-    for some in chunked(sorted(ids)):
-        listed, parameters = dialect.id_list(some)
-        rows = yield f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed})", parameters
-        found.update(bytes(job_id) for (job_id,) in rows)
-    return found
 
 
 def limits_of(dialect: Dialect, ended: Iterable[Headers]) -> Plan[dict[bytes, int]]:

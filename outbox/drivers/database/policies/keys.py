@@ -23,9 +23,8 @@ from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.policies.base import Policies
 from outbox.policies.keys import Kind, State
-from outbox.settlement import Outcome
+from outbox.settlement import PUT_BACK, Outcome
 
-_PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
 _COMPLETED = Outcome.COMPLETED
 """Python 3.11 finds a member of an enumeration by calling a function; this is for every job with a key."""
 
@@ -70,7 +69,7 @@ class KeyRows(PolicyRows):
                 gone.append(row.seq)
             elif outcome is Outcome.FAILED and row.kind is Kind.ORDERING and row.size:
                 blocking.append(row)
-            elif outcome in _PUT_BACK:
+            elif outcome in PUT_BACK:
                 waiting.append(row.seq)
             elif outcome is not Outcome.DEFERRED:
                 gone.append(row.seq)

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.policies import job_rows
 from outbox.drivers.database.policies import rate_statements as statements
+from outbox.drivers.database.policies.base import done
 from outbox.drivers.database.policies.rate_statements import LET_IN, PARKED
 from outbox.drivers.values import LimitStatus
 from outbox.policies.rate import SECOND, State
@@ -161,7 +163,7 @@ def _changed(dialect: Dialect, name: str, terms: Terms | None) -> Plan[frozenset
         (name,),
     )
     ids = [bytes(job_id) for (job_id,) in rows]
-    queues = (yield from statements.lock_jobs(dialect, ids)) if ids else {}
+    queues = (yield from job_rows.lock_jobs(dialect, ids)) if ids else {}
     rows = yield f"SELECT id FROM queue_rates WHERE name = {dialect.placeholder} LIMIT {_MOVED_AT_ONCE}", (name,)
     rates = [bytes(rate) for (rate,) in rows]
     if terms is not None and rates:
@@ -169,16 +171,11 @@ def _changed(dialect: Dialect, name: str, terms: Terms | None) -> Plan[frozenset
         facts = yield from statements.facts_of(dialect, rates)
         states = {rate: terms.limit.reset(each.state, each.now) for rate, each in facts.items()}
         yield from statements.write_states(dialect, states, dict.fromkeys(rates, terms), {}, facts)
-    still = yield from statements.waits_of(dialect, sorted(queues)) if queues else _none()
+    still = yield from statements.waits_of(dialect, sorted(queues)) if queues else done(dict[bytes, statements.Wait]())
     due = sorted(job_id for job_id in queues if job_id in still)
     if due:
         yield dialect.postpone(len(due)), (*(value for job_id in due for value in (job_id, 0)), *due)
     return frozenset(queues[job_id] for job_id in due)
-
-
-def _none() -> Plan[dict[bytes, statements.Wait]]:
-    yield from ()
-    return {}
 
 
 def terms_of(dialect: Dialect, name: str) -> Plan[Terms | None]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
+from outbox.drivers.database.policies import job_rows
 from outbox.drivers.database.policies import rate_statements as statements
 from outbox.drivers.database.policies.rate_statements import RateFacts, Wait
 from outbox.policies.rate import SECOND, State
@@ -28,9 +29,7 @@ class Released(NamedTuple):
     """Seconds until each of the jobs that were let in may start."""
 
 
-def release(
-    dialect: Dialect, facts: Mapping[bytes, RateFacts], states: Mapping[bytes, State] | None = None
-) -> Plan[Released]:
+def release(dialect: Dialect, facts: Mapping[bytes, RateFacts]) -> Plan[Released]:
     """Let in the first jobs of limits where nothing is let in. The slots are locked."""
     queues: frozenset[str] = frozenset()
     delays: dict[bytes, float] = {}
@@ -41,9 +40,8 @@ def release(
         if each.stored is None:
             continue
         terms = changed.get(each.stored.name, each.stored)
-        state = each.state if states is None else states.get(rate, each.state)
         rows, found = yield from _first(dialect, rate)
-        times = _times(rows, terms, state, each.now)
+        times = _times(rows, terms, each.state, each.now)
         if not times:
             continue
         pairs = sorted(times.items())
@@ -61,10 +59,10 @@ def _first(dialect: Dialect, rate: bytes) -> Plan[tuple[list[Wait], dict[bytes, 
         rows = yield from statements.first_parked(dialect, rate, _AT_ONCE)
         if not rows:
             break
-        found = yield from statements.lock_jobs(dialect, [row.job_id for row in rows])
+        found = yield from job_rows.lock_jobs(dialect, [row.job_id for row in rows])
         missed = [row.job_id for row in rows if row.job_id not in found]
         if missed:
-            there = yield from statements.live(dialect, missed)
+            there = yield from job_rows.present(dialect, missed)
             gone = [row.seq for row in rows if row.job_id not in found and row.job_id not in there]
             yield from statements.delete_waits(gone)
         if found:

@@ -184,24 +184,6 @@ def delete_waits(sequences: Collection[int]) -> Plan[None]:
         yield f"DELETE FROM queue_rate_waits WHERE seq IN ({', '.join(map(str, some))})", ()
 
 
-def lock_jobs(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, str]]:
-    """Lock those of these jobs that nothing else has locked; return their queues."""
-    listed, parameters = dialect.id_list(sorted(ids))
-    rows = yield (
-        f"SELECT id, queue FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed}) "
-        f"ORDER BY id {dialect.skip_locked}",
-        parameters,
-    )
-    return {bytes(job_id): queue for job_id, queue in rows}
-
-
-def live(dialect: Dialect, ids: Sequence[bytes]) -> Plan[set[bytes]]:
-    """Those of these jobs that are live. It takes no lock."""
-    listed, parameters = dialect.id_list(sorted(ids))
-    rows = yield f"SELECT id FROM queue_jobs {dialect.primary_hint} WHERE id IN ({listed})", parameters
-    return {bytes(job_id) for (job_id,) in rows}
-
-
 def _wait(row: Sequence[object]) -> Wait:
     seq, job_id, rate, state, cost = row
     return Wait(int(seq), bytes(job_id), bytes(rate), int(state), int(cost))  # type: ignore[call-overload]

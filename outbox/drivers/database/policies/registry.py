@@ -37,7 +37,7 @@ from outbox.ids import JobId
 T = TypeVar("T")
 
 POLICIES: list[PolicyRows] = [UniqueRows(), KeyRows(), RateRows(), BatchRows(), ScheduleRows()]
-"""UNIQUE, KEY, RATE, CHAIN, BATCH, SCHEDULE: a rate is only taken when all else admits."""
+"""In the order of their bits. A chain keeps no rows."""
 
 _log = logging.getLogger("outbox.drivers")
 

@@ -19,10 +19,9 @@ from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
 from outbox.ids import JobId
 from outbox.policies.base import Policies
-from outbox.settlement import Outcome
+from outbox.settlement import ENDS
 
 _TICKS = schedule_ticks.name
-_ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
 _KEPT_SECONDS = 7 * 86_400
 _PORTION = 1_000
 
@@ -86,7 +85,7 @@ class ScheduleRows(PolicyRows):
     tables = ("queue_schedule_ticks",)
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
-        ended = [(job.headers.tick, job.job_id) for job in jobs if job.outcome in _ENDS]
+        ended = [(job.headers.tick, job.job_id) for job in jobs if job.outcome in ENDS]
         ticks = [(tick, job_id) for tick, job_id in ended if tick is not None]
         for tick, job_id in sorted(ticks, key=lambda each: (each[0].schedule, each[0].at)):
             yield from _end(dialect, tick.schedule, tick.at, job_id.bytes)

@@ -214,7 +214,7 @@ def _insert_keys(dialect: Dialect, keys: Sequence[_Key]) -> Statement:
         parameters += values
     return (
         f"INSERT INTO queue_unique (unique_key, job_id, held_until) VALUES {', '.join(rows)} "
-        f"{dialect.keep_existing_by('queue_unique', 'unique_key')}",
+        f"{dialect.keep_existing('queue_unique', 'unique_key')}",
         tuple(parameters),
     )
 
@@ -292,7 +292,7 @@ def _insert_jobs(dialect: Dialect, jobs: Sequence[tuple[bytes, _Job]]) -> Statem
         parameters += (*values, dialect.timestamp(job.due_at), dialect.timestamp(job.first_at), job.payload)
     return (
         f"INSERT INTO queue_unique_jobs (job_id, unique_key, state, due_at, first_at, payload) "
-        f"VALUES {', '.join(rows)} {dialect.keep_existing_by('queue_unique_jobs', 'job_id')}",
+        f"VALUES {', '.join(rows)} {dialect.keep_existing('queue_unique_jobs', 'job_id')}",
         tuple(parameters),
     )
 

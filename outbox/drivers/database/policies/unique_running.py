@@ -120,7 +120,7 @@ def _insert_missing(
             parameters += more
         yield (
             f"INSERT INTO queue_unique_running (unique_key, job_id) VALUES {', '.join(values)} "
-            f"{dialect.keep_existing_by('queue_unique_running', 'unique_key')}",
+            f"{dialect.keep_existing('queue_unique_running', 'unique_key')}",
             tuple(parameters),
         )
     # Another claim may have inserted one of them meanwhile, and have committed.
