@@ -24,6 +24,8 @@ async def running_page(driver: Driver, matching: JobFilter, limit: int) -> JobPa
         for running in worker.jobs:
             wanted = matching.queue in {None, running.queue} and matching.name in {None, running.name}
             job = await driver.jobs.get(running.id) if wanted and len(found) < limit else None
-            if job is not None and job.state is JobState.RESERVED and matching.key in {None, *names_of_keys(job.headers)}:
+            if job is None or job.state is not JobState.RESERVED:
+                continue
+            if matching.key in {None, *names_of_keys(job.headers)}:
                 found.append(job)
     return JobPage(found, None)
