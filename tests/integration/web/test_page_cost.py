@@ -54,6 +54,8 @@ PAGES = [
     "/keys",
     "/batches",
 ]
+BY_COUNTS = ["/", "/queues", "/queues/many", "/health"]
+"""Those that read the most where no worker has ever counted all jobs."""
 OF_ONE_MOMENT = [
     "/failures/jobs?error=nothing",
     "/failures/jobs?name=tests.None",
@@ -70,6 +72,9 @@ async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(driver: Database
     jobs = await fill_shown(driver)
     activity = Activity()
     activity.add([Outcome.COMPLETED] * 100, [1.0] * 100, [1.0] * 100)
+    await keep_statistics(driver)
+    uncounted = {path: await _read(settings, path) for path in BY_COUNTS}
+    assert {path: total for path, total in uncounted.items() if not 0 < total <= MOST_READ} == {}
     assert driver.metrics is not None
     await driver.metrics.write({(f"q{number}", "tests.Job"): activity for number in range(20)})
     await driver.metrics.upkeep()

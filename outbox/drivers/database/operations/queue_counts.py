@@ -18,7 +18,7 @@ from outbox.options import PRIORITIES
 
 EXACT_BELOW = 10_000
 """Fewer entries of one range are counted exactly."""
-_FIRST_ENTRIES, _MOST_ENTRIES = 1_500, 11_500
+_FIRST_ENTRIES, _MOST_ENTRIES = 1_500, 10_600
 """Entries of the indexes that a first statement may read of all ranges together, and that all statements may. A server
 counts each entry twice: it keeps those of a range, and reads them again."""
 _PROBED = EXACT_BELOW // 2
