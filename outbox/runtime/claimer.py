@@ -84,14 +84,8 @@ class Claimer(BackgroundLoop):
     async def run(self) -> None:
         await self._try(self._store.check)
         while not self.stopping:
-            if self._pause.active:
-                await self._interrupted.wait()
-                self._interrupted.clear()
+            if not await self._may_claim():
                 continue
-            await self._completer.caught_up()
-            if self._consumers > 1 and self._availability.down:
-                # A claim that hangs would keep its slots from the other consumers for as long.
-                await self._try(self._answer)
             batch = max(1, (self._slots.size - self._slots.stuck) // 4) if self._backlog else 1
             linger = min(_LINGER_AT_MOST, self._took / 2) if self._backlog else 0.0
             reserved = await self._slots.reserve(
@@ -114,6 +108,7 @@ class Claimer(BackgroundLoop):
 
     def interrupt(self) -> None:
         self._interrupted.set()
+        self._completer.release_claims()
         self._slots.kick()
         self._store.wakeups.wake()
 
@@ -146,6 +141,23 @@ class Claimer(BackgroundLoop):
         if not attempts:
             await self._try(self._on_empty)
         return len(attempts)
+
+    async def _may_claim(self) -> bool:
+        """False after a wait in which that may have changed."""
+        if self._pause.active:
+            self._availability.unneeded(CLAIM)
+            await self._interrupted.wait()
+            self._interrupted.clear()
+            return False
+        if not self._completer.is_caught_up:
+            await self._completer.caught_up()
+            return False
+        if self._consumers > 1 and self._availability.down:
+            # A claim that hangs would keep its slots from the other consumers for as long.
+            await self._try(self._answer)
+        if not self._slots.free:
+            self._availability.unneeded(CLAIM)
+        return not self.stopping
 
     async def _answer(self) -> None:
         await self._store.run(self._store.next_due, False)

@@ -107,8 +107,15 @@ class Completer(BackgroundLoop):
         return self._caught_up.is_set()
 
     async def caught_up(self) -> None:
-        """Return once `is_caught_up`."""
+        """Return once `is_caught_up`, or with `release_claims`."""
         await self._caught_up.wait()
+
+    def release_claims(self) -> None:
+        """End the waits for `caught_up`, which a store that does not answer makes as long as its outage: a claimer is
+        to stop, or to pause."""
+        if not self.is_caught_up:
+            self._caught_up.set()
+            self._caught_up.clear()
 
     async def run(self) -> None:
         while self._pending or not self.stopping or self.set_aside.waits:
@@ -152,8 +159,7 @@ class Completer(BackgroundLoop):
 
     def interrupt(self) -> None:
         self._wanted.set()
-        # A caller that waits for a store that may never answer has to stop as well.
-        self._caught_up.set()
+        self.release_claims()
 
     async def _write(self, batch: list[Attempt]) -> None:
         """Until the store takes the batch.
@@ -264,6 +270,7 @@ class Completer(BackgroundLoop):
             self._on_policy_news(news)
 
     def _refused(self, attempt: Attempt, error: Exception) -> None:
+        self._availability.unneeded(SETTLE)
         self._in_flight.discard([attempt])
         if attempt.settlement is not None:
             self._events.emit(attempt.event(SettlementRefused, attempt.settlement.outcome, Failure.of(error)))

@@ -21,6 +21,7 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.slots import Slots
 from outbox.runtime.store_client import StoreClient
 from outbox.settings import WorkerOptions
+from outbox.settlement import Settlement
 from outbox.wakeups.polling import Polling
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
@@ -84,6 +85,16 @@ class Bench:
 
     async def calls(self, verb: str, count: int) -> None:
         await until(lambda: self.store.calls.count(verb) >= count)
+
+    async def end_unwritten(self, attempt: Attempt) -> None:
+        """End it while the store does not answer, until the claimer waits for that."""
+        await self.completer.start()
+        attempt.end(Settlement.completed(attempt.fence))
+        self.completer.submit(attempt)
+        self.slots.release()
+        await until(lambda: not self.completer.is_caught_up)
+        self.wakeups.wake()
+        await self.settled_down()
 
     async def settled_down(self) -> None:
         """Until the claimer sleeps or waits for room. Of two looks, the first may come with its own pauses, after a
@@ -239,6 +250,17 @@ async def test_stopping_ends_every_kind_of_wait() -> None:
     await waiting_for_the_store.claimer.start()
     await waiting_for_the_store.calls("claim", 3)
     await waiting_for_the_store.claimer.stop()
+
+    waiting_for_the_end_of_a_job = Bench()
+    waiting_for_the_end_of_a_job.put(1)
+    await waiting_for_the_end_of_a_job.claimer.start()
+    await until(lambda: len(waiting_for_the_end_of_a_job.begun) == 1)
+    waiting_for_the_end_of_a_job.store.unreachable = True
+    await waiting_for_the_end_of_a_job.end_unwritten(waiting_for_the_end_of_a_job.begun[0])
+    async with asyncio.timeout(20):
+        await waiting_for_the_end_of_a_job.claimer.stop()
+    waiting_for_the_end_of_a_job.store.unreachable = False
+    await waiting_for_the_end_of_a_job.completer.stop()
 
     never_started = Bench()
     await never_started.claimer.stop()
