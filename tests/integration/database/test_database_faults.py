@@ -424,6 +424,32 @@ async def test_a_file_that_cannot_be_written_is_refused_when_a_worker_starts(
         await driver.check()
 
 
+async def test_a_file_that_can_be_written_again_is_not_left_to_connections_that_cannot(
+    driver: DatabaseDriver, backend: str, migrated_url: str
+) -> None:
+    """SQLite opens a file that it may not write for reading alone, and keeps it so."""
+    if backend != "sqlite":
+        pytest.skip("about SQLite's file")
+    forbidden = True
+
+    def open_for_reading(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA query_only = {int(forbidden)}")
+        cursor.close()
+
+    await driver.jobs.insert(envelopes(1))
+    await driver.queues.pause("other")
+    event.listen(driver.database.engine.sync_engine, "connect", open_for_reading)
+    for write in (lambda: driver.jobs.insert(envelopes(1)), lambda: driver.jobs.claim(["default"], 1, 30)):
+        forbidden = True
+        await driver.close()  # and is opened again
+        with pytest.raises(BackendUnavailable, match=r"cannot be written.*write access to the file"):
+            await write()
+        forbidden = False
+        await write()
+    assert len(await driver.jobs.list_jobs()) == 2
+
+
 # --- connections that nobody uses
 
 

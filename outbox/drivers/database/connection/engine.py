@@ -138,7 +138,9 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
             # Imported only here, because servers need nothing of it.
             from outbox.drivers.database.connection import sqlite_engine as sqlite
 
-            return sqlite.create_engine(url, pool_size)
+            engine = sqlite.create_engine(url, pool_size)
+            _leave_useless_connections(engine)
+            return engine
         engine = _server_engine(url, "READ COMMITTED", pool_size, pool_size)
         _check_options(engine)
         return engine
@@ -224,7 +226,8 @@ def _server_engine(
 
 def _leave_useless_connections(engine: AsyncEngine) -> None:
     """Drop connections to a primary that became read-only. Otherwise every retry meets the old primary, although a
-    proxy or a name leads to the new one. Connections without the rights that they need are dropped too."""
+    proxy or a name leads to the new one. Connections without the rights that they need are dropped too: a file of
+    SQLite that was opened while it could not be written is never written over that connection."""
     dialect = engine.sync_engine.dialect
     is_disconnect = dialect.is_disconnect
 

@@ -113,5 +113,8 @@ NO_TABLE_ON_SQLITE = ("no such table",)
 NO_COLUMN_ON_SQLITE = ("no such column", "has no column")
 NO_FILE_ON_SQLITE = ("file is not a database", "unable to open database file")
 READ_ONLY_ON_SQLITE = "readonly database"
+FAILED_ON_SQLITE = "disk I/O error"
 MISCONFIGURED_ON_SQLITE = (*NO_TABLE_ON_SQLITE, *NO_COLUMN_ON_SQLITE, *NO_FILE_ON_SQLITE, READ_ONLY_ON_SQLITE)
+NEEDS_NEW_CONNECTION_ON_SQLITE = (READ_ONLY_ON_SQLITE, FAILED_ON_SQLITE)
+"""A file is written, or is not, for as long as it is open, as it could be when it was opened."""
 FINAL_ON_SQLITE = ("syntax error", "too many SQL variables", "malformed JSON", "too big", "datatype mismatch")

@@ -82,7 +82,7 @@ def _classify_driver(error: DBAPIError) -> Fault:
         return Fault.CONTENDED
     if code in error_codes.MISCONFIGURED:
         return Fault.MISCONFIGURED
-    if any(words in message for words in error_codes.BAD_CERTIFICATE):
+    if any(words in message for words in (*error_codes.BAD_CERTIFICATE, error_codes.READ_ONLY_ON_SQLITE)):
         return Fault.MISCONFIGURED
     if error.connection_invalidated or code in error_codes.UNREACHABLE or isinstance(error.orig, OSError | EOFError):
         return Fault.UNREACHABLE
@@ -106,7 +106,7 @@ def _is_about_values(error: DBAPIError) -> bool:
 
 def _classify_sqlite(error: DBAPIError, message: str) -> Fault:
     """SQLite has words, not numbers."""
-    if "disk I/O error" in message or _is_full(error):
+    if error_codes.FAILED_ON_SQLITE in message or _is_full(error):
         return Fault.UNREACHABLE
     if any(words in message for words in error_codes.MISCONFIGURED_ON_SQLITE):
         return Fault.MISCONFIGURED
@@ -128,7 +128,10 @@ def code_of(error: DBAPIError) -> int | None:
 
 def needs_new_connection(error: BaseException) -> bool:
     """Whether a driver's error says that this connection will not be of use again, though the server answers."""
-    return _number(error) in error_codes.NEEDS_NEW_CONNECTION
+    number = _number(error)
+    if number is None:
+        return any(words in str(error) for words in error_codes.NEEDS_NEW_CONNECTION_ON_SQLITE)
+    return number in error_codes.NEEDS_NEW_CONNECTION
 
 
 def _number(error: BaseException | None) -> int | None:
