@@ -6,7 +6,6 @@ import random
 import threading
 
 from outbox import clock
-from outbox.errors import RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp, Events
 
 CLAIM, LOOK, SETTLE, RENEW, HEARTBEAT = "claim", "look", "settle", "renew", "heartbeat"
@@ -21,7 +20,8 @@ class Availability:
 
     Thread-safe: leases are renewed from a thread of their own. A call tells when it began, because one that began
     before the last change says nothing about the time after it: a connect that times out after the server came back
-    is not a second outage. An outage in which the store refuses some requests is over when those are carried out.
+    is not a second outage. An outage is over when every request that failed in it has been carried out again: a store
+    that can be read may still refuse to be written.
     """
 
     def __init__(self, connection: str, events: Events) -> None:
@@ -30,7 +30,8 @@ class Availability:
         self._lock = threading.Lock()
         self._down_since: float | None = None
         self._changed = float("-inf")
-        self._refused: set[str] = set()
+        self._failing: set[str] = set()
+        """Requests that have failed in this outage, and were not carried out since."""
         self._answered: dict[str, float] = {}
         self._failed: dict[str, float] = {}
 
@@ -44,8 +45,7 @@ class Availability:
             self._failed[request] = begun
             if begun < self._changed:
                 return
-            if isinstance(error, RequestRefused):
-                self._refused.add(request)
+            self._failing.add(request)
             if self._down_since is None:
                 self._down_since = self._changed = clock.now()
                 self._events.emit(ConnectionDown(self._connection, str(error)))
@@ -56,8 +56,10 @@ class Availability:
         if self._down_since is None:
             return
         with self._lock:
-            self._refused -= {request, *_IMPLIES.get(request, ())}
-            if self._down_since is not None and not self._refused and begun >= self._changed:
+            if self._down_since is None or begun < self._changed:
+                return
+            self._failing -= {request, *_IMPLIES.get(request, ())}
+            if not self._failing:
                 now = clock.now()
                 self._events.emit(ConnectionUp(self._connection, now - self._down_since))
                 self._down_since, self._changed = None, now
@@ -71,9 +73,11 @@ class Availability:
         return good > bad
 
     def unneeded(self, request: str) -> None:
-        """There is nothing to ask for with this ``request`` any more, so that it says nothing about the store."""
-        if request in self._refused:
-            self.succeeded(clock.now(), request)
+        """There is nothing to ask for with this ``request`` any more: the outage may end without it. It ends with the
+        next request that is carried out, because this says nothing about the store."""
+        if request in self._failing:
+            with self._lock:
+                self._failing.discard(request)
 
     def answers_others(self, since: float, request: str) -> bool:
         """Whether the store has carried out another request that began after ``since``."""

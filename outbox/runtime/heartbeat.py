@@ -9,7 +9,7 @@ from outbox import clock
 from outbox.drivers.base import WorkerRegistry
 from outbox.drivers.values import RUNNING_JOBS_SHOWN, RunningJob, WorkerOrder, WorkerStatus
 from outbox.errors import BackendUnavailable
-from outbox.runtime.availability import HEARTBEAT, Availability
+from outbox.runtime.availability import HEARTBEAT, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.service import BackgroundLoop
 
@@ -63,19 +63,26 @@ class Heartbeat(BackgroundLoop):
         # Until the claimer has found the store in order there may be no table to write to.
         if await self.pause_until(self._ready):
             return
+        backoff = ReconnectBackoff(maximum=self._interval)
         while True:
-            await self._tell(leaving=False)
-            if await self.pause(max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))):
+            if await self._tell(leaving=False):
+                backoff.reset()
+                seconds = max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))
+            else:
+                # Without it, the outage is not over.
+                seconds = backoff.next()
+            if await self.pause(seconds):
                 break
         await self._tell(leaving=True)
 
-    async def _tell(self, *, leaving: bool) -> None:
+    async def _tell(self, *, leaving: bool) -> bool:
+        """Whether the store could be reached."""
         begun = clock.now()
         status = self._status()
         try:
             if leaving:
                 await self._workers.deregister(status.id)
-                return
+                return True
             order = await self._workers.heartbeat(status)
             if order is not None:
                 self._obey(order)
@@ -84,7 +91,9 @@ class Heartbeat(BackgroundLoop):
                 await self._workers.forget(FORGET_AFTER)
         except BackendUnavailable as error:
             self._availability.failed(begun, error, HEARTBEAT)
+            return False
         except Exception:  # noqa: BLE001 - operators see less; jobs go on
             _log.exception("the row of this worker could not be written")
         else:
             self._availability.succeeded(begun, HEARTBEAT)
+        return True

@@ -3,6 +3,7 @@ passwords and tables that are gone for a while."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,13 +38,13 @@ async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 @contextmanager
 def refusing(url: str, code: int, *events: str) -> Iterator[None]:
-    """A trigger says that the server refuses these statements."""
+    """A trigger says that the server refuses these statements, or SQLite that its file cannot be written."""
+    says = f"SIGNAL SQLSTATE 'HY000' SET mysql_errno = {code}, message_text = 'not now'"
+    if url.startswith("sqlite"):
+        says = "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
     with sql.connection(url) as operator:
         for event in events:
-            operator.exec_driver_sql(
-                f"CREATE TRIGGER refuses_{event} BEFORE {event} ON queue_jobs FOR EACH ROW "
-                f"SIGNAL SQLSTATE 'HY000' SET mysql_errno = {code}, message_text = 'not now'"
-            )
+            operator.exec_driver_sql(f"CREATE TRIGGER refuses_{event} BEFORE {event} ON queue_jobs FOR EACH ROW {says}")
     try:
         yield
     finally:
@@ -174,3 +175,40 @@ async def test_a_worker_whose_table_is_gone_for_a_while_says_so_once_and_writes_
     assert len(worker.of("connection_down")) == len(worker.of("connection_up")) == 1
     assert (await database.jobs.list_jobs(), await database.failed.page(), worker.other) == ([], [], [])
     await workers.close()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", *SERVERS], indirect=True)
+@pytest.mark.parametrize("ending", ["back", "term"])
+async def test_a_database_that_can_be_read_but_not_written_is_away_until_it_can_be_written(
+    migrated_url: str, database: DatabaseDriver, tmp_path: Path, ending: str
+) -> None:
+    workers = Workers(migrated_url, tmp_path)
+    worker = await workers.started("--lease", "3", "--sleep", "0.05", "--grace", "1")
+    await database.jobs.insert([serialize(Counted(number=1, seconds=0.5))])
+    await workers.oracle.wait("begin", 1)
+    with refusing(migrated_url, 1105, "UPDATE", "DELETE"):
+        await worker.event("connection_down")
+        await database.jobs.insert([serialize(Counted(number=2))])
+        for _ in range(2):
+            await _heartbeat(database)
+        assert worker.of("connection_up") == []
+        if ending == "term":
+            assert await worker.terminate() == 0
+    if ending == "back":
+        await worker.event("connection_up")
+        await worker.event("job_settled", 2)
+        assert await worker.terminate() == 0
+    assert len(worker.of("connection_down")) == 1
+    assert len(worker.of("connection_up")) == (ending == "back")
+    await workers.close()
+
+
+async def _heartbeat(database: DatabaseDriver) -> None:
+    """Until the worker has written its row once more, which is one request that is carried out."""
+    async with asyncio.timeout(60):
+        while True:
+            [before] = await database.workers.all()
+            await asyncio.sleep(0.05)
+            [after] = await database.workers.all()
+            if after.seen < before.seen:
+                return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp
-from outbox.runtime.availability import CLAIM, LOOK, RENEW, SETTLE, Availability, ReconnectBackoff
+from outbox.runtime.availability import CLAIM, HEARTBEAT, LOOK, RENEW, SETTLE, Availability, ReconnectBackoff
 from tests.unit.runtime.memory import Recorder
 
 GONE = BackendUnavailable("gone")
@@ -59,11 +61,35 @@ def test_a_request_that_is_refused_while_others_are_carried_out_is_one_outage() 
     assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
 
 
-def test_a_refused_request_that_is_not_needed_any_more_ends_its_outage() -> None:
+@pytest.mark.parametrize("error", [GONE, RequestRefused("no room left")])
+def test_an_outage_is_over_when_all_that_failed_in_it_is_carried_out(error: BackendUnavailable) -> None:
+    """A file or a server that can be read, but not written, answers one request and not the next."""
     recorder = Recorder()
     store = Availability("database", recorder.events)
-    store.failed(float("-inf"), RequestRefused("no right to UPDATE"), RENEW)
+    later = float("inf")
+    for _ in range(5):
+        for request in (CLAIM, SETTLE, HEARTBEAT):
+            store.failed(later, error, request)
+        store.succeeded(later, LOOK)
+        store.succeeded(later, RENEW)
+    for request in (CLAIM, HEARTBEAT):
+        store.succeeded(later, request)
+        assert store.down
+    store.succeeded(later, SETTLE)
+    assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
+
+
+def test_an_outage_ends_without_a_request_that_is_not_needed_any_more() -> None:
+    """But not with it: that nothing is to be renewed any more does not say that the store is back."""
+    recorder = Recorder()
+    store = Availability("database", recorder.events)
+    later = float("inf")
+    store.failed(later, RequestRefused("no right to UPDATE"), RENEW)
+    store.failed(later, GONE, SETTLE)
     store.unneeded(RENEW)
+    store.unneeded(SETTLE)
+    assert store.down
+    store.succeeded(later, LOOK)
     assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
 
 

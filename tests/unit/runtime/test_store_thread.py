@@ -166,3 +166,15 @@ async def test_a_heartbeat_survives_every_answer_of_the_store() -> None:
     await service.start()
     await until(lambda: "beat" in driver.store.calls)
     await service.stop()
+
+
+async def test_a_heartbeat_that_failed_is_soon_tried_again() -> None:
+    """The outage is not over before."""
+    driver = MemoryDriver(Store())
+    driver.store.unreachable = True
+    service = heartbeat_service(driver, interval=3_600)
+    await service.start()
+    await until(lambda: driver.store.calls.count("beat") >= 2)
+    driver.store.unreachable = False
+    await until(lambda: bool(driver.store.workers))
+    await service.stop()

@@ -358,6 +358,7 @@ async def test_an_outage_longer_than_the_lease_costs_no_attempt_and_is_told_once
     again = running.recorder.of(JobStarted)[1]
     assert isinstance(again, JobStarted)
     assert again.attempt == 1
+    await running.recorder.wait(ConnectionUp)
     Gated.gate.set()
     await running.recorder.wait(JobSettled, 2)
     await running.stopped()
