@@ -34,91 +34,149 @@ _SEEN_SECONDS = 60.0
 """Seconds after its last heartbeat for which a worker counts as idle."""
 
 
-async def claim(
-    store: Store,
-    locator: JobLocator,
-    blocking: BlockingClaim,
-    unconfirmed: Unconfirmed,
-    queues: Sequence[str],
-    limit: int,
-    lease: float,
-    *,
-    name: str,
-) -> list[Claim]:
-    """One script claims from the first queue. If there is room, two more round trips count and claim in all others.
-
-    A claim that finds nothing costs two round trips, a claim from several queues three, and the answer of a blocking
-    claim none. Jobs that cannot be run become failed jobs of the connection ``name``.
-    """
-    pending = blocking.pending
-    if pending is not None and pending.answer is not None:
-        return _collect(locator, blocking, pending, pending.answer)
-    token = new_token() if pending is None else pending.token
-    claimer = _Claimer(store, locator, unconfirmed, token, lease, name)
-    if unconfirmed.claims and (found := await claimer.recover(queues, limit)):
-        # Alone: if another node of a cluster is down, the next claim raises.
-        return found
-    claims = await claimer.claim({queues[0]: limit}, pending) if queues else []
-    blocking.end(claims)
-    others = queues[1:]
-    if len(claims) >= limit or not others:
-        return claims
-    try:
-        wanted = await claimer.share(others, limit - len(claims))
-        return [*claims, *(await claimer.claim(wanted) if wanted else ())]
-    except BackendUnavailable:
-        # The caller must learn of the outage. The next claim asks for the jobs of this one.
-        if claims:
-            claimer.not_confirmed([queues[0]])
-        raise
-
-
-async def cancel_blocking_claim(
-    store: Store, locator: JobLocator, blocking: BlockingClaim, unconfirmed: Unconfirmed, *, name: str
-) -> list[Claim]:
-    """Cancel the pending blocking claim; return the jobs that it took."""
-    pending = blocking.pending
-    if pending is None:
-        return []
-    claims: list[Claim] = []
-    if pending.answer is None:
-        claimer = _Claimer(store, locator, unconfirmed, pending.token, pending.lease, name)
-        claims = await claimer.claim({pending.queue: 0}, pending)
-        blocking.end(claims)
-    if blocking.pending is not None and pending.answer is not None:
-        claims = _collect(locator, blocking, pending, pending.answer)
-    return claims
-
-
-async def give_back_unconfirmed(store: Store, locator: JobLocator, unconfirmed: Unconfirmed, *, name: str) -> None:
-    """Put back the jobs of unconfirmed claims. Their attempts do not count.
-
-    Raises:
-        BackendUnavailable: the jobs wait for the end of their leases.
-    """
-    if unconfirmed.claims:
-        await _Claimer(store, locator, unconfirmed, b"", 0.0, name).recover(list(unconfirmed.claims), 0)
-
-
-class _Claimer:
-    """One call of `claim`. A repeated call finds its jobs by the token. ``lease`` is in seconds. ``name`` is
-    the name of the connection."""
+class RedisClaims:
+    """The claims of one driver. ``name`` is that of the connection."""
 
     def __init__(
-        self,
-        store: Store,
-        locator: JobLocator,
-        unconfirmed: Unconfirmed,
-        token: bytes,
-        lease: float,
-        name: str,
+        self, store: Store, locator: JobLocator, blocking: BlockingClaim, unconfirmed: Unconfirmed, name: str
     ) -> None:
-        self._store = store
-        self._locator = locator
-        self._unconfirmed = unconfirmed
+        self.store = store
+        self.locator = locator
+        self.blocking = blocking
+        self.unconfirmed = unconfirmed
+        self.name = name
+
+    async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
+        """One script claims from the first queue. If there is room, two more round trips count and claim in all others.
+
+        A claim that finds nothing costs two round trips, a claim from several queues three, and the answer of a
+        blocking claim none. Jobs that cannot be run become failed jobs of the connection.
+        """
+        pending = self.blocking.pending
+        if pending is not None and pending.answer is not None:
+            return self._collect(pending, pending.answer)
+        call = _ClaimCall(self, new_token() if pending is None else pending.token, lease)
+        if self.unconfirmed.claims and (found := await call.recover(queues, limit)):
+            # Alone: if another node of a cluster is down, the next claim raises.
+            return found
+        claims = await call.claim({queues[0]: limit}, pending) if queues else []
+        self.blocking.end(claims)
+        others = queues[1:]
+        if len(claims) >= limit or not others:
+            return claims
+        try:
+            wanted = await call.share(others, limit - len(claims))
+            return [*claims, *(await call.claim(wanted) if wanted else ())]
+        except BackendUnavailable:
+            # The caller must learn of the outage. The next claim asks for the jobs of this one.
+            if claims:
+                call.not_confirmed([queues[0]])
+            raise
+
+    async def cancel_blocking(self) -> list[Claim]:
+        """Cancel the pending blocking claim; return the jobs that it took."""
+        pending = self.blocking.pending
+        if pending is None:
+            return []
+        claims: list[Claim] = []
+        if pending.answer is None:
+            claims = await _ClaimCall(self, pending.token, pending.lease).claim({pending.queue: 0}, pending)
+            self.blocking.end(claims)
+        if self.blocking.pending is not None and pending.answer is not None:
+            claims = self._collect(pending, pending.answer)
+        return claims
+
+    def _collect(self, pending: PendingClaim, answer: bytes) -> list[Claim]:
+        records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
+        deadline = pending.since + pending.lease
+        claims = _claims(self.locator, records, jobs, queue=pending.queue, token=pending.token, deadline=deadline)
+        self.blocking.end(claims)
+        return claims
+
+    async def give_back_unconfirmed(self) -> None:
+        """Put back the jobs of unconfirmed claims. Their attempts do not count.
+
+        Raises:
+            BackendUnavailable: the jobs wait for the end of their leases.
+        """
+        if self.unconfirmed.claims:
+            await _ClaimCall(self, b"", 0.0).recover(list(self.unconfirmed.claims), 0)
+
+    async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
+        """One command for each queue of these claimed jobs. A job whose queue is not known any more was settled."""
+        by_queue: dict[str, list[JobId]] = {}
+        for job_id in job_ids:
+            if (queue := self.locator.queue_of(job_id)) is not None:
+                by_queue.setdefault(queue, []).append(job_id)
+        asked = [
+            command("HMGET", key(queue, JOBS), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()
+        ]
+        found = await self.store.do_all(asked) if asked else []
+        return frozenset(
+            job_id
+            for ids, bodies in zip(by_queue.values(), found, strict=True)
+            for job_id, body in zip(ids, bodies, strict=True)
+            if body is None
+        )
+
+    async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
+        """One script per queue, in one round trip."""
+        places = await self.locator.of(fences)
+        by_queue: dict[str, list[Fence]] = {}
+        for fence in fences:
+            queue = places.get(fence.job_id)
+            if queue is not None:
+                by_queue.setdefault(queue, []).append(fence)
+
+        async def renew(_: float | None) -> Lease:
+            deadline = clock.now() + lease
+            answers = await self.store.send_all(
+                [_EXTEND(queue_keys(queue), microseconds(lease), _records(held)) for queue, held in by_queue.items()]
+            )
+            kept = frozenset(
+                fence
+                for held, answer in zip(by_queue.values(), answers, strict=True)
+                for fence, sign in zip(held, signs(answer, len(held)), strict=True)
+                if sign == _KEPT
+            )
+            return Lease(deadline, kept, frozenset(fences) - kept)
+
+        renewed = await self.store.persist(renew)
+        self.locator.renewed({fence.job_id: places[fence.job_id] for fence in renewed.kept})
+        return renewed
+
+    async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
+        """One round trip. With ``waiting`` it makes a blocking claim of the first queue pending."""
+        asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
+        known = self.blocking.answered or any(queue in self.unconfirmed.claims for queue in queues)
+        # In a cluster, subscribers at other nodes are not counted.
+        if waiting is None or not self.store.one_slot or known or not await self.blocking.listen():
+            *waits, workers = await self.store.do_all(asked)
+        else:
+            *waits, workers = await self.store.persist(lambda _: self._probe_and_block(asked, queues[0], waiting))
+        due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
+        return NextDue(0.0 if known or self.blocking.answered else due, max(1, workers))
+
+    async def _probe_and_block(self, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest) -> list[int]:
+        begun = clock.now()
+        *answers, stands = await self.store.send_all([*asked, self.blocking.request(queue, waiting)])
+        if stands:
+            self.blocking.is_pending(begun)
+            return answers
+        # It was carried out, or it has expired. A claim finds out.
+        return [0, *answers]
+
+
+class _ClaimCall:
+    """One claim. A repeated one finds its jobs by the token. ``lease`` is in seconds."""
+
+    def __init__(self, claims: RedisClaims, token: bytes, lease: float) -> None:
+        self._store = claims.store
+        self._locator = claims.locator
+        self._unconfirmed = claims.unconfirmed
+        self._name = claims.name
         self._token = token
         self._lease = lease
-        self._name = name
         self._begun = clock.now()
 
     async def share(self, queues: Sequence[str], limit: int) -> dict[str, int]:
@@ -202,14 +260,6 @@ class _Claimer:
         return _claims(self._locator, records, jobs, queue=queue, token=token, deadline=self._begun + lease)
 
 
-def _collect(locator: JobLocator, blocking: BlockingClaim, pending: PendingClaim, answer: bytes) -> list[Claim]:
-    records, jobs = answer[: _RECORD.size], answer[_RECORD.size :]
-    deadline = pending.since + pending.lease
-    claims = _claims(locator, records, jobs, queue=pending.queue, token=pending.token, deadline=deadline)
-    blocking.end(claims)
-    return claims
-
-
 def _claims(
     locator: JobLocator, records: bytes, jobs: bytes, *, queue: str, token: bytes, deadline: float
 ) -> list[Claim]:
@@ -230,79 +280,5 @@ def _claims(
     return claims
 
 
-async def missing(store: Store, locator: JobLocator, job_ids: Sequence[JobId]) -> frozenset[JobId]:
-    """One command for each queue of these claimed jobs. A job whose queue is not known any more was settled."""
-    by_queue: dict[str, list[JobId]] = {}
-    for job_id in job_ids:
-        if (queue := locator.queue_of(job_id)) is not None:
-            by_queue.setdefault(queue, []).append(job_id)
-    asked = [command("HMGET", key(queue, JOBS), *(job_id.bytes for job_id in ids)) for queue, ids in by_queue.items()]
-    found = await store.do_all(asked) if asked else []
-    return frozenset(
-        job_id
-        for ids, bodies in zip(by_queue.values(), found, strict=True)
-        for job_id, body in zip(ids, bodies, strict=True)
-        if body is None
-    )
-
-
-async def extend(store: Store, locator: JobLocator, fences: Sequence[Fence], lease: float) -> Lease:
-    """One script per queue, in one round trip."""
-    places = await locator.of(fences)
-    by_queue: dict[str, list[Fence]] = {}
-    for fence in fences:
-        queue = places.get(fence.job_id)
-        if queue is not None:
-            by_queue.setdefault(queue, []).append(fence)
-
-    async def renew(_: float | None) -> Lease:
-        deadline = clock.now() + lease
-        answers = await store.send_all(
-            [_EXTEND(queue_keys(queue), microseconds(lease), _records(held)) for queue, held in by_queue.items()]
-        )
-        kept = frozenset(
-            fence
-            for held, answer in zip(by_queue.values(), answers, strict=True)
-            for fence, sign in zip(held, signs(answer, len(held)), strict=True)
-            if sign == _KEPT
-        )
-        return Lease(deadline, kept, frozenset(fences) - kept)
-
-    renewed = await store.persist(renew)
-    locator.renewed({fence.job_id: places[fence.job_id] for fence in renewed.kept})
-    return renewed
-
-
 def _records(fences: Sequence[Fence]) -> bytes:
     return b"".join(fence.job_id.bytes + fence.token for fence in fences)
-
-
-async def next_due(
-    store: Store,
-    blocking: BlockingClaim,
-    unconfirmed: Unconfirmed,
-    queues: Sequence[str],
-    waiting: BlockingClaimRequest | None = None,
-) -> NextDue:
-    """One round trip. With ``waiting`` it makes a blocking claim of the first queue pending."""
-    asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
-    known = blocking.answered or any(queue in unconfirmed.claims for queue in queues)
-    # In a cluster, subscribers at other nodes are not counted.
-    if waiting is None or not store.one_slot or known or not await blocking.listen():
-        *waits, workers = await store.do_all(asked)
-    else:
-        *waits, workers = await store.persist(lambda _: _probe_and_block(store, blocking, asked, queues[0], waiting))
-    due = min((wait / 1_000_000 for wait in waits if wait >= 0), default=None)
-    return NextDue(0.0 if known or blocking.answered else due, max(1, workers))
-
-
-async def _probe_and_block(
-    store: Store, blocking: BlockingClaim, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest
-) -> list[int]:
-    begun = clock.now()
-    *answers, stands = await store.send_all([*asked, blocking.request(queue, waiting)])
-    if stands:
-        blocking.is_pending(begun)
-        return answers
-    # It was carried out, or it has expired. A claim finds out.
-    return [0, *answers]

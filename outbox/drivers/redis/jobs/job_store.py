@@ -7,10 +7,10 @@ from contextlib import suppress
 
 from outbox.drivers.filters import JobFilter, JobPage, JobPlace
 from outbox.drivers.redis.connection.store import Store
-from outbox.drivers.redis.jobs import claim as claim_module
 from outbox.drivers.redis.jobs import insert as insert_module
 from outbox.drivers.redis.jobs import settle as settle_module
 from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim
+from outbox.drivers.redis.jobs.claim import RedisClaims
 from outbox.drivers.redis.jobs.cross_slot import CrossSlotJobs
 from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.relay_target import RelayedJobs
@@ -37,37 +37,33 @@ class RedisJobs:
     ) -> None:
         self._store = store
         self._name = name
-        self._blocking_claim = blocking_claim
         self._failed = failed
         self._relayed = relayed
         self.locator = JobLocator(store)
         """Where the jobs are that this process holds."""
         self._unconfirmed = Unconfirmed()
+        self._claims = RedisClaims(store, self.locator, blocking_claim, self._unconfirmed, name)
         self.cross_slot_jobs = CrossSlotJobs(store)
 
     async def close(self) -> None:
         """Give back the jobs of unconfirmed claims, if Redis answers."""
         with suppress(OutboxError):
-            await claim_module.give_back_unconfirmed(self._store, self.locator, self._unconfirmed, name=self._name)
+            await self._claims.give_back_unconfirmed()
 
     async def insert(self, envelopes: Sequence[Envelope]) -> None:
         await insert_module.insert(self._store, envelopes)
 
     async def claim(self, queues: Sequence[str], limit: int, lease: float) -> list[Claim]:
-        return await claim_module.claim(
-            self._store, self.locator, self._blocking_claim, self._unconfirmed, queues, limit, lease, name=self._name
-        )
+        return await self._claims.claim(queues, limit, lease)
 
     async def cancel_blocking_claim(self) -> list[Claim]:
-        return await claim_module.cancel_blocking_claim(
-            self._store, self.locator, self._blocking_claim, self._unconfirmed, name=self._name
-        )
+        return await self._claims.cancel_blocking()
 
     async def extend(self, fences: Sequence[Fence], lease: float) -> Lease:
-        return await claim_module.extend(self._store, self.locator, fences, lease)
+        return await self._claims.extend(fences, lease)
 
     async def missing(self, job_ids: Sequence[JobId]) -> frozenset[JobId]:
-        return await claim_module.missing(self._store, self.locator, job_ids)
+        return await self._claims.missing(job_ids)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         relayed = len(self.locator.relayed)
@@ -88,7 +84,7 @@ class RedisJobs:
         return 0
 
     async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
-        return await claim_module.next_due(self._store, self._blocking_claim, self._unconfirmed, queues, waiting)
+        return await self._claims.next_due(queues, waiting)
 
     async def get(self, job_id: JobId) -> StoredJob | None:
         return await inspection.get(self._store, job_id)

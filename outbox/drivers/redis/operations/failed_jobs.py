@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from outbox.drivers.filters import ANY_FAILED, HOURS_OF_A_GROUP, FailedFilter, FailedGroup
@@ -21,9 +21,6 @@ from outbox.ids import JobId
 _RETRY, _FORGET = Script("retry", returns=list), Script("forget", returns=list)
 _EVER = "+inf"
 _HOUR = 3_600.0
-
-Order = Callable[[str, Sequence[bytes]], Call]
-"""A script for these failed jobs of a queue, which returns those that it found."""
 
 
 class Place(NamedTuple):
@@ -78,14 +75,11 @@ class FailedJobs:
         wanted = queues if queue is None else [queue]
         if matching.is_any:
             return await self._read(await self._latest_of(wanted, limit, last))
-        bottom = await self._since(matching)
         found: list[FailedJob] = []
-        while len(found) < limit:
-            places = await self._latest_of(wanted, inspection.CHUNK, last)
-            found += passing(await self._read([place for place in places if place.failed_at >= bottom]), matching)
-            if len(places) < inspection.CHUNK or places[-1].failed_at < bottom:
+        async for jobs in self._from_latest(wanted, await self._since(matching), last):
+            found += passing(jobs, matching)
+            if len(found) >= limit:
                 break
-            last = places[-1]
         return found[:limit]
 
     async def _latest_of(self, queues: Sequence[str], limit: int, last: Place | None) -> list[Place]:
@@ -111,9 +105,11 @@ class FailedJobs:
             counts.add(jobs)
         return counts.found
 
-    async def _from_latest(self, queues: Sequence[str], bottom: int) -> AsyncIterator[list[FailedJob]]:
-        """The failed jobs of these queues, the latest first, as far as they failed at this time or later."""
-        last: Place | None = None
+    async def _from_latest(
+        self, queues: Sequence[str], bottom: int, last: Place | None = None
+    ) -> AsyncIterator[list[FailedJob]]:
+        """The failed jobs of these queues, the latest first, as far as they failed at the time ``bottom`` or later.
+        ``last`` goes on after a job."""
         while True:
             places = await self._latest_of(queues, inspection.CHUNK, last)
             yield await self._read([place for place in places if place.failed_at >= bottom])
@@ -176,19 +172,10 @@ class FailedJobs:
 
     async def retry(self, job_ids: Sequence[JobId]) -> list[JobId]:
         """Redis takes every payload, so none is refused; a broken one fails again, with the reason."""
-        return await self._apply(job_ids, lambda queue, ids: _RETRY(queue_keys(queue), _EVER, *ids))
+        return await inspection.apply(self._store, job_ids, lambda queue, ids: _RETRY(queue_keys(queue), _EVER, *ids))
 
     async def forget(self, job_ids: Sequence[JobId]) -> list[JobId]:
-        return await self._apply(job_ids, lambda queue, ids: forgetting(queue, ids, _EVER))
-
-    async def _apply(self, job_ids: Sequence[JobId], order: Order) -> list[JobId]:
-        unique, queues = list(dict.fromkeys(job_ids)), await self._store.queues()
-        done: set[bytes] = set()
-        for start in range(0, len(unique), inspection.CHUNK):
-            ids = [job_id.bytes for job_id in unique[start : start + inspection.CHUNK]]
-            for found in await self._store.do_all([order(queue, ids) for queue in queues]):
-                done.update(found)
-        return [job_id for job_id in unique if job_id.bytes in done]
+        return await inspection.apply(self._store, job_ids, lambda queue, ids: forgetting(queue, ids, _EVER))
 
     async def unretryable(
         self,
@@ -213,7 +200,7 @@ class FailedJobs:
     async def _horizon(self, age: float) -> int:
         return score(await inspection.now(self._store)) - microseconds(age)
 
-    async def _sweep(self, queue: str | None, horizon: int, matching: FailedFilter, order: Order) -> int:
+    async def _sweep(self, queue: str | None, horizon: int, matching: FailedFilter, order: inspection.Order) -> int:
         """A chunk of each queue at a time, with as many round trips as the fullest queue has chunks."""
         done = 0
         bottom = await self._since(matching) if matching.since is not None else "-inf"

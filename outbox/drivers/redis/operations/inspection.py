@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import as_job_id, moment, number, text, unpack_body
 from outbox.drivers.redis.keys import ENDED, key, queue_keys, zset_keys
-from outbox.drivers.redis.script import Script, command
+from outbox.drivers.redis.script import Call, Script, command
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
 from outbox.options import PRIORITIES
@@ -20,6 +20,9 @@ _CANCEL, _CLEAR = Script("cancel", "common/ended", returns=list), Script("clear"
 
 CHUNK = 1_000
 """Jobs per script: enough to be quick, few enough that other commands do not wait long for the server."""
+
+Order = Callable[[str, Sequence[bytes]], Call]
+"""A script for these jobs of a queue, which returns those that it found."""
 
 _MATCHES = 20
 _SCANS = 100
@@ -167,15 +170,19 @@ def with_failed(counts: Sequence[QueueCounts], failed: Mapping[str, int]) -> lis
     return [by_queue[queue] for queue in sorted(by_queue)]
 
 
-async def cancel(store: Store, job_ids: Sequence[JobId]) -> list[JobId]:
-    queues = await store.queues()
-    unique = list(dict.fromkeys(job_ids))
-    removed: set[bytes] = set()
+async def apply(store: Store, job_ids: Sequence[JobId], order: Order) -> list[JobId]:
+    """Give an order to all queues. Returns the jobs that one of them had."""
+    queues, unique = await store.queues(), list(dict.fromkeys(job_ids))
+    done: set[bytes] = set()
     for start in range(0, len(unique), CHUNK):
         ids = [job_id.bytes for job_id in unique[start : start + CHUNK]]
-        for there in await store.do_all([_CANCEL([*queue_keys(queue), key(queue, ENDED)], *ids) for queue in queues]):
-            removed.update(there)
-    return [job_id for job_id in unique if job_id.bytes in removed]
+        for found in await store.do_all([order(queue, ids) for queue in queues]):
+            done.update(found)
+    return [job_id for job_id in unique if job_id.bytes in done]
+
+
+async def cancel(store: Store, job_ids: Sequence[JobId]) -> list[JobId]:
+    return await apply(store, job_ids, lambda queue, ids: _CANCEL([*queue_keys(queue), key(queue, ENDED)], *ids))
 
 
 async def clear(store: Store, queue: str) -> int:
