@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,15 @@ class Failure:
         except BaseException:  # noqa: BLE001
             trace = ""
         return cls(_storable(name), _storable(message)[:_MESSAGE_LIMIT], _storable(trace)[-_TRACEBACK_LIMIT:])
+
+
+UNKNOWN_FAILURE = Failure("unknown", "", "")
+
+
+def dump_failure(failure: Failure | None) -> str:
+    """One line of JSON."""
+    known = failure or UNKNOWN_FAILURE
+    return json.dumps({"type": known.type, "message": known.message, "traceback": known.traceback})
 
 
 def _name(kind: type) -> str:

@@ -18,10 +18,10 @@ from outbox.console.decryption import decrypt_option, decrypted_failed_job, decr
 from outbox.console.failed_jobs import described_failure
 from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
 from outbox.console.id_lookup import look_up
+from outbox.console.job_notes import notes_on
 from outbox.console.output import Output
 from outbox.console.running import RUNNING, running_pages
 from outbox.console.suggestions import unknown_name, unknown_queue
-from outbox.console.told import told_of
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.pauses import described as described_pause
@@ -201,7 +201,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
         if driver.name != connection:
             return None
         job = await driver.jobs.get(job_id)
-        told = await told_of(driver, job, _class_of(job)) if job is not None else []
+        told = await notes_on(driver, job, _class_of(job)) if job is not None else []
         told += await finished_jobs.progress_of(driver, job_id)
         return job, await driver.workers.all(), await driver.now(), told
 

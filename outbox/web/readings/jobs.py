@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from outbox.console.job_notes import notes_on
 from outbox.console.running import running_page
-from outbox.console.told import told_of
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FinishedPage, FinishedPlace, JobFilter, JobPlace
 from outbox.drivers.pauses import described, pause_of
@@ -82,7 +82,7 @@ async def _live_job(stores: WebStores, driver: Driver, job_id: JobId) -> LiveJob
     job = await driver.jobs.get(job_id)
     if job is None:
         return None
-    told = await told_of(driver, job, class_of(stores, job.name))
+    told = await notes_on(driver, job, class_of(stores, job.name))
     runs = [(worker, run) for worker in await driver.workers.all() for run in worker.jobs if run.id == job_id]
     worker, run = runs[0] if runs else (None, None)
     return LiveJob(driver.name, job, await driver.now(), worker, run, tuple(told))

@@ -13,9 +13,18 @@ from outbox.drivers.database.dialects.syntax import MICROSECONDS
 from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.values import PolicyNews, Settled
-from outbox.settlement import PUT_BACK, Effect, Failure, Fence, LeavePolicies, Outcome, Settlement
+from outbox.settlement import (
+    PUT_BACK,
+    UNKNOWN_FAILURE,
+    Effect,
+    Failure,
+    Fence,
+    LeavePolicies,
+    Outcome,
+    Settlement,
+    dump_failure,
+)
 
-_UNKNOWN = Failure("unknown", "", "")
 _TOKENS_AT_ONCE = 2
 _REMOVED = (Outcome.COMPLETED, Outcome.CANCELLED)
 _LEAVES = (*_REMOVED, Outcome.FAILED)
@@ -162,12 +171,7 @@ def _has_left_its_end(
 
 
 def fingerprint_of(failure: Failure | None) -> str:
-    return (failure or _UNKNOWN).fingerprint
-
-
-def dump_failure(failure: Failure | None) -> str:
-    described = failure or _UNKNOWN
-    return json.dumps({"type": described.type, "message": described.message, "traceback": described.traceback})
+    return (failure or UNKNOWN_FAILURE).fingerprint
 
 
 def load_failure(text: str | dict[str, str]) -> Failure:

@@ -16,11 +16,10 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.drivers.database.policies.leaving import removed
 from outbox.ids import new_job_id
 from outbox.options import PRIORITIES, QUEUE_NAME, RELAY_PREFIX
-from outbox.settlement import Failure, Outcome
+from outbox.settlement import Failure, Outcome, dump_failure
 
 _log = logging.getLogger("outbox.drivers")
 

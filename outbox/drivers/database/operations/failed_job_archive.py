@@ -14,7 +14,6 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.insert import own_insert_statements
-from outbox.drivers.database.jobs.settlement_plan import dump_failure
 from outbox.drivers.database.operations import health
 from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -27,7 +26,7 @@ from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.options import RELAY_PREFIX
-from outbox.settlement import Outcome
+from outbox.settlement import Outcome, dump_failure
 
 _ROWS_PER_INSERT = 100
 

@@ -17,7 +17,7 @@ from outbox.drivers.redis.script import Call, Script, signs
 from outbox.drivers.values import Settled
 from outbox.envelope import Envelope
 from outbox.ids import JobId
-from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement
+from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement, dump_failure
 
 _SETTLE = Script("settle", returns=bytes)
 
@@ -170,12 +170,6 @@ class _Batch:
 
 def _summary(failure: Failure | None) -> str:
     return "unknown" if failure is None else failure.summary
-
-
-def dump_failure(failure: Failure | None) -> str:
-    """One line."""
-    described = failure or Failure("unknown", "", "")
-    return json.dumps({"type": described.type, "message": described.message, "traceback": described.traceback})
 
 
 def load_failure(line: str) -> Failure:

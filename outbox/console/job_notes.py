@@ -13,13 +13,13 @@ from outbox.policies.attempt_limits import NO_COUNTS, described, limits_of
 from outbox.policies.results import check_keep_for
 
 
-async def told_of(driver: Driver, job: StoredJob, kind: type[Job] | None) -> list[str]:
+async def notes_on(driver: Driver, job: StoredJob, kind: type[Job] | None) -> list[str]:
     """Lines. Options of its class are left out where ``kind`` is None."""
-    told = _options(job, kind)
+    notes = _options(job, kind)
     if driver.policies is not None:
-        told += await driver.policies.explain(job)
+        notes += await driver.policies.explain(job)
     pause = pause_of(await driver.pauses.all(), job)
-    return told if pause is None else [*told, described_pause(pause)]
+    return notes if pause is None else [*notes, described_pause(pause)]
 
 
 def _options(job: StoredJob, kind: type[Job] | None) -> list[str]:
@@ -27,7 +27,7 @@ def _options(job: StoredJob, kind: type[Job] | None) -> list[str]:
         headers = Headers.load(job.headers)
     except InvalidPayload:
         return []
-    told = described(limits_of(kind, headers.options), headers.counts or NO_COUNTS)
+    notes = described(limits_of(kind, headers.options), headers.counts or NO_COUNTS)
     of_class = None if kind is None else kind.keep_for
     keep_for = check_keep_for((of_class if headers.options.keep_for is None else headers.options.keep_for) or 0.0)
-    return [*told, f"kept for {keep_for:g} s after its end"] if keep_for else told
+    return [*notes, f"kept for {keep_for:g} s after its end"] if keep_for else notes
