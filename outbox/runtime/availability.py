@@ -77,7 +77,7 @@ class Availability:
         next request that is carried out, because this says nothing about the store."""
         if request in self._failing:
             with self._lock:
-                self._failing.discard(request)
+                self._failing -= {request, *_IMPLIES.get(request, ())}
 
     def answers_others(self, since: float, request: str) -> bool:
         """Whether the store has carried out another request that began after ``since``."""
