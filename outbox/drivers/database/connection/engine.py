@@ -43,6 +43,7 @@ INSPECTION_SECONDS = 2
 _INSPECTORS = 2
 """Connections for operators: more of them at once wait for one."""
 _IDLE_SINCE = "outbox.idle_since"
+_LAST_PORT = 65_535
 _MYSQL, _MARIADB, _SQLITE = (8, 0, 4), (10, 6), (3, 35)
 _EXAMPLE = "mysql+asyncmy://user:password@host/shop"
 _NAMES_DATABASE = {"db", "database", "read_default_file"}
@@ -155,6 +156,11 @@ def _check_options(engine: AsyncEngine) -> None:
     """asyncmy would refuse them too, but at every attempt to connect, which looks like a server that is away."""
     _, options = engine.dialect.create_connect_args(engine.url)
     check_tls(shown_url(engine.url), options.get("ssl"))
+    port = options.get("port", 0)
+    if not isinstance(port, int) or not 0 <= port <= _LAST_PORT:
+        raise ConfigurationError(f"{shown_url(engine.url)}: a port is after the host, from 1 to {_LAST_PORT:,}")
+    if options.get("read_timeout", 1) <= 0:
+        raise ConfigurationError(f"{shown_url(engine.url)}: a read_timeout is more than 0 seconds")
     try:
         known = signature(import_module("asyncmy").connect).parameters
     except ValueError:  # compiled without
