@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import outbox
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WIDTH = 100
@@ -53,6 +55,14 @@ def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     missing = [link for link in links if not (path.parent / link).exists()]
     assert not missing, f"{_name(path)}: {missing}"
+
+
+@pytest.mark.parametrize("page", ["databases.md", "migrations.md"])
+def test_every_table_is_named(page: str) -> None:
+    """Administrators grant rights on them, and back them up."""
+    text = (ROOT / "docs" / page).read_text()
+    missing = [table for table in outbox.metadata.tables if f"`{table}`" not in text]
+    assert not missing, f"{page}: {missing}"
 
 
 def _docstrings(path: Path) -> Iterator[str]:
