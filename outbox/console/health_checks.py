@@ -146,7 +146,7 @@ def _count_jobs(name: str, counts: Sequence[QueueCounts]) -> Iterator[Finding]:
 
 
 def check_queues(
-    name: str, counts: Sequence[QueueCounts], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]
+    name: str, counts: Sequence[QueueCounts], workers: Sequence[WorkerStatus], pauses: Sequence[Pause] = ()
 ) -> Iterator[Finding]:
     """What is paused, and queues that no worker drains although jobs are ready."""
     kept = {pause.name: pause for pause in pauses if pause.kind is PauseKind.QUEUE}

@@ -22,7 +22,7 @@ class ChainSteps:
 
     __slots__ = ("_batch", "_connection", "_header", "rest")
 
-    def __init__(self, header: ChainHeader, connection: str, batch: BatchHeader | None) -> None:
+    def __init__(self, header: ChainHeader, connection: str, batch: BatchHeader | None = None) -> None:
         self._header = header
         self._batch = batch
         self._connection = connection

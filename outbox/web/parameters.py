@@ -41,7 +41,7 @@ class Parameters:
         return cls(_read(query.decode("latin-1"), known, LONGEST_VALUE, _MOST_FILTERS), known)
 
     @classmethod
-    def of_form(cls, body: bytes, known: Collection[str], longest: int) -> Parameters:
+    def of_form(cls, body: bytes, known: Collection[str], longest: int = LONGEST_VALUE) -> Parameters:
         """``longest`` is the limit of one field, in characters."""
         return cls(_read(body.decode("latin-1"), known, longest, _MOST_FIELDS), known)
 

@@ -58,7 +58,7 @@ class Guard:
         allowed_hosts: Sequence[str],
         stores: WebStores,
         redaction: Redaction,
-        trace_url: str | None,
+        trace_url: str | None = None,
     ) -> None:
         """No viewer has more rights than ``may``."""
         self.sign_in = sign_in

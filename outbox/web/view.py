@@ -118,7 +118,7 @@ def base_of(request: Request) -> str:
 
 
 def render(
-    request: Request, template: str, title: str, viewer: Viewer | None, /, status: int, **values: Any
+    request: Request, template: str, title: str, viewer: Viewer | None, /, status: int = 200, **values: Any
 ) -> HTMLResponse:
     """A page; ``viewer`` is None before a sign-in."""
     said = _said(request)

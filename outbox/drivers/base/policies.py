@@ -56,7 +56,7 @@ class PolicyStore(Protocol):
     async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
         """The failed jobs that block ordering keys, or the key of this name, with the names of their keys."""
 
-    async def blocked_page(self, before: JobId | None) -> BlockedPage:
+    async def blocked_page(self, before: JobId | None = None) -> BlockedPage:
         """The failed jobs that block ordering keys, the latest first, going on after the failed job ``before``. It
         looks at a bounded number of failed jobs.
 

@@ -46,7 +46,7 @@ class Watchdog(BackgroundLoop):
         timeout: float,
         events: Events,
         kill: Callable[[int], object],
-        hard_grace: float,
+        hard_grace: float = HARD_GRACE,
         on_answer: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()

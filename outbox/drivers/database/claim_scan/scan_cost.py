@@ -45,7 +45,7 @@ class Cooldown:
     """A pause after something expensive, in proportion to its cost. The lesser of the last two costs counts, so that a
     single hiccup leads to no long pause."""
 
-    def __init__(self, now: Clock) -> None:
+    def __init__(self, now: Clock = clock.now) -> None:
         self._now = now
         self._end = float("-inf")
         self._spent = 0.0

@@ -170,7 +170,7 @@ def _check_options(engine: AsyncEngine) -> None:
             raise ConfigurationError(f"{shown_url(engine.url)}: {engine.dialect.driver} has no option {option!r}")
 
 
-def create_inspector(engine: AsyncEngine, url: URL | None) -> AsyncEngine:
+def create_inspector(engine: AsyncEngine, url: URL | None = None) -> AsyncEngine:
     """An engine for what operators read, from the replica at ``url`` if it is given: each connection is one transaction
     that cannot write and sees one state of the tables. Of servers it has few connections, and a statement ends after
     `INSPECTION_SECONDS`."""

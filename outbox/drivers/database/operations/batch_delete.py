@@ -41,7 +41,7 @@ class BatchDelete:
         keys: Sequence[bytes],
         *conditions: ColumnElement[bool],
         also: Also | None = None,
-        gated: Gated | None,
+        gated: Gated | None = None,
         skip_locked: bool = False,
     ) -> None:
         self._database = database

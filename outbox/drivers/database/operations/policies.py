@@ -167,7 +167,7 @@ class DatabasePolicies:
     async def blocked_keys(self, key: str | None = None) -> dict[JobId, str]:
         return await key_operations.blocked(self._database, key)
 
-    async def blocked_page(self, before: JobId | None) -> BlockedPage:
+    async def blocked_page(self, before: JobId | None = None) -> BlockedPage:
         return await key_operations.blocked_page(self._database, before)
 
     async def skip_failed(self, job_ids: Sequence[JobId]) -> list[JobId]:
