@@ -63,14 +63,14 @@ class Heartbeat(BackgroundLoop):
         # Until the claimer has found the store in order there may be no table to write to.
         if await self.pause_until(self._ready):
             return
-        backoff = ReconnectBackoff(maximum=self._interval)
+        backoff = ReconnectBackoff()
         while True:
             if await self._tell(leaving=False):
                 backoff.reset()
                 seconds = max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))
             else:
                 # Without it, the outage is not over.
-                seconds = backoff.next()
+                seconds = min(backoff.next(), self._interval)
             if await self.pause(seconds):
                 break
         await self._tell(leaving=True)
