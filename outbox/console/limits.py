@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
 
+from outbox import registry
+from outbox.client_state import current_settings
 from outbox.console.command import ListedByDefault, looking_at_connection, on_connection
+from outbox.console.connections import Stores
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, line
 from outbox.console.output import Output
+from outbox.console.suggestions import suggestion, unknown_name
 from outbox.drivers.base import Driver, LimitStore
 from outbox.drivers.values import LimitStatus
 from outbox.errors import ConfigurationError, InvalidOption
-from outbox.policies.rate_limits import Terms, check_name, check_terms
+from outbox.job import Job
+from outbox.policies.rate_limits import Terms, check_name, check_terms, defined, defined_names, of_class
 
 _MOST_RUNNING = 65_535
 
@@ -61,14 +67,19 @@ async def set_limit(
         await store.set(name, concurrency=number)
         document = {"connection": driver.name, "name": name, "concurrency": number}
         output.result(document, f"At most {number:,} jobs of {line(name)} run at once.")
+        if (problem := await _without_key(driver, name)) is not None:
+            output.note(problem)
         return
     try:
         terms = check_terms(Terms.model_construct(name=name, rate=value, burst=burst, align=align))
     except InvalidOption as error:
         raise click.BadParameter(str(error)) from error
+    known = {limit.name for limit in await store.list()}
     await store.set(name, terms)
     document = {"connection": driver.name, "name": name, "rate": value, "burst": burst, "align": align}
     output.result(document, f"{line(name)} is {value}.")
+    if name not in known and (problem := _undeclared(name)) is not None:
+        output.note(problem)
 
 
 @limits.command("reset")
@@ -80,6 +91,33 @@ async def reset_limit(driver: Driver, output: Output, name: str) -> int:
     text = f"{line(name)} is as its jobs declare it." if known else f"{line(name)} was not set."
     output.result({"connection": driver.name, "name": name, "reset": known}, text)
     return 0 if known else 1
+
+
+async def _without_key(driver: Driver, name: str) -> str | None:
+    """A message where no job of this name has a concurrency key. The limit is set all the same."""
+    kind = _classes().get(name)
+    if kind is None:
+        return await unknown_name(Stores.of(driver), name)
+    if getattr(kind, "concurrency_key", None) is not None:
+        return None
+    return f"outbox: {line(name)} has no concurrency_key: the limit is for jobs whose dispatch gives one"
+
+
+def _undeclared(name: str) -> str | None:
+    """A message where no code declares this rate limit. It is set all the same, for `outbox.limits.take`."""
+    classes = _classes()
+    rates = {job for job, kind in classes.items() if of_class(kind) is not None}
+    if defined(name) is not None or name in rates:
+        return None
+    advice = suggestion(name, [*defined_names(), *rates])
+    return f"outbox: no RateLimit, and no job with a rate, of OUTBOX_JOBS is named {line(name)}{advice}"
+
+
+def _classes() -> dict[str, type[Job]]:
+    """The job classes by their names. Modules that cannot be imported are left out."""
+    with suppress(ConfigurationError):
+        registry.import_jobs(current_settings().jobs)
+    return registry.registered()
 
 
 def _store(driver: Driver) -> LimitStore:

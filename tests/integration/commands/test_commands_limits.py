@@ -24,6 +24,14 @@ class CallApi(Job):
     def handle(self) -> None: ...
 
 
+class Charge(Job):
+    name = "tests.limits.Charge"
+    concurrency_key = "customer"
+    customer: str
+
+    def handle(self) -> None: ...
+
+
 @pytest.fixture
 async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
     monkeypatch.chdir(tmp_path)
@@ -44,6 +52,26 @@ async def test_limits_are_shown_set_and_reset(driver: DatabaseDriver, migrated_u
     assert "by hand" in (await run(migrated_url, "limits")).out
     await run(migrated_url, "limits", "reset", "tests.pages")
     assert (await run(migrated_url, "limits", "reset", "tests.pages")).code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("tests.limits.CallApi", "5", "tests.limits.CallApi has no concurrency_key: the limit is for jobs whose"),
+        ("CallApi", "5", "no job is named CallApi"),
+        ("CallApi", "5/m", "of OUTBOX_JOBS is named CallApi: did you mean tests.limits.CallApi?"),
+        ("tests.page", "5/m", "of OUTBOX_JOBS is named tests.page: did you mean tests.pages?"),
+        ("tests.limits.Charge", "5", ""),
+        ("tests.limits.CallApi", "5/m", ""),
+        ("tests.pages", "5/m", ""),
+    ],
+)
+async def test_a_limit_that_no_job_has_is_said(
+    driver: DatabaseDriver, migrated_url: str, name: str, value: str, said: str
+) -> None:
+    done = await run(migrated_url, "limits", "set", name, value)
+    assert (done.code, said in done.err, bool(said)) == (0, True, bool(done.err))
+    assert [limit.name for limit in await driver.limits.list()] == [name]
 
 
 async def test_an_unknown_limit_says_what_to_do(driver: DatabaseDriver) -> None:
