@@ -68,6 +68,21 @@ async def test_no_page_is_shown_without_its_right(settings: Settings) -> None:
                     assert "lacks the right" in told(response)
 
 
+async def test_no_route_answers_another_origin_or_another_host(settings: Settings) -> None:
+    app = dashboard(signed_in(), settings=settings, allowed_hosts=["testserver"])
+    async with browser(mounted(app)) as client, browser(mounted(app), "evil.example") as elsewhere:
+        for route in routes(app):
+            if not isinstance(route, DashboardRoute):
+                continue
+            [method, *_] = sorted(route.methods or ())
+            assert (await elsewhere.request(method, path_of(route))).status_code == 400, route.path
+            if method == "POST":
+                for site in ("cross-site", "same-site", "none"):
+                    response = await client.post(path_of(route), headers={"sec-fetch-site": site})
+                    assert response.status_code == 403, (route.path, site)
+                    assert "another site" in told(response)
+
+
 def test_presets_of_rights_grow() -> None:
     assert VIEWER < OPERATOR < ADMIN == frozenset(Right)
     assert Viewer("Ada").may == VIEWER
