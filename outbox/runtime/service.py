@@ -13,6 +13,9 @@ from typing import Protocol
 from outbox import clock
 from outbox.runtime.execution.protected_task import protected_task
 
+_BRIEFEST = 1e-6
+"""Seconds. Sums of times differ by less; it is not worth a pause."""
+
 _UNTIL_READY = 0.2
 """Seconds between two looks whether a loop may begin."""
 
@@ -110,7 +113,7 @@ class BackgroundLoop(ABC):
         while True:
             whole = interval * part * max(1, workers())
             left = begun + (whole if at_most is None else min(whole, at_most)) - clock.now()
-            if left <= 0:
+            if left < _BRIEFEST:
                 return self.stopping
             if await self.pause(left):
                 return True
