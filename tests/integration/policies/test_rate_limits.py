@@ -23,6 +23,7 @@ from outbox.settlement import MoveRates, Settlement
 from outbox.testing import travel
 from tests.conformance.jobs import FAILURE, envelope
 from tests.servers import sql
+from tests.support.every_engine import before_each_statement
 from tests.support.parked_jobs import park
 
 BEHIND_A_LIMIT = int(os.environ.get("OUTBOX_TEST_JOBS_BEHIND_A_LIMIT", "2000"))
@@ -129,6 +130,23 @@ async def test_waiting_jobs_start_one_by_one_in_the_order_in_which_they_came(dat
 async def test_each_key_has_a_limit_of_its_own(database: DatabaseDriver) -> None:
     jobs = await insert(database, *(ByKey(tenant=tenant) for tenant in "aabbc"))
     assert sorted(await ids(database)) == sorted([jobs[0].id, jobs[2].id, jobs[4].id])
+
+
+async def test_a_claim_sends_as_many_statements_for_forty_keys_as_for_two(database: DatabaseDriver) -> None:
+    """It makes their states, lets the next jobs in and, an hour later, starts those and moves on."""
+    sent: dict[int, list[int]] = {2: [], 40: []}
+    for keys, counts in sent.items():
+        for hours in (0, 3):
+            jobs = [ByKey(tenant=f"{keys}.{number % keys}") for number in range(3 * keys)]
+            statements: list[object] = []
+            with travel(seconds=3_600 * hours):
+                await insert(database, *jobs)
+                with before_each_statement(lambda *given, sent=statements: sent.append(given[2])):
+                    assert len(await started(database, 3 * keys)) == keys
+                await database.queues.clear("default")
+            counts.append(len(statements))
+    assert sent[2] == sent[40]
+    assert min(sent[2]) > 5, "statements are counted"
 
 
 async def test_classes_share_a_named_limit_and_cost_counts(database: DatabaseDriver) -> None:

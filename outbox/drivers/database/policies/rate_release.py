@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.syntax import MICROSECONDS
@@ -31,32 +32,30 @@ class Released(NamedTuple):
 
 def release(dialect: Dialect, facts: Mapping[bytes, RateFacts]) -> Plan[Released]:
     """Let in the first jobs of limits where nothing is let in. The slots are locked."""
-    queues: frozenset[str] = frozenset()
     delays: dict[bytes, float] = {}
-    waiting = {rate: each for rate, each in facts.items() if each.parked and not each.let_in}
-    names = {each.stored.name for each in waiting.values() if each.stored is not None}
-    changed = (yield from statements.terms_set(dialect, names)) if names else {}
-    for rate, each in waiting.items():
-        if each.stored is None:
-            continue
-        terms = changed.get(each.stored.name, each.stored)
-        rows, found = yield from _first(dialect, rate)
-        times = _times(rows, terms, each.state, each.now)
-        if not times:
-            continue
-        pairs = sorted(times.items())
+    terms = {rate: each.stored for rate, each in facts.items() if each.parked and not each.let_in and each.stored}
+    if not terms:
+        return Released(frozenset(), delays)
+    changed = yield from statements.terms_set(dialect, [each.name for each in terms.values()])
+    rows, queues = yield from _first(dialect, terms)
+    for rate, stored in terms.items():
+        of_rate = [row for row in rows if row.rate == rate]
+        delays |= _times(of_rate, changed.get(stored.name, stored), facts[rate].state, facts[rate].now)
+    for pairs in chunked(sorted(delays.items())):
         values = [value for job_id, delay in pairs for value in (job_id, int(delay * MICROSECONDS))]
         yield dialect.postpone(len(pairs)), (*values, *(job_id for job_id, _ in pairs))
-        yield from statements.set_state([row.seq for row in rows if row.job_id in times], statements.LET_IN)
-        delays |= times
-        queues |= {found[job_id] for job_id, delay in times.items() if not delay}
-    return Released(queues, delays)
+    yield from statements.set_state([row.seq for row in rows if row.job_id in delays], statements.LET_IN)
+    return Released(frozenset(queues[job_id] for job_id, delay in delays.items() if not delay), delays)
 
 
-def _first(dialect: Dialect, rate: bytes) -> Plan[tuple[list[Wait], dict[bytes, str]]]:
-    """The first parked jobs whose rows could be locked, and their queues. Rows of jobs that are no more go."""
+def _first(dialect: Dialect, rates: Iterable[bytes]) -> Plan[tuple[list[Wait], dict[bytes, str]]]:
+    """The first parked jobs of each rate whose rows could be locked, and their queues. Rows of jobs that are no more
+    go."""
+    locked: list[Wait] = []
+    queues: dict[bytes, str] = {}
+    left = set(rates)
     for _ in range(_ROUNDS):
-        rows = yield from statements.first_parked(dialect, rate, _AT_ONCE)
+        rows = yield from statements.first_parked(dialect, left, _AT_ONCE)
         if not rows:
             break
         found = yield from job_rows.lock_jobs(dialect, [row.job_id for row in rows])
@@ -65,9 +64,10 @@ def _first(dialect: Dialect, rate: bytes) -> Plan[tuple[list[Wait], dict[bytes, 
             there = yield from job_rows.present(dialect, missed)
             gone = [row.seq for row in rows if row.job_id not in found and row.job_id not in there]
             yield from statements.delete_waits(gone)
-        if found:
-            return [row for row in rows if row.job_id in found], found
-    return [], {}
+        locked += [row for row in rows if row.job_id in found]
+        queues |= found
+        left = {row.rate for row in rows} - {row.rate for row in locked}
+    return locked, queues
 
 
 def _times(rows: list[Wait], terms: Terms, state: State, now: int) -> dict[bytes, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from outbox.drivers.database.chunks import chunked
@@ -107,28 +108,57 @@ def write_states(
     facts: Mapping[bytes, RateFacts],
 ) -> Plan[None]:
     """Write the states that have changed, and the terms by which they were reached."""
-    mark = dialect.placeholders(5)
-    for rate in sorted(states):
-        state, stored, by = states[rate], facts[rate].stored, terms[rate]
-        listed, parameters = dialect.id_list([rate])
-        if stored == by and state == facts[rate].state:
-            continue
-        if stored is None:
-            yield (
-                "INSERT INTO queue_rates (id, name, key_name, rate, burst, align, arrival, used) "
-                f"VALUES ({listed}, {mark}, {state.at}, {state.used})",
-                (*parameters, by.name, shown(keys[rate]), by.rate, by.burst, by.align),
-            )
-            continue
-        changed = ""
-        values: tuple[str | int | None, ...] = ()
-        if stored != by:
-            one = dialect.placeholder
-            changed, values = f", rate = {one}, burst = {one}, align = {one}", (by.rate, by.burst, by.align)
+    new = {rate: state for rate, state in states.items() if facts[rate].stored is None}
+    old = {rate: state for rate, state in states.items() if rate not in new}
+    yield from _insert_states(dialect, new, terms, keys)
+    yield from _update_states(dialect, {rate: state for rate, state in old.items() if state != facts[rate].state})
+    for rate in sorted(old):
+        if facts[rate].stored != terms[rate]:
+            yield from _update_terms(dialect, rate, terms[rate])
+
+
+def _insert_states(
+    dialect: Dialect, states: Mapping[bytes, State], terms: Mapping[bytes, Terms], keys: Mapping[bytes, str | None]
+) -> Plan[None]:
+    for some in chunked(sorted(states), _RATES_AT_ONCE):
+        rows: list[str] = []
+        parameters: list[object] = []
+        for rate in some:
+            state, by = states[rate], terms[rate]
+            listed, more = dialect.id_list([rate])
+            rows.append(f"({listed}, {dialect.placeholders(5)}, {state.at}, {state.used})")
+            parameters += (*more, by.name, shown(keys[rate]), by.rate, by.burst, by.align)
         yield (
-            f"UPDATE queue_rates SET arrival = {state.at}, used = {state.used}{changed} WHERE id = {listed}",
-            (*values, *parameters),
+            f"INSERT INTO queue_rates (id, name, key_name, rate, burst, align, arrival, used) VALUES {', '.join(rows)}",
+            tuple(parameters),
         )
+
+
+def _update_states(dialect: Dialect, states: Mapping[bytes, State]) -> Plan[None]:
+    for some in chunked(sorted(states), _RATES_AT_ONCE):
+        arrivals: list[str] = []
+        uses: list[str] = []
+        parameters: list[bytes] = []
+        for rate in some:
+            listed, more = dialect.id_list([rate])
+            arrivals.append(f"WHEN {listed} THEN {states[rate].at}")
+            uses.append(f"WHEN {listed} THEN {states[rate].used}")
+            parameters += more
+        listed, more = dialect.id_list(some)
+        yield (
+            f"UPDATE queue_rates SET arrival = CASE id {' '.join(arrivals)} END, used = CASE id {' '.join(uses)} END "
+            f"WHERE id IN ({listed})",
+            (*parameters, *parameters, *more),
+        )
+
+
+def _update_terms(dialect: Dialect, rate: bytes, terms: Terms) -> Plan[None]:
+    mark = dialect.placeholder
+    listed, parameters = dialect.id_list([rate])
+    yield (
+        f"UPDATE queue_rates SET rate = {mark}, burst = {mark}, align = {mark} WHERE id = {listed}",
+        (terms.rate, terms.burst, terms.align, *parameters),
+    )
 
 
 def waits_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, Wait]]:
@@ -144,14 +174,23 @@ def waits_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[dict[bytes, Wait]]:
     return found
 
 
-def first_parked(dialect: Dialect, rate: bytes, limit: int) -> Plan[list[Wait]]:
-    listed, parameters = dialect.id_list([rate])
-    rows = yield (
-        f"SELECT seq, job_id, rate_id, state, cost FROM queue_rate_waits {dialect.wait_hint} "
-        f"WHERE rate_id = {listed} AND state = {PARKED} ORDER BY rate_id, state, seq LIMIT {limit}",
-        parameters,
-    )
-    return list(map(_wait, rows))
+def first_parked(dialect: Dialect, rates: Iterable[bytes], limit: int) -> Plan[list[Wait]]:
+    """Up to ``limit`` waits for each of the rates, in the order in which they came."""
+    found: list[Wait] = []
+    for some in chunked(sorted(rates), _RATES_AT_ONCE):
+        parts: list[str] = []
+        parameters: list[bytes] = []
+        for rate in some:
+            listed, more = dialect.id_list([rate])
+            parts.append(
+                "SELECT * FROM (SELECT seq, job_id, rate_id, state, cost "
+                f"FROM queue_rate_waits {dialect.wait_hint} WHERE rate_id = {listed} AND state = {PARKED} "
+                f"ORDER BY rate_id, state, seq LIMIT {limit}) AS first_of_one"
+            )
+            parameters += more
+        rows = yield " UNION ALL ".join(parts), tuple(parameters)
+        found += map(_wait, rows)
+    return sorted(found, key=attrgetter("seq"))
 
 
 def insert_waits(dialect: Dialect, waits: Sequence[NewWait]) -> Plan[None]:
