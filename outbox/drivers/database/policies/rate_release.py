@@ -38,8 +38,11 @@ def release(dialect: Dialect, facts: Mapping[bytes, RateFacts]) -> Plan[Released
         return Released(frozenset(), delays)
     changed = yield from statements.terms_set(dialect, [each.name for each in terms.values()])
     rows, queues = yield from _first(dialect, terms)
-    for rate, stored in terms.items():
-        of_rate = [row for row in rows if row.rate == rate]
+    by_rate: dict[bytes, list[Wait]] = {}
+    for row in rows:
+        by_rate.setdefault(row.rate, []).append(row)
+    for rate, of_rate in by_rate.items():
+        stored = terms[rate]
         delays |= _times(of_rate, changed.get(stored.name, stored), facts[rate].state, facts[rate].now)
     for pairs in chunked(sorted(delays.items())):
         values = [value for job_id, delay in pairs for value in (job_id, int(delay * MICROSECONDS))]
