@@ -148,6 +148,10 @@ class JobNotWaiting(OutboxError):
     """The job runs, or a policy decides its time; the message says which. It was left as it is."""
 
 
+class RepeatedAction(OutboxError):
+    """What an operator asks for was asked for before, by the same form, and done. Nothing was done again."""
+
+
 class BackendUnavailable(OutboxError):
     """The server behind a connection cannot be reached or keeps refusing; trying again later is right."""
 

@@ -10,7 +10,7 @@ import click
 
 from outbox import registry
 from outbox.client_state import current_settings
-from outbox.console.command import json_option
+from outbox.console.command import json_option, recorded
 from outbox.console.command import queue as queue_type
 from outbox.console.output import Output
 from outbox.console.suggestions import suggestion
@@ -55,7 +55,9 @@ def dispatch(name: str, payload: str, as_json: bool, **options: Any) -> None:
     registry.import_jobs(settings.jobs)
     kind = _resolve(name)
     job = _make(kind, sys.stdin.read() if payload == "-" else payload)
-    job_id = asyncio.run(_dispatch(job, options))
+    target = {"name": kind.name} | {name: value for name, value in options.items() if name != "connection"}
+    with recorded(settings.connection, target):
+        job_id = asyncio.run(_dispatch(job, options))
     output = Output(as_json)
     document = {"job_id": str(job_id), "name": kind.name}
     output.result(document if job_id.created else document | {"created": False}, str(job_id))

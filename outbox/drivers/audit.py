@@ -31,7 +31,7 @@ class AuditEntry:
     """How many jobs, or other things, it has changed so far."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Act:
     """An action of a person. All of its transactions write to the entry ``id``."""
 
@@ -39,6 +39,8 @@ class Act:
     by: str
     action: str
     target: Mapping[str, Any]
+    is_new: bool = False
+    """No entry ``id`` may be there: if one is, the action was done before."""
 
 
 _act: ContextVar[Act | None] = ContextVar("outbox_act", default=None)
@@ -59,8 +61,10 @@ def check_by(by: str | None) -> str | None:
 
 
 @contextmanager
-def acting(by: str | None, action: str, target: Mapping[str, Any]) -> Iterator[None]:
+def acting(by: str | None, action: str, target: Mapping[str, Any], request: JobId | None = None) -> Iterator[None]:
     """In the block, changes that operators make are recorded as those of ``by``. With None they are not.
+
+    ``request`` is the id of what asked for the action, such as a form: a database does what it asks for once.
 
     Raises:
         InvalidOption: ``by`` is no name.
@@ -69,7 +73,7 @@ def acting(by: str | None, action: str, target: Mapping[str, Any]) -> Iterator[N
         yield
         return
     given = {name: value for name, value in target.items() if value not in (None, "", ())}
-    token = _act.set(Act(new_job_id(), str(by), action, given))
+    token = _act.set(Act(request or new_job_id(), str(by), action, given, is_new=request is not None))
     try:
         yield
     finally:
@@ -80,7 +84,11 @@ class AuditLog(Protocol):
     """A store that keeps an audit log."""
 
     async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
-        """The newest first; ``before`` goes on after the last of an earlier page."""
+        """The newest first; ``before`` goes on after the last of an earlier page.
+
+        Raises:
+            JobNotFound: there is no entry ``before``.
+        """
 
     async def prune(self) -> int:
         """Forget entries that are older than 90 days; return how many."""

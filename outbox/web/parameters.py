@@ -12,6 +12,7 @@ from outbox.console.time_spans import parse_span
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
 from outbox.web.security import LONGEST_QUERY
+from outbox.web.sent_forms import FIELD
 
 LONGEST_VALUE = 500
 """Characters of one parameter."""
@@ -29,9 +30,11 @@ class Parameters:
         InvalidOption: there are others than ``known``, one is given twice, or one is too long.
     """
 
-    def __init__(self, values: Mapping[str, str], known: Collection[str]) -> None:
+    def __init__(self, values: Mapping[str, str], known: Collection[str], form: JobId | None = None) -> None:
         self._values = values
         self._known = known
+        self.form = form
+        """The id of the form, if it has one."""
 
     @classmethod
     def of_url(cls, request: Request, known: Collection[str]) -> Parameters:
@@ -43,7 +46,9 @@ class Parameters:
     @classmethod
     def of_form(cls, body: bytes, known: Collection[str], longest: int = LONGEST_VALUE) -> Parameters:
         """``longest`` is the limit of one field, in characters."""
-        return cls(_read(body.decode("latin-1"), known, longest, _MOST_FIELDS), known)
+        values = _read(body.decode("latin-1"), known, longest, _MOST_FIELDS, hidden=FIELD)
+        form = values.pop(FIELD, None)
+        return cls(values, known, None if form is None else parse_id(form))
 
     def text(self, name: str) -> str | None:
         return self._values.get(name)
@@ -110,14 +115,14 @@ def _shown(text: str) -> str:
     return repr(text[:60])
 
 
-def _read(encoded: str, known: Collection[str], longest: int, most: int) -> dict[str, str]:
+def _read(encoded: str, known: Collection[str], longest: int, most: int, hidden: str | None = None) -> dict[str, str]:
     try:
         pairs = parse_qsl(encoded, keep_blank_values=True, max_num_fields=most, errors="strict")
     except ValueError:
         raise InvalidOption(f"what the browser sent cannot be read, or has more than {most} values") from None
     values: dict[str, str] = {}
     for name, value in pairs:
-        if name not in known:
+        if name not in known and name != hidden:
             there = ", ".join(sorted(known)) or "none"
             raise InvalidOption(f"there is no filter {_shown(name)} on this page; there are: {there}")
         if name in values:

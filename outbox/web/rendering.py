@@ -15,6 +15,8 @@ from markupsafe import Markup
 
 from outbox.console.formatting import age, block, counted, due, line, mebibytes, queue_name
 from outbox.drivers.values import JobState
+from outbox.ids import new_job_id
+from outbox.web.sent_forms import FIELD
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -128,6 +130,11 @@ def assets_version() -> str:
     return digest.hexdigest()[:12]
 
 
+def form_field() -> Markup:
+    """The hidden field that lets a form be sent once."""
+    return Markup('<input type="hidden" name="{}" value="{}">').format(FIELD, new_job_id())
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -155,6 +162,7 @@ def _environment() -> Environment:
         hourly_bars=hourly_bars,
         counted=counted,
         with_query=with_query,
+        form_field=form_field,
         assets=assets_version,
     )
     return environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from outbox.errors import (
     JobNotFound,
     JobNotWaiting,
     OutboxError,
+    RepeatedAction,
 )
 from outbox.web.authentication import SignIn
 from outbox.web.live import Live
@@ -27,6 +29,7 @@ from outbox.web.readings import Readings
 from outbox.web.redaction import Redaction
 from outbox.web.rights import Right, Viewer
 from outbox.web.security import SAFE_METHODS, is_same_origin, read_body, refused_host, too_large
+from outbox.web.sent_forms import SentForms
 from outbox.web.stores import WebStores
 from outbox.web.view import View, render
 
@@ -41,6 +44,7 @@ Show = Callable[[View], Awaitable[Response]]
 _STATUS: tuple[tuple[type[OutboxError], int, str], ...] = (
     (JobNotFound, 404, "Not found"),
     (JobNotWaiting, 409, "The job does not wait"),
+    (RepeatedAction, 409, "Done already"),
     (BackendUnavailable, 503, "A store does not answer"),
     (ConfigurationError, 503, "Something is not set up"),
     (DispatchError, 400, "This cannot be done"),
@@ -64,6 +68,7 @@ class Guard:
         self.sign_in = sign_in
         self.allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         self.redaction = redaction
+        self.sent_forms = SentForms()
         self._trace_url = trace_url
         self._may = may
         self._readings = Readings(stores)
@@ -122,8 +127,9 @@ class DashboardRoute(Route):
             parameters = await self._read(request)
             if parameters is None:
                 return too_large(error_page(request, viewer, 413, "Too large", "The form is larger than 2 MiB."))
+            view = self._guard.view(request, viewer, parameters)
             with self._acting(request, viewer, parameters):
-                return await self._show(self._guard.view(request, viewer, parameters))
+                return await self._guard.sent_forms.carry_out(parameters.form, partial(self._show, view))
         except OutboxError as error:
             return outbox_error_page(request, viewer, error)
         except Exception:  # noqa: BLE001 - a page with an error is what a browser can show; the log has the rest
@@ -135,7 +141,7 @@ class DashboardRoute(Route):
         """What a form changes is recorded as done by the viewer."""
         given = {name: value for name, value in parameters.given().items() if name not in _NOT_RECORDED}
         by = None if self._fields is None else viewer.name
-        return acting(by, self.action, request.path_params | given)
+        return acting(by, self.action, request.path_params | given, parameters.form)
 
     @property
     def action(self) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Column, Index, Table, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Index, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.audit import AUDIT_KEPT, LONGEST_BY, AuditEntry, current_act
@@ -16,6 +16,7 @@ from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
+from outbox.errors import JobNotFound, RepeatedAction
 from outbox.ids import JobId
 
 T = TypeVar("T")
@@ -39,31 +40,50 @@ audit = Table(
 
 def record(dialect: Dialect, count: int) -> Plan[None]:
     """In the transaction of an action: write that it has changed ``count`` jobs or other things. Nothing is written
-    where it has changed none, or no person acts."""
+    where it has changed none, or no person acts.
+
+    Raises:
+        RepeatedAction: the request that asks for it was carried out before.
+    """
     act = current_act()
-    if act is not None and count:
-        yield entry(dialect, act.id, act.by, act.action, act.target, count)
+    if act is None or not count:
+        return
+    yield from entry(dialect, act.id, act.by, act.action, act.target, count, is_new=act.is_new)
+    # The next transaction of the action counts on in the same entry, as does one that is tried again.
+    act.is_new = False
 
 
 def recorded(dialect: Dialect, plan: Plan[T], count: Callable[[T], int]) -> Plan[T]:
-    """``plan``, and a record of ``count`` of what it returns."""
+    """``plan``, and a record of ``count`` of what it returns.
+
+    Raises:
+        RepeatedAction: as `record`.
+    """
     result = yield from plan
     yield from record(dialect, count(result))
     return result
 
 
 def entry(
-    dialect: Dialect, entry_id: JobId, by: str, action: str, target: Mapping[str, Any], count: int
-) -> tuple[str, tuple[Any, ...]]:
+    dialect: Dialect, entry_id: JobId, by: str, action: str, target: Mapping[str, Any], count: int, *, is_new: bool
+) -> Plan[None]:
+    """Write an entry, or count on in one that is there.
+
+    Raises:
+        RepeatedAction: it is to be new, and one is there.
+    """
     listed, parameters = dialect.id_list([entry_id.bytes])
     mark = dialect.placeholder
     text = json.dumps(dict(target), default=str)
-    return (
-        "INSERT INTO queue_audit (id, acted_at, acted_by, action, target, affected) "
-        f"VALUES ({listed}, {dialect.now}, {mark}, {mark}, {mark}, {count:d}) "
-        f"{dialect.update_existing('id')} affected = queue_audit.affected + {count:d}",
+    existing = "" if is_new else f" {dialect.update_existing('id')} affected = queue_audit.affected + {count:d}"
+    written = yield (
+        f"{dialect.insert_missing if is_new else 'INSERT INTO'} queue_audit "
+        "(id, acted_at, acted_by, action, target, affected) "
+        f"VALUES ({listed}, {dialect.now}, {mark}, {mark}, {mark}, {count:d}){existing}",
         (*parameters, _storable(by)[:LONGEST_BY], action[:_LONGEST_ACTION], text),
     )
+    if is_new and not written.rowcount:
+        raise RepeatedAction(f"this was asked for before, and done: {action}. To do it again, begin anew from the page")
 
 
 def _storable(text: str) -> str:
@@ -78,12 +98,12 @@ class AuditRows:
         self._over = f"acted_at < {database.dialect.seconds_from_now(-AUDIT_KEPT)}"
 
     async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
-        query = select(audit).order_by(audit.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(audit.c.id < before.bytes)
+        # By the time, not by the id: a form has its id long before it is sent.
+        newest = select(audit).order_by(audit.c.acted_at.desc(), audit.c.id.desc()).limit(limit)
         parse = self._database.dialect.parse_timestamp
 
         async def read(connection: AsyncConnection) -> list[AuditEntry]:
+            query = newest if before is None else newest.where(*await _older(connection, before))
             return [
                 AuditEntry(
                     JobId(bytes=bytes(row.id)),
@@ -108,3 +128,17 @@ class AuditRows:
 
     async def prune(self) -> int:
         return await forget(self._database, "queue_audit", f"{self._over} ORDER BY acted_at")
+
+
+async def _older(connection: AsyncConnection, before: JobId) -> tuple[ColumnElement[bool], ...]:
+    """The conditions of entries that are older than one.
+
+    Raises:
+        JobNotFound: there is no such entry.
+    """
+    last = await connection.scalar(select(audit.c.acted_at).where(audit.c.id == before.bytes))
+    if last is None:
+        raise JobNotFound(f"the audit log has no entry {before}: begin again with the first page")
+    same = and_(audit.c.acted_at == last, audit.c.id < before.bytes)
+    # The first condition bounds what is read of the index: servers do not see it in an OR.
+    return audit.c.acted_at <= last, or_(audit.c.acted_at < last, same)

@@ -58,6 +58,9 @@ async def test_a_job_is_stored_with_its_fields_and_options(
     assert json.loads(job.payload) == {"order_id": 7, "note": ""}
     assert json.loads(job.headers) == {"max_tries": 7, "timeout": 9.0}
     assert 290 < (job.available_at - job.created_at).total_seconds() <= 301
+    [entry] = await driver.audit.latest(5)
+    assert (entry.action, entry.target["name"], entry.target["queue"]) == ("dispatch", job.name, "slow")
+    assert entry.by
 
 
 async def test_a_class_is_enough_where_no_other_has_its_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import outbox
 from outbox.drivers.audit import AuditEntry, acting
+from outbox.drivers.bulk import BulkFilter, BulkRequest, Verb
 from outbox.drivers.database import DatabaseDriver
-from outbox.errors import InvalidOption
+from outbox.errors import InvalidOption, JobNotFound, RepeatedAction
+from outbox.ids import JobId, new_job_id
 from outbox.policies.rate_limits import Terms
 from tests.conformance.jobs import envelope, envelopes
 from tests.servers import sql
@@ -66,6 +69,57 @@ async def test_what_a_person_changes_is_recorded_and_nothing_else(database: Data
         connection.commit()
     await database.policies.upkeep()
     assert {entry.by for entry in await database.audit.latest(10)} == {"bert"}
+
+
+async def test_a_request_is_carried_out_once(database: DatabaseDriver, migrated_url: str) -> None:
+    """Also where the transaction of another process that carries it out is not committed yet."""
+    request, first, second = new_job_id(), envelope(), envelope()
+    with acting("anna", "dispatch", {}, request):
+        await database.jobs.insert([first])
+        await database.jobs.insert([envelope(queue="more")])
+    assert [entry.count for entry in await database.audit.latest(5)] == [2], "one action may take several transactions"
+
+    async def again(wanted: JobId) -> None:
+        with acting("anna", "dispatch", {}, wanted):
+            await database.jobs.insert([second])
+
+    with pytest.raises(RepeatedAction, match="done: dispatch"):
+        await again(request)
+    other = new_job_id()
+    with sql.connection(migrated_url) as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.execute(
+            text("INSERT INTO queue_audit VALUES (:id, '2026-11-01 00:00:00', 'anna', 'dispatch', '{}', 1)"),
+            {"id": other.bytes},
+        )
+        waiting = asyncio.create_task(again(other))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        connection.exec_driver_sql("COMMIT")
+        with pytest.raises(RepeatedAction):
+            await waiting
+    assert second.id not in {job.id for job in await database.jobs.list_jobs()}
+    with acting("anna", "bulk clear", {}, request), pytest.raises(RepeatedAction):
+        await database.operations.start(BulkRequest(Verb.CANCEL, BulkFilter()), "anna")
+    assert await database.operations.latest(5) == []
+    await again(new_job_id())
+    assert second.id in {job.id for job in await database.jobs.list_jobs()}
+
+
+async def test_entries_are_listed_by_their_times(database: DatabaseDriver) -> None:
+    """A form has its id long before it is sent."""
+    old = new_job_id()
+    for request in (new_job_id(), old, new_job_id(), JobId(int=old.int - 1)):
+        with acting("anna", f"dispatch {request}", {}, request):
+            await database.jobs.insert([envelope()])
+        await asyncio.sleep(0.002)  # SQLite's clock has milliseconds
+    whole = await database.audit.latest(9)
+    assert [entry.at for entry in whole] == sorted((entry.at for entry in whole), reverse=True)
+    assert whole[0].id == JobId(int=old.int - 1)
+    pages = [await database.audit.latest(1, before=entry.id) for entry in whole]
+    assert pages == [[entry] for entry in whole[1:]] + [[]]
+    with pytest.raises(JobNotFound, match="begin again with the first page"):
+        await database.audit.latest(1, before=new_job_id())
 
 
 async def test_an_entry_commits_with_the_transaction_of_its_action(database: DatabaseDriver, migrated_url: str) -> None:

@@ -9,13 +9,14 @@ from sqlalchemy import and_, case, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import clock
-from outbox.drivers.audit import AUDIT_KEPT
+from outbox.drivers.audit import AUDIT_KEPT, current_act
 from outbox.drivers.bulk import COUNTED, BulkOperation, BulkPreview, BulkRequest, BulkState
 from outbox.drivers.database import audit
 from outbox.drivers.database.bulk.portion import Portion
 from outbox.drivers.database.bulk.selection import Selection
 from outbox.drivers.database.bulk.tables import dump_filter, operation_of, operations
 from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.operations import inspection
@@ -86,9 +87,12 @@ class BulkOperations:
         """
         Raises:
             InvalidOption: a part of the request is of a wrong type or out of its range.
+            RepeatedAction: the form that asks for it was sent before.
         """
         request.checked()
-        operation_id = new_job_id()
+        act = current_act()
+        # The entry of the audit log has the same id, and counts what workers do.
+        operation_id = new_job_id() if act is None else act.id
 
         async def write(connection: AsyncConnection) -> None:
             selection = await self._now(connection, request)
@@ -108,10 +112,10 @@ class BulkOperations:
                 "last_id": _FIRST if last is None else bytes(last),
                 "created_at": selection.at.replace(tzinfo=None),
             }
-            await connection.execute(operations.insert().values(**row))
             target = request.matching.given() | {"operation": str(operation_id)}
             target |= {} if request.to is None else {"to": request.to}
-            await self._record(connection, operation_id, by, f"bulk {request.verb}", target, 0)
+            await self._record(connection, operation_id, by, f"bulk {request.verb}", target, 0, is_new=True)
+            await connection.execute(operations.insert().values(**row))
 
         async def is_there(connection: AsyncConnection) -> bool | None:
             found = await connection.scalar(select(operations.c.id).where(operations.c.id == operation_id.bytes))
@@ -131,10 +135,18 @@ class BulkOperations:
         return await self._read(query if before is None else query.where(operations.c.id < before.bytes))
 
     async def _record(
-        self, connection: AsyncConnection, entry_id: JobId, by: str | None, action: str, target: Any, count: int
+        self,
+        connection: AsyncConnection,
+        entry_id: JobId,
+        by: str | None,
+        action: str,
+        target: Any,
+        count: int,
+        *,
+        is_new: bool = False,
     ) -> None:
-        statement = audit.entry(self._database.dialect, entry_id, by or _UNNAMED, action, target, count)
-        await connection.exec_driver_sql(*statement)
+        writing = audit.entry(self._database.dialect, entry_id, by or _UNNAMED, action, target, count, is_new=is_new)
+        await run(writing, connection)
 
     async def stop(self, operation_id: JobId, by: str | None = None) -> BulkOperation | None:
         """It waits for the transaction of a worker that is under way."""

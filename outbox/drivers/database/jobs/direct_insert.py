@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from outbox.drivers.audit import current_act
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, running
+from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
 from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.envelope import Envelope
@@ -18,12 +21,13 @@ async def insert_unique(database: Database, envelopes: Sequence[Envelope]) -> Ma
 
     Raises:
         DuplicateJob: one of them must not meet another. Nothing was inserted.
-        BackendUnavailable, TablesMissing, ConfigurationError: as `insert`.
+        BackendUnavailable, TablesMissing, ConfigurationError, RepeatedAction: as `insert`.
     """
 
     def plan() -> Plan[Mapping[JobId, JobId]]:
         met = yield from reserve(database.dialect, envelopes)
         yield from own_insert_statements(database.dialect, [each for each in envelopes if each.id not in met])
+        yield from record(database.dialect, len(envelopes) - len(met))
         return met
 
     return await database.write_plain(running(plan))
@@ -39,8 +43,12 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     Raises:
         BackendUnavailable: the database does not answer, or refused all retries.
         TablesMissing, ConfigurationError: as their names say.
+        RepeatedAction: it is an action of an operator, and its form was sent before.
     """
     if not envelopes:
+        return
+    if current_act() is not None:
+        await database.write_plain(running(_recorded, database.dialect, envelopes))
         return
     # What policies write depends on what they read.
     directly = directly and not any(envelope.policies is not None for envelope in envelopes)
@@ -52,3 +60,8 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
         await database.write_directly(lambda connection: connection.exec_driver_sql(*statement))
     else:
         await database.write_plain(running(own_insert_statements, database.dialect, envelopes))
+
+
+def _recorded(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
+    yield from own_insert_statements(dialect, envelopes)
+    yield from record(dialect, len(envelopes))
