@@ -25,7 +25,7 @@ _ELSEWHERE = {
         "number_of_retries retries retry retry_attempts retry_count retry_limit retry_max total_tries tries"
     ),
     "timeout": (
-        "execution_timeout expires_in hard_time_limit hard_timeout job_timeout max_duration max_runtime run_timeout "
+        "execution_timeout hard_time_limit hard_timeout job_timeout max_duration max_runtime run_timeout "
         "soft_time_limit soft_timeout task_time_limit task_timeout time_limit timeout_seconds timelimit"
     ),
     "backoff": (
@@ -38,6 +38,17 @@ _ELSEWHERE = {
     "connection": "broker connection_name driver on_connection",
     "name": "actor_name identifier job_name task_name",
     "aliases": "alias old_names",
+    "concurrency_limit": "concurrent_limit global_concurrency max_concurrency max_concurrent max_parallel max_running",
+    "ordering_key": "group_id message_group message_group_id partition_key sequence_key",
+    "rate": "limiter max_rate rate_limit rate_limiter ratelimit throttle throttle_rate",
+    "unique": (
+        "dedupe deduplicate deduplication_id idempotency_key idempotent job_key lock lock_key queueing_lock singleton "
+        "unique_by unique_for"
+    ),
+    "expires_after": "expiration expire_after expire_in expires expires_in max_age message_ttl time_to_live ttl",
+    "keep_for": "keep_result keep_results result_expires result_ttl results_ttl retention store_result store_results",
+    "retry_until": "max_retry_duration max_retry_time retry_deadline retry_for retry_window",
+    "encrypt": "encrypted should_be_encrypted",
     "delay": "apply_after available_at countdown defer_by defer_until delay delay_seconds eta run_at schedule_at",
 }
 _MEANT = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}

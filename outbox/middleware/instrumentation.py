@@ -33,4 +33,4 @@ def _run(attempt: Attempt) -> Run:
     assert attempt.job is not None  # noqa: S101 - for the type checker: made by the link of the context
     claim = attempt.claim
     headers = Headers.load(claim.headers)
-    return Run(attempt.job, claim.queue, attempt.connection, headers, attempt.waited())
+    return Run(attempt.job, claim.queue, attempt.connection, headers, attempt.seconds_waited)

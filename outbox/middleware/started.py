@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def link(call_next: Handler, events: Events) -> Handler:
     def report(attempt: Attempt) -> Awaitable[HandlerResult]:
         if events.wants(JobStarted):
-            events.emit(attempt.event(JobStarted, attempt.claim.rescued, attempt.waited()))
+            events.emit(attempt.event(JobStarted, attempt.claim.rescued, attempt.seconds_waited))
         return call_next(attempt)
 
     return report

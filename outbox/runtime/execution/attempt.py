@@ -36,7 +36,7 @@ class Attempt:
         "_on_end", "arguments", "batch", "call", "chain", "cipher", "claim", "committed", "completion",
         "connection", "counts", "deadline", "ended", "error", "interruption", "job", "keep_for",
         "kept_result", "limits", "overdue", "policy", "reports", "resources", "result", "retry_deadline",
-        "seconds", "settlement", "started", "task", "timeout", "timer",
+        "seconds", "seconds_waited", "settlement", "started", "task", "timeout", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,8 @@ class Attempt:
         self.job: Job | None = None
         self.started: float | None = None
         """When the handler was called."""
+        self.seconds_waited: float | None = None
+        """Seconds from when the job could be claimed until then. None where its store does not tell."""
         self.timeout = 0.0
         self.seconds = 0.0
         """How long the handler took."""
@@ -111,17 +113,15 @@ class Attempt:
         """Whether it may be what keeps the loop from running: it is being loaded, or its handler is a coroutine."""
         return not self.ended and (self.call is None or not self.call.in_thread)
 
-    def waited(self) -> float | None:
-        """Seconds since the job could be claimed. None where its store does not tell."""
-        since = self.claim.ready_since
-        return None if since is None else clock.now() - since
-
     def begin(self, call: HandlerCall) -> None:
         """``call`` is about to run the handler, and is what an interruption stops."""
         self.call = call
         if self.policy is not None:
             self.timeout = self.policy.timeout
         self.started = clock.now()
+        since = self.claim.ready_since
+        if since is not None:
+            self.seconds_waited = self.started - since
 
     def interrupt(self, reason: Interruption) -> None:
         """Tell the handler to stop. The first reason counts, except that a lost lease or a removed job goes before all:

@@ -49,16 +49,16 @@ class Activities:
             outcome = settlement.outcome
             if outcome is not _COMPLETED and outcome in _PUT_BACK and _was_handed_back(attempt):
                 continue
-            claim, started = attempt.claim, attempt.started
+            claim = attempt.claim
             if claim.name != name or claim.queue != queue:
                 queue, name = claim.queue, claim.name
                 outcomes, waits, runs = self._ends_of(queue, name)
             outcomes.append(outcome)
-            if started is not None:
+            if attempt.started is not None:
                 runs.append(attempt.seconds)
-                since = claim.ready_since
-                if since is not None:
-                    waits.append(started - since)
+                waited = attempt.seconds_waited
+                if waited is not None:
+                    waits.append(waited)
 
     def _ends_of(self, queue: str, name: str) -> _Ends:
         key = queue, name

@@ -12,9 +12,9 @@ from tests.unit.runtime.memory import claim_of
 
 
 def completed(queue: str, waited: float, ran: float) -> Attempt:
-    claim = claim_of(Counted(number=1))._replace(queue=queue, ready_since=100.0)
+    claim = claim_of(Counted(number=1))._replace(queue=queue)
     attempt = Attempt(claim, "memory", lambda _: None)
-    attempt.started, attempt.seconds = 100.0 + waited, ran
+    attempt.started, attempt.seconds_waited, attempt.seconds = 100.0, waited, ran
     attempt.settlement = Settlement.completed(claim.fence)
     return attempt
 
