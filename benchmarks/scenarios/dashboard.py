@@ -90,7 +90,7 @@ def _activity() -> Activity:
     activity = Activity()
     numbers = range(1_000)
     waits, runs = ([number / divisor for number in numbers] for divisor in (100, 1_000))
-    activity.add([Outcome.COMPLETED] * len(numbers), waits, runs)
+    activity.add({Outcome.COMPLETED: len(numbers)}, waits, runs)
     return activity
 
 

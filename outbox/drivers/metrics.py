@@ -27,13 +27,11 @@ class Activity:
     run: Histogram = field(default_factory=Histogram)
     """How long handlers took."""
 
-    def add(self, outcomes: Sequence[Outcome], waits: Sequence[float], runs: Sequence[float]) -> None:
+    def add(self, outcomes: Mapping[Outcome, int], waits: Sequence[float], runs: Sequence[float]) -> None:
         """Count attempts. ``waits`` and ``runs`` are seconds; attempts that have none are left out there."""
-        completed = outcomes.count(Outcome.COMPLETED)
-        if completed:
-            self.settled[Outcome.COMPLETED.value] += completed
-        if completed < len(outcomes):
-            self.settled.update(outcome for outcome in outcomes if outcome is not Outcome.COMPLETED)
+        for outcome, count in outcomes.items():
+            if count:
+                self.settled[outcome.value] += count
         self.wait.add_all(waits)
         self.run.add_all(runs)
 

@@ -80,8 +80,9 @@ def worker(running: JobId | None = None, name: str = "sorter") -> WorkerStatus:
 def ran(completed: int, failed: int = 0, seconds: float = 2.0) -> Activity:
     """What a worker has done in a minute."""
     activity = Activity()
-    ended = [Outcome.COMPLETED] * completed + [Outcome.FAILED] * failed
-    activity.add(ended, [seconds / 2] * len(ended), [seconds] * len(ended))
+    ended = completed + failed
+    outcomes = {Outcome.COMPLETED: completed, Outcome.FAILED: failed}
+    activity.add(outcomes, [seconds / 2] * ended, [seconds] * ended)
     return activity
 
 

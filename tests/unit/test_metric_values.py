@@ -24,7 +24,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def point(minute: float, *runs: float, queue: str = "mail", name: str = "Receipt", failed: int = 0) -> MetricPoint:
     activity = Activity()
-    outcomes = [Outcome.COMPLETED] * len(runs) + [Outcome.FAILED] * failed
+    outcomes = {Outcome.COMPLETED: len(runs), Outcome.FAILED: failed}
     activity.add(outcomes, [2 * seconds for seconds in runs], runs)
     at = NOON + timedelta(minutes=minute)
     return MetricPoint(at, 60, queue, name, dict(activity.settled), activity.wait, activity.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,11 +18,12 @@ _COUNTED_AT_ONCE = 1_000
 
 
 class _Ends(NamedTuple):
-    outcomes: list[Outcome]
+    completed: list[float]
+    """Seconds that handlers took, of attempts that have completed their jobs: most have."""
+    others: list[tuple[Outcome, float | None]]
+    """The other ends, each with the seconds that a handler took; None where it was not called."""
     waits: list[float]
     """Seconds for which jobs had waited."""
-    runs: list[float]
-    """Seconds that handlers took."""
 
 
 class Activities:
@@ -39,38 +41,42 @@ class Activities:
             self._note(attempts)
 
     def _note(self, attempts: Sequence[Attempt]) -> None:
-        outcomes, waits, runs = _Ends([], [], [])
+        completed, others, waits = _Ends([], [], [])
         queue: str | None = None
         name: str | None = None
         for attempt in attempts:
             settlement = attempt.settlement
             if settlement is None:
                 continue
-            outcome = settlement.outcome
-            if outcome is not _COMPLETED and outcome in _PUT_BACK and _was_handed_back(attempt):
-                continue
             claim = attempt.claim
             if claim.name != name or claim.queue != queue:
                 queue, name = claim.queue, claim.name
-                outcomes, waits, runs = self._ends_of(queue, name)
-            outcomes.append(outcome)
-            if attempt.started is not None:
-                runs.append(attempt.seconds)
-                waited = attempt.seconds_waited
-                if waited is not None:
-                    waits.append(waited)
+                completed, others, waits = self._ends_of(queue, name)
+            if settlement.outcome is _COMPLETED and attempt.started is not None:
+                completed.append(attempt.seconds)
+            elif settlement.outcome in _PUT_BACK and _was_handed_back(attempt):
+                continue
+            else:
+                others.append((settlement.outcome, None if attempt.started is None else attempt.seconds))
+            waited = attempt.seconds_waited
+            if waited is not None:
+                waits.append(waited)
 
     def _ends_of(self, queue: str, name: str) -> _Ends:
         key = queue, name
         ends = self._noted.get(key)
         if ends is None:
             ends = self._noted[key] = _Ends([], [], [])
-        elif len(ends.outcomes) >= _COUNTED_AT_ONCE:
+        elif len(ends.completed) + len(ends.others) >= _COUNTED_AT_ONCE:
             self._count(key, ends)
         return ends
 
     def _count(self, key: tuple[str, str], ends: _Ends) -> None:
-        self._counted.setdefault(key, Activity()).add(*ends)
+        outcomes = Counter(outcome for outcome, _ in ends.others)
+        outcomes[_COMPLETED] += len(ends.completed)
+        if outcomes.total():
+            runs = ends.completed + [seconds for _, seconds in ends.others if seconds is not None]
+            self._counted.setdefault(key, Activity()).add(outcomes, ends.waits, runs)
         for noted in ends:
             noted.clear()
 

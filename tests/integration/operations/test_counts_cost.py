@@ -230,12 +230,12 @@ async def test_a_count_moves_on_by_what_workers_have_done_since(driver: Database
         )
     ended = Activity()
     for _ in range(1_000):
-        ended.add([Outcome.COMPLETED], [], [])
+        ended.add({Outcome.COMPLETED: 1}, [], [])
     await driver.metrics.write({("many", "Job"): ended})
     await execute(driver, f"UPDATE queue_metrics SET begins_at = {dialect.now_plus('-300000000')} WHERE name = 'Job'")
     since = Activity()
     for _ in range(100):
-        since.add([Outcome.COMPLETED], [], [])
+        since.add({Outcome.COMPLETED: 1}, [], [])
     await driver.metrics.write({("many", "Job"): since})
     await execute(
         driver,

@@ -71,7 +71,7 @@ async def test_pages_over_300_000_jobs_read_25_000_rows_at_most(driver: Database
     await fill_failed(driver, 40_000, groups=40)
     jobs = await fill_shown(driver)
     activity = Activity()
-    activity.add([Outcome.COMPLETED] * 100, [1.0] * 100, [1.0] * 100)
+    activity.add({Outcome.COMPLETED: 100}, [1.0] * 100, [1.0] * 100)
     await keep_statistics(driver)
     uncounted = {path: await _read(settings, path) for path in BY_COUNTS}
     assert {path: total for path, total in uncounted.items() if not 0 < total <= MOST_READ} == {}

@@ -25,7 +25,7 @@ async def write(database: DatabaseDriver, minutes: int) -> None:
     """A row of a class of its own, so many minutes old, and one of a class that all have in common."""
     for name in (f"Job{minutes}", "Every"):
         activity = Activity()
-        activity.add([Outcome.COMPLETED] * (minutes + 1), [0.5] * (minutes + 1), [0.25] * (minutes + 1))
+        activity.add({Outcome.COMPLETED: minutes + 1}, [0.5] * (minutes + 1), [0.25] * (minutes + 1))
         await database.metrics.write({("mail", name): activity})
         moment = database.database.dialect.now_plus(str(-minutes * 60_000_000))
         if minutes:

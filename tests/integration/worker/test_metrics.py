@@ -35,7 +35,7 @@ DAY = 86_400
 
 def activity(*runs: float, outcome: Outcome = Outcome.COMPLETED) -> Activity:
     found = Activity()
-    found.add([outcome] * len(runs), [seconds * 2 for seconds in runs], runs)
+    found.add({outcome: len(runs)}, [seconds * 2 for seconds in runs], runs)
     return found
 
 
