@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, make_transient, scoped_session, sessionmaker
 
 import outbox
 from outbox import dispatch
+from outbox.drivers.database.jobs.staged_jobs import StagedJobs
 from outbox.errors import OutboxError, SessionUnusable
 from outbox.sync import dispatch as dispatch_sync
 from tests.support.orders import Base, Order, Receipt, async_engine, sync_engine
@@ -535,6 +536,23 @@ def test_a_job_that_a_commit_below_its_session_cannot_write_fails_it(engine: Eng
         back.execute(text("ALTER TABLE queue_jobs_away RENAME TO queue_jobs"))
         back.commit()
     assert counts(engine) == (0, 0)
+
+
+def staged_jobs() -> int:
+    """How many boundaries have jobs that commits look at."""
+    gc.collect()
+    return sum(type(each) is StagedJobs for each in gc.get_objects())
+
+
+def test_jobs_that_are_written_are_forgotten_while_their_transaction_goes_on(engine: Engine) -> None:
+    before = staged_jobs()
+    with Session(engine) as session:
+        dispatch_sync(Receipt(order_id=1), session=session)
+        assert staged_jobs() == before + 1
+        session.flush()
+        assert staged_jobs() == before
+        session.commit()
+    assert counts(engine) == (0, 1)
 
 
 async def test_async_sessions_whose_connection_is_committed(migrated_url: str, engine: Engine) -> None:

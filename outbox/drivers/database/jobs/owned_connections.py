@@ -24,8 +24,7 @@ _lock = threading.RLock()
 
 
 def keep(engine: Engine, staged: StagedJobs, boundary: SessionTransaction) -> None:
-    """Keep ``staged`` until they are written or dropped, or the session is forgotten: its connection is then rolled
-    back."""
+    """Keep ``staged`` until `forget` is called, or the session is forgotten: its connection is then rolled back."""
     with _lock:
         _kept[boundary] = staged
         if engine in _watched:
@@ -33,6 +32,12 @@ def keep(engine: Engine, staged: StagedJobs, boundary: SessionTransaction) -> No
         for name, listener in _LISTENERS.items():
             event.listen(engine, name, listener)
         _watched.add(engine)
+
+
+def forget(boundary: SessionTransaction) -> None:
+    """The jobs of ``boundary`` were taken: no commit need look at them. Harmless where it has none here."""
+    with _lock:
+        _kept.pop(boundary, None)
 
 
 def _unwritten(begun: Callable[[SessionTransaction], bool]) -> list[StagedJobs]:

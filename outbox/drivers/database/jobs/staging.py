@@ -236,7 +236,9 @@ def _write_staged(session: Session, *_: Any) -> None:
         return
     if staged.trigger in session:
         session.expunge(staged.trigger)
-    if envelopes := staged.take():
+    envelopes = staged.take()
+    owned_connections.forget(boundary)
+    if envelopes:
         _insert(session, envelopes, staged.announce)
 
 
