@@ -46,12 +46,49 @@ async def test_a_closed_session_that_is_used_again_begins_again(
 
 
 async def test_an_engine_in_autocommit_is_refused(migrated_url: str, driver: DatabaseDriver) -> None:
-    engine = async_engine(migrated_url, isolation_level="AUTOCOMMIT")
-    async with AsyncSession(engine) as session:
+    own, usual = async_engine(migrated_url, isolation_level="AUTOCOMMIT"), async_engine(migrated_url)
+    for engine in (own, usual.execution_options(isolation_level="AUTOCOMMIT")):
+        async with AsyncSession(engine) as session:
+            with pytest.raises(SessionUnusable, match="AUTOCOMMIT"):
+                await dispatch(Receipt(order_id=1), session=session)
+    async with AsyncSession(usual) as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        with pytest.raises(SessionUnusable, match="AUTOCOMMIT"):
+            await dispatch(Receipt(order_id=1), session=session)
+    async with AsyncSession(usual) as session:
         await dispatch(Receipt(order_id=1), session=session)
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         with pytest.raises(SessionUnusable, match="AUTOCOMMIT"):
             await session.commit()
+    await own.dispose()
+    await usual.dispose()
+    assert await stored(driver) == []
+
+
+async def test_a_transaction_on_an_engine_in_autocommit_carries_jobs(migrated_url: str, driver: DatabaseDriver) -> None:
+    engine = async_engine(migrated_url, isolation_level="AUTOCOMMIT")
+    async with AsyncSession(engine) as session:
+        await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        await dispatch(Receipt(order_id=1), session=session)
+        await session.commit()
+        await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        await dispatch(Receipt(order_id=2), session=session)
+        await session.rollback()
     await engine.dispose()
+    assert await numbers(driver) == [1]
+
+
+async def test_a_session_that_is_taking_its_connection_says_so(
+    sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver
+) -> None:
+    async with sessions() as session:
+
+        @event.listens_for(session.sync_session, "after_begin")
+        def begun(target: Session, *_: object) -> None:
+            outbox.sync.dispatch(Receipt(order_id=1), session=target)
+
+        with pytest.raises(SessionUnusable, match="taking its connection"):
+            await session.execute(COUNT)
     assert await stored(driver) == []
 
 

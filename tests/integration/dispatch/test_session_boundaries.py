@@ -563,3 +563,84 @@ async def test_async_sessions_whose_connection_is_committed(migrated_url: str, e
         await (await session.connection()).commit()
     assert await asyncio.to_thread(counts, engine) == (1, 1)
     await own.dispose()
+
+
+# SQL of the application's own that ends a transaction, of which SQLAlchemy tells nothing
+
+
+ENDS = ("COMMIT", "/* nightly */ commit", "CREATE TABLE side (number INT)")
+
+
+@pytest.fixture
+def side(engine: Engine) -> Iterator[None]:
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS side"))
+
+
+@pytest.mark.usefixtures("side")
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("ends", ENDS)
+def test_jobs_go_with_a_commit_that_is_sql_of_the_application_s_own(engine: Engine, ends: str, joined: bool) -> None:
+    with engine.connect() as connection, Session(connection if joined else engine) as session:
+        order(session)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        session.expunge_all()
+        session.connection().exec_driver_sql(ends)
+        session.rollback()
+    orders, jobs = counts(engine)
+    assert orders == jobs
+    assert jobs == (0 if engine.dialect.name == "sqlite" and "CREATE" in ends else 1)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_jobs_go_with_a_rollback_that_is_sql_of_the_application_s_own(engine: Engine, joined: bool) -> None:
+    with engine.connect() as connection, Session(connection if joined else engine) as session:
+        order(session)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        session.connection().exec_driver_sql("ROLLBACK")
+        session.commit()
+    assert counts(engine) == (0, 0)
+
+
+def test_jobs_keep_to_a_savepoint_that_is_sql_of_the_application_s_own(engine: Engine) -> None:
+    with Session(engine) as session:
+        connection = session.connection()
+        order(session)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        connection.exec_driver_sql("SAVEPOINT theirs")
+        order(session, "Grace")
+        dispatch_sync(Receipt(order_id=2), session=session)
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT theirs")
+        session.commit()
+    assert counts(engine) == (1, 1)
+
+
+def test_a_session_that_goes_on_after_a_savepoint_of_others_keeps_its_jobs(engine: Engine) -> None:
+    with engine.begin() as connection:
+        savepoint = connection.begin_nested()
+        session = Session(connection)
+        dispatch_sync(Receipt(order_id=1), session=session)
+        savepoint.rollback()
+        order(session)
+        session.commit()
+    assert counts(engine) == (1, 1)
+
+
+def test_statements_in_between_do_not_split_the_insert(engine: Engine) -> None:
+    inserts: list[str] = []
+    with Session(engine, autoflush=False) as session:
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note(_: object, __: object, statement: str, *___: object) -> None:
+            if "INSERT" in statement and "queue_jobs" in statement:
+                inserts.append(statement)
+
+        order(session)
+        for number in range(3):
+            dispatch_sync(Receipt(order_id=number), session=session)
+            session.connection().exec_driver_sql("SELECT * FROM orders")
+            session.connection().exec_driver_sql("UPDATE orders SET customer = 'Grace'")
+        session.commit()
+    assert len(inserts) == 1
+    assert counts(engine) == (1, 3)

@@ -2,7 +2,8 @@
 
 Such a session joins the transaction of its connection, and may be closed or forgotten without a commit. Its statements
 are then committed with that transaction. So are its unwritten jobs: the connection keeps them and writes them before it
-commits, and before it opens or releases a savepoint. It drops them when it rolls back.
+commits, before it opens or releases a savepoint, and before SQL of the application's own that may do any of that. It
+drops them when it rolls back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Transaction
 from sqlalchemy.orm import SessionTransaction
 
-from outbox.drivers.database.jobs.staged_jobs import StagedJobs, has_begun_on, root_of, write_jobs
+from outbox.drivers.database.jobs.staged_jobs import (
+    StagedJobs,
+    has_begun_on,
+    is_rollback,
+    may_end_transaction,
+    root_of,
+)
 
 _WRITE_BEFORE = ("savepoint", "release_savepoint")
 _WRITE_BEFORE_COMMIT = ("commit", "prepare_twophase")
@@ -63,6 +70,7 @@ class JoinedConnection:
         for name in _DROP_AT:
             event.listen(connection, name, self._drop)
         event.listen(connection, "commit_twophase", self._commit_twophase)
+        event.listen(connection, "before_cursor_execute", self._before_statement)
 
     def keep(self, connection: Connection, staged: StagedJobs, boundary: SessionTransaction) -> None:
         """Keep ``staged`` until they are written or dropped, also when the session is forgotten."""
@@ -91,6 +99,15 @@ class JoinedConnection:
             ],
         )
 
+    def _before_statement(self, connection: Connection, _: object, statement: str, *__: Any) -> None:
+        if not self._entries or not may_end_transaction(statement):
+            return
+        if is_rollback(statement):
+            # What SQLAlchemy rolls back is dropped already. Other sessions may go on after it.
+            self._write(connection, [entry for entry in self._entries if entry.is_sent_to(connection)])
+        else:
+            self._write_sent(connection)
+
     def _write_all(self, connection: Connection, *_: Any) -> None:
         entries = [entry for entry in self._entries if entry.is_sent_to(connection) or entry.shares_outer(connection)]
         try:
@@ -110,9 +127,7 @@ class JoinedConnection:
 
     def _write(self, connection: Connection, entries: list[_Entry]) -> None:
         for entry in entries:
-            if envelopes := entry.staged.envelopes:
-                write_jobs(connection, envelopes)
-                entry.staged.announce({envelope.queue for envelope in entry.staged.take()})
+            entry.staged.write(connection)
 
     def _drop(self, connection: Connection, *_: Any) -> None:
         kept = []

@@ -2,7 +2,8 @@
 
 ``session.connection()`` is the connection of the session's transaction. An application may end that transaction there,
 or a savepoint in it, and the session does not hear of it. So unwritten jobs of the session are written before such a
-commit and before such a savepoint. They are dropped when that transaction, or the savepoint, is rolled back.
+commit and before such a savepoint, also where they are SQL of the application's own, or part of what DDL does. They are
+dropped when that transaction, or the savepoint, is rolled back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import SessionTransaction
 
-from outbox.drivers.database.jobs.staged_jobs import StagedJobs, has_begun_on, root_of, write_jobs
+from outbox.drivers.database.jobs.staged_jobs import StagedJobs, has_begun_on, may_end_transaction, root_of
 
 _kept: WeakKeyDictionary[SessionTransaction, StagedJobs] = WeakKeyDictionary()
 _watched: WeakSet[Engine] = WeakSet()
@@ -50,12 +51,16 @@ def _unwritten(begun: Callable[[SessionTransaction], bool]) -> list[StagedJobs]:
 
 def _write(connection: Connection, unwritten: list[StagedJobs]) -> None:
     for staged in unwritten:
-        write_jobs(connection, staged.envelopes)
-        staged.announce({envelope.queue for envelope in staged.take()})
+        staged.write(connection)
 
 
 def _before_savepoint(connection: Connection, *_: Any) -> None:
     _write(connection, _unwritten(lambda boundary: has_begun_on(connection, boundary)))
+
+
+def _before_statement(connection: Connection, _: object, statement: str, *__: Any) -> None:
+    if _kept and may_end_transaction(statement):
+        _before_savepoint(connection)
 
 
 def _before_commit(connection: Connection, *_: Any) -> None:
@@ -82,6 +87,7 @@ def _at_rollback(connection: Connection, *_: Any) -> None:
 
 
 _LISTENERS: dict[str, Callable[..., None]] = {
+    "before_cursor_execute": _before_statement,
     "savepoint": _before_savepoint,
     "commit": _before_commit,
     "prepare_twophase": _before_commit,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from outbox.drivers.database.connection.plans import run_in_session
@@ -13,6 +14,18 @@ from outbox.drivers.database.jobs.insert import insert_statements
 from outbox.envelope import Envelope
 from outbox.errors import SessionUnusable
 from outbox.wakeups.base import Announce
+
+
+AUTOCOMMIT = (
+    "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: dispatch without the "
+    "session, or give it an engine with transactions"
+)
+
+_ROLLBACK = re.compile(r"\s*(?:ROLLBACK|XA)\b", re.IGNORECASE)
+_IN_TRANSACTION = re.compile(
+    r"(?:[\s(]|/\*(?s:.*?)\*/)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|PRAGMA|SHOW|EXPLAIN)\b", re.IGNORECASE
+)
+"""Statements that neither end a transaction nor set a savepoint in it."""
 
 
 class StagedJobs:
@@ -30,6 +43,17 @@ class StagedJobs:
         envelopes, self.envelopes = self.envelopes, []
         return envelopes
 
+    def write(self, connection: Connection) -> None:
+        """`write_jobs` for all of them. They stay here if that fails."""
+        if not (envelopes := self.take()):
+            return
+        try:
+            write_jobs(connection, envelopes)
+        except BaseException:
+            self.envelopes = envelopes
+            raise
+        self.announce({envelope.queue for envelope in envelopes})
+
 
 def has_begun_on(connection: Connection, boundary: SessionTransaction) -> bool:
     """Whether the boundary has begun on the connection, so that what ends there ends the boundary."""
@@ -43,6 +67,17 @@ def root_of(boundary: SessionTransaction) -> SessionTransaction:
     return boundary
 
 
+def may_end_transaction(statement: str) -> bool:
+    """Whether an application's own SQL may commit or roll back what was written before it: COMMIT, a savepoint, a
+    procedure, and on MySQL and MariaDB most DDL. SQLAlchemy tells no event of such an end."""
+    return _IN_TRANSACTION.match(statement) is None
+
+
+def is_rollback(statement: str) -> bool:
+    """Whether it may be the statement of a rollback that SQLAlchemy has told of."""
+    return _ROLLBACK.match(statement) is not None
+
+
 def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:
     """Write ``envelopes`` in the transaction that ``connection`` is in.
 
@@ -51,13 +86,14 @@ def write_jobs(connection: Connection, envelopes: Sequence[Envelope]) -> None:
         OutboxError, DBAPIError: as `run_in_session`.
     """
     if autocommits(connection):
-        raise SessionUnusable(
-            "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: "
-            "dispatch without the session, or give it an engine with transactions"
-        )
+        raise SessionUnusable(AUTOCOMMIT)
     run_in_session(connection, insert_statements(dialect_for(connection.dialect), envelopes))
 
 
-def autocommits(connection: Connection) -> bool:
-    # Asking publicly, `get_isolation_level`, would cost a round trip per flush.
-    return bool(connection._is_autocommit_isolation())  # noqa: SLF001
+def autocommits(bind: Engine | Connection) -> bool:
+    """Whether every statement is committed by itself, as far as SQLAlchemy was told."""
+    if isinstance(bind, Connection):
+        # Asking publicly, `get_isolation_level`, would cost a round trip per flush.
+        return bool(bind._is_autocommit_isolation())  # noqa: SLF001
+    level = bind.get_execution_options().get("isolation_level", bind.dialect._on_connect_isolation_level)  # noqa: SLF001
+    return bool(level == "AUTOCOMMIT")

@@ -24,7 +24,7 @@ from outbox.drivers.database.connection.plans import Plan, run_in_session
 from outbox.drivers.database.dialects import Dialect, dialect_for
 from outbox.drivers.database.jobs import owned_connections
 from outbox.drivers.database.jobs.joined_connections import joined_connection
-from outbox.drivers.database.jobs.staged_jobs import StagedJobs, autocommits, write_jobs
+from outbox.drivers.database.jobs.staged_jobs import AUTOCOMMIT, StagedJobs, autocommits, write_jobs
 from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.drivers.database.tables import jobs
 from outbox.envelope import Envelope
@@ -145,6 +145,8 @@ def begin_boundary(session: Session) -> SessionTransaction:
 
 def _begin_staging(session: Session, announce: Announce, staged: StagedJobs | None) -> StagedJobs:
     bind = _check(session)
+    if _commits_by_itself(session, bind):
+        raise SessionUnusable(AUTOCOMMIT)
     trigger = _add_trigger(session)
     boundary = cast("SessionTransaction", _boundary(session))  # begun at the latest when the trigger was added
     if staged is None or not staged.envelopes:
@@ -204,11 +206,27 @@ def _check(session: Session) -> Engine | Connection:
     return bind
 
 
+def _commits_by_itself(session: Session, bind: Engine | Connection) -> bool:
+    """Whether the session's connection does, or the one that it would take now."""
+    boundary = session.get_transaction()
+    if boundary is not None and bind in boundary._connections:  # noqa: SLF001
+        return autocommits(boundary._connections[bind][0])  # noqa: SLF001
+    options = getattr(session, "execution_options", {})  # since SQLAlchemy 2.1
+    if level := options.get("isolation_level"):
+        return bool(level == "AUTOCOMMIT")
+    return autocommits(bind)
+
+
 def _why_inactive(session: Session) -> str:
     # The session's refusal tells why. Nothing is sent, and there is no other public way to know.
     try:
         session.connection(bind_arguments=_BIND)
     except InvalidRequestError as error:
+        if "provisioning" in str(error):
+            return (
+                "this session is just taking its connection: dispatch after that, not in the event after_begin or in "
+                "another task, which needs a session of its own"
+            )
         if not isinstance(error, PendingRollbackError):
             return (
                 "this session's transaction is already being committed or rolled back: dispatch before that (in the "
