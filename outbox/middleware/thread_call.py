@@ -107,7 +107,7 @@ class ThreadCall:
         with self._lock:
             self._interrupted = True
             if self._thread is not None:
-                _raise_in(self._thread, Interrupted)
+                _raise_in(self._thread)
 
     def run(self) -> None:
         """In the thread."""
@@ -139,20 +139,31 @@ class ThreadCall:
         """From here on the thread belongs to the next call: nothing may be raised in it any more."""
         with self._lock:
             self._thread = None
-            _raise_in(threading.get_ident(), None)
+            if self._interrupted:
+                _take_back()
 
     def _resolve(self, returned: Returned) -> None:
         if not self.returned.done():
             self.returned.set_result(returned)
 
 
-def _raise_in(thread: int, exception: type[BaseException] | None) -> None:
-    """``None`` takes back an exception that has not been raised yet."""
+def _raise_in(thread: int) -> None:
     # Only here: half a MiB that handlers which are coroutines need nothing of.
     import ctypes
 
-    value = None if exception is None else ctypes.py_object(exception)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
+
+
+def _take_back() -> None:
+    """Have an `Interrupted` of this thread raised here, if one has yet to be.
+
+    CPython can also forget it. But before 3.13 the process then looks for it for ever. With a profiler or a tracer,
+    that is a loop that does not end.
+    """
+    with suppress(Interrupted):
+        _raise_in(threading.get_ident())
+        while True:
+            pass
 
 
 class Threads:

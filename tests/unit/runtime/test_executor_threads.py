@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Generator
@@ -130,3 +132,35 @@ async def test_an_interruption_never_hits_the_next_job_of_a_thread(bench: Bench,
         value, error = await threads.call(lambda: sum(range(2000))).returned
         assert error is None
         assert value == sum(range(2000))
+
+
+UNDER_A_PROFILER = """
+import asyncio, sys, time
+from outbox.middleware.thread_call import Threads
+
+async def main():
+    call = Threads().call({function})
+    {then}
+    print(type((await call.returned).error).__name__)
+    sys.setprofile(lambda *_: None)
+    (lambda: None)()
+    await asyncio.sleep(0.01)
+    print("goes on")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "then", "raised"),
+    [
+        ("abs, -1", "", "NoneType"),
+        ("lambda: [time.sleep(0.01) for _ in range(50)]", "time.sleep(0.1); call.interrupt()", "Interrupted"),
+        ("time.sleep, 0.3", "time.sleep(0.1); call.interrupt()", "Interrupted"),
+    ],
+    ids=["returns", "interrupted", "interrupted late"],
+)
+def test_a_profiler_or_a_tracer_does_not_stop_the_process_after_it(function: str, then: str, raised: str) -> None:
+    script = UNDER_A_PROFILER.format(function=function, then=then)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stdout.split()) == (0, [raised, "goes", "on"]), ran.stderr
