@@ -119,6 +119,7 @@ REPORTED: dict[str, tuple[Callable[[], object], str]] = {
     "stderr closed": (lambda: os.close(2), "closed file descriptor 2"),
     "stdout redirected": (redirect_descriptor, "redirected file descriptor 1"),
     "recursion limit": (lambda: sys.setrecursionlimit(300), "changed the recursion limit"),
+    "stack size": (lambda: threading.stack_size(2**20), "changed the stack size of threads"),
     "socket timeout": (lambda: socket.setdefaulttimeout(0.001), "default timeout of sockets"),
     "excepthook": (lambda: setattr(threading, "excepthook", None), "changed threading.excepthook"),
     "gc": (gc.disable, "changed garbage collection"),

@@ -10,7 +10,7 @@ gives ALRM, PIPE, USR1, … their default          takes them back as quickly: t
 disables or resets logging                       enables it again; its own log is written all the same
 changes the working directory, the umask, the    restores it when the next job ends, whichever that is
 standard streams, the locale, limits, defaults
-of `socket`, `gc`, recursion, switching
+of `socket`, `gc`, threads, recursion, switching
 forks, and lets the child come back              ends the child: see `middleware.forked_handler`
 changes the environment or the user              reports it: others may rely on it by now
 ================================================ =======================================================================
@@ -105,6 +105,7 @@ class ProcessState:
         self._settings = [
             _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
             _Setting("the switch interval of threads", sys.getswitchinterval, sys.setswitchinterval),
+            _Setting("the stack size of threads", threading.stack_size, threading.stack_size),
             _Setting("the default timeout of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
             _Setting("threading.excepthook", lambda: threading.excepthook, partial(setattr, threading, "excepthook")),
             _Setting("garbage collection", gc.isenabled, _switch_collector),
