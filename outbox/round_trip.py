@@ -68,7 +68,7 @@ def difference(sent: Any, loaded: Any) -> Difference | None:
     if sent is loaded:
         return None
     kind = type(sent)
-    if kind is not type(loaded):
+    if kind is not type(loaded) and not _stands_for(kind, loaded):
         return Difference((), sent, loaded)
     if kind in _SCALARS:
         return None if sent == loaded else Difference((), sent, loaded)
@@ -77,6 +77,12 @@ def difference(sent: Any, loaded: Any) -> Difference | None:
         return compare(sent, loaded)
     except Exception:  # noqa: BLE001 - whatever an application's own `__eq__`, `__hash__` or property raises
         return Difference((), sent, loaded)
+
+
+def _stands_for(kind: type, loaded: Any) -> bool:
+    """Whether ``loaded`` is of the type that a class of a test replaces, as one for a frozen clock does: such a class
+    says itself that instances of its base are its own."""
+    return issubclass(kind, type(loaded)) and isinstance(loaded, kind)
 
 
 def _plain_difference(sent: BaseModel, loaded: BaseModel) -> Difference | None:

@@ -270,6 +270,28 @@ def test_the_second_of_two_equal_clock_times_reaches_the_worker_as_such() -> Non
     assert carry(job_class(datetime)(value=sent)) == sent.astimezone(UTC)
 
 
+class OneOfAnyClock(type):
+    """As the libraries have it that freeze time in tests."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, date)
+
+
+class FrozenDatetime(datetime, metaclass=OneOfAnyClock):
+    """Stands for every datetime."""
+
+
+class FrozenDate(date, metaclass=OneOfAnyClock):
+    """Stands for every date."""
+
+
+def test_a_time_of_a_frozen_clock_reaches_the_worker_as_a_time() -> None:
+    assert carry(job_class(datetime)(value=FrozenDatetime(2024, 1, 1, tzinfo=UTC))) == datetime(2024, 1, 1, tzinfo=UTC)
+    assert carry(job_class(list[date])(value=[FrozenDate(2024, 1, 1)])) == [date(2024, 1, 1)]
+    with pytest.raises(InvalidJob, match="loads as datetime"):
+        serialize(job_class(datetime)(value=type("Later", (datetime,), {})(2024, 1, 1, tzinfo=UTC)))
+
+
 def test_nan_reaches_the_worker_where_it_is_serialised() -> None:
     arrived = carry(job_class(list[Exact])(value=[Exact(number=float("nan"))]))
     assert str(arrived) == "[Exact(number=nan)]"
