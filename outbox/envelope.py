@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     InstanceOf,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import to_json
@@ -82,6 +83,15 @@ class Headers(BaseModel):
             if (value := headers.pop(name)) is not None:
                 options[name] = (OPTIONS[name].load or OPTIONS[name].check)(value)
         return headers | {"options": JobOptions(**options) if options else NO_OPTIONS}
+
+    @field_validator("chain")
+    @classmethod
+    def _links_can_be_read(cls, chain: ChainHeader | None) -> ChainHeader | None:
+        """Each next job is made in the settlement of the one before, where it would be too late to refuse it."""
+        if chain is not None:
+            for link in (*chain.rest, *([] if chain.catch is None else [chain.catch])):
+                cls.load(link.headers)
+        return chain
 
     def dump(self) -> str:
         """As JSON: ``{}`` where there is nothing to say, which is nearly always."""

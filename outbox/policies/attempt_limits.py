@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from outbox.backoff import MAX_DELAY
 from outbox.errors import InvalidOption
@@ -86,8 +86,8 @@ class AttemptCounts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    exceptions: int = 0
-    snoozes: int = 0
+    exceptions: NonNegativeInt = 0
+    snoozes: NonNegativeInt = 0
 
 
 NO_COUNTS = AttemptCounts()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from enum import IntFlag
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
@@ -42,7 +42,7 @@ class BatchPlan(BaseModel):
 
     name: str = ""
     total: int
-    allow_failures: str = "0"
+    allow_failures: Annotated[str, Field(pattern=r"^(all|[0-9]+|[0-9.e+-]+%)$")] = "0"
     """As `check_allowed` returns it."""
     then: FollowUp | None = None
     catch: FollowUp | None = None

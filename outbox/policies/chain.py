@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from outbox.ids import JobId
 
@@ -13,17 +14,24 @@ RESULT_LIMIT = 64 * 1024
 """Bytes of the result of a job, as JSON."""
 
 
+def _checked_json(text: str) -> str:
+    """What no JSON column takes could not be inserted at the end of the job before."""
+    if text != "{}":
+        from_json(text)
+    return text
+
+
 class Link(BaseModel):
     """A job that is not in its queue yet: an envelope without an id."""
 
     model_config = ConfigDict(frozen=True)
 
-    queue: str
-    name: str
-    priority: int
-    payload: str
-    headers: str = "{}"
-    bits: int | None = None
+    queue: Annotated[str, Field(max_length=64)]
+    name: Annotated[str, Field(max_length=255)]
+    priority: Annotated[int, Field(ge=0, le=9)]
+    payload: Annotated[str, AfterValidator(_checked_json)]
+    headers: Annotated[str, AfterValidator(_checked_json)] = "{}"
+    bits: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Of its policies."""
     id: JobId | None = None
     """Of an encrypted job, whose payload belongs to this id."""

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from outbox.errors import InvalidJob, InvalidOption
 from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
@@ -80,7 +80,7 @@ class Key(BaseModel):
     """For people: ``customer:7``."""
     scope: str = ""
     """The job's name where the key is a field: other classes with such a field have other keys."""
-    size: int = 1
+    size: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 1
     """The limit of a concurrency key, the weight of a fair one; of an ordering key whether a failed job blocks it."""
 
 
@@ -91,6 +91,7 @@ class Concurrency(Key):
 
 
 class Ordering(Key):
+    size: Annotated[int, Field(ge=0, le=1)] = 1
     strict: bool = False
 
 

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
 from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
@@ -53,9 +53,20 @@ class RateHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limits: tuple[Terms, ...]
+    limits: Annotated[tuple[Terms, ...], Field(min_length=1)]
     key: str | None = None
-    cost: int = 1
+    cost: Annotated[int, Field(ge=1, le=MAX_COST)] = 1
+
+    @field_validator("limits")
+    @classmethod
+    def _are_limits(cls, limits: tuple[Terms, ...]) -> tuple[Terms, ...]:
+        """Other programs write headers as well, and a claim asks for the limits of all of its jobs at once."""
+        for terms in limits:
+            try:
+                _ = terms.limit
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+        return limits
 
     def by_id(self) -> dict[bytes, Terms]:
         return {rate_id(terms.name, self.key): terms for terms in self.limits}

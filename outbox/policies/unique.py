@@ -7,9 +7,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from outbox.backoff import MAX_DELAY
 from outbox.errors import InvalidOption
@@ -36,19 +36,44 @@ class OnConflict(StrEnum):
     REPLACE = "replace"
 
 
+def check_seconds(seconds: object) -> float:
+    """
+    Raises:
+        InvalidOption: ``seconds`` is no number over 0, or over ten years.
+    """
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DELAY:
+        raise InvalidOption(f"debounce and max_wait are seconds over 0 (up to ten years), not {seconds!r}")
+    return float(seconds)
+
+
+def check_unique_until(until: object) -> str | float:
+    if until in (START, END):
+        return str(until)
+    if isinstance(until, timedelta):
+        until = until.total_seconds()
+    if isinstance(until, bool) or not isinstance(until, int | float) or not 0 < until <= MAX_DELAY:
+        raise InvalidOption(f"unique_until is {START!r}, {END!r}, or seconds (up to ten years), not {until!r}")
+    return float(until)
+
+
+_Seconds = Annotated[float, AfterValidator(check_seconds)]
+
+
 class UniqueHeaders(BaseModel):
     """What is stored with a unique job."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    key: str
+    key: Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * _KEY_BYTES}}}$")]
     """In hexadecimal digits."""
-    until: str | float = START
+    until: Annotated[str | float, AfterValidator(check_unique_until)] = START
     """``start``, ``end``, or seconds from the dispatch."""
     on_conflict: OnConflict = OnConflict.IGNORE
     when_running: str = QUEUE_ONE
-    debounce: float | None = None
-    max_wait: float | None = None
+    debounce: _Seconds | None = None
+    max_wait: _Seconds | None = None
 
     @property
     def key_bytes(self) -> bytes:
@@ -77,16 +102,6 @@ def check_unique(unique: object) -> bool | tuple[str, ...]:
     return tuple(sorted(set(unique)))
 
 
-def check_unique_until(until: object) -> str | float:
-    if until in (START, END):
-        return str(until)
-    if isinstance(until, timedelta):
-        until = until.total_seconds()
-    if isinstance(until, bool) or not isinstance(until, int | float) or not 0 < until <= MAX_DELAY:
-        raise InvalidOption(f"unique_until is {START!r}, {END!r}, or seconds (up to ten years), not {until!r}")
-    return float(until)
-
-
 def check_on_conflict(on_conflict: object) -> OnConflict:
     if on_conflict not in list(OnConflict):
         raise InvalidOption(f"on_conflict is one of {', '.join(OnConflict)}, not {on_conflict!r}")
@@ -97,18 +112,6 @@ def check_when_running(when_running: object) -> str:
     if when_running not in (QUEUE_ONE, SKIP):
         raise InvalidOption(f"when_running is {QUEUE_ONE!r} or {SKIP!r}, not {when_running!r}")
     return str(when_running)
-
-
-def check_seconds(seconds: object) -> float:
-    """
-    Raises:
-        InvalidOption: ``seconds`` is no number over 0, or over ten years.
-    """
-    if isinstance(seconds, timedelta):
-        seconds = seconds.total_seconds()
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DELAY:
-        raise InvalidOption(f"debounce and max_wait are seconds over 0 (up to ten years), not {seconds!r}")
-    return float(seconds)
 
 
 def declare(kind: type, options: Any) -> Declaration | None:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Index, Table, and_, or_, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Index, Table, and_, exists, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.audit import AUDIT_KEPT, LONGEST_BY, AuditEntry, current_act
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
@@ -99,22 +100,14 @@ class AuditRows:
 
     async def latest(self, limit: int, before: JobId | None = None) -> list[AuditEntry]:
         # By the time, not by the id: a form has its id long before it is sent.
-        newest = select(audit).order_by(audit.c.acted_at.desc(), audit.c.id.desc()).limit(limit)
+        newest = select(*map(raw_columns.as_stored, audit.c)).order_by(audit.c.acted_at.desc(), audit.c.id.desc())
         parse = self._database.dialect.parse_timestamp
 
         async def read(connection: AsyncConnection) -> list[AuditEntry]:
             query = newest if before is None else newest.where(*await _older(connection, before))
-            return [
-                AuditEntry(
-                    JobId(bytes=bytes(row.id)),
-                    parse(row.acted_at),
-                    row.acted_by,
-                    row.action,
-                    json.loads(row.target),
-                    row.affected,
-                )
-                for row in await connection.execute(query)
-            ]
+            rows = (await connection.execute(query.limit(limit))).mappings()
+            found = [_entry(raw_columns.values(audit, row, parse)) for row in rows]
+            return [each for each in found if each is not None]
 
         return await self._database.inspect(read)
 
@@ -136,9 +129,24 @@ async def _older(connection: AsyncConnection, before: JobId) -> tuple[ColumnElem
     Raises:
         JobNotFound: there is no such entry.
     """
-    last = await connection.scalar(select(audit.c.acted_at).where(audit.c.id == before.bytes))
-    if last is None:
+    is_last = audit.c.id == before.bytes
+    if await connection.scalar(select(literal(1)).where(exists().where(is_last))) is None:
         raise JobNotFound(f"the audit log has no entry {before}: begin again with the first page")
+    last = select(audit.c.acted_at).where(is_last).scalar_subquery()
     same = and_(audit.c.acted_at == last, audit.c.id < before.bytes)
     # The first condition bounds what is read of the index: servers do not see it in an OR.
     return audit.c.acted_at <= last, or_(audit.c.acted_at < last, same)
+
+
+def _entry(values: Mapping[str, Any]) -> AuditEntry | None:
+    """None for a row whose id is none."""
+    entry_id = raw_columns.job_id(values["id"])
+    if entry_id is None:
+        return None
+    try:
+        target = json.loads(values["target"])
+    except (ValueError, RecursionError):
+        target = None
+    if not isinstance(target, dict):
+        target = {"target": values["target"]}
+    return AuditEntry(entry_id, values["acted_at"], values["acted_by"], values["action"], target, values["affected"])

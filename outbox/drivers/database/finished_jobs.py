@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
@@ -74,7 +75,7 @@ progress = Table(
 )
 """How far live jobs are that have said so. `prune` removes the rows of those that have ended."""
 
-_MOMENTS = ("finished_at", "kept_until")
+_AS_STORED = tuple(map(raw_columns.as_stored, finished_jobs.c))
 _COLUMNS = tuple(finished_jobs.c.keys())
 _LATEST_FIRST = (finished_jobs.c.finished_at.desc(), finished_jobs.c.id.desc())
 
@@ -127,7 +128,7 @@ class FinishedJobs:
         self._database = database
 
     async def get(self, job_id: JobId) -> FinishedJob | None:
-        found = await self._read(select(finished_jobs).where(finished_jobs.c.id == job_id.bytes))
+        found = await self._read(select(*_AS_STORED).where(finished_jobs.c.id == job_id.bytes))
         return next(iter(found), None)
 
     async def latest(self, queue: str | None = None, name: str | None = None, limit: int = 100) -> list[FinishedJob]:
@@ -146,8 +147,9 @@ class FinishedJobs:
             query = _finished_jobs(dialect).where(*part, *wanted).order_by(*_LATEST_FIRST).limit(limit)
             if end is not None:
                 query = query.where(*_up_to(dialect, end))
-            found = self._jobs((await connection.execute(query)).mappings())
-            return FinishedPage(found, FinishedPlace.of(found[-1]) if len(found) == limit else end)
+            rows = (await connection.execute(query)).mappings().all()
+            found = self._jobs(rows)
+            return FinishedPage(found, FinishedPlace.of(found[-1]) if found and len(rows) == limit else end)
 
         return await self._database.inspect(read)
 
@@ -158,22 +160,23 @@ class FinishedJobs:
         return await self._database.read(read)
 
     def _jobs(self, rows: Iterable[Any]) -> list[FinishedJob]:
-        parse = self._database.dialect.parse_timestamp
-        return [
-            FinishedJob(
-                **dict(row) | {"id": JobId(bytes=bytes(row["id"]))} | {key: parse(row[key]) for key in _MOMENTS}
-            )
-            for row in rows
-        ]
+        return [job for row in rows if (job := self._job(row)) is not None]
+
+    def _job(self, row: Any) -> FinishedJob | None:
+        """None for a row whose id is none."""
+        job_id = raw_columns.job_id(row["id"])
+        values = raw_columns.values(finished_jobs, row, self._database.dialect.parse_timestamp)
+        return None if job_id is None else FinishedJob(**values | {"id": job_id})
 
     async def progress(self, job_id: JobId) -> JobProgress | None:
-        query = select(progress.c.fraction, progress.c.message, progress.c.reported_at).where(
-            progress.c.job_id == job_id.bytes
-        )
+        query = select(*map(raw_columns.as_stored, progress.c)).where(progress.c.job_id == job_id.bytes)
 
         async def read(connection: AsyncConnection) -> JobProgress | None:
-            row = (await connection.execute(query)).first()
-            return row and JobProgress(row[0], row[1], self._database.dialect.parse_timestamp(row[2]))
+            row = (await connection.execute(query)).mappings().first()
+            if row is None:
+                return None
+            values = raw_columns.values(progress, row, self._database.dialect.parse_timestamp)
+            return JobProgress(values["fraction"], values["message"], values["reported_at"])
 
         return await self._database.read(read)
 
@@ -194,7 +197,7 @@ class FinishedJobs:
 
 
 def _finished_jobs(dialect: Dialect) -> Any:
-    return select(finished_jobs).with_hint(finished_jobs, dialect.finished_hint)
+    return select(*_AS_STORED).with_hint(finished_jobs, dialect.finished_hint)
 
 
 def _wanted(queue: str | None, name: str | None) -> list[ColumnElement[bool]]:
@@ -226,7 +229,10 @@ async def _end(
     connection: AsyncConnection, dialect: Dialect, part: Sequence[ColumnElement[bool]]
 ) -> FinishedPlace | None:
     """The last place that one page may look at; None where the jobs end before it."""
-    query = select(finished_jobs.c.finished_at, finished_jobs.c.id).with_hint(finished_jobs, dialect.finished_hint)
+    place = map(raw_columns.as_stored, (finished_jobs.c.finished_at, finished_jobs.c.id))
+    query = select(*place).with_hint(finished_jobs, dialect.finished_hint)
     query = query.where(*part).order_by(*_LATEST_FIRST)
     row = (await connection.execute(query.limit(1).offset(EXAMINED_PER_PAGE - 1))).one_or_none()
-    return None if row is None else FinishedPlace(dialect.parse_timestamp(row.finished_at), JobId(bytes=bytes(row.id)))
+    if row is None or (job_id := raw_columns.job_id(row.id)) is None:
+        return None
+    return FinishedPlace(dialect.parse_timestamp(row.finished_at), job_id)

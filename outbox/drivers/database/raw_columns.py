@@ -10,7 +10,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, DateTime, Integer, LargeBinary, Table, Text, literal, type_coerce
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    Float,
+    Integer,
+    LargeBinary,
+    RowMapping,
+    Table,
+    Text,
+    literal,
+    type_coerce,
+)
 
 from outbox.ids import JobId
 
@@ -27,7 +39,9 @@ def all_as_stored(table: Table, names: Collection[str]) -> list[ColumnElement[An
     return [as_stored(column) for column in table.c if column.name in names]
 
 
-def values(table: Table, row: Mapping[str, Any], parse_timestamp: Callable[[Any], datetime]) -> dict[str, Any]:
+def values(
+    table: Table, row: Mapping[str, Any] | RowMapping, parse_timestamp: Callable[[Any], datetime]
+) -> dict[str, Any]:
     """The columns of ``table`` that ``row`` has, by name, each as its type says: bytes, text, number or aware datetime.
     NULL is None in a column that may be NULL."""
     found: dict[str, Any] = {}
@@ -39,6 +53,8 @@ def values(table: Table, row: Mapping[str, Any], parse_timestamp: Callable[[Any]
                 found[column.name] = value
             elif isinstance(kind, DateTime):
                 found[column.name] = parse_timestamp(value)
+            elif isinstance(kind, Float):
+                found[column.name] = seconds(value) or 0.0
             else:
                 found[column.name] = number(value) if isinstance(kind, Integer) else text(value)
     return found

@@ -15,9 +15,10 @@ from sqlalchemy import RowMapping, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.bulk import BulkOperation, BulkState, Verb
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.audit import audit
 from outbox.drivers.database.bulk.selection import Selection
-from outbox.drivers.database.bulk.tables import operation_of, operations
+from outbox.drivers.database.bulk.tables import AS_STORED, operation_of, operations
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete
@@ -43,6 +44,8 @@ class Progress:
     waits: bool
     """Other transactions hold the jobs that are left."""
     news: PolicyNews
+    unreadable: bool = False
+    """Nothing was done, because the row of the operation cannot be read."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Portion:
         """Only operations ``after`` this one, by id."""
         self._database = database
         self._failed = failed
-        query = select(operations).where(operations.c.finished_at.is_(None)).order_by(operations.c.id).limit(1)
+        query = select(*AS_STORED).where(operations.c.finished_at.is_(None)).order_by(operations.c.id).limit(1)
         query = query if after is None else query.where(operations.c.id > after.bytes)
         self._open = query.with_for_update(skip_locked=True)
 
@@ -72,6 +75,9 @@ class Portion:
         if row is None:
             return None
         operation = operation_of(self._database.dialect, row)
+        if operation is None:
+            job_id = raw_columns.job_id(row["id"])
+            return None if job_id is None else Progress(job_id, waits=False, news=PolicyNews(), unreadable=True)
         selection = Selection(self._database.dialect, self._failed.scope, operation.request, operation.created_at)
         keys, position, at_end = await self._next(connection, selection, row)
         change = await self._change(connection, selection, keys) if keys else _Change()

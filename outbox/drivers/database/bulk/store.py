@@ -14,7 +14,7 @@ from outbox.drivers.bulk import COUNTED, BulkOperation, BulkPreview, BulkRequest
 from outbox.drivers.database import audit
 from outbox.drivers.database.bulk.portion import Portion
 from outbox.drivers.database.bulk.selection import Selection
-from outbox.drivers.database.bulk.tables import dump_filter, operation_of, operations
+from outbox.drivers.database.bulk.tables import AS_STORED, dump_filter, operation_of, operations
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
@@ -127,11 +127,11 @@ class BulkOperations:
         return operation
 
     async def get(self, operation_id: JobId) -> BulkOperation | None:
-        found = await self._read(select(operations).where(operations.c.id == operation_id.bytes))
+        found = await self._read(select(*AS_STORED).where(operations.c.id == operation_id.bytes))
         return next(iter(found), None)
 
     async def latest(self, limit: int, before: JobId | None = None) -> list[BulkOperation]:
-        query = select(operations).order_by(operations.c.id.desc()).limit(limit)
+        query = select(*AS_STORED).order_by(operations.c.id.desc()).limit(limit)
         return await self._read(query if before is None else query.where(operations.c.id < before.bytes))
 
     async def _record(
@@ -194,8 +194,9 @@ class BulkOperations:
             if progress is None:
                 return Upkeep(news, due)
             news += progress.news
-            if progress.waits:
-                passed_over, due = progress.operation_id, _WAIT
+            if progress.waits or progress.unreadable:
+                passed_over = progress.operation_id
+                due = _WAIT if progress.waits else due
             if clock.now() >= until:
                 return Upkeep(news, 0.0)
 
@@ -215,6 +216,7 @@ class BulkOperations:
     async def _read(self, query: Any) -> list[BulkOperation]:
         async def read(connection: AsyncConnection) -> list[BulkOperation]:
             rows = (await connection.execute(query)).mappings()
-            return [operation_of(self._database.dialect, row) for row in rows]
+            found = [operation_of(self._database.dialect, row) for row in rows]
+            return [each for each in found if each is not None]
 
         return await self._database.read(read)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+from functools import lru_cache
 
 from sqlalchemy import BigInteger, Column, Index, RowMapping, Table
 
 from outbox.drivers.bulk import BulkFilter, BulkOperation, BulkRequest, BulkState, Verb
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
-from outbox.ids import JobId
+from outbox.errors import OutboxError
+
+_log = logging.getLogger("outbox.drivers")
 
 operations = Table(
     "queue_operations",
@@ -43,18 +48,36 @@ def dump_filter(matching: BulkFilter) -> str:
     return json.dumps(matching.given(), ensure_ascii=False)
 
 
-def operation_of(dialect: Dialect, row: RowMapping) -> BulkOperation:
-    started, finished = row["started_at"], row["finished_at"]
+AS_STORED = tuple(map(raw_columns.as_stored, operations.c))
+"""The columns of a SELECT whose rows `operation_of` reads."""
+
+
+def operation_of(dialect: Dialect, row: RowMapping) -> BulkOperation | None:
+    """None for a row that cannot be read: other programs and later versions write rows too. It is said once."""
+    values = raw_columns.values(operations, row, dialect.parse_timestamp)
+    job_id = raw_columns.job_id(values["id"])
+    if job_id is None:
+        return None
+    try:
+        request = BulkRequest(
+            Verb(values["verb"]), BulkFilter(**json.loads(values["matching"])), values["to_queue"]
+        ).checked()
+        state = BulkState(values["state"])
+    except (ValueError, TypeError, RecursionError, OutboxError) as error:
+        _say_unreadable(str(job_id), f"{type(error).__name__}: {error}")
+        return None
     return BulkOperation(
-        id=JobId(bytes=bytes(row["id"])),
-        request=BulkRequest(Verb(row["verb"]), BulkFilter(**json.loads(row["matching"])), row["to_queue"]),
-        by=row["requested_by"],
-        state=BulkState(row["state"]),
-        total=row["total"],
-        done=row["done"],
-        refused=row["refused"],
-        reason=row["reason"],
-        created_at=dialect.parse_timestamp(row["created_at"]),
-        started_at=None if started is None else dialect.parse_timestamp(started),
-        finished_at=None if finished is None else dialect.parse_timestamp(finished),
+        id=job_id,
+        request=request,
+        by=values["requested_by"],
+        state=state,
+        **{name: values[name] for name in _KEPT},
     )
+
+
+_KEPT = ("total", "done", "refused", "reason", "created_at", "started_at", "finished_at")
+
+
+@lru_cache(1_000)
+def _say_unreadable(operation_id: str, why: str) -> None:
+    _log.warning("the bulk operation %s cannot be read, and others go on without it: %s", operation_id, why[:500])

@@ -153,6 +153,9 @@ def translate(error: BaseException, where: str) -> OutboxError | None:
         return kind(f"{where} {says}: {first_line(error)}")
     if isinstance(error, InvalidRequestError) and "MariaDB" in str(error):
         return ConfigurationError(f"{where} is MySQL: write mysql+asyncmy://… ({first_line(error)})")
+    if isinstance(error, UnicodeEncodeError):
+        # Such as an argument of a command in another encoding. What jobs hold is checked before.
+        return InvalidOption("a text holds characters that are no UTF-8, which no column keeps")
     if not isinstance(error, DBAPIError):
         return None
     if error.statement is None and code_of(error) in error_codes.FINAL:

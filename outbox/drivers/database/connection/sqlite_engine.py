@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from outbox.drivers.database.connection.sqlite_raw_connection import READS
+from outbox.drivers.database.connection.sqlite_text import AnyTextConnection
 
 _BUSY_MILLISECONDS = 5_000
 
@@ -50,7 +51,7 @@ def _roll_back_only_what_is_open(engine: AsyncEngine) -> None:
 
 async def _connect(*args: Any, **options: Any) -> Any:
     _refuse_to_create(args[0], uri=bool(options.get("uri")))
-    connecting = aiosqlite.connect(*args, **options)
+    connecting = aiosqlite.connect(*args, factory=AnyTextConnection, **options)
     # Since 0.22 it has a thread, before that it was one.
     thread: Any = getattr(connecting, "_thread", connecting)
     thread.daemon = True

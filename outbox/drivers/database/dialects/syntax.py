@@ -14,7 +14,7 @@ PRIORITY_LIST = ", ".join(str(priority) for priority in PRIORITIES)
 
 MICROSECONDS = 1_000_000
 
-_NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Syntax(ABC):
@@ -110,7 +110,7 @@ class Syntax(ABC):
         try:
             return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
         except (ValueError, TypeError, AttributeError):
-            return _NO_MOMENT
+            return NO_MOMENT
 
     def placeholders(self, count: int) -> str:
         return ", ".join([self.placeholder] * count)

@@ -15,7 +15,6 @@ from outbox.envelope import Envelope
 from outbox.errors import SessionUnusable
 from outbox.wakeups.base import Announce
 
-
 AUTOCOMMIT = (
     "this session's engine is in AUTOCOMMIT, so that a job could not wait for its transaction: dispatch without the "
     "session, or give it an engine with transactions"
@@ -23,7 +22,8 @@ AUTOCOMMIT = (
 
 _ROLLBACK = re.compile(r"\s*(?:ROLLBACK|XA)\b", re.IGNORECASE)
 _IN_TRANSACTION = re.compile(
-    r"(?:[\s(]|/\*(?s:.*?)\*/)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|PRAGMA|SHOW|EXPLAIN)\b", re.IGNORECASE
+    r"(?:[\s(]|/\*(?s:.*?)\*/)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|PRAGMA|SHOW|EXPLAIN)\b",
+    re.IGNORECASE,
 )
 """Statements that neither end a transaction nor set a savepoint in it."""
 

@@ -80,7 +80,7 @@ def select(dialect: Dialect, where: str, parameters: Sequence[Any], order: str =
         f"SELECT id, period, begins_at, queue, name, data FROM queue_metrics WHERE {where} {order}",
         tuple(parameters),
     )
-    return [_stored(dialect, row) for row in rows]
+    return [_stored(dialect, row) for row in rows if isinstance(row[0], bytes | bytearray)]
 
 
 def _stored(dialect: Dialect, row: Any) -> Stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from outbox.drivers.database.connection.database import Database
@@ -15,6 +16,8 @@ from outbox.envelope import Envelope, from_link
 from outbox.events import BatchEnded
 from outbox.ids import JobId
 from outbox.policies.batch import Ran, is_over
+
+_log = logging.getLogger("outbox.drivers")
 
 
 async def end(database: Database, batch_ids: Iterable[JobId]) -> PolicyNews:
@@ -52,6 +55,9 @@ def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, Jo
     # Locked by another: it ends the batch, or adds to it. What it leaves undone is left to upkeep.
     row = yield from statements.lock_batch(dialect, batch_id, dialect.skip_locked)
     if row is None or row.finished or (yield from _is_open(dialect, batch_id)):
+        return PolicyNews(), None
+    if row.problem:
+        _log.warning("the batch %s does not end, and what follows it does not run: %s", batch_id, row.problem)
         return PolicyNews(), None
     failed, added, _ = yield from statements.counted(dialect, batch_id, bound=1)
     failing = is_over(failed, row.total + added, row.plan.allow_failures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
@@ -22,7 +23,7 @@ _OF_ALL, _FEWEST = 5_000, 20
 async def latest(database: Database, limit: int) -> list[BatchStatus]:
     async def look(connection: SqlConnection) -> list[JobId]:
         rows = await connection.exec_driver_sql(f"SELECT id FROM queue_batches ORDER BY id DESC LIMIT {int(limit)}", ())
-        return [JobId(bytes=bytes(batch_id)) for (batch_id,) in rows]
+        return [found for (batch_id,) in rows if (found := raw_columns.job_id(batch_id)) is not None]
 
     return await statuses(database, await database.read_plain(look))
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.ids import JobId
 from outbox.policies.batch import BatchPlan, Ran
 
+ALL_RAN = Ran.THEN | Ran.CATCH | Ran.FINALLY
 MEMBERS, FAILURES, ADDITIONS = "queue_batch_members", "queue_batch_failures", "queue_batch_additions"
 
 Pair = tuple[JobId, JobId]
@@ -24,6 +28,8 @@ class BatchRow(NamedTuple):
     ran: Ran
     cancelled: bool
     finished: bool
+    problem: str = ""
+    """Why its plan cannot be read. ``plan`` has only its name and total then, and the batch cannot end."""
 
 
 def insert_batches(dialect: Dialect, plans: Mapping[JobId, BatchPlan]) -> Plan[None]:
@@ -82,14 +88,19 @@ def lock_batch(dialect: Dialect, batch_id: JobId, end: str) -> Plan[BatchRow | N
     """The row of a batch, read with the locking clause ``end``; None where there is none, or it is skipped."""
     listed, parameters = dialect.id_list([batch_id.bytes])
     rows = yield (
-        "SELECT total, plan, ran, cancelled_at IS NOT NULL, finished_at IS NOT NULL FROM queue_batches "
+        "SELECT name, total, plan, ran, cancelled_at IS NOT NULL, finished_at IS NOT NULL FROM queue_batches "
         f"WHERE id = {listed} {end}",
         parameters,
     )
-    for total, plan, ran, cancelled, finished in rows:
-        return BatchRow(
-            batch_id, int(total), BatchPlan.model_validate_json(plan), Ran(ran), bool(cancelled), bool(finished)
-        )
+    for name, members, text, ran, cancelled, finished in rows:
+        total, problem = raw_columns.number(members), ""
+        try:
+            plan = BatchPlan.model_validate_json(raw_columns.text(text))
+        except ValidationError as error:
+            plan = BatchPlan(name=raw_columns.text(name), total=total)
+            problem = f"its plan cannot be read: {error.errors(include_url=False)[0]['msg']}"
+        started = Ran(raw_columns.number(ran) & ALL_RAN)
+        return BatchRow(batch_id, total, plan, started, bool(cancelled), bool(finished), problem)
     return None
 
 

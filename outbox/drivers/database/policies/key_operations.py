@@ -95,7 +95,8 @@ async def blocked(database: Database, key: str | None) -> dict[JobId, str]:
             () if named is None else (named,),
         )
         # Texts that differ by spaces at their ends are the same to MySQL.
-        return {JobId(bytes=bytes(job_id)): str(name) for job_id, name in rows if named in (None, str(name))}
+        found = [(raw_columns.job_id(job_id), raw_columns.text(name)) for job_id, name in rows]
+        return {job_id: name for job_id, name in found if job_id is not None and named in (None, name)}
 
     return await database.read_plain(read)
 

@@ -18,7 +18,7 @@ from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown,
 _MOMENT = 26
 _OLDEST = "2000-01-01 00:00:00.000000"
 """The moment of a job that is the next of its key, whatever waits."""
-_CONCURRENCY = Kind.CONCURRENCY
+_CONCURRENCY, _ORDERING = Kind.CONCURRENCY, Kind.ORDERING
 
 
 class KeyedRow(NamedTuple):
@@ -111,7 +111,8 @@ def rows_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[KeyedRow]]:
             f"WHERE job_id IN ({listed})",
             parameters,
         )
-        found += [_row(row) for row in rows]
+        # One that other programs have written is no row: its job runs as one without a key.
+        found += [_row(row) for row in rows if row[2] in _KINDS and row[4] in _STATES]
     return found
 
 
@@ -202,7 +203,7 @@ def jobs_at(sequences: Sequence[int]) -> Plan[list[Parked]]:
     found: list[Parked] = []
     for some in chunked(sorted(sequences)):
         rows = yield f"SELECT seq, job_id FROM queue_keyed_jobs WHERE seq IN ({_listed(some)})", ()
-        found += [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+        found += _jobs(rows)
     return found
 
 
@@ -223,7 +224,7 @@ def _in_state(dialect: Dialect, key: bytes, state: State, limit: int) -> Plan[li
         f"ORDER BY key_hash, state, moment, seq LIMIT {limit}",
         parameters,
     )
-    return [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+    return _jobs(rows)
 
 
 def due_waiting(dialect: Dialect, keys: Sequence[bytes], limit: int) -> Plan[list[Parked]]:
@@ -234,7 +235,7 @@ def due_waiting(dialect: Dialect, keys: Sequence[bytes], limit: int) -> Plan[lis
         f"AND state = {int(State.WAITING)} AND moment <= {dialect.now} LIMIT {limit}",
         parameters,
     )
-    return [Parked(seq, bytes(job_id)) for seq, job_id in rows]
+    return _jobs(rows)
 
 
 def limits_of(dialect: Dialect, ended: Iterable[Headers]) -> Plan[dict[bytes, int]]:
@@ -251,7 +252,7 @@ def limits_of(dialect: Dialect, ended: Iterable[Headers]) -> Plan[dict[bytes, in
     for some in chunked(names):
         marks = ", ".join([dialect.placeholder] * len(some))
         rows = yield (
-            f"SELECT name, concurrency FROM queue_limits WHERE concurrency IS NOT NULL AND name IN ({marks})",
+            f"SELECT name, concurrency FROM queue_limits WHERE concurrency > 0 AND name IN ({marks})",
             tuple(some),
         )
         found.update((str(name), int(limit)) for name, limit in rows)
@@ -287,6 +288,11 @@ def hashes_of(headers: Headers) -> list[bytes]:
     return [] if headers.keys is None else list(headers.keys.hashes.values())
 
 
+def _jobs(rows: Iterable[Sequence[Any]]) -> list[Parked]:
+    """SQLite keeps other values than ids: those are no jobs."""
+    return [Parked(seq, bytes(job_id)) for seq, job_id in rows if isinstance(job_id, bytes | bytearray)]
+
+
 def in_slots(key: bytes, slots: set[int]) -> bool:
     return slot_of(key) in slots
 
@@ -299,9 +305,14 @@ def _place(text: Any) -> Place | None:
     if text is None:
         return None
     read = text.decode() if isinstance(text, bytes) else str(text)
-    return Place(read[:_MOMENT], int(read[_MOMENT:]))
+    try:
+        return Place(read[:_MOMENT], int(read[_MOMENT:]))
+    except ValueError:  # SQLite keeps other texts than those of a time
+        return None
 
 
 def _row(row: Any) -> KeyedRow:
     seq, job_id, kind, key, state, size, place = row
+    if size < 1 and kind != _ORDERING:
+        size = 1
     return KeyedRow(seq, bytes(job_id), _KINDS[kind], bytes(key), _STATES[state], size, place)

@@ -46,7 +46,9 @@ def list_limits(dialect: Dialect, most: int | None = None) -> Plan[Sequence[Limi
         is_set = changed is not None and changed[1] is not None
         text, burst, align = changed[1:4] if is_set and changed is not None else declared
         terms = Terms.model_construct(name=name, rate=text, burst=burst, align=align)
-        left = terms.limit.left(State(int(arrival), int(times)), int(microseconds) * 1000)
+        left = None
+        if statements.is_limit(name, text, burst, align):
+            left = terms.limit.left(State(int(arrival), int(times)), int(microseconds) * 1000)
         waiting = waits.get(bytes(rate), _Waiting())
         due = None if waiting.seconds is None else max(0.0, waiting.seconds)
         concurrency = None if changed is None else changed[4]
@@ -68,7 +70,7 @@ def _rates(dialect: Dialect, part: str = "", parameters: tuple[Any, ...] = ()) -
         f"FROM queue_rates {part}",
         parameters,
     )
-    return list(rows)
+    return [row for row in rows if isinstance(row[0], bytes | bytearray)]
 
 
 def _some_rates(dialect: Dialect, most: int) -> Plan[list[Any]]:
@@ -97,7 +99,8 @@ def _waits(dialect: Dialect) -> Plan[dict[bytes, _Waiting]]:
         "LEFT JOIN queue_jobs AS j ON j.id = w.job_id GROUP BY w.rate_id",
         (),
     )
-    return {bytes(rate): _waiting(count, None, seconds) for rate, count, seconds in rows}
+    known = [row for row in rows if isinstance(row[0], bytes | bytearray)]
+    return {bytes(rate): _waiting(count, None, seconds) for rate, count, seconds in known}
 
 
 def _some_waits(dialect: Dialect, rates: Sequence[bytes]) -> Plan[dict[bytes, _Waiting]]:

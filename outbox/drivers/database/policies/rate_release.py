@@ -33,7 +33,9 @@ class Released(NamedTuple):
 def release(dialect: Dialect, facts: Mapping[bytes, RateFacts]) -> Plan[Released]:
     """Let in the first jobs of limits where nothing is let in. The slots are locked."""
     delays: dict[bytes, float] = {}
-    terms = {rate: each.stored for rate, each in facts.items() if each.parked and not each.let_in and each.stored}
+    terms = {
+        rate: _usable(each.stored) for rate, each in facts.items() if each.parked and not each.let_in and each.stored
+    }
     if not terms:
         return Released(frozenset(), delays)
     changed = yield from statements.terms_set(dialect, [each.name for each in terms.values()])
@@ -49,6 +51,12 @@ def release(dialect: Dialect, facts: Mapping[bytes, RateFacts]) -> Plan[Released
         yield dialect.postpone(len(pairs)), (*values, *(job_id for job_id, _ in pairs))
     yield from statements.set_state([row.seq for row in rows if row.job_id in delays], statements.LET_IN)
     return Released(frozenset(queues[job_id] for job_id, delay in delays.items() if not delay), delays)
+
+
+def _usable(stored: Terms) -> Terms:
+    """For what is no limit one that lets in a job at a time: its claim writes the terms that the job has."""
+    usable = statements.is_limit(stored.name, stored.rate, stored.burst, stored.align)
+    return stored if usable else Terms(name=stored.name, rate="1/s")
 
 
 def _first(dialect: Dialect, rates: Iterable[bytes]) -> Plan[tuple[list[Wait], dict[bytes, str]]]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies.slot_locks import lock_rows
 from outbox.drivers.database.tables import rate_slots
+from outbox.errors import ConfigurationError
 from outbox.policies.rate import State
 from outbox.policies.rate_limits import Terms, shown, slot_of
+
+_log = logging.getLogger("outbox.drivers")
 
 PARKED, LET_IN = 0, 1
 _RATES_AT_ONCE = 200
@@ -86,8 +93,20 @@ def facts_of(dialect: Dialect, rates: Iterable[bytes]) -> Plan[dict[bytes, RateF
     return facts
 
 
+@lru_cache(1_000)
+def is_limit(name: str, rate: object, burst: object, align: object) -> bool:
+    """Whether these columns are a limit. Other programs may have written them: that is said once."""
+    try:
+        Terms(name=name, rate=rate, burst=burst, align=align).limit  # noqa: B018 - for its error
+    except (ConfigurationError, ValidationError) as error:
+        said = str(error) if isinstance(error, ConfigurationError) else error.errors(include_url=False)[0]["msg"]
+        _log.warning("what is stored of the limit %s does not count: %s", ascii(name), said)
+        return False
+    return True
+
+
 def terms_set(dialect: Dialect, names: Iterable[str]) -> Plan[dict[str, Terms]]:
-    """The rates that an operator has set."""
+    """The rates that an operator has set. What is set and is no rate does not count."""
     found: dict[str, Terms] = {}
     for some in chunked(sorted(set(names))):
         rows = yield (
@@ -96,7 +115,8 @@ def terms_set(dialect: Dialect, names: Iterable[str]) -> Plan[dict[str, Terms]]:
             tuple(some),
         )
         for name, rate, burst, align in rows:
-            found[name] = Terms.model_construct(name=name, rate=rate, burst=burst, align=align)
+            if is_limit(name, rate, burst, align):
+                found[name] = Terms.model_construct(name=name, rate=rate, burst=burst, align=align)
     return found
 
 

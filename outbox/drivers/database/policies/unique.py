@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, running
@@ -192,7 +193,7 @@ def _read(
             columns, "queue_unique_jobs", "job_id", keys, lock=dialect.skip_locked if lock is None else lock
         )
         for job_id, state, micros, payload in rows:
-            found[bytes(job_id)] = _Row(state, float(micros), payload)
+            found[bytes(job_id)] = _Row(state, raw_columns.seconds(micros) or 0.0, payload)  # no date: due
     missing = sorted(set(ids) - set(found))
     busy: set[bytes] = set()
     for keys in chunked(missing):

@@ -7,18 +7,23 @@ schedule wait for each other, and neither gets a deadlock.
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.syntax import NO_MOMENT
 from outbox.drivers.database.policies.schedule_tables import schedules
 from outbox.drivers.database.tables import LOCK_SLOTS, lock_slots
 from outbox.drivers.schedules import Declared, StoredSchedule
-from outbox.errors import InvalidOption, TablesMissing
+from outbox.errors import InvalidOption, InvalidPayload, TablesMissing
 from outbox.policies.schedule import Definition
+
+_log = logging.getLogger("outbox.drivers")
 
 SEEN_EVERY, GONE_AFTER = 60.0, 180.0
 """Seconds: how often workers say that they know a declaration, and after which silence an older one may replace it."""
@@ -92,7 +97,7 @@ def _write(
     dialect: Dialect, name: str, definition: Definition, known: _Known | None, now: datetime, declaration: str | None
 ) -> Plan[None]:
     next_at = None if known is not None and known.paused else _next_at(definition, known, now)
-    former = [] if known is None or not known.former else json.loads(known.former)
+    former = [] if known is None else _former(known)
     if known is not None and known.declaration is not None:
         former = [*(each for each in former if each != declaration), known.declaration][-_MOST_FORMER:]
     moment = None if next_at is None else dialect.timestamp(next_at)
@@ -106,11 +111,24 @@ def _write(
     )
 
 
+def _former(known: _Known) -> list[str]:
+    """The hashes of earlier declarations; none where the column holds something else."""
+    found = _parsed(known.former or "[]")
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
+def _parsed(text: object) -> object:
+    try:
+        return json.loads(raw_columns.text(text))
+    except (ValueError, RecursionError):
+        return None
+
+
 def _next_at(definition: Definition, known: _Known | None, now: datetime) -> datetime | None:
     """What is the same timetable keeps a tick that is due meanwhile."""
     if known is not None and known.next_at is not None:
-        before = json.loads(known.definition)
-        if (before.get("when"), before.get("tz")) == (definition.when, definition.tz):
+        before = _parsed(known.definition)
+        if isinstance(before, dict) and (before.get("when"), before.get("tz")) == (definition.when, definition.tz):
             return known.next_at
     return definition.timetable.after(now)
 
@@ -160,7 +178,7 @@ def _is_to_be_written(declared: Declared, known: _Known | None) -> bool:
         return True
     unseen = known.seen is None or known.seen > (SEEN_EVERY if known.declaration == declared.hash else GONE_AFTER)
     # Another declaration is newer if it has replaced this one before: it stays while workers know it.
-    replaced = known.declaration == declared.hash or declared.hash in json.loads(known.former or "[]")
+    replaced = known.declaration == declared.hash or declared.hash in _former(known)
     return unseen or not replaced
 
 
@@ -178,26 +196,31 @@ def sync(dialect: Dialect, declared: Declared) -> Plan[bool]:
 
 
 def stored(dialect: Dialect, name: str | None = None) -> Plan[list[StoredSchedule]]:
-    """All schedules, or the one of this name, by name."""
+    """All schedules that can be read, or the one of this name, by name.
+
+    Raises:
+        InvalidPayload: the one of this name cannot be read.
+    """
     where, parameters = ("", ()) if name is None else (f"WHERE name = {dialect.placeholder}", (name,))
     rows = yield (
         f"SELECT name, definition, declaration, next_at, last_tick, paused_at, {dialect.now} FROM {_TABLE} {where} "
         "ORDER BY name",
         parameters,
     )
+    found = []
+    for row in rows:
+        try:
+            found.append(_stored(dialect, *row))
+        except (InvalidPayload, InvalidOption) as error:
+            if name is not None:
+                advice = "remove the schedule (outbox.schedules.remove), or add it again"
+                raise InvalidPayload(f"{error}; {advice}") from error
+            _log.warning("the schedule %s is left out: %s", ascii(raw_columns.text(row[0])), error)
+    return found
 
-    def moment(value: object) -> datetime | None:
-        return None if value is None else dialect.parse_timestamp(value)
 
-    return [
-        StoredSchedule(
-            str(each),
-            Definition.load(definition),
-            declaration,
-            moment(next_at),
-            moment(last),
-            moment(paused),
-            dialect.parse_timestamp(now),
-        )
-        for each, definition, declaration, next_at, last, paused, now in rows
-    ]
+def _stored(dialect: Dialect, name: object, text: object, declaration: str | None, *moments: object) -> StoredSchedule:
+    definition = Definition.load(raw_columns.text(text))
+    definition.timetable  # noqa: B018 - read for its error
+    next_at, last, paused, now = (None if each is None else dialect.parse_timestamp(each) for each in moments)
+    return StoredSchedule(raw_columns.text(name), definition, declaration, next_at, last, paused, now or NO_MOMENT)

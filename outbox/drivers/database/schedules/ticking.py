@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
+from outbox.drivers.database.dialects.syntax import NO_MOMENT
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies.leaving import removed
 from outbox.drivers.database.policies.schedule_tables import schedule_ticks, schedules
@@ -34,7 +36,8 @@ def next_due(dialect: Dialect, known: Collection[str]) -> Plan[list[DueSchedule]
         f"WHERE next_at IS NOT NULL AND (declaration IS NULL {declared}) ORDER BY next_at LIMIT {_NEXT}",
         tuple(known),
     )
-    return [DueSchedule(str(name), float(seconds)) for name, seconds in rows]
+    # What holds no date is due: its tick gives it one.
+    return [DueSchedule(str(name), raw_columns.seconds(seconds) or 0.0) for name, seconds in rows]
 
 
 class _Row(NamedTuple):
@@ -87,6 +90,10 @@ def tick(dialect: Dialect, name: str, templates: Templates) -> Plan[Ticked | Non
     if row.next_at is None or row.next_at > row.now:
         return done
     definition = row.definition
+    if row.next_at <= NO_MOMENT:
+        done.skip(row, row.now, "its row held no date for its next tick")
+        yield _moved(dialect, row, Due((), definition.timetable.after(row.now)), done)
+        return done
     found = due(definition.timetable, row.next_at, row.now, definition.misfire, definition.grace)
     if found.missed is not None:
         done.skip(row, found.missed, f"it was missed, and misfire is {definition.misfire}")
