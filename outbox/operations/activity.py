@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outbox.drivers.metrics import DepthPoint, MetricPoint, MetricStore
 from outbox.errors import ConfigurationError
-from outbox.operations.arguments import Duration, driver_of, optional_queue, seconds_of
+from outbox.operations.arguments import Duration, driver_of, optional_queue, optional_text, seconds_of
 
 METRICS_KEPT = 90 * 86_400.0
 """Seconds."""
@@ -38,7 +38,9 @@ async def metrics(
         ConfigurationError: the connection is no database.
         InvalidOption: an argument is of a wrong type or out of its range.
     """
-    return await _metrics(connection).points(_span(since), queue=optional_queue(queue), name=name)
+    return await _metrics(connection).points(
+        _span(since), queue=optional_queue(queue), name=optional_text("name", name)
+    )
 
 
 async def depths(

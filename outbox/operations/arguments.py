@@ -17,11 +17,17 @@ Duration = float | timedelta
 
 
 def driver_of(connection: str | None) -> Driver:
-    return driver_here(connection or current_settings().connection)
+    return driver_here(optional_text("connection", connection) or current_settings().connection)
 
 
 def optional_queue(queue: str | None) -> str | None:
     return None if queue is None else check_queue(queue)
+
+
+def optional_text(what: str, text: str | None) -> str | None:
+    if text is not None and not isinstance(text, str):
+        raise InvalidOption(f"{what} is a text, not {text!r}")
+    return text
 
 
 def seconds_of(duration: Duration | None) -> float | None:

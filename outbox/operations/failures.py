@@ -7,11 +7,21 @@ from dataclasses import asdict
 from outbox.drivers.audit import acting
 from outbox.drivers.filters import FailedFilter, FailedGroup
 from outbox.drivers.values import FailedJob
-from outbox.operations.arguments import AnyId, Duration, check_id, check_limit, driver_of, optional_queue, seconds_of
+from outbox.operations.arguments import (
+    AnyId,
+    Duration,
+    check_id,
+    check_limit,
+    driver_of,
+    optional_queue,
+    optional_text,
+    seconds_of,
+)
 
 
 def _matching(name: str | None, error: str | None, since: Duration | None, group: str | None) -> FailedFilter:
-    return FailedFilter(name, error, seconds_of(since), group)
+    texts = optional_text("name", name), optional_text("error", error)
+    return FailedFilter(*texts, seconds_of(since), optional_text("group", group))
 
 
 async def failed_jobs(

@@ -7,7 +7,7 @@ from outbox.drivers.filters import JobFilter, JobPage, JobPlace
 from outbox.drivers.values import FailedJob, FinishedJob, JobState, StoredJob
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
-from outbox.operations.arguments import AnyId, check_id, check_limit, driver_of, optional_queue
+from outbox.operations.arguments import AnyId, check_id, check_limit, driver_of, optional_queue, optional_text
 
 
 async def find(job_id: AnyId, *, connection: str | None = None) -> StoredJob | FailedJob | FinishedJob | None:
@@ -54,5 +54,7 @@ async def jobs(
     except ValueError:
         raise InvalidOption(f"a state is one of {', '.join(JobState)}, not {state!r}") from None
     place = JobPlace.parse(after) if isinstance(after, str) else after
-    matching = JobFilter(optional_queue(queue), name, wanted, key)
+    if place is not None and not isinstance(place, JobPlace):
+        raise InvalidOption(f"after is the `next` of an earlier page, not {after!r}")
+    matching = JobFilter(optional_queue(queue), optional_text("name", name), wanted, optional_text("key", key))
     return await driver_of(connection).jobs.page(matching, check_limit(limit), place)

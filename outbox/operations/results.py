@@ -11,7 +11,15 @@ from outbox.client_state import current_keys
 from outbox.drivers.values import FailedJob, FinishedJob, JobProgress
 from outbox.encrypted_jobs import open_kept_result
 from outbox.errors import JobFailed, JobNotFound
-from outbox.operations.arguments import AnyId, check_id, check_limit, driver_of, optional_queue, seconds_of
+from outbox.operations.arguments import (
+    AnyId,
+    check_id,
+    check_limit,
+    driver_of,
+    optional_queue,
+    optional_text,
+    seconds_of,
+)
 from outbox.operations.live_jobs import find_on
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
@@ -87,4 +95,4 @@ async def finished_jobs(
     driver = driver_of(connection)
     if driver.finished is None:
         return []
-    return await driver.finished.latest(optional_queue(queue), name, check_limit(limit))
+    return await driver.finished.latest(optional_queue(queue), optional_text("name", name), check_limit(limit))

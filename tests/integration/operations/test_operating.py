@@ -156,6 +156,15 @@ async def test_a_waiting_job_is_changed_and_idle_workers_are_woken(driver: Datab
         (lambda: outbox.reschedule(new_job_id(), delay=1e12), "up to ten years"),
         (lambda: outbox.find("nonsense"), "a job's id is a UUID"),
         (lambda: outbox.cancel(7), "a job's id is a UUID"),  # type: ignore[arg-type]
+        (lambda: outbox.jobs(name=outbox.Job), "name is a text, not <class"),  # type: ignore[arg-type]
+        (lambda: outbox.jobs(key=7), "key is a text, not 7"),  # type: ignore[arg-type]
+        (lambda: outbox.jobs(after=7), "`next` of an earlier page, not 7"),  # type: ignore[arg-type]
+        (lambda: outbox.failed_jobs(error=ValueError), "error is a text, not <class"),  # type: ignore[arg-type]
+        (lambda: outbox.failed_groups(group=b"x"), "group is a text, not b'x'"),  # type: ignore[arg-type]
+        (lambda: outbox.forget_all(name=outbox.Job), "name is a text, not <class"),  # type: ignore[arg-type]
+        (lambda: outbox.finished_jobs(name=7), "name is a text, not 7"),  # type: ignore[arg-type]
+        (lambda: outbox.metrics(name=7), "name is a text, not 7"),  # type: ignore[arg-type]
+        (lambda: outbox.workers(connection=["x"]), "connection is a text, not"),  # type: ignore[arg-type]
         (lambda: outbox.jobs(state="done"), "a state is one of ready, delayed, retrying, reserved"),
         (lambda: outbox.jobs(limit=0), "a limit is a whole number"),
         (lambda: outbox.jobs(queue="Größe"), "a queue's name is"),
