@@ -28,6 +28,7 @@
     │   └── JobFailed                 the job called ``context.fail("reason")``
     ├── JobNotFound                   no job, or no failed job, has this id
     ├── JobNotWaiting                 a job is to be changed that runs, or whose time a policy decides
+    ├── RepeatedAction                a form of the dashboard was sent before: nothing was done again
     └── BackendUnavailable            the server cannot be reached, or answers with transient errors only
         └── RequestRefused            the server answers, and refuses this request for now
 """
@@ -149,7 +150,7 @@ class JobNotWaiting(OutboxError):
 
 
 class RepeatedAction(OutboxError):
-    """What an operator asks for was asked for before, by the same form, and done. Nothing was done again."""
+    """A form of the dashboard was sent before, and what it asks for was done. Nothing was done again."""
 
 
 class BackendUnavailable(OutboxError):
