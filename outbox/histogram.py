@@ -23,6 +23,11 @@ bucket_of: Callable[[float], int] = partial(bisect_left, BOUNDS)
 """The number of the bucket that counts a duration."""
 
 
+def bounds_of(number: int) -> tuple[float, float]:
+    """Seconds: what is longer than the first, up to the second, is counted in the bucket of this number."""
+    return (0.0, *BOUNDS, math.inf)[number : number + 2]  # type: ignore[return-value]
+
+
 class Histogram:
     """How often durations fell into each bucket, and their sum. Sparse: buckets without any are not kept."""
 
@@ -93,7 +98,8 @@ class Histogram:
         for number in sorted(self.buckets):
             count = self.buckets[number]
             if passed + count >= wanted:
-                low, high = _edges(number)
+                low, high = bounds_of(number)
+                high = low if high == math.inf else high
                 return low + (high - low) * max(0.0, wanted - passed) / count
             passed += count
         return None
@@ -124,9 +130,3 @@ class Histogram:
 
     def __repr__(self) -> str:
         return f"Histogram({self.buckets!r}, {self.total!r})"
-
-
-def _edges(number: int) -> tuple[float, float]:
-    """Seconds between which the durations of a bucket lie."""
-    low = 0.0 if number == 0 else BOUNDS[number - 1]
-    return low, BOUNDS[number] if number < len(BOUNDS) else low

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from statistics import median_low
 
 from outbox.drivers.metrics import Activity
+from outbox.histogram import Histogram, bounds_of, bucket_of
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.attempt import Attempt
 from outbox.settlement import Outcome
@@ -15,24 +16,61 @@ from outbox.settlement import Outcome
 _COMPLETED = Outcome.COMPLETED
 _PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 _COUNTED_AT_ONCE = 1_000
+"""Others: to count them costs little more for a thousand of them than for one."""
 
 
-class _Ends(NamedTuple):
-    completed: list[float]
-    """Seconds that handlers took, of attempts that have completed their jobs: most have."""
-    others: list[tuple[Outcome, float | None]]
-    """The other ends, each with the seconds that a handler took; None where it was not called."""
-    waits: list[float]
-    """Seconds for which jobs had waited."""
+class _Tally:
+    """Ends of attempts at jobs of one class in one queue.
+
+    Most attempts complete their jobs, and wait and run about as long as those before: within the usual bucket of a
+    histogram. They are only added up. The others are kept, and counted together.
+    """
+
+    __slots__ = ("bounds", "others", "run_bucket", "runs", "usual", "wait_bucket", "waits")
+
+    def __init__(self) -> None:
+        self.wait_bucket = self.run_bucket = 0
+        self.bounds = (0.0, 0.0, 0.0, 0.0)
+        """Seconds between which the waits and the runs of the usual ones lie. None is usual yet."""
+        self.usual = 0
+        self.waits = self.runs = 0.0
+        """Seconds for which the usual ones waited and ran."""
+        self.others: list[tuple[Outcome, float | None, float | None]] = []
+        """Each with the seconds for which its job waited and ran; None where that is not known, or nothing ran."""
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self.usual or self.others)
+
+    def add(self, usual: int, waits: float, runs: float) -> None:
+        self.usual += usual
+        self.waits += waits
+        self.runs += runs
+
+    def move_to(self, activity: Activity) -> None:
+        """Count all of them there. What most of the others have been is usual from now on."""
+        if self.usual:
+            settled = Counter({_COMPLETED.value: self.usual})
+            wait = Histogram({self.wait_bucket: self.usual}, self.waits)
+            run = Histogram({self.run_bucket: self.usual}, self.runs)
+            activity.merge(Activity(settled, wait, run))
+        if self.others:
+            waits = [waited for _, waited, _ in self.others if waited is not None]
+            runs = [seconds for _, _, seconds in self.others if seconds is not None]
+            activity.add(Counter(outcome for outcome, _, _ in self.others), waits, runs)
+            if waits and runs:
+                self.wait_bucket, self.run_bucket = bucket_of(median_low(waits)), bucket_of(median_low(runs))
+                self.bounds = (*bounds_of(self.wait_bucket), *bounds_of(self.run_bucket))
+        self.usual, self.waits, self.runs = 0, 0.0, 0.0
+        self.others.clear()
 
 
 class Activities:
-    """Noted on the event loop of the worker, taken by the thread of the stores. Few attempts end together, and to count
-    them costs little more for a thousand of them. So what is noted is counted later."""
+    """Noted on the event loop of the worker, taken by the thread of the stores."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._noted: dict[tuple[str, str], _Ends] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
         self._counted: dict[tuple[str, str], Activity] = {}
 
     def count(self, attempts: Sequence[Attempt]) -> None:
@@ -41,51 +79,57 @@ class Activities:
             self._note(attempts)
 
     def _note(self, attempts: Sequence[Attempt]) -> None:
-        completed, others, waits = _Ends([], [], [])
+        """Local variables, and few calls: this is done for each job."""
+        tally = _Tally()
         queue: str | None = None
         name: str | None = None
+        usual, waits, runs = 0, 0.0, 0.0
+        shortest_wait = longest_wait = shortest_run = longest_run = 0.0
         for attempt in attempts:
             settlement = attempt.settlement
             if settlement is None:
                 continue
             claim = attempt.claim
             if claim.name != name or claim.queue != queue:
+                tally.add(usual, waits, runs)
+                usual, waits, runs = 0, 0.0, 0.0
                 queue, name = claim.queue, claim.name
-                completed, others, waits = self._ends_of(queue, name)
-            if settlement.outcome is _COMPLETED and attempt.started is not None:
-                completed.append(attempt.seconds)
-            elif settlement.outcome in _PUT_BACK and _was_handed_back(attempt):
-                continue
-            else:
-                others.append((settlement.outcome, None if attempt.started is None else attempt.seconds))
-            waited = attempt.seconds_waited
-            if waited is not None:
-                waits.append(waited)
+                tally = self._tally_of(queue, name)
+                shortest_wait, longest_wait, shortest_run, longest_run = tally.bounds
+            waited, seconds = attempt.seconds_waited, attempt.seconds
+            if (
+                waited is not None
+                and shortest_wait < waited <= longest_wait
+                and shortest_run < seconds <= longest_run
+                and settlement.outcome is _COMPLETED
+            ):
+                usual += 1
+                waits += waited
+                runs += seconds
+            elif not (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+                tally.others.append((settlement.outcome, waited, None if attempt.started is None else seconds))
+        tally.add(usual, waits, runs)
 
-    def _ends_of(self, queue: str, name: str) -> _Ends:
+    def _tally_of(self, queue: str, name: str) -> _Tally:
         key = queue, name
-        ends = self._noted.get(key)
-        if ends is None:
-            ends = self._noted[key] = _Ends([], [], [])
-        elif len(ends.completed) + len(ends.others) >= _COUNTED_AT_ONCE:
-            self._count(key, ends)
-        return ends
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = _Tally()
+        elif len(tally.others) >= _COUNTED_AT_ONCE:
+            self._count(key, tally)
+        return tally
 
-    def _count(self, key: tuple[str, str], ends: _Ends) -> None:
-        outcomes = Counter(outcome for outcome, _ in ends.others)
-        outcomes[_COMPLETED] += len(ends.completed)
-        if outcomes.total():
-            runs = ends.completed + [seconds for _, seconds in ends.others if seconds is not None]
-            self._counted.setdefault(key, Activity()).add(outcomes, ends.waits, runs)
-        for noted in ends:
-            noted.clear()
+    def _count(self, key: tuple[str, str], tally: _Tally) -> None:
+        tally.move_to(self._counted.setdefault(key, Activity()))
 
     def take(self) -> dict[tuple[str, str], Activity]:
         """What was counted since the last call."""
         with self._lock:
-            for key, ends in self._noted.items():
-                self._count(key, ends)
-            self._noted.clear()
+            for key, tally in list(self._tallies.items()):
+                if tally.has_any:
+                    self._count(key, tally)
+                else:
+                    del self._tallies[key]
             taken, self._counted = self._counted, {}
         return taken
 

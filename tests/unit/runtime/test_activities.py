@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from random import Random
+
 import pytest
 
+from outbox.histogram import Histogram
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.reporting.activities import Activities
 from outbox.settlement import Settlement
+from tests.conformance.jobs import FAILURE
 from tests.support.recorded_jobs import Counted
 from tests.unit.runtime.memory import claim_of
 
@@ -33,6 +38,42 @@ def test_attempts_are_counted_once_however_many_end_together(together: int) -> N
     assert {queue: activity.run.total for queue, activity in found.items()} == {"mail": 2_000.0, "web": 1_000.0}
     assert found["web"].wait.count == 2_000
     assert found["web"].wait.total == pytest.approx(sum(number / 100 for number in range(0, 6_000, 3)))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 0.3, 8.0], ids=["none", "tiny", "some", "much"])
+def test_histograms_are_those_of_each_attempt_however_alike_they_are(spread: float) -> None:
+    chance = Random(1)
+    waits, runs = Histogram(), Histogram()
+    activities = Activities()
+    for _ in range(50):
+        attempts = []
+        for _ in range(100):
+            waited, ran = 3.0 * math.exp(spread * chance.gauss()), 0.02 * math.exp(spread * chance.gauss())
+            waits.add(waited)
+            runs.add(ran)
+            attempts.append(completed("mail", waited, ran))
+        activities.count(attempts)
+        if chance.random() < 0.1:
+            activities.put_back(activities.take())
+    [activity] = activities.take().values()
+    assert activity.settled == {"completed": 5_000}
+    for found, expected in ((activity.wait, waits), (activity.run, runs)):
+        assert found.buckets == expected.buckets
+        assert found.total == pytest.approx(expected.total)
+
+
+def test_attempts_that_did_not_complete_or_that_nobody_timed_are_counted_too() -> None:
+    activities = Activities()
+    for _ in range(3):
+        attempts = [completed("mail", waited=1.0, ran=0.5) for _ in range(1_200)]
+        attempts[7].settlement = Settlement.failed(attempts[7].fence, FAILURE)
+        attempts[8].seconds_waited = None
+        attempts[9].started = attempts[9].seconds_waited = None
+        activities.count(attempts)
+    [activity] = activities.take().values()
+    assert activity.settled == {"completed": 3_597, "failed": 3}
+    assert (activity.run.count, activity.wait.count) == (3_597, 3_594)
+    assert (activity.run.total, activity.wait.total) == (pytest.approx(3_597 / 2), pytest.approx(3_594))
 
 
 def test_what_was_taken_is_not_counted_again() -> None:
