@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from starlette.responses import Response
 
@@ -11,7 +12,6 @@ from outbox.ids import JobId
 
 FIELD = "form"
 """The hidden field with the id that a form was given when its page was made."""
-SEE_OTHER = 303
 _MOST_KEPT = 10_000
 
 
@@ -41,6 +41,6 @@ class SentForms:
         except Exception:
             self._sent.pop(form, None)
             raise
-        if response.status_code != SEE_OTHER:
+        if response.status_code != HTTPStatus.SEE_OTHER:
             self._sent.pop(form, None)
         return response

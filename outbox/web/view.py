@@ -7,6 +7,7 @@ import binascii
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -23,7 +24,6 @@ from outbox.web.redaction import HIDDEN, Redaction
 from outbox.web.rendering import templates
 from outbox.web.rights import Right, Viewer
 from outbox.web.security import nonce_of
-from outbox.web.sent_forms import SEE_OTHER
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class View:
         which = " ".join(f"{name}={value}" for name, value in given.items())
         action = self.request.url.path.removeprefix(self.base)
         _log.info("%s", line(f"{self.viewer.name}: {action} {which}: {message}", limit=None))
-        response = RedirectResponse(self.base + place, status_code=SEE_OTHER)
+        response = RedirectResponse(self.base + place, status_code=HTTPStatus.SEE_OTHER)
         encoded = base64.urlsafe_b64encode(message[:_LONGEST_MESSAGE].encode("utf-8", "replace")).decode()
         response.set_cookie(SAID, encoded, max_age=60, path=self.base or "/", httponly=True, samesite="strict")
         return response

@@ -91,8 +91,8 @@ class BulkOperations:
         """
         request.checked()
         act = current_act()
-        # The entry of the audit log has the same id, and counts what workers do.
-        operation_id = new_job_id() if act is None else act.id
+        # That of the form, if there is one. The entry of the audit log has the same id, and counts what workers do.
+        operation_id = act.id if act is not None and act.is_new else new_job_id()
 
         async def write(connection: AsyncConnection) -> None:
             selection = await self._now(connection, request)
