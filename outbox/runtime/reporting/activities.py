@@ -19,7 +19,7 @@ _COUNTED_AT_ONCE = 1_000
 """Others: to count them costs little more for a thousand of them than for one."""
 
 
-class _Tally:
+class _Sums:
     """Ends of attempts at jobs of one class in one queue.
 
     Most attempts complete their jobs, and wait and run about as long as those before: within the usual bucket of a
@@ -48,7 +48,7 @@ class _Tally:
         self.runs += runs
 
     def move_to(self, activity: Activity) -> None:
-        """Count all of them there. What most of the others have been is usual from now on."""
+        """Count all of them there. Where the others are more, what most of them have been is usual from now on."""
         if self.usual:
             settled = Counter({_COMPLETED.value: self.usual})
             wait = Histogram({self.wait_bucket: self.usual}, self.waits)
@@ -58,7 +58,7 @@ class _Tally:
             waits = [waited for _, waited, _ in self.others if waited is not None]
             runs = [seconds for _, _, seconds in self.others if seconds is not None]
             activity.add(Counter(outcome for outcome, _, _ in self.others), waits, runs)
-            if waits and runs:
+            if waits and runs and len(self.others) > self.usual:
                 self.wait_bucket, self.run_bucket = bucket_of(median_low(waits)), bucket_of(median_low(runs))
                 self.bounds = (*bounds_of(self.wait_bucket), *bounds_of(self.run_bucket))
         self.usual, self.waits, self.runs = 0, 0.0, 0.0
@@ -70,7 +70,7 @@ class Activities:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._sums: dict[tuple[str, str], _Sums] = {}
         self._counted: dict[tuple[str, str], Activity] = {}
 
     def count(self, attempts: Sequence[Attempt]) -> None:
@@ -80,7 +80,7 @@ class Activities:
 
     def _note(self, attempts: Sequence[Attempt]) -> None:
         """Local variables, and few calls: this is done for each job."""
-        tally = _Tally()
+        sums = _Sums()
         queue: str | None = None
         name: str | None = None
         usual, waits, runs = 0, 0.0, 0.0
@@ -91,11 +91,11 @@ class Activities:
                 continue
             claim = attempt.claim
             if claim.name != name or claim.queue != queue:
-                tally.add(usual, waits, runs)
+                sums.add(usual, waits, runs)
                 usual, waits, runs = 0, 0.0, 0.0
                 queue, name = claim.queue, claim.name
-                tally = self._tally_of(queue, name)
-                shortest_wait, longest_wait, shortest_run, longest_run = tally.bounds
+                sums = self._sums_of(queue, name)
+                shortest_wait, longest_wait, shortest_run, longest_run = sums.bounds
             waited, seconds = attempt.seconds_waited, attempt.seconds
             if (
                 waited is not None
@@ -107,29 +107,29 @@ class Activities:
                 waits += waited
                 runs += seconds
             elif not (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
-                tally.others.append((settlement.outcome, waited, None if attempt.started is None else seconds))
-        tally.add(usual, waits, runs)
+                sums.others.append((settlement.outcome, waited, None if attempt.started is None else seconds))
+        sums.add(usual, waits, runs)
 
-    def _tally_of(self, queue: str, name: str) -> _Tally:
+    def _sums_of(self, queue: str, name: str) -> _Sums:
         key = queue, name
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tallies[key] = _Tally()
-        elif len(tally.others) >= _COUNTED_AT_ONCE:
-            self._count(key, tally)
-        return tally
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = _Sums()
+        elif len(sums.others) >= _COUNTED_AT_ONCE:
+            self._count(key, sums)
+        return sums
 
-    def _count(self, key: tuple[str, str], tally: _Tally) -> None:
-        tally.move_to(self._counted.setdefault(key, Activity()))
+    def _count(self, key: tuple[str, str], sums: _Sums) -> None:
+        sums.move_to(self._counted.setdefault(key, Activity()))
 
     def take(self) -> dict[tuple[str, str], Activity]:
         """What was counted since the last call."""
         with self._lock:
-            for key, tally in list(self._tallies.items()):
-                if tally.has_any:
-                    self._count(key, tally)
+            for key, sums in list(self._sums.items()):
+                if sums.has_any:
+                    self._count(key, sums)
                 else:
-                    del self._tallies[key]
+                    del self._sums[key]
             taken, self._counted = self._counted, {}
         return taken
 
