@@ -35,6 +35,26 @@ async def test_the_oldest_open_transaction_is_told(database: DatabaseDriver, mig
         other.execute(text("ROLLBACK"))
 
 
+@pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
+async def test_it_is_told_while_a_statement_holds_bytes_that_are_no_text(
+    database: DatabaseDriver, migrated_url: str
+) -> None:
+    """Ids are such bytes. MySQL then refuses to list transactions at all."""
+    with sql.connection(migrated_url) as other:
+        other.execute(text("START TRANSACTION"))
+        other.execute(text("SELECT slot FROM queue_lock_slots WHERE slot = 0 FOR UPDATE"))
+        connection = other.connection.driver_connection
+        assert connection is not None
+        sleeping = asyncio.create_task(asyncio.to_thread(connection.query, b"SELECT SLEEP(2), _binary'\xff\xfe.'"))
+        found = []
+        while not sleeping.done():
+            found.append((await database.facts()).oldest_transaction)
+            await asyncio.sleep(0.2)
+        other.execute(text("ROLLBACK"))
+    assert any(found), "and no reading failed"
+    assert max(age or 0.0 for age in found) < 3_000
+
+
 @pytest.mark.sqlite
 def test_a_transaction_that_was_forgotten_is_an_alert() -> None:
     facts = {"long": StoreFacts(oldest_transaction=7_200.0), "short": StoreFacts(oldest_transaction=5.0)}

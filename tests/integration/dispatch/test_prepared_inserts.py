@@ -69,13 +69,25 @@ async def insert_each(dispatching: Driver, jobs: list[Envelope]) -> None:
         await dispatching.jobs.insert([job])
 
 
+def all_executing(operator: Connection) -> list[int]:
+    """The ids of the connections that wait in a prepared statement."""
+    query = text(EXECUTES_ON_MARIADB if operator.dialect.is_mariadb else EXECUTES)  # type: ignore[attr-defined]
+    return list(operator.scalars(query, {"name": operator.engine.url.database}))
+
+
 async def executing(operator: Connection) -> int:
     """The id of the connection that waits in a prepared statement, when there is one."""
-    query = text(EXECUTES_ON_MARIADB if operator.dialect.is_mariadb else EXECUTES)  # type: ignore[attr-defined]
     async with asyncio.timeout(20):
-        while not (found := list(operator.scalars(query, {"name": operator.engine.url.database}))):
+        while not (found := all_executing(operator)):
             await asyncio.sleep(0.01)
     return int(found[0])
+
+
+async def none_executing(operator: Connection) -> None:
+    """A server goes on with what was asked over a connection that has been closed since."""
+    async with asyncio.timeout(20):
+        while all_executing(operator):
+            await asyncio.sleep(0.01)
 
 
 async def assert_stored(driver: DatabaseDriver, jobs: list[Envelope]) -> None:
@@ -203,6 +215,7 @@ async def test_a_prepared_insert_that_is_cancelled_leaves_no_connection_in_doubt
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             await insert_each(dispatching, jobs[20:])
+        await none_executing(operator)
     await assert_stored(driver, jobs)
 
 

@@ -45,7 +45,9 @@ class MySQL(Dialect):
     # The times are in the zone of the server's machine.
     oldest_transaction = (
         "SELECT MAX(TIMESTAMPDIFF(MICROSECOND, trx_started, CONVERT_TZ(NOW(6), @@session.time_zone, 'SYSTEM'))) / 1e6 "
-        "FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()"
+        "FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()",
+        "SELECT MAX(timer_wait) / 1e12 FROM performance_schema.events_transactions_current "
+        "WHERE state = 'ACTIVE' AND thread_id <> PS_CURRENT_THREAD_ID()",
     )
     straight_join = "STRAIGHT_JOIN"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"

@@ -43,7 +43,7 @@ class Syntax(ABC):
     """Name, rows and bytes of data and of indexes of outbox's tables, the largest first. SQLite knows its file only."""
     fresh_sizes: str = ""
     """Has the server tell sizes of now and not of a day ago; empty where it does anyway."""
-    oldest_transaction: str = ""
+    oldest_transaction: Sequence[str] = ()
     """Seconds for which the oldest transaction of another connection has been open; empty where nothing tells."""
     straight_join: str
     """Joins a table to the one before it, which is read first whatever the optimizer expects."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import CursorResult
@@ -16,6 +17,8 @@ _REFUSED = {
     1142,  # the command is denied to the user
     1193,  # a variable that only some servers know
     1227,  # the user needs the privilege PROCESS
+    1305,  # a function that only some servers know
+    3854,  # MySQL lists no transaction while a statement of one holds bytes that are no text, such as ids
 }
 
 
@@ -25,11 +28,20 @@ async def facts(database: Database) -> StoreFacts:
     async def read(connection: AsyncConnection) -> StoreFacts:
         await _tried(connection, dialect.fresh_sizes)
         rows = (await connection.exec_driver_sql(dialect.table_sizes)).all()
-        oldest = await _tried(connection, dialect.oldest_transaction)
-        seconds = None if oldest is None else oldest.scalar()
-        return StoreFacts(tuple(map(_size, rows)), None if seconds is None else max(0.0, float(seconds)))
+        seconds = await _first_number(connection, dialect.oldest_transaction)
+        return StoreFacts(tuple(map(_size, rows)), None if seconds is None else max(0.0, seconds))
 
     return await database.inspect(read)
+
+
+async def _first_number(connection: AsyncConnection, statements: Sequence[str]) -> float | None:
+    """What the first of them says that the server carries out."""
+    for statement in statements:
+        answer = await _tried(connection, statement)
+        if answer is not None:
+            number = answer.scalar()
+            return None if number is None else float(number)
+    return None
 
 
 async def _tried(connection: AsyncConnection, statement: str) -> CursorResult[Any] | None:
