@@ -99,6 +99,15 @@ def text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def is_utf8(value: str) -> bool:
+    """Whether a text can be sent as one. SQLite takes any bytes for a text, and `sqlite3` reads some as surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def number(value: Any) -> int:
     """0 for what is no number."""
     try:

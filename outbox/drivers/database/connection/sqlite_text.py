@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from outbox.drivers.database.raw_columns import is_utf8
+
 _MARK = "?"
 _AS_TEXT = "CAST(? AS TEXT)"
 
@@ -42,16 +44,8 @@ def _with_bytes(statement: str, parameters: Sequence[Any]) -> tuple[str, tuple[A
         raise UnicodeEncodeError("utf-8", "", 0, 0, "a statement with other marks than its parameters")
     marks, values = [], []
     for value in parameters:
-        is_text = not isinstance(value, str) or _is_utf8(value)
+        is_text = not isinstance(value, str) or is_utf8(value)
         marks.append(_MARK if is_text else _AS_TEXT)
         values.append(value if is_text else value.encode("utf-8", "surrogateescape"))
     joined = parts[0] + "".join(mark + part for mark, part in zip(marks, parts[1:], strict=True))
     return joined, tuple(values)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

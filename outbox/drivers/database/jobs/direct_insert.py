@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from outbox.drivers.audit import current_act
-from outbox.drivers.database.audit import record
+from outbox.drivers.database.audit import recorded
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan, running
-from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.insert import only_insert_statement, own_insert_statements
 from outbox.drivers.database.policies.unique_dispatch import reserve
 from outbox.envelope import Envelope
@@ -27,10 +26,11 @@ async def insert_unique(database: Database, envelopes: Sequence[Envelope]) -> Ma
     def plan() -> Plan[Mapping[JobId, JobId]]:
         met = yield from reserve(database.dialect, envelopes)
         yield from own_insert_statements(database.dialect, [each for each in envelopes if each.id not in met])
-        yield from record(database.dialect, len(envelopes) - len(met))
         return met
 
-    return await database.write_plain(running(plan))
+    return await database.write_plain(
+        running(lambda: recorded(database.dialect, plan(), lambda met: len(envelopes) - len(met)))
+    )
 
 
 async def insert(database: Database, envelopes: Sequence[Envelope], *, directly: bool) -> None:
@@ -48,7 +48,10 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
     if not envelopes:
         return
     if current_act() is not None:
-        await database.write_plain(running(_recorded, database.dialect, envelopes))
+        dialect, count = database.dialect, len(envelopes)
+        await database.write_plain(
+            running(lambda: recorded(dialect, own_insert_statements(dialect, envelopes), lambda _: count))
+        )
         return
     # What policies write depends on what they read.
     directly = directly and not any(envelope.policies is not None for envelope in envelopes)
@@ -60,8 +63,3 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
         await database.write_directly(lambda connection: connection.exec_driver_sql(*statement))
     else:
         await database.write_plain(running(own_insert_statements, database.dialect, envelopes))
-
-
-def _recorded(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
-    yield from own_insert_statements(dialect, envelopes)
-    yield from record(dialect, len(envelopes))

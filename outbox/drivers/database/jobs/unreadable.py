@@ -50,14 +50,14 @@ def flaw(row: Any) -> str | None:
         and type(row.priority) is type(attempts) is int
         and 0 <= attempts <= _MOST_ATTEMPTS
         and _is_moment(row.available_at)
-        and (name.isascii() or _is_text(name))
+        and (name.isascii() or raw_columns.is_utf8(name))
     ):
         return None
     if type(row.id) is not bytes or len(row.id) != _ID_BYTES:
         return f"the id is not {_ID_BYTES} bytes: {_shown(row.id)}"
     for column in ("name", "payload", "headers"):
         value = getattr(row, column)
-        if type(value) is not str or (column == "name" and not _is_text(value)):
+        if type(value) is not str or (column == "name" and not raw_columns.is_utf8(value)):
             return f"the column {column} holds no text: {_shown(value)}"
     if type(row.priority) is not int:
         return f"the priority is not a whole number from 0 to 9: {_shown(row.priority)}"
@@ -74,14 +74,6 @@ def _is_moment(value: Any) -> bool:
     try:
         datetime.fromisoformat(value)
     except ValueError:
-        return False
-    return True
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
         return False
     return True
 
