@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+async def play(scenario: Scenario) -> bool:
+    """The scenario, which TERM ends as INT does: its workers end with it."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+    return await scenario.run()
+
+
 def main() -> int:
     """0 if the guarantees held; 1 if they did not, or if that could not be shown."""
     arguments = parse_arguments()
@@ -45,7 +52,7 @@ def main() -> int:
     )
     holds = False
     try:
-        holds = asyncio.run(Scenario(options, console).run())
+        holds = asyncio.run(play(Scenario(options, console)))
     except DemoError as error:
         console.print("[bold red]the demonstration failed:", str(error), soft_wrap=True, highlight=False)
     except KeyboardInterrupt:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from app.demo.workers import PROCESSES
 from tests.servers import Redis, databases, sql, summary
 
 pytestmark = pytest.mark.timeout(900)
@@ -88,3 +93,55 @@ def test_a_database_that_does_not_answer_is_said_and_not_waited_for() -> None:
     assert shown.returncode == 1
     assert "alembic upgrade head failed" in shown.stdout
     assert "Can't connect" in shown.stdout
+
+
+def test_its_workers_end_with_it(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "app.demo", "--dir", str(tmp_path)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with demo, ending_with(demo):
+        workers = wait_for_workers(demo)
+        demo.send_signal(signal.SIGTERM)
+        shown, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "interrupted" in shown
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def ending_with(demo: subprocess.Popen[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        demo.send_signal(signal.SIGINT)  # does nothing to a process that has ended
+
+
+def wait_for_workers(demo: subprocess.Popen[str]) -> list[int]:
+    """The supervisor and its processes."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        supervisors = [pid for pid in children(demo.pid) if "outbox.work" in Path(f"/proc/{pid}/cmdline").read_text()]
+        workers = [pid for supervisor in supervisors for pid in children(supervisor)]
+        if len(workers) >= PROCESSES:
+            return supervisors + workers
+        time.sleep(0.05)
+    pytest.fail("it has started no workers")
+
+
+def is_running(pid: int) -> bool:
+    """One that was killed can stay as a zombie: its parent is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

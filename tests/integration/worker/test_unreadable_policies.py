@@ -320,12 +320,25 @@ async def test_finished_jobs_and_audit_entries_without_dates_are_listed(
     assert (await shows(migrated_url, "audit")).out.count("Ada") == len(ids)
 
 
-class TestTextsOfSQLite:
-    """Servers take none."""
+class TestSQLite:
+    """Servers take no such values."""
 
     @pytest.fixture
     def backend(self) -> str:
         return "sqlite"
+
+    @pytest.mark.parametrize("no_id", ["x'00'", "'text'", "7"])
+    async def test_a_bulk_operation_whose_id_is_none_holds_up_no_other(
+        self, database: DatabaseDriver, migrated_url: str, no_id: str
+    ) -> None:
+        await database.jobs.insert(envelopes(3))
+        request = BulkRequest(Verb.CANCEL, BulkFilter(queue="default"))
+        broken, good = [await database.operations.start(request) for _ in range(2)]
+        write(migrated_url, f"UPDATE queue_operations SET id = {no_id} WHERE id = x'{broken.id.hex}'")
+        await database.operations.work_off()
+        ended = await database.operations.get(good.id)
+        assert ended is not None
+        assert (ended.state, ended.done) == (BulkState.FINISHED, 3)
 
     async def test_texts_that_are_no_utf8_can_be_asked_for(self, database: DatabaseDriver, migrated_url: str) -> None:
         bad = "CAST(x'61ff' AS TEXT)"

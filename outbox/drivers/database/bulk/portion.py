@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import RowMapping, func, literal_column, select, update
+from sqlalchemy import RowMapping, func, literal, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.bulk import BulkOperation, BulkState, Verb
-from outbox.drivers.database import raw_columns
 from outbox.drivers.database.audit import audit
 from outbox.drivers.database.bulk.selection import Selection
 from outbox.drivers.database.bulk.tables import AS_STORED, operation_of, operations
@@ -40,7 +39,8 @@ _NOT_JSON = "its payload or headers are not JSON"
 class Progress:
     """What a transaction has done, once it is committed."""
 
-    operation_id: JobId
+    key: Any
+    """The id of the operation as it is stored: SQLite takes one that is none."""
     waits: bool
     """Other transactions hold the jobs that are left."""
     news: PolicyNews
@@ -61,12 +61,12 @@ class _Change:
 class Portion:
     """The next transaction of the first open operation that no other worker is at."""
 
-    def __init__(self, database: Database, failed: FailedJobs, after: JobId | None) -> None:
-        """Only operations ``after`` this one, by id."""
+    def __init__(self, database: Database, failed: FailedJobs, after: Any) -> None:
+        """Only operations ``after`` this one, by id as it is stored; None for all."""
         self._database = database
         self._failed = failed
         query = select(*AS_STORED).where(operations.c.finished_at.is_(None)).order_by(operations.c.id).limit(1)
-        query = query if after is None else query.where(operations.c.id > after.bytes)
+        query = query if after is None else query.where(operations.c.id > literal(after))
         self._open = query.with_for_update(skip_locked=True)
 
     async def run(self, connection: AsyncConnection) -> Progress | None:
@@ -76,8 +76,7 @@ class Portion:
             return None
         operation = operation_of(self._database.dialect, row)
         if operation is None:
-            job_id = raw_columns.job_id(row["id"])
-            return None if job_id is None else Progress(job_id, waits=False, news=PolicyNews(), unreadable=True)
+            return Progress(row["id"], waits=False, news=PolicyNews(), unreadable=True)
         selection = Selection(self._database.dialect, self._failed.scope, operation.request, operation.created_at)
         keys, position, at_end = await self._next(connection, selection, row)
         change = await self._change(connection, selection, keys) if keys else _Change()
@@ -173,7 +172,7 @@ class Portion:
         await connection.execute(update(operations).where(operations.c.id == row["id"]).values(**values))
         if change.done:
             await connection.execute(update(audit).where(audit.c.id == row["id"]).values(affected=done))
-        return Progress(operation.id, waits, change.news + _news(operation, done, total_refused, ends=ends))
+        return Progress(row["id"], waits, change.news + _news(operation, done, total_refused, ends=ends))
 
 
 def _first_of(known: Any, passed_over: Iterable[bytes]) -> bytes | None:

@@ -188,14 +188,14 @@ class BulkOperations:
         news = PolicyNews()
         due: float | None = None
         until = clock.now() + _SECONDS
-        passed_over: JobId | None = None
+        passed_over: Any = None
         while True:
             progress = await self._database.write(Portion(self._database, self._failed, passed_over).run)
             if progress is None:
                 return Upkeep(news, due)
             news += progress.news
             if progress.waits or progress.unreadable:
-                passed_over = progress.operation_id
+                passed_over = progress.key
                 due = _WAIT if progress.waits else due
             if clock.now() >= until:
                 return Upkeep(news, 0.0)
