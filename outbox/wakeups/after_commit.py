@@ -56,11 +56,18 @@ def _committed(session: Session) -> None:
         for action in waiting.drop(waiting.root) if waiting.root is session.get_transaction() else ():
             _call(action)
         return
-    # A savepoint was released: its actions now depend on the enclosing one.
-    parent = nested.parent
-    while parent is not None and not parent.nested and parent.parent is not None:
-        parent = parent.parent
-    waiting.add(parent or waiting.root, *waiting.drop(nested))
+    # A savepoint was released: its actions now depend on what encloses it.
+    waiting.add(enclosing(nested), *waiting.drop(nested))
+
+
+def enclosing(savepoint: SessionTransaction) -> SessionTransaction:
+    """The savepoint around ``savepoint``, or the outermost transaction. Those of flushes in between are left out."""
+    found = savepoint
+    while (parent := found.parent) is not None:
+        found = parent
+        if found.nested:
+            break
+    return found
 
 
 @event.listens_for(Session, "after_soft_rollback")

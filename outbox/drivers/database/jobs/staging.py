@@ -30,7 +30,7 @@ from outbox.drivers.database.tables import jobs
 from outbox.envelope import Envelope
 from outbox.errors import ConfigurationError, SessionUnusable
 from outbox.ids import JobId
-from outbox.wakeups.after_commit import after_commit
+from outbox.wakeups.after_commit import after_commit, enclosing
 from outbox.wakeups.base import Announce
 from outbox.wakeups.local_hub import local_hub
 
@@ -281,10 +281,7 @@ def _keep_what_is_left(session: Session) -> None:
     if boundary is None or staged is None or not staged.envelopes:
         return
     if boundary.nested:
-        enclosing = boundary.parent
-        while enclosing is not None and not enclosing.nested and enclosing.parent is not None:
-            enclosing = enclosing.parent
-        kept = _staged.setdefault(cast("SessionTransaction", enclosing), staged)
+        kept = _staged.setdefault(enclosing(boundary), staged)
         if kept is not staged:
             kept.envelopes += staged.take()
         return
