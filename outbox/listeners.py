@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.events import Event, Events, Listener
 
-_MOST = 10_000
+MOST_EVENTS = 10_000
 """Events that wait for listeners which are too slow. Later ones are dropped, and counted."""
 
-_FLUSH_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
+"""For which the end of a process waits until listeners have heard what they can."""
 
 _log = logging.getLogger("outbox.events")
 
@@ -50,7 +51,7 @@ class Listeners(ClientPart):
     def put(self, events: Sequence[Event]) -> None:
         """Never waits for a listener, and raises nothing. From any thread."""
         with self._changed:
-            room = _MOST - len(self._waiting)
+            room = MOST_EVENTS - len(self._waiting)
             self._waiting.extend(events[:room])
             self._dropped += max(0, len(events) - room)
             self._idle = False
@@ -92,7 +93,7 @@ class Listeners(ClientPart):
 
     def _flush(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._idle, _FLUSH_SECONDS)
+            self._changed.wait_for(lambda: self._idle, FLUSH_SECONDS)
 
     def stop(self) -> None:
         """Hand over what waits, and end the thread. The next event starts it again."""
@@ -101,7 +102,7 @@ class Listeners(ClientPart):
             thread, self._thread = self._thread, None
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_FLUSH_SECONDS)
+            thread.join(FLUSH_SECONDS)
         with self._changed:
             self._stopping = False
 

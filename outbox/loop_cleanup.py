@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-_CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 """For which a loop that ends waits until its connections are closed."""
 
 _log = logging.getLogger("outbox.connections")
@@ -36,7 +36,7 @@ async def _closing(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None,
         yield
     finally:
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await close()
         except Exception:  # noqa: BLE001 - the loop ends, and nothing of the application is waiting for this
             _log.debug("connections of an event loop that ends could not be closed in order", exc_info=True)

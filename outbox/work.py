@@ -115,10 +115,10 @@ def cli(profile: str | None, **flags: Any) -> None:
         before_end(partial(_say_what_is_left, log))
         if supervised is None and (options.processes > 1 or options.reload):
             log.follow_application()
-            code = _supervise(options, events, signals, sys.argv[1:])
+            code = run_supervised(options, events, signals, sys.argv[1:])
         else:
             notify_systemd(events, supervised=supervised is not None)
-            code = _work(options, events, log, signals, supervised)
+            code = run_here(options, events, log, signals, supervised)
     except ConfigurationError as error:
         raise Misconfigured(" ".join(str(error).split())) from error
     leave(code)
@@ -154,7 +154,7 @@ def _profile(reference: str) -> WorkerOptions:
     return profile
 
 
-def _work(
+def run_here(
     options: WorkerOptions, events: Events, log: EventLog, signals: Signals, supervised: Supervised | None
 ) -> int:
     settings = Settings.load()
@@ -238,7 +238,7 @@ def _say_what_is_left(log: EventLog) -> None:
         print(f"outbox.work: {log.dropped:,} log lines were not written", file=sys.stderr)
 
 
-def _supervise(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
+def run_supervised(options: WorkerOptions, events: Events, signals: Signals, arguments: Sequence[str]) -> int:
     fanout = FanoutServer(partial(binary_log, Settings.load()))
     health = None
     if options.health_port is not None:

@@ -101,9 +101,9 @@ def forget_settings() -> None:
 
 SHORT_TIMEOUTS = (
     "outbox.drivers.database.connection.engine.INSPECTION_SECONDS",
-    "outbox.drivers.database.connection.opened_connections._THREAD_SECONDS",
-    "outbox.listeners._FLUSH_SECONDS",
-    "outbox.loop_cleanup._CLOSE_SECONDS",
+    "outbox.drivers.database.connection.opened_connections.THREAD_SECONDS",
+    "outbox.listeners.FLUSH_SECONDS",
+    "outbox.loop_cleanup.CLOSE_SECONDS",
 )
 """For statements of operators, and for what ends with a client or an event loop. A test of one sets its own."""
 

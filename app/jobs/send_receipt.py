@@ -43,13 +43,13 @@ class SendReceipt(Job):
         except mail.Refused as error:
             self.context.fail(error)  # the address will be no better in 30 seconds
             return
-        await _update(order.id, receipted_at=now(), receipt_problem=None)
+        await update_order(order.id, receipted_at=now(), receipt_problem=None)
 
     async def failed(self, error: BaseException) -> None:
-        await _update(self.order_id, receipt_problem=str(error)[:200])
+        await update_order(self.order_id, receipt_problem=str(error)[:200])
 
 
-async def _update(order_id: int, **values: object) -> None:
+async def update_order(order_id: int, **values: object) -> None:
     async with transaction() as session:
         order = await session.get(Order, order_id, with_for_update=True)
         if order is not None:

@@ -26,10 +26,10 @@ from outbox.settlement import Failure, LeavePolicies, MoveRates, Outcome, Settle
 BATCH = 500
 
 _LEASE = 15.0
-_AGAIN_AFTER = 1.0
+AGAIN_AFTER = 1.0
 """Seconds until rows are tried again that the other store could not take."""
 
-_FIRST_LOOK, _LONGEST_LOOK = 10.0, 3600.0
+FIRST_LOOK, LONGEST_LOOK = 10.0, 3600.0
 """Seconds until a row is looked at whose job was accepted; each further look comes twice as late as the one before."""
 
 _LONGEST_WAIT = 86_400.0
@@ -173,7 +173,7 @@ class Relay:
 
 
 def _put_back(claim: Claim) -> Settlement:
-    return _leaving(claim, Settlement.snoozed(claim.fence, _AGAIN_AFTER))
+    return _leaving(claim, Settlement.snoozed(claim.fence, AGAIN_AFTER))
 
 
 def _leaving(claim: Claim, settlement: Settlement) -> Settlement:
@@ -208,5 +208,5 @@ def next_look(attempt: int, delay: float = 0.0) -> float:
     """Seconds until the row is looked at again. It was looked at for the ``attempt``-th time, and its job has to wait
     for ``delay`` seconds more."""
     if delay:
-        return min(_LONGEST_WAIT, delay) + _FIRST_LOOK
-    return min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(attempt - 1, 20))
+        return min(_LONGEST_WAIT, delay) + FIRST_LOOK
+    return min(LONGEST_LOOK, FIRST_LOOK * 2.0 ** min(attempt - 1, 20))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from outbox.errors import OutboxError
 from outbox.runtime.service import BackgroundLoop
 
-_INTERVAL = 60.0
+INTERVAL = 60.0
 """Seconds between two rounds of the whole fleet, as far as its size is known."""
 
 _SOONEST = 0.05
@@ -39,7 +39,7 @@ class Upkeep(BackgroundLoop):
             return
         due: float | None = None
         while not await self.pause_in_turn(
-            _INTERVAL, self._idle_workers, at_most=None if due is None else max(_SOONEST, due)
+            INTERVAL, self._idle_workers, at_most=None if due is None else max(_SOONEST, due)
         ):
             due = await self._once()
 

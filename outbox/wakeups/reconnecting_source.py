@@ -11,8 +11,10 @@ from contextlib import suppress
 
 from outbox.wakeups.base import Report, Unavailable, WakeupListener
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
-_START_SECONDS = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds until a source is connected again, after a first failure and at most."""
+START_SECONDS = 5.0
+"""For which the start of a worker waits until the source is connected."""
 
 _log = logging.getLogger("outbox.wakeups")
 
@@ -30,7 +32,7 @@ class ReconnectingSource(ABC):
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[str] | None = None
         self._stopped = False
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
 
     @abstractmethod
     def listen(self) -> AsyncIterator[frozenset[str] | None]:
@@ -55,7 +57,7 @@ class ReconnectingSource(ABC):
         if self._first is None:
             return self.name
         with suppress(TimeoutError):
-            async with asyncio.timeout(_START_SECONDS):
+            async with asyncio.timeout(START_SECONDS):
                 return await asyncio.shield(self._first)
         return f"{self.name}, which does not answer yet"
 
@@ -74,12 +76,12 @@ class ReconnectingSource(ABC):
                     if not first.done():
                         first.set_exception(error)
                         return
-                    self._pause = _LONGEST_PAUSE
+                    self._pause = LONGEST_PAUSE
                     self._lost(first, error)
                 except Exception as error:  # noqa: BLE001 - a failed source costs latency, nothing else
                     self._lost(first, error)
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
         finally:
             first.cancel()
 
@@ -91,7 +93,7 @@ class ReconnectingSource(ABC):
             # The queues are unknown, or commits before the connection may have been missed.
             self._listener.notify_all()
             if not self.connected:
-                self.connected, self._pause = True, _FIRST_PAUSE
+                self.connected, self._pause = True, FIRST_PAUSE
                 if first.done():
                     self._report(None)
                 else:

@@ -12,15 +12,17 @@ from typing import Protocol
 from outbox import clock
 from outbox.wakeups.redis_channel import CHANNEL, pack
 
-_MOST_QUEUES = 10_000
+MOST_QUEUES = 10_000
 """Names that are kept while Redis does not answer."""
 
 _GAP = 0.01
 """Seconds between two messages. The first commit after a quiet time is published at once. Those that follow share a
 message, because publishing each would take as much CPU as dispatching it."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
-_EXIT_SECONDS = 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+"""Seconds after a first failure, and at most. Each pause is twice as long as the one before."""
+EXIT_SECONDS = 0.5
+"""For which the end of a process waits until its last message is published."""
 _OUTAGE_AFTER = 2
 """Failures in a row. A single one may be an idle connection that the server closed."""
 
@@ -50,14 +52,14 @@ class Publisher:
         self._wanted: asyncio.Event | None = None
         self._published = threading.Event()
         self._failures = 0
-        self._exit_seconds = _EXIT_SECONDS
+        self._exit_seconds = EXIT_SECONDS
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
 
     def publish(self, queues: Collection[str]) -> None:
         """Thread-safe. Never waits, never raises."""
         with self._lock:
-            if len(self._queues) < _MOST_QUEUES:
+            if len(self._queues) < MOST_QUEUES:
                 self._queues.update(queues)
             self._published.clear()
             if self._pending:
@@ -133,7 +135,7 @@ class Publisher:
         if self._failures == _OUTAGE_AFTER:
             _log.warning("Redis is not told of new jobs, workers find them by polling: %s", error)
         if self._failures >= _OUTAGE_AFTER:
-            await asyncio.sleep(min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE))
+            await asyncio.sleep(min(FIRST_PAUSE * 2.0 ** min(self._failures, 10), LONGEST_PAUSE))
 
     def _take(self) -> set[str]:
         """Take the names. After an empty set, `publish` has to wake the thread."""

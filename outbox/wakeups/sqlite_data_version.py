@@ -14,7 +14,7 @@ from outbox.wakeups.base import Wake
 from outbox.wakeups.polling import Polling
 from outbox.wakeups.sqlite_file_changes import FileChanges
 
-_TICK = 0.02
+TICK = 0.02
 """Seconds between two wake-ups, however often others commit. Without notifications of the kernel, also the seconds
 between two reads of the version, which take 4 microseconds, no lock, and only the first page."""
 
@@ -22,7 +22,7 @@ _STEP = 0.001
 """Seconds between two reads after the file was written to. A commit is visible as soon as it is on disk."""
 
 _QUICK_STEPS, _STEPS = 50, 100
-"""Reads after the file was written to, first every `_STEP`, then every `_TICK`: about a second in all. A longer
+"""Reads after the file was written to, first every `_STEP`, then every `TICK`: about a second in all. A longer
 transaction writes again when it commits."""
 
 
@@ -86,16 +86,16 @@ class DataVersion(Polling):
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._changed |= self._has_changed()
-        pause = self._woken + _TICK - loop.time()
+        pause = self._woken + TICK - loop.time()
         if self._changed and pause <= 0:
             self._changed, self._woken = False, loop.time()
             self.wake(Wake.MAYBE)
         if self._changes is None or self._changed:
-            self._timer = loop.call_later(min(_TICK, max(_STEP, pause)), self._tick, loop)
+            self._timer = loop.call_later(min(TICK, max(_STEP, pause)), self._tick, loop)
         elif self._steps > 0:
             self._steps -= 1
             quick = self._steps >= _STEPS - _QUICK_STEPS
-            self._timer = loop.call_later(_STEP if quick else _TICK, self._tick, loop)
+            self._timer = loop.call_later(_STEP if quick else TICK, self._tick, loop)
         else:
             self._timer, self._watched = None, self._changes.descriptor
             loop.add_reader(self._watched, self._written, loop)

@@ -39,7 +39,8 @@ _MOST_QUEUES = 500
 """Names in one message. More than these are sent as "every queue"."""
 
 _EVERY_QUEUE = ""
-_RESPONSE_SECONDS = 10.0
+RESPONSE_SECONDS = 10.0
+"""For which a process waits for an answer of its supervisor."""
 
 OpenSource = Callable[[str, WakeupListener, Report], WakeupSource]
 """Opens the source of a connection.
@@ -197,7 +198,7 @@ class _FanoutSource:
     async def start(self) -> str:
         self._client.follow(self)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_RESPONSE_SECONDS):
+            async with asyncio.timeout(RESPONSE_SECONDS):
                 return await asyncio.shield(self._response)
         return "the supervisor, which does not answer yet"
 

@@ -46,7 +46,7 @@ async def test_a_run_cut_off_after_sending_repeats_the_same_message_id(
         raise ConnectionError("the worker died here")
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.jobs.send_receipt._update", die)
+        patch.setattr("app.jobs.send_receipt.update_order", die)
         assert isinstance((await perform(SendReceipt(order_id=order.id))).error, ConnectionError)
     assert (await perform(SendReceipt(order_id=order.id))).completed
 

@@ -261,7 +261,7 @@ def test_a_store_that_does_not_answer_leaves_its_gauges_out() -> None:
 
 
 def test_scrapes_share_a_reading_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outbox.contrib.prometheus.store_metrics._WITHIN", 0.05)
+    monkeypatch.setattr("outbox.contrib.prometheus.store_metrics.COUNT_SECONDS", 0.05)
     begun: list[Future[list[Reading]]] = []
 
     def start() -> Future[list[Reading]]:

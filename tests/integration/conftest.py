@@ -46,8 +46,8 @@ async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
 def lasting_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an idle worker leaves pending on Redis lasts for a minute, not for two seconds: a job that a busy machine
     stores later would be announced to all workers."""
-    monkeypatch.setattr(blocking_claim, "_SECONDS", 60.0)
-    monkeypatch.setattr(blocking_claim, "_SHARE_OF_LEASE", 2.0)
+    monkeypatch.setattr(blocking_claim, "PENDING_SECONDS", 60.0)
+    monkeypatch.setattr(blocking_claim, "SHARE_OF_LEASE", 2.0)
 
 
 @pytest.fixture

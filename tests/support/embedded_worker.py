@@ -145,7 +145,7 @@ async def working(
     embedded = Embedded(worker, events, sleep)
     patch = pytest.MonkeyPatch()
     # A source that answers late is no other source: its name would say that it has not answered yet.
-    patch.setattr(reconnecting_source, "_START_SECONDS", TIMEOUT)
+    patch.setattr(reconnecting_source, "START_SECONDS", TIMEOUT)
     task = asyncio.create_task(worker.run())
     try:
         started = asyncio.create_task(embedded.event(WorkerStarted))

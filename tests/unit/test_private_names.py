@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,16 @@ TESTS = Path(__file__).parents[1]
 PUBLIC = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 """Documented names: of named tuples, and `os._exit`."""
 
+BY_NAME = {"setattr", "getattr", "delattr", "hasattr"}
+"""Functions and methods whose second argument is a name, or their first, with the module before it."""
+
 LIBRARIES = {
     # redis-py has no public name for the connections of a client that are in use.
     "conformance/conftest.py": {"_in_use_connections", "_connections", "_free"},
     # Between its look whether a connection is there and its use of it, nothing public of redis-py is called.
     "integration/clusters/test_redis_topologies.py": {"_send_packed_command"},
+    # SQLAlchemy looks there whether any engine has a listener.
+    "support/every_engine.py": {"_has_events"},
 }
 """Names of other libraries, where these have no public ones for the purpose."""
 
@@ -38,11 +44,23 @@ def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
             names = [node.attr]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("outbox"):
             names = [each.name for each in node.names]
+        elif isinstance(node, ast.Call) and called(node) in BY_NAME:
+            names = [name for argument in node.args[:2] for name in text(argument).split(".")]
+        elif isinstance(node, ast.Constant):
+            names = text(node).split(".") if re.fullmatch(r"outbox[.\w]*", text(node)) else []
         else:
             continue
         for name in names:
             if name.startswith("_") and not name.startswith("__") and name not in own | PUBLIC:
                 yield node.lineno, name
+
+
+def called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def defined(tree: ast.Module) -> Iterator[str]:
@@ -59,3 +77,5 @@ def defined(tree: ast.Module) -> Iterator[str]:
 def test_a_private_name_is_found() -> None:
     source = "from outbox.x import _y\nclass A:\n  def b(self, other):\n    self._c = other._d\n    other._c = 1\n"
     assert list(private_names(ast.parse(source))) == [(1, "_y"), (4, "_d")]
+    source = "LIMIT = 'outbox.x._a'\nsetattr(x, '_b', 1)\npatch.setattr('app.x._c', 1)\npatch.setattr(x, 'd', '_e')"
+    assert list(private_names(ast.parse(source))) == [(1, "_a"), (2, "_b"), (3, "_c")]

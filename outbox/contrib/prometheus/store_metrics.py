@@ -20,7 +20,9 @@ from outbox.relay.route import relayed_connection
 _EVERY, _SHARE = 5.0, 200
 """Seconds between two readings; and at least so many times as long as the last one took."""
 
-_WITHIN = 4.0
+COUNT_SECONDS = 4.0
+"""For which a request waits for a reading of the stores."""
+
 _STATES = ("ready", "delayed", "retrying", "reserved", "parked", "failed")
 
 _log = logging.getLogger("outbox.runtime")
@@ -86,7 +88,7 @@ class StoreMetrics(Collector):
                 return []  # The worker has stopped, or not started.
         # A call that hangs is not repeated: the next scrape waits for the same one.
         try:
-            latest.readings = latest.pending.result(_WITHIN)
+            latest.readings = latest.pending.result(COUNT_SECONDS)
         except FutureTimeoutError:
             return []
         except Exception as error:  # noqa: BLE001 - whatever it is, a page without it is better than none

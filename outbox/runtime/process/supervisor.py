@@ -21,10 +21,11 @@ from outbox.runtime.process.signals import Signals, woken_by_signals
 from outbox.runtime.process.worker_process import HEALTH_DESCRIPTOR, SUPERVISED
 from outbox.wakeups.supervisor_fanout import DESCRIPTOR, FanoutServer
 
-_QUICK = 10.0
+QUICK = 10.0
 """A process that lived for fewer seconds than this died quickly, and its successor waits."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds that the successor of a process waits, at first and at most."""
 
 _STOP_HARD_WITHIN = 2.0
 
@@ -151,7 +152,7 @@ class Supervisor:
         self._signal(signal.SIGKILL)
 
     async def _keep(self, index: int) -> None:
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while not self._stopping.is_set():
             reload = self._reload
             begun = clock.now()
@@ -160,8 +161,8 @@ class Supervisor:
             del self._processes[index]
             if self._health is not None:
                 self._health.disconnect(index)
-            if clock.now() - begun >= _QUICK:
-                pause = _FIRST_PAUSE
+            if clock.now() - begun >= QUICK:
+                pause = FIRST_PAUSE
             restart_in = 0.0 if reload.is_set() else self._restart_in(code, pause)
             if self._stopping.is_set():
                 restart_in = None
@@ -169,7 +170,7 @@ class Supervisor:
             if restart_in is None and (self._stopping.is_set() or not self._reloads):
                 return
             if restart_in:
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, LONGEST_PAUSE)
             await self._sleep(restart_in, reload)
 
     async def _spawn(self, index: int) -> Process:

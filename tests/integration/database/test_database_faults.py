@@ -459,7 +459,7 @@ async def test_a_machine_that_is_lost_in_a_transaction_does_not_lock_its_jobs_fo
     """Its connection stays open for the server, which hears nothing of it any more."""
     if backend == "sqlite":
         pytest.skip("SQLite has no connections")
-    monkeypatch.setattr("outbox.drivers.database.connection.engine._IDLE_SECONDS", 4)
+    monkeypatch.setattr("outbox.drivers.database.connection.engine.IDLE_SECONDS", 4)
     await driver.jobs.insert(envelopes(3))
     lost = DatabaseDriver(migrated_url)
     taken = asyncio.Event()

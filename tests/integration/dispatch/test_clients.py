@@ -227,7 +227,7 @@ async def test_listeners_neither_break_nor_delay_a_dispatch(one: Settings, caplo
 async def test_events_that_listeners_do_not_keep_up_with_are_dropped_and_counted(
     one: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("outbox.listeners._MOST", 3)
+    monkeypatch.setattr("outbox.listeners.MOST_EVENTS", 3)
     begun, go = threading.Event(), threading.Event()
     heard: list[Event] = []
 

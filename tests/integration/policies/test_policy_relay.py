@@ -128,7 +128,7 @@ async def test_an_end_whose_note_was_lost_is_found_by_a_later_look(
     outcome: Outcome,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 0.0)
+    monkeypatch.setattr(relay_module, "FIRST_LOOK", 0.0)
     job_id = await dispatched()
     await relay.move()
     assert key.starts == [([job_id], [])]
@@ -180,7 +180,7 @@ async def test_a_failed_job_returns_through_its_policies(
 async def test_a_job_that_redis_could_not_take_is_put_back_and_asked_for_again(
     database: DatabaseDriver, redis: RedisDriver, relay: Relay, key: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 0.0)
     job_id = await dispatched()
 
     async def down(_: object) -> None:

@@ -298,7 +298,7 @@ async def test_no_command_is_larger_than_a_server_takes(
     driver: RedisDriver, admin: Client, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     """Most take 1 GB."""
-    monkeypatch.setattr(inserting, "_BYTES_PER_SCRIPT", 8_000_000)
+    monkeypatch.setattr(inserting, "BYTES_PER_SCRIPT", 8_000_000)
     jobs = [envelope(payload=MEGABYTES[0]) for _ in range(40)]
     with set_to(admin, "client-query-buffer-limit", 32_000_000):
         await getattr(driver.jobs if verb == "insert" else driver.relay_target, verb)(jobs)

@@ -113,7 +113,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     monkeypatch.setattr(addresses, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(addresses, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(addresses, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(messengers, "ANSWER_SECONDS", 0.5)
     complaints: list[dict[str, Any]] = []
 

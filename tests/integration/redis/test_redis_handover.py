@@ -187,7 +187,7 @@ async def test_a_database_that_hangs_delays_no_heartbeat(
 
 
 async def test_nor_a_worker_that_starts(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failed_job_export, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(failed_job_export, "CHECK_SECONDS", 0.1)
     async with hanging() as port:
         driver = RedisDriver(
             redis_url, failed_store=FailedJobArchive(f"mysql+asyncmy://x@127.0.0.1:{port}/x", of="redis")

@@ -30,8 +30,8 @@ def relay(database: DatabaseDriver, redis: RedisDriver) -> Relay:
 @pytest.fixture
 def looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are looked at again at the next move, instead of seconds later."""
-    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 0.0)
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(relay_module, "FIRST_LOOK", 0.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 0.0)
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ async def test_a_redis_that_can_be_used_again_is_given_its_jobs(
     database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was said once, and no attempt at the row was counted."""
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 0.0)
     await put_for_redis(database, Counted(number=1))
     redis = RedisDriver(local_redis.url)
     async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
@@ -153,7 +153,7 @@ async def test_a_redis_that_would_evict_jobs_is_given_none(
     database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An evicted job looks like one that has ended: its row would be removed."""
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 0.0)
     await put_for_redis(database, Counted(number=1))
     async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
         await evicting(admin)
@@ -169,7 +169,7 @@ async def test_a_redis_that_would_evict_jobs_is_given_none(
 async def test_nor_is_one_that_would_since_an_outage(
     migrated_url: str, database: DatabaseDriver, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 0.0)
     redis = RedisDriver(local_redis.url)
     relay = relay_module.Relay(database, redis, "redis")
     await put_for_redis(database, Counted(number=1))
@@ -219,7 +219,7 @@ async def evicting(admin: Redis) -> None:
 async def test_a_redis_is_not_back_because_others_have_the_rows(
     database: DatabaseDriver, relay: Watched, local_redis: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_AGAIN_AFTER", 60.0)
+    monkeypatch.setattr(relay_module, "AGAIN_AFTER", 60.0)
     await put_for_redis(database, Counted(number=1))
     async with asyncio.timeout(30), Redis.from_url(local_redis.url) as admin:
         await admin.config_set("requirepass", "secret")
@@ -247,7 +247,7 @@ async def test_a_row_that_is_kept_in_case_redis_loses_its_job_keeps_no_worker(
     workers: Workers, database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
+    monkeypatch.setattr(relay_module, "FIRST_LOOK", 3600.0)
     await put_for_redis(database, Counted(number=1))
     await put_for_redis(database, Counted(number=2), queue="elsewhere")
     redis = RedisDriver(redis_url)
@@ -264,7 +264,7 @@ async def test_the_row_of_a_relayed_job_leaves_the_database_right_after_its_end(
 ) -> None:
     """Before the next look of the relay, which is 7 s away, and long before the next look at the row."""
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(relay_module, "_FIRST_LOOK", 3600.0)
+    monkeypatch.setattr(relay_module, "FIRST_LOOK", 3600.0)
     worker = await workers.started("--connection", "redis")
     await put_for_redis(database, Counted(number=1))
     redis = RedisDriver(redis_url)

@@ -84,7 +84,7 @@ async def all_know_each_other(workers: list[Embedded]) -> None:
 @pytest.fixture
 def no_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first round of a worker comes 42 seconds after its start: on a slow machine, that is while it is watched."""
-    monkeypatch.setattr(upkeep, "_INTERVAL", 3_600.0)
+    monkeypatch.setattr(upkeep, "INTERVAL", 3_600.0)
 
 
 @pytest.mark.usefixtures("no_upkeep")

@@ -113,9 +113,9 @@ async def test_a_process_that_wants_a_successor_gets_one_at_once(supervised: Sup
 async def test_processes_that_die_quickly_are_replaced_ever_more_slowly(
     supervised: Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_QUICK", 60.0)
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(module, "QUICK", 60.0)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.1)
     supervisor = supervised.start("exit 1 always", count=1)
     exits = await supervised.exits(5)
     assert [ended.restart_in for ended in exits[:5]] == [0.02, 0.04, 0.08, 0.1, 0.1]
@@ -126,7 +126,7 @@ async def test_processes_that_die_quickly_are_replaced_ever_more_slowly(
 async def test_stopping_does_not_wait_for_a_process_that_waits_to_be_replaced(
     supervised: Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 600.0)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 600.0)
     supervisor = supervised.start("exit 1 always", count=1)
     await supervised.exits()
     supervisor.stop()

@@ -70,8 +70,8 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(work, "Signals", NoSignals)
-    monkeypatch.setattr(work, "_work", run_worker)
-    monkeypatch.setattr(work, "_supervise", supervise)
+    monkeypatch.setattr(work, "run_here", run_worker)
+    monkeypatch.setattr(work, "run_supervised", supervise)
     monkeypatch.setattr(work, "leave", sys.exit)
     return seen
 

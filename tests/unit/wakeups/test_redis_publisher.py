@@ -54,9 +54,9 @@ class Redis:
 
 @pytest.fixture
 def redis(monkeypatch: pytest.MonkeyPatch) -> Redis:
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     # Long enough for a machine that stands still, and far longer than a test that must not wait so long.
-    monkeypatch.setattr(module, "_EXIT_SECONDS", 60.0)
+    monkeypatch.setattr(module, "EXIT_SECONDS", 60.0)
     return Redis()
 
 
@@ -144,7 +144,7 @@ def test_one_failure_is_a_connection_that_was_idle_for_long(redis: Redis, caplog
 
 
 def test_names_that_wait_are_not_without_bound(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_QUEUES", 100)
+    monkeypatch.setattr(module, "MOST_QUEUES", 100)
     publisher = Publisher(redis)
     redis.answers.clear()
     publisher.publish({"first"})

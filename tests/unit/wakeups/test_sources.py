@@ -68,9 +68,9 @@ class Server(ReconnectingSource):
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
-    monkeypatch.setattr(reconnecting_source, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(reconnecting_source, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 60)
+    monkeypatch.setattr(reconnecting_source, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reconnecting_source, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(reconnecting_source, "START_SECONDS", 60)
     return Heard()
 
 
@@ -123,7 +123,7 @@ async def test_a_server_that_is_away_is_waited_for_without_holding_up_the_worker
 async def test_a_server_that_says_nothing_holds_up_the_worker_for_a_moment_only(
     server: Server, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconnecting_source, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(reconnecting_source, "START_SECONDS", 0.1)
     assert await server.start() == "server, which does not answer yet"
     server.says.put_nowait(None)
     await heard.until(1)
@@ -260,7 +260,7 @@ async def test_a_process_that_died_or_is_frozen_holds_up_nobody(several: Group, 
 async def test_a_supervisor_that_does_not_answer_is_not_waited_for(
     several: Group, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_fanout, "_RESPONSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor_fanout, "RESPONSE_SECONDS", 0.05)
     line = several.line()
     await several.server.stop()
     source = line.source("database", heard, heard.report)

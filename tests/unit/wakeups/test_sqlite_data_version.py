@@ -234,7 +234,7 @@ async def test_a_kernel_that_is_silent_about_commits_is_not_relied_on(
 async def test_commits_that_follow_closely_end_a_wait_fifty_times_a_second(
     watched: DataVersion, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TICK", 60)
+    monkeypatch.setattr(module, "TICK", 60)
     watched.clear()
     writer.execute("INSERT INTO t VALUES (1)")
     assert await watched.wait(60) is Wake.MAYBE

@@ -23,7 +23,7 @@ from outbox.url_secrets import without_secrets
 
 _CONNECT_SECONDS = 10
 RECYCLE_SECONDS = 1800
-_IDLE_SECONDS = 30
+IDLE_SECONDS = 30
 """After which the server closes a connection, and undoes what was begun on it. Until then, a machine that was lost in
 the middle of a transaction locks what it was about to claim or to settle. A server's own time is eight hours."""
 LEFT_AFTER = 20.0
@@ -221,7 +221,7 @@ def _server_engine(
             "connect_timeout": _CONNECT_SECONDS,
             "charset": "utf8mb4",
             # All settings in one statement: an init_command would be two round trips more.
-            "sql_mode": f"{_SQL_MODE}, wait_timeout = {_IDLE_SECONDS}, autocommit = {int(alone)}, {session}",
+            "sql_mode": f"{_SQL_MODE}, wait_timeout = {IDLE_SECONDS}, autocommit = {int(alone)}, {session}",
             "autocommit": alone,
         },
     )

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.loop_cleanup import drop_transport
 
-_THREAD_SECONDS = 1.0
+THREAD_SECONDS = 1.0
 """For which `OpenedConnections.drop` waits until the thread of a connection to SQLite has closed its file."""
 
 
@@ -45,7 +45,7 @@ def _drop_file(connection: Any) -> None:
         connection._conn.close()  # noqa: SLF001 - only public calls that need a loop do this
         connection._connection = None  # noqa: SLF001 - or it warns that it was not closed
         connection._tx.put_nowait(_STOP_RUNNING_SENTINEL)  # noqa: SLF001 - as above
-    thread.join(_THREAD_SECONDS)
+    thread.join(THREAD_SECONDS)
 
 
 def _drop_socket(connection: Any) -> None:

@@ -30,7 +30,7 @@ _DEFAULT_PORTS = {_SENTINEL: 26_379, _CLUSTER: 6_379}
 _PROTOCOL = 2
 """The form of answers, the same with every version of the package: `raw_connection` reads no other."""
 
-_CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """Longer than any script of outbox takes, and short enough that a worker whose server has frozen learns it well before
 its leases end."""
@@ -137,7 +137,7 @@ def _check_number(url: str) -> None:
 
 
 def _timeouts() -> dict[str, Any]:
-    return {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": _CONNECT_SECONDS}
+    return {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
 
 
 def _once() -> Retry:

@@ -22,7 +22,7 @@ from outbox.ids import new_token
 _BLOCK = Script("block", returns=int)
 _TERMS = struct.Struct(">16sQ")
 
-_SECONDS, _SHARE_OF_LEASE = 2.0, 0.1
+PENDING_SECONDS, SHARE_OF_LEASE = 2.0, 0.1
 """How long a claim is pending after a probe, in seconds and as a share of the lease. If the machine of the worker
 fails, a job that it is given within that time waits for the end of the lease."""
 
@@ -89,7 +89,7 @@ class BlockingClaim:
             member = _TERMS.pack(token, microseconds(waiting.lease)) + self._channel.encode()
             self.pending = PendingClaim(queue, waiting.lease, token, member, clock.now())
         self._wake = waiting.wake
-        seconds = min(_SECONDS, _SHARE_OF_LEASE * waiting.lease)
+        seconds = min(PENDING_SECONDS, SHARE_OF_LEASE * waiting.lease)
         return _BLOCK(queue_keys(queue), self.pending.member, microseconds(seconds), int(begun))
 
     def is_pending(self, since: float) -> None:

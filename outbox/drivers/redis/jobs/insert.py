@@ -12,14 +12,14 @@ from outbox.drivers.redis.script import Call, Script, command
 from outbox.envelope import Envelope
 
 _INSERT = Script("insert", "common/claims", returns=NoneType)
-_BYTES_PER_SCRIPT = 256_000_000
+BYTES_PER_SCRIPT = 256_000_000
 """All that can be: a lot is stored as a whole or not at all."""
 
 
 async def insert(store: Store, envelopes: Sequence[Envelope]) -> None:
     """On one server one script stores all of them, up to 256 MB. On a cluster each queue has a script of its own.
     Where there are several scripts, an error means that some jobs may be stored: the ids make repeating it harmless."""
-    for batch in batches(envelopes, _BYTES_PER_SCRIPT):
+    for batch in batches(envelopes, BYTES_PER_SCRIPT):
         await _insert(store, batch)
 
 

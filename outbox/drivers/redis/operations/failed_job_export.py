@@ -27,8 +27,10 @@ from outbox.ids import JobId
 _log = logging.getLogger("outbox.drivers")
 
 _BATCH = 100
-_CHECK_SECONDS = 3.0
+CHECK_SECONDS = 3.0
+"""For which a start waits until the database answers."""
 _CLOSE_SECONDS = 10.0
+"""For which the end of a driver waits until failed jobs are moved."""
 
 Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
 Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
@@ -145,7 +147,7 @@ class HandedOver(FailedJobs):
         # Workers can do without the database until an operator asks for failed jobs. One that hangs would keep them
         # from starting for a minute.
         with suppress(BackendUnavailable, TimeoutError):
-            async with asyncio.timeout(_CHECK_SECONDS):
+            async with asyncio.timeout(CHECK_SECONDS):
                 await self._there.check()
 
     async def health_issues(self) -> list[HealthIssue]:
