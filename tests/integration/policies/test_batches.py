@@ -325,6 +325,19 @@ async def test_a_retry_of_failures_reopens_it(migrated_url: str) -> None:
     assert (status.state, status.failed, status.outstanding) == ("finished", 0, 0)
 
 
+async def test_a_retry_puts_all_failed_members_of_one_unique_key_back(migrated_url: str) -> None:
+    """They took no key when they were dispatched, and take none now."""
+    async with working(migrated_url) as worker:
+        members = [Part(label=label, fails=True) for label in ("x", "y")]
+        batch_id = await dispatch_batch(members, **FOLLOW_UPS, unique=["fails"])
+        await worker.event(JobSettled, 4)
+        healed.update(("x", "y"))
+        assert await outbox.retry_batch(batch_id) == 2
+        await worker.event(JobSettled, 7)
+    assert sorted(ran[4:6]) == ["x", "y"]
+    assert ran[6:] == ["then"]
+
+
 async def test_cancelling(migrated_url: str) -> None:
     batch_id = await dispatch_batch([Part(), Batch([Part(), Part()])], **FOLLOW_UPS)
     assert await outbox.cancel_batch(batch_id)

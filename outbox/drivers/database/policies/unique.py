@@ -42,6 +42,7 @@ from outbox.drivers.database.policies.unique_running import (
 from outbox.drivers.database.policies.unique_tables import State
 from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
+from outbox.envelope import Headers
 from outbox.ids import JobId
 from outbox.policies.base import Policies
 from outbox.policies.unique import OnConflict, unpack_payload
@@ -101,7 +102,7 @@ class UniqueRows(PolicyRows):
         wanted = [
             Wanted(job.job_id, job.headers.unique.model_copy(update={"on_conflict": OnConflict.RAISE}), "")
             for job in jobs
-            if job.headers.unique is not None
+            if job.headers.unique is not None and _takes_key(job.headers)
         ]
         refused: dict[JobId, Refusal] = {}
         for each in sorted(wanted, key=lambda one: one.terms.key_bytes):
@@ -142,6 +143,11 @@ class UniqueRows(PolicyRows):
         if not jobs:
             return Upkeep()
         return Upkeep(await database.write_plain(running(leave_dead, database.dialect, jobs)))
+
+
+def _takes_key(headers: Headers) -> bool:
+    """Whether the dispatch of the job has taken its key: those of chains, batches and schedules take none."""
+    return headers.chain is None and headers.batch is None and headers.tick is None
 
 
 def _key(candidate: Candidate) -> bytes:
