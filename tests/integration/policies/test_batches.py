@@ -91,6 +91,16 @@ class Step(Job):
         return self.label
 
 
+class Replaced(Job):
+    name = "tests.batches.Replaced"
+    concurrency_key = "key"
+    on_full = "replace_running"
+
+    key: int = 1
+
+    async def handle(self) -> None: ...
+
+
 FOLLOW_UPS: dict[str, Any] = {
     "then": After(label="then"),
     "catch": After(label="catch"),
@@ -336,6 +346,20 @@ async def test_a_retry_puts_all_failed_members_of_one_unique_key_back(migrated_u
         await worker.event(JobSettled, 7)
     assert sorted(ran[4:6]) == ["x", "y"]
     assert ran[6:] == ["then"]
+
+
+async def test_a_batch_ends_with_a_member_that_another_job_replaces(database: DatabaseDriver) -> None:
+    """At once, not with the next upkeep."""
+    batch_id = await dispatch_batch([Replaced()], then=After(label="then"))
+    [_] = await database.jobs.claim(["default"], 10, 30)
+    newer = await outbox.dispatch(Replaced())
+    [claim] = await database.jobs.claim(["default"], 10, 30)
+    assert claim.fence.job_id == newer
+    status = await outbox.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.outstanding) == ("finished", 0)
+    [then] = await database.jobs.claim(["default"], 10, 30)
+    assert then.name == After.name
 
 
 async def test_cancelling(migrated_url: str) -> None:

@@ -17,7 +17,7 @@ from outbox.drivers.database.jobs.unreadable import Unreadable, flaw
 from outbox.drivers.database.pauses.admission import unpaused
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Candidate, Leave, Leaving, Park, Run, Skip
-from outbox.drivers.database.policies.leaving import removed
+from outbox.drivers.database.policies.leaving import gated_rows
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
@@ -48,6 +48,8 @@ class Admitted:
     """Whether some are of a job class or a key that is paused: they are parked already."""
     replaced: list[bytes] = field(default_factory=list)
     """Running jobs that are cancelled for others."""
+    cancelled: list[Leaving] = field(default_factory=list)
+    """Those of them that have policies, once they are removed."""
 
     payloads: list[tuple[bytes, str, str]] = field(default_factory=list)
     """Jobs that run with another payload than that of their row, and the headers that go with it."""
@@ -151,7 +153,9 @@ def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Pla
         yield dialect.postpone(len(pairs)), (*delays, *(key for key, _ in pairs))
     news = PolicyNews()
     if admitted.replaced:
-        news = yield from removed(dialect, admitted.replaced, Outcome.CANCELLED)
+        rows = yield from gated_rows(dialect, "queue_jobs", admitted.replaced)
+        admitted.cancelled = [Leaving(*row, Outcome.CANCELLED) for row in rows]
+        news = yield from registry.settled(dialect, admitted.cancelled)
         for keys in chunked(sorted(admitted.replaced)):
             yield dialect.remove_locked(len(keys)), tuple(keys)
         news += PolicyNews(frozenset({CANCELLED}))

@@ -53,8 +53,8 @@ async def claim(
         transaction = ClaimTransaction(database, unconfirmed, scan, name, request)
         claims = await _commit(database, unconfirmed, scan, transaction)
         if transaction.news:
-            skipped = transaction.admitted.leaving
-            more = await registry.committed(database, skipped) if skipped else PolicyNews()
+            gone = transaction.admitted.leaving + transaction.admitted.cancelled
+            more = await registry.committed(database, gone) if gone else PolicyNews()
             database.on_policy_news(transaction.news + more)
         rounds += 1
         # Good jobs may be behind rows that do not run.
