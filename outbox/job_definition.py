@@ -52,6 +52,7 @@ _ELSEWHERE = {
     "delay": "apply_after available_at countdown defer_by defer_until delay delay_seconds eta run_at schedule_at",
 }
 _MEANT = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
+_ASKED_BY_DISPATCHES = ("dispatch_if", "concurrency_key", "ordering_key", "fair_key", "rate_key", "cost")
 _HANDLERS = ("handler", "run", "perform", "execute", "process", "work", "fire", "invoke", "__call__")
 
 
@@ -126,9 +127,10 @@ def check_methods(cls: type, where: str) -> None:
     _check_method(cls, where, "failed", (RuntimeError(),), "with the error as its only argument")
     _check_method(cls, where, "cancelled", (), "without arguments")
     _check_plain_method(cls, where, "unique_key", (), "without arguments")
-    # Of these two, a class may have a value instead.
-    if callable(getattr(cls, "dispatch_if", None)):
-        _check_plain_method(cls, where, "dispatch_if", (), "without arguments")
+    # Of these, a class may have a value instead.
+    for name in _ASKED_BY_DISPATCHES:
+        if callable(getattr(cls, name, None)):
+            _check_plain_method(cls, where, name, (), "without arguments")
     if callable(getattr(cls, "backoff", None)):
         _check_plain_method(cls, where, "backoff", (1,), "with the number of the attempt as its only argument")
 

@@ -145,15 +145,21 @@ def declare(kind: type, options: Any) -> Declaration | None:
 
 
 def _check_only_unique(kind: type, options: Any) -> None:
+    """What the class says of unique jobs does not matter to a dispatch that makes none."""
     for name in _ONLY_UNIQUE:
-        if chosen(kind, options, name) is not None:
+        value = chosen(kind, options, name) if options.unique is None else getattr(options, name)
+        if value is not None:
             raise InvalidOption(f"{name} says something of a unique job: set `unique` as well")
 
 
 def _terms(kind: type, options: Any) -> dict[str, Any]:
     until = check_unique_until(chosen(kind, options, "unique_until") or START)
     debounce, max_wait = chosen(kind, options, "debounce"), chosen(kind, options, "max_wait")
-    when_running = chosen(kind, options, "when_running")
+    if until == END or options.unique_until is None:
+        when_running = chosen(kind, options, "when_running")
+    else:
+        # The class says it of its own `unique_until`.
+        when_running = options.when_running
     if when_running is not None and until != END:
         raise InvalidOption(f"when_running goes with unique_until={END!r}")
     if max_wait is not None and debounce is None:

@@ -101,6 +101,20 @@ def test_an_option_of_a_key_without_the_key_is_a_mistake(option: str, value: obj
     assert serialize(keyed()).policies
 
 
+@pytest.mark.parametrize("option", ["concurrency_key", "ordering_key", "fair_key", "rate_key", "cost"])
+def test_a_method_that_a_dispatch_cannot_call_is_refused_with_its_class(option: str) -> None:
+    async def handle(self: Job) -> None: ...
+
+    async def awaited(self: Job) -> str:
+        return ""
+
+    body = {"handle": handle, "__module__": __name__, "rate": "1/s"}
+    with pytest.raises(ConfigurationError, match=f"`{option}` is called without arguments: missing"):
+        type("Asking", (Job,), body | {option: lambda self, what: what})
+    with pytest.raises(ConfigurationError, match=f"`{option}` is called and not awaited"):
+        type("Awaited", (Job,), body | {option: awaited})
+
+
 def test_a_wrong_value_is_told_from_the_right_ones() -> None:
     with pytest.raises(InvalidOption, match="on_full is 'wait' or 'skip' or 'replace_running', not 'drop'"):
         JobOptions.checked(on_full="drop")  # type: ignore[typeddict-item]

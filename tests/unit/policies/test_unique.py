@@ -141,6 +141,20 @@ def test_a_class_that_says_it_wrongly(attributes: dict[str, object], message: st
         type("Wrong", (Numbered,), {"__module__": __name__, **attributes})
 
 
+def test_a_dispatch_decides_for_a_class_that_says_more() -> None:
+    """What the class says of its own choice is not about that of the dispatch."""
+    assert serialize(Thorough()).policies == Policies.UNIQUE
+    plain = serialize(Thorough(), JobOptions.checked(unique=False))
+    assert (plain.headers, plain.policies, plain.delay) == ("{}", None, 0.0)
+    for until in ("start", 60):
+        headers = Headers.load(serialize(Thorough(), JobOptions.checked(unique_until=until)).headers)
+        assert headers.unique is not None
+        assert headers.unique.until == until
+    for wrong in ({"unique": False, "debounce": 5}, {"unique_until": "start", "when_running": "skip"}):
+        with pytest.raises(InvalidOption, match="set `unique` as well|goes with unique_until"):
+            serialize(Thorough(), JobOptions.checked(**wrong))  # type: ignore[arg-type]
+
+
 def test_a_method_that_makes_no_key() -> None:
     with pytest.raises(ConfigurationError, match="called and not awaited"):
 
@@ -162,6 +176,15 @@ class Numbered(Job):
     number: int = 0
 
     async def handle(self) -> None: ...
+
+
+class Thorough(Numbered):
+    unique = True
+    unique_until = "end"
+    on_conflict = "replace"
+    when_running = "skip"
+    debounce = 5
+    max_wait = 60
 
 
 class KeyIsNumber(Job):
