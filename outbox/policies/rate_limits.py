@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import to_jsonable_python
 
 from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
 from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
@@ -209,6 +210,18 @@ def check_key(key: object) -> str:
     return key
 
 
+def key_text(value: object) -> str | None:
+    """The key of jobs whose ``rate_key`` is a field with this value, or a method that returns this text.
+
+    Raises:
+        InvalidOption: JSON cannot hold the value.
+    """
+    try:
+        return _text_of(value if isinstance(value, str) else to_jsonable_python(value))
+    except ValueError as error:
+        raise InvalidOption(f"a key is a value of a rate_key, which JSON can hold, not {value!r}: {error}") from None
+
+
 def check_class(cls: Any) -> None:
     """
     Raises:
@@ -219,7 +232,9 @@ def check_class(cls: Any) -> None:
         if alone:
             raise InvalidOption(f"{alone[0]} is an option of a rate limit: give the class a rate, too")
         return
-    _terms(cls.name, cls.rate, cls.burst, cls.align)
+    terms = _terms(cls.name, cls.rate, cls.burst, cls.align)
+    if isinstance(cls.cost, int) and (reason := _never_admits(terms, cls.cost)):
+        raise InvalidOption(reason)
     field = cls.rate_key
     if isinstance(field, str) and callable(getattr(cls, "handle", None)) and field not in cls.model_fields:
         raise InvalidOption(f"rate_key is {field!r}, and the job has no such field")
@@ -236,18 +251,28 @@ def declare(kind: type, options: Any) -> Declaration | None:
             raise InvalidOption("burst, rate_key, cost and align are options of a rate limit: the job has no rate")
         return None
     name: str = kind.name  # type: ignore[attr-defined]
-    terms = _terms(name, rate, chosen(kind, options, "burst"), chosen(kind, options, "align"))
+    terms = _terms(name, rate, *_burst_and_align(kind, options))
     of_key, of_cost = chosen(kind, options, "rate_key"), chosen(kind, options, "cost")
 
     def header(job: Any, payload: bytes) -> RateHeader:
         cost = _cost(job, of_cost)
-        for each in terms:
-            limit = each.limit
-            if isinstance(limit, Window) and cost > limit.count:
-                raise InvalidJob(f"{job.name}: the limit {each.name} ({each.rate}) never admits a cost of {cost:,}")
+        if reason := _never_admits(terms, cost):
+            raise InvalidJob(f"{job.name}: {reason}")
         return RateHeader(limits=terms, key=_key(job, payload, of_key), cost=cost)
 
     return Declaration(Policies.RATE, "rates", header)
+
+
+def _burst_and_align(kind: type, options: Any) -> tuple[int | None, str | None]:
+    """A dispatch that gives named limits, or aligns the rate, need not repeat what the class says of its own."""
+    if options.rate is not None and not _has_text(options.rate):
+        return options.burst, options.align
+    burst = options.burst if options.align is not None else chosen(kind, options, "burst")
+    return burst, chosen(kind, options, "align")
+
+
+def _has_text(rate: Any) -> bool:
+    return isinstance(rate, str) or (isinstance(rate, list | tuple) and any(isinstance(each, str) for each in rate))
 
 
 def _terms(job_name: str, rate: Any, burst: int | None, align: str | None) -> tuple[Terms, ...]:
@@ -261,6 +286,14 @@ def _terms(job_name: str, rate: Any, burst: int | None, align: str | None) -> tu
     if own:
         terms[job_name] = check_terms(Terms.model_construct(name=job_name, rate=own[0], burst=burst, align=align))
     return tuple(terms[name] for name in sorted(terms))
+
+
+def _never_admits(terms: Sequence[Terms], cost: int) -> str | None:
+    for each in terms:
+        limit = each.limit
+        if isinstance(limit, Window) and cost > limit.count:
+            return f"the limit {each.name} ({each.rate}) never admits a cost of {cost:,}"
+    return None
 
 
 def _cost(job: Any, of: int | Callable[..., int] | None) -> int:
@@ -277,5 +310,8 @@ def _key(job: Any, payload: bytes, of: str | Callable[..., str | None] | None) -
     if callable(of):
         value = job.rate_key()
         return None if value is None else checked_text(job, "rate_key", value)
-    value = field_value(job, json.loads(payload), of)
+    return _text_of(field_value(job, json.loads(payload), of))
+
+
+def _text_of(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)

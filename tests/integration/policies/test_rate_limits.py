@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from outbox import RateLimit, Worker, clock
+import outbox
+from outbox import RateLimit, Worker, clock, limits
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.values import Claim, JobState
 from outbox.envelope import Envelope, serialize_many
+from outbox.errors import InvalidOption
 from outbox.job import Job
 from outbox.options import JobOptions
 from outbox.policies.rate_limits import Terms, rate_id, slot_of
@@ -267,6 +270,28 @@ async def test_taking_outside_jobs(database: DatabaseDriver) -> None:
     assert await database.limits.take(terms, 1, "other key") == 0.0
     await insert(database, Light())
     assert await ids(database) == []
+
+
+class PerNumber(Job):
+    rate = "1/h"
+    rate_key = "number"
+    number: int | bool | UUID
+
+    async def handle(self) -> None: ...
+
+
+@pytest.mark.parametrize("value", [7, True, UUID(int=7)])
+async def test_a_key_is_taken_by_the_value_of_its_field(
+    database: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch, value: int | UUID
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    assert await limits.take(PerNumber.name, key=value, timeout=0)
+    assert not await limits.take(PerNumber.name, key=value, timeout=0)
+    _, other = await insert(database, PerNumber(number=value), PerNumber(number=8))
+    assert await ids(database) == [other.id]
+    with pytest.raises(InvalidOption, match="a key is a value of a rate_key, which JSON can hold"):
+        await limits.take(PerNumber.name, key=object())
+    await outbox.disconnect()
 
 
 class PerCustomer(Job):

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox import RateLimit, limits
+from outbox import Job, RateLimit, limits
+from outbox.envelope import Headers, serialize
 from outbox.errors import ConfigurationError, InvalidOption
+from outbox.options import JobOptions
 from outbox.policies.rate import SECOND, Rate, State, Window, parse_rate, take_all
 
 NOW = 1_800_000_000 * SECOND
@@ -164,3 +166,34 @@ async def test_a_cost_that_a_window_never_admits_is_refused() -> None:
     """As a dispatch refuses it: nothing is asked of a database."""
     with pytest.raises(InvalidOption, match="never admits a cost of 11"):
         await limits.take(RateLimit("tests.window", "10/d", align="day").name, 11)
+
+
+class Bursty(Job):
+    rate = "60/m"
+    burst = 20
+
+    async def handle(self) -> None: ...
+
+
+def test_a_dispatch_gives_another_rate_than_that_of_its_class() -> None:
+    """Its burst is of its own rate."""
+    named = RateLimit("tests.rate.named", "1/s")
+    for options, expected in (
+        ({"rate": named}, named.terms),
+        ({"rate": [named]}, named.terms),
+        ({"align": "minute"}, named.terms.model_copy(update={"name": Bursty.name, "rate": "60/m", "align": "minute"})),
+        ({"rate": "5/s"}, named.terms.model_copy(update={"name": Bursty.name, "rate": "5/s", "burst": 20})),
+    ):
+        headers = Headers.load(serialize(Bursty(), JobOptions.checked(**options)).headers)  # type: ignore[arg-type]
+        assert headers.rates is not None
+        assert headers.rates.limits == (expected,)
+    for wrong in ({"rate": named, "burst": 3}, {"align": "minute", "burst": 3}):
+        with pytest.raises(InvalidOption, match="burst"):
+            serialize(Bursty(), JobOptions.checked(**wrong))  # type: ignore[arg-type]
+
+
+def test_a_class_whose_cost_its_window_never_admits_is_refused() -> None:
+    body = {"__module__": __name__, "rate": "10/m", "align": "minute", "handle": lambda self: None}
+    with pytest.raises(ConfigurationError, match="never admits a cost of 11"):
+        type("Dear", (Job,), body | {"cost": 11})
+    assert serialize(type("Cheap", (Job,), body | {"cost": 10})()).policies
