@@ -39,7 +39,7 @@ class Admitted:
     rejected: list[Unreadable] = field(default_factory=list)
     """Rows that no worker can read: they become failed jobs."""
     parked: list[bytes] = field(default_factory=list)
-    """Jobs that wait for their policy."""
+    """Jobs that wait for their policy: they are parked already."""
     postponed: list[tuple[bytes, float]] = field(default_factory=list)
     """Jobs that claims find again after so many seconds."""
     skipped: list[tuple[Candidate, str]] = field(default_factory=list)
@@ -146,8 +146,6 @@ def write_verdicts(dialect: Dialect, admitted: Admitted, connection: str) -> Pla
     """Write what becomes of the jobs that policies have not admitted, and the payloads that they have given."""
     for key, payload, headers in sorted(admitted.payloads):
         yield dialect.replace_payload(), (payload, headers, key)
-    for keys in chunked(sorted(admitted.parked)):
-        yield dialect.park(len(keys)), tuple(keys)
     for pairs in chunked(sorted(admitted.postponed)):
         delays = [value for key, seconds in pairs for value in (key, int(seconds * MICROSECONDS))]
         yield dialect.postpone(len(pairs)), (*delays, *(key for key, _ in pairs))

@@ -20,7 +20,8 @@ from outbox.policies.keys import Facts, Kind, OnFull, State, Turn
 _PORTION = 2_000
 """Jobs of keys without room that one claim parks."""
 
-_REPLACE_RUNNING, _FAIR, _ORDERING = OnFull.REPLACE_RUNNING, Kind.FAIR, Kind.ORDERING
+_REPLACE_RUNNING = OnFull.REPLACE_RUNNING
+_ORDERING, _CONCURRENCY, _FAIR = Kind.ORDERING, Kind.CONCURRENCY, Kind.FAIR
 _HELD, _LET_IN, _PARK = State.HELD, State.LET_IN, Turn.PARK
 """Python 3.11 finds a member of an enumeration by calling a function; these are for every job with a key."""
 
@@ -37,10 +38,11 @@ class Admission:
         self._limits: Mapping[bytes, int] = {}
         self._full: list[bytes] = []
         """Keys of which jobs were parked."""
+        self._several = any(len(statements.hashes_of(each.headers)) > 1 for each in candidates)
+        """Whether a candidate has several keys: others of these keys probably have several, too. Upkeep finds what this
+        misses."""
         self._behind: dict[int, list[KeyedRow]] = {}
         """Rows of ordering keys, by the sequence of the first job of the key, which this claim has not found."""
-        self._blocked: set[bytes] = set()
-        """Jobs behind one that has failed."""
 
     def decide(self) -> Plan[Mapping[JobId, Verdict]]:
         hashes = {job_id: statements.hashes_of(each.headers) for job_id, each in self._by_id.items()}
@@ -58,11 +60,13 @@ class Admission:
         facts = yield from statements.facts_of(
             self._dialect, [(row.key, row.kind) for row in rows], statements.TO_DECIDE
         )
-        for kind in sorted({row.kind for row in rows}):
-            for group in self._groups(rows, kind):
-                yield from self._decide_key(kind, group, facts[group[0].key])
+        for group in self._groups(rows, _ORDERING):
+            yield from self._decide_order(group, facts[group[0].key])
+        for group in self._groups(rows, _CONCURRENCY):
+            yield from self._decide_limit(group, facts[group[0].key])
         yield from self._leave_behind_removed()
         yield from self._sweep(sorted(set(self._full)))
+        yield from self._decide_turns(rows, facts)
         yield from self._write(rows)
         yield from self._pass_on(rows)
         return {self._by_id[job_id].job_id: verdict for job_id, verdict in self._verdicts.items()}
@@ -72,26 +76,19 @@ class Admission:
 
     def _groups(self, rows: Sequence[KeyedRow], kind: Kind) -> list[list[KeyedRow]]:
         """The rows of candidates that may still run, by key and in the order of places."""
+        mine = [row for row in rows if row.kind is kind]
+        if not mine:
+            return []
         running = set(self._running())
         groups: dict[bytes, list[KeyedRow]] = {}
-        for row in sorted(rows, key=attrgetter("place_text")):
-            if row.kind is kind and row.job_id in running:
+        for row in sorted(mine, key=attrgetter("place_text")):
+            if row.job_id in running:
                 groups.setdefault(row.key, []).append(row)
         return list(groups.values())
-
-    def _decide_key(self, kind: Kind, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
-        if kind is _FAIR:
-            yield from self._decide_fair(rows, facts)
-        elif kind is _ORDERING:
-            yield from self._decide_order(rows, facts)
-        else:
-            yield from self._decide_limit(rows, facts)
 
     def _decide_order(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
         turns = keys.in_order(_asked(rows), facts)
         self._refuse(rows, turns)
-        if facts.blocked:
-            self._blocked.update(row.job_id for row in rows)
         if Turn.RUN in turns or facts.held or facts.blocked:
             if Turn.PARK in turns:
                 self._full.append(rows[0].key)
@@ -154,6 +151,33 @@ class Admission:
             return
         self._verdicts[starting[-1].job_id] = Run(replaces=tuple(JobId(bytes=each) for each in locked))
 
+    def _decide_turns(self, rows: Sequence[KeyedRow], facts: Mapping[bytes, Facts]) -> Plan[None]:
+        """A job that had its turn and that another key has parked gives it back: the job that it waits for may be of
+        the same tenant, and wait for a turn."""
+        given = self._let_in_and_parked(rows, _FAIR)
+        yield from statements.set_state([row.seq for row in given], State.WAITING)
+        left = dict(facts) if given else facts
+        for row in given:
+            left[row.key] = left[row.key]._replace(let_in=left[row.key].let_in - 1)
+        groups = self._groups(rows, _FAIR)
+        for group in groups:
+            yield from self._decide_fair(group, left[group[0].key])
+        decided = {group[0].key for group in groups}
+        others = [row for row in given if row.key not in decided]
+        if others:
+            yield from self._let_in(others)
+
+    def _let_in_and_parked(self, rows: Sequence[KeyedRow], kind: Kind) -> list[KeyedRow]:
+        """Rows of jobs that this key has let in, and that another one has parked."""
+        return [
+            row
+            for row in rows
+            if row.kind is kind
+            and row.state is _LET_IN
+            and row.seq not in self._states
+            and self._verdicts[row.job_id] == Park()
+        ]
+
     def _decide_fair(self, rows: list[KeyedRow], facts: Facts) -> Plan[None]:
         """A key has a round of jobs in reach of claims; the others are parked, and let in when it is through."""
         key, round_ = rows[0].key, rows[0].size * keys.ROUND
@@ -182,7 +206,7 @@ class Admission:
             yield from self._release_round(key, missing - len(over), facts)
 
     def _release_round(self, key: bytes, count: int, facts: Facts) -> Plan[int]:
-        return (yield from release(self._dialect, [Wanted(key, Kind.FAIR, count)], {key: facts})).number
+        return len((yield from release(self._dialect, [Wanted(key, Kind.FAIR, count)], {key: facts})).job_ids)
 
     def _refuse(self, rows: Sequence[KeyedRow], turns: Sequence[Turn]) -> None:
         for row, turn in zip(rows, turns, strict=True):
@@ -198,13 +222,17 @@ class Admission:
         return "" if header is None or header.concurrency is None else f"`{header.concurrency.name}`"
 
     def _sweep(self, full: Sequence[bytes]) -> Plan[int]:
-        """Park also what claims have not yet found of keys that have no room. Returns how many there were, at most one
-        more than it parks; 0 where claims find none of them, because other keys have parked them."""
+        """Park also what claims have not yet found of keys that have no room, except what another key has let in: the
+        claim that finds it gives its place to others. Returns how many there were, at most one more than it parks; 0
+        where claims find none of them, because other keys have parked them."""
         if not full:
             return 0
         more = yield from statements.due_waiting(self._dialect, full, _PORTION + len(self._by_id) + 1)
         others = {each.job_id: each.seq for each in more if each.job_id not in self._by_id}
         locked = yield from job_rows.lock_unheld(self._dialect, list(others)[:_PORTION])
+        if self._several:
+            elsewhere = yield from statements.in_state(self._dialect, locked, _LET_IN)
+            locked = [job_id for job_id in locked if job_id not in elsewhere]
         for some in chunked(locked):
             yield self._dialect.park(len(some)), tuple(some)
         yield from statements.set_state([others[job_id] for job_id in locked], State.PARKED)
@@ -221,19 +249,18 @@ class Admission:
         yield from statements.delete_rows(ended)
 
     def _pass_on(self, rows: Sequence[KeyedRow]) -> Plan[None]:
-        """One key has let a job in, and another one has parked it. Others have its place: they would wait for it."""
-        given = [
-            row
-            for row in rows
-            if row.state is _LET_IN
-            and row.seq not in self._states
-            and self._verdicts[row.job_id] == Park()
-            # What waits for a running job has its turn after that.
-            and (row.kind is Kind.CONCURRENCY or row.job_id in self._blocked)
-        ]
+        """Others have the place of a job that another key has parked: they would wait for it."""
+        given = self._let_in_and_parked(rows, _CONCURRENCY)
         if given:
             yield from statements.set_state([row.seq for row in given], State.WAITING)
-            yield from let_in(self._dialect, given, [self._by_id[row.job_id].headers for row in given])
+            yield from self._let_in(given)
+
+    def _let_in(self, given: Sequence[KeyedRow]) -> Plan[None]:
+        released = yield from let_in(self._dialect, given, [self._by_id[row.job_id].headers for row in given])
+        for job_id in released.job_ids:
+            if job_id in self._verdicts:
+                # This claim has parked it, and nothing else will let it in.
+                self._verdicts[job_id] = Park(0.0)
 
 
 def _asked(rows: Sequence[KeyedRow]) -> list[keys.Candidate]:

@@ -31,11 +31,9 @@ from outbox.policies.keys import Facts, Kind, State, hash_of, shown
 _REPAIRED_AT_ONCE = 500
 _GIVEN = (
     f"(k.state = {int(State.LET_IN)} AND EXISTS (SELECT 1 FROM queue_jobs AS p WHERE p.id = k.job_id "
-    f"AND p.available_at = '{PARKED}') AND (k.kind = {int(Kind.CONCURRENCY)} OR EXISTS ("
-    "SELECT 1 FROM queue_keyed_jobs AS w JOIN queue_keyed_jobs AS b ON b.key_hash = w.key_hash "
-    f"AND b.state = {int(State.BLOCKING)} WHERE w.job_id = k.job_id AND w.kind = {int(Kind.ORDERING)})))"
+    f"AND p.available_at = '{PARKED}'))"
 )
-"""A key has let a job in, and another one has parked it: for as long as an operator leaves a key blocked."""
+"""A key has let a job in, and something else has parked it: claims find it no more, and others have its place."""
 
 
 def lines(dialect: Dialect, job_id: JobId, headers: Headers) -> Plan[list[str]]:
@@ -156,9 +154,9 @@ def _skip(dialect: Dialect, ids: Sequence[bytes]) -> Plan[PolicyNews]:
     rows = [row for row in (yield from statements.rows_of(dialect, ids)) if row.state is State.BLOCKING]
     names = yield from statements.names_of(dialect, [row.seq for row in rows])
     yield from statements.delete_rows([row.seq for row in rows])
-    queues = yield from let_in(dialect, rows)
+    released = yield from let_in(dialect, rows)
     yield from record(dialect, len(rows))
-    return PolicyNews(queues, tuple(KeyUnblocked(names[row.seq], JobId(bytes=row.job_id)) for row in rows))
+    return PolicyNews(released.queues, tuple(KeyUnblocked(names[row.seq], JobId(bytes=row.job_id)) for row in rows))
 
 
 def unblocking(dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobId, KeyUnblocked]]:
@@ -215,7 +213,7 @@ def _held(kind: Kind, key: bytes, size: int) -> KeyedRow:
 
 def _let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[frozenset[str]]:
     yield from statements.lock_slots(dialect, [row.key for row in rows], wait=True)
-    return (yield from let_in(dialect, rows, ended))
+    return (yield from let_in(dialect, rows, ended)).queues
 
 
 async def repair(database: Database) -> PolicyNews:
@@ -252,4 +250,4 @@ def _repair(dialect: Dialect, ids: Sequence[bytes]) -> Plan[frozenset[str]]:
     listed, parameters = dialect.id_list(sorted({row.job_id for row in rows}))
     given = yield f"SELECT k.seq FROM queue_keyed_jobs AS k WHERE k.job_id IN ({listed}) AND {_GIVEN}", parameters
     yield from statements.set_state([seq for (seq,) in given], State.WAITING)
-    return (yield from let_in(dialect, rows))
+    return (yield from let_in(dialect, rows)).queues

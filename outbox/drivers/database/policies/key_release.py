@@ -28,22 +28,25 @@ class Wanted(NamedTuple):
 
 class Released(NamedTuple):
     queues: frozenset[str]
-    number: int
+    job_ids: Sequence[bytes]
 
 
-def let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[frozenset[str]]:
-    """Let claims find the next jobs of the keys of ``rows``, whose slots are locked; return their queues. ``ended`` are
-    the headers of jobs for whose classes an operator may have set limits."""
+NOTHING_RELEASED = Released(frozenset(), ())
+
+
+def let_in(dialect: Dialect, rows: Sequence[KeyedRow], ended: Sequence[Headers] = ()) -> Plan[Released]:
+    """Let claims find the next jobs of the keys of ``rows``, whose slots are locked. ``ended`` are the headers of jobs
+    for whose classes an operator may have set limits."""
     kinds = {row.key: row.kind for row in rows}
     parked = yield from statements.facts_of(dialect, kinds.items(), statements.PARKED)
     crowded = [(key, kind) for key, kind in kinds.items() if parked[key].first_parked is not None]
     if not crowded:
-        return frozenset()
+        return NOTHING_RELEASED
     limits = yield from statements.limits_of(dialect, ended)
     sizes = {row.key: limits.get(row.key, row.size) for row in rows}
     facts = yield from statements.facts_of(dialect, crowded, statements.TO_LET_IN)
     wanted = [Wanted(key, kind, count) for key, kind in crowded if (count := to_let_in(kind, facts[key], sizes[key]))]
-    return (yield from release(dialect, wanted, facts)).queues
+    return (yield from release(dialect, wanted, facts))
 
 
 def release(dialect: Dialect, wanted: Sequence[Wanted], facts: Mapping[bytes, Facts]) -> Plan[Released]:
@@ -69,7 +72,7 @@ def release(dialect: Dialect, wanted: Sequence[Wanted], facts: Mapping[bytes, Fa
     ordered = [row.seq for row, kind in chosen if kind is Kind.ORDERING]
     yield from statements.set_state(ordered, State.WAITING)
     yield from statements.set_state([row.seq for row, kind in chosen if kind is not Kind.ORDERING], State.LET_IN)
-    return Released(frozenset(queues[job_id] for job_id in ids), len(ids))
+    return Released(frozenset(queues[job_id] for job_id in ids), ids)
 
 
 def _lock(dialect: Dialect, rows: Sequence[Parked]) -> Plan[tuple[dict[bytes, str], list[Parked]]]:

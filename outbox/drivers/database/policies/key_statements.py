@@ -116,6 +116,19 @@ def rows_of(dialect: Dialect, ids: Sequence[bytes]) -> Plan[list[KeyedRow]]:
     return found
 
 
+def in_state(dialect: Dialect, ids: Sequence[bytes], state: State) -> Plan[set[bytes]]:
+    """Those of these jobs that are in ``state`` under one of their keys."""
+    found: set[bytes] = set()
+    for some in chunked(ids):
+        listed, parameters = dialect.id_list(some)
+        rows = yield (
+            f"SELECT job_id FROM queue_keyed_jobs WHERE job_id IN ({listed}) AND state = {int(state)}",
+            parameters,
+        )
+        found |= {bytes(job_id) for (job_id,) in rows}
+    return found
+
+
 def names_of(dialect: Dialect, seqs: Sequence[int]) -> Plan[dict[int, str]]:
     """The names of the keys of these rows."""
     found: dict[int, str] = {}

@@ -76,9 +76,9 @@ class KeyRows(PolicyRows):
         yield from statements.delete_rows(gone)
         yield from statements.set_state(waiting, State.WAITING)
         yield from statements.set_state([row.seq for row in blocking], State.BLOCKING)
-        queues = yield from let_in(dialect, rows, [job.headers for job in jobs])
+        released = yield from let_in(dialect, rows, [job.headers for job in jobs])
         return PolicyNews(
-            queues, tuple(KeyBlocked(_name(ends[row.job_id]), JobId(bytes=row.job_id)) for row in blocking)
+            released.queues, tuple(KeyBlocked(_name(ends[row.job_id]), JobId(bytes=row.job_id)) for row in blocking)
         )
 
     def retried(self, dialect: Dialect, jobs: Sequence[Returning]) -> Plan[Mapping[JobId, Refusal]]:

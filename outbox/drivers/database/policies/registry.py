@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.connection.raw_connection import SqlConnection
@@ -64,7 +65,8 @@ def dispatched(dialect: Dialect, jobs: Sequence[Envelope]) -> Plan[None]:
 
 
 def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId, Verdict]]:
-    """A verdict for each candidate: that of the first policy that does not admit it."""
+    """A verdict for each candidate: that of the first policy that does not admit it. Those with `Park()` are parked
+    then."""
     verdicts: dict[JobId, Verdict] = {candidate.job_id: RUN for candidate in candidates}
     admitted: list[tuple[PolicyRows, list[Candidate]]] = []
     left, parked = list(candidates), list[Candidate]()
@@ -85,6 +87,9 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
             mine = [each for each in mine if each.job_id not in refused]
             left = [each for each in left if each.job_id not in refused]
         admitted.append((policy, mine))
+    # Before what follows: a job that is held back lets in others, which this claim may have found as well.
+    for some in chunked(sorted(each.job_id.bytes for each in candidates if verdicts[each.job_id] == Park())):
+        yield dialect.park(len(some)), tuple(some)
     running = {each.job_id for each in left} if len(admitted) > 1 else None
     for policy, mine in admitted:
         if mine:
