@@ -142,7 +142,7 @@ class JobContext:
 
         The session is flushed, and the job's row is deleted. Do this last, right before the commit: the row stays
         locked until then, and the lease cannot be renewed. ``await`` it with an ``AsyncSession``; with a ``Session`` it
-        is done on return. After a rollback the job is not completed.
+        is done on return. After a rollback the job is not completed. A second call in one transaction changes nothing.
 
         Raises:
             LeaseLost: another worker may have the job. Let it pass, so that the transaction is rolled back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -17,7 +18,7 @@ from outbox.drivers.database.jobs.staging import check_transaction, writes_elsew
 from outbox.drivers.values import Claim, Settled
 from outbox.errors import LeaseLost, SessionUnusable
 from outbox.settlement import Settlement
-from outbox.wakeups.after_commit import after_commit
+from outbox.wakeups.after_commit import after_commit, waits_for_commit
 
 if TYPE_CHECKING:
     from outbox.dispatch import AnySession
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 class Completion:
     """The end of one claim, to be written by `complete` in the job's own transaction."""
 
-    __slots__ = ("_claim", "_connection", "_sessions", "follow_up", "settled", "written")
+    __slots__ = ("_claim", "_connection", "_on_commit", "_sessions", "follow_up", "settled", "written")
 
     def __init__(self, claim: Claim, connection: str, sessions: JobSessions) -> None:
         self._claim = claim
         self._connection = connection
         self._sessions = sessions
+        self._on_commit: Callable[[], None] | None = None
+        """What the transaction that holds the end calls when it commits."""
         self.follow_up: Callable[[Settlement], Settlement] | None = None
         """Adds the next job of a chain, and what is kept of this one."""
         self.written = False
@@ -65,6 +68,9 @@ class Completion:
             )
         connect = check_transaction(session)
         session.flush()
+        if self._on_commit is not None and waits_for_commit(session, self._on_commit):
+            # The handler has completed the job in this transaction: there is no row to delete any more.
+            return
         connection = connect()
         plan = SettlementPlan(dialect_for(connection.dialect), self._connection, [self.settlement()])
         settled = run_in_session(connection, plan.delete() if plan.deletable else plan.lock_and_settle())
@@ -74,7 +80,8 @@ class Completion:
                 "its transaction is rolled back"
             )
         self.written = True
-        after_commit(session, lambda: self.committed(settled))
+        self._on_commit = partial(self.committed, settled)
+        after_commit(session, self._on_commit)
 
     def settlement(self) -> Settlement:
         completed = Settlement.completed(self._claim.fence)

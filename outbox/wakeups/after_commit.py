@@ -45,6 +45,14 @@ def after_commit(session: Session, action: Action) -> None:
     waiting.add(session.get_nested_transaction() or root, action)
 
 
+def waits_for_commit(session: Session, action: Action) -> bool:
+    """Whether ``action`` was handed to `after_commit` in the open transaction, and no savepoint has undone that."""
+    waiting = session.info.get(_KEY)
+    if waiting is None or waiting.root is not session.get_transaction():
+        return False
+    return any(action in actions for actions in waiting.actions.values())
+
+
 @event.listens_for(Session, "after_commit")
 def _committed(session: Session) -> None:
     waiting = session.info.get(_KEY)

@@ -104,6 +104,35 @@ class OpensItsOwn(Job):
             await asyncio.to_thread(hook, "end", self)
 
 
+class CompletesGivenSession(Job):
+    """Asks for what the worker does anyway, and once more after a savepoint has undone it."""
+
+    async def handle(self, session: AsyncSession) -> None:
+        await write(1, session)
+        savepoint = await session.begin_nested()
+        await self.context.complete(session)
+        await savepoint.rollback()
+        await self.context.complete(session)
+        await session.execute(INSERT, {"number": 2})
+
+
+class CompletesGivenSessionInThread(Job):
+    def handle(self, session: Session) -> None:
+        session.execute(INSERT, {"number": 1})
+        outbox.sync.dispatch(Followed(number=1), session=session)
+        self.context.complete(session)
+        session.execute(INSERT, {"number": 2})
+
+
+class CompletesTwice(Job):
+    async def handle(self) -> None:
+        async with AsyncSession(engines[0]) as session, session.begin():
+            await write(1, session)
+            await self.context.complete(session)
+            await session.execute(INSERT, {"number": 2})
+            await self.context.complete(session)
+
+
 INSERT = text("INSERT INTO effects (number) VALUES (:number)")
 
 
@@ -180,6 +209,19 @@ async def test_a_job_that_another_worker_has_writes_nothing(
     assert await effects(engine) == []
     assert await followed() == 0
     assert [(job.id, job.state) for job in await left()] == [(job_id, JobState.RESERVED)]
+
+
+@pytest.mark.parametrize("kind", [CompletesGivenSession, CompletesGivenSessionInThread, CompletesTwice])
+async def test_a_job_that_completes_itself_once_more_is_completed(
+    engine: AsyncEngine, migrated_url: str, kind: type[Any]
+) -> None:
+    await dispatch(kind(), max_tries=1)
+    async with working(migrated_url, queue=("default",)) as worker:
+        assert await settled(worker) == [Outcome.COMPLETED]
+        assert worker.of(LeaseLost) == []
+    assert await effects(engine) == [1, 2]
+    assert await followed() == 1
+    assert await left() == []
 
 
 @pytest.mark.parametrize("kind", [InSession, InThread])
