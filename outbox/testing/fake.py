@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, NoReturn
 from uuid import UUID
@@ -15,6 +15,7 @@ from outbox.envelope import Envelope
 from outbox.events import Events
 from outbox.job import Job
 from outbox.settings import Settings
+from outbox.testing.block import Block
 from outbox.testing.boundaries import Fate, follow
 from outbox.testing.dispatched import Dispatched, J, dispatched_of, job_of
 
@@ -230,8 +231,11 @@ class _FakedClient(ClientState):
         return self._around.part(kind)
 
 
-class fake(ContextDecorator):  # noqa: N801 - a function to its users, as `contextlib.suppress` is
-    """In the block, dispatches are recorded instead of stored: in this task, and in tasks and threads that it starts.
+class fake(Block):  # noqa: N801 - a function to its users, as `contextlib.suppress` is
+    """In the block, dispatches are recorded instead of stored: in this task, and in tasks that it starts. So they are
+    in threads that run in a copy of its context, as those of `asyncio.to_thread` do.
+
+    As a decorator, of coroutine functions as well, it is another one for each call.
 
     Raises:
         RuntimeError: a fake is in use here already, or this one was entered before.
@@ -254,8 +258,7 @@ class fake(ContextDecorator):  # noqa: N801 - a function to its users, as `conte
         if self._token is not None:
             leave_client(self._token)
 
-    def _recreate_cm(self) -> fake:
-        """As a decorator, it is another one for each call."""
+    def again(self) -> fake:
         return fake()
 
 

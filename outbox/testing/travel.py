@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 from outbox.drivers.database.dialects import MYSQL, SQLITE
+from outbox.testing.block import Block
 
 _FARTHEST = timedelta(days=3_650)
 
@@ -50,19 +49,27 @@ class Clock:
 clock = Clock()
 
 
-@contextmanager
-def travel(by: timedelta | None = None, **units: float) -> Iterator[None]:
+class travel(Block):  # noqa: N801 - a function to its users
     """In the block, this process is ahead of its databases, by a ``timedelta`` or its arguments: ``hours=1``.
 
     Delays become due, leases run out, and jobs that are dispatched are due from then on. A block in a block goes
-    farther.
+    farther. As a decorator, of coroutine functions as well, it is a block around each call.
 
     Raises:
-        TypeError, ValueError: as `Clock.travel`.
+        TypeError, ValueError: as `Clock.travel`, when the block is entered.
     """
-    before = clock.ahead
-    clock.travel(by, **units)
-    try:
-        yield
-    finally:
-        clock.travel(before - clock.ahead)
+
+    def __init__(self, by: timedelta | None = None, **units: float) -> None:
+        self._by, self._units = by, units
+        self._before: list[timedelta] = []
+
+    def __enter__(self) -> None:
+        before = clock.ahead
+        clock.travel(self._by, **self._units)
+        self._before.append(before)
+
+    def __exit__(self, *_: object) -> None:
+        clock.travel(self._before.pop() - clock.ahead)
+
+    def again(self) -> travel:
+        return travel(self._by, **self._units)

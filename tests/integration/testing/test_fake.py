@@ -228,6 +228,20 @@ def test_a_fake_that_decorates_is_another_for_each_call() -> None:
     assert current_client().recorder is None
 
 
+async def test_a_fake_that_decorates_a_coroutine_function_lasts_until_its_end() -> None:
+    @fake()
+    async def recorders() -> object:
+        await asyncio.sleep(0)
+        await outbox.dispatch(Ship(order_id=1))
+        return current_client().recorder
+
+    first, second = await recorders(), await recorders()
+    assert isinstance(first, Fake)
+    first.assert_dispatched(Ship, times=1)
+    assert first is not second
+    assert current_client().recorder is None
+
+
 async def test_a_chain_is_found_by_its_jobs(faked: Fake) -> None:
     await outbox.dispatch_chain([Ship(order_id=1), Bill(order_id=1)], catch=Bill(order_id=1, note="refund"))
     await outbox.dispatch(Ship(order_id=2))

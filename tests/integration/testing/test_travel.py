@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -65,6 +66,30 @@ async def test_the_clock_of_the_store_is_shifted_and_returns(migrated_url: str) 
         assert await driver.now() < before
     assert timedelta() <= await driver.now() - before < timedelta(minutes=2)
     await driver.close()
+
+
+async def test_a_decorated_function_is_ahead_until_it_has_ended() -> None:
+    @travel(hours=1)
+    def ahead() -> timedelta:
+        return clock.ahead
+
+    @travel(hours=2)
+    async def ahead_at_its_end() -> timedelta:
+        await asyncio.sleep(0)
+        return clock.ahead
+
+    assert [ahead(), await ahead_at_its_end(), ahead(), clock.ahead] == [
+        timedelta(hours=1), timedelta(hours=2), timedelta(hours=1), timedelta(),
+    ]  # fmt: skip
+
+
+def test_one_block_can_be_entered_again() -> None:
+    later = travel(hours=1)
+    with later:
+        with later:
+            assert clock.ahead == timedelta(hours=2)
+        assert clock.ahead == timedelta(hours=1)
+    assert clock.ahead == timedelta()
 
 
 def test_a_clock_is_put_ahead_by_something() -> None:
