@@ -18,6 +18,7 @@ from outbox.dispatch import (
     Serialized,
     nothing_serialized,
     serialize_all,
+    several,
     stage_all,
     store_together,
     sync_session,
@@ -47,6 +48,7 @@ class Batch:
 
     Raises:
         InvalidOption: ``name`` or ``allow_failures`` is none.
+        InvalidJob: ``jobs`` is one job.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Batch:
         finally_: Job | None = None,
         allow_failures: AllowedFailures = False,
     ) -> None:
-        self.members = list(jobs)
+        self.members = list(several(jobs))
         self.name = check_name(name)
         self.then = then
         self.catch = catch
@@ -191,7 +193,7 @@ async def add_to_batch(
 
 def serialize_addition(batch_id: AnyId, jobs: Iterable[Job | Chain], options: DispatchOptions) -> Serialized:
     serialized = nothing_serialized()
-    add_members(serialized, list(jobs), BatchHeader(id=_check_id(batch_id)), options)
+    add_members(serialized, list(several(jobs)), BatchHeader(id=_check_id(batch_id)), options)
     if not serialized.ids:
         raise InvalidJob("there is no job to add")
     check_one_database(serialized)

@@ -13,6 +13,7 @@ from outbox.dispatch import (
     Serialized,
     nothing_dispatched,
     serialize_all,
+    several,
     stage_all,
     store_all,
     wanted_jobs,
@@ -66,7 +67,7 @@ def serialize_chain(
 ) -> Serialized:
     """The first job of a chain, with the rest of it in its headers. Those after the first are made for ``batch``
     if the chain is a member of one."""
-    steps = list(jobs)
+    steps = list(several(jobs))
     if not steps:
         raise InvalidJob("a chain has at least one job")
     steps = wanted_jobs(steps, options)

@@ -7,6 +7,7 @@ Chains, batches, schedules and the rest dispatch by the same parts.
 from outbox.dispatch.calls import dispatch as dispatch
 from outbox.dispatch.calls import dispatch_many as dispatch_many
 from outbox.dispatch.calls import with_options as with_options
+from outbox.dispatch.checks import several as several
 from outbox.dispatch.conditions import wanted_jobs as wanted_jobs
 from outbox.dispatch.in_session import AnySession as AnySession
 from outbox.dispatch.in_session import stage_all as stage_all

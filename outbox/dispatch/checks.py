@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from outbox import registry
 from outbox.connections import connection_settings
 from outbox.errors import InvalidJob, InvalidOption
@@ -10,6 +13,20 @@ from outbox.job import Job
 from outbox.job_definition import generator_method
 from outbox.options import JobOptions
 from outbox.settings import DATABASE, Settings
+
+
+T = TypeVar("T")
+
+
+def several(jobs: Iterable[T]) -> Iterable[T]:
+    """``jobs``, if they are not one job: that can be iterated as well, over the names and values of its fields.
+
+    Raises:
+        InvalidJob: they are one job.
+    """
+    if type(jobs) not in (tuple, list) and isinstance(jobs, Job):
+        raise InvalidJob(f"{jobs.name}: several jobs are dispatched here, and this is one: put it into a list")
+    return jobs
 
 
 def check_class(kind: type[Job], options: JobOptions, settings: Settings, connection: str) -> None:

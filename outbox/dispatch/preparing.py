@@ -8,7 +8,7 @@ from itertools import compress, islice
 
 from outbox.client_state import ClientState, current_client
 from outbox.connections import is_relayed
-from outbox.dispatch.checks import check_class
+from outbox.dispatch.checks import check_class, several
 from outbox.dispatch.conditions import allowed, mark_left_out
 from outbox.dispatch.middleware import prepared
 from outbox.encrypted_jobs import encrypt_job
@@ -62,7 +62,7 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
     serialized = nothing_serialized()
     settings = serialized.settings
     checked = JobOptions.checked(**options)
-    remaining = iter(jobs)
+    remaining = iter(several(jobs))
     kinds: set[tuple[type[Job], str]] = set()
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):

@@ -11,6 +11,7 @@ from outbox.dispatch import nothing_serialized
 from outbox.envelope import Envelope
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
+from outbox.job import Job
 from outbox.options import DispatchOptions
 from outbox.policies.batch import BatchHeader
 from outbox.relay.route import to_relay_row
@@ -27,14 +28,15 @@ class BatchAdditions:
         self._connection = connection
         self._on_redis = on_redis
 
-    def add(self, jobs: Iterable[Any], **options: Any) -> None:
+    def add(self, jobs: Iterable[Any] | Job, **options: Any) -> None:
         if self._on_redis:
             raise InvalidOption(
                 "a job that runs on Redis adds to its batch from outside, with `outbox.add_to_batch`: its end is "
                 "written in Redis, and the batch in the database"
             )
         serialized = nothing_serialized()
-        add_members(serialized, list(jobs), BatchHeader(id=self.id, inside=True), cast("DispatchOptions", options))
+        members = [jobs] if isinstance(jobs, Job) else list(jobs)
+        add_members(serialized, members, BatchHeader(id=self.id, inside=True), cast("DispatchOptions", options))
         settings = serialized.settings
         for name, envelopes in serialized.by_connection.items():
             if is_relayed_to(settings, name):

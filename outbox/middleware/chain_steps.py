@@ -72,4 +72,6 @@ class ChainSteps:
         self, jobs: Sequence[Any], *, before: Sequence[Link] = (), after: Sequence[Link] = ()
     ) -> tuple[Link, ...]:
         options: DispatchOptions = {"connection": self._connection}
+        if len(jobs) == 1 and isinstance(jobs[0], list | tuple):
+            [jobs] = jobs
         return chain_links(jobs, self._connection, before=before, after=after, options=options, batch=self._batch)

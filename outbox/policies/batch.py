@@ -109,9 +109,9 @@ class BatchContext(Protocol):
     def id(self) -> JobId:
         """The id of the batch."""
 
-    def add(self, jobs: Iterable[Any], **options: Any) -> None:
-        """Add ``jobs`` to the batch, in the settlement of this attempt. A list among them is a chain. ``options`` are
-        those of a dispatch.
+    def add(self, jobs: Iterable[Any] | Any, **options: Any) -> None:
+        """Add ``jobs``, or one job, to the batch, in the settlement of this attempt. A list among them is a chain.
+        ``options`` are those of a dispatch.
 
         Raises:
             DispatchError: as `outbox.dispatch_batch`.

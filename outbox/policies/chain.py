@@ -74,7 +74,7 @@ class ChainContext(Protocol):
         """`JobContext.previous`."""
 
     def prepend(self, *jobs: Any) -> None:
-        """Add ``jobs`` right after this one, in their order.
+        """Add ``jobs``, or those of one list, right after this one, in their order.
 
         Raises:
             DispatchError: as `outbox.dispatch_chain`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -12,10 +13,11 @@ from sqlalchemy.orm import Session
 
 import outbox
 import outbox.sync
-from outbox import dispatch, dispatch_many
+from outbox import Batch, add_to_batch, dispatch, dispatch_batch, dispatch_chain, dispatch_many
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.errors import InvalidJob, InvalidOption, PayloadTooLarge, SessionUnusable
+from outbox.ids import new_job_id
 from tests.support.orders import Receipt, async_engine
 from tests.support.stored_receipts import stored
 
@@ -34,6 +36,33 @@ async def test_nothing_of_a_batch_is_written_when_one_job_is_refused(
             await dispatch(good, session=session, connection=["redis"])  # type: ignore[arg-type]
         with pytest.raises(PayloadTooLarge, match="OUTBOX_PAYLOAD_LIMIT"):
             await dispatch(Receipt(order_id=1, note="x" * 1_048_576), session=session)
+    assert await stored(driver) == []
+
+
+class WithoutFields(outbox.Job):
+    async def handle(self) -> None: ...
+
+
+@pytest.mark.parametrize("job", [WithoutFields(), Receipt(order_id=1)])
+async def test_one_job_in_place_of_several_is_refused(
+    job: Any, sessions: async_sessionmaker[AsyncSession], driver: DatabaseDriver, configured: None
+) -> None:
+    one = "several jobs are dispatched here, and this is one"
+    with pytest.raises(InvalidJob, match=one):
+        await dispatch_many(job)
+    with pytest.raises(InvalidJob, match=one):
+        await dispatch_chain(job)
+    with pytest.raises(InvalidJob, match=one):
+        await dispatch_batch(job)
+    with pytest.raises(InvalidJob, match=one):
+        await dispatch_batch([Batch(job)])
+    with pytest.raises(InvalidJob, match=one):
+        await add_to_batch(new_job_id(), job)
+    async with sessions() as session, session.begin():
+        with pytest.raises(InvalidJob, match=one):
+            await dispatch_many(job, session=session)
+    with pytest.raises(InvalidJob, match=one):
+        await asyncio.to_thread(outbox.sync.dispatch_many, job)
     assert await stored(driver) == []
 
 

@@ -53,6 +53,20 @@ class Part(Job):
             raise ValueError("no luck")
 
 
+class AddsOne(Job):
+    name = "tests.batches.AddsOne"
+
+    async def handle(self) -> None:
+        self.context.batch.add(WithoutFields())
+
+
+class WithoutFields(Job):
+    name = "tests.batches.WithoutFields"
+
+    async def handle(self) -> None:
+        ran.append("added")
+
+
 class After(Job):
     name = "tests.batches.After"
 
@@ -280,6 +294,13 @@ async def test_members_add_members(migrated_url: str) -> None:
     status = await outbox.batch(batch_id)
     assert status is not None
     assert status.total == 3
+
+
+async def test_a_member_adds_one_member(migrated_url: str) -> None:
+    async with working(migrated_url) as worker:
+        await dispatch_batch([AddsOne()], then=After(label="then"))
+        await worker.event(JobSettled, 3)
+    assert ran == ["added", "then"]
 
 
 async def test_jobs_are_added_from_outside_while_it_is_open(migrated_url: str, database: DatabaseDriver) -> None:

@@ -52,6 +52,14 @@ class Step(Job):
         return self.returns
 
 
+class AddsLists(Job):
+    name = "tests.chains.AddsLists"
+
+    async def handle(self) -> None:
+        self.context.chain.append([Step(label="y"), Step(label="z")])
+        self.context.chain.prepend((Step(label="w"),))
+
+
 class Lazy(Job):
     """Its result is no JSON."""
 
@@ -163,6 +171,13 @@ async def test_a_job_adds_to_its_chain_once(migrated_url: str) -> None:
         await dispatch_chain([Step(label="a", fails=1, prepends=("b", "c"), appends=("e",)), Step(label="d")])
         await ends(worker, 6)
     assert [label for label, _ in ran] == ["a", "a", "b", "c", "d", "e"]
+
+
+async def test_a_job_adds_lists_to_its_chain(migrated_url: str) -> None:
+    async with working(migrated_url) as worker:
+        await dispatch_chain([AddsLists(), Step(label="x")])
+        await ends(worker, 5)
+    assert [label for label, _ in ran] == ["w", "x", "y", "z"]
 
 
 async def test_a_failure_dispatches_catch_and_its_retry_goes_on(migrated_url: str) -> None:
