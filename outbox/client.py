@@ -127,6 +127,9 @@ class Outbox:
 
         Listeners run in a thread of their own, so that none delays a dispatch or a job. What one raises is logged. When
         10,000 events wait, further ones are dropped, which is logged.
+
+        Raises:
+            ConfigurationError: ``listener`` is ``async def`` or no function, or one of ``kinds`` is no class of events.
         """
         self._state.part(Listeners).add(listener, kinds)
 

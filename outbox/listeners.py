@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
 
 from outbox.client_state import ClientPart, ClientState, current_client
+from outbox.errors import ConfigurationError
 from outbox.events import Event, Events, Listener
 
 MOST_EVENTS = 10_000
@@ -21,7 +23,11 @@ _log = logging.getLogger("outbox.events")
 
 
 def listen(listener: Listener, *kinds: type[Event]) -> None:
-    """As `outbox.Outbox.listen`, for the current client: by default, that of the process."""
+    """As `outbox.Outbox.listen`, for the current client: by default, that of the process.
+
+    Raises:
+        ConfigurationError: as `outbox.Outbox.listen`.
+    """
     current_client().part(Listeners).add(listener, kinds)
 
 
@@ -42,7 +48,19 @@ class Listeners(ClientPart):
         self._dropped = 0
 
     def add(self, listener: Listener, kinds: Sequence[type[Event]]) -> None:
-        self._events.listen(listener, *kinds)
+        """
+        Raises:
+            ConfigurationError: ``listener`` is no plain function, or one of ``kinds`` is no class of events.
+        """
+        _check(listener, kinds)
+
+        def hear(event: Event) -> None:
+            try:
+                listener(event)
+            except BaseException:  # noqa: BLE001 - not even SystemExit of one listener silences the others
+                _log.exception("a listener failed on %s", type(event).__name__)
+
+        self._events.listen(hear, *kinds)
         if self.client.events is None:
             events = Events()
             events.listen_to_batches(self.put)
@@ -83,10 +101,7 @@ class Listeners(ClientPart):
                 dropped, self._dropped = self._dropped, 0
             if dropped:
                 _log.warning("listeners are too slow: %d events were dropped", dropped)
-            try:
-                self._events.emit(event)
-            except BaseException:  # noqa: BLE001 - not even SystemExit of one listener silences the others
-                _log.exception("a listener failed on %s", type(event).__name__)
+            self._events.emit(event)
 
     def flush_at_exit(self) -> None:
         self._flush()
@@ -111,3 +126,16 @@ class Listeners(ClientPart):
 
     def after_fork(self) -> None:
         self._start_anew()
+
+
+def _check(listener: object, kinds: Sequence[object]) -> None:
+    if not callable(listener):
+        raise ConfigurationError(f"a listener is a function of an event, not {listener!r}")
+    if inspect.iscoroutinefunction(listener) or inspect.iscoroutinefunction(getattr(listener, "__call__", None)):  # noqa: B004
+        raise ConfigurationError(
+            f"{getattr(listener, '__qualname__', listener)} is async def, and listeners run in a thread without an "
+            "event loop: make it a plain `def`, which hands over to a loop with `call_soon_threadsafe`"
+        )
+    for kind in kinds:
+        if not isinstance(kind, type) or not issubclass(kind, Event):
+            raise ConfigurationError(f"a listener hears classes of outbox.events, and {kind!r} is none")

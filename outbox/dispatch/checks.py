@@ -14,7 +14,6 @@ from outbox.job_definition import generator_method
 from outbox.options import JobOptions
 from outbox.settings import DATABASE, Settings
 
-
 T = TypeVar("T")
 
 

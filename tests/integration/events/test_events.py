@@ -29,6 +29,7 @@ from outbox import (
 )
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import PolicyNews
+from outbox.errors import ConfigurationError
 from outbox.events import (
     BatchDispatched,
     BatchEnded,
@@ -372,14 +373,32 @@ async def test_a_listener_that_raises_breaks_nothing(
     async with client.worker(sleep=0.1):
         for _ in range(3):
             job_id = await dispatch(Step())
-            if error is RuntimeError:
-                await heard.event(JobSettled, job_id=job_id, outcome=Outcome.COMPLETED)
-            else:
-                async with asyncio.timeout(TIMEOUT):
-                    while await outbox.find(job_id) is not None:
-                        await asyncio.sleep(0.02)
+            await heard.event(JobSettled, job_id=job_id, outcome=Outcome.COMPLETED)
     await client.close()
     assert caplog.text.count("a listener failed on JobSettled") == 3
+
+
+async def heard_nowhere(event: Event) -> None: ...
+
+
+class HeardNowhere:
+    async def __call__(self, event: Event) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("listener", "kinds", "message"),
+    [
+        (heard_nowhere, (), "heard_nowhere is async def"),
+        (HeardNowhere(), (), "is async def"),
+        (None, (), "a function of an event, not None"),
+        (print, ("JobSettled",), "and 'JobSettled' is none"),
+        (print, (Outcome,), "and <enum 'Outcome'> is none"),
+    ],
+)
+def test_a_listener_that_would_hear_nothing_is_refused(listener: Any, kinds: tuple[Any, ...], message: str) -> None:
+    client = Outbox(database_url="sqlite+aiosqlite:///unused.db")
+    with pytest.raises(ConfigurationError, match=message):
+        client.listen(listener, *kinds)
 
 
 async def test_a_listener_that_blocks_slows_no_job(client: Outbox) -> None:
