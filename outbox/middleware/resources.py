@@ -59,14 +59,16 @@ class JobResources:
     async def make(self, provider: Provider) -> Any:
         made = provider.value(self._attempt.job) if provider.takes_job else provider.value()
         if inspect.isasyncgen(made):
-            value = await anext(made)
-            self._generators.append(made)
-            return value
+            return self._yielded(made, await anext(made, _NOTHING))
         if inspect.isgenerator(made):
-            value = next(made)
-            self._generators.append(made)
-            return value
+            return self._yielded(made, next(made, _NOTHING))
         return await made if inspect.isawaitable(made) else made
+
+    def _yielded(self, generator: Any, value: Any) -> Any:
+        if value is _NOTHING:
+            raise RuntimeError(_NONE)
+        self._generators.append(generator)
+        return value
 
     def handler_ended(self) -> None:
         self._handler_ended = True
@@ -99,6 +101,8 @@ class JobResources:
             raise BaseExceptionGroup("resources of a job were not closed", errors)
 
 
+_NOTHING = object()
+_NONE = "a resource of a job is made by a generator that yields once, and it has yielded nothing"
 _MORE = "a resource of a job is made by a generator that yields once, and it yields again"
 
 

@@ -34,8 +34,8 @@ async def result(
 ) -> Any:
     """Wait until a job with ``keep_for`` has completed, and return what its ``handle`` returned, as JSON gives it back.
 
-    ``timeout`` is seconds, 0 or more. The job must have been committed. It looks every tenth of a second or so; do not
-    wait in the transaction that dispatches it, nor, on a worker with few slots, in a job.
+    ``timeout`` is seconds, 0 or more. The job must have been committed. It looks every quarter of a second or so; do
+    not wait in the transaction that dispatches it, nor, on a worker with few slots, in a job.
 
     Raises:
         TimeoutError: the job has not ended within ``timeout``.

@@ -117,6 +117,23 @@ async def test_a_generator_that_yields_twice_or_raises_is_said() -> None:
     ]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_generator_that_yields_nothing_is_said(is_async: bool) -> None:
+    async def later() -> AsyncIterator[Client]:
+        for client in ():
+            yield client
+
+    def client() -> Iterator[Client]:
+        yield from ()
+
+    resources = Resources({Log: Log()})
+    resources.provide(Client, later if is_async else client, scope="job")
+    performed = await perform(Shared(), resources=resources)
+    assert str(performed.error) == (
+        "a resource of a job is made by a generator that yields once, and it has yielded nothing"
+    )
+
+
 async def test_what_a_factory_raises_is_the_failure_of_the_attempt() -> None:
     def client() -> Client:
         raise ConnectionError("refused")
