@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from outbox.batching import Batch, BatchId, dispatch_batch
 from outbox.chains import dispatch_chain
-from outbox.client_state import ClientState, enter_client, leave_client
+from outbox.client_state import ClientState, current_client, enter_client, leave_client
 from outbox.dispatch import AnySession, dispatch, dispatch_many, with_options
 from outbox.events import Event, Listener
 from outbox.ids import JobId
@@ -52,7 +52,7 @@ class Outbox:
     @contextmanager
     def use(self) -> Iterator[Self]:
         """In the block, functions of `outbox` and `outbox.sync` use this client. Nothing is closed at its end."""
-        token = enter_client(self._state)
+        token = enter_client(current_client().around(self._state))
         try:
             yield self
         finally:
@@ -140,7 +140,7 @@ class Outbox:
             await part.close()
 
     async def __aenter__(self) -> Self:
-        self._tokens.append(enter_client(self._state))
+        self._tokens.append(enter_client(current_client().around(self._state)))
         return self
 
     async def __aexit__(

@@ -121,6 +121,10 @@ class ClientState:
                 part = self._parts.setdefault(kind, kind(self))
         return cast("Part", part)
 
+    def around(self, inner: ClientState) -> ClientState:
+        """What is used in a block of the client ``inner`` while this one is the current client. A fake stays one."""
+        return inner
+
     def parts(self) -> list[ClientPart]:
         """Those that there are, the last one made first."""
         return list(reversed(self._parts.values()))

@@ -206,29 +206,32 @@ def _times(count: int) -> str:
 
 
 class _FakedClient(ClientState):
-    """The client around the fake, except that its dispatches are recorded."""
+    """A client in a fake: itself, except that its dispatches are recorded."""
 
-    def __init__(self, around: ClientState, recorder: Fake) -> None:
+    def __init__(self, inner: ClientState, recorder: Fake) -> None:
         super().__init__()
-        self._around = around
-        self.recorder = recorder
+        self._inner = inner
+        self._fake = self.recorder = recorder
+
+    def around(self, inner: ClientState) -> ClientState:
+        return _FakedClient(inner, self._fake) if inner.recorder is None else inner
 
     @property
     def events(self) -> Events | None:
-        return self._around.events
+        return self._inner.events
 
     @events.setter
     def events(self, events: Events | None) -> None:
         """Listeners are the client's own."""
 
     def settings(self) -> Settings:
-        return self._around.settings()
+        return self._inner.settings()
 
     def configure(self, given: dict[str, Any]) -> Settings:
-        return self._around.configure(given)
+        return self._inner.configure(given)
 
     def part(self, kind: type[Part]) -> Part:
-        return self._around.part(kind)
+        return self._inner.part(kind)
 
 
 class fake(Block):  # noqa: N801 - a function to its users, as `contextlib.suppress` is
@@ -245,13 +248,13 @@ class fake(Block):  # noqa: N801 - a function to its users, as `contextlib.suppr
         self._token: Token[ClientState] | None = None
 
     def __enter__(self) -> Fake:
-        around = current_client()
-        if around.recorder is not None:
+        client = current_client()
+        if client.recorder is not None:
             raise RuntimeError(_ONCE)
         if self._token is not None:
             raise RuntimeError("this fake was entered before, and its records have ended: make another with fake()")
         recorder = Fake()
-        self._token = enter_client(_FakedClient(around, recorder))
+        self._token = enter_client(_FakedClient(client, recorder))
         return recorder
 
     def __exit__(self, *_: object) -> None:

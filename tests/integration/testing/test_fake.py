@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 import outbox
 from outbox import Batch, Job, Outbox, sync
 from outbox.client_state import current_client
-from outbox.errors import InvalidJob, InvalidOption, SessionUnusable
+from outbox.errors import ConfigurationError, InvalidJob, InvalidOption, SessionUnusable
 from outbox.events import JobDispatched
 from outbox.testing import Fake, fake
 
@@ -240,6 +240,22 @@ async def test_a_fake_that_decorates_a_coroutine_function_lasts_until_its_end() 
     first.assert_dispatched(Ship, times=1)
     assert first is not second
     assert current_client().recorder is None
+
+
+async def test_dispatches_of_every_client_are_recorded_in_the_block() -> None:
+    client = Outbox(database_url="sqlite+aiosqlite:////nowhere/nothing.db")
+    with fake() as recorder:
+        await client.dispatch(Ship(order_id=1))
+        with client.use():
+            await outbox.dispatch(Ship(order_id=2))
+        async with client:
+            await asyncio.to_thread(sync.dispatch, Ship(order_id=3))
+    with client.use(), fake() as inner:
+        await client.dispatch(Ship(order_id=4))
+    assert [each.job.order_id for each in recorder.dispatched(Ship)] == [1, 2, 3]
+    assert [each.job.order_id for each in inner.dispatched(Ship)] == [4]
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        await client.dispatch(Ship(order_id=5))
 
 
 async def test_a_chain_is_found_by_its_jobs(faked: Fake) -> None:
