@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -11,13 +12,13 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Block:
+class Block(ABC):
     """Around a coroutine function it lasts until that has ended: `contextlib.ContextDecorator` would leave it before
     the first step."""
 
+    @abstractmethod
     def again(self) -> AbstractContextManager[Any]:
         """Another one like it, for each call of what it decorates."""
-        raise NotImplementedError
 
     def __call__(self, func: Function) -> Function:
         if inspect.iscoroutinefunction(func):
