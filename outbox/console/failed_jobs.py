@@ -12,7 +12,7 @@ from outbox.console.command import Finite, on_connection
 from outbox.console.command import queue as queue_name
 from outbox.console.confirmation import confirm, yes_option
 from outbox.console.connections import Stores, on_connections
-from outbox.console.decryption import decrypt_option, decrypted_failed_job, indented_payload
+from outbox.console.decryption import decrypt_option, indented_payload
 from outbox.console.failed_options import filter_options, which_failed
 from outbox.console.formatting import ago, block, counted, indented_json, line
 from outbox.console.formatting import queue_name as readable_queue
@@ -20,9 +20,11 @@ from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.suggestions import unknown_name, unknown_queue
 from outbox.console.tracebacks import without_own_frames
+from outbox.decrypted_jobs import decrypted_failed_job
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import FailedFilter
 from outbox.drivers.values import FailedJob
+from outbox.encryption import keyring
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
@@ -125,7 +127,7 @@ async def _show_one(stores: Stores, output: Output, typed: str, *, full: bool, d
     if job is None:
         raise JobNotFound(f"no failed job {typed}: `outbox failed` lists failed jobs")
     if decrypt:
-        job = decrypted_failed_job(stores.settings, job)
+        job = decrypted_failed_job(keyring(stores.settings.encryption_keys), job)
     if output.as_json:
         output.document(stores.document(failed_job=json_views.failed_job(job)))
     else:

@@ -8,12 +8,14 @@ import click
 
 from outbox.console import json_views, tables
 from outbox.console.connections import Stores
-from outbox.console.decryption import decrypted_finished_job, indented_payload
+from outbox.console.decryption import indented_payload
 from outbox.console.formatting import age, ago, block, due, queue_name
 from outbox.console.output import Output
+from outbox.decrypted_jobs import decrypted_finished_job
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob
+from outbox.encryption import keyring
 from outbox.errors import InvalidOption
 from outbox.ids import JobId
 
@@ -73,7 +75,7 @@ async def shown(stores: Stores, output: Output, typed: str, *, decrypt: bool) ->
         if job is None:
             continue
         if decrypt:
-            job = decrypted_finished_job(stores.settings, connection, job)
+            job = decrypted_finished_job(keyring(stores.settings.encryption_keys), connection, job)
         if output.as_json:
             output.document(stores.document(job=json_views.finished_job(connection, job)))
         else:

@@ -14,7 +14,7 @@ from outbox.client_state import current_settings
 from outbox.console import finished_jobs, json_views, tables
 from outbox.console.command import queue as queue_type
 from outbox.console.connections import Stores, on_connections
-from outbox.console.decryption import decrypt_option, decrypted_failed_job, decrypted_job, indented_payload
+from outbox.console.decryption import decrypt_option, indented_payload
 from outbox.console.failed_jobs import described_failure
 from outbox.console.formatting import age, ago, block, due, indented_json, queue_name
 from outbox.console.id_lookup import look_up
@@ -22,11 +22,13 @@ from outbox.console.job_notes import notes_on
 from outbox.console.output import Output
 from outbox.console.running import RUNNING, running_pages
 from outbox.console.suggestions import unknown_name, unknown_queue
+from outbox.decrypted_jobs import decrypted_failed_job, decrypted_job
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import EXAMINED_PER_PAGE, JobFilter, JobPage, JobPlace
 from outbox.drivers.pauses import described as described_pause
 from outbox.drivers.pauses import pause_of
 from outbox.drivers.values import JobState, RunningJob, StoredJob, WorkerStatus
+from outbox.encryption import keyring
 from outbox.errors import ConfigurationError, InvalidOption, JobError, JobNotFound
 from outbox.ids import JobId
 from outbox.job import Job
@@ -209,7 +211,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
     if live is not None and live[0] is not None:
         job, workers, now, told = live[0], live[1], live[2], live[3]
         if decrypt:
-            job = decrypted_job(stores.settings, connection, job)
+            job = decrypted_job(keyring(stores.settings.encryption_keys), connection, job)
         run = next(((worker, each) for worker in workers for each in worker.jobs if each.id == job_id), None)
         if output.as_json:
             output.document(stores.document(job=_document(connection, job, run, now) | {"policies": told}))
@@ -221,7 +223,7 @@ async def _show(stores: Stores, output: Output, connection: str, job_id: JobId, 
     if failed is None:
         return False
     if decrypt:
-        failed = decrypted_failed_job(stores.settings, failed)
+        failed = decrypted_failed_job(keyring(stores.settings.encryption_keys), failed)
     if output.as_json:
         document = json_views.failed_job(failed)
         output.document(stores.document(job=document | {"state": "failed", "since": document["failed_at"]}))

@@ -19,7 +19,7 @@ from outbox.web.authentication import ApplicationAuth, Auth, Password, SignIn
 from outbox.web.mounting import MountPoint
 from outbox.web.pages import page_routes
 from outbox.web.redaction import Hook, Redaction
-from outbox.web.rights import ADMIN, READ_ONLY
+from outbox.web.rights import READ_ONLY, Right
 from outbox.web.routes import Guard, error_page
 from outbox.web.security import SecurityHeaders, refused_host
 from outbox.web.stores import WebStores
@@ -57,7 +57,7 @@ def dashboard(
     return build(
         Guard(
             sign_in=_sign_in(auth, user, password),
-            may=READ_ONLY if read_only else ADMIN,
+            may=READ_ONLY if read_only else frozenset(Right),
             allowed_hosts=allowed_hosts,
             stores=stores,
             redaction=Redaction(redact),

@@ -17,6 +17,8 @@ class Right(StrEnum):
     """Open the pages."""
     SEE_PAYLOADS = "see-payloads"
     """See payloads, headers, keys and the text of errors."""
+    SEE_ENCRYPTED = "see-encrypted"
+    """See also what is encrypted of them, with the keys of the process. No preset has it."""
     PAUSE_QUEUES = "pause-queues"
     CLEAR_QUEUES = "clear-queues"
     CANCEL_JOBS = "cancel-jobs"
@@ -38,9 +40,9 @@ class Right(StrEnum):
     """Stop bulk operations. To begin one, a viewer needs the right to do the same to one job, or to a queue."""
 
 
-READ_ONLY = frozenset({Right.SEE, Right.SEE_PAYLOADS})
+READ_ONLY = frozenset({Right.SEE, Right.SEE_PAYLOADS, Right.SEE_ENCRYPTED})
 """What a viewer keeps with ``read_only=True``."""
-VIEWER = READ_ONLY
+VIEWER = READ_ONLY - {Right.SEE_ENCRYPTED}
 OPERATOR = VIEWER | {
     Right.PAUSE_QUEUES,
     Right.CANCEL_JOBS,
@@ -52,7 +54,7 @@ OPERATOR = VIEWER | {
     Right.MANAGE_WORKERS,
     Right.STOP_OPERATIONS,
 }
-ADMIN = frozenset(Right)
+ADMIN = frozenset(Right) - {Right.SEE_ENCRYPTED}
 
 _PRESETS = {"viewer": VIEWER, "operator": OPERATOR, "admin": ADMIN}
 
@@ -61,7 +63,7 @@ class Viewer:
     """A person who is signed in.
 
     ``name`` stands in the page and in the audit log, up to 200 characters. ``may`` is ``"viewer"``, ``"operator"`` or
-    ``"admin"``, or some of the rights by name: ``{"see", "retry-failed"}``. Default: ``"viewer"``.
+    ``"admin"``, or rights by name, with presets among them: ``{"viewer", "retry-failed"}``. Default: ``"viewer"``.
 
     Raises:
         InvalidOption: the name is empty or too long, or there is no such right.
@@ -94,6 +96,6 @@ def rights(may: str | Iterable[Right | str]) -> frozenset[Right]:
             raise InvalidOption(f"there is no preset {may!r} of rights: {', '.join(_PRESETS)}, or a set of rights")
         return preset
     try:
-        return frozenset(Right(each) for each in may)
+        return frozenset().union(*(_PRESETS.get(each) or {Right(each)} for each in may))
     except (ValueError, TypeError) as error:
         raise InvalidOption(f"there is no such right ({error}); there are: {', '.join(Right)}") from None

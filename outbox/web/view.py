@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from outbox.console.formatting import line
 from outbox.drivers.base import Driver
 from outbox.drivers.values import StoredJob
+from outbox.encryption import Keyring, keyring
 from outbox.ids import JobId
 from outbox.web.live import Live
 from outbox.web.parameters import Parameters
@@ -65,6 +66,13 @@ class View:
     @property
     def sees_payloads(self) -> bool:
         return Right.SEE_PAYLOADS in self.viewer.may
+
+    @property
+    def keys(self) -> Keyring | None:
+        """What opens encrypted jobs for this viewer; None without the right to see them."""
+        if not self.sees_payloads or Right.SEE_ENCRYPTED not in self.viewer.may:
+            return None
+        return keyring(self.readings.stores.settings.encryption_keys)
 
     def connection(self) -> str:
         """The connection that the page is about.

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from starlette.responses import RedirectResponse, Response
 
 from outbox.console.formatting import indented_json
 from outbox.console.running import RUNNING
+from outbox.decrypted_jobs import decrypted_failed_job, decrypted_finished_job, decrypted_job
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPlace, JobFilter, JobPlace
-from outbox.drivers.values import FailedJob, JobState
+from outbox.drivers.values import FailedJob, FinishedJob, JobState, StoredJob
+from outbox.encryption import Keyring
 from outbox.envelope import Headers
-from outbox.errors import InvalidOption, InvalidPayload
+from outbox.errors import DecryptionFailed, InvalidOption, InvalidPayload
 from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
 from outbox.web.rendering import segment
 from outbox.web.traces import trace_link
 from outbox.web.values import KeptJob, LiveJob
 from outbox.web.view import View
+
+T = TypeVar("T", FailedJob, FinishedJob, StoredJob)
 
 FILTERS = ("connection", "queue", "name", "state", "limit", "after", "id")
 _FINISHED = "finished"
@@ -103,7 +109,7 @@ async def show_one(view: View) -> Response:
         return await _show_failed(view, found)
     if isinstance(found, KeptJob):
         return _show_kept(view, found)
-    job = found.job
+    job, closed = _opened(view, found.job, lambda keys: decrypted_job(keys, found.connection, found.job))
     return view.page(
         "job.html",
         f"Job {job.id}",
@@ -111,14 +117,15 @@ async def show_one(view: View) -> Response:
         found=found,
         job=job,
         life=_life(view, found),
-        payload=view.payload(job.name, job.payload),
+        payload=view.payload(job.name, job.payload) + closed,
         headers=_headers(view, job.headers),
         links=_links(job.headers),
         trace=_trace(view, job.headers),
     )
 
 
-async def _show_failed(view: View, job: FailedJob) -> Response:
+async def _show_failed(view: View, found: FailedJob) -> Response:
+    job, closed = _opened(view, found, lambda keys: decrypted_failed_job(keys, found))
     failure = job.failure
     return view.page(
         "failed_job.html",
@@ -128,7 +135,7 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
         now=await view.readings.now(_answering(view, job.connection)),
         message=view.error(job.name, job.payload, failure.message),
         traceback="" if failure.encrypted else view.error(job.name, job.payload, failure.traceback),
-        payload=view.payload(job.name, job.payload),
+        payload=view.payload(job.name, job.payload) + closed,
         headers=_headers(view, job.headers),
         links=_links(job.headers),
         trace=_trace(view, job.headers),
@@ -136,7 +143,7 @@ async def _show_failed(view: View, job: FailedJob) -> Response:
 
 
 def _show_kept(view: View, found: KeptJob) -> Response:
-    job = found.job
+    job, closed = _opened(view, found.job, lambda keys: decrypted_finished_job(keys, found.connection, found.job))
     return view.page(
         "finished_job.html",
         f"Finished job {job.id}",
@@ -144,11 +151,22 @@ def _show_kept(view: View, found: KeptJob) -> Response:
         job=job,
         result=view.payload(job.name, job.result),
         told=job.progress_text if view.sees_payloads else None,
-        payload=view.payload(job.name, job.payload),
+        payload=view.payload(job.name, job.payload) + closed,
         headers=_headers(view, job.headers),
         links=_links(job.headers),
         trace=_trace(view, job.headers),
     )
+
+
+def _opened(view: View, job: T, decrypted: Callable[[Keyring], T]) -> tuple[T, str]:
+    """The job as this viewer may see it, and why it stays encrypted for one with the right to see it decrypted."""
+    keys = view.keys
+    if keys is None:
+        return job, ""
+    try:
+        return decrypted(keys), ""
+    except (DecryptionFailed, InvalidPayload) as error:
+        return job, f"\n{error}"
 
 
 def _answering(view: View, connection: str) -> str:

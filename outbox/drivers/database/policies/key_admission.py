@@ -156,7 +156,7 @@ class Admission:
         the same tenant, and wait for a turn."""
         given = self._let_in_and_parked(rows, _FAIR)
         yield from statements.set_state([row.seq for row in given], State.WAITING)
-        left = dict(facts) if given else facts
+        left = dict(facts)
         for row in given:
             left[row.key] = left[row.key]._replace(let_in=left[row.key].let_in - 1)
         groups = self._groups(rows, _FAIR)
