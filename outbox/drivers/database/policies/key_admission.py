@@ -38,9 +38,6 @@ class Admission:
         self._limits: Mapping[bytes, int] = {}
         self._full: list[bytes] = []
         """Keys of which jobs were parked."""
-        self._several = any(len(statements.hashes_of(each.headers)) > 1 for each in candidates)
-        """Whether a candidate has several keys: others of these keys probably have several, too. Upkeep finds what this
-        misses."""
         self._behind: dict[int, list[KeyedRow]] = {}
         """Rows of ordering keys, by the sequence of the first job of the key, which this claim has not found."""
 
@@ -230,13 +227,17 @@ class Admission:
         more = yield from statements.due_waiting(self._dialect, full, _PORTION + len(self._by_id) + 1)
         others = {each.job_id: each.seq for each in more if each.job_id not in self._by_id}
         locked = yield from job_rows.lock_unheld(self._dialect, list(others)[:_PORTION])
-        if self._several:
+        if self._have_several_keys():
             elsewhere = yield from statements.in_state(self._dialect, locked, _LET_IN)
             locked = [job_id for job_id in locked if job_id not in elsewhere]
         for some in chunked(locked):
             yield self._dialect.park(len(some)), tuple(some)
         yield from statements.set_state([others[job_id] for job_id in locked], State.PARKED)
         return len(others) if locked else 0
+
+    def _have_several_keys(self) -> bool:
+        """Whether a candidate has: others of these keys probably have several, too. Upkeep finds what this misses."""
+        return any(len(statements.hashes_of(each.headers)) > 1 for each in self._by_id.values())
 
     def _write(self, rows: Sequence[KeyedRow]) -> Plan[None]:
         running = set(self._running())

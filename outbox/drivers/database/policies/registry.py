@@ -88,7 +88,7 @@ def admit(dialect: Dialect, candidates: Sequence[Candidate]) -> Plan[dict[JobId,
             left = [each for each in left if each.job_id not in refused]
         admitted.append((policy, mine))
     # Before what follows: a job that is held back lets in others, which this claim may have found as well.
-    for some in chunked(sorted(each.job_id.bytes for each in candidates if verdicts[each.job_id] == Park())):
+    for some in chunked(sorted(each.job_id.bytes for each in parked)):
         yield dialect.park(len(some)), tuple(some)
     running = {each.job_id for each in left} if len(admitted) > 1 else None
     for policy, mine in admitted:
