@@ -105,6 +105,12 @@ async def end(redis: RedisDriver, relay: Relay, claim: Claim, *, fails: bool = F
     await relay.remove_ended()
 
 
+async def fail(redis: RedisDriver, claim: Claim) -> None:
+    """The relay does not hear of it."""
+    failed = Settlement.failed(claim.fence, FAILURE).leaving(claim.policies or 0, claim.headers)
+    assert len((await redis.jobs.settle([failed])).accepted) == 1
+
+
 async def test_jobs_of_an_ordering_key_run_one_at_a_time_in_their_order(redis: RedisDriver, relay: Relay) -> None:
     first, second, third = await send(*(Apply(aggregate=1, number=number) for number in range(3)))
     [other] = await send(Apply(aggregate=2, number=0))
@@ -136,6 +142,45 @@ async def test_a_failure_over_there_blocks_the_ordering_key(
     assert await database.policies.skip_failed([first]) == [first]
     assert await relay.move() == 1
     assert [each.fence.job_id for each in await claimed(redis)] == [second]
+
+
+@pytest.mark.parametrize("every", [False, True])
+async def test_a_failed_job_runs_that_is_retried_before_the_relay_has_heard_of_its_end(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay, every: bool
+) -> None:
+    first, second = await send(*(Apply(aggregate=1, number=number) for number in range(2)))
+    await relay.move()
+    [claim] = await claimed(redis)
+    await fail(redis, claim)
+    assert await (redis.failed.retry_all() if every else redis.failed.retry([first]))
+    for expected in (first, second):
+        assert await relay.move() == 1
+        await relay.remove_ended()
+        assert await database.jobs.get(expected) is not None
+        [claim] = await claimed(redis)
+        assert claim.fence.job_id == expected
+        await end(redis, relay, claim)
+
+
+async def test_a_note_that_the_relay_has_taken_ends_no_job_that_was_retried_meanwhile(
+    redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job_id] = await send(Charge(customer=7))
+    await relay.move()
+    [claim] = await claimed(redis)
+    await fail(redis, claim)
+    take_ended = redis.relay_target.take_ended
+
+    async def slow() -> dict[JobId, str]:
+        taken = await take_ended()
+        if taken:
+            assert await redis.failed.retry([job_id]) == [job_id]
+        return taken
+
+    monkeypatch.setattr(redis.relay_target, "take_ended", slow)
+    await relay.remove_ended()
+    assert await relay.move() == 1
+    assert [each.fence.job_id for each in await claimed(redis)] == [job_id]
 
 
 async def test_no_more_jobs_of_a_concurrency_key_are_over_there_than_its_limit(

@@ -15,10 +15,10 @@ from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.operations import health
-from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
+from outbox.drivers.database.operations.batch_delete import BatchDelete, Gated, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
-from outbox.drivers.database.operations.policies import Removal, Return
+from outbox.drivers.database.operations.policies import RelayedFailures, Removal, Return
 from outbox.drivers.database.policies.leaving import headers_of
 from outbox.drivers.database.tables import failed_jobs
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
@@ -47,7 +47,7 @@ class FailedJobArchive:
         self._database = Database(parse_url(url), _POOL_SIZE)
         self._scope = FailedJobScope(only=of)
         self._rows = FailedJobs(self._database, self._scope)
-        self._of = of
+        self._relay_queue = f"{RELAY_PREFIX}{of}"
 
     @property
     def database(self) -> Database:
@@ -88,36 +88,51 @@ class FailedJobArchive:
         """
         taken: set[bytes] = set()
         for keys in chunks(job_ids):
-            taken.update(await self._removal(keys, also, returning=Return(self._database, strict=True)).run())
+            taken.update(await self._put_back(keys, also, strict=True))
         return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
 
     async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
         """`retry` all that match. Those that a policy refuses stay."""
 
         async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
-            returning = Return(self._database, strict=False)
-            return await self._removal(keys, also, *conditions, returning=returning).run()
+            return await self._put_back(keys, also, *conditions, strict=False)
 
         return await self._rows.sweep(queue, 0.0, matching, take)
 
+    async def _put_back(self, keys: Sequence[bytes], also: Also, *conditions: Any, strict: bool) -> list[bytes]:
+        failures = RelayedFailures(self._database, self._relay_queue)
+        returning = Return(self._database, strict=strict)
+
+        async def ask(connection: AsyncConnection, gated: Sequence[bytes]) -> frozenset[bytes]:
+            await failures.end(connection, gated)
+            return await returning.ask(connection, gated)
+
+        async def insert(connection: AsyncConnection, failed: Sequence[FailedJob]) -> None:
+            rows = [_relay_row(job, self._relay_queue) for job in failed if job.policies is not None]
+            await run(own_insert_statements(self._database.dialect, rows), connection)
+
+        put_back = await self._removal(keys, also, *conditions, gated=ask, before=insert).run()
+        await failures.report()
+        return put_back
+
     def _removal(
-        self, keys: Sequence[bytes], also: Also, *conditions: Any, returning: Return | None = None
+        self,
+        keys: Sequence[bytes],
+        also: Also,
+        *conditions: Any,
+        gated: Gated | None = None,
+        before: Callable[[AsyncConnection, Sequence[FailedJob]], Awaitable[None]] | None = None,
     ) -> BatchDelete:
         async def with_rows(connection: AsyncConnection, locked: Sequence[bytes]) -> None:
-            jobs = await self._rows.locked(connection, locked)
-            gated = [job for job in jobs if job.policies is not None]
-            if returning is not None and gated:
-                rows = [_relay_row(job, self._of) for job in gated]
-                await run(own_insert_statements(self._database.dialect, rows), connection)
-            await also(jobs)
+            failed = await self._rows.locked(connection, locked)
+            if before is not None:
+                await before(connection, failed)
+            await also(failed)
 
-        mine = self._scope.condition
-        gate = (
-            returning.ask
-            if returning is not None
-            else Removal(self._database, failed_jobs.name, Outcome.FORGOTTEN).leave
+        gate = gated or Removal(self._database, failed_jobs.name, Outcome.FORGOTTEN).leave
+        return BatchDelete(
+            self._database, failed_jobs, keys, self._scope.condition, *conditions, also=with_rows, gated=gate
         )
-        return BatchDelete(self._database, failed_jobs, keys, mine, *conditions, also=with_rows, gated=gate)
 
     async def get(self, job_id: JobId) -> FailedJob | None:
         return await self._rows.get(job_id)
@@ -164,12 +179,12 @@ class FailedJobArchive:
         await self._database.close()
 
 
-def _relay_row(job: FailedJob, connection: str) -> Envelope:
-    """The row of a job that waits for the relay to move it to ``connection``."""
+def _relay_row(job: FailedJob, relay_queue: str) -> Envelope:
+    """The row of a job that waits in this queue for the relay."""
     headers = headers_of(job.headers).model_copy(update={"relayed_to": job.queue, "policies": job.policies})
     return Envelope(
         job.id,
-        f"{RELAY_PREFIX}{connection}",
+        relay_queue,
         job.name,
         job.priority,
         job.payload,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
@@ -78,11 +79,41 @@ class _RelayedEnds:
 
 async def end_relayed(database: Database, job_ids: Sequence[JobId], outcomes: Outcomes) -> list[JobId]:
     removed: set[bytes] = set()
+    # A failed job that was retried meanwhile has a new row, which has not been relayed.
+    was_relayed = or_(jobs.c.attempts > 0, jobs.c.policies.is_(None))
     for keys in chunks(job_ids):
         ends = _RelayedEnds(database, outcomes)
-        removed.update(await BatchDelete(database, jobs, keys, gated=ends.leave).run())
+        removed.update(await BatchDelete(database, jobs, keys, was_relayed, gated=ends.leave).run())
         await ends.report()
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
+
+
+class RelayedFailures:
+    """Ends relayed jobs that have failed in the other store, of which no relay has heard yet."""
+
+    def __init__(self, database: Database, queue: str) -> None:
+        """``queue``: in which rows of that store's jobs wait."""
+        self._database = database
+        self._queue = queue
+        self._ends = _RelayedEnds(database, _all_failed)
+
+    async def end(self, connection: AsyncConnection, keys: Sequence[bytes]) -> None:
+        """Have policies know that those of these failed jobs have failed that have a row, and remove it. What becomes
+        of the failed jobs in this transaction follows that."""
+        dialect = self._database.dialect
+        rows = select(jobs.c.id).where(jobs.c.queue == self._queue, jobs.c.attempts > 0).with_for_update()
+        found = [bytes(key) for key in await connection.scalars(dialect.by_ids(rows, jobs, keys))]
+        if found:
+            await self._ends.leave(connection, found)
+            await connection.execute(dialect.delete(jobs, found))
+
+    async def report(self) -> None:
+        """After the commit."""
+        await self._ends.report()
+
+
+async def _all_failed(job_ids: Collection[JobId]) -> Mapping[JobId, Outcome]:
+    return dict.fromkeys(job_ids, Outcome.FAILED)
 
 
 class Return:

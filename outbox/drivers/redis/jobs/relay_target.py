@@ -88,10 +88,13 @@ class RelayedJobs:
 
 
 async def forget_relayed(store: Store, queues: Mapping[JobId, str]) -> None:
-    """Forget at once that these jobs were here: they are about to be sent again."""
+    """Forget at once that these jobs were here, and how they ended: they are about to be sent again."""
     for queue, ids in _ids_by_queue(queues).items():
         raw = [job_id.bytes for job_id in ids]
-        await store.do_all([command("ZREM", key(queue, _RELAYED), *raw), command("HDEL", key(queue, OUTCOMES), *raw)])
+        notes = [command("LREM", key(queue, ENDED), 0, each) for each in raw]
+        await store.do_all(
+            [command("ZREM", key(queue, _RELAYED), *raw), command("HDEL", key(queue, OUTCOMES), *raw), *notes]
+        )
 
 
 def _ids_by_queue(queues: Mapping[JobId, str]) -> dict[str, list[JobId]]:
