@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from outbox import Job, RateLimit, Worker, dispatch
+from outbox import Batch, Job, RateLimit, Worker, dispatch, dispatch_batch
 from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
@@ -181,6 +181,28 @@ async def test_a_note_that_the_relay_has_taken_ends_no_job_that_was_retried_mean
     await relay.remove_ended()
     assert await relay.move() == 1
     assert [each.fence.job_id for each in await claimed(redis)] == [job_id]
+
+
+async def test_a_retried_member_leaves_the_batches_beside_it_as_they_are(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    inner = Batch([Call()])
+    batch_id = await dispatch_batch([Call(), inner], connection="redis")
+    await relay.move()
+    members = await database.policies.batch_members(batch_id)
+    running = {claim.fence.job_id in members: claim for claim in await claimed(redis)}
+    await end(redis, relay, running[False])
+    await end(redis, relay, running[True], fails=True)
+    assert await redis.failed.retry_all() == 1
+    await relay.move()
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.total, status.outstanding) == ("open", 2, 1)
+    [again] = await claimed(redis)
+    await end(redis, relay, again)
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.total, status.failed) == ("finished", 2, 0)
 
 
 async def test_no_more_jobs_of_a_concurrency_key_are_over_there_than_its_limit(

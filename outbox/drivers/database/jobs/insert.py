@@ -24,9 +24,14 @@ def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[N
 
 def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
     """One INSERT per 1,000 jobs, or per 3.5 million bytes, for connections of outbox's own."""
+    yield from insert_returning(dialect, envelopes)
+    yield from registry.dispatched(dialect, envelopes)
+
+
+def insert_returning(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
+    """The same for failed jobs that become live again: their policies know them, and were asked."""
     for chunk in packets(envelopes, _size, _BYTES_PER_DOCUMENT):
         yield dialect.insert_many(chunk)
-    yield from registry.dispatched(dialect, envelopes)
 
 
 def only_insert_statement(dialect: Dialect, envelopes: Sequence[Envelope]) -> Statement | None:
