@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ import outbox.sync
 from outbox import Batch, Job, add_to_batch, dispatch_batch
 from outbox.client_state import default_client
 from outbox.connections import open_driver
+from outbox.drivers.bulk import BulkFilter, BulkRequest, Verb
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.database.jobs.job_store import DatabaseJobs
 from outbox.drivers.database.policies import batch_end, registry
@@ -468,6 +470,25 @@ async def test_a_chain_fails_with_one_of_its_jobs_and_goes_on_with_its_retry(mig
     status = await outbox.batch(batch_id)
     assert status is not None
     assert (status.state, status.total, status.failed, status.outstanding) == ("finished", 3, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "clear", "bulk"])
+async def test_a_batch_ends_with_the_removal_of_its_last_member(database: DatabaseDriver, how: str) -> None:
+    """Without upkeep."""
+    batch_id = await dispatch_batch([Part()], then=Part(label="then"))
+    [member] = await database.policies.batch_members(batch_id)
+    if how == "cancel":
+        assert await database.jobs.cancel([member]) == [member]
+    elif how == "clear":
+        assert await database.queues.clear("default") == 1
+    else:
+        assert database.operations is not None
+        await database.operations.start(BulkRequest(Verb.CANCEL, BulkFilter(queue="default")))
+        await database.operations.work_off()
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert status.state == "finished"
+    assert [json.loads(job.payload)["label"] for job in await database.jobs.list_jobs()] == ["then"]
 
 
 async def test_a_cancelled_batch_runs_no_later_job_of_a_chain(migrated_url: str) -> None:

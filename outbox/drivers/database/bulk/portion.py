@@ -23,6 +23,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
 from outbox.drivers.database.operations.policies import Removal, Return
+from outbox.drivers.database.policies.base import Leaving
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.values import PolicyNews
 from outbox.events import BulkOperationEnded, BulkOperationStarted
@@ -44,6 +45,8 @@ class Progress:
     waits: bool
     """Other transactions hold the jobs that are left."""
     news: PolicyNews
+    removed: Sequence[Leaving] = ()
+    """Jobs with policies."""
     unreadable: bool = False
     """Nothing was done, because the row of the operation cannot be read."""
 
@@ -56,6 +59,7 @@ class _Change:
     refusals: Mapping[bytes, str] = field(default_factory=dict)
     """Why those stay that were refused."""
     news: PolicyNews = field(default_factory=PolicyNews)
+    removed: Sequence[Leaving] = ()
 
 
 class Portion:
@@ -117,7 +121,7 @@ class Portion:
         removed = await BatchDelete(
             self._database, table, keys, *conditions, gated=removal.leave, skip_locked=True
         ).apply(connection)
-        return _Change(removed, news=removal.news)
+        return _Change(removed, news=removal.news, removed=removal.jobs)
 
     async def _retry(self, connection: AsyncConnection, selection: Selection, keys: Sequence[bytes]) -> _Change:
         returning = Return(self._database, strict=False)
@@ -172,7 +176,9 @@ class Portion:
         await connection.execute(update(operations).where(operations.c.id == row["id"]).values(**values))
         if change.done:
             await connection.execute(update(audit).where(audit.c.id == row["id"]).values(affected=done))
-        return Progress(row["id"], waits, change.news + _news(operation, done, total_refused, ends=ends))
+        return Progress(
+            row["id"], waits, change.news + _news(operation, done, total_refused, ends=ends), change.removed
+        )
 
 
 def _first_of(known: Any, passed_over: Iterable[bytes]) -> bytes | None:

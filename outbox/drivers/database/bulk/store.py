@@ -21,6 +21,7 @@ from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.operations import inspection
 from outbox.drivers.database.operations.failed_jobs import FailedJobs
+from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.base import Upkeep
 from outbox.drivers.values import FailedJob, PolicyNews, StoredJob
 from outbox.events import BulkOperationEnded
@@ -193,7 +194,7 @@ class BulkOperations:
             progress = await self._database.write(Portion(self._database, self._failed, passed_over).run)
             if progress is None:
                 return Upkeep(news, due)
-            news += progress.news
+            news += progress.news + await registry.committed(self._database, progress.removed)
             if progress.waits or progress.unreadable:
                 passed_over = progress.key
                 due = _WAIT if progress.waits else due

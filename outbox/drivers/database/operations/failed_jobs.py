@@ -204,7 +204,7 @@ class FailedJobs:
     async def _forget(self, keys: Sequence[bytes], *conditions: ColumnElement[bool]) -> list[bytes]:
         removal = Removal(self._database, failed_jobs.name, Outcome.FORGOTTEN)
         removed = await BatchDelete(self._database, failed_jobs, keys, *conditions, gated=removal.leave).run()
-        removal.report()
+        await removal.report()
         return removed
 
     async def sweep(

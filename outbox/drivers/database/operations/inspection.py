@@ -245,7 +245,7 @@ async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
     for keys in chunks(job_ids):
         removal = Removal(database, jobs.name, Outcome.CANCELLED)
         removed.update(await BatchDelete(database, jobs, keys, gated=removal.leave).run())
-        removal.report()
+        await removal.report()
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
 
@@ -262,7 +262,7 @@ async def clear(database: Database, queue: str) -> int:
             removal = Removal(database, jobs.name, Outcome.CANCELLED)
             deletion = BatchDelete(database, jobs, keys, *conditions, gated=removal.leave, skip_locked=True)
             removed += len(await deletion.run())
-            removal.report()
+            await removal.report()
         if len(found) < CHUNK:
             return removed
         place = found[-1]

@@ -17,7 +17,7 @@ from outbox.drivers.database.operations.batch_delete import BatchDelete, chunks
 from outbox.drivers.database.policies import batch_operations, key_operations, registry
 from outbox.drivers.database.policies.base import Chore, Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
-from outbox.drivers.database.policies.leaving import gated_rows, leaving, removed
+from outbox.drivers.database.policies.leaving import gated_rows, leaving
 from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import BlockedPage
@@ -38,18 +38,23 @@ class Removal:
         self._database = database
         self._table = table
         self._outcome = outcome
+        self.jobs: list[Leaving] = []
+        """Those of them that have policies."""
         self.news = PolicyNews()
 
     async def leave(self, connection: AsyncConnection, keys: Sequence[bytes]) -> frozenset[bytes]:
         """`batch_delete.Gated`: all of them go."""
         dialect = self._database.dialect
-        self.news = await run(removed(dialect, keys, self._outcome, self._table), connection)
+        rows = await run(gated_rows(dialect, self._table, keys), connection)
+        self.jobs = [Leaving(*row, self._outcome) for row in rows]
+        self.news = await run(registry.settled(dialect, self.jobs), connection)
         return _NONE
 
-    def report(self) -> None:
+    async def report(self) -> None:
         """After the commit."""
-        if self.news:
-            self._database.on_policy_news(self.news)
+        news = self.news + await registry.committed(self._database, self.jobs)
+        if news:
+            self._database.on_policy_news(news)
 
 
 class _RelayedEnds:
