@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -33,11 +30,8 @@ from outbox.console import (
 )
 from outbox.console.command import Commands
 from outbox.settings_files import import_from_here
-from outbox.standard_streams import prepare_streams
+from outbox.standard_streams import give_up_output, prepare_streams
 from outbox.web import command as web_command
-
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
-"""What a full disk, a lost terminal, a reader that has gone, or a closed stream says."""
 
 
 @click.group(cls=Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,21 +94,8 @@ def _run() -> int:
             sys.stderr.flush()
             return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        _give_up_output(error)
+        give_up_output(error, "outbox")
     return 1
-
-
-def _give_up_output(error: OSError) -> None:
-    with suppress(OSError):
-        # A reader that has gone, such as `head`, has what it wanted.
-        if error.errno != errno.EPIPE:
-            print(f"outbox: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
-    # What is still buffered would be tried again when Python ends.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def _check_method(cls: type, where: str, name: str, arguments: tuple[Any, ...], 
     method = inspect.getattr_static(cls, name, None)
     if method is None or name in getattr(cls, "model_fields", ()):
         return
-    if isinstance(method, property | cached_property) or not (callable(method) or hasattr(method, "__func__")):
+    # Of the class, because a partialmethod can be called only there.
+    if not callable(getattr(cls, name)):
         raise ConfigurationError(f"{where}: `{name}` is called by a worker, and is no method")
     bound = method.__get__(object(), cls) if hasattr(method, "__get__") else method
     try:

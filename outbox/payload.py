@@ -210,9 +210,10 @@ def _hidden_field(job: Job, error: ValidationError) -> str | None:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the job"
+    field = ".".join(str(part) for part in first["loc"])
+    what = f"the field {field!r}" if field else "the job"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"the field {field!r} does not validate: {first['msg']}{more}"
+    return f"{what} does not validate: {first['msg']}{more}"
 
 
 def _check_survives(name: str, payload: bytes) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from contextlib import suppress
 
 _NAMES = ("stdin", "stdout", "stderr")
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF, errno.EAGAIN)
+"""What a full disk, a lost terminal, a reader that has gone, or a closed stream says."""
 
 
 def prepare_streams(*, line_buffering: bool | None = None) -> None:
@@ -15,6 +19,24 @@ def prepare_streams(*, line_buffering: bool | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=line_buffering)
+
+
+def give_up_output(error: OSError, program: str) -> None:
+    """Say in one line that the output of ``program`` cannot be written, and have nothing more written.
+
+    Raises:
+        OSError: ``error`` itself, if it says something else.
+    """
+    if error.errno not in _UNWRITABLE:
+        raise error
+    with suppress(OSError):
+        # A reader that has gone, such as `head`, has what it wanted.
+        if error.errno != errno.EPIPE:
+            print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+    # What is still buffered would be tried again when Python ends.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
 def open_closed_streams() -> list[str]:

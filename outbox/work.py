@@ -39,7 +39,7 @@ from outbox.runtime.reporting.logs import EventLog
 from outbox.runtime.worker import Worker
 from outbox.settings import Settings, WorkerOptions
 from outbox.settings_files import import_from_here
-from outbox.standard_streams import prepare_streams
+from outbox.standard_streams import give_up_output, prepare_streams
 from outbox.wakeups.selector import WakeupSelector, binary_log
 from outbox.wakeups.supervisor_fanout import FanoutClient, FanoutServer
 
@@ -69,7 +69,20 @@ def _flag(*names: str, **attributes: Any) -> Callable[[Function], Function]:
     return click.option(*names, default=None, **attributes)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+class _Command(click.Command):
+    """Writes its help, where it can be written: a worker writes the rest by a log of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except OSError as error:
+            give_up_output(error, "outbox.work")
+            raise SystemExit(ExitCode.ERROR) from None
+
+
+@click.command(
+    cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES
+)
 @click.argument("profile", metavar="[MODULE[:ATTRIBUTE]]", required=False)
 @_flag("--connection", metavar="NAME[,NAME]", help="Connections to drain. Default: QUEUE_CONNECTION.")
 @_flag("--queue", metavar="NAME[,NAME]", help="Queues, in order of preference. Default: default.")

@@ -101,6 +101,10 @@ def injected(function: Callable[..., None]) -> Callable[..., None]:
         ({"handle": lambda: None}, "`handle` has no parameter for the job"),
         ({"handle": staticmethod(lambda self: None)}, "`handle` is called without arguments"),
         ({"handle": classmethod(lambda cls, order: None)}, "`handle` is called without arguments"),
+        (
+            {"handle": functools.partialmethod(lambda self, order, size: None, 7)},
+            "`handle` is called without arguments",
+        ),
         ({"handle": property(lambda self: None)}, "`handle` is called by a worker, and is no method"),
         ({"handle": 5, "__annotations__": {"handle": int}}, "`handle` is the method that a worker calls"),
         ({"failed": lambda self: None}, "`failed` is called with the error"),
@@ -128,6 +132,7 @@ def test_a_coroutine_is_no_backoff() -> None:
         {"handle": lambda self, order=None, *others, **more: None},
         {"handle": injected(lambda self, service: None)},
         {"handle": staticmethod(lambda: None)},
+        {"handle": functools.partialmethod(lambda self, order: None, order=7)},
         {"failed": lambda self, error, *, loud=False: None},
         {"failed": staticmethod(lambda error: None)},
         {"backoff": lambda self, attempt: 5},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -42,7 +43,9 @@ class EventLog:
     def __init__(self, events: Events, stream: TextIO | None, *, as_json: bool) -> None:
         self._stream = Stream(stream)
         terminal = self._stream.is_terminal
-        self._style = as_line_of_json if as_json else as_coloured_line if terminal else as_line
+        # https://no-color.org
+        coloured = terminal and not os.environ.get("NO_COLOR")
+        self._style = as_line_of_json if as_json else as_coloured_line if coloured else as_line
         self._record_style = _record_as_json if as_json else _record_as_line
         self._writer = LogWriter(self._write, lambda count: (LogLinesDropped(count), wall_clock()))
         self._handler = _ToQueue(self._writer)

@@ -77,8 +77,8 @@ async def test_a_class_is_enough_where_no_other_has_its_name(
     [
         (["SendReceipt"], 1, "the field 'order_id' does not validate"),
         (["SendReceipt", '{"order_id": "x"}'], 1, "the field 'order_id' does not validate"),
-        (["SendReceipt", "{"], 1, "does not validate"),
-        (["SendReceipt", "[]"], 1, "does not validate"),
+        (["SendReceipt", "{"], 1, "SendReceipt: the job does not validate"),
+        (["SendReceipt", "[]"], 1, "SendReceipt: the job does not validate"),
         (["SendReciept", "{}"], 1, "no job is named SendReciept: did you mean shop_jobs.SendReceipt?"),
         (["Unheard", "{}"], 1, "import its module with OUTBOX_JOBS"),
         (["Nightly", "--priority", "10"], 1, "a priority is a whole number from 0"),

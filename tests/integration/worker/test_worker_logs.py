@@ -89,11 +89,14 @@ async def test_a_pipe_that_nobody_reads_keeps_a_worker_neither_from_jobs_nor_fro
 
 
 @pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
-@pytest.mark.parametrize("command", ["stats", "failed", "check", "stats --json", "--help"])
+@pytest.mark.parametrize(
+    "command",
+    ["outbox stats", "outbox failed", "outbox check", "outbox stats --json", "outbox --help", "outbox.work --help"],
+)
 async def test_a_command_that_cannot_write_says_so_in_one_line(migrated_url: str, tmp_path: Path, command: str) -> None:
     shell = ("-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])")
     for redirection, said in ((">/dev/full", "No space left"), (">&-", ""), ("| sed /answers/q", "")):
-        line = f"exec {sys.executable} -m outbox {command} {redirection}"
+        line = f"exec {sys.executable} -m {command} {redirection}"
         ran = await run_process(tmp_path, line, program=shell, DATABASE_URL=migrated_url)
         assert "Traceback" not in ran.err
         assert said in ran.err

@@ -140,6 +140,15 @@ def test_a_terminal_gets_colours_and_a_banner() -> None:
     assert "\x1b[" not in written(STARTED)[0]
 
 
+def test_a_terminal_gets_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = written(STARTED, JobStarted(*JOB), JobSettled(*JOB, Outcome.RETRIED, 0.5, 5.0, FAILURE), stream=Terminal())
+    assert len(lines) == 3
+    assert "\x1b" not in "".join(lines)
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "\x1b[" in "".join(written(STARTED, stream=Terminal()))
+
+
 def test_a_signal_is_named() -> None:
     assert "SIGKILL" in describe(ProcessEnded(1, 7, -9, 0.5)).text
     assert "exit code 13" in describe(ProcessEnded(1, 7, 13, 0.0)).text
