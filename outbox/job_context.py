@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from outbox.backoff import MAX_DELAY
@@ -119,23 +119,24 @@ class JobContext:
         if self._reports is not None:
             self._reports.report(self.job_id, self.reported)
 
-    def release(self, delay: float = 0) -> None:
-        """Put the job back, to be claimed again after ``delay`` seconds. The attempt counts."""
+    def release(self, delay: float | timedelta = 0) -> None:
+        """Put the job back, to be claimed again after ``delay`` seconds, or a ``timedelta``. The attempt counts."""
         self.decision = Released(_check_delay(delay))
 
-    def snooze(self, delay: float) -> None:
-        """Put the job back for ``delay`` seconds without counting this attempt."""
+    def snooze(self, delay: float | timedelta) -> None:
+        """Put the job back for ``delay`` seconds, or a ``timedelta``, without counting this attempt."""
         self.decision = Snoozed(_check_delay(delay))
 
-    def rate_limited(self, retry_after: float) -> None:
+    def rate_limited(self, retry_after: float | timedelta) -> None:
         """A service has refused because of its rate limit (429). The job's rate limits admit no job, in the whole
-        fleet, for ``retry_after`` seconds. The job is put back for as long, and the attempt does not count. A job
-        without a ``rate`` is only put back."""
+        fleet, for ``retry_after`` seconds, or a ``timedelta``. The job is put back for as long, and the attempt does
+        not count. A job without a ``rate`` is only put back."""
         self.decision = RateLimited(_check_delay(retry_after))
 
-    def fail(self, error: BaseException | str) -> None:
-        """End the job as failed, whatever attempts are left."""
-        self.decision = Failed(JobFailed(error) if isinstance(error, str) else error)
+    def fail(self, error: BaseException | type[BaseException] | str) -> None:
+        """End the job as failed, whatever attempts are left. ``error`` is an exception, its class, or a text, of which
+        a `JobFailed` is made."""
+        self.decision = Failed(_as_error(error))
 
     def complete(self, session: Any) -> Awaitable[None]:
         """Complete the job in the transaction of ``session``: what the session writes and the job's end are one commit.
@@ -158,10 +159,23 @@ class JobContext:
         self.decision = Deleted()
 
 
-def _check_delay(delay: float) -> float:
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
-        raise InvalidOption(f"a delay is a number of seconds from 0 to {MAX_DELAY:.0f}, not {delay!r}")
-    return float(delay)
+def _check_delay(delay: object) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_DELAY:
+        raise InvalidOption(f"a delay is a number of seconds from 0 to {MAX_DELAY:.0f}, or a timedelta, not {delay!r}")
+    return float(seconds)
+
+
+def _as_error(error: object) -> BaseException:
+    """An exception, which is what ``failed()`` takes, whatever the job has failed with."""
+    if isinstance(error, BaseException):
+        return error
+    if isinstance(error, type) and issubclass(error, BaseException):
+        try:
+            return error()
+        except Exception:  # noqa: BLE001 - it needs arguments, which nobody has
+            return JobFailed(error.__name__)
+    return JobFailed(str(error))
 
 
 class Released:

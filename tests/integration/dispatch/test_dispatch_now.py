@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -53,6 +54,25 @@ class Does(Job):
 
     async def failed(self, error: BaseException) -> None:
         log.append(f"failed {type(error).__name__}")
+
+
+class Gives(Job):
+    """Gives `fail` and `release` what is no instance of an exception, and no number."""
+
+    name = "tests.dispatch_now.Gives"
+    gives: ClassVar[dict[str, Any]] = {}
+
+    async def handle(self) -> None:
+        for decision, argument in self.gives.items():
+            getattr(self.context, decision)(argument)
+
+    async def failed(self, error: BaseException) -> None:
+        log.append(f"failed {type(error).__name__}")
+
+
+class Unmade(Exception):
+    def __init__(self, order: int) -> None:
+        super().__init__(order)
 
 
 class InThread(Job):
@@ -126,6 +146,34 @@ async def test_what_fails_it_is_raised_after_its_hook(what: str, error: type[Bas
         await dispatch_now(Does(what=what), timeout=0.1 if what == "hang" else 60, max_tries=9)
     assert log[-1] == f"failed {error.__name__}"
     assert log.count(log[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "raised", "says"),
+    [
+        (LookupError, LookupError, ""),
+        (Unmade, JobFailed, "Unmade"),
+        (None, JobFailed, "None"),
+        (404, JobFailed, "404"),
+    ],
+)
+async def test_a_job_can_fail_with_what_is_no_exception(
+    given: object, raised: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gives, "gives", {"fail": given})
+    with pytest.raises(raised, match=f"^{says}$"):
+        await dispatch_now(Gives())
+    assert log == [f"failed {raised.__name__}"]
+
+
+@pytest.mark.parametrize("decision", ["release", "snooze", "rate_limited"])
+async def test_a_job_can_put_itself_back_for_a_timedelta(
+    driver: DatabaseDriver, decision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gives, "gives", {decision: timedelta(minutes=1)})
+    assert await dispatch_now(Gives()) is None
+    [job] = await driver.jobs.list_jobs()
+    assert 50 < (job.available_at - await driver.now()).total_seconds() <= 60
 
 
 async def test_nothing_is_stored_unless_it_puts_itself_back(driver: DatabaseDriver) -> None:
