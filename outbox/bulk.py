@@ -25,6 +25,7 @@ from outbox.drivers.bulk import (
 from outbox.errors import ConfigurationError, InvalidOption, JobNotFound
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
+from outbox.options import connection_or
 from outbox.wakeups.announce import announce_operation
 
 _MOST_LISTED = 1_000
@@ -184,7 +185,7 @@ def _id(operation_id: UUID | str) -> JobId:
 
 
 def _name(connection: str | None) -> str:
-    return connection or current_settings().connection
+    return connection_or(current_settings().connection, connection)
 
 
 def _store(connection: str | None) -> OperationStore:

@@ -79,9 +79,18 @@ class Option:
 
 
 def check_connection(connection: object) -> str:
-    if not isinstance(connection, str):
+    if not isinstance(connection, str) or not connection:
         raise InvalidOption(f"a connection is the name of one, not {connection!r}")
     return connection
+
+
+def connection_or(default: str, connection: str | None) -> str:
+    """The name that was given, else the default one. An empty name, as of a variable that is not set, is neither.
+
+    Raises:
+        InvalidOption: it is no name.
+    """
+    return default if connection is None else check_connection(connection)
 
 
 def check_queue(queue: object) -> str:

@@ -15,6 +15,7 @@ from outbox.errors import InvalidOption
 from outbox.events import Paused, Resumed
 from outbox.job import Job
 from outbox.open_drivers import driver_here
+from outbox.options import connection_or
 from outbox.registry import names_of
 from outbox.wakeups.announce import announce
 
@@ -111,7 +112,7 @@ async def resume_on(driver: Driver, target: PauseTarget) -> bool:
 
 
 def _driver(connection: str | None) -> Driver:
-    return driver_here(connection or current_settings().connection)
+    return driver_here(connection_or(current_settings().connection, connection))
 
 
 def target_of(queue: str | None, job: str | type[Job] | None, key: str | None, connection: str | None) -> PauseTarget:

@@ -27,7 +27,7 @@ from outbox.errors import ConfigurationError, InvalidOption
 from outbox.events import ScheduleChanged
 from outbox.job import Job
 from outbox.open_drivers import driver_here
-from outbox.options import DispatchOptions
+from outbox.options import DispatchOptions, connection_or
 from outbox.policies.base import Policies
 from outbox.policies.schedule import Definition, JobTemplate, Overlap, check_definition, check_name
 from outbox.relay.route import to_relay_row
@@ -133,7 +133,7 @@ async def _in(session: AnySession, connection: str | None, work: Callable[[Sessi
 
 def _in_sync(session: Session, connection: str | None, work: Callable[[Session], T]) -> T:
     settings = current_settings()
-    name = connection or settings.connection
+    name = connection_or(settings.connection, connection)
     if is_relayed(settings, name):
         check_database(session, connection_settings(settings, DATABASE).url)
     return work(session)
@@ -146,7 +146,7 @@ def schedule_store(connection: str | None) -> ScheduleStore:
         ConfigurationError: there is no such connection, or no database for it.
     """
     settings = current_settings()
-    return schedules_of(driver_here(stored_in(settings, connection or settings.connection)))
+    return schedules_of(driver_here(stored_in(settings, connection_or(settings.connection, connection))))
 
 
 def schedules_of(driver: Driver) -> ScheduleStore:

@@ -258,6 +258,13 @@ class WorkerOptions(_Layered):
     def _split_lists(cls, value: Any) -> Any:
         return _split(value) if isinstance(value, str) else (value,) if isinstance(value, int | float) else value
 
+    @field_validator("connection", mode="before")
+    @classmethod
+    def _check_connection_is_named(cls, value: Any) -> Any:
+        if isinstance(value, str) and not _split(value):
+            raise ValueError("name at least one connection")
+        return value
+
     @field_validator("connection")
     @classmethod
     def _name_each_once(cls, connections: tuple[str, ...]) -> tuple[str, ...]:

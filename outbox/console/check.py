@@ -8,7 +8,7 @@ from contextlib import aclosing
 import click
 from rich.text import Text
 
-from outbox.console.command import json_option
+from outbox.console.command import connection_name, json_option
 from outbox.console.finding import Finding, Level
 from outbox.console.formatting import counted, line
 from outbox.console.health_checks import job_classes, run_checks
@@ -20,7 +20,10 @@ _STYLES = {Level.OK: "green", Level.INFO: "dim", Level.WARNING: "yellow", Level.
 
 @click.command()
 @click.option(
-    "--connection", metavar="NAME", help="Only this connection. Default: all connections of the settings and jobs."
+    "--connection",
+    type=connection_name,
+    metavar="NAME",
+    help="Only this connection. Default: all connections of the settings and jobs.",
 )
 @json_option
 def check(connection: str | None, as_json: bool) -> None:

@@ -80,6 +80,13 @@ def queue(name: str) -> str:
         raise click.BadParameter(str(error)) from error
 
 
+def connection_name(name: str) -> str:
+    """A parameter's type. An empty name, as of a variable that is not set, is not the default."""
+    if not name:
+        raise click.BadParameter("it is the name of a connection, not ''")
+    return name
+
+
 class Finite(click.FloatRange):
     """A number in a range, which ``nan`` and ``inf`` are not."""
 
@@ -107,7 +114,12 @@ def on_connection(work: Work, *, only_looks: bool = False) -> Callable[..., None
     """A command that awaits ``work(driver, output, …)`` for ``--connection``, and exits with its result. One that
     ``only_looks`` reads in one transaction that cannot write, from the replica if the connection has one."""
 
-    @click.option("--connection", metavar="NAME", help="A connection of the settings. Default: QUEUE_CONNECTION.")
+    @click.option(
+        "--connection",
+        type=connection_name,
+        metavar="NAME",
+        help="A connection of the settings. Default: QUEUE_CONNECTION.",
+    )
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from outbox.connections import all_connections, open_driver
-from outbox.console.command import json_option
+from outbox.console.command import connection_name, json_option
 from outbox.console.formatting import one_line
 from outbox.console.json_views import Document
 from outbox.console.output import Output
@@ -108,7 +108,9 @@ async def _read(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T
 def on_connections(work: Work) -> Callable[..., None]:
     """A command that awaits ``work(stores, output, …)`` with one or all connections, and exits with its result."""
 
-    @click.option("--connection", metavar="NAME", help="Only this connection. Default: all in the settings.")
+    @click.option(
+        "--connection", type=connection_name, metavar="NAME", help="Only this connection. Default: all in the settings."
+    )
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:

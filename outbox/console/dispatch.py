@@ -10,7 +10,7 @@ import click
 
 from outbox import registry
 from outbox.client_state import current_settings
-from outbox.console.command import json_option, recorded
+from outbox.console.command import connection_name, json_option, recorded
 from outbox.console.command import queue as queue_type
 from outbox.console.output import Output
 from outbox.console.suggestions import suggestion
@@ -38,7 +38,7 @@ class Delay(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
 @click.command()
 @click.argument("name")
 @click.argument("payload", default="{}")
-@click.option("--connection", metavar="NAME", help="Default: the job's, else QUEUE_CONNECTION.")
+@click.option("--connection", type=connection_name, metavar="NAME", help="Default: the job's, else QUEUE_CONNECTION.")
 @click.option("--queue", type=queue_type, help="Default: the job's.")
 @click.option("--delay", type=Delay(), metavar="TIME", help="Seconds, or 90s, 5m, 2h, 1d.")
 @click.option("--priority", type=int, metavar="N", help="0 (first) to 9. Default: the job's.")

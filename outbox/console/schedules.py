@@ -14,7 +14,7 @@ import click
 from outbox import registry
 from outbox.client_state import current_settings
 from outbox.connections import open_driver
-from outbox.console.command import Refused, json_option, recorded
+from outbox.console.command import Refused, connection_name, json_option, recorded
 from outbox.console.confirmation import confirm, yes_option
 from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import ago, counted, due, line
@@ -41,7 +41,12 @@ def schedule() -> None:
 def _on_schedules(work: Work) -> Callable[..., None]:
     """A command that awaits ``work(store, output, …)`` with the schedules of ``--connection``."""
 
-    @click.option("--connection", metavar="NAME", help="Schedules of jobs for it. Default: QUEUE_CONNECTION.")
+    @click.option(
+        "--connection",
+        type=connection_name,
+        metavar="NAME",
+        help="Schedules of jobs for it. Default: QUEUE_CONNECTION.",
+    )
     @json_option
     @functools.wraps(work)
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:

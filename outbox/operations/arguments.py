@@ -11,13 +11,13 @@ from outbox.client_state import current_settings
 from outbox.drivers.base import Driver
 from outbox.errors import InvalidOption
 from outbox.open_drivers import driver_here
-from outbox.options import check_queue
+from outbox.options import check_queue, connection_or
 
 Duration = float | timedelta
 
 
 def driver_of(connection: str | None) -> Driver:
-    return driver_here(optional_text("connection", connection) or current_settings().connection)
+    return driver_here(connection_or(current_settings().connection, optional_text("connection", connection)))
 
 
 def optional_queue(queue: str | None) -> str | None:
@@ -27,6 +27,8 @@ def optional_queue(queue: str | None) -> str | None:
 def optional_text(what: str, text: str | None) -> str | None:
     if text is not None and not isinstance(text, str):
         raise InvalidOption(f"{what} is a text, not {text!r}")
+    if text == "":
+        raise InvalidOption(f"{what} is a text that is not empty")
     return text
 
 

@@ -15,7 +15,7 @@ from outbox.errors import ConfigurationError
 from outbox.events import Event, HookFailed
 from outbox.ids import JobId
 from outbox.open_drivers import OpenDrivers
-from outbox.options import RELAY_PREFIX
+from outbox.options import RELAY_PREFIX, connection_or
 from outbox.policies.results import Progress
 from outbox.resources import Resources
 from outbox.runtime.execution.attempt import Attempt
@@ -98,7 +98,7 @@ async def _store(client: ClientState, session: AnySession | None, connection: st
         if connection is not None:
             raise ConfigurationError("a session has its connection: drain(session=…) takes no connection")
         return await store_in_session(session)
-    name = connection or settings.connection
+    name = connection_or(settings.connection, connection)
     connection_settings(settings, name)
     if name == DATABASE and is_default(settings, name):
         raise ConfigurationError(

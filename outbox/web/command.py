@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from outbox.console.command import Misconfigured
+from outbox.console.command import Misconfigured, connection_name
 
 _PORT = 8822
 
@@ -24,7 +24,14 @@ _PORT = 8822
     help="Best given as OUTBOX_WEB_PASSWORD: `ps` shows flags.",
 )
 @click.option("--read-only", is_flag=True, help="Pages only: nothing can be changed.")
-@click.option("--connection", "connections", multiple=True, metavar="NAME", help="Only this connection. Repeatable.")
+@click.option(
+    "--connection",
+    "connections",
+    type=connection_name,
+    multiple=True,
+    metavar="NAME",
+    help="Only this connection. Repeatable.",
+)
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Answer for this host. Repeatable."
 )

@@ -99,6 +99,13 @@ def test_a_class_has_each_option_with_its_default_and_checks_it(name: str) -> No
         type("Wrong", (Job,), {**right, name: WRONG})
 
 
+def test_a_connection_without_a_name_is_not_the_default() -> None:
+    with pytest.raises(InvalidOption, match="the name of one, not ''"):
+        JobOptions.checked(connection="")
+    with pytest.raises(ConfigurationError, match="the name of one, not ''"):
+        type("Wrong", (Job,), {"__module__": __name__, "connection": ""})
+
+
 @pytest.mark.filterwarnings("ignore:Field name")
 @pytest.mark.parametrize("name", CLASS_OPTIONS)
 def test_no_option_of_a_class_can_be_a_field(name: str) -> None:

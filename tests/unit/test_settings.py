@@ -127,6 +127,16 @@ def test_a_directory_named_env_is_none_of_its_business(elsewhere: Path) -> None:
     assert Settings.load().connection == "database"
 
 
+def test_a_worker_that_is_given_no_name_of_a_connection_does_not_take_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ConfigurationError, match="connection: name at least one connection"):
+        WorkerOptions.load(connection="")
+    assert WorkerOptions.load(connection=()).connection == ()
+    monkeypatch.setenv("OUTBOX_CONNECTION", "")
+    assert WorkerOptions.load().connection == ()
+
+
 def test_connections_that_are_not_json_say_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_CONNECTIONS", "abc")
     with pytest.raises(ConfigurationError, match="connections.*write JSON"):

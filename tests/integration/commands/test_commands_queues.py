@@ -27,6 +27,18 @@ async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     await driver.close()
 
 
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)
+@pytest.mark.parametrize(
+    "command",
+    ["clear mail --yes", "pause", "flush --yes", "stats", "check", "prune", "schedule list", "dispatch app.Job"],
+)
+async def test_a_connection_without_a_name_is_not_the_default(migrated_url: str, command: str) -> None:
+    """Such as that of a variable that is not set."""
+    ran = await run(migrated_url, *command.split(), "--connection", "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Invalid value for '--connection': it is the name of a connection, not ''" in ran.err
+
+
 # --- stats
 
 
