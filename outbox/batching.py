@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Unpack
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from outbox.arguments import AnyId, check_id, check_limit
 from outbox.batch_members import Chain, add_members, check_one_database, wanted_members
 from outbox.client_state import current_client
-from outbox.connections import is_relayed
+from outbox.connections import all_connections, is_relayed, is_relayed_to
 from outbox.dispatch import (
     AnySession,
     Serialized,
@@ -32,12 +32,12 @@ from outbox.errors import ConfigurationError, InvalidJob
 from outbox.events import BatchDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.job import Job
+from outbox.job_changes import cancel_jobs
 from outbox.open_drivers import driver_here
 from outbox.options import DispatchOptions
 from outbox.policies.batch import AllowedFailures, BatchHeader, BatchPlan, FollowUp, check_allowed, check_name
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
-from outbox.wakeups.announce import announce_cancelled
 
 BatchId = JobId
 
@@ -240,7 +240,7 @@ async def batches(*, limit: int = 100, connection: str = DATABASE) -> list[Batch
 
 async def cancel_batch(batch_id: AnyId, *, connection: str = DATABASE) -> bool:
     """Cancel a batch that has not ended: its waiting jobs are removed, and running ones are stopped within a
-    second. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended.
+    second, also on Redis. ``finally_`` is dispatched, ``then`` and ``catch`` are not. False where it has ended.
 
     Raises:
         InvalidOption: ``batch_id`` is no id.
@@ -265,11 +265,8 @@ async def cancel_on(driver: Driver, batch_id: BatchId) -> bool:
         return False
     after: JobId | None = None
     while members := await policies.batch_members(batch_id, after=after):
-        gone = set(await driver.jobs.cancel(members))
-        for member in members:
-            if member not in gone:
-                await cancel_on(driver, member)
-        announce_cancelled(current_client(), driver.name)
+        for member in set(members).difference(await cancel_jobs(driver, members)):
+            await cancel_on(driver, member)
         after = members[-1]
     await policies.end_batch(batch_id)
     return True
@@ -281,10 +278,20 @@ async def retry_on(driver: Driver, batch_id: BatchId) -> int:
     after: JobId | None = None
     retried = 0
     while members := await policies.batch_members(batch_id, failed=True, after=after):
-        back = set(await driver.failed.retry(members))
-        retried += len(back)
-        for member in members:
-            if member not in back and await policies.batch(member) is not None:
+        back = await driver.failed.retry(members)
+        rest: list[JobId] = []
+        for member in set(members).difference(back):
+            if await policies.batch(member) is None:
+                rest.append(member)
+            else:
                 retried += await retry_on(driver, member)
+        retried += len(back) + await _retry_relayed(rest)
         after = members[-1]
     return retried
+
+
+async def _retry_relayed(job_ids: Sequence[JobId]) -> int:
+    """How many of these have failed on connections that they were relayed to, and are put back."""
+    settings = current_client().settings()
+    relayed_to = [name for name in all_connections(settings) if is_relayed_to(settings, name)] if job_ids else []
+    return sum([len(await driver_here(name).failed.retry(job_ids)) for name in relayed_to])

@@ -1,12 +1,16 @@
-"""Changes a waiting job, and wakes the workers that may run it now."""
+"""Cancels jobs, and changes a waiting one; tells the workers that have to know of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from outbox.client_state import current_client
 from outbox.drivers.base import Driver
 from outbox.drivers.values import JobChange
 from outbox.ids import JobId
-from outbox.wakeups.announce import announce
+from outbox.open_drivers import driver_here
+from outbox.relay.route import relayed_connection
+from outbox.wakeups.announce import announce, announce_cancelled
 
 
 async def change_job(driver: Driver, job_id: JobId, wanted: JobChange) -> bool:
@@ -20,3 +24,25 @@ async def change_job(driver: Driver, job_id: JobId, wanted: JobChange) -> bool:
         return False
     announce(current_client(), (queue,), driver.name)
     return True
+
+
+async def cancel_jobs(driver: Driver, job_ids: Sequence[JobId]) -> list[JobId]:
+    """Remove live jobs of ``driver``, and those that were relayed from there where they are now. Returns those that
+    there were."""
+    cancelled = await _cancel(driver, job_ids)
+    relayed: dict[str, list[JobId]] = {}
+    for job_id in set(job_ids).difference(cancelled):
+        row = await driver.jobs.get(job_id)
+        target = None if row is None else relayed_connection(row.queue)
+        if target is not None:
+            relayed.setdefault(target, []).append(job_id)
+    for name, ids in relayed.items():
+        cancelled += await _cancel(driver_here(name), ids)
+    return cancelled
+
+
+async def _cancel(driver: Driver, job_ids: Sequence[JobId]) -> list[JobId]:
+    cancelled = await driver.jobs.cancel(job_ids)
+    if cancelled:
+        announce_cancelled(current_client(), driver.name)
+    return cancelled

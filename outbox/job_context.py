@@ -173,7 +173,7 @@ def _as_error(error: object) -> BaseException:
     if isinstance(error, type) and issubclass(error, BaseException):
         try:
             return error()
-        except Exception:  # noqa: BLE001 - it needs arguments, which nobody has
+        except Exception:  # noqa: BLE001 - it needs arguments
             return JobFailed(error.__name__)
     return JobFailed(str(error))
 

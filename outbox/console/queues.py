@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from outbox.client_state import current_client
 from outbox.console import json_views, tables
 from outbox.console.command import on_connection
 from outbox.console.command import queue as queue_name
@@ -17,7 +16,7 @@ from outbox.console.id_lookup import look_up
 from outbox.console.output import Output
 from outbox.console.snapshot import all_pauses
 from outbox.drivers.base import Driver
-from outbox.wakeups.announce import announce_cancelled
+from outbox.job_changes import cancel_jobs
 
 
 @click.command()
@@ -54,9 +53,7 @@ async def clear(driver: Driver, output: Output, queue: str, yes: bool) -> None:
 async def cancel(driver: Driver, output: Output, job_ids: Sequence[str]) -> int:
     """Remove live jobs. A running job is stopped within a second, and is no failure."""
     chosen = await look_up(job_ids, driver.jobs.find)
-    cancelled = await driver.jobs.cancel(chosen.ids)
-    if cancelled:
-        announce_cancelled(current_client(), driver.name)
+    cancelled = await cancel_jobs(driver, chosen.ids)
     missing = chosen.missing(cancelled)
     ids = [str(job_id) for job_id in cancelled]
     document = {"connection": driver.name, "cancelled": len(ids), "job_ids": ids, "missing": missing}

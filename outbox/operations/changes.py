@@ -13,7 +13,7 @@ from outbox.drivers.audit import acting
 from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.values import JobChange
 from outbox.errors import InvalidOption
-from outbox.job_changes import change_job
+from outbox.job_changes import cancel_jobs, change_job
 from outbox.operations.arguments import AnyId, Duration, check_id, driver_of, optional_queue, seconds_of
 from outbox.options import as_delay, check_priority
 from outbox.wakeups.after_commit import after_commit
@@ -25,7 +25,7 @@ async def cancel(
 ) -> bool:
     """Remove a live job; False where there is none. The handler of one that runs is stopped within a second:
     `asyncio.CancelledError` is raised in it, or ``self.context.cancelled`` is set. False, too, where it is too late:
-    the job has ended.
+    the job has ended. One that was relayed to another connection is removed there.
 
     With a ``session``, the job goes if and only if that transaction commits; so does one that was dispatched in it
     before. The row stays locked until then, so that a worker that has finished the job waits with its end: cancel late
@@ -38,10 +38,7 @@ async def cancel(
     if session is None:
         driver = driver_of(connection)
         with acting(by, "cancel", {"id": str(job_id)}):
-            cancelled = await driver.jobs.cancel([check_id(job_id)])
-        if cancelled:
-            announce_cancelled(current_client(), driver.name)
-        return bool(cancelled)
+            return bool(await cancel_jobs(driver, [check_id(job_id)]))
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):

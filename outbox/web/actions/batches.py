@@ -31,7 +31,8 @@ async def cancel(view: View) -> Response:
         await _check(driver, batch_id)
         return await cancel_on(driver, batch_id)
 
-    done = await view.change(view.connection(), work)
+    with view.readings.stores.as_client():
+        done = await view.change(view.connection(), work)
     return view.done("The batch is cancelled." if done else "The batch has ended, or was cancelled already.", place)
 
 
@@ -42,5 +43,6 @@ async def retry(view: View) -> Response:
         await _check(driver, batch_id)
         return await retry_on(driver, batch_id)
 
-    retried = await view.change(view.connection(), work)
+    with view.readings.stores.as_client():
+        retried = await view.change(view.connection(), work)
     return view.done(f"Retried {counted(retried, 'failed job')}.", place)

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from outbox.client_state import current_client, current_keys
+from outbox.client_state import current_keys
 from outbox.console.formatting import indented_json
 from outbox.console.time_spans import parse_span
 from outbox.dispatch import dispatch
@@ -18,10 +18,9 @@ from outbox.envelope import Headers, deserialize
 from outbox.errors import DecryptionFailed, DispatchError, InvalidOption, InvalidPayload, JobError, JobNotFound
 from outbox.ids import JobId
 from outbox.job import Job
-from outbox.job_changes import change_job
+from outbox.job_changes import cancel_jobs, change_job
 from outbox.options import as_delay, check_queue
 from outbox.relay.route import relayed_connection
-from outbox.wakeups.announce import announce_cancelled
 from outbox.web.parameters import parse_id
 from outbox.web.redaction import fields_of
 from outbox.web.rights import Right
@@ -37,9 +36,10 @@ _HEADERS = ("max_tries", "timeout", "backoff")
 async def cancel(view: View) -> Response:
     job_id = parse_id(view.request.path_params["id"])
     connection = view.connection()
-    if not await view.change(connection, lambda driver: driver.jobs.cancel([job_id])):
+    with view.readings.stores.as_client():
+        cancelled = await view.change(connection, lambda driver: cancel_jobs(driver, [job_id]))
+    if not cancelled:
         raise JobNotFound(f"there is no live job {job_id} any more: it has ended, or failed")
-    announce_cancelled(current_client(), connection)
     return view.done(f"Cancelled the job {job_id}.", "/jobs")
 
 

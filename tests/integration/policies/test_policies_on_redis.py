@@ -8,7 +8,18 @@ from typing import ClassVar
 
 import pytest
 
-from outbox import Batch, Job, RateLimit, Worker, dispatch, dispatch_batch
+from outbox import (
+    Batch,
+    Job,
+    RateLimit,
+    Worker,
+    cancel,
+    cancel_batch,
+    disconnect,
+    dispatch,
+    dispatch_batch,
+    retry_batch,
+)
 from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
@@ -71,11 +82,13 @@ class Refused(Job):
 
 
 @pytest.fixture(autouse=True)
-def _stores(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _stores(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Both stores, and no relay of this process: tests move jobs themselves."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+    yield
+    await disconnect()
 
 
 @pytest.fixture
@@ -203,6 +216,59 @@ async def test_a_retried_member_leaves_the_batches_beside_it_as_they_are(
     status = await database.policies.batch(batch_id)
     assert status is not None
     assert (status.state, status.total, status.failed) == ("finished", 2, 0)
+
+
+async def test_a_batch_is_cancelled_with_its_members_in_redis(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    batch_id = await dispatch_batch([Call(), Call(), Batch([Call()])], connection="redis", finally_=Call())
+    await relay.move()
+    [running, *_] = await claimed(redis)
+    assert await cancel_batch(batch_id)
+    assert await redis.jobs.list_jobs() == []
+    late = await redis.jobs.settle([Settlement.completed(running.fence)])
+    assert late.accepted == ()
+    await relay.remove_ended()
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.outstanding) == ("cancelled", 0)
+    assert [job.name for job in await database.jobs.list_jobs()] == [Call.name], "finally_ waits"
+
+
+async def test_a_retry_of_a_batch_puts_back_what_has_failed_in_redis(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    batch_id = await dispatch_batch([Call(), Batch([Call()])], connection="redis", allow_failures=False)
+    await relay.move()
+    for claim in await claimed(redis):
+        await end(redis, relay, claim, fails=True)
+    assert await redis.failed.counts() == {"default": 2}
+    assert await retry_batch(batch_id) == 2
+    assert await relay.move() == 2
+    for claim in await claimed(redis):
+        await end(redis, relay, claim)
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert (status.state, status.failed) == ("finished", 0)
+
+
+async def test_a_job_that_was_relayed_is_cancelled_where_it_is(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay
+) -> None:
+    """Else the next one of its key would run beside it."""
+    first, second = await send(*(Apply(aggregate=1, number=number) for number in range(2)))
+    await relay.move()
+    assert await database.jobs.cancel([first]) == []
+    assert await cancel(first, connection="database")
+    assert await redis.jobs.list_jobs() == []
+    await relay.remove_ended()
+    assert await relay.move() == 1
+    [claim] = await claimed(redis)
+    assert claim.fence.job_id == second
+    assert await cancel(second, connection="database")
+    assert not await cancel(second, connection="database")
+    await relay.remove_ended()
+    assert await database.jobs.list_jobs() == []
 
 
 async def test_no_more_jobs_of_a_concurrency_key_are_over_there_than_its_limit(

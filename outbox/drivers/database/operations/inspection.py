@@ -33,6 +33,7 @@ from outbox.drivers.database.operations.policies import Removal
 from outbox.drivers.database.tables import EVERY_QUEUE, PARKED, failed_jobs, jobs, pauses
 from outbox.drivers.values import JobState, QueueCounts, StoredJob
 from outbox.ids import JobId
+from outbox.options import RELAY_PREFIX
 from outbox.policies.keys import Kind
 from outbox.settlement import Outcome
 
@@ -240,11 +241,13 @@ async def now(database: Database) -> datetime:
 
 
 async def cancel(database: Database, job_ids: Sequence[JobId]) -> list[JobId]:
-    """Delete the rows, held or not. The token of a worker that runs such a job then matches no row."""
+    """Delete the rows, held or not. The token of a worker that runs such a job then matches no row. Those of jobs that
+    were relayed stay: another store has the jobs."""
     removed: set[bytes] = set()
+    is_here = or_(func.substr(jobs.c.queue, 1, 1) != RELAY_PREFIX, jobs.c.attempts == 0)
     for keys in chunks(job_ids):
         removal = Removal(database, jobs.name, Outcome.CANCELLED)
-        removed.update(await BatchDelete(database, jobs, keys, gated=removal.leave).run())
+        removed.update(await BatchDelete(database, jobs, keys, is_here, gated=removal.leave).run())
         await removal.report()
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in removed]
 
