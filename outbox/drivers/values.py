@@ -33,6 +33,8 @@ class Claim(NamedTuple):
     """Bits of `Policies`; None for a job without any, and then nothing more is asked of it."""
     ready_since: float | None = None
     """When it could first be claimed, on this process's `outbox.clock`; None where the store does not tell."""
+    replaces: tuple[JobId, ...] = ()
+    """Running jobs of its key whose place it has got: their rows are gone, and they are to be stopped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class Relay:
         self._relayed: RelayTarget = relayed
         self._at_once = BATCH
         self._refused: list[MoveRates] = []
+        self._replaced: list[JobId] = []
+        """Jobs over there whose place others have got."""
         self._fit = False
         """Whether the target is what outbox needs. What it was before an outage, it need not be after it."""
 
@@ -68,6 +70,7 @@ class Relay:
         """
         claims = await self.source.jobs.claim([self.queue], self._at_once, _LEASE)
         if claims:
+            self._replaced += [job_id for claim in claims for job_id in claim.replaces]
             try:
                 if not self._fit:
                     await self._target.check()
@@ -129,6 +132,7 @@ class Relay:
             # Others may have moved these jobs, seen them end, and removed their rows: the other store could not tell
             # them from new ones for ever.
             return
+        await self._stop_replaced()
         ended = await self._relayed.insert_once(envelopes) if envelopes else frozenset[JobId]()
         gated = {
             envelope.id: envelope.queue
@@ -148,6 +152,12 @@ class Relay:
         await self._relayed.forget_accepted(
             {envelope.id: envelope.queue for envelope in envelopes if envelope.id in gone}
         )
+
+    async def _stop_replaced(self) -> None:
+        """Before what replaces them is there. After an outage, they are stopped with the next batch."""
+        if self._replaced:
+            await self._target.jobs.cancel(self._replaced)
+            self._replaced.clear()
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
         settled = await self.source.jobs.settle(settlements)

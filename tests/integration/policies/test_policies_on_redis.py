@@ -24,6 +24,7 @@ from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.values import Claim, JobState
+from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
 from outbox.relay.relay import Relay
 from outbox.relay.thread import RelayThreads
@@ -68,6 +69,14 @@ SMS = RateLimit("redis.sms", "100/s", burst=100)
 
 class Call(Job):
     rate = MAIL
+
+    async def handle(self) -> None: ...
+
+
+class Latest(Job):
+    concurrency_key = "customer"
+    on_full = "replace_running"
+    customer: int
 
     async def handle(self) -> None: ...
 
@@ -216,6 +225,32 @@ async def test_a_retried_member_leaves_the_batches_beside_it_as_they_are(
     status = await database.policies.batch(batch_id)
     assert status is not None
     assert (status.state, status.total, status.failed) == ("finished", 2, 0)
+
+
+@pytest.mark.parametrize("outage", [False, True])
+async def test_a_running_job_is_replaced_in_redis(
+    redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch, outage: bool
+) -> None:
+    await send(Latest(customer=1))
+    [other] = await send(Latest(customer=2))
+    await relay.move()
+    running = {claim.fence.job_id: claim for claim in await claimed(redis)}
+    [newest] = await send(Latest(customer=1))
+    if outage:
+        monkeypatch.setattr("outbox.relay.relay.AGAIN_AFTER", 0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(redis.jobs, "cancel", unreachable)
+            with pytest.raises(BackendUnavailable):
+                await relay.move()
+    assert await relay.move() == 1
+    assert {job.id for job in await redis.jobs.list_jobs()} == {other, newest}
+    settled = await redis.jobs.settle([Settlement.completed(claim.fence) for claim in running.values()])
+    assert [each.fence.job_id for each in settled.accepted] == [other]
+    assert [claim.fence.job_id for claim in await claimed(redis)] == [newest]
+
+
+async def unreachable(_: object) -> list[JobId]:
+    raise BackendUnavailable("gone")
 
 
 async def test_a_batch_is_cancelled_with_its_members_in_redis(

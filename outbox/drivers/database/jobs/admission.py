@@ -22,7 +22,7 @@ from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.errors import InvalidPayload
 from outbox.events import JobSkipped
-from outbox.ids import stored_job_id
+from outbox.ids import JobId, stored_job_id
 from outbox.options import RELAY_PREFIX
 from outbox.settlement import Outcome
 from outbox.wakeups.base import CANCELLED
@@ -48,6 +48,8 @@ class Admitted:
     """Whether some are of a job class or a key that is paused: they are parked already."""
     replaced: list[bytes] = field(default_factory=list)
     """Running jobs that are cancelled for others."""
+    replacing: dict[bytes, tuple[JobId, ...]] = field(default_factory=dict)
+    """For which job each of them is, by its id."""
     cancelled: list[Leaving] = field(default_factory=list)
     """Those of them that have policies, once they are removed."""
 
@@ -116,7 +118,9 @@ async def _ask_policies(tx: SqlConnection, dialect: Dialect, admitted: Admitted,
         row = candidate.row
         match verdicts[candidate.job_id]:
             case Run(payload, version, replaces):
-                admitted.replaced += [job_id.bytes for job_id in replaces]
+                if replaces:
+                    admitted.replaced += [job_id.bytes for job_id in replaces]
+                    admitted.replacing[bytes(row.id)] = replaces
                 replaced[row.id] = row
                 if payload is not None:
                     headers = _with_version(row.headers, candidate.headers, version)

@@ -105,6 +105,10 @@ class ClaimTransaction:
         # Not before it is known: jobs of an earlier try may still have to be recovered.
         self.found, self.admitted = found, admitted
         self._claims = [self._claim(queue, row, sent) for queue, row in admitted.run]
+        if admitted.replacing:
+            self._claims = [
+                claim._replace(replaces=admitted.replacing.get(claim.fence.job_id.bytes, ())) for claim in self._claims
+            ]
         begun = clock.now()
         if self._claims:
             await self._reserve(tx, admitted.run, in_place=self._scan.holds_in_place(found))
