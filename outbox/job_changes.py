@@ -30,11 +30,12 @@ async def cancel_jobs(driver: Driver, job_ids: Sequence[JobId]) -> list[JobId]:
     """Remove live jobs of ``driver``, and those that were relayed from there where they are now. Returns those that
     there were."""
     cancelled = await _cancel(driver, job_ids)
+    left = set(job_ids).difference(cancelled)
+    if driver.relay_source is None or not left:
+        return cancelled
     relayed: dict[str, list[JobId]] = {}
-    for job_id in set(job_ids).difference(cancelled):
-        row = await driver.jobs.get(job_id)
-        target = None if row is None else relayed_connection(row.queue)
-        if target is not None:
+    for job_id, queue in (await driver.relay_source.queues(list(left))).items():
+        if (target := relayed_connection(queue)) is not None:
             relayed.setdefault(target, []).append(job_id)
     for name, ids in relayed.items():
         cancelled += await _cancel(driver_here(name), ids)

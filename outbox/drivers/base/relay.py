@@ -19,6 +19,9 @@ class RelaySource(Protocol):
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
         """When these live jobs were written, by the store's clock. Jobs that have ended are left out."""
 
+    async def queues(self, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+        """The queues of the rows of those of these jobs that are for another store."""
+
     async def end_relayed(self, job_ids: Sequence[JobId], outcomes: Outcomes) -> list[JobId]:
         """Remove the rows of jobs that have ended in the other store, held or not; return those that there were.
         ``outcomes`` is asked how those with policies have ended."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.base import Outcomes
@@ -15,6 +16,7 @@ from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.operations import policies
 from outbox.drivers.database.tables import jobs
 from outbox.ids import JobId
+from outbox.options import RELAY_PREFIX
 
 
 class RelayRows:
@@ -24,15 +26,22 @@ class RelayRows:
         self._database = database
 
     async def written(self, job_ids: Sequence[JobId]) -> dict[JobId, datetime]:
-        dialect = self._database.dialect
         query = select(jobs.c.id, raw_columns.as_stored(jobs.c.created_at))
-        keys = sorted(job_id.bytes for job_id in job_ids)
+        return {key: self._database.dialect.parse_timestamp(at) for key, at in await self._read(query, job_ids)}
 
-        async def read(connection: AsyncConnection) -> dict[JobId, datetime]:
-            found: dict[JobId, datetime] = {}
+    async def queues(self, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+        query = select(jobs.c.id, jobs.c.queue).where(func.substr(jobs.c.queue, 1, 1) == RELAY_PREFIX)
+        return {key: str(queue) for key, queue in await self._read(query, job_ids)}
+
+    async def _read(self, query: Select[Any], job_ids: Sequence[JobId]) -> list[tuple[JobId, Any]]:
+        """The ids and the other column of ``query``."""
+        dialect, keys = self._database.dialect, sorted(job_id.bytes for job_id in job_ids)
+
+        async def read(connection: AsyncConnection) -> list[tuple[JobId, Any]]:
+            found: list[tuple[JobId, Any]] = []
             for some in chunked(keys):
                 rows = await connection.execute(dialect.by_ids(query, jobs, some))
-                found.update((JobId(bytes=bytes(row.id)), dialect.parse_timestamp(row.created_at)) for row in rows)
+                found += [(JobId(bytes=bytes(key)), value) for key, value in rows]
             return found
 
         return await self._database.read(read)
