@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic.errors import PydanticUserError
 
 from outbox import registry
 from outbox.errors import ConfigurationError, InvalidOption
@@ -19,6 +20,7 @@ from outbox.job_definition import (
     check_methods,
     check_middleware,
     check_redact,
+    not_annotated,
 )
 from outbox.options import NO_OPTIONS, OPTIONS, BackoffOption, UntilOption, check_class_options
 from outbox.payload_versions import check_versions
@@ -40,11 +42,16 @@ else:
         """Sees the attributes of a job class before pydantic refuses those that it takes for forgotten fields."""
 
         def __new__(mcs, name, bases, namespace, **keywords):
+            where = f"{namespace.get('__module__')}.{namespace.get('__qualname__', name)}"
             if bases != (BaseModel,):
-                where = f"{namespace.get('__module__')}.{namespace.get('__qualname__', name)}"
                 check_attributes(where, namespace, [known for base in bases for known in dir(base)])
                 check_keywords(where, keywords)
-            return super().__new__(mcs, name, bases, namespace, **keywords)
+            try:
+                return super().__new__(mcs, name, bases, namespace, **keywords)
+            except PydanticUserError as error:
+                if error.code != "model-field-missing-annotation":
+                    raise
+                raise ConfigurationError(f"{where}: {not_annotated(error)}") from None
 
 
 CallNext = Callable[["Job"], Awaitable[Any]]

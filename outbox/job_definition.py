@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
+from pydantic.errors import PydanticUserError
+
 from outbox.errors import ConfigurationError
 from outbox.handler_parameters import parameters_of
 from outbox.options import CLASS_OPTIONS
@@ -80,6 +82,12 @@ def check_attributes(where: str, namespace: Mapping[str, Any], known: Iterable[s
     for name in unknown:
         if name not in annotated and (advice := _advice(name)):
             raise ConfigurationError(f"{where}: `{name}` is no option of a job: {advice}")
+
+
+def not_annotated(error: PydanticUserError) -> str:
+    """What is wrong with the attribute that ``error`` takes for a forgotten field."""
+    detected = error.message.partition(": ")[2].partition(". All model fields")[0]
+    return f"{detected} is no option of a job, and no field: annotate it if it is a field or a ClassVar of yours"
 
 
 def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+_SLASHES = re.compile("/{2,}")
 
 
 class MountPoint:
@@ -25,6 +28,10 @@ class MountPoint:
 def _mounted(scope: Scope) -> Scope:
     """``scope`` itself, unless the beginning of its path was taken away and nothing says so."""
     root, below = str(scope.get("root_path", "")).rstrip("/"), str(scope["path"]).rstrip("/")
+    if "//" in root:
+        # Of an application whose own root_path ends with a slash.
+        root = _SLASHES.sub("/", root)
+        scope = {**scope, "root_path": root}
     whole = unquote((scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")).rstrip("/")
     if not whole.endswith(below) or not f"{below}/".startswith("/"):
         return scope

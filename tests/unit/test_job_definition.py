@@ -62,6 +62,15 @@ def test_an_option_of_another_queue_is_answered_with_that_of_outbox(attribute: s
         type("Defined", (Job,), {"__module__": __name__}, **{attribute: 3})
 
 
+def test_an_attribute_that_is_no_option_and_has_no_annotation_is_refused_in_one_line() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"Defined: `acks_late = True` is no option of a job, and no field: .*"
+    ) as caught:
+        define(acks_late=True)
+    assert "annotate it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_option_beside_the_bases_of_a_class_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="`queue` is an attribute in the body"):
 

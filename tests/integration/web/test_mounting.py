@@ -66,6 +66,16 @@ async def test_a_mount_below_a_root_path_is_below_both(settings: Settings, mount
             assert f'href="{root}{BASE}/jobs"' in page.text
 
 
+@pytest.mark.parametrize("mount", [mounted, in_fastapi, in_litestar])
+async def test_a_root_path_that_ends_with_a_slash_makes_no_link_with_two(settings: Settings, mount: Any) -> None:
+    transport = httpx.ASGITransport(mount(dashboard(signed_in(), settings=settings)), root_path="/shop/")
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        page = await client.get(f"{BASE}/workers")
+    assert page.status_code == 200
+    assert f'href="/shop{BASE}/jobs"' in page.text
+    assert "/shop//" not in page.text
+
+
 async def test_the_path_of_a_request_makes_no_link_to_another_host(settings: Settings) -> None:
     """Of a framework that takes more away than a mount."""
     app = dashboard(signed_in(), settings=settings)
