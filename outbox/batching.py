@@ -32,7 +32,7 @@ from outbox.errors import ConfigurationError, InvalidJob
 from outbox.events import BatchDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.job import Job
-from outbox.job_changes import cancel_jobs
+from outbox.job_changes import cancel_jobs, retry_jobs
 from outbox.open_drivers import driver_here
 from outbox.options import DispatchOptions
 from outbox.policies.batch import AllowedFailures, BatchHeader, BatchPlan, FollowUp, check_allowed, check_name
@@ -278,7 +278,7 @@ async def retry_on(driver: Driver, batch_id: BatchId) -> int:
     after: JobId | None = None
     retried = 0
     while members := await policies.batch_members(batch_id, failed=True, after=after):
-        back = await driver.failed.retry(members)
+        back = await retry_jobs(driver, members)
         rest: list[JobId] = []
         for member in set(members).difference(back):
             if await policies.batch(member) is None:
@@ -294,4 +294,4 @@ async def _retry_relayed(job_ids: Sequence[JobId]) -> int:
     """How many of these have failed on connections that they were relayed to, and are put back."""
     settings = current_client().settings()
     relayed_to = [name for name in all_connections(settings) if is_relayed_to(settings, name)] if job_ids else []
-    return sum([len(await driver_here(name).failed.retry(job_ids)) for name in relayed_to])
+    return sum([len(await retry_jobs(driver_here(name), job_ids)) for name in relayed_to])

@@ -1,15 +1,18 @@
-"""Cancels jobs, and changes a waiting one; tells the workers that have to know of it."""
+"""Cancels jobs, changes a waiting one, and retries failed ones; tells those that have to know of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from outbox.client_state import current_client
+from outbox.connections import relayed_connections
+from outbox.dispatch.telling_workers import tell_workers
 from outbox.drivers.base import Driver
+from outbox.drivers.filters import ANY_FAILED, FailedFilter
 from outbox.drivers.values import JobChange
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
-from outbox.relay.route import relayed_connection
+from outbox.relay.route import relay_queue, relayed_connection
 from outbox.wakeups.announce import announce, announce_cancelled
 
 
@@ -47,3 +50,25 @@ async def _cancel(driver: Driver, job_ids: Sequence[JobId]) -> list[JobId]:
     if cancelled:
         announce_cancelled(current_client(), driver.name)
     return cancelled
+
+
+async def retry_jobs(driver: Driver, job_ids: Sequence[JobId]) -> list[JobId]:
+    """`FailedJobStore.retry`. Jobs that wait for a relay then are moved on at once."""
+    retried = await driver.failed.retry(job_ids)
+    if retried:
+        _wake_relay(driver)
+    return retried
+
+
+async def retry_all_jobs(driver: Driver, queue: str | None, matching: FailedFilter = ANY_FAILED) -> int:
+    """`FailedJobStore.retry_all`. Jobs that wait for a relay then are moved on at once."""
+    retried = await driver.failed.retry_all(queue, matching=matching)
+    if retried:
+        _wake_relay(driver)
+    return retried
+
+
+def _wake_relay(driver: Driver) -> None:
+    client = current_client()
+    if driver.relay_target is not None and driver.name in relayed_connections(client.settings()):
+        tell_workers(client, (relay_queue(driver.name),))

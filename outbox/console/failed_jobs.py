@@ -27,6 +27,7 @@ from outbox.drivers.values import FailedJob
 from outbox.encryption import keyring
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
+from outbox.job_changes import retry_all_jobs, retry_jobs
 
 _HOUR = 3_600.0
 _WORKERS_UNSEEN = _HOUR
@@ -181,7 +182,7 @@ async def retry(
     if not job_ids:
         return await _retry_all(driver, output, queue, matching)
     chosen = await look_up(job_ids, driver.failed.find)
-    retried = await driver.failed.retry(chosen.ids)
+    retried = await retry_jobs(driver, chosen.ids)
     missing = chosen.missing(retried)
     document = {
         "connection": driver.name,
@@ -202,7 +203,7 @@ def _check_choice(job_ids: Sequence[str], chosen: bool) -> None:
 
 
 async def _retry_all(driver: Driver, output: Output, queue: str | None, matching: FailedFilter) -> int:
-    retried = await driver.failed.retry_all(queue, matching=matching)
+    retried = await retry_all_jobs(driver, queue, matching)
     skipped = await driver.failed.unretryable(queue, matching=matching)
     document = {
         "connection": driver.name,

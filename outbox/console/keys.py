@@ -9,6 +9,7 @@ from outbox.console.formatting import counted, line
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
 from outbox.errors import ConfigurationError
+from outbox.job_changes import retry_jobs
 
 
 @click.command()
@@ -39,7 +40,7 @@ async def unblock(driver: Driver, output: Output, key: str | None, retry: bool, 
         text = "\n".join(f"{line(name)}  {job_id}" for job_id, name in blocked.items())
         output.result({"connection": driver.name, "blocked": jobs}, text)
         return 0
-    done = await (driver.failed.retry(list(blocked)) if retry else policies.skip_failed(list(blocked)))
+    done = await (retry_jobs(driver, list(blocked)) if retry else policies.skip_failed(list(blocked)))
     names = sorted({blocked[job_id] for job_id in done})
     document = {"connection": driver.name, "unblocked": names, "job_ids": [str(job_id) for job_id in done]}
     verb = "Retried" if retry else "Skipped"

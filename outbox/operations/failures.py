@@ -7,6 +7,7 @@ from dataclasses import asdict
 from outbox.drivers.audit import acting
 from outbox.drivers.filters import FailedFilter, FailedGroup
 from outbox.drivers.values import FailedJob
+from outbox.job_changes import retry_all_jobs, retry_jobs
 from outbox.operations.arguments import (
     AnyId,
     Duration,
@@ -75,7 +76,7 @@ async def retry(job_id: AnyId, *, by: str | None = None, connection: str | None 
         InvalidPayload: its payload is not JSON; it stays failed.
     """
     with acting(by, "retry", {"id": str(job_id)}):
-        return bool(await driver_of(connection).failed.retry([check_id(job_id)]))
+        return bool(await retry_jobs(driver_of(connection), [check_id(job_id)]))
 
 
 async def retry_all(
@@ -96,7 +97,7 @@ async def retry_all(
     """
     matching = _matching(name, error, since, group)
     with acting(by, "retry", {"queue": queue} | asdict(matching)):
-        return await driver_of(connection).failed.retry_all(optional_queue(queue), matching=matching)
+        return await retry_all_jobs(driver_of(connection), optional_queue(queue), matching)
 
 
 async def forget(job_id: AnyId, *, by: str | None = None, connection: str | None = None) -> bool:

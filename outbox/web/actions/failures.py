@@ -8,6 +8,7 @@ from outbox.console.formatting import counted
 from outbox.drivers.filters import FailedFilter
 from outbox.errors import JobNotFound
 from outbox.ids import JobId
+from outbox.job_changes import retry_all_jobs, retry_jobs
 from outbox.web.pages.failures import matching_of
 from outbox.web.pages.queues import queue_of
 from outbox.web.parameters import parse_id
@@ -24,7 +25,7 @@ def _chosen(view: View) -> tuple[str | None, FailedFilter]:
 
 async def retry_all(view: View) -> Response:
     queue, matching = _chosen(view)
-    retried = await view.change(view.connection(), lambda driver: driver.failed.retry_all(queue, matching=matching))
+    retried = await view.change(view.connection(), lambda driver: retry_all_jobs(driver, queue, matching))
     left = await view.change(view.connection(), lambda driver: driver.failed.unretryable(queue, matching=matching))
     message = f"Retried {counted(retried, 'failed job')}."
     if left:
@@ -45,7 +46,7 @@ def _job_id(view: View) -> JobId:
 
 async def retry(view: View) -> Response:
     job_id = _job_id(view)
-    if not await view.change(view.connection(), lambda driver: driver.failed.retry([job_id])):
+    if not await view.change(view.connection(), lambda driver: retry_jobs(driver, [job_id])):
         raise JobNotFound(f"there is no failed job {job_id} any more: it was retried or forgotten")
     return view.done("The job was put back.", f"/jobs/{job_id}")
 

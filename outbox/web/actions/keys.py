@@ -8,6 +8,7 @@ from outbox.console.formatting import line
 from outbox.drivers.base import Driver, LimitStore, PolicyStore
 from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, check_target, check_text
 from outbox.errors import ConfigurationError, InvalidOption, JobNotFound
+from outbox.job_changes import retry_jobs
 from outbox.pausing import pause_on, resume_on
 from outbox.policies.keys import MAX_LIMIT
 from outbox.policies.rate_limits import Terms, check_name, check_terms
@@ -23,7 +24,7 @@ def _policies(driver: Driver) -> PolicyStore:
 
 async def retry(view: View) -> Response:
     job_id = parse_id(view.parameters.required("id"))
-    if not await view.change(view.connection(), lambda driver: driver.failed.retry([job_id])):
+    if not await view.change(view.connection(), lambda driver: retry_jobs(driver, [job_id])):
         raise JobNotFound(f"there is no failed job {job_id} any more: it was retried or forgotten")
     return view.done("The failed job was put back, as the next of its key.", "/keys")
 

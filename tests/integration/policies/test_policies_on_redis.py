@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,8 @@ from outbox import (
     disconnect,
     dispatch,
     dispatch_batch,
+    retry,
+    retry_all,
     retry_batch,
 )
 from outbox.client_state import default_client
@@ -30,6 +33,7 @@ from outbox.relay.relay import Relay
 from outbox.relay.thread import RelayThreads
 from outbox.settlement import MoveRates, Settlement
 from tests.conformance.jobs import FAILURE
+from tests.support.commands import run
 
 pytestmark = pytest.mark.redis
 
@@ -285,6 +289,29 @@ async def test_a_retry_of_a_batch_puts_back_what_has_failed_in_redis(
     status = await database.policies.batch(batch_id)
     assert status is not None
     assert (status.state, status.failed) == ("finished", 0)
+
+
+@pytest.mark.parametrize("how", ["retry", "retry_all", "outbox retry"])
+async def test_a_retried_job_is_relayed_at_once_by_the_process_that_retries_it(
+    migrated_url: str, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """No worker is there whose relay could look."""
+    [job_id] = await send(Charge(customer=7))
+    await relay.move()
+    [claim] = await claimed(redis)
+    await end(redis, relay, claim, fails=True)
+    threads = default_client.part(RelayThreads)
+    monkeypatch.setattr(threads, "wake", partial(RelayThreads.wake, threads))
+    if how == "retry":
+        assert await retry(job_id, connection="redis")
+    elif how == "retry_all":
+        assert await retry_all(connection="redis") == 1
+    else:
+        assert (await run(migrated_url, "retry", str(job_id), "--connection", "redis")).code == 0
+    async with asyncio.timeout(20):
+        while await redis.jobs.get(job_id) is None:
+            await asyncio.sleep(0.01)
+    await asyncio.to_thread(threads.stop)
 
 
 async def test_a_job_that_was_relayed_is_cancelled_where_it_is(
