@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -33,6 +34,8 @@ class JobSessions:
         self._size = size
         self._engines: dict[str, AsyncEngine] = {}
         self._sync_engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+        """Threads make sync engines: jobs that begin at once share one."""
 
     def open(self, connection: str) -> AsyncSession:
         """
@@ -52,11 +55,12 @@ class JobSessions:
         Raises:
             ConfigurationError: jobs of this connection are not in a database, or no sync driver is installed.
         """
-        engine = self._sync_engines.get(connection)
-        if engine is None:
-            engine = create_engine(_sync_url(self.url(connection)), **self._pool())
-            _begin_on_sqlite(engine)
-            self._sync_engines[connection] = engine
+        with self._lock:
+            engine = self._sync_engines.get(connection)
+            if engine is None:
+                engine = create_engine(_sync_url(self.url(connection)), **self._pool())
+                _begin_on_sqlite(engine)
+                self._sync_engines[connection] = engine
         return Session(engine, expire_on_commit=False)
 
     async def is_gone(self, connection: str, fence: Fence) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,7 @@ import outbox.sync
 from outbox import Job, JobState, dispatch
 from outbox.errors import ConfigurationError, InvalidJob, SessionUnusable
 from outbox.events import JobSettled, LeaseLost
+from outbox.middleware import job_sessions
 from outbox.settlement import Outcome
 from tests.servers import sql
 from tests.support.embedded_worker import Embedded, working
@@ -174,6 +176,27 @@ async def test_effects_follow_ups_and_the_end_are_one_commit(
     assert await effects(engine) == [0, 1, 2]
     assert await followed() == 3
     assert await left() == []
+
+
+async def test_jobs_that_begin_at_once_in_threads_share_an_engine(
+    engine: AsyncEngine, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker closes one: what others had would stay connected."""
+    made: list[Engine] = []
+    all_make_one = threading.Barrier(3)
+
+    def create(*arguments: Any, **options: Any) -> Engine:
+        with suppress(threading.BrokenBarrierError):
+            all_make_one.wait(0.5)
+        made.append(create_engine(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(job_sessions, "create_engine", create)
+    for number in range(3):
+        await dispatch(InThread(number=number))
+    async with working(migrated_url, queue=("default",)) as worker:
+        assert await settled(worker, 3) == [Outcome.COMPLETED] * 3
+    assert len(made) == 1
 
 
 @every_kind
