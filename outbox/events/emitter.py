@@ -67,10 +67,11 @@ class Events:
             self.emit_all(tuple(some))
 
     def _who(self, kind: type[Event]) -> tuple[BatchListener, ...]:
-        known = self._by_kind.get(kind)
+        # A listener that another thread adds meanwhile makes this mapping one of the past.
+        by_kind = self._by_kind
+        known = by_kind.get(kind)
         if known is None:
-            known = tuple(listening.listener for listening in self._listeners if listening.hears(kind))
-            self._by_kind[kind] = known
+            known = by_kind[kind] = tuple(each.listener for each in self._listeners if each.hears(kind))
         return known
 
 
