@@ -104,24 +104,30 @@ class RelayThread:
                 self._moved.set()
 
     async def _main(self) -> None:
-        settings = self._settings()
-        source, target = open_for_relay(settings, DATABASE), open_for_relay(settings, self._connection)
-        relay = Relay(source, target, self._connection)
         committed = asyncio.Event()
         # What was committed while this thread was starting is found all the same.
         committed.set()
         with self._lock:
             self._loop, self._committed = asyncio.get_running_loop(), committed
         try:
-            while True:
-                await committed.wait()
-                committed.clear()
-                if self._stopped:
-                    return
-                await self._move_all(relay)
+            while not self._stopped:
+                await self._move_under(self._settings(), committed)
         finally:
             with self._lock:
                 self._loop = None
+
+    async def _move_under(self, settings: Settings, committed: asyncio.Event) -> None:
+        """Move what is committed, until this thread is to end or the client has other settings."""
+        source, target = open_for_relay(settings, DATABASE), open_for_relay(settings, self._connection)
+        relay = Relay(source, target, self._connection)
+        try:
+            while True:
+                await committed.wait()
+                if self._stopped or self._settings() is not settings:
+                    return
+                committed.clear()
+                await self._move_all(relay)
+        finally:
             await source.close()
             await target.close()
 

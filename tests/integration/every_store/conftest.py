@@ -11,8 +11,10 @@ import pytest
 
 import outbox
 import outbox.sync
+from outbox.client_state import default_client
 from outbox.connections import open_driver
 from outbox.drivers.base import Driver
+from outbox.relay.thread import RelayThreads
 from outbox.settings import Settings
 from tests.servers import databases
 from tests.support.embedded_worker import working
@@ -60,6 +62,7 @@ async def store(backend: str, request: pytest.FixtureRequest, tmp_path: Path) ->
     driver = open_driver(Settings(DATABASE_URL=url, REDIS_URL=redis_url), connection)  # type: ignore[call-arg]
     yield Store(url, redis_url, connection, driver)
     await driver.close()
+    await asyncio.to_thread(default_client.part(RelayThreads).stop)
     await outbox.disconnect()
     await asyncio.to_thread(outbox.sync.disconnect)
     outbox.configure()

@@ -18,6 +18,7 @@ from outbox.drivers.redis import RedisDriver
 from outbox.errors import ConfigurationError, SessionUnusable
 from outbox.relay.thread import RelayThreads
 from tests.integration.relay.relayed import arrived, committed
+from tests.servers import databases
 from tests.support.orders import Receipt, async_engine, sync_engine
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("configured")]
@@ -61,6 +62,20 @@ async def test_a_delayed_job_is_in_redis_before_its_delay_has_ended(
             await asyncio.sleep(0.01)
     assert [(each.queue, each.ready, each.delayed) for each in counts] == [("mail", 0, 1)]
     default_client.part(RelayThreads).stop()
+
+
+async def test_jobs_of_a_process_that_was_configured_anew_are_moved_from_its_new_database(
+    migrated_url: str, redis_url: str, redis: RedisDriver, tmp_path: Path, relay_loop: None
+) -> None:
+    (tmp_path / "other").mkdir()
+    other_url = databases.fresh_file(tmp_path / "other")
+    databases.create_tables(other_url, outbox.metadata)
+    for number, url in enumerate((migrated_url, other_url, migrated_url)):
+        outbox.configure(database_url=url, redis_url=redis_url)
+        await committed(url, number)
+        assert await arrived(redis) == [number]
+    default_client.part(RelayThreads).stop()
+    outbox.configure()
 
 
 @pytest.fixture
