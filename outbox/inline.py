@@ -28,9 +28,7 @@ from outbox.runtime.execution.protected_task import enter_job, protected_task
 from outbox.runtime.execution.resource_cleanup import ResourceCleanup
 from outbox.runtime.slots import Slots
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, Fence, Outcome, Settlement
-
-_PUT_BACK = {Outcome.RELEASED, Outcome.SNOOZED}
+from outbox.settlement import PUT_BACK, Failure, Fence, Outcome, Settlement
 
 
 @with_options
@@ -69,7 +67,7 @@ async def dispatch_now(
     serialized = serialize_all((job,), chosen)
     [(connection, [envelope])] = serialized.by_connection.items()
     ended = await current_client().part(InlineRunner).run(_claim(envelope), connection, provided)
-    if ended.settlement is not None and ended.settlement.outcome in _PUT_BACK:
+    if ended.settlement is not None and ended.settlement.outcome in PUT_BACK:
         await store_all(serialize_all((job,), {**chosen, "delay": ended.settlement.delay}, takes_keys=True))
         return None
     if ended.settlement is not None and ended.settlement.outcome is Outcome.FAILED and ended.error is not None:

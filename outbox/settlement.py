@@ -49,7 +49,11 @@ class Outcome(StrEnum):
 ENDS = {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED}
 """A job with one of them is over."""
 PUT_BACK = {Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED}
-"""A job with one of them is claimed again."""
+"""The job is held no longer, and is claimed again."""
+CLAIMED_AGAIN = {*PUT_BACK, Outcome.DEFERRED}
+"""A deferred job is claimed again too. It is held until then."""
+UNCOUNTED = {Outcome.SNOOZED, Outcome.DEFERRED}
+"""The job goes back as if this attempt had never been."""
 
 _COMPLETED = Outcome.COMPLETED
 """Python 3.11 finds a member of an enumeration by calling a function; this is for every job."""

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from outbox.histogram import Histogram
-from outbox.settlement import Outcome
+from outbox.settlement import ENDS, Outcome
 
 MINUTE = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LEAVES = (Outcome.COMPLETED.value, Outcome.FAILED.value, Outcome.CANCELLED.value)
 
 
 @dataclass(slots=True)
@@ -59,7 +58,7 @@ class MetricPoint:
     @property
     def ended(self) -> int:
         """Jobs that have left the queue for good."""
-        return sum(self.settled.get(outcome, 0) for outcome in _LEAVES)
+        return sum(self.settled.get(outcome, 0) for outcome in ENDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.refused_settlements import SetAside
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.store_client import StoreClient
-from outbox.settlement import Failure, MoveRates, Outcome, Settlement
+from outbox.settlement import ENDS, Failure, MoveRates, Outcome, Settlement
 
 MAX_BATCH = 500
 
@@ -307,7 +307,7 @@ def _moves_rates(attempt: Attempt) -> bool:
 def _chain_event(attempt: Attempt, chain: ChainSteps) -> Event | None:
     """What an accepted settlement means for the chain of its job."""
     end = attempt.settlement
-    if end is None or chain.caught or end.outcome not in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
+    if end is None or chain.caught or end.outcome not in ENDS:
         return None
     if end.outcome is Outcome.COMPLETED and chain.rest:
         following = end.inserted[0]

@@ -31,7 +31,7 @@ from outbox.runtime.slots import Slots
 from outbox.runtime.store_client import StoreClient
 from outbox.runtime.store_thread import StoreThread
 from outbox.settings import WorkerOptions
-from outbox.settlement import Failure, Outcome, Settlement
+from outbox.settlement import CLAIMED_AGAIN, Failure, Outcome, Settlement
 from outbox.wakeups.base import Wakeups
 
 _log = logging.getLogger("outbox.runtime")
@@ -39,8 +39,6 @@ _log = logging.getLogger("outbox.runtime")
 _COMPLETED = Outcome.COMPLETED
 _SOON = 5.0
 """Seconds within which a worker remembers when a job that it has put back is due again."""
-
-_PUT_BACK = frozenset({Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED})
 
 
 class Consumer:
@@ -242,7 +240,7 @@ class Consumer:
             return
         if settlement.outcome is Outcome.FAILED:
             self._failed_hooks.call(attempt)
-        elif settlement.outcome in _PUT_BACK and settlement.delay < max(_SOON, self._options.sleep):
+        elif settlement.outcome in CLAIMED_AGAIN and settlement.delay < max(_SOON, self._options.sleep):
             # The claimer may be asleep for longer than that, or its next look at the head of the index be further away.
             asyncio.get_running_loop().call_later(settlement.delay, self.wakeups.wake)
         elif settlement.inserted:

@@ -11,10 +11,9 @@ from outbox.drivers.metrics import Activity
 from outbox.histogram import Histogram, bounds_of, bucket_of
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.attempt import Attempt
-from outbox.settlement import Outcome
+from outbox.settlement import UNCOUNTED, Outcome
 
 _COMPLETED = Outcome.COMPLETED
-_PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 _COUNTED_AT_ONCE = 1_000
 """Others: to count them costs little more for a thousand of them than for one."""
 
@@ -106,7 +105,7 @@ class Activities:
                 usual += 1
                 waits += waited
                 runs += seconds
-            elif not (settlement.outcome in _PUT_BACK and _was_handed_back(attempt)):
+            elif not (settlement.outcome in UNCOUNTED and _was_handed_back(attempt)):
                 sums.others.append((settlement.outcome, waited, None if attempt.started is None else seconds))
         sums.add(usual, waits, runs)
 

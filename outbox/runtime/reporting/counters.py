@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from outbox.middleware.interruption import Interruption
 from outbox.runtime.execution.attempt import Attempt
-from outbox.settlement import Outcome
+from outbox.settlement import UNCOUNTED, Outcome
 
-_PUT_BACK = (Outcome.SNOOZED, Outcome.DEFERRED)
 _FAILED = Outcome.FAILED
 
 
@@ -28,14 +27,14 @@ class Counters:
             settlement = attempt.settlement
             if settlement is None:
                 continue
-            if settlement.outcome in _PUT_BACK:
-                self._count_put_back(attempt, settlement.outcome)
+            if settlement.outcome in UNCOUNTED:
+                self._count_uncounted(attempt, settlement.outcome)
                 continue
             self.processed += 1
             if settlement.outcome is _FAILED:
                 self.failed += 1
 
-    def _count_put_back(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _count_uncounted(self, attempt: Attempt, outcome: Outcome) -> None:
         if attempt.interruption is Interruption.SHUTDOWN:
             self.handed_back += 1
         elif outcome is Outcome.SNOOZED or attempt.interruption is not None:

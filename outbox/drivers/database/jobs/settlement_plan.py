@@ -14,6 +14,7 @@ from outbox.drivers.database.jobs.effects import apply_effects
 from outbox.drivers.database.jobs.lease import current_tokens
 from outbox.drivers.values import PolicyNews, Settled
 from outbox.settlement import (
+    ENDS,
     PUT_BACK,
     UNKNOWN_FAILURE,
     Effect,
@@ -27,7 +28,6 @@ from outbox.settlement import (
 
 _TOKENS_AT_ONCE = 2
 _REMOVED = (Outcome.COMPLETED, Outcome.CANCELLED)
-_LEAVES = (*_REMOVED, Outcome.FAILED)
 
 
 class SettlementPlan:
@@ -81,7 +81,7 @@ class SettlementPlan:
         yield from self._write_failed([s for s in accepted if s.outcome is Outcome.FAILED])
         yield from self._put_back([s for s in accepted if s.outcome in PUT_BACK])
         yield from self._defer([s for s in accepted if s.outcome is Outcome.DEFERRED])
-        yield from self._remove([s for s in accepted if s.outcome in _LEAVES])
+        yield from self._remove([s for s in accepted if s.outcome in ENDS])
         news = yield from apply_effects(self._dialect, accepted)
         still_stale = tuple(settlement for settlement in stale if settlement not in written)
         return Settled((*accepted, *written), still_stale, news)

@@ -16,9 +16,8 @@ from outbox.events import (
 )
 from outbox.runtime.reporting.event_text.base import EventText, Level, describe
 from outbox.runtime.reporting.event_text.phrases import attempt_name, duration, failure_text, one_line
-from outbox.settlement import Outcome
+from outbox.settlement import CLAIMED_AGAIN, Outcome
 
-_PUT_BACK = (Outcome.RETRIED, Outcome.RELEASED, Outcome.SNOOZED, Outcome.DEFERRED)
 _OUTCOMES = {
     Outcome.COMPLETED: (Level.GOOD, "done"),
     Outcome.RETRIED: (Level.WARNING, "retry"),
@@ -45,7 +44,7 @@ def _(event: JobStarted) -> EventText:
 def _(event: JobSettled) -> EventText:
     level, word = _OUTCOMES[event.outcome]
     text = f"{attempt_name(event)}, {duration(event.seconds)}"
-    if event.outcome in _PUT_BACK:
+    if event.outcome in CLAIMED_AGAIN:
         text += f"; again in {duration(event.delay)}" if event.delay else "; again at once"
     if event.failure is not None:
         text += f": {failure_text(event.failure)}"
