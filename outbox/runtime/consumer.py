@@ -21,7 +21,7 @@ from outbox.runtime.completer import Completer
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.executor import Executor
 from outbox.runtime.execution.failed_hook import FailedHooks
-from outbox.runtime.execution.isolation import Isolation, is_suspect
+from outbox.runtime.execution.isolation import Isolation, hand_back
 from outbox.runtime.execution.protected_task import ProtectedTask, enter_job, protected_task
 from outbox.runtime.leases.expiry import margin
 from outbox.runtime.process.pause_request import PauseRequest
@@ -164,8 +164,7 @@ class Consumer:
         """What was claimed when the worker had been asked to stop already."""
         for attempt in attempts:
             attempt.interrupt(Interruption.SHUTDOWN)
-            put_back = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
-            attempt.end(put_back(attempt.fence))
+            attempt.end(hand_back(attempt.claim))
 
     async def _run(self, attempt: Attempt) -> None:
         enter_job(attempt.task)

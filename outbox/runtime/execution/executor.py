@@ -32,7 +32,7 @@ from outbox.resources import Resources
 from outbox.runtime.execution import limited_attempts
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.execution.given_back import GivenBackJobs
-from outbox.runtime.execution.isolation import is_suspect
+from outbox.runtime.execution.isolation import hand_back
 from outbox.runtime.execution.retry_policy import RetryPolicy
 from outbox.settings import WorkerOptions
 from outbox.settlement import MoveRates, Settlement
@@ -124,24 +124,24 @@ class Executor:
         if decision is None:
             return _completed(attempt, result.value)
         if isinstance(decision, Failed):
-            return _failed(attempt, decision.error)
+            return limited_attempts.failed(attempt, decision.error)
         if isinstance(decision, RateLimited):
             return _rate_limited(attempt, decision.delay)
         if isinstance(decision, Snoozed):
-            return limited_attempts.snoozed(attempt, Settlement.snoozed(attempt.fence, decision.delay), _failed)
+            return limited_attempts.snoozed(attempt, Settlement.snoozed(attempt.fence, decision.delay))
         if isinstance(decision, Released):
             return _released(attempt, policy, decision.delay)
         return Settlement.cancelled(attempt.fence)
 
     def _raised(self, attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
         if attempt.started is None and isinstance(error, NewerPayload | MissingResource):
-            return self._for_another(attempt, error) or _failed(attempt, error)
+            return self._for_another(attempt, error) or limited_attempts.failed(attempt, error)
         if attempt.started is None or isinstance(error, InvalidResult):
             # An invalid result would be the same again.
-            return _failed(attempt, error)
+            return limited_attempts.failed(attempt, error)
         decision = attempt.job.context.decision if attempt.job is not None else None
         if isinstance(decision, Failed):
-            return _failed(attempt, decision.error)
+            return limited_attempts.failed(attempt, decision.error)
         if isinstance(error, CancelledError) and attempt.task and attempt.task.cancelled_by_other:
             # Another job cancelled every task that it found, and what this one waited for was among them.
             return Settlement.snoozed(attempt.fence)
@@ -153,7 +153,7 @@ class Executor:
         if self._given_back.is_new(job_id):
             self._events.emit(attempt.event(JobGivenBack, str(error)))
         delay = self._given_back.delay(job_id)
-        return None if delay is None else _put_back(attempt, delay)
+        return None if delay is None else hand_back(attempt.claim, delay)
 
     def _interrupted(self, attempt: Attempt, policy: RetryPolicy, raised: BaseException | None) -> Settlement | None:
         match attempt.interruption:
@@ -165,10 +165,10 @@ class Executor:
                 # Where the handler was, for the traceback that is stored.
                 error.__cause__ = raised
                 if attempt.limits is not None and attempt.limits.fail_on_timeout:
-                    return _failed(attempt, error)
+                    return limited_attempts.failed(attempt, error)
                 return _retried(attempt, policy, error)
             case Interruption.SHUTDOWN | Interruption.UNREACHABLE | Interruption.NOT_BEGUN:
-                return _put_back(attempt, OVERDUE_DELAY if attempt.overdue else 0.0)
+                return hand_back(attempt.claim, OVERDUE_DELAY if attempt.overdue else 0.0)
             case _:
                 return None
 
@@ -179,24 +179,14 @@ class Executor:
         attempt.end(self._interrupted(attempt, attempt.policy or self._default, None))
 
 
-def _put_back(attempt: Attempt, delay: float) -> Settlement:
-    end = Settlement.deferred if is_suspect(attempt.claim) else Settlement.snoozed
-    return end(attempt.fence, delay)
-
-
 def _completed(attempt: Attempt, value: object) -> Settlement:
     """The value is kept where a next job is to have it."""
     if attempt.keep_for or attempt.chain is not None:
         try:
             keep_result(attempt, value)
         except InvalidResult as error:
-            return _failed(attempt, error)
+            return limited_attempts.failed(attempt, error)
     return Settlement.completed(attempt.fence)
-
-
-def _failed(attempt: Attempt, error: BaseException) -> Settlement:
-    attempt.error = error
-    return limited_attempts.failed(attempt, Settlement.failed(attempt.fence, attempt.failure(error)))
 
 
 def _rate_limited(attempt: Attempt, delay: float) -> Settlement:
@@ -209,17 +199,17 @@ def _rate_limited(attempt: Attempt, delay: float) -> Settlement:
 def _retried(attempt: Attempt, policy: RetryPolicy, error: BaseException) -> Settlement:
     claim = attempt.claim
     if claim.attempt >= policy.max_tries or attempt.job is None:
-        return _failed(attempt, error)
+        return limited_attempts.failed(attempt, error)
     attempt.error = error
     again = Settlement.retried(attempt.fence, policy.delay(attempt.job, claim.attempt), attempt.failure(error))
-    return limited_attempts.retried(attempt, again, error, _failed)
+    return limited_attempts.retried(attempt, again, error)
 
 
 def _released(attempt: Attempt, policy: RetryPolicy, delay: float) -> Settlement:
     claim = attempt.claim
     if claim.attempt < policy.max_tries:
         return Settlement.released(attempt.fence, delay)
-    return _failed(
+    return limited_attempts.failed(
         attempt,
         AttemptsExhausted(
             f"{claim.name}: released itself on its last attempt ({claim.attempt} of {policy.max_tries}): raise "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from outbox import clock
 from outbox.drivers.values import Claim
 from outbox.runtime.execution.attempt import Attempt
+from outbox.settlement import Settlement
 
 _SHORTEST, _LONGEST = 0.1, 30.0
 """Seconds for which the first deferred job stays away: as long as the one that runs has run already."""
@@ -29,6 +30,12 @@ def is_suspect(claim: Claim) -> bool:
     """Whether this attempt is the third or a later one, and the last one died with its process. One lost process makes
     no job a suspect."""
     return claim.rescued and claim.attempt > 2
+
+
+def hand_back(claim: Claim, delay: float = 0.0) -> Settlement:
+    """Put a job back as if this attempt had never been. A suspect stays one."""
+    put_back = Settlement.deferred if is_suspect(claim) else Settlement.snoozed
+    return put_back(claim.fence, delay)
 
 
 class Isolation:
