@@ -34,6 +34,8 @@ those that run. Fewer are left where they are: the next claim finds them."""
 
 @dataclass(slots=True)
 class Admitted:
+    """What becomes of the candidates of a claim."""
+
     run: list[tuple[str, Any]] = field(default_factory=list)
     """Queues and rows, in the order in which they were found."""
     rejected: list[Unreadable] = field(default_factory=list)
@@ -52,7 +54,6 @@ class Admitted:
     """For which job each of them is, by its id."""
     cancelled: list[Leaving] = field(default_factory=list)
     """Those of them that have policies, once they are removed."""
-
     payloads: list[tuple[bytes, str, str]] = field(default_factory=list)
     """Jobs that run with another payload than that of their row, and the headers that go with it."""
 

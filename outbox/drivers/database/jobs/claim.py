@@ -151,6 +151,6 @@ class ClaimTransaction:
 
     async def recover(self, tx: SqlConnection) -> list[Claim] | None:
         """The jobs of the last try if it was committed, else None."""
-        held = await holders(self._database, tx, [claim.fence.job_id.bytes for claim in self._claims], lock=False)
+        held = await holders(self._database, tx, [claim.fence.job_id.bytes for claim in self._claims])
         mine = [claim for claim in self._claims if held.get(claim.fence.job_id.bytes) == self._token]
         return mine or None

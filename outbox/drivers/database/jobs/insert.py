@@ -24,12 +24,12 @@ def insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[N
 
 def own_insert_statements(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
     """One INSERT per 1,000 jobs, or per 3.5 million bytes, for connections of outbox's own."""
-    yield from insert_returning(dialect, envelopes)
+    yield from insert_rows(dialect, envelopes)
     yield from registry.dispatched(dialect, envelopes)
 
 
-def insert_returning(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
-    """The same for failed jobs that become live again: their policies know them, and were asked."""
+def insert_rows(dialect: Dialect, envelopes: Sequence[Envelope]) -> Plan[None]:
+    """`own_insert_statements` for failed jobs that become live again: their policies were asked already."""
     for chunk in packets(envelopes, _size, _BYTES_PER_DOCUMENT):
         yield dialect.insert_many(chunk)
 

@@ -1,4 +1,4 @@
-"""Keeping jobs that were taken: extend, and finding again what a claim in doubt has taken."""
+"""Leases: their renewal, and jobs that an unconfirmed claim may hold."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from outbox.errors import OutboxError
 from outbox.ids import JobId
 from outbox.settlement import Fence
 
-_MOMENT = 1.0
-"""Seconds of a lease that is given back in the transaction that renews it."""
+_LEASE_TO_GIVE_BACK = 1.0
+"""Seconds of a lease that ends in the transaction that renews it."""
 
 
 async def extend(database: Database, fences: Sequence[Fence], lease: float) -> Lease:
@@ -31,9 +31,8 @@ async def extend(database: Database, fences: Sequence[Fence], lease: float) -> L
 async def find_again(
     database: Database, unconfirmed: UnconfirmedWrites, limit: int, lease: float, queues: Sequence[str] | None = None
 ) -> list[Claim]:
-    """What claims in doubt have taken, of some queues or of all: up to ``limit`` jobs, with a new lease. More are given
-    back, without an attempt counted. It does not matter how long ago that was, as long as no other worker has taken
-    them.
+    """Jobs that unconfirmed claims hold, of some queues or of all: up to ``limit``, with a new lease. More are given
+    back, without an attempt counted. It does not matter how old the claim is, as long as no other worker has the job.
 
     Raises:
         BackendUnavailable: the next call has to find out.
@@ -43,7 +42,7 @@ async def find_again(
     async def find(connection: SqlConnection) -> tuple[list[Claim], list[Claim]]:
         asked = clock.now()
         # Without a lock: the server may not have noticed yet that a transaction which holds them has lost its client.
-        held = await holders(database, connection, [claim.fence.job_id.bytes for claim in doubtful], lock=False)
+        held = await holders(database, connection, [claim.fence.job_id.bytes for claim in doubtful])
         mine = [claim for claim in doubtful if held.get(claim.fence.job_id.bytes) == claim.fence.token]
         renewed = await _renew(database, connection, [claim.fence for claim in mine], lease)
         kept = [claim._replace(deadline=renewed.deadline) for claim in mine if claim.fence in renewed.kept]
@@ -62,10 +61,10 @@ async def find_again(
 
 
 async def give_back(database: Database, unconfirmed: UnconfirmedWrites) -> None:
-    """Give back what claims in doubt have taken, if the database answers. This worker will not run it."""
+    """Give back the jobs of unconfirmed claims, if the database answers. This worker will not run them."""
     if unconfirmed.claims:
         with suppress(OutboxError):
-            await find_again(database, unconfirmed, 0, _MOMENT)
+            await find_again(database, unconfirmed, 0, _LEASE_TO_GIVE_BACK)
 
 
 async def _renew(database: Database, connection: SqlConnection, fences: Sequence[Fence], lease: float) -> Lease:
@@ -75,7 +74,7 @@ async def _renew(database: Database, connection: SqlConnection, fences: Sequence
     for statement, parameters, group in _renewals(database, fences, int(lease * MICROSECONDS)):
         result = await connection.exec_driver_sql(statement, parameters)
         if result.rowcount != len(group):
-            held = await holders(database, connection, [fence.job_id.bytes for fence in group], lock=False)
+            held = await holders(database, connection, [fence.job_id.bytes for fence in group])
             lost.update(fence for fence in group if held.get(fence.job_id.bytes) != fence.token)
     return Lease(deadline, frozenset(fences) - lost, frozenset(lost))
 
@@ -110,16 +109,15 @@ async def missing(database: Database, job_ids: Sequence[JobId]) -> frozenset[Job
     """Those of these jobs that have no row."""
 
     async def read(connection: SqlConnection) -> frozenset[JobId]:
-        there = await holders(database, connection, [job_id.bytes for job_id in job_ids], lock=False)
+        there = await holders(database, connection, [job_id.bytes for job_id in job_ids])
         return frozenset(job_id for job_id in job_ids if job_id.bytes not in there)
 
     return await database.read_plain(read)
 
 
-async def holders(
-    database: Database, connection: SqlConnection, ids: Sequence[bytes], *, lock: bool
-) -> dict[bytes, bytes | None]:
-    return await run(current_tokens(database.dialect, ids, lock=lock), connection)
+async def holders(database: Database, connection: SqlConnection, ids: Sequence[bytes]) -> dict[bytes, bytes | None]:
+    """`current_tokens`, read without a lock."""
+    return await run(current_tokens(database.dialect, ids, lock=False), connection)
 
 
 def current_tokens(dialect: Dialect, ids: Sequence[bytes], *, lock: bool) -> Plan[dict[bytes, bytes | None]]:

@@ -9,7 +9,7 @@ from outbox.drivers.database.chunks import chunked
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
-from outbox.drivers.database.jobs.lease import current_tokens
+from outbox.drivers.database.jobs.lease import holders
 from outbox.drivers.database.jobs.settlement_plan import SettlementPlan, is_leaving
 from outbox.drivers.database.jobs.unconfirmed import UnconfirmedWrites
 from outbox.drivers.database.policies import registry
@@ -83,5 +83,5 @@ class SettleTransaction:
         """The result if the COMMIT that got no answer was done. It did all or nothing: one row that is still held tells
         that it did nothing."""
         held = {settlement.fence.job_id.bytes: settlement.fence.token for settlement in self._decided.accepted}
-        tokens = await run(current_tokens(self._database.dialect, list(held), lock=False), connection)
+        tokens = await holders(self._database, connection, list(held))
         return None if any(tokens.get(job_id) == token for job_id, token in held.items()) else self._decided

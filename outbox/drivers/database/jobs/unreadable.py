@@ -25,7 +25,6 @@ _log = logging.getLogger("outbox.drivers")
 
 _ID_BYTES, _MOST_ATTEMPTS = 16, 65_535
 _ROWS_PER_STATEMENT, _ROWS_PER_SWEEP = 100, 100
-"""Of a queue whose jobs are on their way to another connection."""
 _SHOWN = 200
 """Characters of a value that a reason shows."""
 

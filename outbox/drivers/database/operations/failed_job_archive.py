@@ -13,7 +13,7 @@ from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
 from outbox.drivers.database.connection.plans import run
-from outbox.drivers.database.jobs.insert import insert_returning
+from outbox.drivers.database.jobs.insert import insert_rows
 from outbox.drivers.database.operations import health
 from outbox.drivers.database.operations.batch_delete import BatchDelete, Gated, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
@@ -109,7 +109,7 @@ class FailedJobArchive:
 
         async def insert(connection: AsyncConnection, failed: Sequence[FailedJob]) -> None:
             rows = [_relay_row(job, self._relay_queue) for job in failed if job.policies is not None]
-            await run(insert_returning(self._database.dialect, rows), connection)
+            await run(insert_rows(self._database.dialect, rows), connection)
 
         put_back = await self._removal(keys, also, *conditions, gated=ask, before=insert).run()
         await failures.report()
