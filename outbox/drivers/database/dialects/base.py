@@ -19,9 +19,13 @@ from outbox.drivers.filters import JobPlace
 from outbox.drivers.values import SILENT_SECONDS
 from outbox.envelope import Envelope
 from outbox.ids import JobId
+from outbox.options import RELAY_PREFIX
 
 # What the column holds; one more would be an error, and no claim that meets the row would succeed.
 _MAX_ATTEMPTS = 65_535
+
+_IS_HERE = f"SUBSTR(queue, 1, 1) <> '{RELAY_PREFIX}'"
+"""A condition: the job is not on its way to another connection."""
 
 _from_envelope = attrgetter(*FROM_ENVELOPE)
 _INSERT = f"INSERT INTO queue_jobs (id, {', '.join(FROM_ENVELOPE)}, attempts, available_at, created_at)"
@@ -212,9 +216,9 @@ class Dialect(FailedJobStatements):
     def remove_held(self, ids: str) -> str:
         """Delete rows held under one token. Parameters: those of ``ids``, which `id_list` makes; token."""
 
-    @abstractmethod
     def remove(self, count: int) -> str:
         """Delete rows that this transaction has locked and found held. Parameters: ids."""
+        return self.remove_locked(count)
 
     def remove_locked(self, count: int) -> str:
         """Delete rows that this transaction has locked, held or not. Parameters: ids."""
@@ -223,39 +227,38 @@ class Dialect(FailedJobStatements):
     def cancel(self, ids: str) -> str:
         """Delete jobs without policies, held or not, except those that are on their way to another connection.
         Parameters: those of ``ids``, which `id_list` makes."""
-        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND policies IS NULL AND SUBSTR(queue, 1, 1) <> '>'"
+        return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND policies IS NULL AND {_IS_HERE}"
 
     def cancellable(self) -> str:
         """Lock a job with policies that `cancel` has left; its policies and headers. Parameters: id."""
         return (
             f"SELECT policies, headers FROM queue_jobs {self.primary_hint} WHERE id = {self.placeholder} "
-            f"AND policies IS NOT NULL AND SUBSTR(queue, 1, 1) <> '>' {self.for_update}"
+            f"AND policies IS NOT NULL AND {_IS_HERE} {self.for_update}"
         )
 
     def put_back(self, count: int, errors: int = 0) -> str:
         """Give rows back; ``errors`` of them get a last error. Parameters: (id, microseconds until available) per row;
         (id, attempts to take back) per row; (id, error) and then id per row with an error; ids."""
-        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
+        case = f"({self.case('id', count)})"
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
-            f"SET available_at = {self.now_plus(f'(CASE id {cases} END)')}, "
-            f"attempts = attempts - (CASE id {cases} END), reserved_by = NULL, reserved_until = NULL"
-            f"{self._last_errors(errors)} WHERE id IN ({self.placeholders(count)})"
+            f"SET available_at = {self.now_plus(case)}, attempts = attempts - {case}, "
+            f"reserved_by = NULL, reserved_until = NULL{self._last_errors(errors)} "
+            f"WHERE id IN ({self.placeholders(count)})"
         )
 
     def _last_errors(self, count: int) -> str:
         if not count:
             return ""
-        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
         return (
-            f", last_error = CASE id {cases} ELSE last_error END, last_error_at = "
+            f", last_error = {self.case('id', count, 'last_error')}, last_error_at = "
             f"CASE WHEN id IN ({self.placeholders(count)}) THEN {self.now} ELSE last_error_at END"
         )
 
     def defer(self, count: int) -> str:
         """Take the attempt back, and let the lease end as if it had run out. Parameters: (id, microseconds until then)
         per row, twice; ids."""
-        end = self.now_plus(f"(CASE id {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END)")
+        end = self.now_plus(f"({self.case('id', count)})")
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET available_at = {end}, reserved_until = {end}, "
             f"attempts = attempts - 1 WHERE id IN ({self.placeholders(count)})"
@@ -305,10 +308,10 @@ class Dialect(FailedJobStatements):
 
     def postpone(self, count: int) -> str:
         """Let claims find rows later. Parameters: (id, microseconds until then) per row; ids."""
-        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
+        later = self.now_plus(f"({self.case('id', count)})")
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} "
-            f"SET available_at = {self.now_plus(f'(CASE id {cases} END)')} WHERE id IN ({self.placeholders(count)})"
+            f"SET available_at = {later} WHERE id IN ({self.placeholders(count)})"
         )
 
     def by_ids(self, query: Select[Any], table: Table, ids: Sequence[bytes]) -> Select[Any]:

@@ -45,19 +45,19 @@ class FailedJobStatements(Syntax):
 
     def copy_to_failed(self, count: int) -> str:
         """Parameters: connection; (id, exception as JSON) per row; (id, fingerprint) per row; ids."""
-        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
+        case = self.case("id", count)
         return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, CASE id {cases} END, {self.now}, CASE id {cases} END "
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {_KEPT}, {case}, {self.now}, {case} "
             f"FROM queue_jobs {self.primary_hint} WHERE id IN ({self.placeholders(count)})"
         )
 
     def copy_unreadable(self, count: int) -> str:
         """Parameters: connection; (row key, id) per row; (row key, exception as JSON) per row; (row key, fingerprint)
         per row; row keys."""
-        cases = f"CASE {self.row_key} {' '.join([f'WHEN {self.placeholder} THEN {self.placeholder}'] * count)} END"
-        kept = [cases if name == "id" else self.as_failed.get(name, name) for name in KEPT]
+        case = self.case(self.row_key, count)
+        kept = [case if name == "id" else self.as_failed.get(name, name) for name in KEPT]
         return (
-            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {cases}, {self.now}, {cases} "
+            f"{_INTO_FAILED} SELECT {self.placeholder}, {', '.join(kept)}, {case}, {self.now}, {case} "
             f"FROM queue_jobs {self.primary_hint} WHERE {self.row_key} IN ({self.placeholders(count)})"
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -51,7 +50,6 @@ class MySQL(Dialect):
     )
     straight_join = "STRAIGHT_JOIN"
     wait_hint = "FORCE INDEX (queue_rate_waits_rate)"
-    # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
     key_hint = "FORCE INDEX (queue_keyed_jobs_key)"
     insert_missing = "INSERT IGNORE INTO"
     unchecked = "/*M! SET STATEMENT check_constraint_checks = 0 FOR */ "  # a comment to MySQL
@@ -86,9 +84,6 @@ class MySQL(Dialect):
 
     def minute_of(self, moment: str) -> str:
         return f"TIMESTAMP(DATE({moment}), MAKETIME(HOUR({moment}), MINUTE({moment}), 0))"
-
-    def timestamp(self, when: datetime) -> str:
-        return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def seconds_until(self, moment: str) -> str:
         return f"TIMESTAMPDIFF(MICROSECOND, {self.now}, {moment}) / 1e6"
@@ -158,6 +153,7 @@ class MySQL(Dialect):
         return [f"x'{key.hex()}'" for key in ids], ()
 
     def keep_existing(self, table: str, *key: str) -> str:
+        # Not INSERT IGNORE, which would also turn errors such as a value out of range into warnings.
         return f"ON DUPLICATE KEY UPDATE {key[0]} = {table}.{key[0]}"
 
     def select_by_key(

@@ -6,7 +6,6 @@ Its clock has milliseconds; moments are written with six digits, as SQLAlchemy's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -87,9 +86,6 @@ class SQLite(Dialect):
 
     def minute_of(self, moment: str) -> str:
         return f"strftime('%Y-%m-%d %H:%M:00.000000', {moment})"
-
-    def timestamp(self, when: datetime) -> str:
-        return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def key_of(self, row: Any) -> Any:
         return row.row_key
@@ -209,6 +205,3 @@ class SQLite(Dialect):
 
     def remove_held(self, ids: str) -> str:
         return f"DELETE FROM queue_jobs WHERE id IN ({ids}) AND reserved_by = {self.placeholder}"
-
-    def remove(self, count: int) -> str:
-        return f"DELETE FROM queue_jobs WHERE id IN ({self.placeholders(count)})"

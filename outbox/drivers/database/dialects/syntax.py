@@ -82,9 +82,9 @@ class Syntax(ABC):
     def minute_of(self, moment: str) -> str:
         """The beginning of the minute that the time ``moment`` is in, as SQL expressions."""
 
-    @abstractmethod
-    def timestamp(self, when: datetime) -> Any:
+    def timestamp(self, when: datetime) -> str:
         """An aware datetime as a parameter."""
+        return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     @abstractmethod
     def seconds_until(self, moment: str) -> str:
@@ -114,3 +114,8 @@ class Syntax(ABC):
 
     def placeholders(self, count: int) -> str:
         return ", ".join([self.placeholder] * count)
+
+    def case(self, column: str, count: int, otherwise: str = "") -> str:
+        """A value for each of ``count`` rows. Parameters: (value of ``column``, value) per row."""
+        cases = " ".join([f"WHEN {self.placeholder} THEN {self.placeholder}"] * count)
+        return f"CASE {column} {cases} {otherwise and f'ELSE {otherwise} '}END"

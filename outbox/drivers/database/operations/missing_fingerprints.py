@@ -42,11 +42,9 @@ async def _add_some(database: Database) -> bool:
     found = await database.read(read)
     if not found:
         return False
-    mark = database.dialect.placeholder
-    cases = " ".join([f"WHEN {mark} THEN {mark}"] * len(found))
     keys = sorted(key for key, _ in found)
     statement = (
-        f"UPDATE queue_failed_jobs SET fingerprint = CASE id {cases} END "
+        f"UPDATE queue_failed_jobs SET fingerprint = {database.dialect.case('id', len(keys))} "
         f"WHERE id IN ({database.dialect.placeholders(len(keys))}) AND fingerprint IS NULL"
     )
 

@@ -18,6 +18,7 @@ from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
 from outbox.ids import JobId
+from outbox.options import RELAY_PREFIX
 from outbox.policies.unique import END, SKIP
 
 _ID = 16
@@ -25,7 +26,7 @@ _CROWDED = Park(1.0)
 """As many jobs of one key as can be parked are: this one looks again."""
 
 
-_RUNS = "(reserved_by IS NOT NULL OR (attempts > 0 AND SUBSTR(queue, 1, 1) = '>'))"
+_RUNS = f"(reserved_by IS NOT NULL OR (attempts > 0 AND SUBSTR(queue, 1, 1) = '{RELAY_PREFIX}'))"
 """Of the row of a job: a worker holds it, or it was relayed. A relayed row is put back with its attempt counted. It
 stays until its job has ended in the other store."""
 
