@@ -16,7 +16,7 @@ from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.forgetting import forget
 from outbox.drivers.database.policies.base import Upkeep
-from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, short_text, timestamp
 from outbox.errors import JobNotFound, RepeatedAction
 from outbox.ids import JobId
 
@@ -29,7 +29,7 @@ audit = Table(
     metadata,
     Column("id", binary(), primary_key=True),
     Column("acted_at", timestamp(), nullable=False),
-    Column("acted_by", key_name(), nullable=False),
+    Column("acted_by", short_text(), nullable=False),
     Column("action", ascii_text(64), nullable=False),
     Column("target", long_text(), nullable=False),
     Column("affected", BigInteger(), nullable=False),

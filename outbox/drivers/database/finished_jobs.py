@@ -10,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Index,
-    String,
     Table,
     Text,
     and_,
@@ -18,7 +17,6 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import raw_columns
@@ -28,19 +26,12 @@ from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.forgetting import forget
-from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, small, timestamp
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, short_text, small, timestamp
 from outbox.drivers.filters import EXAMINED_PER_PAGE, FinishedPage, FinishedPlace
 from outbox.drivers.values import FinishedJob, JobProgress
 from outbox.ids import JobId
 from outbox.policies.results import TEXT_LIMIT, Progress
 from outbox.settlement import Fence, KeepFinished
-
-
-def _text() -> Any:
-    return String(TEXT_LIMIT).with_variant(
-        mysql.VARCHAR(TEXT_LIMIT, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
-    )
-
 
 finished_jobs = Table(
     "queue_finished_jobs",
@@ -54,7 +45,7 @@ finished_jobs = Table(
     Column("attempts", small(), nullable=False),
     Column("result", long_text(), nullable=False),
     Column("progress", Double()),
-    Column("progress_text", _text()),
+    Column("progress_text", short_text(TEXT_LIMIT)),
     Column("seconds", Double(), nullable=False),
     Column("finished_at", timestamp(), nullable=False),
     Column("kept_until", timestamp(), nullable=False),
@@ -69,7 +60,7 @@ progress = Table(
     metadata,
     Column("job_id", binary(), primary_key=True),
     Column("fraction", Double(), nullable=False),
-    Column("message", _text(), nullable=False),
+    Column("message", short_text(TEXT_LIMIT), nullable=False),
     Column("reported_at", timestamp(), nullable=False),
     **INNODB,
 )

@@ -65,16 +65,11 @@ def small() -> TypeEngine[int]:
     return SmallInteger().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb")
 
 
-def _summary() -> TypeEngine[str]:
-    """An error as `Failure.summary` gives it. Any character, compared byte by byte."""
-    return String(SUMMARY_LIMIT).with_variant(
-        mysql.VARCHAR(SUMMARY_LIMIT, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+def short_text(length: int = 255) -> TypeEngine[str]:
+    """Up to ``length`` of any characters, compared byte by byte."""
+    return String(length).with_variant(
+        mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
     )
-
-
-def key_name() -> TypeEngine[str]:
-    """Any character, compared byte by byte."""
-    return String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
 def long_text() -> TypeEngine[str]:
@@ -117,8 +112,8 @@ jobs = Table(
     Column("reserved_by", binary()),
     Column("reserved_until", timestamp()),
     Column("created_at", timestamp(), nullable=False),
-    # In no index: a failed attempt writes them, and nothing looks for them.
-    Column("last_error", _summary()),
+    # `Failure.summary`. In no index: a failed attempt writes them, and nothing looks for them.
+    Column("last_error", short_text(SUMMARY_LIMIT)),
     Column("last_error_at", timestamp()),
     # Bits of `Policies`. An INSERT names it only for jobs that have one.
     Column("policies", small(), info=_CLAIM),
@@ -187,10 +182,10 @@ pauses = Table(
     # `EVERY_QUEUE` for the whole connection.
     Column("queue", ascii_text(64), primary_key=True),
     Column("paused_at", timestamp(), nullable=False),
-    Column("reason", key_name()),
+    Column("reason", short_text()),
     # NULL: until it is resumed.
     Column("paused_until", timestamp()),
-    Column("paused_by", key_name()),
+    Column("paused_by", short_text()),
     **INNODB,
 )
 
@@ -232,7 +227,7 @@ keyed_jobs = Table(
     # When the job becomes due: with the sequence, its place under its key.
     Column("moment", timestamp(), nullable=False),
     Column("size", small(), nullable=False),
-    Column("name", key_name(), nullable=False),
+    Column("name", short_text(), nullable=False),
     Index("queue_keyed_jobs_job", "job_id", "kind", unique=True),
     Index("queue_keyed_jobs_key", "key_hash", "state", "moment", "seq"),
     **INNODB,
@@ -266,7 +261,7 @@ rates = Table(
     metadata,
     Column("id", binary(), primary_key=True),
     Column("name", ascii_text(255), nullable=False),
-    Column("key_name", key_name()),
+    Column("key_name", short_text()),
     Column("rate", ascii_text(32), nullable=False),
     Column("burst", Integer()),
     Column("align", ascii_text(8)),

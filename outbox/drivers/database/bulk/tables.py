@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, RowMapping, Table
 from outbox.drivers.bulk import BulkFilter, BulkOperation, BulkRequest, BulkState, Verb
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.dialects import Dialect
-from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, long_text, metadata, timestamp
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, long_text, metadata, short_text, timestamp
 from outbox.errors import OutboxError
 
 _log = logging.getLogger("outbox.drivers")
@@ -23,7 +23,7 @@ operations = Table(
     Column("verb", ascii_text(16), nullable=False),
     Column("matching", long_text(), nullable=False),
     Column("to_queue", ascii_text(64)),
-    Column("requested_by", key_name()),
+    Column("requested_by", short_text()),
     Column("state", ascii_text(16), nullable=False),
     # How many jobs matched at the beginning; NULL: too many to count.
     Column("total", BigInteger()),

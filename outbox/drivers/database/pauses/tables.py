@@ -6,16 +6,16 @@ from enum import IntEnum
 
 from sqlalchemy import Column, Integer, Table
 
-from outbox.drivers.database.tables import INNODB, ascii_text, binary, key_name, metadata, small, timestamp
+from outbox.drivers.database.tables import INNODB, ascii_text, binary, metadata, short_text, small, timestamp
 
 job_pauses = Table(
     "queue_job_pauses",
     metadata,
     Column("id", binary(), primary_key=True),
     Column("kind", small(), nullable=False),
-    Column("name", key_name(), nullable=False),
-    Column("reason", key_name()),
-    Column("paused_by", key_name()),
+    Column("name", short_text(), nullable=False),
+    Column("reason", short_text()),
+    Column("paused_by", short_text()),
     Column("paused_at", timestamp(), nullable=False),
     # NULL: until it is resumed.
     Column("paused_until", timestamp()),
