@@ -40,7 +40,7 @@ async def batches_without_members(database: Database, batch_ids: list[JobId]) ->
     dialect = database.dialect
 
     async def look(connection: SqlConnection) -> list[JobId]:
-        return [each for each in batch_ids if not await run(statements.a_member(dialect, each), connection)]
+        return [each for each in batch_ids if not await run(statements.has_member(dialect, each), connection)]
 
     return await database.read_plain(look)
 
@@ -53,7 +53,7 @@ async def finish(database: Database, batch_id: JobId) -> tuple[PolicyNews, JobId
 
 def _finish_plan(dialect: Dialect, batch_id: JobId) -> Plan[tuple[PolicyNews, JobId | None]]:
     # Locked by another: it ends the batch, or adds to it. What it leaves undone is left to upkeep.
-    row = yield from statements.lock_batch(dialect, batch_id, dialect.skip_locked)
+    row = yield from statements.read_batch(dialect, batch_id, dialect.skip_locked)
     if row is None or row.finished or (yield from _is_open(dialect, batch_id)):
         return PolicyNews(), None
     if row.problem:
@@ -86,9 +86,9 @@ def _is_open(dialect: Dialect, batch_id: JobId) -> Plan[bool]:
     """Whether a member is left, once the settlements have ended that the locking read waits for. Such a settlement can
     insert a member where that read has already been, in the place of the one that it waits at: so a plain read is
     last."""
-    if (yield from statements.a_member(dialect, batch_id, dialect.for_update)):
+    if (yield from statements.has_member(dialect, batch_id, dialect.for_update)):
         return True
-    return bool(dialect.for_update) and (yield from statements.a_member(dialect, batch_id))
+    return bool(dialect.for_update) and (yield from statements.has_member(dialect, batch_id))
 
 
 def _follow_ups(row: BatchRow, *, failing: bool) -> tuple[list[Envelope], Ran]:

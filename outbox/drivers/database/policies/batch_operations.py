@@ -44,7 +44,7 @@ async def _status(
     database: Database, connection: SqlConnection, batch_id: JobId, most_outstanding: int, most_failed: int
 ) -> BatchStatus | None:
     dialect = database.dialect
-    row = await run(statements.lock_batch(dialect, batch_id, ""), connection)
+    row = await run(statements.read_batch(dialect, batch_id), connection)
     if row is None:
         return None
     failed, added, outstanding = await run(

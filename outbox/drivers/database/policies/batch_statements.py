@@ -84,12 +84,12 @@ def _grouped(pairs: Iterable[Pair]) -> Iterator[tuple[JobId, Sequence[JobId]]]:
     yield from groups.items()
 
 
-def lock_batch(dialect: Dialect, batch_id: JobId, end: str) -> Plan[BatchRow | None]:
-    """The row of a batch, read with the locking clause ``end``; None where there is none, or it is skipped."""
+def read_batch(dialect: Dialect, batch_id: JobId, lock: str = "") -> Plan[BatchRow | None]:
+    """The row of a batch, read with the locking clause ``lock``; None where there is none, or it is skipped."""
     listed, parameters = dialect.id_list([batch_id.bytes])
     rows = yield (
         "SELECT name, total, plan, ran, cancelled_at IS NOT NULL, finished_at IS NOT NULL FROM queue_batches "
-        f"WHERE id = {listed} {end}",
+        f"WHERE id = {listed} {lock}",
         parameters,
     )
     for name, members, text, ran, cancelled, finished in rows:
@@ -104,12 +104,12 @@ def lock_batch(dialect: Dialect, batch_id: JobId, end: str) -> Plan[BatchRow | N
     return None
 
 
-def a_member(dialect: Dialect, batch_id: JobId, end: str = "") -> Plan[bool]:
+def has_member(dialect: Dialect, batch_id: JobId, lock: str = "") -> Plan[bool]:
     """Whether a member has not ended. The last one first: members usually end in the order of their ids, and entries of
     those that have ended may still be there for older readers."""
     listed, parameters = dialect.id_list([batch_id.bytes])
     rows = yield (
-        f"SELECT member_id FROM {MEMBERS} WHERE batch_id = {listed} ORDER BY member_id DESC LIMIT 1 {end}",
+        f"SELECT member_id FROM {MEMBERS} WHERE batch_id = {listed} ORDER BY member_id DESC LIMIT 1 {lock}",
         parameters,
     )
     return any(True for _ in rows)

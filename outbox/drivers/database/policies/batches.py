@@ -99,7 +99,7 @@ class BatchRows(PolicyRows):
         refused: dict[JobId, Refusal] = {}
         for batch_id in sorted({batch_id for batch_id, _ in _pairs(jobs)}):
             mine = [pair for pair in _pairs(jobs) if pair[0] == batch_id]
-            row = yield from statements.lock_batch(dialect, batch_id, dialect.for_update)
+            row = yield from statements.read_batch(dialect, batch_id, dialect.for_update)
             if row is not None and row.cancelled:
                 refused.update({member: Refusal("its batch was cancelled") for _, member in mine})
             elif row is not None:
@@ -109,7 +109,7 @@ class BatchRows(PolicyRows):
     def explain(self, dialect: Dialect, job: Leaving) -> Plan[Sequence[str]]:
         lines: list[str] = []
         for batch_id, _ in _pairs([job]):
-            row = yield from statements.lock_batch(dialect, batch_id, "")
+            row = yield from statements.read_batch(dialect, batch_id)
             name = f" `{row.plan.name}`" if row is not None and row.plan.name else ""
             lines.append(f"member of the batch{name} {batch_id}")
         return lines
@@ -143,7 +143,7 @@ def _pairs(jobs: Iterable[Leaving | Returning]) -> list[Pair]:
 
 
 def _check_open(dialect: Dialect, batch_id: JobId) -> Plan[None]:
-    row = yield from statements.lock_batch(dialect, batch_id, dialect.for_share)
+    row = yield from statements.read_batch(dialect, batch_id, dialect.for_share)
     if row is None or row.finished or row.cancelled:
         what = "is not known" if row is None else "was cancelled" if row.cancelled else "has ended"
         raise BatchClosed(f"the batch {batch_id} {what}: dispatch these jobs without it, or as a new batch")
@@ -158,7 +158,7 @@ def _reopen(dialect: Dialect, row: statements.BatchRow, pairs: Sequence[Pair]) -
     listed, parameters = dialect.id_list([row.id.bytes])
     yield f"UPDATE queue_batches SET finished_at = NULL WHERE id = {listed}", parameters
     if row.plan.parent is not None:
-        parent = yield from statements.lock_batch(dialect, row.plan.parent, dialect.for_update)
+        parent = yield from statements.read_batch(dialect, row.plan.parent, dialect.for_update)
         if parent is not None:
             yield from _reopen(dialect, parent, [(parent.id, row.id)])
 
