@@ -17,8 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from outbox.errors import InvalidJob, InvalidOption
 from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
 
-SLOTS = 4_096
-"""Rows that claims and settlements lock in place of keys: no INSERT of a key, and no gap between keys."""
 ROUND = 10
 """Jobs of a fair key with the weight 1 that claims take before it is the turn of others."""
 MAX_LIMIT = 65_535
@@ -125,15 +123,6 @@ def hash_of(kind: Kind, key: Key) -> bytes:
 def _hash(kind: int, scope: str, name: str) -> bytes:
     text = json.dumps([kind, scope, name], ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=b"outbox keys").digest()
-
-
-def slot_of(key: bytes) -> int:
-    return int.from_bytes(key[:2]) % SLOTS
-
-
-def slots_of(keys: Sequence[bytes]) -> list[int]:
-    """The slots of these keys, each once, in the order in which all transactions lock them."""
-    return sorted({slot_of(key) for key in keys})
 
 
 class Place(NamedTuple):

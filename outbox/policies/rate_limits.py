@@ -17,7 +17,6 @@ from outbox.policies.base import Declaration, Policies, checked_text, chosen, fi
 from outbox.policies.rate import Limit, Rate, Window
 
 MAX_COST = MAX_BURST = 1_000_000
-SLOTS = 4_096
 
 _NAME = re.compile(r"[\x21-\x7e]{1,255}")
 _NAME_LENGTH = 255
@@ -125,10 +124,6 @@ def rate_id(name: str, key: str | None) -> bytes:
     """The key of the row of a limit and a key."""
     text = name if key is None else f"{name}\0{key}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def slot_of(rate: bytes) -> int:
-    return int.from_bytes(rate[:2], "big") % SLOTS
 
 
 def shown(key: str | None) -> str | None:

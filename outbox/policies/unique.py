@@ -14,10 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from outbox.backoff import MAX_DELAY
 from outbox.errors import InvalidOption
 from outbox.policies.base import Declaration, Policies, checked_text, chosen, field_value
+from outbox.policies.slots import SLOTS
 
-_SLOT_BITS = 12
-SLOTS = 1 << _SLOT_BITS
-"""Rows that dispatches lock in place of the gaps between keys."""
 _KEY_BYTES = 32
 JOINED_FOR = timedelta(seconds=5)
 """A job that is due for longer may be starting: a dispatch inserts a successor instead of joining it."""
@@ -203,7 +201,7 @@ def _hashed(kind: str, name: str, text: str) -> bytes:
 def slot_of(key: bytes) -> int:
     """The slot of a key. Slots have the order of keys, so that transactions that lock both in ascending order never
     wait for each other in a circle."""
-    return int.from_bytes(key[:2]) >> 16 - _SLOT_BITS
+    return int.from_bytes(key[:2]) * SLOTS >> 16
 
 
 def in_lock_order(keys: Iterable[bytes]) -> list[bytes]:

@@ -189,8 +189,6 @@ pauses = Table(
     **INNODB,
 )
 
-LOCK_SLOTS = 4_096
-
 lock_slots = Table(
     "queue_lock_slots",
     metadata,

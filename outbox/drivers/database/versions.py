@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Index, Table, func, inspect, select
 
-from outbox.drivers.database.tables import LOCK_SLOTS, metadata
+from outbox.drivers.database.tables import metadata
+from outbox.policies.slots import SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,7 @@ VERSIONS = (
             "queue_unique_running",
         ),
         columns={"queue_jobs": ("policies",), "queue_failed_jobs": ("policies",)},
-        rows=dict.fromkeys(
-            ("queue_inbox_slots", "queue_key_slots", "queue_lock_slots", "queue_rate_slots"), LOCK_SLOTS
-        ),
+        rows=dict.fromkeys(("queue_inbox_slots", "queue_key_slots", "queue_lock_slots", "queue_rate_slots"), SLOTS),
     ),
     Version(
         tables=("queue_audit", "queue_breakers", "queue_job_pauses", "queue_operations", "queue_paused_jobs"),

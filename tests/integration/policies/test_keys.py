@@ -17,13 +17,14 @@ from outbox.drivers.database.jobs.cancel import cancel_in_session
 from outbox.drivers.database.jobs.insert import own_insert_statements
 from outbox.drivers.database.policies import registry
 from outbox.drivers.database.policies.leaving import leaving
-from outbox.drivers.database.tables import LOCK_SLOTS, SEEDS
+from outbox.drivers.database.tables import SEEDS
 from outbox.drivers.values import Claim, JobState, PolicyNews
 from outbox.envelope import Envelope, serialize
 from outbox.events import KeyBlocked
 from outbox.ids import JobId
 from outbox.options import JobOptions
 from outbox.policies.keys import ROUND
+from outbox.policies.slots import SLOTS
 from outbox.settlement import Outcome, Settlement
 from outbox.wakeups.base import CANCELLED
 from tests.conformance.jobs import FAILURE, claim_one, envelope
@@ -458,7 +459,7 @@ async def test_tables_of_autogenerate_get_their_rows(
             for table in ("queue_key_slots", "queue_lock_slots"):
                 counts.append(connection.scalar(text(f"SELECT COUNT(*) FROM {table}")))
                 connection.execute(text(SEEDS[table]))
-    assert counts == [LOCK_SLOTS, LOCK_SLOTS if options else 0]
+    assert counts == [SLOTS, SLOTS if options else 0]
 
 
 async def test_a_strict_dispatch_waits_for_the_one_before(

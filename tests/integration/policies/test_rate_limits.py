@@ -19,7 +19,8 @@ from outbox.envelope import Envelope, serialize_many
 from outbox.errors import InvalidOption
 from outbox.job import Job
 from outbox.options import JobOptions
-from outbox.policies.rate_limits import Terms, rate_id, slot_of
+from outbox.policies.rate_limits import Terms, rate_id
+from outbox.policies.slots import slot_of
 from outbox.relay.relay import Relay
 from outbox.relay.route import to_relay_row
 from outbox.settlement import MoveRates, Settlement

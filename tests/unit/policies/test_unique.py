@@ -15,8 +15,8 @@ from outbox.envelope import Headers, serialize
 from outbox.errors import ConfigurationError, InvalidJob, InvalidOption
 from outbox.options import JobOptions
 from outbox.policies.base import Policies
+from outbox.policies.slots import SLOTS
 from outbox.policies.unique import (
-    SLOTS,
     Holder,
     OnConflict,
     Outcome,

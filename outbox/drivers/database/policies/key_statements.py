@@ -13,7 +13,8 @@ from outbox.drivers.database.policies.slot_locks import lock_rows
 from outbox.drivers.database.tables import key_slots
 from outbox.drivers.database.tables import lock_slots as lock_slots_table
 from outbox.envelope import Envelope, Headers
-from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown, slot_of, slots_of
+from outbox.policies.keys import Facts, Key, Kind, Place, State, hash_of, shown
+from outbox.policies.slots import slot_of, slots_of
 
 _MOMENT = 26
 _OLDEST = "2000-01-01 00:00:00.000000"

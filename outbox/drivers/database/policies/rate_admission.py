@@ -12,7 +12,8 @@ from outbox.drivers.database.policies.rate_release import release
 from outbox.drivers.database.policies.rate_statements import NewWait, RateFacts, Wait
 from outbox.ids import JobId
 from outbox.policies.rate import State, take_all
-from outbox.policies.rate_limits import RateHeader, Terms, slot_of
+from outbox.policies.rate_limits import RateHeader, Terms
+from outbox.policies.slots import slot_of
 
 
 class Admission:

@@ -17,7 +17,8 @@ from outbox.drivers.database.policies.slot_locks import lock_rows
 from outbox.drivers.database.tables import rate_slots
 from outbox.errors import ConfigurationError
 from outbox.policies.rate import State
-from outbox.policies.rate_limits import Terms, shown, slot_of
+from outbox.policies.rate_limits import Terms, shown
+from outbox.policies.slots import slots_of
 
 _log = logging.getLogger("outbox.drivers")
 
@@ -62,7 +63,7 @@ class NewWait(NamedTuple):
 def lock_slots(dialect: Dialect, rates: Iterable[bytes], *, wait: bool) -> Plan[set[int]]:
     """Lock the slots of ``rates``; return those that were locked. Without ``wait``, those of others are left out."""
     end = dialect.for_update if wait else dialect.skip_locked
-    return (yield from lock_rows(dialect, rate_slots.name, sorted({slot_of(rate) for rate in rates}), end))
+    return (yield from lock_rows(dialect, rate_slots.name, slots_of(rates), end))
 
 
 def facts_of(dialect: Dialect, rates: Iterable[bytes]) -> Plan[dict[bytes, RateFacts]]:

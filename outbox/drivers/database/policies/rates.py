@@ -21,7 +21,8 @@ from outbox.envelope import Headers
 from outbox.ids import JobId
 from outbox.policies.base import Policies
 from outbox.policies.rate import SECOND, State
-from outbox.policies.rate_limits import Terms, slot_of
+from outbox.policies.rate_limits import Terms
+from outbox.policies.slots import slot_of
 from outbox.settlement import Outcome
 
 _PERHAPS_WAITED = {Outcome.CANCELLED, Outcome.SKIPPED, Outcome.FAILED}

@@ -18,10 +18,11 @@ from outbox.drivers.database.connection.plans import Plan
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.dialects.syntax import NO_MOMENT
 from outbox.drivers.database.policies.schedule_tables import schedules
-from outbox.drivers.database.tables import LOCK_SLOTS, lock_slots
+from outbox.drivers.database.tables import lock_slots
 from outbox.drivers.schedules import Declared, StoredSchedule
 from outbox.errors import InvalidOption, InvalidPayload, TablesMissing
 from outbox.policies.schedule import Definition
+from outbox.policies.slots import SLOTS
 
 _log = logging.getLogger("outbox.drivers")
 
@@ -34,7 +35,7 @@ _MOST_FORMER = 50
 
 def _lock_slot(dialect: Dialect, name: str) -> Plan[datetime]:
     """Wait for other transactions that change the schedule. Returns the time."""
-    slot = zlib.crc32(name.encode()) % LOCK_SLOTS
+    slot = zlib.crc32(name.encode()) % SLOTS
     # SQLite must begin to write before it reads, or what it has read may be out of date when it writes.
     statement = (
         f"SELECT {dialect.now} FROM {lock_slots.name} WHERE slot = {dialect.placeholder} FOR UPDATE"
