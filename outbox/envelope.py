@@ -158,6 +158,12 @@ class Envelope(NamedTuple):
     """Of an encrypted job: its payload, encrypted for a job of another id."""
 
 
+def stored_bytes(envelope: Envelope) -> int:
+    """Bytes of its payload and its headers."""
+    payload = envelope.payload
+    return len(envelope.headers) + (len(payload) if payload.isascii() else len(payload.encode()))
+
+
 def with_headers(envelope: Envelope, **values: Any) -> Envelope:
     """``envelope`` with more of the fields of `Headers`."""
     return envelope._replace(headers=Headers.load(envelope.headers).model_copy(update=values).dump())

@@ -10,6 +10,9 @@ from uuid import UUID, SafeUUID
 
 from pydantic_core import core_schema
 
+ID_BYTES = 16
+"""Of a stored id."""
+
 
 class JobId(UUID):
     """Known before anything is written, the same on every connection."""

@@ -106,7 +106,7 @@ def check_priority(priority: object) -> int:
 
 
 def check_max_tries(max_tries: object) -> int:
-    if isinstance(max_tries, bool) or not isinstance(max_tries, int) or not 1 <= max_tries <= 65_535:
+    if isinstance(max_tries, bool) or not isinstance(max_tries, int) or not 1 <= max_tries <= attempt_limits.MOST_TRIES:
         raise InvalidOption(f"max_tries is a whole number from 1 to 65535, not {max_tries!r}")
     return max_tries
 

@@ -20,9 +20,8 @@ from outbox.drivers.base import Driver, LimitStore
 from outbox.drivers.values import LimitStatus
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.job import Job
+from outbox.policies.keys import MAX_LIMIT
 from outbox.policies.rate_limits import Terms, check_name, check_terms, defined, defined_names, of_class
-
-_MOST_RUNNING = 65_535
 
 
 @click.group(cls=ListedByDefault, invoke_without_command=True)
@@ -62,8 +61,8 @@ async def set_limit(
         if burst is not None or align is not None:
             raise click.UsageError("--burst and --align belong to a rate such as 100/m")
         number = int(value)
-        if not 1 <= number <= _MOST_RUNNING:
-            raise click.BadParameter(f"a number of jobs is from 1 to {_MOST_RUNNING:,}, not {value}")
+        if not 1 <= number <= MAX_LIMIT:
+            raise click.BadParameter(f"a number of jobs is from 1 to {MAX_LIMIT:,}, not {value}")
         await store.set(name, concurrency=number)
         document = {"connection": driver.name, "name": name, "concurrency": number}
         output.result(document, f"At most {number:,} jobs of {line(name)} run at once.")

@@ -24,9 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from outbox.ids import JobId
-
-_ID_BYTES = 16
+from outbox.ids import ID_BYTES, JobId
 
 
 def as_stored(column: Column[Any]) -> ColumnElement[Any]:
@@ -86,7 +84,7 @@ def value_as_stored(value: Any) -> ColumnElement[Any]:
 
 def job_id(value: Any) -> JobId | None:
     """None for what is no id: no command could name its row."""
-    is_id = isinstance(value, bytes | bytearray) and len(value) == _ID_BYTES
+    is_id = isinstance(value, bytes | bytearray) and len(value) == ID_BYTES
     return JobId(bytes=bytes(value)) if is_id else None
 
 

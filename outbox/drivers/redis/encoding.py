@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from outbox.envelope import Envelope
-from outbox.ids import JobId
+from outbox.envelope import Envelope, stored_bytes
+from outbox.ids import ID_BYTES, JobId
 
-_ID_BYTES = 16
 _MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = struct.Struct(">16sHBBQI")
@@ -53,7 +52,7 @@ def number(digits_of_number: bytes, otherwise: int = 0) -> int:
 
 def as_job_id(member: bytes) -> JobId | None:
     """None if it is not an id: no command could name the job."""
-    return JobId(bytes=member) if len(member) == _ID_BYTES else None
+    return JobId(bytes=member) if len(member) == ID_BYTES else None
 
 
 def score(when: datetime) -> int:
@@ -105,12 +104,7 @@ def parts(jobs: Sequence[tuple[Envelope, int, bytes]]) -> Iterator[Packed]:
 def batches(envelopes: Sequence[Envelope], limit: int) -> Iterator[Sequence[Envelope]]:
     """``envelopes`` in batches of at most ``limit`` bytes, or of one job. A server closes the
     connection on a command of more than 1 GB."""
-    return _groups(envelopes, _size, limit)
-
-
-def _size(envelope: Envelope) -> int:
-    payload = envelope.payload
-    return len(envelope.headers) + (len(payload) if payload.isascii() else len(payload.encode()))
+    return _groups(envelopes, stored_bytes, limit)
 
 
 def _groups(jobs: Sequence[T], size: Callable[[T], int], limit: int) -> Iterator[Sequence[T]]:

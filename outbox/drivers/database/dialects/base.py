@@ -20,9 +20,7 @@ from outbox.drivers.values import SILENT_SECONDS
 from outbox.envelope import Envelope
 from outbox.ids import JobId
 from outbox.options import RELAY_PREFIX
-
-# What the column holds; one more would be an error, and no claim that meets the row would succeed.
-_MAX_ATTEMPTS = 65_535
+from outbox.policies.attempt_limits import MOST_TRIES
 
 _IS_HERE = f"SUBSTR(queue, 1, 1) <> '{RELAY_PREFIX}'"
 """A condition: the job is not on its way to another connection."""
@@ -173,11 +171,12 @@ class Dialect(FailedJobStatements):
         They never meet a row that its holder is about to delete, nor walk over thousands of long jobs. ``in_place`` it
         stays there, for a moment, and no index is touched.
         """
+        # One more attempt than the column holds would be an error, and no claim that meets the row would succeed.
         end = self.now_plus(self.placeholder)
         moved = "" if in_place else f"available_at = {end}, "
         return (
             f"{self.unchecked}UPDATE queue_jobs {self.primary_hint} SET reserved_by = {self.placeholder}, "
-            f"reserved_until = {end}, {moved}attempts = attempts + (attempts < {_MAX_ATTEMPTS}) "
+            f"reserved_until = {end}, {moved}attempts = attempts + (attempts < {MOST_TRIES}) "
             f"WHERE id IN ({ids})"
         )
 

@@ -17,13 +17,13 @@ from outbox.drivers.database.connection.errors import Fault, classify
 from outbox.drivers.database.connection.plans import run
 from outbox.drivers.database.connection.raw_connection import SqlConnection
 from outbox.drivers.database.policies.leaving import removed
-from outbox.ids import new_job_id
+from outbox.ids import ID_BYTES, new_job_id
 from outbox.options import PRIORITIES, QUEUE_NAME, RELAY_PREFIX
+from outbox.policies.attempt_limits import MOST_TRIES
 from outbox.settlement import Failure, Outcome, dump_failure
 
 _log = logging.getLogger("outbox.drivers")
 
-_ID_BYTES, _MOST_ATTEMPTS = 16, 65_535
 _ROWS_PER_STATEMENT, _ROWS_PER_SWEEP = 100, 100
 _SHOWN = 200
 """Characters of a value that a reason shows."""
@@ -44,24 +44,24 @@ def flaw(row: Any) -> str | None:
     # Every claimed row passes here, so the usual case is tested first.
     if (
         type(row.id) is bytes
-        and len(row.id) == _ID_BYTES
+        and len(row.id) == ID_BYTES
         and type(name) is type(row.payload) is type(row.headers) is str
         and type(row.priority) is type(attempts) is int
-        and 0 <= attempts <= _MOST_ATTEMPTS
+        and 0 <= attempts <= MOST_TRIES
         and _is_moment(row.available_at)
         and (name.isascii() or raw_columns.is_utf8(name))
     ):
         return None
-    if type(row.id) is not bytes or len(row.id) != _ID_BYTES:
-        return f"the id is not {_ID_BYTES} bytes: {_shown(row.id)}"
+    if type(row.id) is not bytes or len(row.id) != ID_BYTES:
+        return f"the id is not {ID_BYTES} bytes: {_shown(row.id)}"
     for column in ("name", "payload", "headers"):
         value = getattr(row, column)
         if type(value) is not str or (column == "name" and not raw_columns.is_utf8(value)):
             return f"the column {column} holds no text: {_shown(value)}"
     if type(row.priority) is not int:
         return f"the priority is not a whole number from 0 to 9: {_shown(row.priority)}"
-    if type(attempts) is not int or not 0 <= attempts <= _MOST_ATTEMPTS:
-        return f"the attempts are not a whole number from 0 to {_MOST_ATTEMPTS}: {_shown(attempts)}"
+    if type(attempts) is not int or not 0 <= attempts <= MOST_TRIES:
+        return f"the attempts are not a whole number from 0 to {MOST_TRIES}: {_shown(attempts)}"
     return f"the column available_at holds no date: {_shown(row.available_at)}"
 
 
@@ -106,7 +106,7 @@ async def _move(database: Database, connection: SqlConnection, name: str, rows: 
     exceptions: list[Any] = []
     fingerprints: list[Any] = []
     for row in rows:
-        good = type(row.job_id) is bytes and len(row.job_id) == _ID_BYTES
+        good = type(row.job_id) is bytes and len(row.job_id) == ID_BYTES
         ids += (row.key, row.job_id if good else new_job_id().bytes)
         message = f"no worker can read this row: {row.reason}"
         failure = Failure("outbox.errors.InvalidPayload", message, "")

@@ -17,11 +17,10 @@ from outbox.drivers.database.policies.unique_tables import MOST_PARKED, State
 from outbox.drivers.database.tables import PARKED
 from outbox.drivers.values import PolicyNews
 from outbox.envelope import Headers
-from outbox.ids import JobId
+from outbox.ids import ID_BYTES, JobId
 from outbox.options import RELAY_PREFIX
 from outbox.policies.unique import END, SKIP
 
-_ID = 16
 _CROWDED = Park(1.0)
 """As many jobs of one key as can be parked are: this one looks again."""
 
@@ -94,7 +93,7 @@ def _lock(dialect: Dialect, keys: Sequence[bytes], *, wait: bool = False) -> Pla
         )
         for key, job_id, parked in rows:
             listed = bytes(parked or b"")
-            ids = tuple(listed[start : start + _ID] for start in range(0, len(listed), _ID))
+            ids = tuple(listed[start : start + ID_BYTES] for start in range(0, len(listed), ID_BYTES))
             found[bytes(key)] = Running(bytes(job_id), ids)
     return found
 
