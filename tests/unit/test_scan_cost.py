@@ -57,12 +57,12 @@ def test_as_long_as_the_head_costs_no_more_claims_begin_there(scan_cost: ScanCos
     assert not scan_cost.expensive
 
 
-def test_claims_that_went_on_where_the_last_one_ended_lead_to_a_comparison_as_well(scan_cost: ScanCost) -> None:
+def test_claims_that_continue_where_the_last_one_ended_lead_to_a_comparison_as_well(scan_cost: ScanCost) -> None:
     scan_cost.from_head(100, 0.1, 0.05, 0.2)
     for _ in range(14):
-        scan_cost.went_on(100)
+        scan_cost.from_backlog(100)
     assert scan_cost.at_head
-    scan_cost.went_on(100)
+    scan_cost.from_backlog(100)
     assert not scan_cost.at_head
     scan_cost.from_cursors(100, 0.001)
     assert scan_cost.expensive

@@ -77,8 +77,8 @@ class CursorScan:
 
     def _learn(self, found: CursorCandidates, timings: Timings) -> None:
         taken, cost = found.limit - found.missing, self.cursors.scan_cost
-        from_end = found.path is Path.BACKLOG
-        if not from_end:
+        in_backlog = found.path is Path.BACKLOG
+        if not in_backlog:
             for queue, rows, emptied in found.queues:
                 moments = [(row.priority, moment_or_never(row.available_at)) for row in rows]
                 for cursor, each, is_last in self.cursors.sorted(queue, moments, emptied=emptied):
@@ -86,11 +86,11 @@ class CursorScan:
         if found.short_jobs and found.full:
             queue, rows, _ = found.queues[-1]
             end = moment_or_never(rows[-1].available_at)
-            self.cursors.continue_from(queue, rows[-1].priority, end, at_head=not from_end)
+            self.cursors.continue_from(queue, rows[-1].priority, end, at_head=not in_backlog)
         else:
             self.cursors.backlog = None
-        if from_end:
-            cost.went_on(taken)
+        if in_backlog:
+            cost.from_backlog(taken)
         elif found.path is Path.HEAD:
             cost.from_head(taken, found.seconds, timings.update, timings.whole)
         else:

@@ -25,8 +25,8 @@ slightly different order from that of their jobs."""
 _ACTIVE_SECONDS = 60.0
 """Claims no longer search a priority that had no jobs for so long. Probes still read it."""
 
-_ON_FROM_THE_LAST = 4
-"""How many claims continue where the last one ended, for each claim from the head."""
+_CLAIMS_PER_HEAD = 4
+"""How many claims of a backlog continue where the last one ended, for each claim from the head."""
 
 _MARGIN = timedelta(seconds=10)
 """A probe that finds a priority empty moves its cursor to so long ago. Transactions of that time may still commit."""
@@ -139,7 +139,7 @@ class BacklogCursor:
     @property
     def start(self) -> datetime | None:
         """Where the next claim begins; None for the head."""
-        return self.end if self.since_head < _ON_FROM_THE_LAST else None
+        return self.end if self.since_head < _CLAIMS_PER_HEAD else None
 
 
 class ClaimCursors:

@@ -112,7 +112,7 @@ class ScanCost:
             if self.expensive and self._cursors:
                 self._trial.begin(select - self._cursors[1], self._workers)
 
-    def went_on(self, jobs: int) -> None:
+    def from_backlog(self, jobs: int) -> None:
         """A claim of a backlog continued where the last one had ended, and took ``jobs``. Their deleted entries may
         slow down the next claim from the head."""
         self._claims += 1
