@@ -99,5 +99,4 @@ class _Done:
     """An awaitable with nothing to wait for."""
 
     def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+        yield from ()

@@ -94,17 +94,21 @@ class Claimer(BackgroundLoop):
             if reserved and (self._pause.active or not self._completer.is_caught_up):
                 self._slots.use(reserved, 0)
             elif reserved:
-                self.idle_poller.end()
-                begun = clock.now()
-                found = await self._fill(reserved, self._store.claim, reserved, self._backlog)
-                self._took = clock.now() - begun
-                while found is not None and not self._backlog and not self.stopping and not self._pause.active:
-                    if found:
-                        # Their first steps go first: to wake another thread takes longer.
-                        await asyncio.sleep(0)
-                    # Other consumers might need the slots meanwhile.
-                    free = self._slots.grab() if self._consumers == 1 else 0
-                    found = await self._fill(free, self.idle_poller.take, bool(found), free)
+                await self._claim(reserved)
+
+    async def _claim(self, reserved: int) -> None:
+        """Claim for the ``reserved`` slots. Where that empties the store, go on with what the idle poller finds."""
+        self.idle_poller.end()
+        begun = clock.now()
+        found = await self._fill(reserved, self._store.claim, reserved, self._backlog)
+        self._took = clock.now() - begun
+        while found is not None and not self._backlog and not self.stopping and not self._pause.active:
+            if found:
+                # Their first steps go first: to wake another thread takes longer.
+                await asyncio.sleep(0)
+            # Other consumers might need the slots meanwhile.
+            free = self._slots.grab() if self._consumers == 1 else 0
+            found = await self._fill(free, self.idle_poller.take, bool(found), free)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -154,12 +158,12 @@ class Claimer(BackgroundLoop):
             return False
         if self._consumers > 1 and self._availability.down:
             # A claim that hangs would keep its slots from the other consumers for as long.
-            await self._try(self._answer)
+            await self._try(self._probe)
         if not self._slots.free:
             self._availability.unneeded(CLAIM)
         return not self.stopping
 
-    async def _answer(self) -> None:
+    async def _probe(self) -> None:
         await self._store.run(self._store.next_due, False)
 
     async def _try(self, call: Callable[[], Awaitable[None]]) -> None:

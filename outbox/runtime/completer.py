@@ -194,8 +194,10 @@ class Completer(BackgroundLoop):
     async def _is_about_one(self, batch: list[Attempt], since: float) -> bool:
         """Whether one end keeps the others of the batch from being written: the store carries out other requests, and
         takes one of the batch alone."""
-        if len(batch) == 1 or not self._availability.answers_others(since, SETTLE):
-            return len(batch) == 1 and bool(self._pending) and self._availability.answers_others(since, SETTLE)
+        if not self._availability.answers_others(since, SETTLE):
+            return False
+        if len(batch) == 1:
+            return bool(self._pending)
         probe = random.choice(batch)  # noqa: S311 - any of them
         begun = clock.now()
         try:
@@ -276,9 +278,9 @@ class Completer(BackgroundLoop):
             self._events.emit(attempt.event(SettlementRefused, attempt.settlement.outcome, Failure.of(error)))
 
     def _abandon(self, attempts: list[Attempt]) -> None:
-        unwritten = [attempt for attempt in attempts if attempt in self._in_flight]
-        if not unwritten and not attempts:
+        if not attempts:
             return
+        unwritten = [attempt for attempt in attempts if attempt in self._in_flight]
         self._in_flight.discard(unwritten)
         self._pending.clear()
         job_ids = tuple(attempt.fence.job_id for attempt in unwritten)
