@@ -16,9 +16,10 @@ from outbox.runtime.service import BackgroundLoop
 FORGET_AFTER = 600.0
 """Seconds after which a worker that was not heard of has its row removed."""
 
-_LOOK_EVERY = 300.0
+_FORGET_EVERY = 300.0
+"""Seconds between two removals of such rows by one worker."""
 
-_SHARE, _LONGEST = 0.4, 25.0
+_SECONDS_PER_WORKER, _LONGEST = 0.4, 25.0
 """Seconds between heartbeats for every idle worker of the fleet, so that many of them do not keep the store busy."""
 
 _log = logging.getLogger("outbox.runtime")
@@ -67,7 +68,7 @@ class Heartbeat(BackgroundLoop):
         while True:
             if await self._tell(leaving=False):
                 backoff.reset()
-                seconds = max(self._interval, min(self._idle_workers() * _SHARE, _LONGEST))
+                seconds = max(self._interval, min(self._idle_workers() * _SECONDS_PER_WORKER, _LONGEST))
             else:
                 # Without it, the outage is not over.
                 seconds = min(backoff.next(), self._interval)
@@ -86,7 +87,7 @@ class Heartbeat(BackgroundLoop):
             order = await self._workers.heartbeat(status)
             if order is not None:
                 self._obey(order)
-            if self._forgot is None or begun - self._forgot > _LOOK_EVERY:
+            if self._forgot is None or begun - self._forgot > _FORGET_EVERY:
                 self._forgot = begun
                 await self._workers.forget(FORGET_AFTER)
         except BackendUnavailable as error:

@@ -24,7 +24,7 @@ _DOUBT = 0.02
 """Seconds after which a worker that was woken for nothing looks once more: a binary log tells of a commit a moment
 before its rows can be seen."""
 
-_SHARE = 0.2
+_SECONDS_PER_WORKER = 0.2
 """Seconds of sleep for every idle worker of the fleet: together they look five times a second, however many."""
 
 _SPREAD = (1.2, 1.4)
@@ -149,7 +149,7 @@ class IdlePoller:
 
     @property
     def _longest_pause(self) -> float:
-        return max(self._sleep, _SHARE * self.idle_workers)
+        return max(self._sleep, _SECONDS_PER_WORKER * self.idle_workers)
 
     def _until(self, due: float | None) -> float:
         pause = self._longest_pause * random.uniform(*_SPREAD)  # noqa: S311 - spreads load

@@ -13,7 +13,8 @@ from outbox.wakeups.base import OPERATIONS, Wake
 from outbox.wakeups.local_hub import local_hub
 from outbox.wakeups.polling import Polling
 
-_SELDOM = 3600.0
+_LONGEST_WAIT = 3600.0
+"""Seconds. Nothing is done when they are up."""
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -36,7 +37,7 @@ class OperationWatch(BackgroundLoop):
             if not self.stopping:
                 await self._told(Wake.MAYBE)
             while not self.stopping:
-                told = await self._wakeups.wait(_SELDOM)
+                told = await self._wakeups.wait(_LONGEST_WAIT)
                 if not self.stopping and told is not Wake.NOTHING:
                     await self._told(told)
         finally:

@@ -24,7 +24,7 @@ that it left behind."""
 _GAP = 0.02
 """Seconds in which the ends of several jobs are gathered."""
 
-_SHARE = 0.4
+_SECONDS_PER_WORKER = 0.4
 """Seconds between two looks for every idle worker of the fleet."""
 
 
@@ -138,7 +138,7 @@ class RelayLoop(BackgroundLoop):
 
     def _rest(self) -> float:
         # Not all workers of a fleet at the same moment.
-        return max(self._interval, _SHARE * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return max(self._interval, _SECONDS_PER_WORKER * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 def relay_loops(settings: Settings, events: Events, *, interval: float) -> list[RelayLoop]:

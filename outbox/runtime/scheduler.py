@@ -18,9 +18,11 @@ SYNC_EVERY = 60.0
 """Seconds between two looks at the rows of declared schedules."""
 
 _SOONEST, _BUSY = 0.005, 0.1
+"""Seconds until the next look, at least, and while another worker is at it."""
 _SPREAD_PER_WORKER, _SPREAD_AT_MOST = 0.02, 0.5
 """Seconds: of the workers that know when a schedule is due, one is to be first."""
 _AFTER_ERROR, _AFTER_OUTAGE = 30.0, 3.0
+"""Seconds until a schedule is tried again, and until the next look."""
 
 _log = logging.getLogger("outbox.runtime")
 

@@ -23,7 +23,8 @@ from outbox.runtime.upkeep import Upkeep
 from outbox.schedules import declared_schedules
 from outbox.settings import DATABASE, WorkerOptions
 
-_BEAT_AT_MOST = 10.0
+_LONGEST_INTERVAL = 10.0
+"""Seconds between two heartbeats."""
 
 
 class StoreServices:
@@ -118,7 +119,7 @@ class StoreServices:
             Heartbeat(
                 driver.workers,
                 consumer.availability,
-                interval=min(lease / 3, _BEAT_AT_MOST),
+                interval=min(lease / 3, _LONGEST_INTERVAL),
                 ready=partial(_checked, consumer),
                 status=partial(self._status, consumer),
                 idle_workers=partial(_idle_workers, consumer),

@@ -17,6 +17,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _STOP_WITHIN = 10.0
+"""Seconds that `StoreThread.stop` waits for the thread."""
 
 
 class StoreThread:
@@ -118,8 +119,8 @@ class StoreThread:
             _tell(caller, _reject, started, error)
             _tell(caller, self._on_crash, error)
         finally:
-            _tell(caller, _resolve, started)
-            _tell(caller, _resolve, ended)
+            _tell(caller, _answer, started, None)
+            _tell(caller, _answer, ended, None)
 
     async def _main(self, caller: asyncio.AbstractEventLoop, started: asyncio.Future[None]) -> None:
         self._asked = asyncio.Event()
@@ -129,7 +130,7 @@ class StoreThread:
             for service in services:
                 service.on_crash = lambda error: _tell(caller, self._on_crash, error)
                 await service.start()
-            _tell(caller, _resolve, started)
+            _tell(caller, _answer, started, None)
             await self._asked.wait()
             # All at once: a store that hangs keeps neither the leases nor the connections of another.
             await asyncio.gather(*(service.stop() for service in services))
@@ -146,11 +147,6 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *argumen
 def _answer(future: asyncio.Future[_T], value: _T) -> None:
     if not future.done():
         future.set_result(value)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _reject(future: asyncio.Future[Any], error: BaseException) -> None:

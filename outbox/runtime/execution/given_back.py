@@ -12,8 +12,8 @@ LONGEST_WAIT = 3600.0
 """Seconds after which such a job fails: no other worker has taken it."""
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-_SHARE = 0.1
-"""Of the time that a job has waited: the pause until a worker may find it again."""
+_PART_OF_WAIT = 0.1
+"""The pause until a worker may find a job again, as a part of the time that it has waited."""
 
 _MOST = 10_000
 """Jobs that are remembered. The hour of one that was forgotten begins again."""
@@ -39,5 +39,5 @@ class GivenBackJobs:
             return None
         if len(self._met) > _MOST:
             self._met.popitem(last=False)
-        pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, waited * _SHARE))
+        pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, waited * _PART_OF_WAIT))
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing

@@ -18,7 +18,8 @@ from outbox.wakeups.polling import Polling
 _INTERVAL, _SHORT = 0.5, 0.25
 """Seconds between two looks, where no message tells of a cancellation, and for which a job has been running that is
 looked for: together they stay below a second."""
-_SELDOM = 3600.0
+_WITH_MESSAGES = 3600.0
+"""Seconds between two looks where messages tell."""
 
 _log = logging.getLogger("outbox.runtime")
 
@@ -49,7 +50,7 @@ class CancellationWatch(BackgroundLoop):
         local_hub.listen([CANCELLED], self._wakeups)
         try:
             while not self.stopping:
-                told = await self._wakeups.wait(_INTERVAL if self._polls() else _SELDOM)
+                told = await self._wakeups.wait(_INTERVAL if self._polls() else _WITH_MESSAGES)
                 if not self.stopping:
                     await self._look(0.0 if told else _SHORT)
         finally:

@@ -65,8 +65,8 @@ class InFlight:
             return sum(1 for _ in takewhile(lambda batch: batch.claimed_at <= moment, self._attempts.values()))
 
     def overstaying(self, moment: float) -> list[Fence]:
-        """Those held since that ``moment`` or longer of which the store was told that they would be brief, and which
-        may be renewed."""
+        """Those that were claimed as short jobs, have been held since that ``moment`` or longer, and may be
+        renewed."""
         with self._lock:
             batches = list(self._attempts.items())
         return [

@@ -16,13 +16,13 @@ from outbox.settlement import Fence
 
 _log = logging.getLogger("outbox.runtime")
 
-_BRIEFLY = 1.0
-"""Seconds after which a job that was expected to end soon is held as one that takes long."""
+_SHORT_JOB_SECONDS = 1.0
+"""Seconds after which a job that was claimed as a short one is held as any other."""
 
 
 class Renewal(BackgroundLoop):
     """Renews every lease of one connection in one call, at a third of the lease: two of them may fail. The leases of
-    jobs that the store was told would be brief are renewed for the first time after a second."""
+    jobs that were claimed as short ones are renewed for the first time after a second."""
 
     def __init__(
         self,
@@ -48,16 +48,18 @@ class Renewal(BackgroundLoop):
 
     async def run(self) -> None:
         due = clock.now() + self._interval
-        delay = min(self._interval, _BRIEFLY)
+        delay = min(self._interval, _SHORT_JOB_SECONDS)
         while not await self.pause(delay):
             begun = clock.now()
-            fences = self._in_flight.renewable() if begun >= due else self._in_flight.overstaying(begun - _BRIEFLY)
+            fences = (
+                self._in_flight.renewable() if begun >= due else self._in_flight.overstaying(begun - _SHORT_JOB_SECONDS)
+            )
             if not fences:
                 self._availability.unneeded(RENEW)
             if not fences or await self._renew(fences):
                 self._backoff.reset()
                 due = begun + self._interval if begun >= due else due
-                delay = max(0.0, min(due - clock.now(), _BRIEFLY))
+                delay = max(0.0, min(due - clock.now(), _SHORT_JOB_SECONDS))
             else:
                 delay = self._backoff.next()
 
