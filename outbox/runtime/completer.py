@@ -25,7 +25,7 @@ from outbox.events import (
 from outbox.middleware.chain_steps import ChainSteps
 from outbox.runtime.availability import SETTLE, Availability, ReconnectBackoff
 from outbox.runtime.execution.attempt import Attempt
-from outbox.runtime.refused_settlements import SetAside
+from outbox.runtime.postponed_settlements import PostponedSettlements
 from outbox.runtime.service import BackgroundLoop
 from outbox.runtime.store_client import StoreClient
 from outbox.settlement import ENDS, Failure, MoveRates, Outcome, Settlement
@@ -45,7 +45,7 @@ class Completer(BackgroundLoop):
     A store that does not answer is asked again until it does; nothing is dropped. When the worker stops meanwhile, it
     is asked for one more lease: what is written later would find the jobs with other owners anyway.
 
-    One end that keeps its batch from being written, while the store carries out all else, is set aside, so that the
+    One end that keeps its batch from being written, while the store carries out all else, is postponed, so that the
     others are written.
     """
 
@@ -77,7 +77,7 @@ class Completer(BackgroundLoop):
         self._caught_up = asyncio.Event()
         self._caught_up.set()
         self._give_up_at: float | None = None
-        self.set_aside = SetAside(self._isolate, events)
+        self.postponed = PostponedSettlements(self._isolate, events)
 
     @property
     def backlog(self) -> int:
@@ -118,8 +118,8 @@ class Completer(BackgroundLoop):
             self._caught_up.clear()
 
     async def run(self) -> None:
-        while self._pending or not self.stopping or self.set_aside.waits:
-            await self.set_aside.retry()
+        while self._pending or not self.stopping or self.postponed.waits:
+            await self.postponed.retry()
             if not self._pending:
                 await self._wait()
                 continue
@@ -134,17 +134,17 @@ class Completer(BackgroundLoop):
             if awaited:
                 self._awaited -= awaited
                 self._resume_claims()
-        self._abandon(self.set_aside.give_up())
+        self._abandon(self.postponed.give_up())
 
     async def _wait(self) -> None:
-        """For an end to write, or for the next try of those that were set aside."""
-        if self.stopping and self.set_aside.waits:
-            await asyncio.sleep(min(1.0, self.set_aside.due_in or 0.0))
+        """For an end to write, or for the next try of those that were postponed."""
+        if self.stopping and self.postponed.waits:
+            await asyncio.sleep(min(1.0, self.postponed.due_in or 0.0))
             if self._out_of_time:
-                self._abandon(self.set_aside.give_up())
+                self._abandon(self.postponed.give_up())
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.set_aside.due_in):
+            async with asyncio.timeout(self.postponed.due_in):
                 await self._wanted.wait()
         self._wanted.clear()
 
@@ -209,13 +209,13 @@ class Completer(BackgroundLoop):
         return True
 
     async def _isolate(self, batch: list[Attempt]) -> None:
-        """Write all that the store takes. An end that it refuses alone is set aside, and tried again by itself."""
+        """Write all that the store takes. An end that it refuses alone is postponed, and tried again by itself."""
         begun = clock.now()
         try:
             settled = await self._store.settle(_settlements(batch))
         except Exception as error:  # noqa: BLE001 - sorted below
             if isinstance(error, BackendUnavailable) and len(batch) == 1:
-                self.set_aside.add(batch[0], error)
+                self.postponed.add(batch[0], error)
             else:
                 await self._refuse_or_split(batch, error, self._isolate)
         else:

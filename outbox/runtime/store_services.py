@@ -14,7 +14,7 @@ from outbox.runtime.leases.cancellations import CancellationWatch
 from outbox.runtime.leases.expiry import Expiry
 from outbox.runtime.leases.removal import removed
 from outbox.runtime.leases.renewal import Renewal
-from outbox.runtime.metrics import Metrics
+from outbox.runtime.metrics_writer import MetricsWriter
 from outbox.runtime.operation_watch import OperationWatch
 from outbox.runtime.relay_loop import RelayLoop
 from outbox.runtime.scheduler import Scheduler
@@ -89,7 +89,7 @@ class StoreServices:
 
     def _metrics(self) -> list[BackgroundLoop]:
         return [
-            Metrics(store, consumer.activities, ready=partial(_checked, consumer))
+            MetricsWriter(store, consumer.activities, ready=partial(_checked, consumer))
             for consumer in self._consumers
             if (store := consumer.store.driver.metrics) is not None and consumer.activities is not None
         ]

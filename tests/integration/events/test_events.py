@@ -76,7 +76,7 @@ TOLD_IN = {
     "HookFailed": {"runtime/execution/failed_hook.py"},
     "ResourceFailed": {"runtime/execution/resource_cleanup.py"},
     "SettlementRefused": {"runtime/completer.py"},
-    "SettlementPostponed": {"runtime/refused_settlements.py"},
+    "SettlementPostponed": {"runtime/postponed_settlements.py"},
     "SettlementsAbandoned": {"runtime/completer.py"},
     "KeyBlocked": {"drivers/database/policies/keys.py"},
     "KeyUnblocked": {"drivers/database/policies/key_operations.py"},

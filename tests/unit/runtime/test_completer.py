@@ -166,7 +166,7 @@ async def answering(bench: Bench) -> None:
 
 async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(bench: Bench) -> None:
     """The others of its batch, and all that come after it, are written meanwhile."""
-    bench.completer.set_aside.backoff = ReconnectBackoff(0.05, 0.05)
+    bench.completer.postponed.backoff = ReconnectBackoff(0.05, 0.05)
     attempts = await bench.claim(20)
     refused = {attempts[3].fence, attempts[17].fence}
     bench.store.refuses_now = lambda settlement: settlement.fence in refused
@@ -192,7 +192,7 @@ async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(ben
 
 
 async def test_claiming_goes_on_when_one_that_it_waited_for_was_written_alone(bench: Bench) -> None:
-    bench.completer.set_aside.backoff = ReconnectBackoff(0.05, 0.05)
+    bench.completer.postponed.backoff = ReconnectBackoff(0.05, 0.05)
     attempts = await bench.claim(2)
     refused = {attempts[1].fence}
     bench.store.refuses_now = lambda settlement: settlement.fence in refused

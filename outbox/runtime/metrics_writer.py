@@ -13,7 +13,7 @@ from outbox.runtime.service import BackgroundLoop
 _log = logging.getLogger("outbox.runtime")
 
 
-class Metrics(BackgroundLoop):
+class MetricsWriter(BackgroundLoop):
     """One INSERT a minute, however many jobs there were. What could not be written is written a minute later."""
 
     def __init__(self, store: MetricStore, activities: Activities, *, ready: Callable[[], bool]) -> None:

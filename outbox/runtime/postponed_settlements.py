@@ -13,15 +13,15 @@ from outbox.settlement import Failure
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
-class SetAside:
+class PostponedSettlements:
     """Tries each of them again by itself, at growing intervals. Their leases are renewed meanwhile, so that the jobs do
-    not run a second time. That is said once for each."""
+    not run a second time. Each is reported once."""
 
     def __init__(self, write: Callable[[list[Attempt]], Awaitable[None]], events: Events) -> None:
         """``write`` is given one attempt, and calls `add` again if the store still refuses its end."""
         self._write = write
         self._events = events
-        self._attempts: dict[Attempt, Exception] = {}
+        self._attempts: dict[Attempt, None] = {}
         self._told: set[Attempt] = set()
         self.backoff = ReconnectBackoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._due = float("inf")
@@ -41,7 +41,7 @@ class SetAside:
             self._events.emit(attempt.event(SettlementPostponed, attempt.settlement.outcome, Failure.of(error)))
         if not self._attempts:
             self._due = clock.now() + self.backoff.next()
-        self._attempts[attempt] = error
+        self._attempts[attempt] = None
 
     async def retry(self) -> None:
         """Try all of them, each by itself, if it is time."""
