@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from outbox.drivers.database import DatabaseDriver
+from tests.crash.harness import DatabaseHarness
 from tests.support.worker_processes import Workers
 
 
@@ -16,3 +18,18 @@ async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
     workers = Workers(migrated_url, tmp_path)
     yield workers
     await workers.close()
+
+
+@pytest.fixture
+async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
+    harness = DatabaseHarness(migrated_url, tmp_path)
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    """Sees every row, as a database client would."""
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()

@@ -26,13 +26,6 @@ from tests.support.recorded_jobs import Counted, Gated, GatedInThread, KillsItse
 from tests.support.worker_processes import WorkerProcess, until
 
 
-@pytest.fixture
-async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
-    harness = DatabaseHarness(migrated_url, tmp_path)
-    yield harness
-    await harness.close()
-
-
 async def test_a_worker_killed_in_the_middle_of_its_jobs(harness: DatabaseHarness, tmp_path: Path) -> None:
     victim = await harness.workers.started("--concurrency", "8", *FLAGS)
     await harness.dispatch(*(Gated() for _ in range(3)))  # which run when it dies, whenever that is

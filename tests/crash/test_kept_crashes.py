@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from outbox.drivers.database import DatabaseDriver
 from tests.crash.harness import UNHURRIED, end_leases
 from tests.crash.kept import Kept
 from tests.support.worker_processes import WorkerProcess, Workers, until
-
-
-@pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 async def test_a_result_is_kept_with_the_end_of_its_job(

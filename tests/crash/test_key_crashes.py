@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from outbox.envelope import serialize_many
 from tests.crash.harness import FLAGS, DatabaseHarness
@@ -15,13 +11,6 @@ from tests.crash.keyed import Event, check_order
 
 KEYS, PER_KEY = 5, 60
 ENDS_PER_DEATH = 45
-
-
-@pytest.fixture
-async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
-    harness = DatabaseHarness(migrated_url, tmp_path)
-    yield harness
-    await harness.close()
 
 
 async def test_ordered_jobs_stay_in_order_whatever_workers_die(harness: DatabaseHarness) -> None:

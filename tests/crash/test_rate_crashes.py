@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from outbox.envelope import serialize_many
 from tests.crash.harness import FLAGS, DatabaseHarness
@@ -15,13 +11,6 @@ from tests.crash.rated import Call, check_rate
 
 JOBS, ENDS_PER_DEATH = 100, 25
 SLACK = 0.5
-
-
-@pytest.fixture
-async def harness(migrated_url: str, tmp_path: Path) -> AsyncIterator[DatabaseHarness]:
-    harness = DatabaseHarness(migrated_url, tmp_path)
-    yield harness
-    await harness.close()
 
 
 async def test_a_rate_holds_whatever_workers_die(harness: DatabaseHarness) -> None:

@@ -50,13 +50,6 @@ async def workers(migrated_url: str, local_redis: LocalServer, tmp_path: Path) -
     await workers.close()
 
 
-@pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
 async def all_ended(workers: RedisWorkers, committed: set[str]) -> None:
     await until(
         lambda: committed <= {run.id for run in workers.oracle.runs("end")},

@@ -20,13 +20,6 @@ FLAGS = (*UNHURRIED, "--concurrency", str(INNOCENT + 1))
 
 
 @pytest.fixture
-async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
     driver = RedisDriver(redis_url)
     yield driver

@@ -36,6 +36,22 @@ async def database(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
 
 
 @pytest.fixture
+async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    """The driver under test."""
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
+    """The driver of another process."""
+    driver = DatabaseDriver(migrated_url)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[RedisDriver]:
     driver = RedisDriver(redis_url)
     yield driver

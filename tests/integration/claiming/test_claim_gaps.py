@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -45,13 +45,6 @@ pytestmark = [
 def _moment(number: int, since: int = 0) -> datetime:
     """Between those of the open transaction, which are a millisecond apart."""
     return _BEGIN + timedelta(milliseconds=number % _OPEN, microseconds=1 + since + number // _OPEN)
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.fixture

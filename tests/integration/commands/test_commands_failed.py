@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -18,14 +16,6 @@ from tests.conformance.jobs import envelope
 from tests.support.commands import age_failure, break_payload, execute, fail, run
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
-    monkeypatch.chdir(tmp_path)  # away from this project's own settings
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 def named(job: Envelope, job_id: str) -> Envelope:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -22,14 +20,6 @@ from tests.support.commands import age_failure, execute, fail, run
 from tests.support.many_rows import MOST_READ, fill, keep_statistics, rows_read
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
-    monkeypatch.chdir(tmp_path)  # away from this project's own settings
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -31,14 +29,6 @@ class Named(Job):
     key: str
 
     async def handle(self) -> None: ...
-
-
-@pytest.fixture
-async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
-    monkeypatch.chdir(tmp_path)  # away from this project's own settings
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 async def blocked(driver: DatabaseDriver, aggregate: int) -> tuple[JobId, JobId]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from outbox.drivers.database import DatabaseDriver
@@ -12,14 +9,6 @@ from tests.conformance.jobs import envelope, envelopes
 from tests.support.commands import run
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
-    monkeypatch.chdir(tmp_path)  # away from this project's own settings
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 async def test_a_class_is_paused_with_a_reason_and_an_end(driver: DatabaseDriver, migrated_url: str) -> None:

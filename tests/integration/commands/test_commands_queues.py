@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +15,6 @@ from outbox.ids import new_job_id
 from outbox.settlement import Settlement
 from tests.conformance.jobs import claim_one, envelope, envelopes
 from tests.support.commands import execute, fail, run
-
-
-@pytest.fixture
-async def driver(migrated_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[DatabaseDriver]:
-    monkeypatch.chdir(tmp_path)  # away from this project's own settings
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.sqlite)], indirect=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import event, text
@@ -19,21 +19,6 @@ from outbox.errors import BackendUnavailable
 from outbox.settlement import Failure, InsertJobs, Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 from tests.servers import LocalServer, databases, sql
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    """Another worker's, whose database does not go away."""
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 class Outage:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import DatabaseDriver
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.mark.parametrize("call", ["read", "write", "inspect"])

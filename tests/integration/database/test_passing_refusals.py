@@ -4,7 +4,7 @@ passwords and tables that are gone for a while."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,13 +27,6 @@ PASSING = [3032, 3168, 1135, 9501, 1105, 9006, 1815, 1206, NO_LIST_KNOWS]
 FINAL = [1406, 1366, 3140]
 
 on_servers = pytest.mark.parametrize("backend", SERVERS, indirect=True)
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @contextmanager

@@ -21,13 +21,6 @@ from tests.support.orders import async_engine, sync_engine
 Settle = Callable[..., Awaitable[Settled]]
 
 
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
     plan = SettlementPlan(dialect_for(connection.dialect), "database", settlements)
     return run_in_session(connection, plan.lock_and_settle())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.conformance.jobs import envelope
 
 UNTIL_DUE = 1.0
 """Seconds."""
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 def answered_slowly(plan: Plan[Any], connection: sqlite3.Connection) -> Any:

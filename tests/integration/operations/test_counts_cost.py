@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import event
@@ -23,13 +22,6 @@ from tests.support.many_rows import fill, keep_statistics
 
 MANY = 60_000
 MOST_READ = 25_000
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 async def counts(driver: DatabaseDriver) -> dict[str, QueueCounts]:

@@ -25,21 +25,6 @@ BROKEN = '{"order_id": 7, "note": "\0 \N{PILE OF POO} \\ud83d'
 
 
 @pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    """A second operator's."""
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
 async def holder(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
     """Of whoever holds a lock."""
     driver = DatabaseDriver(migrated_url)

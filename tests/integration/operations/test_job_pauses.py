@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,6 @@ class Held(Job):
 
 _held: list[tuple[asyncio.Event, asyncio.Event]] = []
 """Whether one has begun, and may end; of the latest test."""
-
-
-@pytest.fixture
-async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    """As another process has it."""
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 def bad(count: int) -> list[Envelope]:

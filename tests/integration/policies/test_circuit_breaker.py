@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import ClassVar
 
 import pytest
@@ -24,14 +23,6 @@ from tests.support.embedded_worker import OFTEN, TIMEOUT
 
 NAME = "tests.Job"
 TERMS = BreakerTerms(max_exceptions=3, within=60, pause=60)
-
-
-@pytest.fixture
-async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    """As another worker has it."""
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 def quiet(_: frozenset[str]) -> None:

@@ -4,7 +4,7 @@ once and no attempt is lost."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,6 @@ async def waiter(redis_url: str, answers: Answers) -> AsyncIterator[Waiter]:
     await waiter.next_due()
     yield waiter
     await waiter.driver.close()
-
-
-@pytest.fixture
-def admin(redis_url: str) -> Iterator[Client]:
-    with Client.from_url(redis_url) as client:
-        yield client
 
 
 class Heard:

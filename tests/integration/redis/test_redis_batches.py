@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,26 +21,6 @@ from outbox.settlement import Settlement
 from tests.conformance.jobs import FAILURE, claim_one, envelope, envelopes
 
 JOBS, CLAIMERS, BATCH = 20_000, 16, 50
-
-
-@pytest.fixture
-def admin(redis_url: str) -> Iterator[Client]:
-    with Client.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def driver(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def other(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
 
 
 class Gate:

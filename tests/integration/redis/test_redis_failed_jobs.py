@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -22,27 +21,6 @@ from tests.conformance.jobs import claim_one, envelope, envelopes
 from tests.support.commands import REFUSED, fail
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-def admin(redis_url: str) -> Iterator[Client]:
-    with Client.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def driver(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
-async def other(redis_url: str) -> AsyncIterator[RedisDriver]:
-    """A second operator's."""
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
 
 
 def age(admin: Client, job_id: JobId, seconds: float, queue: str = "default") -> None:

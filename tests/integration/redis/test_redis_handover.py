@@ -77,12 +77,6 @@ def operator(make: Callable[[], Process]) -> Process:
     return make()
 
 
-@pytest.fixture
-def admin(redis_url: str) -> Iterator[Client]:
-    with Client.from_url(redis_url) as client:
-        yield client
-
-
 class Pause:
     """Stops whoever calls, once, until it is told to go on."""
 

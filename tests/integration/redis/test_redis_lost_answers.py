@@ -42,14 +42,6 @@ async def driver(between: Proxy) -> AsyncIterator[RedisDriver]:
     await driver.close()
 
 
-@pytest.fixture
-async def other(redis_url: str) -> AsyncIterator[RedisDriver]:
-    """Another process's, with a network that works."""
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
-
-
 # --- claims
 
 

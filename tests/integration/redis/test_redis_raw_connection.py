@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,13 +17,6 @@ from outbox.drivers.redis.pubsub import PubSub
 from tests.conformance.jobs import envelopes
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-async def driver(redis_url: str) -> AsyncIterator[RedisDriver]:
-    driver = RedisDriver(redis_url)
-    yield driver
-    await driver.close()
 
 
 async def test_a_claim_says_one_thing(driver: RedisDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -33,13 +33,6 @@ def between_ticks() -> Iterator[None]:
     now = datetime.now(UTC)
     with travel(now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1, minutes=10) - now):
         yield
-
-
-@pytest.fixture
-async def other(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.fixture

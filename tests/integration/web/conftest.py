@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from outbox.drivers.database import DatabaseDriver
 from outbox.settings import Settings
 from outbox.web import dashboard
 from tests.support.dashboards import browser, mounted, signed_in
@@ -23,13 +22,6 @@ def long_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(migrated_url: str) -> Settings:
     return Settings(database_url=migrated_url)
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,13 +23,6 @@ FAST = ("--sleep", "0.05", "--health-port", "0")
 @pytest.fixture
 def backend() -> str:
     return "sqlite"
-
-
-@pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
 
 
 async def url_of(worker: WorkerProcess) -> str:

@@ -38,13 +38,6 @@ FIXED = "tests.support.recorded_jobs,tests.support.fixed_jobs"
 
 
 @pytest.fixture
-async def driver(migrated_url: str) -> AsyncIterator[DatabaseDriver]:
-    driver = DatabaseDriver(migrated_url)
-    yield driver
-    await driver.close()
-
-
-@pytest.fixture
 async def workers(migrated_url: str, tmp_path: Path) -> AsyncIterator[Workers]:
     workers = Workers(migrated_url, tmp_path, JOBS)
     yield workers
