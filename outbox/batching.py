@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Unpack
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
@@ -28,7 +29,7 @@ from outbox.dispatch import (
 from outbox.drivers.base import Driver, PolicyStore
 from outbox.drivers.values import BatchStatus
 from outbox.envelope import Envelope, Headers, as_member, link_of
-from outbox.errors import ConfigurationError, InvalidJob
+from outbox.errors import ConfigurationError, InvalidJob, JobNotFound
 from outbox.events import BatchDispatched
 from outbox.ids import JobId, new_job_id
 from outbox.job import Job
@@ -214,6 +215,11 @@ def policies_of(driver: Driver) -> PolicyStore:
     if driver.policies is None:
         raise ConfigurationError(f"batches are kept by the database, not by the connection {driver.name}")
     return driver.policies
+
+
+def no_batch(batch_id: UUID) -> JobNotFound:
+    """The error of an operator who asks for a batch that is not known."""
+    return JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
 
 
 def _check_id(batch_id: AnyId) -> BatchId:

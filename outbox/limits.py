@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from outbox import clock
-from outbox.drivers.base import LimitStore
+from outbox.drivers.base import Driver, LimitStore
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.open_drivers import driver_here
 from outbox.policies.rate import Window
@@ -41,7 +41,7 @@ async def take(
     text = key_text(key)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0):
         raise InvalidOption(f"a timeout is a number of seconds, not negative, not {timeout!r}")
-    store = _store(connection)
+    store = limits_of(driver_here(connection))
     terms = await _terms(store, check_name(name))
     if isinstance(limit := terms.limit, Window) and cost > limit.count:
         raise InvalidOption(f"the limit {name} ({terms.rate} by the {terms.align}) never admits a cost of {cost:,}")
@@ -53,10 +53,13 @@ async def take(
     return True
 
 
-def _store(connection: str) -> LimitStore:
-    driver = driver_here(connection)
+def limits_of(driver: Driver) -> LimitStore:
+    """
+    Raises:
+        ConfigurationError: the connection keeps no limits.
+    """
     if driver.limits is None:
-        raise ConfigurationError(f"limits are kept by a database, not by the connection {connection}")
+        raise ConfigurationError(f"limits are kept by a database, not by the connection {driver.name}")
     return driver.limits
 
 

@@ -8,13 +8,12 @@ from uuid import UUID
 
 import click
 
-from outbox.batching import cancel_on, policies_of, retry_on
+from outbox.batching import cancel_on, no_batch, policies_of, retry_on
 from outbox.console.command import ListedByDefault, looking_at_connection, on_connection
 from outbox.console.formatting import counted, line
 from outbox.console.output import Output
 from outbox.drivers.base import Driver
 from outbox.drivers.values import BatchStatus
-from outbox.errors import JobNotFound
 from outbox.ids import JobId
 
 
@@ -69,7 +68,7 @@ async def retry(driver: Driver, output: Output, batch_id: UUID) -> None:
 async def _found(driver: Driver, batch_id: UUID) -> BatchStatus:
     status = await policies_of(driver).batch(JobId(int=batch_id.int))
     if status is None:
-        raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
+        raise no_batch(batch_id)
     return status
 
 

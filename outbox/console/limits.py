@@ -16,10 +16,11 @@ from outbox.console.fitting_table import Column, FittingTable
 from outbox.console.formatting import age, line
 from outbox.console.output import Output
 from outbox.console.suggestions import suggestion, unknown_name
-from outbox.drivers.base import Driver, LimitStore
+from outbox.drivers.base import Driver
 from outbox.drivers.values import LimitStatus
 from outbox.errors import ConfigurationError, InvalidOption
 from outbox.job import Job
+from outbox.limits import limits_of
 from outbox.policies.keys import MAX_LIMIT
 from outbox.policies.rate_limits import Terms, check_name, check_terms, defined, defined_names, of_class
 
@@ -33,7 +34,7 @@ def limits() -> None:
 @looking_at_connection
 async def list_limits(driver: Driver, output: Output) -> None:
     """Show what is left of each rate, and how many jobs wait for it."""
-    found = await _store(driver).list()
+    found = await limits_of(driver).list()
     if output.as_json:
         output.document({"connection": driver.name, "limits": [asdict(limit) for limit in found]})
     elif found:
@@ -56,7 +57,7 @@ async def set_limit(
     RATE is such as 100/m. NAME is that of a RateLimit, or that of a job whose class has a rate of its own. A number N
     lets so many jobs of the class NAME run at once under one concurrency key.
     """
-    store, name = _store(driver), check_name(name)
+    store, name = limits_of(driver), check_name(name)
     if value.isascii() and value.isdigit():
         if burst is not None or align is not None:
             raise click.UsageError("--burst and --align belong to a rate such as 100/m")
@@ -86,7 +87,7 @@ async def set_limit(
 @on_connection
 async def reset_limit(driver: Driver, output: Output, name: str) -> int:
     """Have the limit NAME be again as the jobs declare it."""
-    known = await _store(driver).reset(name)
+    known = await limits_of(driver).reset(name)
     text = f"{line(name)} is as its jobs declare it." if known else f"{line(name)} was not set."
     output.result({"connection": driver.name, "name": name, "reset": known}, text)
     return 0 if known else 1
@@ -117,12 +118,6 @@ def _classes() -> dict[str, type[Job]]:
     with suppress(ConfigurationError):
         registry.import_jobs(current_settings().jobs)
     return registry.registered()
-
-
-def _store(driver: Driver) -> LimitStore:
-    if driver.limits is None:
-        raise ConfigurationError(f"limits are kept by a database, not by the connection {driver.name}")
-    return driver.limits
 
 
 def _table(found: Sequence[LimitStatus]) -> FittingTable:

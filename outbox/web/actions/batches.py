@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from outbox.batching import cancel_on, policies_of, retry_on
+from outbox.batching import cancel_on, no_batch, policies_of, retry_on
 from outbox.console.formatting import counted
 from outbox.drivers.base import Driver
-from outbox.errors import JobNotFound
 from outbox.ids import JobId
 from outbox.web.parameters import parse_id
 from outbox.web.rendering import with_query
@@ -16,7 +15,7 @@ from outbox.web.view import View
 
 async def _check(driver: Driver, batch_id: JobId) -> None:
     if await policies_of(driver).batch(batch_id) is None:
-        raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
+        raise no_batch(batch_id)
 
 
 def _batch(view: View) -> tuple[JobId, str]:

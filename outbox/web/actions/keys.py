@@ -5,10 +5,11 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from outbox.console.formatting import line
-from outbox.drivers.base import Driver, LimitStore, PolicyStore
+from outbox.drivers.base import Driver, PolicyStore
 from outbox.drivers.pauses import PauseKind, PauseTarget, PauseTerms, check_target, check_text
 from outbox.errors import ConfigurationError, InvalidOption, JobNotFound
 from outbox.job_changes import retry_jobs
+from outbox.limits import limits_of
 from outbox.pausing import pause_on, resume_on
 from outbox.policies.keys import MAX_LIMIT
 from outbox.policies.rate_limits import Terms, check_name, check_terms
@@ -54,28 +55,22 @@ def _target(key: str) -> PauseTarget:
     return check_target(PauseTarget(PauseKind.KEY, key))
 
 
-def _limits(driver: Driver) -> LimitStore:
-    if driver.limits is None:
-        raise ConfigurationError(f"limits are kept by a database, not by the connection {driver.name}")
-    return driver.limits
-
-
 async def set_limit(view: View) -> Response:
     name, value = _name(view), view.parameters.required("value").strip()
     if value.isascii() and value.isdigit():
         number = int(value)
         if not 1 <= number <= MAX_LIMIT:
             raise InvalidOption(f"a number of jobs is from 1 to {MAX_LIMIT:,}, not {value}")
-        await view.change(view.connection(), lambda driver: _limits(driver).set(name, concurrency=number))
+        await view.change(view.connection(), lambda driver: limits_of(driver).set(name, concurrency=number))
         return view.done(f"At most {number:,} jobs of {line(name)} run at once.", "/keys")
     terms = check_terms(Terms.model_construct(name=name, rate=value, burst=None, align=None))
-    await view.change(view.connection(), lambda driver: _limits(driver).set(name, terms))
+    await view.change(view.connection(), lambda driver: limits_of(driver).set(name, terms))
     return view.done(f"{line(name)} is {value}.", "/keys")
 
 
 async def reset_limit(view: View) -> Response:
     name = _name(view)
-    known = await view.change(view.connection(), lambda driver: _limits(driver).reset(name))
+    known = await view.change(view.connection(), lambda driver: limits_of(driver).reset(name))
     return view.done(f"{line(name)} is as its jobs declare it." if known else f"{line(name)} was not set.", "/keys")
 
 

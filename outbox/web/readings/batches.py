@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from outbox.batching import no_batch
 from outbox.drivers.base import Driver
 from outbox.drivers.values import BatchStatus
-from outbox.errors import JobNotFound
 from outbox.ids import JobId
 from outbox.web.readings.source import Subject, once
 from outbox.web.values import Answers
@@ -41,5 +41,5 @@ class BatchReadings(Subject):
 
         found = await self.stores.ask(connection, read)
         if found is None:
-            raise JobNotFound(f"there is no batch {batch_id}: batches are forgotten a week after their end")
+            raise no_batch(batch_id)
         return found
