@@ -48,7 +48,7 @@ class Stores:
         Raises:
             OutboxError: no connection answered. It is the error of the first one.
         """
-        return await self.change(lambda driver: _read(question, driver))
+        return await self.change(lambda driver: driver.read_only(functools.partial(question, driver)))
 
     async def change(self, work: Callable[[Driver], Awaitable[T]]) -> dict[str, T]:
         """Do something in every connection, in as many transactions as it takes. Returns the results by name.
@@ -96,13 +96,6 @@ class Stores:
     async def close(self) -> None:
         for driver in self._drivers.values():
             await driver.close()
-
-
-async def _read(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
-    async def ask() -> T:
-        return await question(driver)
-
-    return await driver.read_only(ask)
 
 
 def on_connections(work: Work) -> Callable[..., None]:

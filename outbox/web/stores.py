@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -94,7 +95,7 @@ class WebStores:
             OutboxError: as the question.
         """
         driver = self._driver(name, reads=True)
-        task = self._begin(_read(question, driver))
+        task = self._begin(driver.read_only(partial(question, driver)))
         done, _ = await asyncio.wait([task], timeout=self._time_limit)
         if not done:
             raise BackendUnavailable(f"the connection {name} did not answer within {self._time_limit:g} s")
@@ -198,13 +199,6 @@ class WebStores:
         if key not in opened.drivers:
             opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE, reads_replica=reads)
         return opened.drivers[key]
-
-
-async def _read(question: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
-    async def ask() -> T:
-        return await question(driver)
-
-    return await driver.read_only(ask)
 
 
 async def _done(work: Callable[[Driver], Awaitable[T]], driver: Driver) -> T:
