@@ -1,7 +1,7 @@
 """Texts of SQLite that are no UTF-8. SQLite takes any bytes for a text, and other programs write some.
 
-They are read with a surrogate for each byte that is none, and Python's module refuses to send a surrogate back. So a
-row that was found by such a text could not be asked for again, and with it no other row of the same command.
+They are read with a surrogate for each byte that is none, and Python's module refuses to send a surrogate back. So no
+command could ask again for a row that it found by such a text, nor for the rows beside it.
 """
 
 from __future__ import annotations

@@ -355,8 +355,8 @@ class Dialect(FailedJobStatements):
     @abstractmethod
     def next_due(self, queues: int) -> str:
         """A row for each priority that is asked for: queue, priority, the moment of its first job (NULL if it has
-        none), now, seconds until then. One row without a queue counts the workers that have room and take jobs of one
-        of the queues, and were seen in the last `SILENT_SECONDS`. One for each queue that is paused, and for
+        none), now, seconds until then. One row without a queue counts the workers that take jobs of one of the queues
+        and have room. They were seen in the last `SILENT_SECONDS`. One for each queue that is paused, and for
         `EVERY_QUEUE`, without a number of workers; its moment is the end of the pause. Parameters:
         `probe_parameters`."""
 

@@ -1,9 +1,9 @@
 """Sessions on an open connection, whose transaction the application commits.
 
 Such a session joins the transaction of its connection, and may be closed or forgotten without a commit. Its statements
-are then committed with that transaction. So are its unwritten jobs: the connection keeps them and writes them before it
-commits, before it opens or releases a savepoint, and before SQL of the application's own that may do any of that. It
-drops them when it rolls back.
+are then committed with that transaction. So are its unwritten jobs. The connection keeps them, and drops them when it
+rolls back. It writes them before it commits, opens a savepoint or releases one, and before SQL of the application's own
+that may do any of that.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``session.connection()`` is the connection of the session's transaction. An application may end that transaction there,
 or a savepoint in it, and the session does not hear of it. So unwritten jobs of the session are written before such a
-commit and before such a savepoint, also where they are SQL of the application's own, or part of what DDL does. They are
+commit and before such a savepoint. Either may be SQL of the application's own, or part of what DDL does. The jobs are
 dropped when that transaction, or the savepoint, is rolled back.
 """
 

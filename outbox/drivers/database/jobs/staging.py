@@ -62,8 +62,8 @@ def stage(session: Session, envelopes: Sequence[Envelope], announce: Announce = 
     commit, ``announce`` is called with their queues.
 
     Raises:
-        SessionUnusable: the session has failed, is past its commit, was closed for good, does not begin by itself, has
-            no bind for ``queue_jobs``, or commits every statement by itself.
+        SessionUnusable: the session has failed, is past its commit, or was closed for good. Or it does not begin by
+            itself, has no bind for ``queue_jobs``, or commits every statement by itself.
     """
     if getattr(session, "_flushing", False):
         # From a flush event: what is added to the session now might miss this flush and be taken for a row by it.

@@ -128,12 +128,11 @@ async def find(database: Database, digits: str, *, nearby: bool) -> list[JobId]:
 
 @dataclass(frozen=True, slots=True)
 class IdSearch:
-    """Finds ids in ``table`` that begin with these hexadecimal ``digits``, which are a range of the key, or end with
-    them, of rows that meet ``conditions``.
+    """Finds ids in ``table`` that begin or end with these hexadecimal ``digits``, of rows that meet ``conditions``.
 
-    No index has the ends. Those of as many digits as commands show are looked for among the first rows in the order of
-    each of the ``places``, an index hint and a column, and only then among all: another id with the same end is next to
-    impossible.
+    A beginning is a range of the key. No index has the ends. Those of as many digits as commands show are looked for
+    among the first rows of each of the ``places`` first: another id with the same end is next to impossible. Each place
+    is an index hint and the column of its order.
     """
 
     table: Table
