@@ -20,7 +20,7 @@ DispatchMiddleware = Callable[[Any, CallNextDispatch], Job]
 """``def (job, call_next)``: what it raises reaches the caller of the dispatch, and nothing is written."""
 
 
-def prepared(jobs: Sequence[Job], middleware: tuple[Any, ...]) -> list[Job]:
+def through_middleware(jobs: Sequence[Job], middleware: tuple[Any, ...]) -> list[Job]:
     """What is dispatched in place of ``jobs``.
 
     Raises:

@@ -10,7 +10,7 @@ from outbox.client_state import ClientState, current_client
 from outbox.connections import is_relayed
 from outbox.dispatch.checks import check_class, several
 from outbox.dispatch.conditions import allowed, mark_left_out
-from outbox.dispatch.middleware import prepared
+from outbox.dispatch.middleware import through_middleware
 from outbox.encrypted_jobs import encrypt_job
 from outbox.encryption import keyring
 from outbox.envelope import Envelope, serialize_many
@@ -67,7 +67,7 @@ def serialize_all(jobs: Iterable[Job], options: DispatchOptions, *, takes_keys: 
     # In portions, so that the jobs that a generator makes need not all be kept.
     while some := list(islice(remaining, _SERIALIZED_AT_ONCE)):
         if settings.dispatch_middleware:
-            some = prepared(some, settings.dispatch_middleware)
+            some = through_middleware(some, settings.dispatch_middleware)
         chosen = allowed(some, checked)
         wanted = some if chosen is None else list(compress(some, chosen))
         for job, envelope in zip(

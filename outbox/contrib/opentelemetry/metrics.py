@@ -19,7 +19,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 """Bounds that the conventions advise for durations."""
 
 _WAITS = (*SECONDS, 30, 60, 300, 900, 3600)
-_EVERY, _SHARE = 5.0, 200
+_EVERY, _FACTOR = 5.0, 200
 """Seconds between two readings of a store; and at least so many times as long as the last one took."""
 
 _log = logging.getLogger("outbox.events")
@@ -121,7 +121,7 @@ class _Queues:
             begun = clock.now()
             if self.client is not None and self.connections and begun >= self._next_at:
                 self._latest = self._ask(self.client)
-                self._next_at = begun + max(_EVERY, _SHARE * (clock.now() - begun))
+                self._next_at = begun + max(_EVERY, _FACTOR * (clock.now() - begun))
             return self._latest
 
     def _ask(self, client: ClientState) -> list[tuple[str, QueueCounts]]:

@@ -17,7 +17,7 @@ from outbox.drivers.base import Driver
 from outbox.drivers.values import SILENT_SECONDS, QueueCounts, WorkerStatus
 from outbox.relay.route import relayed_connection
 
-_EVERY, _SHARE = 5.0, 200
+_EVERY, _FACTOR = 5.0, 200
 """Seconds between two readings; and at least so many times as long as the last one took."""
 
 COUNT_SECONDS = 4.0
@@ -95,7 +95,7 @@ class StoreMetrics(Collector):
             _log.warning("the metrics of the stores could not be read: %s", error)
             latest.readings = []
         took = clock.now() - latest.begun
-        latest.pending, latest.next_at = None, latest.begun + max(_EVERY, _SHARE * took)
+        latest.pending, latest.next_at = None, latest.begun + max(_EVERY, _FACTOR * took)
         return latest.readings
 
 

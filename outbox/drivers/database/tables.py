@@ -1,5 +1,7 @@
-"""The tables. An application adds them to its own Alembic with ``target_metadata = [Base.metadata, outbox.metadata]``.
+"""The tables of jobs, workers, pauses of queues, keys, rates and batches, and the types of columns. Other tables are
+beside the code of their subject, in the same ``metadata``.
 
+An application adds them to its own Alembic with ``target_metadata = [Base.metadata, outbox.metadata]``.
 ``queue_jobs`` holds live jobs only: waiting, delayed, reserved. Finished jobs leave it.
 
 A new column is added here and in a migration: INSERTs, claims and the move to the failed jobs and back are made from

@@ -22,8 +22,8 @@ from outbox.drivers.database.operations.inspection import exact_counts
 from outbox.drivers.metrics import Activity, DepthPoint, MetricPoint
 from outbox.drivers.values import QueueCounts
 
-COUNT_SHARE = 200
-"""All jobs are counted at an interval of so many times what it took."""
+_COUNT_FACTOR = 200
+"""All jobs are counted at an interval of so many times what the last count took."""
 _COUNT_EVERY = 55.0
 """Seconds between two counts at least."""
 
@@ -111,7 +111,7 @@ class DatabaseMetrics:
 
 def _is_count_due(dialect: Dialect) -> Plan[bool]:
     last = yield from rows.last_counts(dialect, 1)
-    return not last or last[0].age >= max(_COUNT_EVERY, COUNT_SHARE * last[0].seconds)
+    return not last or last[0].age >= max(_COUNT_EVERY, _COUNT_FACTOR * last[0].seconds)
 
 
 def _depths(counts: Sequence[QueueCounts]) -> list[DepthPoint]:
