@@ -1,4 +1,5 @@
-"""Failed jobs in groups of one problem each, found along the index of fingerprints at a bounded cost."""
+"""Failed jobs in groups of one problem each, with their counts, at a bounded cost: along the index of fingerprints, or
+among the latest jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +8,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from sqlalchemy import ColumnElement, Select, Text, and_, case, func, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.chunks import chunked
-from outbox.drivers.database.connection.plans import Plan
+from outbox.drivers.database.connection.database import Database
+from outbox.drivers.database.connection.plans import Plan, running
 from outbox.drivers.database.dialects import Dialect, Statement
+from outbox.drivers.database.operations.failed_filters import conditions, error_text, hint
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
-from outbox.drivers.filters import HOURS_OF_A_GROUP, FailedFilter, FailedGroup
+from outbox.drivers.database.tables import failed_jobs
+from outbox.drivers.filters import ANY_FAILED, HOURS_OF_A_GROUP, FailedFilter, FailedGroup
 
+_LATEST, _UNMARKED = 4_000, 500
+"""Jobs that are looked at where no index has the groups: of a queue or with an error, and without a fingerprint. A
+server counts each up to six times: in the index, kept, looked up, and in its group."""
 MOST_GROUPS = 300
 """Groups that are found. Of more, those with the first fingerprints."""
 _FIRST_ENTRIES, _MOST_ENTRIES = 1_500, 5_000
@@ -25,6 +35,84 @@ _HOURLY_ENTRIES, _FEWEST_OF_AN_HOUR = 4_000, 4
 _HOUR = timedelta(hours=1)
 _SELECTS = 200
 """In one statement: SQLite joins at most 500."""
+
+
+async def groups(
+    database: Database, queue: str | None, matching: FailedFilter, scope: FailedJobScope, limit: int
+) -> list[FailedGroup]:
+    """The largest groups of the jobs that match, at a bounded cost."""
+    # Those by which an index finds the latest jobs; all others are looked at in their rows.
+    found_by = await conditions(database, queue, FailedFilter(since=matching.since))
+    passing = and_(scope.condition, *await conditions(database, None, replace(matching, since=None)))
+    latest = select(failed_jobs.c.id).with_hint(failed_jobs, hint(database.dialect, queue, ANY_FAILED))
+    latest = latest.where(*found_by).order_by(failed_jobs.c.failed_at.desc()).limit(_LATEST)
+    if queue is not None or matching.error is not None:
+        found = await _groups_of(database, latest, passing, _LATEST)
+    else:
+        found = await _groups_of_index(database, scope, matching)
+        if matching.group is None:
+            found += await _groups_of(database, _unmarked(database), and_(passing, *found_by), _UNMARKED)
+    return sorted(found, key=lambda group: (-group.count, group.name, group.error))[:limit]
+
+
+def _unmarked(database: Database) -> Select[Any]:
+    """Jobs without a fingerprint, in the order of the index of fingerprints."""
+    query = select(failed_jobs.c.id).with_hint(failed_jobs, database.dialect.group_hint)
+    query = query.where(failed_jobs.c.fingerprint.is_(None))
+    return query.order_by(failed_jobs.c.name.desc(), failed_jobs.c.failed_at.desc()).limit(_UNMARKED)
+
+
+async def _groups_of_index(database: Database, scope: FailedJobScope, matching: FailedFilter) -> list[FailedGroup]:
+    return await database.inspect(running(GroupReader(database.dialect, scope).groups, matching))
+
+
+async def hours(database: Database, scope: FailedJobScope, groups: Sequence[FailedGroup]) -> list[list[int]]:
+    """As `FailedJobStore.hours`."""
+    return await database.inspect(running(GroupReader(database.dialect, scope).hours, groups))
+
+
+async def _groups_of(
+    database: Database, chosen: Select[Any], passing: ColumnElement[bool], most: int
+) -> list[FailedGroup]:
+    """Groups of the ``most`` jobs that are ``chosen``, as far as they are ``passing``."""
+    dialect = database.dialect
+    latest = chosen.subquery()
+    kind = error_text(dialect, "type").label("kind")
+    passes = case((passing, 1), else_=0).label("passes")
+    names = (failed_jobs.c.connection, failed_jobs.c.name, failed_jobs.c.fingerprint)
+    query = (
+        select(
+            *map(raw_columns.as_stored, names),
+            kind,
+            passes,
+            func.count().label("number"),
+            type_coerce(func.min(failed_jobs.c.failed_at), Text).label("first"),
+            type_coerce(func.max(failed_jobs.c.failed_at), Text).label("last"),
+        )
+        .select_from(latest.join(failed_jobs, failed_jobs.c.id == latest.c.id))
+        .group_by(*names, kind, passes)
+    )
+
+    async def read(connection: AsyncConnection) -> list[FailedGroup]:
+        rows = (await connection.execute(query)).all()
+        cut = sum(row.number for row in rows) >= most
+        return [_group(dialect, row, cut=cut) for row in rows if row.passes]
+
+    return await database.inspect(read)
+
+
+def _group(dialect: Dialect, row: Any, *, cut: bool) -> FailedGroup:
+    text, moment_of = raw_columns.text, dialect.parse_timestamp
+    return FailedGroup(
+        text(row.connection),
+        text(row.name),
+        text(row.kind),
+        row.number,
+        moment_of(row.first),
+        moment_of(row.last),
+        text(row.fingerprint),
+        at_least=cut,
+    )
 
 
 class _Key(NamedTuple):

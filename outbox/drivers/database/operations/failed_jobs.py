@@ -12,7 +12,7 @@ from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.jobs.settlement_plan import load_failure
-from outbox.drivers.database.operations import failed_filters, inspection
+from outbox.drivers.database.operations import failed_filters, failed_groups, inspection
 from outbox.drivers.database.operations.batch_delete import CHUNK, BatchDelete, chunks
 from outbox.drivers.database.operations.failed_job_scope import FailedJobScope
 from outbox.drivers.database.operations.policies import Removal, Return
@@ -245,10 +245,10 @@ class FailedJobs:
     async def groups(
         self, queue: str | None = None, limit: int = 100, *, matching: FailedFilter = ANY_FAILED
     ) -> list[FailedGroup]:
-        return await failed_filters.groups(self._database, queue, matching, self.scope, limit)
+        return await failed_groups.groups(self._database, queue, matching, self.scope, limit)
 
     async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]:
-        return await failed_filters.hours(self._database, self.scope, groups)
+        return await failed_groups.hours(self._database, self.scope, groups)
 
     async def _matching(self, queue: str | None, matching: FailedFilter) -> list[ColumnElement[bool]]:
         return [self.scope.condition, *await failed_filters.conditions(self._database, queue, matching)]
