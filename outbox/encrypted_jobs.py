@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
 from outbox.encryption import TOKEN, Keyring
 from outbox.envelope import Envelope, Headers
@@ -141,6 +140,3 @@ class Rekeying:
         except DecryptionFailed as error:
             self.left[str(error)] = self.left.get(str(error), 0) + 1
             return token
-
-
-Rewrite = Callable[[str], str]

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from outbox.drivers.base import Driver
+from outbox.drivers.base import Driver, FailedStore
 from outbox.errors import ConfigurationError
 
 GROUP = "outbox.drivers"
@@ -33,7 +33,7 @@ class OpenOptions:
     """Said after the address in errors and descriptions."""
     keeps_failed_of: Collection[str] = ()
     """Connections whose failed jobs this store keeps beside its own."""
-    failed_store: Any = None
+    failed_store: FailedStore | None = None
     """Keeps the failed jobs of this connection in another store, as `DriverSpec.open_failed_store` made it."""
     replica_url: str | None = None
     """A copy of the store, from which operators read: see `Driver.read_only`."""
@@ -68,12 +68,13 @@ class DriverSpec:
         driver: Driver = self._load(self.factory, options.name)(options)
         return driver
 
-    def open_failed_store(self, url: str, connection: str) -> Any:
+    def open_failed_store(self, url: str, connection: str) -> FailedStore:
         """
         Raises:
             ConfigurationError: the URL is wrong, or a package is missing.
         """
-        return self._load(self.failed_store, connection)(url, connection)
+        store: FailedStore = self._load(self.failed_store, connection)(url, connection)
+        return store
 
     def _load(self, place: str, connection: str) -> Callable[..., Any]:
         module, _, function = place.partition(":")

@@ -9,8 +9,12 @@ from outbox.drivers.base.claims import BlockingClaims as BlockingClaims
 from outbox.drivers.base.claims import ShortJobClaims as ShortJobClaims
 from outbox.drivers.base.driver import Driver as Driver
 from outbox.drivers.base.encrypted_texts import EncryptedTexts as EncryptedTexts
+from outbox.drivers.base.encrypted_texts import Rewrite as Rewrite
+from outbox.drivers.base.failed_jobs import BeforeRemoval as BeforeRemoval
 from outbox.drivers.base.failed_jobs import FailedJobStore as FailedJobStore
 from outbox.drivers.base.failed_jobs import FailedPages as FailedPages
+from outbox.drivers.base.failed_jobs import FailedStore as FailedStore
+from outbox.drivers.base.failed_jobs import StillFailed as StillFailed
 from outbox.drivers.base.finished_jobs import FinishedJobStore as FinishedJobStore
 from outbox.drivers.base.inbox import MessageStore as MessageStore
 from outbox.drivers.base.jobs import JobClaims as JobClaims

@@ -1,12 +1,12 @@
-"""Failed jobs: what every driver has for them, and an optional way to read pages."""
+"""Failed jobs: what every driver has for them, a way to read pages, and a store that keeps those of another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup, FailedPage
-from outbox.drivers.values import FailedJob
+from outbox.drivers.values import FailedJob, HealthIssue
 from outbox.ids import JobId
 
 
@@ -80,3 +80,54 @@ class FailedPages(Protocol):
         Raises:
             JobNotFound: ``before`` is no longer there.
         """
+
+
+StillFailed = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
+"""Says which of these jobs are still failed in the store that they come from."""
+
+BeforeRemoval = Callable[[Sequence[FailedJob]], Awaitable[None]]
+"""What another store does with failed jobs before their rows are removed, in the same transaction."""
+
+
+class FailedStore(Protocol):
+    """A store that keeps the failed jobs of a connection that is not its own."""
+
+    async def keep(self, jobs: Sequence[FailedJob], still: StillFailed) -> None:
+        """Write these failed jobs in one transaction, in place of older rows of the same ids. With the rows written and
+        locked, and before the commit, ``still`` says which of them are to be kept; the others are left out."""
+
+    async def take(self, job_ids: Sequence[JobId], also: BeforeRemoval) -> list[JobId]:
+        """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction; return those that
+        there were."""
+
+    async def take_all(
+        self, queue: str | None, older_than: float | None, also: BeforeRemoval, matching: FailedFilter = ANY_FAILED
+    ) -> int:
+        """The same with all that match and had failed (so many seconds ago) when this began."""
+
+    async def retry(self, job_ids: Sequence[JobId], also: BeforeRemoval) -> list[JobId]:
+        """`take`, for jobs that become live again. Jobs with policies wait in the database for a relay."""
+
+    async def retry_all(self, queue: str | None, also: BeforeRemoval, matching: FailedFilter = ANY_FAILED) -> int:
+        """The same with all that match. Those that a policy refuses stay."""
+
+    async def get(self, job_id: JobId) -> FailedJob | None: ...
+
+    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]: ...
+
+    async def page(
+        self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
+    ) -> list[FailedJob]: ...
+
+    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]: ...
+
+    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]: ...
+
+    async def counts(self) -> dict[str, int]:
+        """How many there are, by queue."""
+
+    async def check(self) -> None: ...
+
+    async def health_issues(self) -> list[HealthIssue]: ...
+
+    async def close(self) -> None: ...

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from outbox.drivers.base import Driver
+from outbox.drivers.base import Driver, FailedStore
 from outbox.drivers.redis.connection.store import Store, open_store
 from outbox.drivers.redis.jobs.blocking_claim import BlockingClaim
 from outbox.drivers.redis.jobs.job_store import PendingClaims, RedisJobs
 from outbox.drivers.redis.jobs.relay_target import RelayedJobs
 from outbox.drivers.redis.operations import health, inspection
 from outbox.drivers.redis.operations.encrypted_hashes import EncryptedHashes
-from outbox.drivers.redis.operations.failed_job_export import FailedStore, HandedOver
+from outbox.drivers.redis.operations.failed_job_export import HandedOver
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.redis.operations.pauses import Pauses
 from outbox.drivers.redis.operations.queues import Queues

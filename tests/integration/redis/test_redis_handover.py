@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 import pytest
 from redis import Redis as Client
 
+from outbox.drivers.base import BeforeRemoval
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.operations import failed_job_export
-from outbox.drivers.redis.operations.failed_job_export import Also, HandedOver
+from outbox.drivers.redis.operations.failed_job_export import HandedOver
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.values import Claim, FailedJob, WorkerStatus
 from outbox.envelope import Envelope
@@ -291,7 +292,7 @@ async def test_a_retry_that_ends_before_its_commit_leaves_the_row_and_one_live_j
     await worker.handing.hand_over()
     retry = operator.keeper.retry
 
-    async def retry_and_end(job_ids: Sequence[JobId], put_back: Also) -> None:
+    async def retry_and_end(job_ids: Sequence[JobId], put_back: BeforeRemoval) -> None:
         async def put_back_and_end(jobs: Sequence[FailedJob]) -> None:
             await put_back(jobs)
             await end()

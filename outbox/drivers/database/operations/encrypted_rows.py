@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Text, cast, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.base import Rewrite
 from outbox.drivers.database import raw_columns
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.finished_jobs import finished_jobs
@@ -19,8 +20,6 @@ from outbox.encryption import MARK
 
 _LOOKED_AT = 5_000
 _WRITTEN_AT_ONCE = 100
-
-Rewrite = Callable[[str], str]
 
 
 class _Texts(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.drivers.base import BeforeRemoval, StillFailed
 from outbox.drivers.database.chunks import packets
 from outbox.drivers.database.connection.database import Database
 from outbox.drivers.database.connection.engine import parse_url
@@ -32,12 +33,9 @@ _ROWS_PER_INSERT = 100
 
 _POOL_SIZE = 2
 
-Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
-Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
-
 
 class FailedJobArchive:
-    """Keeps the failed jobs of the connection ``of``.
+    """`FailedStore` for the connection ``of``.
 
     Raises:
         ConfigurationError: the URL is not one of a database that outbox can use, or its package is missing.
@@ -54,13 +52,13 @@ class FailedJobArchive:
         """The engine, its reader and its dialect."""
         return self._database
 
-    async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
+    async def keep(self, jobs: Sequence[FailedJob], still: StillFailed) -> None:
         """Write these failed jobs, in place of older rows of the same ids. With the rows written and locked, and before
         the commit, ``still`` says which of them are to be kept; the others are left out, and older rows with them."""
         for batch in packets(sorted(jobs, key=lambda job: job.id), _size, rows_limit=_ROWS_PER_INSERT):
             await self._database.write(_ArchiveTransaction(self._database, batch, still).write)
 
-    async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+    async def take(self, job_ids: Sequence[JobId], also: BeforeRemoval) -> list[JobId]:
         """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction per thousand; return
         those that there were."""
         taken: set[bytes] = set()
@@ -69,7 +67,7 @@ class FailedJobArchive:
         return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
 
     async def take_all(
-        self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
+        self, queue: str | None, older_than: float | None, also: BeforeRemoval, matching: FailedFilter = ANY_FAILED
     ) -> int:
         """`take` all failed jobs (of a queue) that match and failed more than ``older_than`` seconds before the
         call."""
@@ -79,7 +77,7 @@ class FailedJobArchive:
 
         return await self._rows.sweep(queue, older_than or 0.0, matching, take)
 
-    async def retry(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
+    async def retry(self, job_ids: Sequence[JobId], also: BeforeRemoval) -> list[JobId]:
         """`take`, for jobs that become live again. Those with policies become rows that wait for the relay: it moves
         them on when their policies admit them.
 
@@ -91,7 +89,7 @@ class FailedJobArchive:
             taken.update(await self._put_back(keys, also, strict=True))
         return [job_id for job_id in dict.fromkeys(job_ids) if job_id.bytes in taken]
 
-    async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
+    async def retry_all(self, queue: str | None, also: BeforeRemoval, matching: FailedFilter = ANY_FAILED) -> int:
         """`retry` all that match. Those that a policy refuses stay."""
 
         async def take(keys: Sequence[bytes], *conditions: Any) -> list[bytes]:
@@ -99,7 +97,9 @@ class FailedJobArchive:
 
         return await self._rows.sweep(queue, 0.0, matching, take)
 
-    async def _put_back(self, keys: Sequence[bytes], also: Also, *conditions: Any, strict: bool) -> list[bytes]:
+    async def _put_back(
+        self, keys: Sequence[bytes], also: BeforeRemoval, *conditions: Any, strict: bool
+    ) -> list[bytes]:
         failures = RelayedFailures(self._database, self._relay_queue)
         returning = Return(self._database, strict=strict)
 
@@ -118,7 +118,7 @@ class FailedJobArchive:
     def _removal(
         self,
         keys: Sequence[bytes],
-        also: Also,
+        also: BeforeRemoval,
         *conditions: Any,
         gated: Gated | None = None,
         before: Callable[[AsyncConnection, Sequence[FailedJob]], Awaitable[None]] | None = None,
@@ -196,7 +196,7 @@ def _relay_row(job: FailedJob, relay_queue: str) -> Envelope:
 class _ArchiveTransaction:
     """One transaction of `FailedJobArchive.keep`."""
 
-    def __init__(self, database: Database, jobs: Sequence[FailedJob], still: Still) -> None:
+    def __init__(self, database: Database, jobs: Sequence[FailedJob], still: StillFailed) -> None:
         self._database = database
         self._jobs = jobs
         self._still = still

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from outbox.drivers.base import Rewrite
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.keys import FAILURES, JOBS, PARKED, key
 from outbox.drivers.redis.script import Script, command
@@ -14,8 +15,6 @@ from outbox.encryption import MARK
 _REWRITE = Script("rewrite", returns=int)
 _PER_SCAN = 100
 _MARK = MARK.encode()
-
-Rewrite = Callable[[str], str]
 
 
 class EncryptedHashes:

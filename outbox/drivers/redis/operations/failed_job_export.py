@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
+from outbox.drivers.base import FailedStore
 from outbox.drivers.filters import ANY_FAILED, FailedFilter, FailedGroup
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.encoding import score
@@ -31,53 +31,6 @@ CHECK_SECONDS = 3.0
 """For which a start waits until the database answers."""
 _CLOSE_SECONDS = 10.0
 """For which the end of a driver waits until failed jobs are moved."""
-
-Still = Callable[[Sequence[FailedJob]], Awaitable[set[JobId]]]
-Also = Callable[[Sequence[FailedJob]], Awaitable[None]]
-
-
-class FailedStore(Protocol):
-    """A store that keeps the failed jobs of a connection that is not its own."""
-
-    async def keep(self, jobs: Sequence[FailedJob], still: Still) -> None:
-        """Write these failed jobs in one transaction, in place of older rows of the same ids. With the rows written and
-        locked, and before the commit, ``still`` says which of them are to be kept; the others are left out."""
-
-    async def take(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
-        """Lock these rows, do ``also`` with what is in them, and remove them, in one transaction; return those that
-        there were."""
-
-    async def take_all(
-        self, queue: str | None, older_than: float | None, also: Also, matching: FailedFilter = ANY_FAILED
-    ) -> int:
-        """The same with all that match and had failed (so many seconds ago) when this began."""
-
-    async def retry(self, job_ids: Sequence[JobId], also: Also) -> list[JobId]:
-        """`take`, for jobs that become live again. Jobs with policies wait in the database for a relay."""
-
-    async def retry_all(self, queue: str | None, also: Also, matching: FailedFilter = ANY_FAILED) -> int:
-        """The same with all that match. Those that a policy refuses stay."""
-
-    async def get(self, job_id: JobId) -> FailedJob | None: ...
-
-    async def find(self, digits: str, *, nearby: bool = False) -> list[JobId]: ...
-
-    async def page(
-        self, queue: str | None, limit: int, before: JobId | None, matching: FailedFilter = ANY_FAILED
-    ) -> list[FailedJob]: ...
-
-    async def groups(self, queue: str | None, limit: int, matching: FailedFilter) -> list[FailedGroup]: ...
-
-    async def hours(self, groups: Sequence[FailedGroup]) -> list[list[int]]: ...
-
-    async def counts(self) -> dict[str, int]:
-        """How many there are, by queue."""
-
-    async def check(self) -> None: ...
-
-    async def health_issues(self) -> list[HealthIssue]: ...
-
-    async def close(self) -> None: ...
 
 
 class HandedOver(FailedJobs):
