@@ -57,13 +57,13 @@ class RelayThread:
             if self._thread is None and not self._start():
                 return
             self._moved.clear()
-            self._ring()
+            self._notify()
 
     def stop(self) -> None:
         """Finish what is being moved, and end."""
         with self._lock:
             self._stopped = True
-            self._ring()
+            self._notify()
             thread = self._thread
         if thread is not None:
             thread.join()
@@ -85,7 +85,7 @@ class RelayThread:
         self._thread = thread
         return True
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._loop is not None and self._committed is not None:
             self._loop.call_soon_threadsafe(self._committed.set)
 

@@ -67,7 +67,7 @@ class RelayLoop(BackgroundLoop):
                     if self.alone:
                         raise
                     self.availability.failed(begun, error)
-                    await self.pause(self._rest())
+                    await self.pause(self._until_next_look())
                 else:
                     self.availability.succeeded(begun)
                     backoff.reset()
@@ -134,9 +134,9 @@ class RelayLoop(BackgroundLoop):
         if self.availability.down:
             # That there was nothing to move says nothing about the other store.
             await self._target.check()
-        return min(due, self._rest()) if due else self._rest()
+        return min(due, self._until_next_look()) if due else self._until_next_look()
 
-    def _rest(self) -> float:
+    def _until_next_look(self) -> float:
         # Not all workers of a fleet at the same moment.
         return max(self._interval, _SECONDS_PER_WORKER * self.idle_workers()) * random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
 

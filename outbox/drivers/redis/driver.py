@@ -11,7 +11,7 @@ from outbox.drivers.redis.jobs.job_store import PendingClaims, RedisJobs
 from outbox.drivers.redis.jobs.relay_target import RelayedJobs
 from outbox.drivers.redis.operations import health, inspection
 from outbox.drivers.redis.operations.encrypted_hashes import EncryptedHashes
-from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.redis.operations.failed_job_export import ExportedFailedJobs
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.redis.operations.pauses import Pauses
 from outbox.drivers.redis.operations.queues import Queues
@@ -37,7 +37,7 @@ class RedisDriver(Driver):
         self._store = open_store(url, 2 * pool_size)
         self._blocking_claim = BlockingClaim(PubSub(url))
         self.failed: FailedJobs = (
-            FailedJobs(self._store) if failed_store is None else HandedOver(self._store, failed_store)
+            FailedJobs(self._store) if failed_store is None else ExportedFailedJobs(self._store, failed_store)
         )
         self.relay_target: RelayedJobs = RelayedJobs(self._store)
         self.jobs: RedisJobs = RedisJobs(

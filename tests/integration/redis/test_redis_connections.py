@@ -11,7 +11,7 @@ import pytest
 from outbox.connections import connection_settings, open_driver
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
-from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.redis.operations.failed_job_export import ExportedFailedJobs
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.errors import ConfigurationError
 from outbox.settings import Settings
@@ -78,7 +78,7 @@ async def test_failed_jobs_go_to_a_database_that_was_configured(
             (nowhere / "pyproject.toml").write_text(f'[tool.outbox]\ndatabase_url = "{url}"\n')
     driver = open_driver(Settings.load(**given), "redis")
     assert isinstance(driver, RedisDriver)
-    assert isinstance(driver.failed, HandedOver)
+    assert isinstance(driver.failed, ExportedFailedJobs)
     await driver.close()
 
 

@@ -15,7 +15,7 @@ from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.keys import key
 from outbox.drivers.redis.operations import failed_job_export
-from outbox.drivers.redis.operations.failed_job_export import HandedOver
+from outbox.drivers.redis.operations.failed_job_export import ExportedFailedJobs
 from outbox.drivers.redis.operations.failed_jobs import FailedJobs
 from outbox.drivers.values import Claim, FailedJob, WorkerStatus
 from outbox.envelope import Envelope
@@ -36,7 +36,7 @@ class Process:
     def __init__(self, redis_url: str, database_url: str) -> None:
         self.keeper = FailedJobArchive(database_url, of="redis")
         self.driver = RedisDriver(redis_url, failed_store=self.keeper)
-        assert isinstance(self.driver.failed, HandedOver)
+        assert isinstance(self.driver.failed, ExportedFailedJobs)
         self.handing = self.driver.failed
 
     async def fail(self, *jobs: Envelope) -> list[Claim]:

@@ -146,26 +146,26 @@ class Store:
 
     async def _run(self, scripts: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers, errors among them."""
-        line = await self._line()
+        exchange = await self._exchange()
         try:
-            answers = await line.ask(scripts)
+            answers = await exchange.ask(scripts)
         except BaseException:
-            await line.close()
+            await exchange.close()
             raise
         if any(isinstance(answer, ReadOnlyError) for answer in answers):
             # It was the master once. Who is it now, a new connection finds out.
-            await line.close()
+            await exchange.close()
             await self.close_idle()
         else:
-            self.idle.append(line)
+            self.idle.append(exchange)
         return answers
 
-    async def _line(self) -> Exchange:
+    async def _exchange(self) -> Exchange:
         while self.idle:
-            line = self.idle.pop()
-            if not line.closed:
-                return line
-            await line.close()
+            exchange = self.idle.pop()
+            if not exchange.closed:
+                return exchange
+            await exchange.close()
         connection = self.client.connection_pool.make_connection()
         try:
             with connection_failures():
@@ -179,8 +179,8 @@ class Store:
 
     async def close_idle(self) -> None:
         idle, self.idle = self.idle, []
-        for line in idle:
-            await line.close()
+        for exchange in idle:
+            await exchange.close()
 
     async def queues(self) -> list[str]:
         """The names of all queues that ever had a job."""
@@ -206,8 +206,8 @@ class Store:
     def drop(self) -> None:
         """Close every connection without its event loop, which is closed."""
         idle, self.idle = self.idle, []
-        for line in idle:
-            line.drop()
+        for exchange in idle:
+            exchange.drop()
         drop_client(self.client)
 
     async def close(self) -> None:

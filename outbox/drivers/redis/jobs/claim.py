@@ -15,7 +15,7 @@ from outbox.drivers.redis.jobs.job_locator import JobLocator
 from outbox.drivers.redis.jobs.unconfirmed import Unconfirmed, UnconfirmedClaim
 from outbox.drivers.redis.keys import JOBS, WORKERS, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, command, signs
-from outbox.drivers.values import BlockingClaimRequest, Claim, Lease, NextDue
+from outbox.drivers.values import SILENT_SECONDS, BlockingClaimRequest, Claim, Lease, NextDue
 from outbox.envelope import policies_in
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId, new_token, stored_job_id
@@ -29,9 +29,6 @@ _DUE, _IDLE, _READY = (
 )
 _RECORD = struct.Struct(">16sBIBI")
 _KEPT = "1"
-
-_SEEN_SECONDS = 60.0
-"""Seconds after its last heartbeat for which a worker counts as idle."""
 
 
 class RedisClaims:
@@ -147,7 +144,7 @@ class RedisClaims:
 
     async def next_due(self, queues: Sequence[str], waiting: BlockingClaimRequest | None = None) -> NextDue:
         """One round trip. With ``waiting`` it makes a blocking claim of the first queue pending."""
-        asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(_SEEN_SECONDS), *queues)]
+        asked = [*(_DUE(queue_keys(queue)) for queue in queues), _IDLE(WORKERS, microseconds(SILENT_SECONDS), *queues)]
         known = self.blocking.answered or any(queue in self.unconfirmed.claims for queue in queues)
         # In a cluster, subscribers at other nodes are not counted.
         if waiting is None or not self.store.one_slot or known or not await self.blocking.listen():
@@ -159,8 +156,8 @@ class RedisClaims:
 
     async def _probe_and_block(self, asked: Sequence[Call], queue: str, waiting: BlockingClaimRequest) -> list[int]:
         begun = clock.now()
-        *answers, stands = await self.store.send_all([*asked, self.blocking.request(queue, waiting)])
-        if stands:
+        *answers, is_pending = await self.store.send_all([*asked, self.blocking.request(queue, waiting)])
+        if is_pending:
             self.blocking.is_pending(begun)
             return answers
         # It was carried out, or it has expired. A claim finds out.

@@ -33,7 +33,7 @@ _CLOSE_SECONDS = 10.0
 """For which the end of a driver waits until failed jobs are moved."""
 
 
-class HandedOver(FailedJobs):
+class ExportedFailedJobs(FailedJobs):
     """`FailedJobStore` over both: every verb first moves on what is still in Redis, then works on the database."""
 
     def __init__(self, store: Store, there: FailedStore) -> None:
