@@ -146,7 +146,7 @@ class DatabaseDriver(Driver):
 
 
 class BoundedPages:
-    """`FailedPages`."""
+    """`FailedPages`, read by `FailedJobs`."""
 
     def __init__(self, failed: FailedJobs) -> None:
         self._failed = failed
@@ -158,7 +158,7 @@ class BoundedPages:
 
 
 class Aging:
-    """`AgingClaims`."""
+    """`AgingClaims`, made by `DatabaseJobs`."""
 
     def __init__(self, jobs: DatabaseJobs) -> None:
         self._jobs = jobs
@@ -168,7 +168,7 @@ class Aging:
 
 
 class ShortJobs:
-    """`ShortJobClaims`."""
+    """`ShortJobClaims`, made by `DatabaseJobs`."""
 
     def __init__(self, jobs: DatabaseJobs) -> None:
         self._jobs = jobs

@@ -51,7 +51,12 @@ _MAY_BE_COMMITTED = {Fault.UNREACHABLE, Fault.REFUSED}
 
 
 class Database:
-    """Runs short transactions on connections of outbox's own."""
+    """Runs short transactions on connections of outbox's own.
+
+    `write` and `read` hand out connections of SQLAlchemy. `write_plain` and `read_plain` do without, for claims and
+    settlements. `write_alone`, `write_directly`, `write_often` and `write_in_one_hop` are for what may be done twice.
+    `inspect` and `read_only` are for operators.
+    """
 
     def __init__(self, url: URL, pool_size: int = 5, note: str = "", replica: URL | None = None) -> None:
         """``note`` is said after the address, wherever that is said. Operators read from ``replica``, if it is given:

@@ -106,7 +106,7 @@ class RedisJobs:
 
 
 class PendingClaims:
-    """`BlockingClaims`."""
+    """`BlockingClaims`, made by `RedisJobs`."""
 
     def __init__(self, jobs: RedisJobs) -> None:
         self._jobs = jobs
