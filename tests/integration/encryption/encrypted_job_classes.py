@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from outbox import Job
 
+KEY, NEXT = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
+
 ran: list[tuple[str, Any]] = []
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,36 +15,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import outbox.sync
 from outbox import FailedJob, Job, dispatch, dispatch_batch, dispatch_chain, retry, schedules
-from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.redis import RedisDriver
 from outbox.encrypted_jobs import open_payload
 from outbox.encryption import keyring
 from outbox.errors import ConfigurationError, DecryptionFailed, InvalidOption
 from outbox.events import JobSettled
-from outbox.relay.thread import RelayThreads
 from outbox.settlement import Outcome
 from outbox.testing import fake, perform
-from tests.integration.encryption.encrypted_job_classes import Open, Secret, UniqueSecret, ran
+from tests.integration.encryption.encrypted_job_classes import KEY, NEXT, Open, Secret, UniqueSecret, ran
 from tests.servers import sql
 from tests.support.commands import run
 from tests.support.embedded_worker import Embedded, working
 from tests.support.orders import async_engine
 
 CARD = "4111-1111-1111"
-KEY, NEXT = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI="
 TABLES = ("queue_jobs", "queue_failed_jobs", "queue_unique_jobs", "queue_batches", "queue_schedules")
-
-
-@pytest.fixture(autouse=True)
-async def _environment(monkeypatch: pytest.MonkeyPatch, migrated_url: str) -> AsyncIterator[None]:
-    monkeypatch.setenv("DATABASE_URL", migrated_url)
-    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", KEY)
-    ran.clear()
-    yield
-    await outbox.disconnect()
-    await asyncio.to_thread(outbox.sync.disconnect)
-    await default_client.part(RelayThreads).close()
 
 
 def stored(url: str) -> str:

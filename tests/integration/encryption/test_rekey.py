@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
-import outbox.sync
 from outbox import dispatch, dispatch_batch, dispatch_chain, retry, schedules
-from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import RewrittenTexts
 from outbox.encrypted_jobs import Rekeying
 from outbox.encryption import check_key, key_id, keyring
 from outbox.events import JobSettled
-from outbox.relay.thread import RelayThreads
 from outbox.settlement import Outcome
-from tests.integration.encryption.encrypted_job_classes import Open, Secret, UniqueSecret, ran
-from tests.integration.encryption.test_encrypted_jobs import CARD, KEY, NEXT, stored
+from tests.integration.encryption.encrypted_job_classes import KEY, NEXT, Open, Secret, UniqueSecret, ran
+from tests.integration.encryption.test_encrypted_jobs import CARD, stored
 from tests.support.commands import Ran, run
 from tests.support.embedded_worker import working
 from tests.support.row_locks import locked
 
 OLD_ID, NEW_ID = key_id(check_key(KEY)), key_id(check_key(NEXT))
-
-
-@pytest.fixture(autouse=True)
-async def _environment(monkeypatch: pytest.MonkeyPatch, migrated_url: str) -> AsyncIterator[None]:
-    monkeypatch.setenv("DATABASE_URL", migrated_url)
-    monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", KEY)
-    ran.clear()
-    yield
-    await outbox.disconnect()
-    await asyncio.to_thread(outbox.sync.disconnect)
-    await default_client.part(RelayThreads).close()
 
 
 def keys_in(held: str) -> set[str]:
