@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,6 +26,8 @@ from outbox import (
 from outbox.client_state import default_client
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
+from outbox.drivers.redis.connection.store import Store
+from outbox.drivers.redis.script import Call as Script
 from outbox.drivers.values import Claim, JobState
 from outbox.errors import BackendUnavailable
 from outbox.ids import JobId
@@ -207,6 +209,35 @@ async def test_a_note_that_the_relay_has_taken_ends_no_job_that_was_retried_mean
     await relay.remove_ended()
     assert await relay.move() == 1
     assert [each.fence.job_id for each in await claimed(redis)] == [job_id]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_relay_hears_of_the_end_of_a_job_that_its_worker_claims_again_at_once(
+    database: DatabaseDriver, redis: RedisDriver, relay: Relay, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Its worker puts it back, and has claimed it again before it has read the answer to that."""
+    ends: list[None] = []
+    redis.relay_target.on_relayed_end = lambda: ends.append(None)
+    batch_id = await dispatch_batch([Call()], connection="redis")
+    await relay.move()
+    [claim] = await claimed(redis)
+    again: list[Claim] = []
+    send_all = Store.send_all
+
+    async def read_late(store: Store, calls: Sequence[Script]) -> list[Any]:
+        answers = await send_all(store, calls)
+        monkeypatch.setattr(Store, "send_all", send_all)
+        again.extend(await claimed(redis))
+        return answers
+
+    monkeypatch.setattr(Store, "send_all", read_late)
+    await redis.jobs.settle([Settlement.retried(claim.fence, 0.0, FAILURE)])
+    [next_claim] = again
+    await end(redis, relay, next_claim, fails=fails)
+    assert ends
+    status = await database.policies.batch(batch_id)
+    assert status is not None
+    assert (status.outstanding, status.failed) == (0, int(fails))
 
 
 async def test_a_retried_member_leaves_the_batches_beside_it_as_they_are(

@@ -97,12 +97,12 @@ VERBS: dict[str, Verb] = {
 
 
 async def settle(driver: RedisDriver) -> None:
-    driver.jobs.locator.claimed([FENCE.job_id], "default")
+    driver.jobs.locator.claimed(FENCE, "default")
     await driver.jobs.settle([Settlement.failed(FENCE, FAILURE), Settlement.failed(FENCE, FAILURE)])
 
 
 async def extend(driver: RedisDriver) -> None:
-    driver.jobs.locator.claimed([FENCE.job_id], "default")
+    driver.jobs.locator.claimed(FENCE, "default")
     await driver.jobs.extend([FENCE, FENCE], 30)
 
 

@@ -65,8 +65,12 @@ async def extend(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]
 
 
 async def extend_of_another_process(driver: RedisDriver, count: int) -> Callable[[], Awaitable[Any]]:
-    call = await extend(driver, count)
-    driver.jobs.locator.settled([job.id for job in await driver.jobs.list_jobs(limit=1_000)])
+    fences = [claim.fence for claim in await claimed(driver, count)]
+    driver.jobs.locator.settled(fences)
+
+    async def call() -> None:
+        assert (await driver.jobs.extend(fences, 30)).kept == set(fences)
+
     return call
 
 

@@ -271,9 +271,7 @@ def _claims(
         claims.append(
             Claim(fence, queue, name, priority, payload, headers, attempts, bool(rescued), deadline, policies)
         )
-        if relayed:
-            locator.relayed.add(fence.job_id)
-    locator.claimed((claim.fence.job_id for claim in claims), queue)
+        locator.claimed(fence, queue, relayed=relayed)
     return claims
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.keys import HELD, key
@@ -14,8 +15,17 @@ from outbox.settlement import Fence
 _REMEMBERED = 50_000
 
 
+class _Claimed(NamedTuple):
+    token: bytes
+    queue: str
+    relayed: bool
+
+
 class JobLocator:
     """Remembers the queues of jobs that this driver claimed, until they are settled. It searches for other jobs.
+
+    A job that was put back can be claimed again before the driver has read the answer to that settlement. So a
+    settlement ends what is known of its own claim, and not of a later one.
 
     The heartbeat of a worker has a separate driver, which claims nothing. It searches for each job once, when it renews
     the lease for the first time.
@@ -23,21 +33,25 @@ class JobLocator:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._claimed: dict[JobId, str] = {}
+        self._claimed: dict[JobId, _Claimed] = {}
         self._renewed: dict[JobId, str] = {}
-        self.relayed: set[JobId] = set()
-        """The claimed jobs whose rows in a database wait for their end."""
 
-    def claimed(self, job_ids: Iterable[JobId], queue: str) -> None:
-        for job_id in job_ids:
-            self._claimed[job_id] = queue
-        while len(self._claimed) > _REMEMBERED:
-            self.settled([next(iter(self._claimed))])
+    def claimed(self, fence: Fence, queue: str, *, relayed: bool = False) -> None:
+        """``relayed``: a row of the job in a database waits for its end."""
+        self._claimed[fence.job_id] = _Claimed(fence.token, queue, relayed)
+        if len(self._claimed) > _REMEMBERED:
+            del self._claimed[next(iter(self._claimed))]
 
-    def settled(self, job_ids: Iterable[JobId]) -> None:
-        for job_id in job_ids:
-            self._claimed.pop(job_id, None)
-            self.relayed.discard(job_id)
+    def settled(self, fences: Iterable[Fence]) -> None:
+        for job_id, token in fences:
+            claimed = self._claimed.get(job_id)
+            if claimed is not None and claimed.token == token:
+                del self._claimed[job_id]
+
+    def is_relayed(self, job_id: JobId) -> bool:
+        """Whether a row of this claimed job in a database waits for its end."""
+        claimed = self._claimed.get(job_id)
+        return claimed is not None and claimed.relayed
 
     def renewed(self, queues: dict[JobId, str]) -> None:
         """Replace the jobs that are known to be held."""
@@ -45,14 +59,15 @@ class JobLocator:
 
     def queue_of(self, job_id: JobId) -> str | None:
         """The queue of a job that is known to be held, without a search."""
-        return self._claimed.get(job_id) or self._renewed.get(job_id)
+        claimed = self._claimed.get(job_id)
+        return self._renewed.get(job_id) if claimed is None else claimed.queue
 
     async def of(self, fences: Sequence[Fence]) -> dict[JobId, str]:
         """The queue of each job that is held."""
         found = {}
         unknown = []
         for job_id, _ in fences:
-            queue = self._claimed.get(job_id) or self._renewed.get(job_id)
+            queue = self.queue_of(job_id)
             if queue is None:
                 unknown.append(job_id)
             else:

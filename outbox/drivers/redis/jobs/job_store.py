@@ -21,7 +21,7 @@ from outbox.drivers.values import BlockingClaimRequest, Claim, JobChange, Lease,
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
-from outbox.settlement import Fence, MoveRates, Outcome, Settlement
+from outbox.settlement import ENDS, Fence, MoveRates, Outcome, Settlement
 
 
 class RedisJobs:
@@ -66,11 +66,12 @@ class RedisJobs:
         return await self._claims.missing(job_ids)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        relayed = len(self.locator.relayed)
+        ends = [settlement.fence.job_id for settlement in settlements if settlement.outcome in ENDS]
+        relayed = any(map(self.locator.is_relayed, ends))
         settled = await settle_module.settle(
             self._store, self.locator, self._unconfirmed, self.cross_slot_jobs, self._name, settlements
         )
-        if len(self.locator.relayed) < relayed:
+        if relayed:
             self._relayed.on_relayed_end()
         if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
             self._failed.arrived()
