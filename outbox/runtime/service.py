@@ -16,6 +16,9 @@ from outbox.runtime.execution.protected_task import protected_task
 _BRIEFEST = 1e-6
 """Seconds. Sums of times differ by less; it is not worth a pause."""
 
+_EARLIEST = 0.7
+"""The share of its interval that a pause in turn takes at least."""
+
 _UNTIL_READY = 0.2
 """Seconds between two looks whether a loop may begin."""
 
@@ -68,6 +71,7 @@ class BackgroundLoop(ABC):
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._has_had_turn = False
 
     @abstractmethod
     async def run(self) -> None:
@@ -108,10 +112,18 @@ class BackgroundLoop(ABC):
 
     async def pause_in_turn(self, interval: float, workers: Callable[[], int], *, at_most: float | None = None) -> bool:
         """Sleep for about ``interval`` seconds for each of ``workers``, which share what comes after it: not all of
-        them at the same moment, and counting those that appear meanwhile. Returns as `pause` does."""
-        begun, part = clock.now(), random.uniform(0.7, 1.0)  # noqa: S311 - spreads load, guards nothing
+        them at the same moment, and counting those that appear meanwhile. Returns as `pause` does.
+
+        The first turn is at any moment of that time. So workers that start together, as in a deploy, take turns from
+        then on. Those that end before the whole time has passed have their share of turns as well.
+        """
+        begun, place = clock.now(), random.random()  # noqa: S311 - spreads load, guards nothing
+        first = not self._has_had_turn
+        self._has_had_turn = True
         while True:
-            whole = interval * part * max(1, workers())
+            count = max(1, workers())
+            earliest = _EARLIEST if first else _EARLIEST * count
+            whole = interval * (earliest + place * (count - earliest))
             left = begun + (whole if at_most is None else min(whole, at_most)) - clock.now()
             if left < _BRIEFEST:
                 return self.stopping

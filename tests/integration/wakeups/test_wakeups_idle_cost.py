@@ -116,6 +116,7 @@ async def test_a_round_of_upkeep_is_at_most_thirty_statements(migrated_url: str,
     await driver.close()
 
 
+@pytest.mark.usefixtures("no_upkeep")
 async def test_fifty_idle_workers_send_at_most_ten_statements_per_second(migrated_url: str, statements: Count) -> None:
     """And together they look often enough that nobody waits for long."""
     async with AsyncExitStack() as stack:

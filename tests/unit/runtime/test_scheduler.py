@@ -66,7 +66,9 @@ async def test_without_schedules_a_look_is_one_statement_in_20_seconds_of_the_fl
     scheduler = Watched(store, 20, workers)
     await scheduler.run()
     assert store.looks == 21
-    assert all(0.7 * LOOK_EVERY * workers <= pause <= LOOK_EVERY * workers for pause in scheduler.pauses)
+    first, *others = scheduler.pauses
+    assert 0.7 * LOOK_EVERY <= first <= LOOK_EVERY * workers
+    assert all(0.7 * LOOK_EVERY * workers <= pause <= LOOK_EVERY * workers for pause in others)
     assert store.ticked == []
 
 
@@ -120,9 +122,12 @@ async def test_workers_that_appear_meanwhile_share_the_looks() -> None:
             self.workers = 50
             return await super().pause(seconds)
 
-    store = Schedules([])
-    scheduler = Joined(store, 2)
-    await scheduler.run()
-    assert store.looks == 2
-    assert scheduler.pauses[0] <= LOOK_EVERY
-    assert 0.7 * LOOK_EVERY * 50 <= scheduler.pauses[0] + scheduler.pauses[1] <= LOOK_EVERY * 50
+    turns = []
+    for _ in range(100):
+        store = Schedules([])
+        scheduler = Joined(store, 2)
+        await scheduler.run()
+        assert store.looks == 2
+        assert scheduler.pauses[0] <= LOOK_EVERY
+        turns.append(scheduler.pauses[0] + scheduler.pauses[1])
+    assert LOOK_EVERY * 25 < max(turns) <= LOOK_EVERY * 50

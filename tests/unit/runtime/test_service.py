@@ -75,6 +75,43 @@ async def test_a_crash_that_nobody_watches_for_is_logged(caplog: pytest.LogCaptu
     assert "Crashes failed" in caplog.text
 
 
+class InTurn(BackgroundLoop):
+    """Is told how long it would sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    async def run(self) -> None: ...
+
+    async def pause(self, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        return True
+
+
+async def pauses_in_turn(workers: int) -> tuple[float, float]:
+    """The first pause of a loop and the second, of a second for each worker."""
+    loop = InTurn()
+    for _ in range(2):
+        assert await loop.pause_in_turn(1.0, lambda: workers)
+    first, second = loop.pauses
+    return first, second
+
+
+async def test_workers_that_start_together_take_turns_from_the_beginning() -> None:
+    """Else a fleet of 50, restarted every half hour, would never come to what it does once a minute."""
+    pauses = [await pauses_in_turn(workers=100) for _ in range(200)]
+    early = [first for first, _ in pauses if first < 50]
+    assert 50 < len(early) < 150
+    assert min(first for first, _ in pauses) < 20
+    assert all(69 < second <= 100 for _, second in pauses)
+
+
+async def test_the_first_turn_of_a_lone_worker_is_as_late_as_its_others() -> None:
+    for _ in range(100):
+        assert all(0.69 < pause <= 1.0 for pause in await pauses_in_turn(workers=1))
+
+
 async def test_polling_sleeps_until_its_time_or_until_woken() -> None:
     polling = Polling()
     began = time.monotonic()
