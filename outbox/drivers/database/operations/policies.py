@@ -18,6 +18,7 @@ from outbox.drivers.database.policies import batch_operations, key_operations, r
 from outbox.drivers.database.policies.base import Chore, Leaving, Refusal
 from outbox.drivers.database.policies.batch_end import end
 from outbox.drivers.database.policies.leaving import gated_rows, leaving
+from outbox.drivers.database.policies.schedules import unpark_following
 from outbox.drivers.database.received_messages import ReceivedMessages
 from outbox.drivers.database.tables import jobs
 from outbox.drivers.filters import BlockedPage
@@ -187,10 +188,12 @@ class DatabasePolicies:
         return await self._database.read(running(registry.explain, self._database.dialect, asked))
 
     async def follow_commit(self, accepted: Sequence[Settlement]) -> PolicyNews:
-        """After the commit of a job's own transaction, whose snapshot may be older than jobs that wait for its key."""
+        """After the commit of a job's own transaction, whose snapshot may be older than jobs that wait for its key or
+        for its end."""
         news = await follow_commit(self._database, accepted)
         gated = [leaving(*each) for end in accepted for each in end.effects if isinstance(each, LeavePolicies)]
-        return news + await key_operations.let_in_next(self._database, [job.headers for job in gated])
+        news += await key_operations.let_in_next(self._database, [job.headers for job in gated])
+        return news + await unpark_following(self._database, gated)
 
     async def upkeep(self) -> float | None:
         await ReceivedMessages(self._database).prune()

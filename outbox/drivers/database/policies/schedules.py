@@ -72,6 +72,15 @@ def unpark_next(dialect: Dialect, name: str) -> Plan[PolicyNews]:
     return PolicyNews(frozenset({live[0].queue}))
 
 
+async def unpark_following(database: Database, ended: Sequence[Leaving]) -> PolicyNews:
+    """Let those jobs run that wait for the end of these, in transactions of their own."""
+    names = {tick.schedule for job in ended if (tick := job.headers.tick) is not None and tick.queues}
+    news = PolicyNews()
+    for name in sorted(names):
+        news += await database.write_plain(running(unpark_next, database.dialect, name))
+    return news
+
+
 def _end(dialect: Dialect, name: str, tick: datetime, job_id: bytes) -> Plan[None]:
     yield (
         f"UPDATE {_TICKS} SET ended_at = {dialect.now} WHERE name = {dialect.placeholder} "
