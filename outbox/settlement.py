@@ -142,6 +142,8 @@ class LeavePolicies(NamedTuple):
     outcome: Outcome
     delay: float = 0.0
     """Seconds until the job may be claimed again, if it is put back."""
+    in_session: bool = False
+    """Whether the transaction is the job's own, of the isolation that the server gives to applications."""
 
 
 class MoveRates(NamedTuple):
@@ -202,9 +204,9 @@ class Settlement(NamedTuple):
         """The headers that the job gets; None where it keeps those that it has."""
         return next((effect.headers for effect in self.effects if isinstance(effect, ReplaceHeaders)), None)
 
-    def leaving(self, policies: int, headers: str) -> Settlement:
+    def leaving(self, policies: int, headers: str, *, in_session: bool = False) -> Settlement:
         """The same for a job with ``policies``, which learn of it in the same transaction."""
-        effect = LeavePolicies(self.fence.job_id, policies, headers, self.outcome, self.delay)
+        effect = LeavePolicies(self.fence.job_id, policies, headers, self.outcome, self.delay, in_session)
         return self._replace(effects=(*self.effects, effect))
 
     @classmethod

@@ -88,7 +88,9 @@ class Completion:
         if self.follow_up is not None:
             completed = self.follow_up(completed)
         policies = self._claim.policies
-        return completed if policies is None else completed.leaving(policies, self._claim.headers)
+        if policies is None:
+            return completed
+        return completed.leaving(policies, self._claim.headers, in_session=True)
 
     def committed(self, settled: Settled | None = None) -> None:
         """The transaction has been committed. ``settled`` is None where a later look has found that out."""

@@ -12,8 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox import Job, Worker, disconnect, dispatch, find, jobs, schedules
+from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import JobState, StoredJob
 from outbox.ids import JobId
+from tests.servers import sql
 
 pytestmark = pytest.mark.parametrize(
     "backend",
@@ -88,5 +90,28 @@ async def test_the_next_job_of_its_schedule_is_not_left_waiting() -> None:
             while not (await jobs(state=JobState.PARKED)).jobs:
                 await asyncio.sleep(0.02)
         Reading.go_on.set()
+        async with asyncio.timeout(20):
+            await Reading.second.wait()
+
+
+async def test_what_another_transaction_has_locked_then_is_let_in_by_upkeep(
+    migrated_url: str, database: DatabaseDriver
+) -> None:
+    async with Worker(concurrency=4, sleep=0.1):
+        running = await dispatch(Unique(number=1))
+        async with asyncio.timeout(20):
+            await Reading.reading.wait()
+        waiting = await dispatch(Unique(number=2))
+        await parked(waiting)
+        with (
+            sql.connection(migrated_url) as connection,
+            connection.execution_options(isolation_level="READ COMMITTED").begin(),
+        ):
+            connection.execute(text("SELECT id FROM queue_jobs WHERE id = :id FOR UPDATE"), {"id": waiting.bytes})
+            Reading.go_on.set()
+            async with asyncio.timeout(20):
+                while await find(running) is not None:
+                    await asyncio.sleep(0.02)
+        await database.policies.upkeep()
         async with asyncio.timeout(20):
             await Reading.second.wait()

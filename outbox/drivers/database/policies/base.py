@@ -42,6 +42,8 @@ class Leaving(NamedTuple):
     """What says whether it leaves for good. An operator's removal is `CANCELLED`, a rejected row `FAILED`."""
     delay: float = 0.0
     """Seconds until it may be claimed again, if it was put back."""
+    in_session: bool = False
+    """Whether its own transaction ends it: that may read a snapshot which is older than what waits for its end."""
 
 
 class Returning(NamedTuple):

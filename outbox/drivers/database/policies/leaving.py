@@ -16,8 +16,15 @@ from outbox.ids import JobId
 from outbox.settlement import Outcome
 
 
-def leaving(job_id: JobId, policies: int, headers: str, outcome: Outcome, delay: float = 0.0) -> Leaving:
-    return Leaving(job_id, policies, headers_of(headers), outcome, delay)
+def leaving(
+    job_id: JobId,
+    policies: int,
+    headers: str,
+    outcome: Outcome,
+    delay: float = 0.0,
+    in_session: bool = False,
+) -> Leaving:
+    return Leaving(job_id, policies, headers_of(headers), outcome, delay, in_session)
 
 
 def headers_of(text: object) -> Headers:

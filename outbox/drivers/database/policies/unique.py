@@ -87,13 +87,14 @@ class UniqueRows(PolicyRows):
         lasting = {each.job_id.bytes: each for each in held_back if lasts(each.headers)}
         if lasting:
             keys = {key: _key(each) for key, each in lasting.items()}
-            yield from leave_running(dialect, keys)
+            yield from leave_running(dialect, keys, sees_all=True)
 
     def settled(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[PolicyNews]:
         removed = [job.job_id.bytes for job in jobs if job.outcome in _REMOVALS]
         yield from _remove(dialect, removed)
         running = of_leaving([job for job in jobs if job.outcome is not Outcome.FORGOTTEN])
-        return (yield from leave_running(dialect, running)) if running else PolicyNews()
+        sees_all = not any(job.in_session for job in jobs)
+        return (yield from leave_running(dialect, running, sees_all=sees_all)) if running else PolicyNews()
 
     def cancelled_in_session(self, dialect: Dialect, jobs: Sequence[Leaving]) -> Plan[None]:
         yield from _remove(dialect, [job.job_id.bytes for job in jobs])

@@ -146,8 +146,11 @@ def _write(dialect: Dialect, key: bytes, row: Running) -> tuple[str, tuple[objec
     )
 
 
-def leave_running(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[PolicyNews]:
-    """These jobs, each with its key, run no longer: what is parked behind them becomes claimable."""
+def leave_running(dialect: Dialect, jobs: Mapping[bytes, bytes], *, sees_all: bool) -> Plan[PolicyNews]:
+    """These jobs, each with its key, run no longer: what is parked behind them becomes claimable.
+
+    ``sees_all``: this transaction reads what is committed. One of an application can read a snapshot of before.
+    """
     keys = sorted(set(jobs.values()))
     rows = yield from _lock(dialect, keys, wait=True)
     queues: set[str] = set()
@@ -155,7 +158,7 @@ def leave_running(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[PolicyN
     for key, row in rows.items():
         if jobs.get(row.job_id) != key:
             continue
-        unparked, left = yield from _unpark(dialect, row.parked)
+        unparked, left = yield from _unpark(dialect, row.parked, sees_all=sees_all)
         queues |= unparked
         if left:
             yield _write(dialect, key, Running(row.job_id, left))
@@ -167,9 +170,9 @@ def leave_running(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[PolicyN
     return PolicyNews(frozenset(queues))
 
 
-def _unpark(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[set[str], tuple[bytes, ...]]]:
+def _unpark(dialect: Dialect, ids: Sequence[bytes], *, sees_all: bool) -> Plan[tuple[set[str], tuple[bytes, ...]]]:
     """The queues of the jobs that are claimable now, and those that another transaction has locked: `upkeep` unparks
-    them, unless they are gone then."""
+    them, unless they are gone then. A transaction that does not see all cannot tell those from others that are gone."""
     if not ids:
         return set(), ()
     parked = f"available_at = '{PARKED}'"
@@ -178,10 +181,9 @@ def _unpark(dialect: Dialect, ids: Sequence[bytes]) -> Plan[tuple[set[str], tupl
         (yield dialect.select_by_key("id, queue", "queue_jobs", "id", keys, also=parked, lock=dialect.skip_locked))
     )
     found = {bytes(job_id): str(queue) for job_id, queue in rows}
-    left: tuple[bytes, ...] = ()
-    if len(found) < len(keys):
-        others = [key for key in keys if key not in found]
-        still = yield dialect.select_by_key("id", "queue_jobs", "id", others, also=parked)
+    left = tuple(key for key in keys if key not in found)
+    if left and sees_all:
+        still = yield dialect.select_by_key("id", "queue_jobs", "id", left, also=parked)
         left = tuple(bytes(row[0]) for row in still)
     if found:
         yield dialect.unpark(len(found)), tuple(sorted(found))
@@ -217,7 +219,8 @@ def dead() -> Plan[dict[bytes, bytes]]:
 def leave_dead(dialect: Dialect, jobs: Mapping[bytes, bytes]) -> Plan[PolicyNews]:
     """`leave_running` for those of these jobs that still do not run."""
     alive = yield from _alive(dialect, list(jobs))
-    return (yield from leave_running(dialect, {job_id: key for job_id, key in jobs.items() if job_id not in alive}))
+    dead_jobs = {job_id: key for job_id, key in jobs.items() if job_id not in alive}
+    return (yield from leave_running(dialect, dead_jobs, sees_all=True))
 
 
 def of_leaving(jobs: Sequence[Leaving]) -> dict[bytes, bytes]:
