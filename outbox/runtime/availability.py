@@ -8,11 +8,16 @@ import threading
 from outbox import clock
 from outbox.events import ConnectionDown, ConnectionUp, Events
 
-CLAIM, LOOK, SETTLE, RENEW, HEARTBEAT = "claim", "look", "settle", "renew", "heartbeat"
+CLAIM, LOOK, IS_EMPTY, SETTLE, RENEW, HEARTBEAT = "claim", "look", "is empty", "settle", "renew", "heartbeat"
 """What is asked of a store. One that refuses one of them may carry out the others."""
 
 _IMPLIES = {CLAIM: {LOOK}}
-"""What else was right when one of them was carried out: it may not be asked again for a long time."""
+"""What else may not be asked again for a long time when one of them was carried out. It counts as carried out as well
+where both had failed, or where it has failed long ago. A proxy may send looks to a replica that is away, and claims to
+the primary."""
+
+_LONG_AGO = 10.0
+"""Seconds. A worker that looks at all has looked again by then, unless its --sleep is longer."""
 
 
 class Availability:
@@ -58,7 +63,7 @@ class Availability:
         with self._lock:
             if self._down_since is None or begun < self._changed:
                 return
-            self._failing -= {request, *_IMPLIES.get(request, ())}
+            self._failing -= {request, *self._implied(begun, request)}
             if not self._failing:
                 now = clock.now()
                 self._events.emit(ConnectionUp(self._connection, now - self._down_since))
@@ -78,6 +83,12 @@ class Availability:
         if request in self._failing:
             with self._lock:
                 self._failing -= {request, *_IMPLIES.get(request, ())}
+
+    def _implied(self, begun: float, request: str) -> set[str]:
+        others = _IMPLIES.get(request, set())
+        if request in self._failing:
+            return others
+        return {other for other in others & self._failing if begun - self._failed[other] >= _LONG_AGO}
 
     def answers_others(self, since: float, request: str) -> bool:
         """Whether the store has carried out another request that began after ``since``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from outbox import clock
 from outbox.errors import BackendUnavailable
-from outbox.runtime.availability import CLAIM, LOOK, Availability, ReconnectBackoff
+from outbox.runtime.availability import CLAIM, IS_EMPTY, LOOK, Availability, ReconnectBackoff
 from outbox.runtime.completer import Completer
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.idle_poller import IdlePoller
@@ -143,7 +143,8 @@ class Claimer(BackgroundLoop):
         self._begin(attempts)
         self._backlog = len(attempts) == reserved
         if not attempts:
-            await self._try(self._on_empty)
+            # Most workers ask nothing then, which is no look that was carried out.
+            await self._try(self._on_empty, IS_EMPTY)
         return len(attempts)
 
     async def _may_claim(self) -> bool:
@@ -166,15 +167,15 @@ class Claimer(BackgroundLoop):
     async def _probe(self) -> None:
         await self._store.run(self._store.next_due, False)
 
-    async def _try(self, call: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, call: Callable[[], Awaitable[None]], request: str = LOOK) -> None:
         """Until the store answers, or the worker stops."""
         while not self.stopping:
             begun = clock.now()
             try:
                 await call()
             except BackendUnavailable as error:
-                self._availability.failed(begun, error, LOOK)
+                self._availability.failed(begun, error, request)
                 await self.pause(self._backoff.next())
             else:
-                self._availability.succeeded(begun, LOOK)
+                self._availability.succeeded(begun, request)
                 return

@@ -48,6 +48,7 @@ class Store:
     idle: int = 1
     looks_find: bool = True
     """Whether `next_due` knows of delayed jobs."""
+    refuses_looks: bool = False
     poison: Callable[[Settlement], bool] = lambda settlement: False
     refuses_now: Callable[[Settlement], bool] = lambda settlement: False
     """Ends that are refused with an error that may pass."""
@@ -162,6 +163,8 @@ class MemoryDriver:
     async def next_due(self, queues: Sequence[str]) -> NextDue:
         with self.store.lock:
             self._reach("look")
+            if self.store.refuses_looks:
+                raise RequestRefused("memory refuses a request: no replica answers")
             rows = [row for row in self.store.rows.values() if row.queue in queues and self.store.looks_find]
             moments = [max(row.available_at, row.reserved_until) for row in rows]
             return NextDue(max(0.0, min(moments) - clock.now()) if moments else None, self.store.idle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from outbox import clock
 from outbox.errors import BackendUnavailable, RequestRefused
 from outbox.events import ConnectionDown, ConnectionUp
 from outbox.runtime.availability import CLAIM, HEARTBEAT, LOOK, RENEW, SETTLE, Availability, ReconnectBackoff
@@ -56,8 +57,9 @@ def test_a_request_that_is_refused_while_others_are_carried_out_is_one_outage() 
     assert [type(event) for event in recorder.seen] == [ConnectionDown]
     store.failed(later, RequestRefused("no right to SELECT"), LOOK)
     store.succeeded(later, SETTLE)
-    assert store.down
     store.succeeded(later, CLAIM)
+    assert store.down
+    store.succeeded(later, LOOK)
     assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
 
 
@@ -77,6 +79,23 @@ def test_an_outage_is_over_when_all_that_failed_in_it_is_carried_out(error: Back
         assert store.down
     store.succeeded(later, SETTLE)
     assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
+
+
+def test_a_claim_stands_for_a_look_that_failed_with_it_or_long_ago() -> None:
+    """In a backlog, no look follows. Elsewhere one does, and may be refused again."""
+    recorder = Recorder()
+    store = Availability("database", recorder.events)
+    begun = clock.now() + 1
+    for request in (LOOK, CLAIM):
+        store.failed(begun, GONE, request)
+    store.succeeded(begun + 1, CLAIM)
+    assert [type(event) for event in recorder.seen] == [ConnectionDown, ConnectionUp]
+    store.failed(begun + 2, GONE, LOOK)
+    for later in range(9):
+        store.succeeded(begun + 3 + later, CLAIM)
+    assert store.down
+    store.succeeded(begun + 12, CLAIM)
+    assert not store.down
 
 
 def test_an_outage_ends_without_a_request_that_is_not_needed_any_more() -> None:

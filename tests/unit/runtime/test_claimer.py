@@ -211,6 +211,22 @@ async def test_an_outage_is_told_once_and_survived(bench: Bench) -> None:
     assert [type(event) for event in bench.recorder.seen] == [ConnectionDown, ConnectionUp]
 
 
+async def test_a_store_that_refuses_looks_and_not_claims_is_one_outage() -> None:
+    """A proxy sends looks to replicas, and claims to the primary."""
+    bench = Bench(sleep=0.02)
+    bench.store.refuses_looks = True
+    await bench.claimer.start()
+    await bench.calls("claim", 4)
+    bench.put(1)
+    await until(lambda: len(bench.begun) == 1)
+    await bench.calls("look", bench.store.calls.count("look") + 2)
+    assert [type(event) for event in bench.recorder.seen] == [ConnectionDown]
+    bench.store.refuses_looks = False
+    await until(lambda: len(bench.recorder.seen) == 2)
+    assert [type(event) for event in bench.recorder.seen] == [ConnectionDown, ConnectionUp]
+    await bench.claimer.stop()
+
+
 async def test_it_looks_for_the_store_until_it_is_there(bench: Bench) -> None:
     bench.check_errors = [BackendUnavailable("starting"), BackendUnavailable("starting")]
     await bench.claimer.start()
