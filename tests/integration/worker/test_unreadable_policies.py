@@ -21,7 +21,7 @@ from outbox.ids import new_job_id
 from outbox.policies.base import Policies
 from outbox.policies.batch import BatchPlan
 from outbox.settlement import Settlement
-from tests.conformance.jobs import envelope, envelopes
+from tests.conformance.jobs import FAILURE, envelope, envelopes
 from tests.servers.sql import connection
 from tests.support.commands import Ran, run
 from tests.support.schedule_jobs import definition, put_due, stored, ticks
@@ -111,6 +111,40 @@ async def test_headers_that_are_no_policy_fail_their_job_alone(database: Databas
     failed = {job.id: job.failure.message for job in await database.failed.page(limit=100)}
     assert failed.keys() == {each.id for each in bad}
     assert all("the headers cannot be read" in message for message in failed.values())
+
+
+@pytest.mark.parametrize("bits", [*Policies, 127], ids=lambda bits: bits.name if isinstance(bits, Policies) else "all")
+async def test_bits_of_policies_that_the_headers_know_nothing_of(
+    database: DatabaseDriver, migrated_url: str, bits: int
+) -> None:
+    """As an operator leaves them who writes other headers. The jobs run as jobs without these policies."""
+    job = envelope()
+    write(
+        migrated_url,
+        *(
+            "INSERT INTO queue_jobs (id, queue, name, priority, payload, headers, attempts, available_at, created_at, "
+            f"policies) VALUES (x'{number:032x}', 'default', '{job.name}', 5, '{job.payload}', '{{}}', 0, {NOW}, {NOW}, "
+            f"{int(bits)})"
+            for number in range(1, 6)
+        ),
+    )
+    await database.jobs.insert([job])
+    assert job.name in (await shows(migrated_url, "show", f"{1:032x}")).out
+    claims = await database.jobs.claim(["default"], 10, 30)
+    assert len(claims) == 6
+    done, failed, again, *others = (claim for claim in claims if claim.policies is not None)
+    ends = [
+        Settlement.completed(done.fence),
+        Settlement.failed(failed.fence, FAILURE),
+        Settlement.released(again.fence, 0),
+        *(Settlement.snoozed(claim.fence) for claim in others),
+    ]
+    ends = [end.leaving(int(bits), "{}") for end in ends]
+    assert len((await database.jobs.settle(ends)).accepted) == 5
+    await database.policies.upkeep()
+    assert (await shows(migrated_url, "retry", str(failed.fence.job_id))).out.startswith("Retried 1")
+    assert (await shows(migrated_url, "cancel", str(again.fence.job_id))).out.startswith("Cancelled 1")
+    assert len(await database.jobs.claim(["default"], 10, 30)) == 3
 
 
 # --- limits and keys
