@@ -56,10 +56,10 @@ Exit codes:
   13   only from a process to its supervisor (--processes): replace me; it never leaves the command
   14   every slot is taken by a handler that does not end
   15   a handler blocked the event loop long past its timeout, or past --grace
-  130  stopped hard, by a second INT, TERM, QUIT or HUP
+  130  stopped hard, by a second INT, TERM, QUIT, HUP or XCPU
 
 \b
-TERM, INT, QUIT, HUP: claim no more, finish what runs within --grace, hand back the rest, exit 0.
+TERM, INT, QUIT, HUP, XCPU: claim no more, finish what runs within --grace, hand back the rest, exit 0.
 USR2: claim no more, until CONT. USR1 and ALRM: nothing.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import outbox
+from outbox.options import CLASS_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,6 +50,39 @@ def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     missing = [link for link in links if not (path.parent / link).exists()]
     assert not missing, f"{_name(path)}: {missing}"
+
+
+def _anchors(path: Path) -> set[str]:
+    """Those that GitHub makes of headings."""
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = [
+        re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", found) for found in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    ]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_links_lead_to_headings(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", path.read_text())
+    missing = [
+        f"{file}#{anchor}" for file, anchor in links if anchor not in _anchors((path.parent / file) if file else path)
+    ]
+    assert not missing, f"{_name(path)}: {missing}"
+
+
+def test_lists_of_pages_and_examples_are_complete() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert not [page.name for page in PAGES if page.parent.name == "docs" and f"(docs/{page.name})" not in readme]
+    examples = ROOT / "docs" / "examples"
+    listed = (examples / "README.md").read_text()
+    files = [str(path.relative_to(examples)) for path in examples.rglob("*.py")]
+    assert not [name for name in files if f"]({name})" not in listed]
+
+
+@pytest.mark.parametrize("option", [*CLASS_OPTIONS, "name", "aliases", "version", "middleware", "redact"])
+def test_every_option_of_jobs_is_listed(option: str) -> None:
+    text = (ROOT / "docs" / "dispatching.md").read_text()
+    assert re.search(rf"^\|[^|]*`{option}`[^|]*\|", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", ["databases.md", "migrations.md"])

@@ -10,7 +10,7 @@ code meaning
 13   to the supervisor of ``--processes`` only, which replaces this process at once; it never leaves the command
 14   every slot is taken by a handler that does not end
 15   a handler blocks the event loop, long after its timeout or after the time to stop; nothing else could end it
-130  a second INT, TERM, QUIT or HUP: stopped hard
+130  a second INT, TERM, QUIT, HUP or XCPU: stopped hard
 ==== =====================================================================================================
 """
 

@@ -123,8 +123,8 @@ async def test_bits_of_policies_that_the_headers_know_nothing_of(
         migrated_url,
         *(
             "INSERT INTO queue_jobs (id, queue, name, priority, payload, headers, attempts, available_at, created_at, "
-            f"policies) VALUES (x'{number:032x}', 'default', '{job.name}', 5, '{job.payload}', '{{}}', 0, {NOW}, {NOW}, "
-            f"{int(bits)})"
+            f"policies) VALUES (x'{number:032x}', 'default', '{job.name}', 5, '{job.payload}', '{{}}', 0, {NOW}, "
+            f"{NOW}, {int(bits)})"
             for number in range(1, 6)
         ),
     )
