@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from outbox import Outbox, Settings
 from outbox.drivers.database import DatabaseDriver
 from outbox.envelope import serialize
 from outbox.errors import BackendUnavailable, ConfigurationError, RequestRefused
@@ -109,6 +110,26 @@ async def test_what_is_renamed_for_a_moment_is_an_outage_once_it_was_there(
             operator.exec_driver_sql(back)
     assert len((await driver.jobs.settle([Settlement.completed(claim.fence)])).accepted) == 1
     await fresh.close()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_what_is_renamed_for_a_moment_is_an_outage_for_a_process_that_only_dispatches(
+    database: DatabaseDriver, migrated_url: str, count: int
+) -> None:
+    away, back = TABLES[0]
+    jobs = [Counted(number=number) for number in range(count)]
+    async with Outbox(Settings(database_url=migrated_url)) as client:
+        await client.dispatch_many(jobs)
+        with sql.connection(migrated_url) as operator:
+            operator.exec_driver_sql(away)
+        try:
+            with pytest.raises(RequestRefused, match="alembic upgrade head"):
+                await client.dispatch_many(jobs)
+        finally:
+            with sql.connection(migrated_url) as operator:
+                operator.exec_driver_sql(back)
+        await client.dispatch_many(jobs)
+    assert len(await database.jobs.list_jobs()) == 2 * count
 
 
 RIGHTS: Sequence[tuple[str, str]] = (

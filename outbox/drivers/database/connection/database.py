@@ -213,7 +213,9 @@ class Database:
         while True:
             try:
                 async with asyncio.timeout(_TRANSACTION_SECONDS):
-                    return await connections.run(work)
+                    result = await connections.run(work)
+                self._proven = True
+                return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below
                 await self._pause_or_raise(error, budget)
 
