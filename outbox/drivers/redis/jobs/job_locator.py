@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.keys import HELD, key
@@ -13,12 +12,6 @@ from outbox.settlement import Fence
 
 # A worker holds some hundreds. The rest are jobs that it lost and never settled.
 _REMEMBERED = 50_000
-
-
-class _Claimed(NamedTuple):
-    token: bytes
-    queue: str
-    relayed: bool
 
 
 class JobLocator:
@@ -33,25 +26,33 @@ class JobLocator:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._claimed: dict[JobId, _Claimed] = {}
+        self._claimed: dict[JobId, tuple[bytes, str]] = {}
+        """Token and queue of each."""
         self._renewed: dict[JobId, str] = {}
+        self.relayed: set[JobId] = set()
+        """The claimed jobs whose rows in a database wait for their end."""
 
     def claimed(self, fence: Fence, queue: str, *, relayed: bool = False) -> None:
         """``relayed``: a row of the job in a database waits for its end."""
-        self._claimed[fence.job_id] = _Claimed(fence.token, queue, relayed)
+        self._claimed[fence.job_id] = fence.token, queue
+        if relayed:
+            self.relayed.add(fence.job_id)
         if len(self._claimed) > _REMEMBERED:
-            del self._claimed[next(iter(self._claimed))]
+            self._forget(next(iter(self._claimed)))
 
     def settled(self, fences: Iterable[Fence]) -> None:
         for job_id, token in fences:
             claimed = self._claimed.get(job_id)
-            if claimed is not None and claimed.token == token:
-                del self._claimed[job_id]
+            if claimed is not None and claimed[0] == token:
+                self._forget(job_id)
 
-    def is_relayed(self, job_id: JobId) -> bool:
-        """Whether a row of this claimed job in a database waits for its end."""
-        claimed = self._claimed.get(job_id)
-        return claimed is not None and claimed.relayed
+    def _forget(self, job_id: JobId) -> None:
+        del self._claimed[job_id]
+        self.relayed.discard(job_id)
+
+    def has_relayed(self, job_ids: Iterable[JobId]) -> bool:
+        """Whether a row in a database waits for the end of one of these claimed jobs."""
+        return bool(self.relayed) and not self.relayed.isdisjoint(job_ids)
 
     def renewed(self, queues: dict[JobId, str]) -> None:
         """Replace the jobs that are known to be held."""
@@ -60,7 +61,7 @@ class JobLocator:
     def queue_of(self, job_id: JobId) -> str | None:
         """The queue of a job that is known to be held, without a search."""
         claimed = self._claimed.get(job_id)
-        return self._renewed.get(job_id) if claimed is None else claimed.queue
+        return self._renewed.get(job_id) if claimed is None else claimed[1]
 
     async def of(self, fences: Sequence[Fence]) -> dict[JobId, str]:
         """The queue of each job that is held."""

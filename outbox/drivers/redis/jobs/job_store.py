@@ -66,8 +66,8 @@ class RedisJobs:
         return await self._claims.missing(job_ids)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        ends = [settlement.fence.job_id for settlement in settlements if settlement.outcome in ENDS]
-        relayed = any(map(self.locator.is_relayed, ends))
+        ends = (settlement.fence.job_id for settlement in settlements if settlement.outcome in ENDS)
+        relayed = self.locator.has_relayed(ends)
         settled = await settle_module.settle(
             self._store, self.locator, self._unconfirmed, self.cross_slot_jobs, self._name, settlements
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox.drivers.redis.connection.store import Store
@@ -16,6 +16,7 @@ from outbox.drivers.redis.keys import ENDED, OUTCOMES, QUEUES, key, queue_keys
 from outbox.drivers.redis.script import Call, Script, signs
 from outbox.drivers.values import Settled
 from outbox.envelope import Envelope
+from outbox.ids import JobId
 from outbox.settlement import Failure, LeavePolicies, Outcome, Settlement, dump_failure
 
 _SETTLE = Script("settle", returns=bytes)
@@ -56,7 +57,7 @@ async def settle(
     for settlement in settlements:
         queue = places.get(settlement.fence.job_id)
         if queue is not None:
-            by_queue.setdefault(queue, _Batch(store, connection, queue, locator)).settlements.append(settlement)
+            by_queue.setdefault(queue, _Batch(store, connection, queue, locator.relayed)).settlements.append(settlement)
 
     async def write(_: float | None) -> list[str]:
         answers = await store.send_all([batch.call() for batch in by_queue.values()])
@@ -106,7 +107,7 @@ class _Batch:
     store: Store
     connection: str
     queue: str
-    locator: JobLocator
+    relayed: Collection[JobId]
     settlements: list[Settlement] = field(default_factory=list)
 
     def call(self) -> Call:
@@ -115,7 +116,7 @@ class _Batch:
         extras: list[str | int] = []
         for settlement in self.settlements:
             kind = written = _KINDS[settlement.outcome]
-            if kind in _ENDS and self.locator.is_relayed(settlement.fence.job_id):
+            if kind in _ENDS and settlement.fence.job_id in self.relayed:
                 # In lower case, the script notes the end for the relay.
                 ended = True
                 written = kind.lower()
