@@ -353,6 +353,8 @@ def test_messages_are_received_once(application: Application) -> None:
 
 @on_sqlite
 def test_an_applications_tests_pass(application: Application) -> None:
+    # Two runs that clean one directory of temporary files at once can fail.
+    application.environment["PYTEST_DEBUG_TEMPROOT"] = str(application.directory)
     ran = application.run("-m", "pytest", "-q", "--asyncio-mode", "auto", "-p", "no:cacheprovider", "test_checkout.py")
     assert "6 passed" in ran
 

@@ -241,21 +241,23 @@ def test_a_server_named_in_the_environment_is_used(
 @pytest.mark.parametrize(
     ("ci", "code", "verdict"), [("", 0, "NOT TESTED: "), ("true", 1, "FAILED, because CI is set: ")]
 )
-def test_a_missing_server_is_the_last_thing_that_a_run_says(ci: str, code: int, verdict: str) -> None:
-    run = run_tests_without_programs("-k", "test_redis_is_redis_7_or_later", CI=ci)
+def test_a_missing_server_is_the_last_thing_that_a_run_says(tmp_path: Path, ci: str, code: int, verdict: str) -> None:
+    run = run_tests_without_programs(tmp_path, "-k", "test_redis_is_redis_7_or_later", CI=ci)
     assert run.returncode == code, run.stdout
     assert run.stdout.splitlines()[-1].startswith(f"{verdict}1 test skipped, no redis server: install Redis 7")
 
 
-def test_tests_that_were_not_asked_for_need_no_server() -> None:
-    run = run_tests_without_programs("-k", "test_a_database_is_empty", "-m", "sqlite", CI="true")
+def test_tests_that_were_not_asked_for_need_no_server(tmp_path: Path) -> None:
+    run = run_tests_without_programs(tmp_path, "-k", "test_a_database_is_empty", "-m", "sqlite", CI="true")
     assert run.returncode == 0, run.stdout
     assert "CI is set" not in run.stdout
 
 
-def run_tests_without_programs(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_tests_without_programs(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run this file's own tests where no server, no container engine and no program can be found."""
     nowhere = {"PATH": "/nonexistent", "DOCKER_HOST": "unix:///nonexistent", "HOME": os.environ.get("HOME", "/")}
+    # Two runs that clean one directory of temporary files at once can fail.
+    nowhere["PYTEST_DEBUG_TEMPROOT"] = str(directory)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, *arguments]
     return subprocess.run(command, cwd=ROOT, env=nowhere | variables, capture_output=True, text=True, check=False)
 
