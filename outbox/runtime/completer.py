@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 
 from outbox import clock
 from outbox.drivers.values import PolicyNews, Settled
@@ -167,7 +167,7 @@ class Completer(BackgroundLoop):
         Raises:
             BackendUnavailable: still, although the worker has been stopping for a while.
         """
-        backoff = ReconnectBackoff()
+        backoff, turns = ReconnectBackoff(), count()
         failing_since: float | None = None
         while True:
             begun = clock.now()
@@ -177,7 +177,7 @@ class Completer(BackgroundLoop):
                 self._availability.failed(begun, error, SETTLE)
                 if self._out_of_time:
                     raise
-                if failing_since is not None and await self._is_about_one(batch, failing_since):
+                if failing_since is not None and await self._is_about_one(batch, failing_since, turns):
                     await self._isolate(batch)
                     return
                 failing_since = failing_since or begun
@@ -191,14 +191,14 @@ class Completer(BackgroundLoop):
                 await self._written(begun, batch, settled)
                 return
 
-    async def _is_about_one(self, batch: list[Attempt], since: float) -> bool:
+    async def _is_about_one(self, batch: list[Attempt], since: float, turns: Iterator[int]) -> bool:
         """Whether one end keeps the others of the batch from being written: the store carries out other requests, and
-        takes one of the batch alone."""
+        takes one of the batch alone. Each is tried in turn, since the one at fault may be among the first."""
         if not self._availability.answers_others(since, SETTLE):
             return False
         if len(batch) == 1:
             return bool(self._pending)
-        probe = random.choice(batch)  # noqa: S311 - any of them
+        probe = batch[next(turns) % len(batch)]
         begun = clock.now()
         try:
             settled = await self._store.settle(_settlements([probe]))

@@ -27,7 +27,7 @@ from outbox.runtime.completer import Completer
 from outbox.runtime.execution.attempt import Attempt
 from outbox.runtime.store_client import StoreClient
 from outbox.settings import WorkerOptions
-from outbox.settlement import Outcome, Settlement
+from outbox.settlement import Fence, Outcome, Settlement
 from outbox.wakeups.polling import Polling
 from tests.unit.runtime.memory import MemoryDriver, Recorder, Store, until
 
@@ -189,6 +189,31 @@ async def test_an_end_that_is_refused_for_now_is_set_aside_and_written_later(ben
     assert len(bench.in_flight) == 0
     assert bench.recorder.of(SettlementRefused) == []
     others.cancel()
+
+
+async def test_each_end_of_a_batch_is_tried_alone_in_turn(bench: Bench) -> None:
+    """The first try shows which one keeps the others, or the second does."""
+    bench.completer.postponed.backoff = ReconnectBackoff(0.05, 0.05)
+    asked: list[Fence] = []
+    at_fault: Fence | None = None
+
+    def refuses(settlement: Settlement) -> bool:
+        asked.append(settlement.fence)
+        return settlement.fence == at_fault
+
+    bench.store.refuses_now = refuses
+    for _ in range(8):
+        attempts = await bench.claim(2)
+        at_fault, settled = attempts[0].fence, len(bench.recorder.of(JobSettled))
+        asked.clear()
+        others = asyncio.create_task(answering(bench))
+        bench.complete(*attempts)
+        await bench.recorder.wait(JobSettled, settled + 1)
+        # Twice together, of which the first one is asked for; then each alone, with both together in between.
+        assert asked.index(attempts[1].fence) <= 4
+        at_fault = None
+        await bench.recorder.wait(JobSettled, settled + 2)
+        others.cancel()
 
 
 async def test_claiming_goes_on_when_one_that_it_waited_for_was_written_alone(bench: Bench) -> None:
