@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from outbox.client_state import current_client
 from outbox.connections import relayed_connections
-from outbox.dispatch.telling_workers import tell_workers
 from outbox.drivers.base import Driver
 from outbox.drivers.filters import ANY_FAILED, FailedFilter
 from outbox.drivers.values import JobChange
 from outbox.ids import JobId
 from outbox.open_drivers import driver_here
 from outbox.relay.route import relay_queue, relayed_connection
+from outbox.telling_workers import tell_workers
 from outbox.wakeups.announce import announce, announce_cancelled
 
 

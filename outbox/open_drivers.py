@@ -18,9 +18,9 @@ from weakref import WeakSet
 from outbox.client_state import ClientPart, ClientState, current_client
 from outbox.connections import NOT_SET, connection_settings, is_default, open_driver
 from outbox.drivers.base import Driver
-from outbox.drivers.values import PolicyNews
 from outbox.loop_cleanup import before_loop_ends
 from outbox.settings import Settings
+from outbox.telling_workers import pass_on_policy_news
 from outbox.url_secrets import without_secrets
 
 _RECENT_LOOPS = 16
@@ -40,7 +40,8 @@ def _say_default(settings: Settings, name: str) -> None:
 class DriversOfLoop:
     """The open drivers of one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: ClientState) -> None:
+        self._client = client
         self._drivers: dict[tuple[str, str], Driver] = {}
         self._closes_at_end: AsyncGenerator[None, None] | None = None
 
@@ -50,6 +51,7 @@ class DriversOfLoop:
         if driver is None:
             _say_default(settings, name)
             driver = self._drivers[key] = open_driver(settings, name, dispatches=True)
+            pass_on_policy_news(self._client, driver)
             if self._closes_at_end is None:
                 self._closes_at_end = before_loop_ends(self.close)
         return driver
@@ -85,22 +87,14 @@ class OpenDrivers(ClientPart):
     def get(self, name: str, settings: Settings | None = None) -> Driver:
         """The driver of the connection ``name`` for the running loop. ``settings`` are the client's where they are
         known."""
-        driver = (self._find() or self._add()).get(settings or self.client.settings(), name)
-        if self.client.events is not None and driver.policies is not None:
-            driver.policies.on_news = self._tell
-        return driver
-
-    def _tell(self, news: PolicyNews) -> None:
-        """Listeners, of what policies report of this client's calls."""
-        if self.client.events is not None:
-            self.client.events.emit_each(news.events)
+        return (self._find() or self._add()).get(settings or self.client.settings(), name)
 
     def _find(self) -> DriversOfLoop | None:
         return getattr(asyncio.get_running_loop(), self._attribute, None)
 
     def _add(self) -> DriversOfLoop:
         self.drop_closed()
-        loop, opened = asyncio.get_running_loop(), DriversOfLoop()
+        loop, opened = asyncio.get_running_loop(), DriversOfLoop(self.client)
         setattr(loop, self._attribute, opened)
         with self._lock:
             self._loops.add(loop)

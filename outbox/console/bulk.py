@@ -21,7 +21,7 @@ from outbox.console.time_spans import Since
 from outbox.drivers.base import Driver
 from outbox.drivers.bulk import BulkFilter, BulkOperation, BulkPreview, BulkRequest, OperationStore, Verb
 from outbox.drivers.values import FailedJob, StoredJob
-from outbox.wakeups.announce import announce, announce_operation
+from outbox.wakeups.announce import announce_operation
 
 _TEXTS = ("queue", "name", "key", "error", "group")
 _BETWEEN_LOOKS = 0.5
@@ -102,17 +102,14 @@ async def _do(driver: Driver, output: Output, request: BulkRequest, *, preview: 
     made = await store.start(request, actor())
     announce_operation(current_client(), driver.name)
     if wait:
-        made = await _work_off(driver, store, made)
+        made = await _work_off(store, made)
     output.result({"connection": driver.name, "operation": document_of(made)}, described(made))
     if not wait and not output.as_json:
         output.note(f"workers do it: `outbox operations show {made.id}` says how far it is")
     return 0
 
 
-async def _work_off(driver: Driver, store: OperationStore, made: BulkOperation) -> BulkOperation:
-    client = current_client()
-    if driver.policies is not None:
-        driver.policies.on_news = lambda news: announce(client, news.queues, driver.name)
+async def _work_off(store: OperationStore, made: BulkOperation) -> BulkOperation:
     while True:
         due = await store.work_off()
         found = await store.get(made.id)

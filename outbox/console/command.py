@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import click
 
+from outbox.client_state import current_client
 from outbox.connections import open_driver
 from outbox.console.formatting import one_line
 from outbox.console.output import Output
@@ -30,6 +31,7 @@ from outbox.drivers.audit import LONGEST_BY, acting
 from outbox.errors import ConfigurationError, InvalidOption, OutboxError
 from outbox.options import check_queue
 from outbox.settings import Settings
+from outbox.telling_workers import pass_on_policy_news
 
 Work = Callable[..., Awaitable[int | None]]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -154,6 +156,7 @@ async def _run(
     work: Work, settings: Settings, connection: str, output: Output, parameters: dict[str, Any]
 ) -> int | None:
     driver = open_driver(settings, connection)
+    pass_on_policy_news(current_client(), driver)
     try:
         with recorded(connection, parameters):
             return await work(driver, output, **parameters)

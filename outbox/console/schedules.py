@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from outbox import registry
-from outbox.client_state import current_settings
+from outbox.client_state import current_client, current_settings
 from outbox.connections import open_driver
 from outbox.console.command import Refused, connection_name, json_option, recorded
 from outbox.console.confirmation import confirm, yes_option
@@ -26,6 +26,7 @@ from outbox.drivers.schedules import ScheduleStore, StoredSchedule, Templates
 from outbox.policies.timetable import Cron, ticks_between
 from outbox.schedules import declared_schedules, schedules_of, stored_in
 from outbox.settings import Settings
+from outbox.telling_workers import pass_on_policy_news
 
 _SHOWN_TICKS = 5
 MOST_BACKFILLED = 1_000
@@ -52,6 +53,7 @@ def _on_schedules(work: Work) -> Callable[..., None]:
     def run(connection: str | None, as_json: bool, **parameters: Any) -> None:
         settings = Settings.load()
         driver = open_driver(settings, stored_in(settings, connection or settings.connection))
+        pass_on_policy_news(current_client(), driver)
         with recorded(driver.name, parameters):
             code = asyncio.run(_run(work, driver, Output(as_json), parameters))
         click.get_current_context().exit(code or 0)

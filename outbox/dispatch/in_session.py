@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session, scoped_session
 from outbox.connections import connection_settings, is_relayed
 from outbox.dispatch.observers import is_recorded, tell_listeners, traced
 from outbox.dispatch.preparing import Serialized
-from outbox.dispatch.telling_workers import tell_workers
 from outbox.drivers.database.jobs.staging import check_database, reserve_keys, stage
 from outbox.envelope import Envelope
 from outbox.errors import SessionUnusable
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
+from outbox.telling_workers import tell_workers
 
 AnySession = AsyncSession | Session | async_scoped_session[Any] | scoped_session[Any]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from outbox.connections import is_relayed, is_relayed_to
 from outbox.dispatch.observers import is_recorded, tell_listeners, traced
 from outbox.dispatch.preparing import Serialized
-from outbox.dispatch.telling_workers import tell_workers
 from outbox.envelope import Envelope
 from outbox.open_drivers import OpenDrivers
 from outbox.relay.route import to_relay_row
 from outbox.settings import DATABASE
+from outbox.telling_workers import tell_workers
 
 _Transactions = Iterable[tuple[str, Sequence[Envelope]]]
 """Each the name of a connection and what it is to store, all or nothing."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from outbox import clock
 from outbox.client_state import ClientPart, ClientState
 from outbox.connections import open_for_relay
+from outbox.drivers.values import PolicyNews
 from outbox.errors import OutboxError
 from outbox.relay.relay import Relay
 from outbox.settings import DATABASE, Settings
@@ -29,8 +30,15 @@ class RelayThread:
     ``ending``, whose executors and threads then refuse work, that is no more than a line in the log.
     """
 
-    def __init__(self, connection: str, ending: threading.Event, settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        connection: str,
+        ending: threading.Event,
+        settings: Callable[[], Settings],
+        on_policy_news: Callable[[PolicyNews], None],
+    ) -> None:
         self._settings = settings
+        self._on_policy_news = on_policy_news
         self._connection = connection
         self._ending = ending
         self._lock = threading.Lock()
@@ -119,6 +127,8 @@ class RelayThread:
     async def _move_under(self, settings: Settings, committed: asyncio.Event) -> None:
         """Move what is committed, until this thread is to end or the client has other settings."""
         source, target = open_for_relay(settings, DATABASE), open_for_relay(settings, self._connection)
+        if source.policies is not None:
+            source.policies.on_news = self._on_policy_news
         relay = Relay(source, target, self._connection)
         try:
             while True:
@@ -161,9 +171,14 @@ class RelayThreads(ClientPart):
         self.seconds_left = FLUSH_SECONDS
         """Of those for which `flush_at_exit` may wait."""
 
-    def wake(self, connection: str) -> None:
+    def wake(self, connection: str, on_policy_news: Callable[[PolicyNews], None]) -> None:
+        """Jobs for ``connection`` were committed. ``on_policy_news`` is told what policies report of their moves. Never
+        waits, and raises nothing."""
         with self._lock:
-            thread = self.threads.setdefault(connection, RelayThread(connection, self._ending, self.client.settings))
+            thread = self.threads.get(connection)
+            if thread is None:
+                thread = RelayThread(connection, self._ending, self.client.settings, on_policy_news)
+                self.threads[connection] = thread
         thread.wake()
 
     def stop(self) -> None:

@@ -9,12 +9,13 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from outbox.client_state import ClientState, current_settings, enter_client, leave_client
+from outbox.client_state import ClientState, current_client, current_settings, enter_client, leave_client
 from outbox.connections import all_connections, connection_settings, open_driver
 from outbox.drivers.base import Driver
 from outbox.errors import BackendUnavailable, ConfigurationError, InvalidOption, OutboxError
 from outbox.loop_cleanup import before_loop_ends
 from outbox.settings import Settings
+from outbox.telling_workers import pass_on_policy_news
 from outbox.web.kept_answers import KeptAnswers
 
 T = TypeVar("T")
@@ -197,7 +198,8 @@ class WebStores:
         known = connection_settings(settings, name)
         key = (name, known.url, known.replica_url if reads else None)
         if key not in opened.drivers:
-            opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE, reads_replica=reads)
+            driver = opened.drivers[key] = open_driver(settings, name, pool_size=POOL_SIZE, reads_replica=reads)
+            pass_on_policy_news(self._client or current_client(), driver)
         return opened.drivers[key]
 
 

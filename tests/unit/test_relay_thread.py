@@ -20,6 +20,8 @@ AT_ONCE, AT_MOST = 30.0, 90.0
 class Stores:
     """Both of them, closed without an error."""
 
+    policies = None
+
     async def close(self) -> None: ...
 
 
@@ -64,6 +66,10 @@ def relays(moves: Moves) -> Iterator[RelayThreads]:
     relays.stop()
 
 
+def wake(relays: RelayThreads, connection: str = "redis") -> None:
+    relays.wake(connection, lambda _: None)
+
+
 def flush(relays: RelayThreads) -> float:
     """How many seconds it took."""
     began = time.monotonic()
@@ -77,7 +83,7 @@ def later(call: threading.Event) -> None:
 
 def test_the_end_waits_until_what_was_committed_has_been_moved_on(relays: RelayThreads, moves: Moves) -> None:
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     later(moves.continue_from)
     relays.flush_at_exit()
     assert moves.ended == 1
@@ -85,9 +91,9 @@ def test_the_end_waits_until_what_was_committed_has_been_moved_on(relays: RelayT
 
 def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves) -> None:
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     moves.begun.acquire()
-    relays.wake("redis")
+    wake(relays)
     later(moves.continue_from)
     relays.flush_at_exit()
     assert moves.ended == 2
@@ -96,8 +102,8 @@ def test_and_for_what_was_committed_meanwhile(relays: RelayThreads, moves: Moves
 def test_it_does_not_wait_for_long(relays: RelayThreads, moves: Moves) -> None:
     relays.seconds_left = 0.2
     moves.continue_from.clear()
-    relays.wake("redis")
-    relays.wake("another")
+    wake(relays)
+    wake(relays, "another")
     assert 0.2 <= flush(relays) < AT_ONCE
     relays.seconds_left = 0.0
     assert flush(relays) < AT_ONCE
@@ -116,8 +122,8 @@ def test_its_seconds_are_for_all_that_it_waits_for(
 
     waits: list[float] = []
     monkeypatch.setattr(RelayThread, "wait", wait_seven_seconds)
-    relays.wake("redis")
-    relays.wake("another")
+    wake(relays)
+    wake(relays, "another")
     relays.flush_at_exit()
     relays.flush_at_exit()
     assert waits == [AT_MOST, AT_MOST - 7, AT_MOST - 14, AT_MOST - 21]
@@ -126,7 +132,7 @@ def test_its_seconds_are_for_all_that_it_waits_for(
 
 def test_where_nothing_is_left_to_move_it_does_not_wait(relays: RelayThreads, moves: Moves) -> None:
     assert flush(relays) < AT_ONCE
-    relays.wake("redis")
+    wake(relays)
     relays.flush_at_exit()
     assert moves.ended == 1
     assert flush(relays) < AT_ONCE
@@ -136,26 +142,26 @@ def test_it_does_not_wait_for_a_store_that_did_not_answer_before(
     relays: RelayThreads, moves: Moves, caplog: pytest.LogCaptureFixture
 ) -> None:
     moves.error = BackendUnavailable("down")
-    relays.wake("redis")
+    wake(relays)
     assert flush(relays) < AT_ONCE
     assert [record.getMessage() for record in caplog.records] == [
         "jobs for redis are left to the workers to move on: down"
     ]
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     assert flush(relays) < AT_ONCE
 
 
 def test_and_does_for_one_that_has_answered_since(relays: RelayThreads, moves: Moves) -> None:
     moves.error = BackendUnavailable("down")
-    relays.wake("redis")
+    wake(relays)
     relays.flush_at_exit()
     moves.error = None
-    relays.wake("redis")
+    wake(relays)
     while moves.ended < 2 or not relays.threads["redis"].moved:
         time.sleep(0.001)
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     later(moves.continue_from)
     relays.flush_at_exit()
     assert moves.ended == 3
@@ -171,7 +177,7 @@ def test_it_does_not_wait_for_a_relay_that_cannot_be_opened(
 
     monkeypatch.setattr(module, "open_for_relay", refuse)
     for count in (1, 2):
-        relays.wake("redis")
+        wake(relays)
         relays.threads["redis"].wait(20)
         assert len(caplog.records) == count
     assert flush(relays) < AT_ONCE
@@ -182,7 +188,7 @@ def test_what_an_ending_interpreter_refuses_is_a_line_in_the_log(
 ) -> None:
     moves.error = RuntimeError("cannot schedule new futures after shutdown")
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     later(moves.continue_from)
     assert flush(relays) < AT_MOST
     [record] = caplog.records
@@ -197,7 +203,7 @@ def test_so_is_that_it_starts_no_thread(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        relays.wake("redis")
+        wake(relays)
     assert len(caplog.records) == 1
     assert flush(relays) < AT_ONCE
 
@@ -210,20 +216,20 @@ def test_an_error_of_its_own_is_not_hidden_and_the_next_commit_starts_anew(
     moves.error = RuntimeError("a bug")
     moves.continue_from.clear()
     others = set(threading.enumerate())
-    relays.wake("redis")
+    wake(relays)
     [thread] = set(threading.enumerate()) - others
     moves.continue_from.set()
     thread.join()
     assert [raised.exc_value for raised in shown] == [moves.error]
     moves.error = None
-    relays.wake("redis")
+    wake(relays)
     relays.flush_at_exit()
     assert moves.ended == 2
 
 
 def test_a_child_waits_for_nothing_of_its_parent(relays: RelayThreads, moves: Moves) -> None:
     moves.continue_from.clear()
-    relays.wake("redis")
+    wake(relays)
     [inherited] = relays.threads.values()
     relays.after_fork()
     assert flush(relays) < AT_ONCE

@@ -561,7 +561,7 @@ async def test_bad_chains_write_nothing(migrated_url: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("backend", [pytest.param("mysql", marks=pytest.mark.mysql)], indirect=True)
 async def test_members_on_redis(database: DatabaseDriver, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda *_: None)
     redis = RedisDriver(redis_url)
     relay = Relay(database, redis, "redis")
     await dispatch_batch([Part() for _ in range(3)], connection="redis", **FOLLOW_UPS)

@@ -101,7 +101,7 @@ async def _stores(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyP
     """Both stores, and no relay of this process: tests move jobs themselves."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda *_: None)
     yield
     await disconnect()
 

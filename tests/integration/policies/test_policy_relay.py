@@ -38,7 +38,7 @@ def woken(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     woken: list[str] = []
-    monkeypatch.setattr(default_client.part(RelayThreads), "wake", woken.append)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda connection, _: woken.append(connection))
     return woken
 
 

@@ -19,7 +19,7 @@ def configured(migrated_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatc
     """Both stores, and no relay of this process: tests move jobs themselves, or ask for `relay_loop`."""
     monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda _: None)
+    monkeypatch.setattr(default_client.part(RelayThreads), "wake", lambda *_: None)
 
 
 @pytest.fixture
