@@ -39,15 +39,15 @@ audit = Table(
 """An entry of an action of several transactions is written by the first, and counted on by the others."""
 
 
-def record(dialect: Dialect, count: int) -> Plan[None]:
+def record(dialect: Dialect, count: int, *, even_none: bool = False) -> Plan[None]:
     """In the transaction of an action: write that it has changed ``count`` jobs or other things. Nothing is written
-    where it has changed none, or no person acts.
+    where no person acts, or it has changed none, unless ``even_none``.
 
     Raises:
         RepeatedAction: the request that asks for it was carried out before.
     """
     act = current_act()
-    if act is None or not count:
+    if act is None or not (count or even_none):
         return
     yield from entry(dialect, act.id, act.by, act.action, act.target, count, is_new=act.is_new)
     # The next transaction of the action counts on in the same entry, as does one that is tried again.

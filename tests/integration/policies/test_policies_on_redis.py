@@ -24,6 +24,7 @@ from outbox import (
     retry_batch,
 )
 from outbox.client_state import default_client
+from outbox.drivers.audit import acting
 from outbox.drivers.database import DatabaseDriver, FailedJobArchive
 from outbox.drivers.redis import RedisDriver
 from outbox.drivers.redis.connection.store import Store
@@ -294,7 +295,11 @@ async def test_a_batch_is_cancelled_with_its_members_in_redis(
     batch_id = await dispatch_batch([Call(), Call(), Batch([Call()])], connection="redis", finally_=Call())
     await relay.move()
     [running, *_] = await claimed(redis)
-    assert await cancel_batch(batch_id)
+    with acting("anna", "batches cancel", {"id": str(batch_id)}):
+        assert await cancel_batch(batch_id)
+    assert [(each.by, each.target, each.count) for each in await database.audit.latest(5)] == [
+        ("anna", {"id": str(batch_id)}, 0)
+    ]
     assert await redis.jobs.list_jobs() == []
     late = await redis.jobs.settle([Settlement.completed(running.fence)])
     assert late.accepted == ()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.drivers.database import raw_columns
+from outbox.drivers.database.audit import record
 from outbox.drivers.database.connection.database import Database
-from outbox.drivers.database.connection.plans import run
+from outbox.drivers.database.connection.plans import Plan, run, running
 from outbox.drivers.database.connection.raw_connection import SqlConnection
+from outbox.drivers.database.dialects import Dialect
 from outbox.drivers.database.policies import batch_statements as statements
 from outbox.drivers.values import BatchStatus
 from outbox.ids import JobId
@@ -95,14 +97,17 @@ async def members(database: Database, batch_id: JobId, *, failed: bool, after: J
 
 
 async def mark_cancelled(database: Database, batch_id: JobId) -> bool:
-    listed, parameters = database.dialect.id_list([batch_id.bytes])
+    return await database.write_plain(running(_mark_cancelled, database.dialect, batch_id))
 
-    async def write(connection: SqlConnection) -> bool:
-        result = await connection.exec_driver_sql(
-            f"UPDATE queue_batches SET cancelled_at = {database.dialect.now} "
-            f"WHERE id = {listed} AND cancelled_at IS NULL AND finished_at IS NULL",
-            parameters,
-        )
-        return bool(result.rowcount)
 
-    return await database.write_plain(write)
+def _mark_cancelled(dialect: Dialect, batch_id: JobId) -> Plan[bool]:
+    listed, parameters = dialect.id_list([batch_id.bytes])
+    marked = yield (
+        f"UPDATE queue_batches SET cancelled_at = {dialect.now} "
+        f"WHERE id = {listed} AND cancelled_at IS NULL AND finished_at IS NULL",
+        parameters,
+    )
+    if marked.rowcount:
+        # Its jobs count, and they may all be in Redis.
+        yield from record(dialect, 0, even_none=True)
+    return bool(marked.rowcount)
