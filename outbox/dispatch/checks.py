@@ -36,8 +36,8 @@ def check_class(kind: type[Job], options: JobOptions, settings: Settings, connec
         ConfigurationError: there is no such connection.
     """
     _check_runnable(kind)
-    _check_connection(kind, settings, connection)
-    _check_kept(kind, options, settings, connection)
+    if connection_settings(settings, connection).driver != DATABASE:
+        _check_needs_no_database(kind, options, connection)
 
 
 def _check_runnable(kind: type[Job]) -> None:
@@ -49,17 +49,13 @@ def _check_runnable(kind: type[Job]) -> None:
         raise InvalidJob(f"{kind.name}: `{generator}` is a generator, and nothing in it would run: remove its `yield`")
 
 
-def _check_connection(kind: type[Job], settings: Settings, name: str) -> None:
-    if connection_settings(settings, name).driver != DATABASE and takes_session(kind):
+def _check_needs_no_database(kind: type[Job], options: JobOptions, name: str) -> None:
+    if takes_session(kind):
         raise InvalidJob(
             f"{kind.name}: `handle` takes a session, and the connection {name!r} is not a database: dispatch it to a "
             "connection on a database, or let `handle` open a session itself"
         )
-
-
-def _check_kept(kind: type[Job], options: JobOptions, settings: Settings, name: str) -> None:
-    keep_for = kind.keep_for if options.keep_for is None else options.keep_for
-    if keep_for and connection_settings(settings, name).driver != DATABASE:
+    if kind.keep_for if options.keep_for is None else options.keep_for:
         raise InvalidOption(
             f"{kind.name}: keep_for keeps a job in the database that has it, and the connection {name!r} is none: "
             "dispatch it to a connection on a database, or with keep_for=0"
