@@ -17,24 +17,6 @@ _Transactions = Iterable[tuple[str, Sequence[Envelope]]]
 """Each the name of a connection and what it is to store, all or nothing."""
 
 
-async def store_all(serialized: Serialized) -> None:
-    """Store the jobs in transactions of their own, one for each connection."""
-    await _store(serialized, _of_each_connection)
-
-
-async def store_together(serialized: Serialized) -> None:
-    """Store jobs that one database keeps, all or none. Those for Redis are relayed from there."""
-    await _store(serialized, _of_one_database)
-
-
-async def _store(serialized: Serialized, transactions: Callable[[Serialized], _Transactions]) -> None:
-    with traced(serialized, in_session=False):
-        if not is_recorded(serialized, None):
-            for connection, rows in transactions(serialized):
-                await _insert(serialized, connection, rows)
-        tell_listeners(serialized, in_session=False)
-
-
 def _of_each_connection(serialized: Serialized) -> _Transactions:
     settings = serialized.settings
     for name, envelopes in list(serialized.by_connection.items()):
@@ -57,6 +39,22 @@ def _of_one_database(serialized: Serialized) -> _Transactions:
             database = name
             rows += envelopes
     yield database, rows
+
+
+async def store_all(
+    serialized: Serialized, transactions: Callable[[Serialized], _Transactions] = _of_each_connection
+) -> None:
+    """Store the jobs in ``transactions`` of their own, one for each connection unless told otherwise."""
+    with traced(serialized, in_session=False):
+        if not is_recorded(serialized, None):
+            for connection, rows in transactions(serialized):
+                await _insert(serialized, connection, rows)
+        tell_listeners(serialized, in_session=False)
+
+
+async def store_together(serialized: Serialized) -> None:
+    """Store jobs that one database keeps, all or none. Those for Redis are relayed from there."""
+    await store_all(serialized, _of_one_database)
 
 
 async def _insert(serialized: Serialized, connection: str, rows: Sequence[Envelope]) -> None:
