@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.drivers.database.connection.direct_connections import DirectConnections, W
+from outbox.drivers.database.connection.direct_connections import DirectConnections
 from outbox.drivers.database.connection.engine import (
     INSPECTION_SECONDS,
     LEFT_AFTER,
@@ -29,6 +29,7 @@ from outbox.drivers.database.connection.opened_connections import OpenedConnecti
 from outbox.drivers.database.connection.preparing_connection import PreparingConnection
 from outbox.drivers.database.connection.raw_connection import RawConnection, SqlConnection
 from outbox.drivers.database.connection.sqlite_raw_connection import READS, SQLiteRawConnection, SQLiteReading
+from outbox.drivers.database.connection.write_turn import WriteTurn
 from outbox.drivers.database.dialects import Statement, dialect_for
 from outbox.drivers.values import PolicyNews
 from outbox.errors import BackendUnavailable, RequestRefused
@@ -75,15 +76,19 @@ class Database:
         self.inspector = create_inspector(self.engine, replica)
         """For what operators read: see `inspect`."""
         self._opened = OpenedConnections(self.engine, self.reader, self.inspector)
+        self._writer: AbstractAsyncContextManager[Any] = (
+            WriteTurn(_TRANSACTION_SECONDS) if self._is_sqlite else nullcontext()
+        )
         self._direct = DirectConnections(
-            self.reader, PreparingConnection, 2 * pool_size, unused_seconds=LEFT_AFTER, oldest_seconds=RECYCLE_SECONDS
+            self.reader,
+            PreparingConnection,
+            asyncio.Semaphore(2 * pool_size),
+            unused_seconds=LEFT_AFTER,
+            oldest_seconds=RECYCLE_SECONDS,
         )
         self._direct_sqlite = DirectConnections(
-            self.engine, SQLiteRawConnection, pool_size, unused_seconds=math.inf, oldest_seconds=math.inf
+            self.engine, SQLiteRawConnection, self._writer, unused_seconds=math.inf, oldest_seconds=math.inf
         )
-        self._writer: AbstractAsyncContextManager[Any] = asyncio.Lock() if self._is_sqlite else nullcontext()
-        """The turn to write. SQLite has one writer, and others sleep for longer and longer until it lets them in, even
-        those of this process: here they follow each other at once, in the order in which they came."""
         self.dialect = dialect_for(self.engine.dialect)
         self.on_policy_news: Callable[[PolicyNews], None] = lambda _: None
         """Called after a commit in which policies made jobs claimable, or that they report."""
@@ -187,33 +192,34 @@ class Database:
     async def write_in_one_hop(self, statements: Callable[[], Iterable[Statement]]) -> None:
         """Run ``statements``, which may be done twice, in one transaction on SQLite, with the retries and errors of
         `write`."""
-
-        async def write(connection: SQLiteRawConnection) -> None:
-            async with self._writer:
-                await connection.write(statements())
-
-        await self._directly(self._direct_sqlite, write)
+        await self._retried(lambda: self._direct_sqlite.run(lambda connection: connection.write(statements())))
 
     async def write_directly(self, work: PlainWork[T]) -> T:
         """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
         checked out."""
         if RawConnection.fits(self.reader):
-            return await self._directly(self._direct, work)
+            return await self._retried(lambda: self._limited(work))
         return await (self.write_plain(work) if self._is_sqlite else self.read_plain(work))
 
     async def write_often(self, statement: Statement) -> None:
-        """`write_directly` for one of few statements, which servers parse once for each connection."""
+        """`write_directly` for one of few statements, which servers parse once for each connection. On SQLite it is one
+        hop to the connection's thread."""
         if RawConnection.fits(self.reader):
-            await self._directly(self._direct, lambda connection: connection.execute_often(*statement))
+            await self._retried(lambda: self._limited(lambda connection: connection.execute_often(*statement)))
+        elif self.runs_in_one_hop:
+            await self._retried(lambda: self._direct_sqlite.run(lambda connection: connection.execute(*statement)))
         else:
             await self.write_directly(lambda connection: connection.exec_driver_sql(*statement))
 
-    async def _directly(self, connections: DirectConnections[W], work: Callable[[W], Awaitable[T]]) -> T:
+    async def _limited(self, work: Callable[[PreparingConnection], Awaitable[T]]) -> T:
+        async with asyncio.timeout(_TRANSACTION_SECONDS):
+            return await self._direct.run(work)
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         budget = RetryBudget()
         while True:
             try:
-                async with asyncio.timeout(_TRANSACTION_SECONDS):
-                    result = await connections.run(work)
+                result = await attempt()
                 self._proven = True
                 return result
             except Exception as error:  # noqa: BLE001 - sorted and raised again below

@@ -6,9 +6,9 @@ process. So the pool opens these connections, and then they leave it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,13 +21,13 @@ W = TypeVar("W", bound=RawConnection)
 
 
 class DirectConnections(Generic[W]):
-    """At most ``most`` connections to the database of ``engine``, opened when needed."""
+    """Connections to the database of ``engine``, opened when needed: as many as ``room`` lets in at once."""
 
     def __init__(
         self,
         engine: AsyncEngine,
         kind: Callable[[AsyncEngine], W],
-        most: int,
+        room: AbstractAsyncContextManager[Any],
         *,
         unused_seconds: float,
         oldest_seconds: float,
@@ -36,7 +36,7 @@ class DirectConnections(Generic[W]):
         after it was opened."""
         self._engine = engine
         self._kind = kind
-        self._room = asyncio.Semaphore(most)
+        self._room = room
         self._unused_seconds = unused_seconds
         self._oldest_seconds = oldest_seconds
         self._idle: list[tuple[W, float, float]] = []

@@ -7,7 +7,7 @@ and its COMMIT, which take longer than SQLite does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -46,9 +46,13 @@ class SQLiteRawConnection(RawConnection):
     async def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...] = (), /) -> Answer:
         return Answer(*await self._hop(statement, _execute, self._begin, statement, parameters))
 
-    async def write(self, statements: Iterable[Statement]) -> None:
+    def execute(self, statement: str, parameters: tuple[Any, ...]) -> Awaitable[None]:
+        """Run a statement that is a transaction by itself and returns no rows."""
+        return self._hop(statement, _execute_alone, statement, parameters)
+
+    def write(self, statements: Iterable[Statement]) -> Awaitable[None]:
         """Run ``statements`` in one transaction and commit it. They are made in the connection's thread."""
-        await self._hop(None, _write, statements)
+        return self._hop(None, _write, statements)
 
     async def _hop(self, statement: str | None, function: Any, *arguments: Any) -> Any:
         driver = self._driver
@@ -73,6 +77,10 @@ def _execute(
         connection.execute("BEGIN IMMEDIATE")
     cursor = connection.execute(statement, parameters)
     return cursor.fetchall(), cursor.rowcount
+
+
+def _execute_alone(connection: sqlite3.Connection, statement: str, parameters: tuple[Any, ...]) -> None:
+    connection.execute(statement, parameters)
 
 
 def _write(connection: sqlite3.Connection, statements: Iterable[Statement]) -> None:

@@ -55,10 +55,10 @@ async def insert(database: Database, envelopes: Sequence[Envelope], *, directly:
         return
     # What policies write depends on what they read.
     directly = directly and not any(envelope.policies is not None for envelope in envelopes)
-    if directly and database.runs_in_one_hop:
-        await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
-    elif directly and len(envelopes) == 1:
+    if directly and len(envelopes) == 1:
         await database.write_often(database.dialect.insert(envelopes))
+    elif directly and database.runs_in_one_hop:
+        await database.write_in_one_hop(lambda: own_insert_statements(database.dialect, envelopes))
     elif directly and (statement := only_insert_statement(database.dialect, envelopes)):
         await database.write_directly(lambda connection: connection.exec_driver_sql(*statement))
     else:
