@@ -21,8 +21,10 @@ _log = logging.getLogger("outbox.connections")
 def before_loop_ends(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None] | None:
     """Have the running loop await ``close`` before it is closed, unless it ends without shutting down its asynchronous
     generators. The caller keeps what is returned for as long as ``close`` is to be called; None if it is too late.
+    None as well in the first step of a task of `outbox.sync`, which closes its connections itself.
     """
-    if getattr(asyncio.get_running_loop(), "_asyncgens_shutdown_called", False):
+    loop = asyncio.get_running_loop()
+    if getattr(loop, "_asyncgens_shutdown_called", False) or not loop.is_running():
         return None
     generator = _closing(close)
     # It yields at once: nothing is awaited.

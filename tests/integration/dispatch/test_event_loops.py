@@ -6,7 +6,8 @@ import asyncio
 import gc
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from sqlalchemy import make_url, text
 import outbox.sync
 from outbox import Job, configure, disconnect, dispatch
 from outbox.client_state import default_client
+from outbox.instruments import Dispatched, Run
 from outbox.open_drivers import OpenDrivers
 from outbox.sync.loops import MOST_LOOPS, SyncLoops
 from tests.servers import sql
@@ -207,6 +209,35 @@ def test_a_sync_dispatch_in_a_running_loop_is_stored(migrated_url: str) -> None:
     try:
         assert asyncio.run(main()) is not None
         assert outbox.sync.dispatch(Note(number=2)) is not None
+    finally:
+        outbox.sync.disconnect()
+        configure()
+
+
+class Interrupts:
+    """An instrument: a signal arrives while a job is written, as that of Ctrl+C does."""
+
+    @contextmanager
+    def dispatching(self, jobs: Dispatched) -> Iterator[Mapping[str, str]]:
+        yield {}
+        raise KeyboardInterrupt
+
+    def running(self, run: Run) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_a_sync_dispatch_that_is_interrupted_leaves_nothing_behind(
+    migrated_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(database_url=migrated_url)
+    try:
+        outbox.sync.dispatch(Note(number=1))
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(default_client, "instruments", (Interrupts(),))
+            outbox.sync.dispatch(Note(number=2))
+        assert outbox.sync.dispatch(Note(number=3)) is not None
+        gc.collect()
+        assert caplog.messages == []
     finally:
         outbox.sync.disconnect()
         configure()
