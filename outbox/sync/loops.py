@@ -8,6 +8,8 @@ import threading
 from asyncio import _set_running_loop
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar
 
 from outbox.client_state import ClientPart, ClientState, current_client
@@ -31,13 +33,26 @@ class _CallersLoop(asyncio.SelectorEventLoop):
         # With poll(2), which keeps nothing in the kernel: what a forked child closes stays open for its parent.
         super().__init__(selectors.PollSelector())
 
-    def take_first_step(self) -> None:
-        """Take the first step of the task that was created last. If it waits for nothing, it has ended then, and the
-        loop need not run. A run takes 12 µs, and 30 µs with the cold processor caches that a commit leaves behind."""
-        # Tasks begin eagerly since Python 3.12 only, and in a loop that runs.
+    def create_unscheduled_task(self, work: Coroutine[Any, Any, T]) -> tuple[asyncio.Task[T], Callable[[], object]]:
+        """A task, and its first step, which is the caller's to take."""
+        steps: list[Callable[[], object]] = []
+
+        def keep(step: Callable[[], object], *, context: Context) -> None:
+            steps.append(partial(context.run, step))
+
+        self.call_soon = keep  # type: ignore[method-assign, assignment]
+        try:
+            task = self.create_task(work)
+        finally:
+            del self.call_soon
+        return task, steps[0]
+
+    def take(self, step: Callable[[], object]) -> None:
+        """Take a step without running this loop, which takes 12 µs, and 30 µs with the cold processor caches that a
+        commit leaves behind."""
         _set_running_loop(self)
         try:
-            self._ready.pop()._run()  # type: ignore[attr-defined]  # noqa: SLF001 - as the loop itself does it
+            step()
         finally:
             _set_running_loop(None)
 
@@ -153,10 +168,14 @@ def _is_in_a_loop() -> bool:
 
 
 def _run_to_its_end(loop: _CallersLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Also where a signal's handler raises meanwhile: a connection is not left in the middle of a statement."""
-    task = loop.create_task(work)
+    """Also where a signal's handler raises meanwhile: a connection is not left in the middle of a statement.
+
+    Work that waits for nothing ends with its first step: that of a dispatch to SQLite.
+    """
+    # Tasks begin eagerly since Python 3.12 only, and in a loop that runs.
+    task, first_step = loop.create_unscheduled_task(work)
     try:
-        loop.take_first_step()
+        loop.take(first_step)
         return task.result() if task.done() else loop.run_until_complete(task)
     except BaseException:
         with suppress(BaseException):
