@@ -214,6 +214,9 @@ def to_let_in(kind: Kind, facts: Facts, size: int) -> int:
 # What a class declares
 
 
+_NOT_PUT_OFF = "ordering='strict' is the order of the transactions: such a job takes no delay and no debounce"
+
+
 def check_key(key: object) -> str:
     if not isinstance(key, str) or not key:
         raise InvalidOption(f"a key is the name of a field of the job, or a method that returns a text, not {key!r}")
@@ -243,7 +246,7 @@ def one_of(name: str, *values: str) -> Callable[[object], str]:
     return check
 
 
-def check_class(kind: type) -> None:
+def check_class(kind: Any) -> None:
     """
     Raises:
         InvalidOption: a key is no field of the job.
@@ -257,6 +260,8 @@ def check_class(kind: type) -> None:
     for name, of in _DEPENDENT.items() if callable(getattr(kind, "handle", None)) else ():
         if getattr(kind, name) is not None and getattr(kind, of) is None:
             raise InvalidOption(f"{name} says something of a key: set `{of}` as well")
+    if kind.ordering == "strict" and kind.debounce is not None:
+        raise InvalidOption(_NOT_PUT_OFF)
 
 
 def declare(kind: type, options: Any) -> Declaration | None:
@@ -272,8 +277,8 @@ def declare(kind: type, options: Any) -> Declaration | None:
     on_full = OnFull(chosen(kind, options, "on_full") or OnFull.WAIT)
     blocks = int(chosen(kind, options, "on_failed") != OnFailed.SKIP)
     strict = chosen(kind, options, "ordering") == "strict"
-    if strict and options.delay is not None:
-        raise InvalidOption("ordering='strict' is the order of the transactions: such a job takes no delay")
+    if strict and (options.delay is not None or chosen(kind, options, "debounce") is not None):
+        raise InvalidOption(_NOT_PUT_OFF)
     weight = chosen(kind, options, "fair_weight") or 1
 
     def header(job: Any, payload: bytes) -> KeyHeader:

@@ -101,6 +101,22 @@ def test_an_option_of_a_key_without_the_key_is_a_mistake(option: str, value: obj
     assert serialize(keyed()).policies
 
 
+def test_a_job_in_the_order_of_transactions_is_not_put_off() -> None:
+    class Ordered(Job):
+        ordering_key = "number"
+        unique = ("number",)
+        number: int
+
+        async def handle(self) -> None: ...
+
+    refusal = "takes no delay and no debounce"
+    for late in ({"delay": 5}, {"debounce": 5}):
+        with pytest.raises(InvalidOption, match=refusal):
+            serialize(Ordered(number=1), JobOptions.checked(ordering="strict", **late))
+    with pytest.raises(ConfigurationError, match=refusal):
+        type("Debounced", (Ordered,), {"ordering": "strict", "debounce": 5, "__module__": __name__})
+
+
 @pytest.mark.parametrize("option", ["concurrency_key", "ordering_key", "fair_key", "rate_key", "cost"])
 def test_a_method_that_a_dispatch_cannot_call_is_refused_with_its_class(option: str) -> None:
     async def handle(self: Job) -> None: ...
