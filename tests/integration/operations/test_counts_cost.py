@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.drivers.database import DatabaseDriver
+from outbox.drivers.database.connection import engine
 from outbox.drivers.metrics import Activity
 from outbox.drivers.values import QueueCounts, RunningJob, WorkerStatus
 from outbox.errors import OutboxError
@@ -189,7 +190,9 @@ async def test_a_slow_count_is_made_at_an_interval_of_200_times_its_duration(dri
 
 
 @pytest.mark.parametrize("backend", ["mysql", "mariadb"], indirect=True)
-async def test_what_operators_read_cannot_write_and_ends_after_two_seconds(driver: DatabaseDriver) -> None:
+async def test_what_operators_read_cannot_write_and_ends_after_two_seconds(
+    driver: DatabaseDriver, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def write(connection: AsyncConnection) -> None:
         await connection.exec_driver_sql(
             "INSERT INTO queue_pauses (queue, paused_at) VALUES ('mail', UTC_TIMESTAMP(6))"
@@ -202,8 +205,11 @@ async def test_what_operators_read_cannot_write_and_ends_after_two_seconds(drive
 
     with pytest.raises((OutboxError, DBAPIError), match="(?i)read.only"):
         await driver.database.inspect(write)
+    monkeypatch.setattr(engine, "INSPECTION_SECONDS", 2)
+    impatient = DatabaseDriver(migrated_url)
     with pytest.raises(OutboxError, match="longer than 2 s"):
-        await driver.database.inspect(wait)
+        await impatient.database.inspect(wait)
+    await impatient.close()
 
 
 async def test_a_count_moves_on_by_what_workers_have_done_since(driver: DatabaseDriver) -> None:
