@@ -198,20 +198,20 @@ class Database:
         """`write_alone` for a statement that needs nothing of SQLAlchemy: on servers over a connection that stays
         checked out."""
         if RawConnection.fits(self.reader):
-            return await self._retried(lambda: self._limited(work))
+            return await self._retried(lambda: self._run_directly(work))
         return await (self.write_plain(work) if self._is_sqlite else self.read_plain(work))
 
     async def write_often(self, statement: Statement) -> None:
         """`write_directly` for one of few statements, which servers parse once for each connection. On SQLite it is one
         hop to the connection's thread."""
         if RawConnection.fits(self.reader):
-            await self._retried(lambda: self._limited(lambda connection: connection.execute_often(*statement)))
+            await self._retried(lambda: self._run_directly(lambda connection: connection.execute_often(*statement)))
         elif self.runs_in_one_hop:
             await self._retried(lambda: self._direct_sqlite.run(lambda connection: connection.execute(*statement)))
         else:
             await self.write_directly(lambda connection: connection.exec_driver_sql(*statement))
 
-    async def _limited(self, work: Callable[[PreparingConnection], Awaitable[T]]) -> T:
+    async def _run_directly(self, work: Callable[[PreparingConnection], Awaitable[T]]) -> T:
         async with asyncio.timeout(_TRANSACTION_SECONDS):
             return await self._direct.run(work)
 
