@@ -13,7 +13,7 @@ from typing import Any, Self
 from outbox.client_state import current_client, enter_client, leave_client
 from outbox.connections import open_driver
 from outbox.errors import ConfigurationError
-from outbox.events import Event, Events, WorkerStarted
+from outbox.events import Event, Events, JobSettled, JobStarted, WorkerStarted
 from outbox.registry import import_jobs, registered
 from outbox.runtime.process.exit_codes import Reason
 from outbox.runtime.relay_loop import SAFETY_NET, relay_loops
@@ -21,6 +21,7 @@ from outbox.runtime.reporting.event_text import LOG_LEVELS, describe
 from outbox.runtime.worker import Ended
 from outbox.runtime.worker import Worker as Engine
 from outbox.settings import Settings, WorkerOptions
+from outbox.settlement import Outcome
 from outbox.wakeups.selector import WakeupSelector
 
 _NOT_EMBEDDED = ("reload", "relay", "once", "health_port")
@@ -158,5 +159,10 @@ def _assemble(settings: Settings, options: WorkerOptions, events: Events, name: 
 
 
 def _write(event: Event) -> None:
+    # Every job brings these two: they are put into words only where somebody reads them.
+    if isinstance(event, JobStarted) and not _log.isEnabledFor(logging.DEBUG):
+        return
+    if isinstance(event, JobSettled) and event.outcome is Outcome.COMPLETED and not _log.isEnabledFor(logging.INFO):
+        return
     level, word, text = describe(event)
     _log.log(LOG_LEVELS[level], "%s: %s", word, text)

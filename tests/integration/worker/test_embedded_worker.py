@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 import outbox
-from outbox import Job, dispatch
+from outbox import Job, dispatch, embedded_worker
 from outbox.drivers.database import DatabaseDriver
 from outbox.drivers.values import JobState
 from outbox.errors import ConfigurationError
-from outbox.events import Event, WorkerStopped
+from outbox.events import Event, JobSettled, JobStarted, WorkerStopped
+from outbox.runtime.reporting.event_text import EventText, describe
 
 
 class Greet(Job):
@@ -103,6 +104,41 @@ async def test_it_runs_jobs_and_leaves_the_process_as_it_was(
     assert logging.getLogger("outbox").handlers == handlers
     assert any("tests.embedded.Greet" in record.getMessage() for record in caplog.records)
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (logging.DEBUG, ["running", "retry", "running", "done"]),
+        (logging.INFO, ["retry", "done"]),
+        (logging.WARNING, ["retry"]),
+    ],
+)
+async def test_what_is_not_logged_is_not_put_into_words(
+    driver: DatabaseDriver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    level: int,
+    said: list[str],
+) -> None:
+    caplog.set_level(level, "outbox.worker")
+    described: list[str] = []
+
+    def watched(event: Event) -> EventText:
+        text = describe(event)
+        if isinstance(event, JobStarted | JobSettled):
+            described.append(text.word)
+        return text
+
+    monkeypatch.setattr(embedded_worker, "describe", watched)
+    await dispatch(FailsOnce())
+    async with outbox.Worker(sleep=0.05):
+        async with asyncio.timeout(30):
+            while await driver.jobs.list_jobs():
+                await asyncio.sleep(0.01)
+    assert described == said
+    logged = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert [word for word in logged if word in ("running", "retry", "done")] == said
 
 
 async def test_leaving_gives_back_what_does_not_end_in_time(driver: DatabaseDriver) -> None:
