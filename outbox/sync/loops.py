@@ -48,8 +48,7 @@ class _CallersLoop(asyncio.SelectorEventLoop):
         return task, steps[0]
 
     def take(self, step: Callable[[], object]) -> None:
-        """Take a step without running this loop, which takes 12 µs, and 30 µs with the cold processor caches that a
-        commit leaves behind."""
+        """Take a step without a run of this loop, which only work that waits needs."""
         _set_running_loop(self)
         try:
             step()

@@ -27,7 +27,7 @@ class WriteTurn:
         self._asked += 1
         try:
             if self._asked == 1:
-                # The lock is free, and a timer would take nearly as long as to serialise the fields of a job.
+                # The lock is free, and a timer takes longer than the lock.
                 await self._lock.acquire()
             else:
                 async with asyncio.timeout(self._seconds):

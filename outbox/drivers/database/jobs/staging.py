@@ -182,7 +182,7 @@ def writes_elsewhere(session: Session, url: URL) -> bool:
 
 
 def _add_trigger(session: Session) -> FlushTrigger:
-    # As the ORM makes what it loads: its ``__init__`` of a mapped class takes twice as long.
+    # As the ORM makes what it loads: the ``__init__`` of a mapped class takes longer.
     trigger: FlushTrigger = _mapper.class_manager.new_instance()
     try:
         session.add(trigger)
