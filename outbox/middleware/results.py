@@ -20,6 +20,9 @@ class HandlerResult(NamedTuple):
     """Nothing is left to write about this attempt: its claim is gone."""
 
 
+RETURNED = HandlerResult()
+"""It returned nothing, and decided nothing, as most do."""
+
 Handler = Callable[["Attempt"], Awaitable[HandlerResult]]
 """A link, with all links inside it. One that has nothing to do afterwards is a plain function that returns what the
 next one returns, and costs no coroutine."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outbox.middleware.forked_handler import end_if_forked, forks
-from outbox.middleware.results import HandlerResult
+from outbox.middleware.results import RETURNED, HandlerResult
 
 if TYPE_CHECKING:
     from outbox.job import Job
@@ -34,7 +34,8 @@ def handler(kind: type[Job], threads: Threads) -> Handler:
             end_if_forked(before, error)
             raise
         end_if_forked(before)
-        return HandlerResult(value, job.context.decision)
+        decision = job.context.decision
+        return RETURNED if value is None and decision is None else HandlerResult(value, decision)
 
     async def call_plain(attempt: Attempt) -> HandlerResult:
         job: Any = attempt.job

@@ -293,17 +293,14 @@ def _settlements(batch: Sequence[Attempt]) -> list[Settlement]:
 
 def _is_awaited(attempt: Attempt) -> bool:
     """Whether claims wait for this end."""
-    return _may_be_claimed(attempt) or _moves_rates(attempt)
+    end = attempt.settlement
+    moves_rates = end is not None and end.effects and any(isinstance(effect, MoveRates) for effect in end.effects)
+    return bool(moves_rates) or _may_be_claimed(attempt)
 
 
 def _may_be_claimed(attempt: Attempt) -> bool:
     """Whether the lease may have ended before the attempt did."""
     return attempt.interruption is not None and attempt.interruption.loses_lease
-
-
-def _moves_rates(attempt: Attempt) -> bool:
-    end = attempt.settlement
-    return end is not None and bool(end.effects) and any(isinstance(effect, MoveRates) for effect in end.effects)
 
 
 def _chain_event(attempt: Attempt, chain: ChainSteps) -> Event | None:

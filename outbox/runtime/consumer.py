@@ -132,7 +132,7 @@ class Consumer:
             attempt.interrupt(reason)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
-        if any(attempt.claim.rescued for attempt in attempts):
+        if [attempt for attempt in attempts if attempt.claim.rescued]:
             attempts = self._isolate(attempts)
         loop = asyncio.get_running_loop()
         for attempt in attempts:

@@ -13,6 +13,7 @@ from outbox.ids import ID_BYTES, JobId
 _MICROSECONDS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = struct.Struct(">16sHBBQI")
+_LINES_BEFORE_PAYLOAD = 3
 _JOBS_PER_PART = 1_000
 _BYTES_PER_PART = 8_000_000
 
@@ -71,9 +72,8 @@ def pack_body(envelope: Envelope) -> bytes:
 
 
 def unpack_body(raw: bytes) -> Body:
-    created_at, _, rest = text(raw).partition("\n")
-    name, _, rest = rest.partition("\n")
-    headers, _, payload = rest.partition("\n")
+    parts = text(raw).split("\n", _LINES_BEFORE_PAYLOAD)
+    created_at, name, headers, payload = parts if len(parts) > _LINES_BEFORE_PAYLOAD else (*parts, "", "", "")[:4]
     return Body(created_at, name, headers, payload, relayed=created_at.startswith("+"))
 
 

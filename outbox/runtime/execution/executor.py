@@ -24,7 +24,7 @@ from outbox.middleware.interruption import Interruption
 from outbox.middleware.job_sessions import JobSessions
 from outbox.middleware.next_jobs import keep_result
 from outbox.middleware.resources import Close
-from outbox.middleware.results import HandlerResult
+from outbox.middleware.results import RETURNED, HandlerResult
 from outbox.middleware.stack import HandlerStack
 from outbox.middleware.thread_call import Threads
 from outbox.policies.base import Policies
@@ -91,7 +91,7 @@ class Executor:
 
         An attempt that is given up because its handler does not stop ends before this returns, through ``attempt.end``.
         """
-        result, raised = HandlerResult(), None
+        result, raised = RETURNED, None
         try:
             result = await self._stack.of(attempt.claim.name)(attempt)
         except BaseException as error:  # noqa: BLE001 - a job cannot end the worker, not even with SystemExit

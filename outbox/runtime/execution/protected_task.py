@@ -6,8 +6,14 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any
 
-_current: ContextVar[ProtectedTask | None] = ContextVar("outbox_task_of_job", default=None)
-"""The task of the job whose code runs. What the job starts inherits it: tasks, callbacks, timers and threads."""
+_Mark = tuple[str]
+"""Stands for one task of a job, and holds its name. Two marks with one name are two objects."""
+
+_current: ContextVar[_Mark | None] = ContextVar("outbox_mark_of_job", default=None)
+"""The mark of the job whose code runs. What the job starts inherits it: tasks, callbacks, timers and threads.
+
+It is not the task itself. A task refers to its context, and both would wait for the garbage collector.
+"""
 
 
 class ProtectedTask(asyncio.Task[Any]):
@@ -18,7 +24,10 @@ class ProtectedTask(asyncio.Task[Any]):
     ignored.
     """
 
-    __slots__ = ("_cancelled_by_other",)
+    __slots__ = ("_cancelled_by_other", "mark")
+
+    mark: _Mark
+    """Of a task that `enter_job` was called in."""
 
     @property
     def cancelled_by_other(self) -> bool:
@@ -31,7 +40,7 @@ class ProtectedTask(asyncio.Task[Any]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         culprit = _current.get()
-        if culprit is None or culprit is self or self.done():
+        if culprit is None or culprit is getattr(self, "mark", None) or self.done():
             return super().cancel(msg)
         self._cancelled_by_other = True
         report = getattr(self.get_loop(), "report", None)
@@ -43,13 +52,15 @@ class ProtectedTask(asyncio.Task[Any]):
 def enter_job(task: ProtectedTask | None) -> None:
     """Mark what the current task runs from now on as code of a job. ``task`` is the current task: the caller knows it,
     and ``asyncio.current_task()`` takes longer than the start of a task."""
-    _current.set(task)
+    if task is not None:
+        task.mark = (task.get_name(),)
+        _current.set(task.mark)
 
 
 def current_job() -> str | None:
     """The name of the job whose code runs."""
-    task = _current.get()
-    return None if task is None else task.get_name()
+    mark = _current.get()
+    return None if mark is None else mark[0]
 
 
 def protected_task(coroutine: Any, *, name: str | None = None) -> ProtectedTask:

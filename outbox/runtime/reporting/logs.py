@@ -149,11 +149,15 @@ class _Routing:
 
 def _loggers() -> list[logging.Logger]:
     known = logging.root.manager.loggerDict
-    return [
-        logger
-        for name, logger in list(known.items())
-        if name.startswith(_ROOT) and isinstance(logger, logging.Logger) and f"{name}.".startswith(f"{_ROOT}.")
-    ]
+    found = [known.get(name) for name in _logger_names(len(known))]
+    return [logger for logger in found if isinstance(logger, logging.Logger)]
+
+
+@lru_cache(maxsize=1)
+def _logger_names(_known: int) -> tuple[str, ...]:
+    """The names of outbox's own loggers, of so many that are known. Names are added, and none is ever removed."""
+    names = list(logging.root.manager.loggerDict)
+    return tuple(name for name in names if f"{name}.".startswith(f"{_ROOT}."))
 
 
 def _is_configured(ours: logging.Handler) -> bool:

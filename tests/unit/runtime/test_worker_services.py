@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,10 +23,19 @@ from outbox.options import JobOptions
 from outbox.runtime import store_client
 from outbox.runtime import worker as module
 from outbox.runtime.execution.executor import Executor
+from outbox.runtime.execution.protected_task import ProtectedTask
 from outbox.runtime.process.exit_codes import Reason
 from outbox.settlement import Outcome
 from tests.unit.runtime.memory import until
 from tests.unit.runtime.running import Flaky, Gated, Quick, Running, Stuck
+
+
+@pytest.fixture
+def kept_garbage() -> Iterator[None]:
+    """No collection meanwhile."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def test_it_drains_the_queue_and_stops_when_it_is_empty() -> None:
@@ -37,6 +48,16 @@ async def test_it_drains_the_queue_and_stops_when_it_is_empty() -> None:
     assert running.recorder.of(WorkerStopped) == [WorkerStopped("test", 25, 0, 0)]
     assert running.store.workers == {}
     assert all(driver.closed for driver in running.drivers)
+
+
+@pytest.mark.usefixtures("kept_garbage")
+async def test_jobs_that_have_ended_leave_nothing_for_the_garbage_collector() -> None:
+    running = Running(stop_when_empty=True, concurrency=3)
+    running.store.put(*(Quick() for _ in range(25)))
+    await running.ended()
+    assert len(running.recorder.of(JobSettled)) == 25
+    left = [each for each in gc.get_objects() if isinstance(each, ProtectedTask) and each.get_name() == Quick.name]
+    assert left == []
 
 
 async def test_in_a_backlog_of_short_jobs_claims_say_that_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

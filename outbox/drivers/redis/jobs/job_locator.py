@@ -8,7 +8,7 @@ from outbox.drivers.redis.connection.store import Store
 from outbox.drivers.redis.keys import HELD, key
 from outbox.drivers.redis.script import command
 from outbox.ids import JobId
-from outbox.settlement import Fence
+from outbox.settlement import ENDS, Fence, Settlement
 
 # A worker holds some hundreds. The rest are jobs that it lost and never settled.
 _REMEMBERED = 50_000
@@ -50,9 +50,11 @@ class JobLocator:
         del self._claimed[job_id]
         self.relayed.discard(job_id)
 
-    def has_relayed(self, job_ids: Iterable[JobId]) -> bool:
-        """Whether a row in a database waits for the end of one of these claimed jobs."""
-        return bool(self.relayed) and not self.relayed.isdisjoint(job_ids)
+    def has_relayed(self, settlements: Iterable[Settlement]) -> bool:
+        """Whether one of them is an end that a row in a database waits for."""
+        if not self.relayed:
+            return False
+        return not self.relayed.isdisjoint(each.fence.job_id for each in settlements if each.outcome in ENDS)
 
     def renewed(self, queues: dict[JobId, str]) -> None:
         """Replace the jobs that are known to be held."""

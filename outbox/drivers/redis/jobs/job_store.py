@@ -21,7 +21,9 @@ from outbox.drivers.values import BlockingClaimRequest, Claim, JobChange, Lease,
 from outbox.envelope import Envelope
 from outbox.errors import OutboxError
 from outbox.ids import JobId
-from outbox.settlement import ENDS, Fence, MoveRates, Outcome, Settlement
+from outbox.settlement import Fence, MoveRates, Outcome, Settlement
+
+_FAILED = Outcome.FAILED
 
 
 class RedisJobs:
@@ -66,14 +68,13 @@ class RedisJobs:
         return await self._claims.missing(job_ids)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        ends = (settlement.fence.job_id for settlement in settlements if settlement.outcome in ENDS)
-        relayed = self.locator.has_relayed(ends)
+        relayed = self.locator.has_relayed(settlements)
         settled = await settle_module.settle(
             self._store, self.locator, self._unconfirmed, self.cross_slot_jobs, self._name, settlements
         )
         if relayed:
             self._relayed.on_relayed_end()
-        if any(settlement.outcome is Outcome.FAILED for settlement in settled.accepted):
+        if [settlement for settlement in settled.accepted if settlement.outcome is _FAILED]:
             self._failed.arrived()
         effects = [effect for settlement in settled.accepted if settlement.effects for effect in settlement.effects]
         if refused := [effect for effect in effects if isinstance(effect, MoveRates)]:
