@@ -9,7 +9,7 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 MAX_WAITING = 10_000
 """Entries that may wait to be written. What comes after them is dropped, and counted."""
@@ -18,7 +18,16 @@ _BATCH = 500
 _FLUSH_WITHIN = 1.0
 _POLL_MILLISECONDS = 1_000
 
-Write = Callable[[Sequence[Any]], None]
+
+class Entries(NamedTuple):
+    """Log entries that were made together. An object for each of them would cost every job some time."""
+
+    entries: Sequence[Any]
+    at: float
+    """When, in seconds since 1970."""
+
+
+Write = Callable[[Sequence[Entries]], None]
 
 
 class LogWriter:
@@ -28,11 +37,13 @@ class LogWriter:
     ``dropped`` makes the entry that says how many were dropped; it is written as soon as anything can be.
     """
 
-    def __init__(self, write: Write, dropped: Callable[[int], Any]) -> None:
+    def __init__(self, write: Write, dropped: Callable[[int], Entries]) -> None:
         self._write = write
         self._dropped_entry = dropped
         # Its put is reentrant: a signal handler may log while the same thread is putting something.
-        self._entries: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entries | threading.Event] = queue.SimpleQueue()
+        self._waiting = 0
+        """Entries in the queue."""
         self._lock = threading.RLock()
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -43,13 +54,16 @@ class LogWriter:
         """Entries that were dropped and not reported in the log yet."""
         return self._dropped
 
-    def put(self, *entries: Any) -> None:
-        """Queue entries without waiting. Those that find no room are dropped."""
-        room = max(0, MAX_WAITING - self._entries.qsize())
-        for entry in entries[:room]:
-            self._entries.put(entry)
-        if len(entries) > room:
-            self._drop(len(entries) - room)
+    def put(self, entries: Sequence[Any], at: float) -> None:
+        """Queue entries without waiting. Those that find no room are dropped. ``at`` is seconds since 1970."""
+        with self._lock:
+            room = max(0, MAX_WAITING - self._waiting)
+            if len(entries) > room:
+                self._dropped += len(entries) - room
+                entries = entries[:room]
+            self._waiting += len(entries)
+            if entries:
+                self._queue.put(Entries(entries, at))
         if self._thread is None and not self._start():
             self._write_waiting()
 
@@ -58,7 +72,7 @@ class LogWriter:
         if self._thread is None:
             return True
         written = threading.Event()
-        self._entries.put(written)
+        self._queue.put(written)
         return written.wait(seconds)
 
     def _start(self) -> bool:
@@ -75,37 +89,40 @@ class LogWriter:
 
     def _write_waiting(self) -> None:
         """Write in the caller's thread what waits."""
-        entries: list[Any] = []
         with suppress(queue.Empty):
             while True:
-                entries.append(self._entries.get_nowait())
-        self._write_some(entries)
+                self._write_some([self._queue.get_nowait()])
 
     def _forked(self) -> None:
         """The child of a job's fork has no thread, and must not repeat what the parent is about to write."""
-        self._entries, self._lock, self._dropped, self._thread = queue.SimpleQueue(), threading.RLock(), 0, None
+        self._queue, self._lock, self._thread = queue.SimpleQueue(), threading.RLock(), None
+        self._waiting = self._dropped = 0
 
     def _run(self) -> None:
         while True:
-            entries = [self._entries.get()]
+            taken = [self._queue.get()]
             with suppress(queue.Empty):
-                while len(entries) < _BATCH:
-                    entries.append(self._entries.get_nowait())
-            flushed = [entry for entry in entries if isinstance(entry, threading.Event)]
-            self._write_some([entry for entry in entries if not isinstance(entry, threading.Event)])
-            for event in flushed:
-                event.set()
+                while len(taken) < _BATCH:
+                    taken.append(self._queue.get_nowait())
+            self._write_some(taken)
 
-    def _write_some(self, entries: list[Any]) -> None:
-        dropped = self._dropped
-        if not entries and not dropped:
-            return
+    def _write_some(self, taken: Sequence[Entries | threading.Event]) -> None:
+        """An event among them is set when what came before it is written."""
+        some = [each for each in taken if isinstance(each, Entries)]
+        count, dropped = sum(len(each.entries) for each in some), self._dropped
+        with self._lock:
+            # A signal handler may have put something while the same thread was counting.
+            self._waiting = max(0, self._waiting - count)
         try:
-            self._write([*entries, self._dropped_entry(dropped)] if dropped else entries)
+            if some or dropped:
+                self._write([*some, self._dropped_entry(dropped)] if dropped else some)
         except BaseException:  # noqa: BLE001 - a log that cannot be written stops nothing, and is tried again
-            self._drop(len(entries))
+            self._drop(count)
         else:
             self._drop(-dropped)
+        for each in taken:
+            if isinstance(each, threading.Event):
+                each.set()
 
     def _drop(self, count: int) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from outbox.events import Event, Events, JobEvent, JobStarted, LogLinesDropped, WorkerStarted
 from outbox.runtime.reporting.event_text import LOG_LEVELS, EventText, Level, banner, describe, one_line
-from outbox.runtime.reporting.log_writer import LogWriter, Stream
+from outbox.runtime.reporting.log_writer import Entries, LogWriter, Stream
 
 _COLOURS = {Level.QUIET: "2", Level.GOOD: "32", Level.NOTICE: "36", Level.WARNING: "33", Level.ERROR: "31"}
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
@@ -28,9 +28,6 @@ _ROOT = "outbox"
 
 _describers: dict[type[Event], Callable[..., EventText]] = {}
 """By the type of an event: `describe` looks for them anew each time, and there is an event for each job."""
-
-_Entry = tuple[Event | logging.LogRecord, float]
-"""An event or a record, and when it was emitted. A plain tuple: there is one for each job."""
 
 
 class EventLog:
@@ -47,7 +44,7 @@ class EventLog:
         coloured = terminal and not os.environ.get("NO_COLOR")
         self._style = as_line_of_json if as_json else as_coloured_line if coloured else as_line
         self._record_style = _record_as_json if as_json else _record_as_line
-        self._writer = LogWriter(self._write, lambda count: (LogLinesDropped(count), wall_clock()))
+        self._writer = LogWriter(self._write, lambda count: Entries([LogLinesDropped(count)], wall_clock()))
         self._handler = _ToQueue(self._writer)
         self._routed = False
         self._application = _Routing([], propagate=False)
@@ -97,15 +94,16 @@ class EventLog:
         root.propagate = False
 
     def _put(self, happened: Sequence[Event]) -> None:
-        now = wall_clock()
-        self._writer.put(*[(event, now) for event in happened])
+        self._writer.put(happened, wall_clock())
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, some: Sequence[Entries]) -> None:
         if not self._routed:
-            self._stream.write("".join(f"{self._line(*each)}\n" for each in entries))
+            lines = [self._line(what, at) for entries, at in some for what in entries]
+            self._stream.write("".join(f"{line}\n" for line in lines))
             return
-        for what, at in entries:
-            self._application.handle(what if isinstance(what, logging.LogRecord) else as_record(what, at))
+        for entries, at in some:
+            for what in entries:
+                self._application.handle(what if isinstance(what, logging.LogRecord) else as_record(what, at))
 
     def _line(self, what: Event | logging.LogRecord, at: float) -> str:
         return self._record_style(what) if isinstance(what, logging.LogRecord) else self._style(what, at)
@@ -126,7 +124,7 @@ class _ToQueue(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.msg, record.args = record.getMessage(), None
-        self._writer.put((record, record.created))
+        self._writer.put((record,), record.created)
 
 
 class _Routing:

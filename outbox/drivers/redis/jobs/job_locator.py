@@ -38,17 +38,19 @@ class JobLocator:
         if relayed:
             self.relayed.add(fence.job_id)
         if len(self._claimed) > _REMEMBERED:
-            self._forget(next(iter(self._claimed)))
+            oldest = next(iter(self._claimed))
+            del self._claimed[oldest]
+            self.relayed.discard(oldest)
 
     def settled(self, fences: Iterable[Fence]) -> None:
         for job_id, token in fences:
-            claimed = self._claimed.get(job_id)
-            if claimed is not None and claimed[0] == token:
-                self._forget(job_id)
-
-    def _forget(self, job_id: JobId) -> None:
-        del self._claimed[job_id]
-        self.relayed.discard(job_id)
+            claimed = self._claimed.pop(job_id, None)
+            if claimed is None:
+                continue
+            if claimed[0] != token:
+                self._claimed[job_id] = claimed
+            elif self.relayed:
+                self.relayed.discard(job_id)
 
     def has_relayed(self, settlements: Iterable[Settlement]) -> bool:
         """Whether one of them is an end that a row in a database waits for."""
@@ -70,7 +72,8 @@ class JobLocator:
         found = {}
         unknown = []
         for job_id, _ in fences:
-            queue = self.queue_of(job_id)
+            claimed = self._claimed.get(job_id)
+            queue = self._renewed.get(job_id) if claimed is None else claimed[1]
             if queue is None:
                 unknown.append(job_id)
             else:

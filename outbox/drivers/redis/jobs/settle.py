@@ -116,7 +116,7 @@ class _Batch:
         extras: list[str | int] = []
         for settlement in self.settlements:
             kind = written = _KINDS[settlement.outcome]
-            if kind in _ENDS and settlement.fence.job_id in self.relayed:
+            if self.relayed and kind in _ENDS and settlement.fence.job_id in self.relayed:
                 # In lower case, the script notes the end for the relay.
                 ended = True
                 written = kind.lower()
@@ -157,7 +157,7 @@ class _Batch:
         owners = bytearray()
         jobs = []
         for position, settlement in enumerate(self.settlements, 1):
-            for envelope in settlement.inserted:
+            for envelope in settlement.inserted if settlement.effects else ():
                 owners += _OWNER.pack(position)
                 if envelope.queue not in queues and not self.store.one_slot:
                     jobs.append((envelope, cross_slot.PARKED, cross_slot.pack(envelope)))
