@@ -33,9 +33,6 @@ class Fence(NamedTuple):
 
 
 class Outcome(StrEnum):
-    # That of enumerations is a function in Python, and outcomes are looked up for every job.
-    __hash__ = str.__hash__
-
     COMPLETED = "completed"
     RETRIED = "retried"
     FAILED = "failed"

@@ -132,7 +132,8 @@ class Consumer:
             attempt.interrupt(reason)
 
     def _begin(self, attempts: Sequence[Attempt]) -> None:
-        if [attempt for attempt in attempts if attempt.claim.rescued]:
+        rescued = [attempt for attempt in attempts if attempt.claim.rescued]
+        if rescued:
             attempts = self._isolate(attempts)
         loop = asyncio.get_running_loop()
         for attempt in attempts:

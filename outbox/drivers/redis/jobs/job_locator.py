@@ -72,8 +72,7 @@ class JobLocator:
         found = {}
         unknown = []
         for job_id, _ in fences:
-            claimed = self._claimed.get(job_id)
-            queue = self._renewed.get(job_id) if claimed is None else claimed[1]
+            queue = self.queue_of(job_id)
             if queue is None:
                 unknown.append(job_id)
             else:

@@ -74,7 +74,8 @@ class RedisJobs:
         )
         if relayed:
             self._relayed.on_relayed_end()
-        if [settlement for settlement in settled.accepted if settlement.outcome is _FAILED]:
+        failed = [settlement for settlement in settled.accepted if settlement.outcome is _FAILED]
+        if failed:
             self._failed.arrived()
         effects = [effect for settlement in settled.accepted if settlement.effects for effect in settlement.effects]
         if refused := [effect for effect in effects if isinstance(effect, MoveRates)]:
